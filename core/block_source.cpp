@@ -1,0 +1,142 @@
+#include "core/block_source.h"
+
+namespace cmp {
+
+int BlockSource::RealAllocate(size_t bytes, bool last_resort, const DeviceApi& api,
+                              DeviceAddress* address) {
+  const uint64_t begin = NowNs();
+  const int status = api.Allocate(bytes, last_resort, address);
+  statistics_.process().real_malloc_ns.AddShared(NowNs() - begin);
+  statistics_.process().real_malloc_calls.AddShared(1);
+  return status;
+}
+
+int BlockSource::RealFree(DeviceAddress address, const DeviceApi& api) {
+  const uint64_t begin = NowNs();
+  const int status = api.Release(address);
+  statistics_.process().real_free_ns.AddShared(NowNs() - begin);
+  statistics_.process().real_free_calls.AddShared(1);
+  return status;
+}
+
+void BlockSource::Register(ContextPool& context, Allocation* made, size_t bytes, unsigned tier,
+                           BlockState state) {
+  if (!SideTable::CanHold(made->address)) return;
+  Block* block = records_.Take();
+  if (block == nullptr) return;
+  block->address = made->address;
+  block->bytes = bytes;
+  block->owner_context.store(&context, std::memory_order_relaxed);
+  block->tier = static_cast<uint16_t>(tier);
+  block->state.store(state, std::memory_order_release);
+  Block* displaced = nullptr;
+  if (!side_table_.Insert(block, &displaced)) {
+    block->state.store(BlockState::kUnused, std::memory_order_release);
+    records_.Return(block);
+    return;
+  }
+  made->block = block;
+  context.AddReserved(bytes);
+  ProcessCounters& process = statistics_.process();
+  process.reserved_bytes.AddShared(bytes);
+  process.reserved_peak_bytes.RaiseTo(process.reserved_bytes.Get());
+  if (displaced == nullptr) return;
+  // The driver gave this address out again, so the old block was freed without us. A live one is
+  // forgotten; an idle one means that a free list cannot be trusted: its context serves no more.
+  ContextPool* owner = displaced->owner();
+  if (displaced->TakeFromProgram(BlockState::kLive) ||
+      displaced->TakeFromProgram(BlockState::kUnpooled)) {
+    owner->SubtractReserved(displaced->bytes);
+    process.reserved_bytes.AddShared(-displaced->bytes);
+    displaced->state.store(BlockState::kUnused, std::memory_order_release);
+    records_.Return(displaced);
+  } else if (displaced->state.load(std::memory_order_acquire) == BlockState::kIdle) {
+    Close(*owner);
+  }
+}
+
+Allocation BlockSource::Make(ContextPool& context, size_t bytes, unsigned tier, BlockState state,
+                             bool last_resort, const DeviceApi& api) {
+  Allocation made;
+  made.status = RealAllocate(bytes, last_resort, api, &made.address);
+  if (made.status != kSuccess) return made;
+  Register(context, &made, bytes, tier, state);
+  return made;
+}
+
+bool BlockSource::CheckFreeMemory(ContextPool& context, size_t bytes, const DeviceApi& api) {
+  const auto wanted = static_cast<int64_t>(bytes);
+  if (context.unasked_bytes.fetch_sub(wanted, std::memory_order_relaxed) >= wanted) {
+    return !context.scarce.load(std::memory_order_relaxed);
+  }
+  size_t free = 0;
+  size_t total = 0;
+  if (!api.MemoryInfo(&free, &total)) return false;
+  const size_t kept = total / 10;
+  context.scarce.store(free < kept, std::memory_order_relaxed);
+  // Ask again after an eighth of what may be taken: others allocate too.
+  context.unasked_bytes.store(free > kept ? static_cast<int64_t>((free - kept) / 8) : 0,
+                              std::memory_order_relaxed);
+  return free > kept + bytes;
+}
+
+size_t BlockSource::Destroy(Batch batch, const DeviceApi& api) {
+  size_t bytes = 0;
+  while (batch.count != 0) {
+    Block* block = batch.Pop();
+    const DeviceAddress address = block->address;
+    bytes += block->bytes;
+    statistics_.shared_slot()[block->tier].blocks_released.AddShared(1);
+    ContextPool* owner = block->owner();
+    if (!Forget(block)) continue;
+    // A real free of what the pool held can only fail when the context is broken.
+    const int status = RealFree(address, api);
+    if (status != kSuccess && !IsCaptureStatus(status)) Close(*owner);
+  }
+  return bytes;
+}
+
+size_t BlockSource::ReleaseOldest(ContextPool& context, size_t bytes, const DeviceApi& api) {
+  return Destroy(context.global().TakeOldest(bytes), api);
+}
+
+void BlockSource::TrimToBound(ContextPool& context, const DeviceApi& api) {
+  context.over_bound.store(false, std::memory_order_relaxed);
+  size_t excess = context.Excess();
+  if (excess == 0) return;
+  if (ReleaseOldest(context, excess, api) >= excess) return;
+  context.EmptyCaches();
+  excess = context.Excess();
+  if (excess != 0) ReleaseOldest(context, excess, api);
+}
+
+bool BlockSource::Forget(Block* block) {
+  if (block->state.exchange(BlockState::kUnused, std::memory_order_acq_rel) ==
+      BlockState::kUnused) {
+    return false;
+  }
+  side_table_.Erase(block->address, block);
+  block->owner()->SubtractReserved(block->bytes);
+  statistics_.process().reserved_bytes.AddShared(-block->bytes);
+  records_.Return(block);
+  return true;
+}
+
+void BlockSource::Close(ContextPool& context) {
+  if (context.Close()) statistics_.process().contexts_dropped.AddShared(1);
+}
+
+void BlockSource::ForgetAll(ContextPool& context) {
+  records_.ForEach([&](Block* block) {
+    if (block->owner() != &context) return;
+    if (block->state.exchange(BlockState::kUnused, std::memory_order_acq_rel) ==
+        BlockState::kUnused) {
+      return;
+    }
+    side_table_.Erase(block->address, block);
+    context.SubtractReserved(block->bytes);
+    statistics_.process().reserved_bytes.AddShared(-block->bytes);
+  });
+}
+
+}  // namespace cmp

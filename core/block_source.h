@@ -1,0 +1,114 @@
+// Where blocks come from and go to: the real allocation calls, the real frees, and what is tried
+// before an allocation fails.
+//
+// Invariant: a block is in the side table from before the program can see its address until before
+// the real free that ends it. No lock is held here across a real call.
+#ifndef CMP_CORE_BLOCK_SOURCE_H_
+#define CMP_CORE_BLOCK_SOURCE_H_
+
+#include "core/context_pool.h"
+#include "core/device_api.h"
+#include "core/side_table.h"
+#include "core/statistics.h"
+
+namespace cmp {
+
+// What an allocation came to. `block` is nullptr with a set `address` when the allocation is real
+// and not entered in the side table (no bookkeeping memory, an address outside its range): such
+// memory is the program's own affair, as without the pool.
+struct Allocation {
+  int status = kSuccess;
+  DeviceAddress address = 0;
+  Block* block = nullptr;
+  bool reused = false;  // an idle block served it, counted and handed out already
+};
+
+class BlockSource {
+ public:
+  BlockSource(Arena& arena, SideTable& side_table, Statistics& statistics)
+      : records_(arena), side_table_(side_table), statistics_(statistics) {}
+
+  // One real allocation of `bytes`, entered in the side table in `state`.
+  // REQUIRES: `context` is current
+  Allocation Make(ContextPool& context, size_t bytes, unsigned tier, BlockState state,
+                  bool last_resort, const DeviceApi& api);
+
+  // A failed Make is tried again: after every release of idle blocks (of this context, other
+  // threads' caches included; then of other contexts of the device), with find_fit() asked first
+  // each time, and at last with exactly `requested` bytes. May wait for the device, as the real
+  // frees do. The last failure is the real call's own.
+  template <typename FindFit>
+  Allocation MakeAfterReleases(ContextPool& context, size_t requested, size_t bytes, unsigned tier,
+                               BlockState state, const DeviceApi& api, FindFit find_fit);
+
+  // Accounts for `bytes` about to be made, or just made, and now and then asks the device, which
+  // keeps context.scarce current. True if `bytes` more than the program asked for may be made: a
+  // tenth of the device stays really free.
+  bool CheckFreeMemory(ContextPool& context, size_t bytes, const DeviceApi& api);
+
+  // Really frees idle blocks that are on no list any more; returns their bytes.
+  size_t Destroy(Batch batch, const DeviceApi& api);
+  // Really frees the oldest idle blocks of the global pool, about `bytes` of them; returns how many
+  // bytes they were.
+  size_t ReleaseOldest(ContextPool& context, size_t bytes, const DeviceApi& api);
+  // Brings the context back under its bound if it is over it.
+  void TrimToBound(ContextPool& context, const DeviceApi& api);
+
+  // Takes `block` out of the side table and forgets it, without a real call. The caller owns the
+  // block (it won TakeFromProgram, or took it off a list). False if the context was dropped
+  // meanwhile: then the memory is gone already and must not be freed.
+  bool Forget(Block* block);
+  // Forgets every block of a closed context. Other threads may still hold pointers to the records,
+  // so these are not used again.
+  void ForgetAll(ContextPool& context);
+
+  // The pool is off for the context: it has failed. From then on every call is real, so that the
+  // program sees the real errors.
+  void Close(ContextPool& context);
+
+  // The real free of memory that the program gave back. Counted and timed.
+  int RealFree(DeviceAddress address, const DeviceApi& api);
+
+  // Contexts besides the one that is short of memory whose idle blocks may help.
+  using OtherContexts = size_t (*)(void* self, ContextPool& except, const DeviceApi& api);
+  void SetOtherContexts(OtherContexts release, void* self) {
+    release_others_ = release;
+    others_ = self;
+  }
+
+ private:
+  int RealAllocate(size_t bytes, bool last_resort, const DeviceApi& api, DeviceAddress* address);
+  void Register(ContextPool& context, Allocation* made, size_t bytes, unsigned tier,
+                BlockState state);
+
+  BlockRecords records_;
+  SideTable& side_table_;
+  Statistics& statistics_;
+  OtherContexts release_others_ = nullptr;
+  void* others_ = nullptr;
+};
+
+template <typename FindFit>
+Allocation BlockSource::MakeAfterReleases(ContextPool& context, size_t requested, size_t bytes,
+                                          unsigned tier, BlockState state, const DeviceApi& api,
+                                          FindFit find_fit) {
+  context.EmptyCaches();
+  for (size_t wanted = bytes;; wanted *= 2) {
+    if (Block* block = find_fit()) return Allocation{kSuccess, block->address, block, true};
+    size_t released = ReleaseOldest(context, wanted, api);
+    if (released == 0) {
+      context.EmptyCaches();  // what other threads freed meanwhile
+      released = ReleaseOldest(context, wanted, api) + release_others_(others_, context, api);
+    }
+    const Allocation made = Make(context, bytes, tier, state, false, api);
+    if (made.status != kOutOfMemory) return made;
+    if (released == 0) break;
+  }
+  // A block of an odd size fits no tier: it is really freed when it comes back.
+  const BlockState exact = requested == bytes ? state : BlockState::kUnpooled;
+  return Make(context, requested, tier, exact, true, api);
+}
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_BLOCK_SOURCE_H_

@@ -1,0 +1,80 @@
+#include "core/context_pool.h"
+
+namespace cmp {
+
+ThreadCache* ContextPool::AdoptCache() {
+  Held held(caches_lock_);
+  for (ThreadCache* cache = caches_.load(std::memory_order_relaxed); cache != nullptr;
+       cache = cache->next_of_context) {
+    if (cache->has_thread) continue;
+    cache->has_thread = true;
+    return cache;
+  }
+  return nullptr;
+}
+
+void ContextPool::AddCache(ThreadCache* cache) {
+  Held held(caches_lock_);
+  cache->next_of_context = caches_.load(std::memory_order_relaxed);
+  caches_.store(cache, std::memory_order_release);  // ready() walks without the lock
+}
+
+void ContextPool::PutAll(ThreadCache* cache, size_t* bytes) {
+  cache->Empty([&](unsigned, Batch batch) {
+    *bytes += batch.count * batch.head->bytes;
+    global_.Put(batch);
+  });
+}
+
+void ContextPool::AbandonCache(ThreadCache* cache) {
+  size_t bytes = 0;
+  PutAll(cache, &bytes);
+  Held held(caches_lock_);
+  cache->has_thread = false;
+}
+
+size_t ContextPool::EmptyCaches() {
+  size_t bytes = 0;
+  for (ThreadCache* cache = caches_.load(std::memory_order_acquire); cache != nullptr;
+       cache = cache->next_of_context) {
+    PutAll(cache, &bytes);
+  }
+  return bytes;
+}
+
+size_t ContextPool::ready() const {
+  size_t bytes = global_.bytes();
+  for (const ThreadCache* cache = caches_.load(std::memory_order_acquire); cache != nullptr;
+       cache = cache->next_of_context) {
+    bytes += cache->ready_bytes();
+  }
+  return bytes;
+}
+
+size_t ContextPool::live() const {
+  const size_t idle = ready();
+  const size_t held = reserved();
+  return held > idle ? held - idle : 0;
+}
+
+size_t ContextPool::SampleLivePeak() {
+  const size_t now = live();
+  size_t peak = live_peak_.load(std::memory_order_relaxed);
+  while (now > peak) {
+    if (live_peak_.compare_exchange_weak(peak, now, std::memory_order_relaxed)) return now - peak;
+  }
+  return 0;
+}
+
+size_t ContextPool::Bound(size_t live) const {
+  const size_t peak = live > live_peak() ? live : live_peak();
+  return static_cast<size_t>(static_cast<double>(peak) * reserve_.ratio) + reserve_.bytes;
+}
+
+size_t ContextPool::Excess() const {
+  const size_t bound = Bound(0);
+  const size_t held = reserved();
+  return held > bound ? held - bound : 0;
+}
+
+}  // namespace cmp

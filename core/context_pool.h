@@ -1,0 +1,97 @@
+// What belongs to one context: its global pool, its thread caches, its accounts.
+//
+// Invariants: blocks of a context never leave it; reserved() counts every real allocation that the
+// pool holds for it, live or idle. A ContextPool is never destroyed: once closed (the context was
+// reset, destroyed or has failed) it serves nothing any more and stale references to it are
+// harmless.
+#ifndef CMP_CORE_CONTEXT_POOL_H_
+#define CMP_CORE_CONTEXT_POOL_H_
+
+#include "core/global_pool.h"
+#include "core/options.h"
+#include "core/thread_cache.h"
+#include "core/types.h"
+
+namespace cmp {
+
+// Grows whenever a thread's remembered caches may be stale: a context was closed, or the process
+// forked. Read on every hit, written almost never.
+inline constinit std::atomic<uint64_t> g_cache_epoch{1};
+
+// Which context: the handle may be reused by CUDA for a later context, the id never is.
+struct ContextIdentity {
+  ContextHandle handle = nullptr;
+  uint64_t id = 0;
+  int device = 0;
+  bool primary = false;  // the device's primary context
+};
+
+class ContextPool {
+ public:
+  ContextPool(const ContextIdentity& identity, const Tiers& tiers, const Options& options)
+      : identity_(identity), global_(tiers, options.max_block), reserve_(options.reserve) {}
+
+  // False when memory is exhausted. Call once, before anything else.
+  bool Open(Arena& arena) { return global_.Open(arena); }
+
+  const ContextIdentity& identity() const { return identity_; }
+  GlobalPool& global() { return global_; }
+
+  // False once the pool is off for this context.
+  bool open() const { return open_.load(std::memory_order_acquire); }
+  // Closes it, and makes every thread forget the caches that it remembers. True for the caller
+  // that closed it.
+  bool Close() {
+    if (!open_.exchange(false, std::memory_order_acq_rel)) return false;
+    g_cache_epoch.fetch_add(1, std::memory_order_acq_rel);
+    return true;
+  }
+
+  // A cache without a thread, for the calling thread; nullptr if there is none.
+  ThreadCache* AdoptCache();
+  // Lists a new cache of the calling thread.
+  void AddCache(ThreadCache* cache);
+  // The thread of `cache` is gone: its blocks go to the global pool, the next thread may have it.
+  void AbandonCache(ThreadCache* cache);
+  // Moves the blocks of every thread's cache to the global pool; returns their bytes.
+  size_t EmptyCaches();
+
+  // Accounts, in bytes. Reads of several threads' counters are not one snapshot: a batch on its
+  // way between a cache and the global pool counts as live.
+  size_t reserved() const { return reserved_.load(std::memory_order_relaxed); }
+  size_t ready() const;
+  size_t live() const;
+  // Notes the live bytes of this moment; returns by how much the peak rose.
+  size_t SampleLivePeak();
+  size_t live_peak() const { return live_peak_.load(std::memory_order_relaxed); }
+  void AddReserved(size_t bytes) { reserved_.fetch_add(bytes, std::memory_order_relaxed); }
+  void SubtractReserved(size_t bytes) { reserved_.fetch_sub(bytes, std::memory_order_relaxed); }
+
+  // CMP_RESERVE: what may be reserved when `live` bytes (or the peak, if higher) are in use.
+  size_t Bound(size_t live) const;
+  // Bytes over the bound now.
+  size_t Excess() const;
+  // Set by an allocation that crossed the bound and could not release; the next free pays.
+  std::atomic<bool> over_bound{false};
+
+  // What refills may still take before the device's free memory must be asked for again, and
+  // whether less than a tenth of the device was free then.
+  std::atomic<int64_t> unasked_bytes{0};
+  std::atomic<bool> scarce{false};
+
+ private:
+  void PutAll(ThreadCache* cache, size_t* bytes);
+
+  const ContextIdentity identity_;
+  GlobalPool global_;
+  const RelativeBytes reserve_;
+  std::atomic<bool> open_{true};
+  Mutex caches_lock_;
+  std::atomic<ThreadCache*> caches_{nullptr};  // grows at the head only
+  std::atomic<size_t> reserved_{0};
+  std::atomic<size_t> live_peak_{0};
+};
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_CONTEXT_POOL_H_

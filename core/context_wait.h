@@ -1,0 +1,37 @@
+// Waiting for all work of a context, as the real cudaFree does (measured: it waits for every
+// stream of the context that owns the memory, whichever context is current).
+//
+// With cuCtxRecordEvent (driver 12.5 and later) the wait has two steps, so that the short one can
+// be kept away from stream captures, which a record would invalidate, and the long one needs no
+// exclusion. Older drivers do both in one cuCtxSynchronize.
+#ifndef CMP_CORE_CONTEXT_WAIT_H_
+#define CMP_CORE_CONTEXT_WAIT_H_
+
+#include "core/driver.h"
+#include "core/thread_cache.h"
+
+namespace cmp {
+
+class ContextWait {
+ public:
+  // For the owner context of `cache`, which belongs to the calling thread.
+  ContextWait(const Driver& driver, ThreadCache& cache) : driver_(driver), cache_(cache) {}
+
+  // True if Record is what captures must be kept from; else it is Wait.
+  bool recorded() const { return driver_.record_context != nullptr; }
+  // Marks the end of the work submitted so far. REQUIRES: no capture is under way or begins.
+  int Record();
+  // Waits until the marked work is done; the error of a failed context otherwise.
+  // REQUIRES: Record succeeded
+  int Wait();
+  // True if the marked work is done. False in doubt. REQUIRES: Record succeeded
+  bool Done();
+
+ private:
+  const Driver& driver_;
+  ThreadCache& cache_;
+};
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_CONTEXT_WAIT_H_

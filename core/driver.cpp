@@ -1,0 +1,63 @@
+#include "core/driver.h"
+
+#include <dlfcn.h>
+
+namespace cmp {
+
+namespace {
+// Published once and complete (release, acquire). No lock: it could be held across a fork.
+constinit std::atomic<const Driver*> g_driver{nullptr};
+}  // namespace
+
+const Driver* LoadDriver(DriverSource source) {
+  if (const Driver* driver = g_driver.load(std::memory_order_acquire)) return driver;
+  const int how = source == DriverSource::kLoaded ? RTLD_LAZY | RTLD_NOLOAD : RTLD_LAZY;
+  void* library = dlopen("libcuda.so.1", how);
+  if (library == nullptr) return nullptr;
+  Driver found;
+  bool complete = true;
+#define CMP_FIND(name, symbol, needed, parameters)                             \
+  found.name = reinterpret_cast<decltype(found.name)>(dlsym(library, symbol)); \
+  if (needed && found.name == nullptr) complete = false;
+  CMP_DRIVER_CALLS(CMP_FIND)
+#undef CMP_FIND
+  if (!complete) return nullptr;
+  void* memory = MapPages(sizeof(Driver));
+  if (memory == nullptr) return nullptr;
+  const Driver* expected = nullptr;
+  const Driver* driver = new (memory) Driver(found);
+  g_driver.compare_exchange_strong(expected, driver, std::memory_order_acq_rel,
+                                   std::memory_order_acquire);
+  return expected != nullptr ? expected : driver;
+}
+
+uint64_t ContextId(const Driver& driver, ContextHandle handle) {
+  if (driver.context_id == nullptr) return reinterpret_cast<uintptr_t>(handle);
+  unsigned long long id = 0;
+  return driver.context_id(static_cast<CUcontext>(handle), &id) == CUDA_SUCCESS ? id : 0;
+}
+
+bool IdentifyCurrent(const Driver& driver, ContextIdentity* identity) {
+  identity->handle = CurrentContext(driver);
+  if (identity->handle == nullptr) return false;
+  identity->id = ContextId(driver, identity->handle);
+  if (identity->id == 0) return false;
+  CUdevice device = 0;
+  if (driver.context_device(&device) != CUDA_SUCCESS) return false;
+  identity->device = device;
+  // Whether it is the device's primary one: only asked while that is active, since a retain would
+  // create it otherwise.
+  unsigned flags = 0;
+  int active = 0;
+  if (driver.primary_state(device, &flags, &active) != CUDA_SUCCESS) return false;
+  identity->primary = false;
+  if (active != 0) {
+    CUcontext primary = nullptr;
+    if (driver.primary_retain(&primary, device) != CUDA_SUCCESS) return false;
+    identity->primary = primary == identity->handle;
+    driver.primary_release(device);
+  }
+  return true;
+}
+
+}  // namespace cmp

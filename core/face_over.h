@@ -1,0 +1,130 @@
+// The face of a pool, written once for its two hosts: the library by itself and the preloaded shim.
+// The host says how the pool starts and what a free owes:
+//
+//   struct Host {
+//     static Pool* Started();                          // as StartPool
+//     static bool Capturing();                         // this thread captures, as far as is known
+//     static bool SettleFree(Pool&, const Driver&, Block*);  // true: ready; false: real free
+//   };
+#ifndef CMP_CORE_FACE_OVER_H_
+#define CMP_CORE_FACE_OVER_H_
+
+#include "core/driver_api.h"
+#include "core/fill.h"
+#include "core/pool_face.h"
+#include "core/pool_instance.h"
+
+namespace cmp {
+
+template <typename Host>
+class FaceOver {
+ public:
+  static const PoolFace* Face() {
+    static constexpr PoolFace kFace = {
+        kPoolFaceVersion,
+        &Alloc,
+        &Free,
+        [] { return Release(&Pool::ReleaseAll); },
+        [] { return Release(&Pool::ReleaseThreadCaches); },
+        [](CudaMemoryPoolStatistics* statistics) {
+          if (Pool* pool = Host::Started()) *statistics = StatisticsOf(*pool);
+        },
+        [](unsigned tier, CudaMemoryPoolStatistics* statistics) {
+          if (Pool* pool = Host::Started()) *statistics = StatisticsOf(*pool, tier);
+        },
+        []() -> unsigned {
+          Pool* pool = Host::Started();
+          return pool == nullptr ? 0 : pool->statistics().tier_count();
+        },
+        [](unsigned tier) -> size_t {
+          Pool* pool = Host::Started();
+          return pool == nullptr ? 0 : pool->tiers().SizeOf(tier);
+        },
+    };
+    return &kFace;
+  }
+
+ private:
+  static int Alloc(size_t bytes, void** pointer) {
+    Pool* pool = g_pool.load(std::memory_order_acquire);
+    const Driver* driver = LoadDriver(DriverSource::kLoaded);
+    if (pool != nullptr && driver != nullptr && !Host::Capturing()) [[likely]] {
+      if (const Block* block = pool->AllocHit(CurrentContext(*driver), bytes)) [[likely]] {
+        *pointer = reinterpret_cast<void*>(block->address);
+        return kSuccess;
+      }
+    }
+    return AllocSlow(bytes, pointer);
+  }
+
+  static int AllocSlow(size_t bytes, void** pointer) {
+    Pool* pool = Host::Started();
+    if (pool == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+    const Driver* driver = LoadDriver(DriverSource::kLoad);
+    if (driver == nullptr) return CUDA_ERROR_NOT_FOUND;
+    if (const int status = EnsureContext(*driver); status != kSuccess) return status;
+    WatchExit();
+    const DriverApi api(*driver);
+    ContextPool* context = pool->CurrentContextPool(*driver);
+    const bool real = context == nullptr || pool->options().mode != Mode::kPool ||
+                      Host::Capturing() || g_exiting.load(std::memory_order_acquire);
+    const Allocation made =
+        real ? pool->AllocReal(bytes, api) : pool->Alloc(*context, bytes, api);
+    if (made.status != kSuccess) return made.status;
+    *pointer = reinterpret_cast<void*>(made.address);
+    if (context != nullptr) FillNewBlock(*pool, *driver, *context, made.address, bytes);
+    return kSuccess;
+  }
+
+  static bool Free(void* pointer) {
+    Pool* pool = g_started.load(std::memory_order_acquire);
+    const Driver* driver = LoadDriver(DriverSource::kLoaded);
+    if (pool == nullptr || driver == nullptr) return false;
+    const auto address = reinterpret_cast<DeviceAddress>(pointer);
+    Block* block = pool->Find(address);
+    if (block == nullptr) {
+      // With the pool off nothing is in the side table, and the driver knows what is its own.
+      return pool->options().mode != Mode::kPool && driver->mem_free(address) == CUDA_SUCCESS;
+    }
+    const DriverApi api(*driver);
+    const BlockState taken = pool->Take(block);
+    if (taken == BlockState::kLive) {
+      if (Host::SettleFree(*pool, *driver, block)) {
+        pool->Retire(block, api);
+      } else {
+        pool->FreeReal(block, api);
+      }
+      return true;
+    }
+    if (taken == BlockState::kUnpooled) {
+      pool->FreeReal(block, api);
+      return true;
+    }
+    pool->statistics().process().double_frees.AddShared(1);
+    return false;
+  }
+
+  static size_t Release(size_t (Pool::*release)(const DeviceApi& api)) {
+    Pool* pool = g_pool.load(std::memory_order_acquire);
+    const Driver* driver = LoadDriver(DriverSource::kLoaded);
+    if (pool == nullptr || driver == nullptr) return 0;
+    if (g_exiting.load(std::memory_order_acquire)) return 0;
+    return (pool->*release)(DriverApi(*driver));
+  }
+
+  // A current context as the CUDA runtime would give a thread that has none: the primary context of
+  // device 0.
+  static int EnsureContext(const Driver& driver) {
+    if (CurrentContext(driver) != nullptr) return kSuccess;
+    if (const CUresult status = driver.init(0); status != CUDA_SUCCESS) return status;
+    CUcontext primary = nullptr;
+    if (const CUresult status = driver.primary_retain(&primary, 0); status != CUDA_SUCCESS) {
+      return status;
+    }
+    return driver.set_current(primary);
+  }
+};
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_FACE_OVER_H_

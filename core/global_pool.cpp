@@ -1,0 +1,140 @@
+#include "core/global_pool.h"
+
+namespace cmp {
+
+bool GlobalPool::Open(Arena& arena) {
+  small_tiers_ = tiers_.TierOf(kLargeGranule);
+  bin_count_ = max_block_ < kLargeGranule ? 0 : BinOf(tiers_.RoundedBytes(max_block_)) + 1;
+  small_ = static_cast<TierList*>(arena.Allocate(small_tiers_ * sizeof(TierList)));
+  bins_ = static_cast<List*>(arena.Allocate(bin_count_ * sizeof(List) + 1));
+  bin_words_ = static_cast<uint64_t*>(arena.Allocate(bin_count_ / 8 + sizeof(uint64_t)));
+  if (small_ == nullptr || bins_ == nullptr || bin_words_ == nullptr) return false;
+  for (unsigned tier = 0; tier < small_tiers_; ++tier) new (&small_[tier]) TierList;
+  return true;
+}
+
+void GlobalPool::List::Add(Batch batch, uint64_t now) {
+  Block* head = batch.head;
+  head->batch_count = batch.count;
+  head->idle_since = now;
+  head->newer_batch = nullptr;
+  head->older_batch = newest;
+  (newest == nullptr ? oldest : newest->newer_batch) = head;
+  newest = head;
+}
+
+Batch GlobalPool::List::Remove(Block* head) {
+  (head->newer_batch == nullptr ? newest : head->newer_batch->older_batch) = head->older_batch;
+  (head->older_batch == nullptr ? oldest : head->older_batch->newer_batch) = head->newer_batch;
+  return Batch{head, head->batch_count};
+}
+
+void GlobalPool::Put(Batch batch) {
+  const uint64_t now = clock_.fetch_add(1, std::memory_order_relaxed);
+  const size_t bytes = batch.count * batch.head->bytes;
+  if (IsLarge(batch.head)) {
+    const size_t bin = BinOf(batch.head->bytes);
+    Held held(large_lock_);
+    bins_[bin].Add(batch, now);
+    bin_words_[bin / 64] |= uint64_t{1} << (bin % 64);
+    bytes_.fetch_add(bytes, std::memory_order_relaxed);
+    return;
+  }
+  TierList& tier = small_[batch.head->tier];
+  Held held(tier.lock);
+  tier.list.Add(batch, now);
+  bytes_.fetch_add(bytes, std::memory_order_relaxed);
+}
+
+Batch GlobalPool::TakeBatch(unsigned tier) {
+  TierList& from = small_[tier];
+  Held held(from.lock);
+  if (from.list.newest == nullptr) return Batch{};
+  Batch batch = from.list.Remove(from.list.newest);
+  bytes_.fetch_sub(batch.count * batch.head->bytes, std::memory_order_relaxed);
+  return batch;
+}
+
+size_t GlobalPool::NextBin(size_t bin) const {
+  while (bin < bin_count_) {
+    const uint64_t word = bin_words_[bin / 64] >> (bin % 64);
+    if (word != 0) return bin + static_cast<size_t>(std::countr_zero(word));
+    bin = (bin / 64 + 1) * 64;
+  }
+  return bin_count_;
+}
+
+Batch GlobalPool::RemoveFromBin(size_t bin, Block* head) {
+  Batch batch = bins_[bin].Remove(head);
+  if (bins_[bin].newest == nullptr) bin_words_[bin / 64] &= ~(uint64_t{1} << (bin % 64));
+  bytes_.fetch_sub(batch.count * head->bytes, std::memory_order_relaxed);
+  return batch;
+}
+
+Block* GlobalPool::TakeLarge(size_t bytes, size_t most) {
+  Held held(large_lock_);
+  const size_t bin = NextBin(BinOf(bytes));
+  if (bin >= bin_count_ || (bin + 1) * kLargeGranule > most) return nullptr;
+  return RemoveFromBin(bin, bins_[bin].newest).head;
+}
+
+Batch GlobalPool::TakeOldest(size_t wanted) {
+  Batch taken;
+  size_t taken_bytes = 0;
+  while (taken_bytes < wanted) {
+    // The list whose oldest batch has waited longest. It may move before it is locked again; then
+    // the next oldest of that list is taken, which is as good.
+    unsigned oldest_tier = small_tiers_;
+    uint64_t oldest = ~uint64_t{0};
+    for (unsigned tier = 0; tier < small_tiers_; ++tier) {
+      Held held(small_[tier].lock);
+      const Block* head = small_[tier].list.oldest;
+      if (head != nullptr && head->idle_since < oldest) {
+        oldest = head->idle_since;
+        oldest_tier = tier;
+      }
+    }
+    {
+      Held held(large_lock_);
+      size_t oldest_bin = bin_count_;
+      for (size_t bin = NextBin(0); bin < bin_count_; bin = NextBin(bin + 1)) {
+        if (bins_[bin].oldest->idle_since < oldest) {
+          oldest = bins_[bin].oldest->idle_since;
+          oldest_bin = bin;
+        }
+      }
+      if (oldest_bin < bin_count_) {
+        Block* block = RemoveFromBin(oldest_bin, bins_[oldest_bin].oldest).head;
+        taken_bytes += block->bytes;
+        taken.Push(block);
+        continue;
+      }
+    }
+    if (oldest_tier == small_tiers_) break;  // nothing is idle
+    TierList& from = small_[oldest_tier];
+    Held held(from.lock);
+    if (from.list.oldest == nullptr) continue;
+    Batch batch = from.list.Remove(from.list.oldest);
+    const uint64_t idle_since = batch.head->idle_since;
+    const size_t block_bytes = batch.head->bytes;
+    size_t out = 0;
+    while (batch.count != 0 && taken_bytes < wanted) {
+      taken.Push(batch.Pop());
+      taken_bytes += block_bytes;
+      out += block_bytes;
+    }
+    bytes_.fetch_sub(out, std::memory_order_relaxed);
+    if (batch.count != 0) {  // the rest of it stays the oldest
+      Block* head = batch.head;
+      head->batch_count = batch.count;
+      head->idle_since = idle_since;
+      head->older_batch = nullptr;
+      head->newer_batch = from.list.oldest;
+      (from.list.oldest == nullptr ? from.list.newest : from.list.oldest->older_batch) = head;
+      from.list.oldest = head;
+    }
+  }
+  return taken;
+}
+
+}  // namespace cmp

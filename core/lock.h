@@ -1,0 +1,64 @@
+// The locks of the pool. Order (a thread that holds one may take only those below it):
+//
+//   process        first use, context table                     (one per process)
+//   cache list     a context's list of thread caches            (one per context)
+//   cache flag     one thread cache                             (one per thread and context)
+//   tier lock      one free list of a context's global pool     (one per list)
+//   record lock    the store of block records, the arena        (one per process each)
+//
+// No lock is held across a CUDA call.
+#ifndef CMP_CORE_LOCK_H_
+#define CMP_CORE_LOCK_H_
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <atomic>
+
+namespace cmp {
+
+class Mutex {
+ public:
+  constexpr Mutex() = default;
+  Mutex(const Mutex&) = delete;
+  Mutex& operator=(const Mutex&) = delete;
+  void Lock() { pthread_mutex_lock(&mutex_); }
+  void Unlock() { pthread_mutex_unlock(&mutex_); }
+
+ private:
+  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
+};
+
+// A flag that its owner takes on every operation and that somebody else takes almost never: one
+// exchange on a cache line that the owner already has. Held for a few dozen instructions, never
+// across a call that can block, so a waiter yields in place of sleeping.
+class OwnerFlag {
+ public:
+  constexpr OwnerFlag() = default;
+  void Lock() {
+    // acquire pairs with the release in Unlock: the lists are as the last holder left them.
+    while (taken_.exchange(true, std::memory_order_acquire)) [[unlikely]] {
+      sched_yield();
+    }
+  }
+  void Unlock() { taken_.store(false, std::memory_order_release); }
+
+ private:
+  std::atomic<bool> taken_{false};
+};
+
+template <typename LockType>
+class [[nodiscard]] Held {
+ public:
+  explicit Held(LockType& lock) : lock_(lock) { lock_.Lock(); }
+  ~Held() { lock_.Unlock(); }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+
+ private:
+  LockType& lock_;
+};
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_LOCK_H_

@@ -1,0 +1,274 @@
+#include "core/options.h"
+
+#include <stdio.h>
+#include <string.h>
+
+namespace cmp {
+
+namespace {
+
+// A decimal number with an optional fraction, without strtod: that follows the program's locale,
+// and newer headers would bind strto* to a symbol that older C libraries lack.
+// Returns the first character behind it, or nullptr when there is no digit or it is too large.
+const char* ParseNumber(const char* text, double* value) {
+  const char* at = text;
+  double result = 0;
+  int digits = 0;
+  for (; *at >= '0' && *at <= '9'; ++at, ++digits) result = result * 10 + (*at - '0');
+  if (digits == 0 || digits > 15) return nullptr;
+  if (*at == '.') {
+    double scale = 0.1;
+    for (++at; *at >= '0' && *at <= '9'; ++at, scale /= 10) result += (*at - '0') * scale;
+  }
+  *value = result;
+  return at;
+}
+
+// Bytes with a unit; stops at the first character that does not belong to it.
+const char* ParseBytesPrefix(const char* text, size_t* bytes) {
+  double value = 0;
+  const char* at = ParseNumber(text, &value);
+  if (at == nullptr) return nullptr;
+  static constexpr char kUnits[] = "KMGT";
+  const char upper = static_cast<char>(*at >= 'a' && *at <= 'z' ? *at - 'a' + 'A' : *at);
+  if (const char* unit = upper == '\0' ? nullptr : strchr(kUnits, upper)) {
+    for (const char* power = kUnits; power <= unit; ++power) value *= 1024;
+    ++at;
+    if (*at == 'i') ++at;
+  }
+  if (*at == 'B') ++at;
+  if (value >= 0x1p47) return nullptr;  // more than any device has addresses for
+  *bytes = static_cast<size_t>(value);
+  return at;
+}
+
+bool ParseMode(const char* text, Options* options) {
+  if (strcmp(text, "pool") == 0) return options->mode = Mode::kPool, true;
+  if (strcmp(text, "observe") == 0) return options->mode = Mode::kObserve, true;
+  if (strcmp(text, "off") == 0) return options->mode = Mode::kOff, true;
+  return false;
+}
+
+bool ParsePrograms(const char* text, Options* options) {
+  options->programs = text;
+  return true;
+}
+
+bool ParseMaxBlock(const char* text, Options* options) {
+  size_t bytes = 0;
+  if (!ParseBytes(text, &bytes) || bytes < kMinBlock) return false;
+  options->max_block = bytes;
+  return true;
+}
+
+bool ParseTierSteps(const char* text, Options* options) {
+  size_t steps = 0;
+  if (!ParseBytes(text, &steps)) return false;
+  if (steps != 1 && steps != 2 && steps != 4 && steps != 8 && steps != 16) return false;
+  options->tier_steps = static_cast<unsigned>(steps);
+  return true;
+}
+
+bool ParseThreadCacheMaxBlock(const char* text, Options* options) {
+  size_t bytes = 0;
+  if (!ParseBytes(text, &bytes) || bytes >= kLargeGranule) return false;
+  options->thread_cache_max_block = bytes;
+  return true;
+}
+
+bool ParseThreadCacheBytes(const char* text, Options* options) {
+  return ParseBytes(text, &options->thread_cache_bytes);
+}
+
+bool ParseBatchBytes(const char* text, Options* options) {
+  size_t bytes = 0;
+  if (!ParseBytes(text, &bytes) || bytes == 0) return false;
+  options->batch_bytes = bytes;
+  return true;
+}
+
+bool ParseSlack(const char* text, Options* options) {
+  double percent = 0;
+  const char* end = ParseNumber(text, &percent);
+  if (end == nullptr || strcmp(end, "%") != 0 || percent > 100) return false;
+  options->slack = percent / 100;
+  return true;
+}
+
+// RATIOx, BYTES or RATIOx+BYTES.
+bool ParseReserve(const char* text, Options* options) {
+  RelativeBytes reserve = {1.0, 0};
+  const char* at = text;
+  double ratio = 0;
+  const char* behind = ParseNumber(text, &ratio);
+  if (behind != nullptr && *behind == 'x') {
+    if (ratio < 1 || ratio > 1000) return false;
+    reserve.ratio = ratio;
+    at = behind + 1;
+    if (*at == '+') ++at;
+    if (*at == '\0' && at[-1] == '+') return false;
+  }
+  if (*at != '\0' && !ParseBytes(at, &reserve.bytes)) return false;
+  if (*text == '\0') return false;
+  options->reserve = reserve;
+  return true;
+}
+
+bool ParseFreeSync(const char* text, Options* options) {
+  if (strcmp(text, "wait") != 0) return false;
+  options->free_sync = FreeSync::kWait;
+  return true;
+}
+
+bool ParseFill(const char* text, Options* options) {
+  if (strcmp(text, "off") == 0) return options->fill = -1, true;
+  if (strcmp(text, "zero") == 0) return options->fill = 0, true;
+  int value = 0;
+  const bool hexadecimal = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+  const char* at = hexadecimal ? text + 2 : text;
+  if (*at == '\0') return false;
+  for (; *at != '\0'; ++at) {
+    int digit = -1;
+    if (*at >= '0' && *at <= '9') digit = *at - '0';
+    if (hexadecimal && *at >= 'a' && *at <= 'f') digit = *at - 'a' + 10;
+    if (hexadecimal && *at >= 'A' && *at <= 'F') digit = *at - 'A' + 10;
+    if (digit < 0) return false;
+    value = value * (hexadecimal ? 16 : 10) + digit;
+    if (value > 255) return false;
+  }
+  options->fill = value;
+  return true;
+}
+
+bool ParseStats(const char* text, Options* options) {
+  options->stats = strcmp(text, "0") == 0 || strcmp(text, "off") == 0 ? nullptr : text;
+  return true;
+}
+
+bool ParseVerbose(const char* text, Options* options) {
+  if (strcmp(text, "1") != 0 && strcmp(text, "0") != 0) return false;
+  options->verbose = text[0] == '1';
+  return true;
+}
+
+struct Option {
+  const char* name;
+  const char* default_value;
+  const char* values;  // what parses, for the warning and the documentation
+  const char* meaning;
+  bool (*parse)(const char* text, Options* options);
+};
+
+constexpr Option kOptions[] = {
+    {"CMP_MODE", "pool", "pool, observe, off",
+     "`observe`: real calls, counted and timed; `off`: real calls, nothing else", ParseMode},
+    {"CMP_PROGRAMS", "all", "globs, comma-separated",
+     "program names that the shim serves; `!glob` excludes", ParsePrograms},
+    {"CMP_MAX_BLOCK", "1G", "bytes, at least 256",
+     "a larger request goes straight to the real call", ParseMaxBlock},
+    {"CMP_TIER_STEPS", "4", "1, 2, 4, 8, 16", "size classes per doubling below 2M",
+     ParseTierSteps},
+    {"CMP_THREAD_CACHE_MAX_BLOCK", "1M", "bytes, below 2M",
+     "larger blocks go straight to the global pool", ParseThreadCacheMaxBlock},
+    {"CMP_THREAD_CACHE_BYTES", "16M", "bytes", "what one thread may keep idle",
+     ParseThreadCacheBytes},
+    {"CMP_BATCH_BYTES", "2M", "bytes, at least 1",
+     "what moves at once between a thread cache and the global pool, at most 128 blocks",
+     ParseBatchBytes},
+    {"CMP_SLACK", "12.5%", "percent", "how much larger a reused block of 2M or more may be",
+     ParseSlack},
+    {"CMP_RESERVE", "1.15x+256M", "RATIOx+BYTES, RATIOx or BYTES",
+     "bound on what the pool holds, against the peak of what the program held", ParseReserve},
+    {"CMP_FREE_SYNC", "wait", "wait",
+     "what `cudaFree` waits for before a block may be reused: all work of the context",
+     ParseFreeSync},
+    {"CMP_FILL", "off", "off, zero, a byte (171, 0xAB)",
+     "written into every block handed out", ParseFill},
+    {"CMP_STATS", "off", "1 or a file name",
+     "`1`: summary on stderr at exit; a file name: JSON (%p process, %h host, %r rank)",
+     ParseStats},
+    {"CMP_VERBOSE", "0", "0, 1", "one line about what the shim found at the first allocation",
+     ParseVerbose},
+};
+
+// Edits that turn `left` into `right` (insert, delete, replace), capped: enough to recognise a
+// typing error.
+unsigned Distance(const char* left, size_t left_length, const char* right) {
+  const size_t right_length = strlen(right);
+  constexpr size_t kLongest = 48;
+  if (left_length >= kLongest || right_length >= kLongest) return kLongest;
+  unsigned row[kLongest + 1];
+  for (size_t j = 0; j <= right_length; ++j) row[j] = static_cast<unsigned>(j);
+  for (size_t i = 1; i <= left_length; ++i) {
+    unsigned diagonal = row[0];
+    row[0] = static_cast<unsigned>(i);
+    for (size_t j = 1; j <= right_length; ++j) {
+      const unsigned replaced = diagonal + (left[i - 1] == right[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      const unsigned shifted = 1 + (row[j] < row[j - 1] ? row[j] : row[j - 1]);
+      row[j] = replaced < shifted ? replaced : shifted;
+    }
+  }
+  return row[right_length];
+}
+
+}  // namespace
+
+bool ParseBytes(const char* text, size_t* bytes) {
+  size_t value = 0;
+  const char* end = ParseBytesPrefix(text, &value);
+  if (end == nullptr || *end != '\0') return false;
+  *bytes = value;
+  return true;
+}
+
+Options ReadOptions(Environment environment, WarningSink warn) {
+  Options options;
+  for (const Option& option : kOptions) {
+    const char* value = environment(option.name);
+    if (value == nullptr || value[0] == '\0') continue;
+    if (option.parse(value, &options)) continue;
+    char line[320];
+    snprintf(line, sizeof(line), "%s=%.80s is not one of: %s; using %s", option.name, value,
+             option.values, option.default_value);
+    warn(line);
+  }
+  return options;
+}
+
+void WarnOfMisspelledOptions(char* const* environment, WarningSink warn) {
+  if (environment == nullptr) return;
+  for (; *environment != nullptr; ++environment) {
+    const char* variable = *environment;
+    if (strncmp(variable, "CMP_", 4) != 0) continue;
+    const char* equals = strchr(variable, '=');
+    const size_t length = equals == nullptr ? strlen(variable) : size_t(equals - variable);
+    const Option* nearest = nullptr;
+    unsigned nearest_distance = ~0u;
+    for (const Option& option : kOptions) {
+      const unsigned distance = Distance(variable, length, option.name);
+      if (distance < nearest_distance) {
+        nearest = &option;
+        nearest_distance = distance;
+      }
+    }
+    // One edit for every four characters behind CMP_, and at least two: CMP_MAXBLOCK, CMP_STAT.
+    const unsigned tolerated = length >= 16 ? static_cast<unsigned>((length - 4) / 4) : 2;
+    if (nearest_distance == 0 || nearest_distance > tolerated) continue;
+    char line[200];
+    snprintf(line, sizeof(line), "%.*s is not an option; did you mean %s?",
+             static_cast<int>(length < 64 ? length : 64), variable, nearest->name);
+    warn(line);
+  }
+}
+
+void PrintOptionTable(void (*print)(const char* row)) {
+  for (const Option& option : kOptions) {
+    char row[400];
+    snprintf(row, sizeof(row), "| `%s` | `%s` | %s | %s |", option.name, option.default_value,
+             option.values, option.meaning);
+    print(row);
+  }
+}
+
+}  // namespace cmp

@@ -1,0 +1,165 @@
+// The pool of one process: Alloc and Free, and the only mover of blocks between thread caches and
+// global pools. It knows contexts and real calls, and nothing of preloading or streams: who calls
+// Free has already settled what the free owes to the GPU's pending work.
+//
+// All functions are thread-safe. No lock is held across a real call.
+#ifndef CMP_CORE_POOL_H_
+#define CMP_CORE_POOL_H_
+
+#include "core/block_source.h"
+#include "core/context_pool.h"
+#include "core/device_api.h"
+#include "core/driver.h"
+#include "core/memory.h"
+#include "core/options.h"
+#include "core/side_table.h"
+#include "core/statistics.h"
+#include "core/thread_cache.h"
+#include "core/tiers.h"
+
+namespace cmp {
+
+// What a thread remembers: the caches of the contexts that it used last. Initial-exec: one
+// instruction to reach, and a preloaded library's thread-local storage is static.
+struct ThreadMemory {
+  static constexpr size_t kEntries = 4;
+  struct Entry {
+    ContextHandle handle = nullptr;
+    uint64_t epoch = 0;
+    ThreadCache* cache = nullptr;
+  };
+  Entry entries[kEntries];
+  ThreadCache* caches = nullptr;  // all that this thread owns, through next_of_thread
+  bool exit_hook = false;
+
+  Entry& EntryOf(ContextHandle handle) {
+    const auto bits = reinterpret_cast<uintptr_t>(handle);
+    return entries[((bits >> 4) ^ (bits >> 12)) % kEntries];
+  }
+};
+extern thread_local constinit ThreadMemory t_memory;
+
+class Pool {
+ public:
+  // The process's pool, made of `options`; nullptr when memory is exhausted. `statistics_page` has
+  // Statistics::PageBytes() bytes for StatisticsTiers().
+  static Pool* Create(const Options& options, void* statistics_page, uint64_t pid,
+                      const char* program);
+  static size_t StatisticsBytes(const Options& options);
+
+  // The hit path of an allocation in the context whose handle is current: a block of this thread's
+  // cache, handed out, or nullptr, which says nothing (call Alloc).
+  Block* AllocHit(ContextHandle handle, size_t bytes) {
+    // bytes - 1 wraps for 0, which is never a hit. hit_bytes_ is 0 where hits must not happen.
+    if (bytes - 1 >= hit_bytes_) [[unlikely]] return nullptr;
+    ThreadCache* cache = RememberedCache(handle);
+    if (cache == nullptr) [[unlikely]] return nullptr;
+    return cache->Alloc(tiers_.TierOf(bytes), bytes);
+  }
+
+  // An allocation of bytes > 0 in `context`, which must be current: from this thread's cache, the
+  // global pool, or a real call. The status of a failure is the real call's own.
+  Allocation Alloc(ContextPool& context, size_t bytes, const DeviceApi& api);
+  // A real call for bytes > 0, not entered anywhere, but counted: while this thread captures, or
+  // when the pool is off for the context.
+  Allocation AllocReal(size_t bytes, const DeviceApi& api);
+
+  // The block whose base is `address`, in any state, or nullptr: not ours.
+  Block* Find(DeviceAddress address) const { return side_table_.Find(address); }
+
+  // Free, in two steps, so that the caller can settle in between what the free owes.
+  // First: takes the block from the program; kIdle says that somebody freed it before, kUnused
+  // that its context is gone.
+  BlockState Take(Block* block);
+  // Then, after Take returned kLive: the block may be handed out again from now on. May make real
+  // frees where the bound demands it.
+  void Retire(Block* block, const DeviceApi& api);
+  // Or, after Take returned kLive or kUnpooled: the block ends in a real free, whose status this
+  // returns.
+  int FreeReal(Block* block, const DeviceApi& api);
+
+  // A block in use will be really freed when it is freed. False: not a block in use.
+  bool Unpool(DeviceAddress address);
+  // Forgets `address` if it is a block in use: somebody else frees it. False: it was none.
+  bool Release(DeviceAddress address);
+
+  // The open pool of the current context, made if there is none; nullptr without a current context,
+  // when the pool is off for it, or when memory is exhausted.
+  ContextPool* CurrentContextPool(const Driver& driver);
+  // The open pool of a context, or nullptr: none yet, or closed. A context of the same handle and
+  // another id is dropped first: it was destroyed behind our back.
+  ContextPool* FindContext(ContextHandle handle, uint64_t id);
+  // A pool for a context that has none; nullptr when memory or places are exhausted.
+  ContextPool* OpenContext(const ContextIdentity& identity);
+  // The pool is off for the context: it has failed. Its blocks stay known, so that frees are real
+  // frees of blocks that exist.
+  void CloseContext(ContextPool& context) { source_.Close(context); }
+  // The context was reset or destroyed: its pool and side-table entries are dropped without a real
+  // call.
+  void DropContext(ContextPool& context);
+  // Visits every context that was opened and not dropped, closed ones included.
+  template <typename Visitor>
+  void ForEachContext(Visitor visit) {
+    for (std::atomic<ContextPool*>& place : contexts_) {
+      ContextPool* context = place.load(std::memory_order_acquire);
+      if (context != nullptr) visit(*context);
+    }
+  }
+
+  // This thread's cache for a context; nullptr when memory is exhausted.
+  ThreadCache* CacheFor(ContextPool& context);
+
+  // Really frees the idle blocks of all global pools; thread caches and blocks in use are not
+  // touched. Returns the bytes freed.
+  size_t ReleaseAll(const DeviceApi& api);
+  // The same after emptying every thread's cache.
+  size_t ReleaseThreadCaches(const DeviceApi& api);
+
+  Statistics& statistics() { return statistics_; }
+  const Tiers& tiers() const { return tiers_; }
+  const Options& options() const { return options_; }
+
+  // The thread exits: its caches go to the global pools. Called by a hook that CacheFor registers.
+  static void ThreadExit();
+  // The process forked: this thread, the child's only one, forgets what it remembers.
+  static void ForgetThread();
+
+ private:
+  static constexpr size_t kMaxContexts = 256;
+
+  explicit Pool(const Options& options);
+  ThreadCache* RememberedCache(ContextHandle handle) const {
+    ThreadMemory::Entry& entry = t_memory.EntryOf(handle);
+    // acquire pairs with the release that made the entry stale: what the dropping thread did
+    // before is seen.
+    if (entry.handle != handle || entry.epoch != g_cache_epoch.load(std::memory_order_acquire))
+        [[unlikely]] {
+      return nullptr;
+    }
+    return entry.cache;
+  }
+  Block* TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
+                  unsigned tier);
+  Block* TakeIdleLarge(ContextPool& context, size_t rounded);
+  void MakeRoom(ContextPool& context, size_t rounded, const DeviceApi& api);
+  void Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
+              const DeviceApi& api);
+  size_t ReleaseOthers(ContextPool& except, const DeviceApi& api);
+  void NotePeak(ContextPool& context);
+  bool HasShelf(unsigned tier) const { return tier < limits_.tiers; }
+
+  const Options options_;
+  const Tiers tiers_;
+  size_t hit_bytes_ = 0;
+  CacheLimits limits_;
+  Arena arena_;
+  SideTable side_table_{arena_};
+  Statistics statistics_;
+  BlockSource source_{arena_, side_table_, statistics_};
+  Mutex contexts_lock_;
+  std::atomic<ContextPool*> contexts_[kMaxContexts] = {};
+};
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_POOL_H_

@@ -1,0 +1,46 @@
+#include "core/pool_face.h"
+
+namespace cmp {
+
+namespace {
+
+CudaMemoryPoolStatistics FromTotals(const TierTotals& totals) {
+  CudaMemoryPoolStatistics s = {};
+  s.requests = totals.requests();
+  s.thread_cache_hits = totals.thread_cache_hits;
+  s.global_pool_hits = totals.global_pool_hits;
+  s.refills = totals.refills;
+  s.oversized = totals.real;
+  s.frees = totals.frees;
+  s.real_frees = totals.real_frees;
+  s.blocks_made = totals.blocks_made;
+  s.blocks_released = totals.blocks_released;
+  s.real_calls_avoided = totals.real_calls_avoided();
+  s.live_blocks = totals.live_blocks();
+  s.live_requested_bytes = totals.requested_bytes - totals.requested_freed_bytes;
+  s.live_block_bytes = totals.block_bytes - totals.block_freed_bytes;
+  return s;
+}
+
+}  // namespace
+
+CudaMemoryPoolStatistics StatisticsOf(Pool& pool) {
+  CudaMemoryPoolStatistics s = FromTotals(pool.statistics().Totals());
+  const ProcessCounters& process = pool.statistics().process();
+  s.real_malloc_calls = process.real_malloc_calls.Get();
+  s.real_free_calls = process.real_free_calls.Get();
+  s.failed_allocations = process.failed_allocations.Get();
+  s.reserved_bytes = process.reserved_bytes.Get();
+  s.reserved_peak_bytes = process.reserved_peak_bytes.Get();
+  s.live_peak_bytes = process.live_peak_bytes.Get();
+  pool.ForEachContext([&](ContextPool& context) {
+    if (context.open()) s.ready_bytes += context.ready();
+  });
+  return s;
+}
+
+CudaMemoryPoolStatistics StatisticsOf(Pool& pool, unsigned tier) {
+  return FromTotals(pool.statistics().TotalsOfTier(tier));
+}
+
+}  // namespace cmp

@@ -1,0 +1,88 @@
+// How the rows add up, for every tier and in total:
+//
+//   requests    = thread_cache_hits + global_pool_hits + refills + real
+//   live blocks = requests - frees - real_frees
+//   idle blocks = blocks_made - blocks_released - (requests that took one and did not return it)
+//   reserved    = live + ready bytes
+//   real calls avoided = thread_cache_hits + global_pool_hits  (allocations)
+//                      + frees - blocks_released               (frees)
+#include "core/statistics.h"
+
+#include <string.h>
+#include <time.h>
+
+namespace cmp {
+
+namespace {
+constexpr size_t RoundUp(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
+constexpr size_t kHeaderBytes = RoundUp(sizeof(StatisticsHeader), 4096);
+
+size_t SlotBytes(unsigned tier_count) { return RoundUp(tier_count * sizeof(TierCounters), 4096); }
+}  // namespace
+
+void TierTotals::Add(const TierTotals& other) {
+#define CMP_ADD(name, meaning) name += other.name;
+  CMP_TIER_COUNTERS(CMP_ADD)
+#undef CMP_ADD
+}
+
+size_t Statistics::PageBytes(const Tiers&, unsigned tier_count) {
+  return kHeaderBytes + kStatisticsSlots * SlotBytes(tier_count);
+}
+
+void Statistics::Open(void* page, const Tiers& tiers, unsigned tier_count, uint64_t pid,
+                      const char* program) {
+  header_ = static_cast<StatisticsHeader*>(page);
+  tier_count_ = tier_count;
+  memcpy(header_->magic, "CMPSTAT", 8);
+  header_->schema = kStatisticsSchema;
+  header_->header_bytes = kHeaderBytes;
+  header_->slot_bytes = static_cast<uint32_t>(SlotBytes(tier_count));
+  header_->slot_count = kStatisticsSlots;
+  header_->tier_count = tier_count;
+  header_->tier_steps = tiers.steps();
+  header_->pid = pid;
+  header_->tier_counter_count = sizeof(TierCounters) / sizeof(Counter);
+  header_->process_counter_count = sizeof(ProcessCounters) / sizeof(Counter);
+  header_->slots_used.store(1, std::memory_order_relaxed);
+  strncpy(header_->program, program, sizeof(header_->program) - 1);
+}
+
+TierCounters* Statistics::TakeSlot() {
+  const uint32_t index = header_->slots_used.fetch_add(1, std::memory_order_relaxed);
+  if (index < kStatisticsSlots) return Slot(index);
+  header_->slots_used.store(kStatisticsSlots, std::memory_order_relaxed);
+  return shared_slot();
+}
+
+void Statistics::CountWait(uint64_t begin_ns) {
+  process().wait_ns.AddShared(NowNs() - begin_ns);
+  process().wait_calls.AddShared(1);
+}
+
+TierTotals Statistics::TotalsOfTier(unsigned tier) const {
+  TierTotals totals;
+  uint32_t slots = header_->slots_used.load(std::memory_order_relaxed);
+  if (slots > kStatisticsSlots) slots = kStatisticsSlots;
+  for (uint32_t index = 0; index < slots; ++index) {
+    const TierCounters& counters = Slot(index)[tier];
+#define CMP_ADD(name, meaning) totals.name += counters.name.Get();
+    CMP_TIER_COUNTERS(CMP_ADD)
+#undef CMP_ADD
+  }
+  return totals;
+}
+
+TierTotals Statistics::Totals() const {
+  TierTotals totals;
+  for (unsigned tier = 0; tier < tier_count_; ++tier) totals.Add(TotalsOfTier(tier));
+  return totals;
+}
+
+uint64_t NowNs() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000000000u + static_cast<uint64_t>(now.tv_nsec);
+}
+
+}  // namespace cmp

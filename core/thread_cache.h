@@ -1,0 +1,131 @@
+// The free lists of one thread for one context: the hit path.
+//
+//   shelf of a tier:   current  [b][b][b]        pop and push here
+//                      spare    [b][b][b][b]     a full batch, or empty
+//
+// Two batches per tier, so that a program that allocates and frees around a batch boundary does
+// not run to the global pool each time: one pop empties `current` and swaps the spare in, one push
+// fills it and makes it the spare. Only whole batches leave.
+//
+// Invariants: ready_bytes() is the sum of the blocks on all shelves; every block here is kIdle and
+// belongs to `owner`. The owner thread takes the flag for every operation; whoever empties the
+// cache of another thread takes it too. That is the only sharing: nothing here is on a cache line
+// that another thread writes in normal running.
+#ifndef CMP_CORE_THREAD_CACHE_H_
+#define CMP_CORE_THREAD_CACHE_H_
+
+#include "core/lock.h"
+#include "core/statistics.h"
+#include "core/types.h"
+
+namespace cmp {
+
+// What thread caches of one pool have in common.
+struct CacheLimits {
+  size_t bytes = 0;                      // of one cache
+  unsigned tiers = 0;                    // tiers below this have a shelf
+  uint32_t batch[kMaxSmallTiers] = {};   // blocks that move at once, at least 1
+};
+
+class alignas(64) ThreadCache {
+ public:
+  struct Shelf {
+    Batch current;
+    Batch spare;
+    uint32_t next_refill = 1;  // slow start: 1, 2, 4, ... up to the batch
+  };
+
+  ThreadCache(ContextPool* owner, const CacheLimits* limits, TierCounters* counters,
+              Shelf* shelves)
+      : owner_(owner), counters_(counters), limits_(limits), shelves_(shelves) {}
+
+  // A block of `tier`, handed out to the program, or nullptr: nothing here.
+  // REQUIRES: tier < limits.tiers
+  Block* Alloc(unsigned tier, size_t requested) {
+    Held held(flag_);
+    Shelf& shelf = shelves_[tier];
+    if (shelf.current.count == 0) {
+      if (shelf.spare.count == 0) return nullptr;
+      shelf.current = shelf.spare;
+      shelf.spare = Batch{};
+    }
+    Block* block = shelf.current.Pop();
+    AddReadyBytes(-block->bytes);
+    block->GiveToProgram(requested);
+    TierCounters& counters = counters_[tier];
+    counters.thread_cache_hits.Add(1);
+    counters.requested_bytes.Add(requested);
+    counters.block_bytes.Add(block->bytes);
+    return block;
+  }
+
+  // Takes a ready block back. What is returned (often nothing) is over the limit and goes to the
+  // global pool. REQUIRES: block is kIdle, of owner(), and block->tier < limits.tiers
+  [[nodiscard]] Batch Free(Block* block) {
+    Held held(flag_);
+    TierCounters& counters = counters_[block->tier];
+    counters.frees.Add(1);
+    counters.requested_freed_bytes.Add(block->requested);
+    counters.block_freed_bytes.Add(block->bytes);
+    Shelf& shelf = shelves_[block->tier];
+    shelf.current.Push(block);
+    AddReadyBytes(block->bytes);
+    if (shelf.current.count < limits_->batch[block->tier] && ready_bytes() <= limits_->bytes)
+        [[likely]] {
+      return Batch{};
+    }
+    return Overflow(shelf, block->bytes);
+  }
+
+  // Puts idle blocks of `tier` on the shelf: the rest of a batch, or of a refill.
+  void Stock(unsigned tier, Batch batch);
+  // Counts a request that this cache could not serve; see TierCounters.
+  void Count(unsigned tier, Counter TierCounters::* served, size_t requested, size_t bytes);
+  // Counts a free of a block that has no shelf.
+  void CountFree(unsigned tier, size_t requested, size_t bytes);
+  // The number of blocks to make at the next refill of `tier`.
+  uint32_t NextRefill(unsigned tier);
+  // Takes everything: calls put(tier, batch) for each batch. The flag is held.
+  template <typename Put>
+  void Empty(Put put) {
+    Held held(flag_);
+    for (unsigned tier = 0; tier < limits_->tiers; ++tier) {
+      Shelf& shelf = shelves_[tier];
+      if (shelf.current.count != 0) put(tier, shelf.current);
+      if (shelf.spare.count != 0) put(tier, shelf.spare);
+      shelf.current = Batch{};
+      shelf.spare = Batch{};
+    }
+    ready_bytes_.store(0, std::memory_order_relaxed);
+  }
+
+  ContextPool* owner() const { return owner_; }
+  // Idle bytes here; exact for the owner, recent for others.
+  size_t ready_bytes() const { return ready_bytes_.load(std::memory_order_relaxed); }
+
+  // For the context's list of caches and the thread's: written under the cache list's lock and by
+  // the owner thread respectively.
+  ThreadCache* next_of_context = nullptr;
+  ThreadCache* next_of_thread = nullptr;
+  bool has_thread = true;  // under the cache list's lock
+  // An event of the owner thread for waiting, made on first use; see context_wait.h.
+  void* wait_event = nullptr;
+  void* fill_stream = nullptr;  // likewise; see fill.h
+
+ private:
+  void AddReadyBytes(size_t bytes) {
+    ready_bytes_.store(ready_bytes() + bytes, std::memory_order_relaxed);
+  }
+  Batch Overflow(Shelf& shelf, size_t block_bytes);
+
+  OwnerFlag flag_;
+  ContextPool* owner_;
+  TierCounters* counters_;
+  const CacheLimits* limits_;
+  Shelf* shelves_;
+  std::atomic<size_t> ready_bytes_{0};
+};
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_THREAD_CACHE_H_

@@ -1,0 +1,113 @@
+// The central types: what a block is, which states it passes through, and how idle blocks hang
+// together. The rest of the code leans on this file.
+//
+//   real allocation --Register--> kLive --Free--> kIdle --Alloc--> kLive ... --release--> kUnused
+//                                    \--Unpool--> kUnpooled --Free--> kUnused (real free)
+//
+// Invariants
+// - A block is exactly one real allocation: `address` is its base, `bytes` what was asked of the
+//   real call. The host never touches the memory behind `address`.
+// - A block record is type-stable: once handed out by the record store it stays a Block for the
+//   life of the process, so a stale pointer to it can be read, and its state checked, at any time.
+// - Exactly one party owns a block: the program (kLive, kUnpooled), or one free list (kIdle). Only
+//   the owner writes its fields; ownership passes through `state` (program to pool), through a
+//   thread cache's flag or through a lock of the global pool.
+// - bytes of a context: reserved == live + ready (+ retired once fences exist).
+#ifndef CMP_CORE_TYPES_H_
+#define CMP_CORE_TYPES_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace cmp {
+
+inline constexpr size_t kKiB = size_t{1} << 10;
+inline constexpr size_t kMiB = size_t{1} << 20;
+inline constexpr size_t kGiB = size_t{1} << 30;
+
+// The smallest block, and the alignment that CUDA promises for every allocation (CUDA C++
+// programming guide, "Device Memory Accesses": at least 256 bytes).
+inline constexpr size_t kMinBlock = 256;
+// From here up the driver rounds to this size and aligns to it (measured, shared by all drivers
+// with 2 MiB pages); the pool rounds requests of this size and more to it.
+inline constexpr size_t kLargeGranule = 2 * kMiB;
+
+// CUcontext as an opaque value: core does not need cuda.h to carry it around.
+using ContextHandle = void*;
+// A device address. Never dereferenced.
+using DeviceAddress = uintptr_t;
+
+// Results of real calls, in the numbering of the layer that made them. cudaError_t and CUresult
+// agree on these two.
+inline constexpr int kSuccess = 0;
+inline constexpr int kOutOfMemory = 2;
+// Refused because of a stream capture (900 to 908 in both): says nothing about the context.
+inline constexpr bool IsCaptureStatus(int status) { return status >= 900 && status <= 908; }
+
+class ContextPool;
+
+enum class BlockState : uint8_t {
+  kUnused,    // no allocation behind the record
+  kLive,      // the program has it; a free brings it into the pool
+  kUnpooled,  // the program has it; a free is a real free (oversized, exported, exact retry)
+  kIdle,      // a free list of its context has it
+};
+
+struct alignas(64) Block {
+  DeviceAddress address = 0;
+  size_t bytes = 0;
+  union {
+    size_t requested = 0;  // while live: what the program asked for
+    uint64_t idle_since;   // at the head of an idle batch: the context's clock when it came
+  };
+  // Atomic because a context that is dropped looks for its blocks among all records. Relaxed: it is
+  // written before `state` is released and read after `state` is acquired.
+  std::atomic<ContextPool*> owner_context{nullptr};
+  Block* next = nullptr;         // the next block of the same batch
+  Block* newer_batch = nullptr;  // at the head of a batch in the global pool: its neighbours
+  Block* older_batch = nullptr;
+  uint32_t batch_count = 0;  // at the head of a batch in the global pool: blocks in it
+  uint16_t tier = 0;
+  std::atomic<BlockState> state{BlockState::kUnused};
+
+  ContextPool* owner() const { return owner_context.load(std::memory_order_relaxed); }
+
+  // The program gives the block back. True for exactly one caller: a second free of the same
+  // pointer loses, whichever thread makes it. acq_rel: the winner sees what the allocating thread
+  // wrote to the record, and who finds kIdle later sees that the free has begun.
+  bool TakeFromProgram(BlockState expected) {
+    return state.compare_exchange_strong(expected, BlockState::kIdle, std::memory_order_acq_rel,
+                                         std::memory_order_acquire);
+  }
+  // The pool hands the block out. The caller owns it, so a plain release store is enough: a later
+  // free on another thread acquires it.
+  void GiveToProgram(size_t bytes_requested) {
+    requested = bytes_requested;
+    state.store(BlockState::kLive, std::memory_order_release);
+  }
+};
+static_assert(sizeof(Block) == 64, "one cache line per block");
+
+// Several idle blocks of one tier, moved at once: a chain through Block::next.
+struct Batch {
+  Block* head = nullptr;
+  uint32_t count = 0;
+
+  void Push(Block* block) {
+    block->next = head;
+    head = block;
+    ++count;
+  }
+  // REQUIRES: count > 0
+  Block* Pop() {
+    Block* block = head;
+    head = block->next;
+    --count;
+    return block;
+  }
+};
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_TYPES_H_

@@ -1,0 +1,78 @@
+// Stream captures under way in this process, and what must not happen meanwhile.
+//
+// cuCtxRecordEvent and synchronising calls invalidate every capture, from every thread, in every
+// mode (measured). So recording and beginning exclude each other:
+//
+//   recorder:  ++recording; captures under way? yes: --recording, do without
+//                                               no:  record; --recording
+//   beginner:  ++under_way; wait until recording == 0; the real begin
+//
+// All four accesses are sequentially consistent: of a recorder and a beginner that meet, at least
+// one sees the other. A recorder never waits; a beginner waits for a call of less than a
+// microsecond (for a whole synchronisation with drivers before 12.5).
+//
+// Invariant: under_way counts begins that are in progress or have succeeded and whose capture has
+// not been seen to end. Whether it ended is asked of the stream, not taken from return codes.
+#ifndef CMP_SHIM_CAPTURES_H_
+#define CMP_SHIM_CAPTURES_H_
+
+#include <sched.h>
+
+#include <atomic>
+
+#include "core/lock.h"
+#include "shim/interposed.h"
+
+namespace cmp {
+
+class Captures {
+ public:
+  constexpr Captures() = default;
+
+  // True while a capture is under way, or beginning, anywhere in the process. One load.
+  bool UnderWay() const { return under_way_.load(std::memory_order_seq_cst) != 0; }
+  // True if one of them was begun by this thread.
+  bool OfThisThread();
+
+  // May a context event be recorded, or a context be synchronised, now? If so no capture begins
+  // until LeaveRecording.
+  [[nodiscard]] bool EnterRecording() {
+    recording_.fetch_add(1, std::memory_order_seq_cst);
+    if (!UnderWay()) return true;
+    LeaveRecording();
+    return false;
+  }
+  void LeaveRecording() { recording_.fetch_sub(1, std::memory_order_seq_cst); }
+
+  // Around a real begin of a capture on `stream`. A per-thread default stream is named by the
+  // handle cudaStreamPerThread.
+  void BeforeBegin() {
+    under_way_.fetch_add(1, std::memory_order_seq_cst);
+    while (recording_.load(std::memory_order_seq_cst) != 0) sched_yield();
+  }
+  void AfterBegin(cudaStream_t stream, bool begun);
+  // The capture that this thread, or any for a named stream, began on `stream` has ended.
+  void Ended(cudaStream_t stream);
+
+  // In a forked child: none of the parent's captures is the child's.
+  void Forget();
+
+ private:
+  struct Capture {
+    cudaStream_t stream = nullptr;
+    const void* thread = nullptr;
+    bool used = false;
+  };
+  static constexpr int kMaxCaptures = 64;
+
+  std::atomic<int> under_way_{0};
+  std::atomic<int> recording_{0};
+  Mutex lock_;
+  Capture captures_[kMaxCaptures] = {};
+};
+
+inline constinit Captures g_captures;
+
+}  // namespace cmp
+
+#endif  // CMP_SHIM_CAPTURES_H_

@@ -1,0 +1,27 @@
+// The preload's pool as CudaMemoryPool sees it: a program that links the library and runs under
+// the preload has one pool.
+#include "core/face_over.h"
+#include "shim/captures.h"
+#include "shim/free_sync.h"
+#include "shim/interposed.h"
+#include "shim/process.h"
+
+namespace cmp {
+
+namespace {
+
+struct Preload {
+  static Pool* Started() { return StartedPool(); }
+  static bool Capturing() { return g_captures.UnderWay() && g_captures.OfThisThread(); }
+  static bool SettleFree(Pool& pool, const Driver& driver, Block* block) {
+    return cmp::SettleFree(pool, driver, block) == Settlement::kReady;
+  }
+};
+
+}  // namespace
+
+}  // namespace cmp
+
+CMP_EXPORT const cmp::PoolFace* cmp_preload_pool() {
+  return cmp::FaceOver<cmp::Preload>::Face();
+}

@@ -1,0 +1,88 @@
+#include "shim/process.h"
+
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/pool_face.h"
+#include "core/warnings.h"
+#include "shim/captures.h"
+#include "shim/interposed.h"
+#include "shim/report.h"
+
+namespace cmp {
+
+namespace {
+
+// Is `program` served under the globs of CMP_PROGRAMS? With only exclusions all others are.
+bool IsServed(const char* globs, const char* program) {
+  bool served = true;
+  bool any_inclusion = false;
+  bool included = false;
+  for (const char* at = globs; *at != '\0';) {
+    const size_t length = strcspn(at, ",");
+    char glob[256];
+    snprintf(glob, sizeof(glob), "%.*s", static_cast<int>(length), at);
+    const bool excludes = glob[0] == '!';
+    const bool matches = fnmatch(glob + (excludes ? 1 : 0), program, 0) == 0;
+    if (excludes) {
+      if (matches) served = false;
+    } else if (glob[0] != '\0') {
+      any_inclusion = true;
+      included |= matches || strcmp(glob, "all") == 0;
+    }
+    at += length;
+    if (*at == ',') ++at;
+  }
+  return served && (included || !any_inclusion);
+}
+
+Options ReadShimOptions() {
+  WarnOfMisspelledOptions(environ, &PrintWarning);
+  // secure_getenv: a set-user-id program takes no settings from its caller.
+  Options options = ReadOptions(
+      [](const char* name) -> const char* { return secure_getenv(name); }, &PrintWarning);
+  if (options.programs != nullptr && !IsServed(options.programs, ProgramName())) {
+    options.mode = Mode::kOff;
+    options.stats = nullptr;
+  }
+  return options;
+}
+
+void Forked() {
+  g_captures.Forget();
+  ForgetReport();
+}
+
+}  // namespace
+
+Pool* StartedPool() {
+  static constexpr PoolStart kStart = {&ReadShimOptions, &OpenStatisticsPage, &Forked};
+  return StartPool(kStart);
+}
+
+void CudaIsInitialised(const Driver& driver, int runtime_version) {
+  static constinit std::atomic<bool> g_done{false};
+  if (g_done.load(std::memory_order_relaxed)) return;
+  if (g_done.exchange(true, std::memory_order_relaxed)) return;
+  WatchExit();
+  Pool* pool = g_started.load(std::memory_order_acquire);
+  if (pool == nullptr || !pool->options().verbose) return;
+  char line[256];
+  snprintf(line, sizeof(line), "version %s serves %s (pid %d): CUDA runtime %d.%d, %s", Version(),
+           ProgramName(), static_cast<int>(getpid()), runtime_version / 1000,
+           runtime_version % 1000 / 10,
+           driver.record_context != nullptr ? "context events"
+                                            : "no context events (driver before 12.5)");
+  PrintWarning(line);
+}
+
+const char* Version() { return CMP_VERSION; }
+
+}  // namespace cmp
+
+// ---- What the shim exports besides the interposed names
+
+CMP_EXPORT const char* cmp_preload_version() { return cmp::Version(); }

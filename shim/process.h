@@ -1,0 +1,26 @@
+// The shim in its process: whether this program is served, the first use, fork, exit.
+//
+// Invariants: a process that makes no CUDA call gets nothing from the shim but the mapped library:
+// no thread, no file, no output. The constructor does nothing.
+#ifndef CMP_SHIM_PROCESS_H_
+#define CMP_SHIM_PROCESS_H_
+
+#include "core/driver.h"
+#include "core/pool_instance.h"
+
+namespace cmp {
+
+// The started pool object of this process, made at its first use, in any mode; nullptr when memory
+// is exhausted. Warns of wrong settings, once per process. Makes no CUDA call.
+Pool* StartedPool();
+
+// Call once CUDA is initialised in this process: from then on its exit is watched, and CMP_VERBOSE
+// gets its line. Cheap after the first time.
+void CudaIsInitialised(const Driver& driver, int runtime_version);
+
+// The version of the shim, as cmp_preload_version() gives it.
+const char* Version();
+
+}  // namespace cmp
+
+#endif  // CMP_SHIM_PROCESS_H_

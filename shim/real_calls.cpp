@@ -1,0 +1,161 @@
+#include "shim/real_calls.h"
+
+#include <dlfcn.h>
+#include <link.h>
+#include <string.h>
+
+#include <atomic>
+#include <cstdint>
+#include <new>
+
+#include "core/memory.h"
+
+namespace cmp {
+
+namespace {
+
+bool IsRuntime(const char* path) {
+  const char* slash = strrchr(path, '/');
+  return strncmp(slash == nullptr ? path : slash + 1, "libcudart.so", 12) == 0;
+}
+
+// ---- Which object a caller is in
+
+struct CallerObject {
+  uintptr_t caller;
+  uintptr_t begin = 0;
+  uintptr_t end = 0;
+  char path[1024] = {};  // empty for the main program
+  int runtimes = 0;      // libcudart of any version in the process
+};
+
+int Visit(dl_phdr_info* info, size_t, void* data) {
+  auto* object = static_cast<CallerObject*>(data);
+  if (info->dlpi_name != nullptr && IsRuntime(info->dlpi_name)) ++object->runtimes;
+  for (int i = 0; i < info->dlpi_phnum; ++i) {
+    const ElfW(Phdr)& segment = info->dlpi_phdr[i];
+    if (segment.p_type != PT_LOAD) continue;
+    const uintptr_t begin = info->dlpi_addr + segment.p_vaddr;
+    const uintptr_t end = begin + segment.p_memsz;
+    if (object->caller < begin || object->caller >= end) continue;
+    object->begin = begin;
+    object->end = end;
+    if (info->dlpi_name != nullptr) {
+      strncpy(object->path, info->dlpi_name, sizeof(object->path) - 1);
+    }
+  }
+  return 0;
+}
+
+// ---- Tables of real calls, one per libcudart in use
+
+constexpr int kMaxTables = 16;
+constinit std::atomic<const RuntimeCalls*> g_tables[kMaxTables] = {};
+
+// Finds every function by `find(name)`; nullptr without cudaMalloc and cudaFree. An older libcudart
+// may lack some of the others: programs of its time cannot call them.
+template <typename Find>
+const RuntimeCalls* MakeTable(Find find) {
+  RuntimeCalls calls;
+#define CMP_FIND(name, parameters) \
+  calls.name = reinterpret_cast<decltype(calls.name)>(find(#name));
+  CMP_RUNTIME_INTERPOSED(CMP_FIND)
+  CMP_RUNTIME_CALLED(CMP_FIND)
+#undef CMP_FIND
+  if (calls.cudaMalloc == nullptr || calls.cudaFree == nullptr) return nullptr;
+  for (const auto& table : g_tables) {
+    const RuntimeCalls* known = table.load(std::memory_order_acquire);
+    if (known != nullptr && known->cudaMalloc == calls.cudaMalloc) return known;
+  }
+  // Asks the library for its own number: no driver call.
+  if (calls.cudaRuntimeGetVersion != nullptr) calls.cudaRuntimeGetVersion(&calls.version);
+  calls.served = calls.version >= 12000 && calls.cudaGetDevice != nullptr &&
+                 calls.cudaSetDevice != nullptr && calls.cudaGetLastError != nullptr &&
+                 calls.cudaPeekAtLastError != nullptr && calls.cudaStreamIsCapturing != nullptr;
+  void* memory = MapPages(sizeof(RuntimeCalls));
+  if (memory == nullptr) return nullptr;
+  const auto* made = new (memory) RuntimeCalls(calls);
+  for (auto& table : g_tables) {
+    const RuntimeCalls* expected = nullptr;
+    if (table.compare_exchange_strong(expected, made, std::memory_order_acq_rel)) break;
+    if (expected->cudaMalloc == made->cudaMalloc) return expected;
+  }
+  return made;
+}
+
+const RuntimeCalls* NextTable() {
+  return MakeTable([](const char* name) { return dlsym(RTLD_NEXT, name); });
+}
+
+// The libcudart that the object at `path` depends on. The handle is kept, so that libcudart stays.
+const RuntimeCalls* TableOfObject(const char* path) {
+  void* object = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
+  if (object == nullptr) return nullptr;
+  return MakeTable([object](const char* name) { return dlsym(object, name); });
+}
+
+// ---- What was found, by caller
+
+// Written once each, found by a linear search; only calls that reach a real function come here.
+struct Known {
+  std::atomic<uintptr_t> begin{0};
+  std::atomic<uintptr_t> end{0};
+  std::atomic<const RuntimeCalls*> calls{nullptr};
+};
+constexpr int kMaxKnown = 64;
+constinit Known g_known[kMaxKnown];
+constinit std::atomic<int> g_known_count{0};
+
+const RuntimeCalls* FindKnown(uintptr_t caller) {
+  int count = g_known_count.load(std::memory_order_acquire);
+  if (count > kMaxKnown) count = kMaxKnown;
+  for (int i = 0; i < count; ++i) {
+    const Known& known = g_known[i];
+    // acquire: begin and end were written before.
+    const RuntimeCalls* calls = known.calls.load(std::memory_order_acquire);
+    if (calls != nullptr && caller >= known.begin.load(std::memory_order_relaxed) &&
+        caller < known.end.load(std::memory_order_relaxed)) {
+      return calls;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+const RuntimeCalls* RuntimeOf(const void* caller) {
+  const auto address = reinterpret_cast<uintptr_t>(caller);
+  if (const RuntimeCalls* calls = FindKnown(address)) return calls;
+  CallerObject object{address};
+  dl_iterate_phdr(&Visit, &object);
+  const RuntimeCalls* calls = nullptr;
+  const bool own_first = object.runtimes > 1 && object.path[0] != '\0';
+  if (own_first) calls = TableOfObject(object.path);
+  if (calls == nullptr) calls = NextTable();
+  if (calls == nullptr && object.path[0] != '\0') calls = TableOfObject(object.path);
+  if (calls == nullptr || object.end == 0) return calls;
+  const int index = g_known_count.fetch_add(1, std::memory_order_acq_rel);
+  if (index < kMaxKnown) {
+    g_known[index].begin.store(object.begin, std::memory_order_relaxed);
+    g_known[index].end.store(object.end, std::memory_order_relaxed);
+    g_known[index].calls.store(calls, std::memory_order_release);
+  } else {
+    g_known_count.store(kMaxKnown, std::memory_order_relaxed);
+  }
+  return calls;
+}
+
+int CountLoadedRuntimes() {
+  CallerObject object{0};
+  dl_iterate_phdr(&Visit, &object);
+  return object.runtimes;
+}
+
+bool DriverIsLoaded() {
+  void* library = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
+  if (library == nullptr) return false;
+  dlclose(library);
+  return true;
+}
+
+}  // namespace cmp

@@ -1,0 +1,25 @@
+// CMP_STATS: what happened, told at exit: a summary on stderr, or a JSON file. While the process
+// runs with a file, its counters live in FILE.live (mapped; scripts/cmp-stats reads it), which
+// survives a kill and is removed when the JSON is written.
+//
+// Files are made privately (mode 0600), follow no symbolic link and replace nothing that the shim
+// did not write. A file that cannot be written costs one line of warning.
+#ifndef CMP_SHIM_REPORT_H_
+#define CMP_SHIM_REPORT_H_
+
+#include <cstddef>
+
+#include "core/options.h"
+
+namespace cmp {
+
+// Zeroed memory for the statistics: mapped from FILE.live if CMP_STATS names a file and it can be
+// made, else private; nullptr when memory is exhausted.
+void* OpenStatisticsPage(const Options& options, size_t bytes);
+
+// In a forked child: the parent's report is not the child's.
+void ForgetReport();
+
+}  // namespace cmp
+
+#endif  // CMP_SHIM_REPORT_H_

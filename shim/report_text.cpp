@@ -1,0 +1,127 @@
+#include "shim/report_text.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "core/pool_face.h"
+#include "core/pool_instance.h"
+#include "shim/process.h"
+
+namespace cmp {
+
+namespace {
+
+using Count = unsigned long long;
+
+double Percent(uint64_t part, uint64_t whole) {
+  return whole == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
+}
+double Milliseconds(uint64_t ns) { return static_cast<double>(ns) / 1e6; }
+double Mebibytes(uint64_t bytes) { return static_cast<double>(bytes) / static_cast<double>(kMiB); }
+
+const char* NameOf(Mode mode) {
+  switch (mode) {
+    case Mode::kPool: return "pool";
+    case Mode::kObserve: return "observe";
+    case Mode::kOff: break;
+  }
+  return "off";
+}
+
+void AddJsonHead(Text& text, const char* mode) {
+  text.Add("%s %d,\n  \"version\": \"%s\",\n  \"program\": ", kJsonBeginning, kJsonSchemaVersion,
+           Version());
+  text.AddJsonString(ProgramName());
+  text.Add(",\n  \"pid\": %d,\n  \"mode\": \"%s\"", static_cast<int>(getpid()), mode);
+}
+
+void AddJsonTier(Text& text, const char* separator, size_t bytes, const TierTotals& totals) {
+  text.Add("%s    {\"bytes\": %llu, \"requests\": %llu", separator, Count{bytes},
+           Count{totals.requests()});
+#define CMP_ADD(name, meaning) text.Add(", \"" #name "\": %llu", Count{totals.name});
+  CMP_TIER_COUNTERS(CMP_ADD)
+#undef CMP_ADD
+  text.Add(", \"live_blocks\": %llu}", Count{totals.live_blocks()});
+}
+
+}  // namespace
+
+void AddSummary(Text& text, Pool& pool) {
+  const CudaMemoryPoolStatistics s = StatisticsOf(pool);
+  const ProcessCounters& process = pool.statistics().process();
+  const Count hits = s.thread_cache_hits + s.global_pool_hits;
+  text.Add("cmp: %s (pid %d), mode %s: %llu allocations, %llu (%.1f%%) without a real call\n",
+           ProgramName(), static_cast<int>(getpid()), NameOf(pool.options().mode),
+           Count{s.requests}, hits, Percent(hits, s.requests));
+  text.Add("cmp:   thread cache %llu, global pool %llu, refills %llu, oversized or real %llu\n",
+           Count{s.thread_cache_hits}, Count{s.global_pool_hits}, Count{s.refills},
+           Count{s.oversized});
+  text.Add("cmp:   real calls: %llu allocations in %.2f ms, %llu frees in %.2f ms; avoided: %llu\n",
+           Count{s.real_malloc_calls}, Milliseconds(process.real_malloc_ns.Get()),
+           Count{s.real_free_calls}, Milliseconds(process.real_free_ns.Get()),
+           Count{s.real_calls_avoided});
+  text.Add("cmp:   frees that waited for the GPU: %llu, %.2f ms\n",
+           Count{process.wait_calls.Get()}, Milliseconds(process.wait_ns.Get()));
+  text.Add(
+      "cmp:   MiB: live %.1f (asked for %.1f), ready %.1f, reserved %.1f; peaks: live %.1f, "
+      "reserved %.1f\n",
+      Mebibytes(s.live_block_bytes), Mebibytes(s.live_requested_bytes), Mebibytes(s.ready_bytes),
+      Mebibytes(s.reserved_bytes), Mebibytes(s.live_peak_bytes), Mebibytes(s.reserved_peak_bytes));
+  const Count wrong = process.double_frees.Get();
+  if (wrong != 0) text.Add("cmp:   double frees: %llu\n", wrong);
+  if (s.failed_allocations != 0 || process.out_of_memory_rescues.Get() != 0) {
+    text.Add("cmp:   allocations that failed: %llu, that releases saved: %llu\n",
+             Count{s.failed_allocations}, Count{process.out_of_memory_rescues.Get()});
+  }
+}
+
+void AddJsonReport(Text& text, Pool& pool) {
+  const CudaMemoryPoolStatistics s = StatisticsOf(pool);
+  AddJsonHead(text, NameOf(pool.options().mode));
+  text.Add(",\n  \"reached\": true,\n  \"totals\": {\n    \"requests\": %llu", Count{s.requests});
+  const TierTotals totals = pool.statistics().Totals();
+#define CMP_ADD(name, meaning) text.Add(",\n    \"" #name "\": %llu", Count{totals.name});
+  CMP_TIER_COUNTERS(CMP_ADD)
+#undef CMP_ADD
+  const double hit_rate =
+      s.requests == 0 ? 0
+                      : static_cast<double>(s.thread_cache_hits + s.global_pool_hits) /
+                            static_cast<double>(s.requests);
+  text.Add(",\n    \"live_blocks\": %llu,\n    \"live_requested_bytes\": %llu",
+           Count{s.live_blocks}, Count{s.live_requested_bytes});
+  text.Add(",\n    \"live_block_bytes\": %llu,\n    \"ready_bytes\": %llu",
+           Count{s.live_block_bytes}, Count{s.ready_bytes});
+  text.Add(",\n    \"retired_bytes\": %llu,\n    \"real_calls_avoided\": %llu",
+           Count{s.retired_bytes}, Count{s.real_calls_avoided});
+  text.Add(",\n    \"hit_rate\": %.6f\n  },\n  \"process\": {", hit_rate);
+  const ProcessCounters& process = pool.statistics().process();
+  const char* separator = "\n";
+#define CMP_ADD(name, meaning)                                                   \
+  text.Add("%s    \"" #name "\": %llu", separator, Count{process.name.Get()}); \
+  separator = ",\n";
+  CMP_PROCESS_COUNTERS(CMP_ADD)
+#undef CMP_ADD
+  text.Add("\n  },\n  \"tiers\": [");
+  separator = "\n";
+  for (unsigned tier = 0; tier < pool.statistics().tier_count(); ++tier) {
+    const TierTotals of_tier = pool.statistics().TotalsOfTier(tier);
+    if (of_tier.requests() == 0 && of_tier.blocks_made == 0) continue;
+    AddJsonTier(text, separator, pool.tiers().SizeOf(tier), of_tier);
+    separator = ",\n";
+  }
+  text.Add("\n  ]\n}\n");
+}
+
+void AddUnreachedSummary(Text& text, const char* reason) {
+  text.Add("cmp: %s (pid %d) used CUDA, but reached none of the calls that the pool serves: %s\n",
+           ProgramName(), static_cast<int>(getpid()), reason);
+}
+
+void AddUnreachedJson(Text& text, const char* reason) {
+  AddJsonHead(text, "pool");
+  text.Add(",\n  \"reached\": false,\n  \"reason\": ");
+  text.AddJsonString(reason);
+  text.Add("\n}\n");
+}
+
+}  // namespace cmp

@@ -1,0 +1,49 @@
+// Every CUDA entry point of the simulator has one call site: its counter and its planned failures.
+//
+// Invariant: a call is counted before anything can make it fail. Nothing here takes the
+// simulator's lock, so the counters can be read at any time.
+#ifndef CMP_TESTS_SIM_CALLS_H_
+#define CMP_TESTS_SIM_CALLS_H_
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace cmp::sim {
+
+struct PlannedFailure {
+  uint64_t at = 0;         // the call number from which it fails; 0: by probability
+  bool once = true;        // at that number only
+  double probability = 0;  // of each call
+  int error = 0;
+};
+
+struct CallSite {
+  explicit CallSite(std::string site_name) : name(std::move(site_name)) {}
+
+  const std::string name;
+  std::atomic<uint64_t> count{0};
+  std::atomic<bool> may_fail{false};
+  // Guarded by `lock`.
+  std::mutex lock;
+  std::vector<PlannedFailure> failures;
+  std::mt19937_64 random;
+};
+
+// Never destroyed; the same object for the same name.
+CallSite& FindCallSite(const char* name);
+std::vector<CallSite*> AllCallSites();
+
+// Counts a call; not 0: the error that it must return without doing anything.
+int BeginCall(CallSite& site);
+
+void PlanFailure(const char* name, const PlannedFailure& failure, uint64_t seed);
+void ForgetFailures();
+void ResetCallCounts();
+
+}  // namespace cmp::sim
+
+#endif  // CMP_TESTS_SIM_CALLS_H_

@@ -1,0 +1,37 @@
+// Stream capture: which calls a capture forbids, and what kills it.
+//
+// The rules are those that FACTS.md lists ("Stream capture"). A capture that a forbidden call met
+// is invalidated: it stays on its streams, and every use of them fails, until cuStreamEndCapture.
+// Invariant: a stream has `capture` exactly while the capture has it in `streams`, and
+// Simulation::captures holds those between begin and end. The caller holds the lock.
+#ifndef CMP_TESTS_SIM_CAPTURES_H_
+#define CMP_TESTS_SIM_CAPTURES_H_
+
+#include "simulation.h"
+
+namespace cmp::sim {
+
+// A call that may implicitly synchronise (cudaMalloc, cudaFree, cuEventQuery, …): judged by the
+// thread's mode and the captures' modes.
+CUresult CheckUnsafeCall(Simulation& sim);
+// A call on a whole context (synchronisation, context events): forbidden in every mode and from
+// every thread.
+CUresult CheckContextCall(Simulation& sim, const Context& context);
+// A use of the legacy stream while a blocking stream of the context captures.
+CUresult CheckLegacyUse(Simulation& sim, const Context& context);
+// A synchronising or querying call on the stream itself.
+CUresult CheckStreamCall(Simulation& sim, Stream& stream);
+
+CUstreamCaptureMode ExchangeThreadMode(CUstreamCaptureMode mode);
+
+CUresult BeginCapture(Simulation& sim, Stream& stream, CUstreamCaptureMode mode, CUgraph graph);
+CUresult EndCapture(Simulation& sim, Stream& stream, CUgraph* graph);
+CUresult AddToCapture(Stream& stream, Work work);
+// The stream waits for an event recorded in a capture, and joins it when it has not yet.
+CUresult JoinCapture(Stream& stream, const Event& event);
+void LeaveCapture(Simulation& sim, Stream& stream);
+CUresult Invalidate(Capture& capture);  // always CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
+
+}  // namespace cmp::sim
+
+#endif  // CMP_TESTS_SIM_CAPTURES_H_

@@ -1,0 +1,113 @@
+#include "contexts.h"
+
+#include <array>
+
+#include "streams.h"
+
+namespace cmp::sim {
+namespace {
+
+// Plain data: calls may still come from destructors of other thread-local objects.
+struct ContextStack {
+  std::array<CUcontext, 64> handles;
+  size_t depth;
+};
+thread_local ContextStack t_stack{};
+
+}  // namespace
+
+CUcontext CurrentHandle() {
+  return t_stack.depth == 0 ? nullptr : t_stack.handles[t_stack.depth - 1];
+}
+
+void SetCurrentHandle(CUcontext handle) {
+  if (t_stack.depth > 0) --t_stack.depth;
+  if (handle != nullptr) t_stack.handles[t_stack.depth++] = handle;
+}
+
+bool PushCurrentHandle(CUcontext handle) {
+  if (t_stack.depth == t_stack.handles.size()) return false;
+  t_stack.handles[t_stack.depth++] = handle;
+  return true;
+}
+
+bool PopCurrentHandle(CUcontext* handle) {
+  if (t_stack.depth == 0) return false;
+  --t_stack.depth;
+  if (handle != nullptr) *handle = t_stack.handles[t_stack.depth];
+  return true;
+}
+
+CUresult RequireContext(Simulation& sim, Context** context) {
+  return RequireContext(sim, CurrentHandle(), context);
+}
+
+CUresult RequireContext(Simulation& sim, CUcontext handle, Context** context) {
+  if (handle == nullptr) handle = CurrentHandle();
+  if (handle == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+  *context = sim.contexts.Find(handle);
+  if (*context == nullptr) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+  return (*context)->sticky;
+}
+
+namespace {
+
+std::unique_ptr<Context> NewContext(Simulation& sim, int device, unsigned flags) {
+  auto context = std::make_unique<Context>();
+  context->id = ++sim.last_id;
+  context->device = device;
+  context->flags = flags;
+  return context;
+}
+
+}  // namespace
+
+Context* CreateContext(Simulation& sim, int device, unsigned flags, unsigned version) {
+  const CUcontext handle = sim.contexts.Add(NewContext(sim, device, flags));
+  Context* context = sim.contexts.Find(handle);
+  context->handle = handle;
+  context->version = version;
+  return context;
+}
+
+Context* ActivatePrimary(Simulation& sim, int device) {
+  Device& owner = sim.devices[static_cast<size_t>(device)];
+  if (owner.primary_handle == nullptr) owner.primary_handle = sim.contexts.Reserve();
+  Context* context = sim.contexts.Find(owner.primary_handle);
+  if (context != nullptr) return context;
+  sim.contexts.Put(owner.primary_handle, NewContext(sim, device, owner.primary_flags));
+  context = sim.contexts.Find(owner.primary_handle);
+  context->handle = owner.primary_handle;
+  context->primary = true;
+  return context;
+}
+
+CUresult Drain(Simulation& sim, Lock& lock, CUcontext handle) {
+  Context* context = sim.contexts.Find(handle);
+  if (context == nullptr) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+  const uint64_t id = context->id;
+  sim.scheduler.Wait(lock, sim.scheduler.PendingOf(*context));
+  context = sim.contexts.Find(handle);
+  if (context == nullptr || context->id != id) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+  return context->sticky;
+}
+
+void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {
+  Context* context = sim.contexts.Find(handle);
+  while (context != nullptr && sim.scheduler.PendingCount(context) > 0) {
+    Drain(sim, lock, handle);
+    context = sim.contexts.Find(handle);
+  }
+  if (context == nullptr) return;
+  const std::set<Stream*> streams = context->streams;
+  for (Stream* stream : streams) RemoveStream(sim, *stream);
+  std::vector<CUevent> events;
+  for (const auto& [event, object] : sim.events.all()) {
+    if (object->context == context) events.push_back(event);
+  }
+  for (CUevent event : events) sim.events.Remove(event);
+  sim.allocations.ReleaseContext(context->id);
+  sim.contexts.Remove(handle, context->primary);
+}
+
+}  // namespace cmp::sim

@@ -1,0 +1,36 @@
+// Contexts: which one is current on a thread, and their birth and end.
+//
+// Invariants: a context's id is never reused, its handle is, except that a device's primary
+// context has one handle for ever. Ending a context first runs what is pending in it, then frees
+// its memory and streams. The caller holds the lock.
+#ifndef CMP_TESTS_SIM_CONTEXTS_H_
+#define CMP_TESTS_SIM_CONTEXTS_H_
+
+#include "simulation.h"
+
+namespace cmp::sim {
+
+// The calling thread's stack of current contexts. Handles only: what they stand for may be gone.
+CUcontext CurrentHandle();
+void SetCurrentHandle(CUcontext handle);
+bool PushCurrentHandle(CUcontext handle);
+bool PopCurrentHandle(CUcontext* handle);
+
+// The context that a call works in, or why there is none: CUDA_ERROR_INVALID_CONTEXT, or the
+// sticky error of a context that failed.
+CUresult RequireContext(Simulation& sim, Context** context);
+// By handle; null stands for the current one, as in cuCtxGetId and cuCtxRecordEvent.
+CUresult RequireContext(Simulation& sim, CUcontext handle, Context** context);
+
+Context* CreateContext(Simulation& sim, int device, unsigned flags, unsigned version);
+// Makes the device's primary context active when it is not.
+Context* ActivatePrimary(Simulation& sim, int device);
+// May release the lock while it waits; `handle` stands for nothing afterwards.
+void EndContext(Simulation& sim, Lock& lock, CUcontext handle);
+
+// Runs everything that is pending in the context. False when it is gone, or failed, meanwhile.
+CUresult Drain(Simulation& sim, Lock& lock, CUcontext handle);
+
+}  // namespace cmp::sim
+
+#endif  // CMP_TESTS_SIM_CONTEXTS_H_

@@ -1,0 +1,42 @@
+// Copies and sets: what they read and write, and whether the host waits for them.
+//
+// What CUDA documents ("API synchronization behavior"): a synchronous copy to the host waits; one
+// from pageable memory returns once the source was staged; device to device and sets of device
+// memory wait for nothing; an asynchronous copy with a pageable side stages or waits.
+#ifndef CMP_TESTS_SIM_COPIES_H_
+#define CMP_TESTS_SIM_COPIES_H_
+
+#include "simulation.h"
+#include "streams.h"
+
+namespace cmp::sim {
+
+struct CopyRequest {
+  uintptr_t to = 0;
+  uintptr_t from = 0;
+  size_t bytes = 0;
+  CUstream stream = nullptr;
+  DefaultStream null_means = DefaultStream::kLegacy;
+  bool synchronous = false;
+  // 1 for a device or managed address, 0 for a host address, -1 when the call does not say.
+  int to_device = -1;
+  int from_device = -1;
+};
+CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request);
+
+struct SetRequest {
+  uintptr_t to = 0;
+  size_t pitch = 0;
+  uint32_t value = 0;
+  size_t element_bytes = 1;
+  size_t width = 0;  // in elements
+  size_t height = 1;
+  CUstream stream = nullptr;
+  DefaultStream null_means = DefaultStream::kLegacy;
+  bool synchronous = false;
+};
+CUresult Set(Simulation& sim, Lock& lock, const SetRequest& request);
+
+}  // namespace cmp::sim
+
+#endif  // CMP_TESTS_SIM_COPIES_H_

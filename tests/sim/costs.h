@@ -1,0 +1,30 @@
+// The host time that the real calls take, for demonstrations without a GPU.
+//
+// CMPSIM_COSTS=h200 makes a call spin until it has taken what FACTS.md measured; the time that the
+// simulator itself needed counts towards it. Spent under the simulator's lock, since the real
+// driver's calls serialise, too.
+#ifndef CMP_TESTS_SIM_COSTS_H_
+#define CMP_TESTS_SIM_COSTS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace cmp::sim {
+
+class Stopwatch {
+ public:
+  Stopwatch();
+  void Spend(const char* name) const;
+
+ private:
+  uint64_t begun_ns_ = 0;
+};
+
+// The block that the call under way on this thread allocates or frees. `first` and `last`: it is
+// the first in, or was the last of, its 2 MiB chunk.
+void NoteAllocationCost(size_t bytes);
+void NoteFreeCost(size_t bytes, bool last_of_chunk);
+
+}  // namespace cmp::sim
+
+#endif  // CMP_TESTS_SIM_COSTS_H_

@@ -1,0 +1,186 @@
+#include "device_memory.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+namespace cmp::sim {
+namespace {
+
+constexpr unsigned char kPoison = 0xDB;
+constexpr size_t kFullPoison = 16384;  // larger freed blocks are poisoned at their ends alone
+constexpr size_t kPoisonEdge = 4096;
+constexpr size_t kRecentCount = 64;
+
+size_t RoundUp(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+void Die(const char* what) {
+  std::perror(what);
+  std::abort();
+}
+
+bool IsPoison(const unsigned char* bytes, size_t count) {
+  return std::all_of(bytes, bytes + count, [](unsigned char byte) { return byte == kPoison; });
+}
+
+}  // namespace
+
+void DeviceMemory::Extents::Add(size_t offset, size_t bytes) {
+  recent_.push_back(offset);
+  if (recent_.size() > kRecentCount) recent_.erase(recent_.begin());
+  auto next = free_.lower_bound(offset);
+  if (next != free_.begin() && !AtBoundary(offset)) {
+    auto previous = std::prev(next);
+    if (previous->first + previous->second == offset) {
+      offset = previous->first;
+      bytes += previous->second;
+      free_.erase(previous);
+    }
+  }
+  if (next != free_.end() && offset + bytes == next->first && !AtBoundary(next->first)) {
+    bytes += next->second;
+    free_.erase(next);
+  }
+  free_[offset] = bytes;
+}
+
+bool DeviceMemory::Extents::Covers(size_t offset, size_t bytes) const {
+  auto after = free_.upper_bound(offset);
+  if (after == free_.begin()) return false;
+  const auto& [start, length] = *std::prev(after);
+  return offset + bytes <= start + length;
+}
+
+void DeviceMemory::Extents::Remove(size_t offset, size_t bytes) {
+  auto extent = std::prev(free_.upper_bound(offset));
+  const size_t start = extent->first;
+  const size_t end = start + extent->second;
+  free_.erase(extent);
+  if (start < offset) free_[start] = offset - start;
+  if (offset + bytes < end) free_[offset + bytes] = end - offset - bytes;
+}
+
+bool DeviceMemory::Extents::TakeAt(size_t offset, size_t bytes) {
+  if (!Covers(offset, bytes)) return false;
+  Remove(offset, bytes);
+  return true;
+}
+
+bool DeviceMemory::Extents::Take(size_t bytes, size_t* offset) {
+  for (size_t i = recent_.size(); i-- > 0;) {
+    *offset = recent_[i];
+    if (!TakeAt(*offset, bytes)) continue;
+    recent_.erase(recent_.begin() + static_cast<std::ptrdiff_t>(i));
+    return true;
+  }
+  for (const auto& [start, length] : free_) {
+    if (length < bytes) continue;
+    *offset = start;
+    Remove(start, bytes);
+    return true;
+  }
+  return false;
+}
+
+DeviceMemory::DeviceMemory(size_t capacity)
+    : capacity_(capacity / kPage * kPage), range_(std::max(capacity_ * 4, size_t{1} << 33)) {
+  file_ = memfd_create("cmp_sim_device", MFD_CLOEXEC);
+  if (file_ < 0 || ftruncate(file_, static_cast<off_t>(range_)) != 0) Die("cmp sim: memory file");
+  // One page more than needed, so that the range can begin at a 2 MiB boundary.
+  void* reserved =
+      mmap(nullptr, range_ + kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved == MAP_FAILED) Die("cmp sim: address range");
+  start_ = RoundUp(reinterpret_cast<uintptr_t>(reserved), kPage);
+  if (mmap(reinterpret_cast<void*>(start_), range_, PROT_NONE,
+           MAP_SHARED | MAP_FIXED | MAP_NORESERVE, file_, 0) == MAP_FAILED) {
+    Die("cmp sim: device memory");
+  }
+  pages_.Add(0, range_);
+}
+
+uintptr_t DeviceMemory::Allocate(size_t bytes, bool* spoiled) {
+  *spoiled = false;
+  if (bytes > capacity_) return 0;
+  if (bytes < kSmallLimit) return AllocateSmall(RoundUp(bytes, kSmallAlignment), spoiled);
+  size_t offset = 0;
+  return TakePages(RoundUp(bytes, kPage), &offset) ? start_ + offset : 0;
+}
+
+void DeviceMemory::Free(uintptr_t base, size_t bytes) {
+  if (bytes < kSmallLimit) {
+    FreeSmall(base - start_, RoundUp(bytes, kSmallAlignment));
+  } else {
+    ReturnPages(base - start_, RoundUp(bytes, kPage));
+  }
+}
+
+bool DeviceMemory::TakePages(size_t bytes, size_t* offset) {
+  if (used_ + bytes > capacity_ || !pages_.Take(bytes, offset)) return false;
+  if (mprotect(reinterpret_cast<void*>(start_ + *offset), bytes, PROT_READ | PROT_WRITE) != 0) {
+    Die("cmp sim: device pages");
+  }
+  used_ += bytes;
+  return true;
+}
+
+// The hole makes the pages read as zeros when they are handed out again, by this process or an
+// importer; the protection makes a use after the free a crash.
+void DeviceMemory::ReturnPages(size_t offset, size_t bytes) {
+  if (fallocate(file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                static_cast<off_t>(bytes)) != 0 ||
+      mprotect(reinterpret_cast<void*>(start_ + offset), bytes, PROT_NONE) != 0) {
+    Die("cmp sim: returning device pages");
+  }
+  used_ -= bytes;
+  pages_.Add(offset, bytes);
+}
+
+uintptr_t DeviceMemory::AllocateSmall(size_t bytes, bool* spoiled) {
+  size_t offset = 0;
+  if (!small_.Take(bytes, &offset)) {
+    size_t chunk = 0;
+    if (!TakePages(kPage, &chunk)) return 0;
+    chunk_used_[chunk] = 0;
+    small_.Add(chunk, kPage);
+    small_.TakeAt(chunk, bytes);
+    offset = chunk;
+  }
+  chunk_used_[offset / kPage * kPage] += bytes;
+  auto* block = reinterpret_cast<unsigned char*>(start_ + offset);
+  // Bytes are zero (never used) or poison (freed); anything else was written after the free. The
+  // first 512 bytes decide: every freed block has them poisoned.
+  const bool fresh =
+      std::all_of(block, block + kSmallAlignment, [](auto byte) { return byte == 0; });
+  *spoiled = !fresh && !IsPoison(block, kSmallAlignment);
+  std::memset(block, 0, bytes);
+  return start_ + offset;
+}
+
+void DeviceMemory::FreeSmall(size_t offset, size_t bytes) {
+  const size_t chunk = offset / kPage * kPage;
+  size_t& used = chunk_used_[chunk];
+  used -= bytes;
+  if (used == 0) {
+    chunk_used_.erase(chunk);
+    small_.Add(offset, bytes);
+    small_.Remove(chunk, kPage);
+    ReturnPages(chunk, kPage);
+    return;
+  }
+  auto* block = reinterpret_cast<unsigned char*>(start_ + offset);
+  if (bytes <= kFullPoison) {
+    std::memset(block, kPoison, bytes);
+  } else {
+    for (size_t at = 0; at < bytes; at += kPoisonEdge) {
+      std::memset(block + at, kPoison, kSmallAlignment);
+    }
+  }
+  small_.Add(offset, bytes);
+}
+
+}  // namespace cmp::sim

@@ -1,0 +1,80 @@
+// The memory of one device: an address range of its own, backed by a memory file.
+//
+// Blocks below kSmallLimit are cut, 512-byte aligned, out of 2 MiB chunks; a chunk counts as used
+// as a whole and goes back when its last block does. Larger blocks are whole multiples of 2 MiB.
+// Invariants: used() is 2 MiB times the chunks and large pages in use and never exceeds the
+// capacity; memory handed out reads as zeros; what is not handed out is either inaccessible or, in
+// a chunk, filled with a poison that is checked when the bytes are handed out again.
+// The caller holds the simulator's lock.
+#ifndef CMP_TESTS_SIM_DEVICE_MEMORY_H_
+#define CMP_TESTS_SIM_DEVICE_MEMORY_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <unordered_map>
+#include <vector>
+
+namespace cmp::sim {
+
+inline constexpr size_t kPage = size_t{2} << 20;
+inline constexpr size_t kSmallAlignment = 512;
+inline constexpr size_t kSmallLimit = size_t{1} << 20;  // from here on a block has its own pages
+
+class DeviceMemory {
+ public:
+  explicit DeviceMemory(size_t capacity);
+  DeviceMemory(const DeviceMemory&) = delete;
+  DeviceMemory& operator=(const DeviceMemory&) = delete;
+
+  // 0 when the capacity does not suffice. Sets `spoiled` when a freed block was written to.
+  uintptr_t Allocate(size_t bytes, bool* spoiled);
+  void Free(uintptr_t base, size_t bytes);
+
+  bool Contains(uintptr_t address) const { return address >= start_ && address < start_ + range_; }
+  size_t capacity() const { return capacity_; }
+  size_t used() const { return used_; }
+  // Where another process finds the same bytes.
+  int file() const { return file_; }
+  size_t FileOffset(uintptr_t address) const { return address - start_; }
+
+ private:
+  // Free stretches by offset, adjacent ones merged, and the offsets freed last: CUDA hands the
+  // address of the block freed last to the next one that fits.
+  class Extents {
+   public:
+    // Stretches are not merged across multiples of `boundary` (0: merged everywhere).
+    explicit Extents(size_t boundary) : boundary_(boundary) {}
+
+    void Add(size_t offset, size_t bytes);
+    bool Take(size_t bytes, size_t* offset);
+    bool TakeAt(size_t offset, size_t bytes);
+    void Remove(size_t offset, size_t bytes);
+    bool Covers(size_t offset, size_t bytes) const;
+
+   private:
+    bool AtBoundary(size_t offset) const { return boundary_ != 0 && offset % boundary_ == 0; }
+
+    size_t boundary_;
+    std::map<size_t, size_t> free_;
+    std::vector<size_t> recent_;
+  };
+
+  uintptr_t AllocateSmall(size_t bytes, bool* spoiled);
+  void FreeSmall(size_t offset, size_t bytes);
+  bool TakePages(size_t bytes, size_t* offset);
+  void ReturnPages(size_t offset, size_t bytes);
+
+  size_t capacity_;
+  size_t range_;
+  uintptr_t start_ = 0;
+  int file_ = -1;
+  size_t used_ = 0;
+  Extents pages_{0};
+  Extents small_{kPage};                           // free bytes inside chunks
+  std::unordered_map<size_t, size_t> chunk_used_;  // chunk's offset: bytes handed out
+};
+
+}  // namespace cmp::sim
+
+#endif  // CMP_TESTS_SIM_DEVICE_MEMORY_H_

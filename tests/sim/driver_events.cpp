@@ -1,0 +1,212 @@
+// Driver entry points about events, those of streams and those of whole contexts.
+#include "driver_entry.h"
+
+namespace cmp::sim {
+namespace {
+
+constexpr auto kLegacy = DefaultStream::kLegacy;
+constexpr auto kPerThread = DefaultStream::kPerThread;
+
+CUresult RequireEvent(Simulation& sim, CUevent handle, Event** event) {
+  *event = sim.events.Find(handle);
+  if (*event != nullptr) return CUDA_SUCCESS;
+  sim.misuse.Add("an event handle that is not a live event's was used");
+  return CUDA_ERROR_INVALID_HANDLE;
+}
+
+CUresult Record(Simulation& sim, CUevent handle, CUstream stream_handle, DefaultStream null_means) {
+  Event* event = nullptr;
+  const CUresult unknown = RequireEvent(sim, handle, &event);
+  if (unknown != CUDA_SUCCESS) return unknown;
+  Stream* stream = nullptr;
+  const CUresult result = RequireStream(sim, stream_handle, null_means, &stream);
+  if (result != CUDA_SUCCESS) return result;
+  if (stream->context != event->context) return CUDA_ERROR_INVALID_HANDLE;
+  if (stream->capture != nullptr) {
+    if (stream->capture->invalidated) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+    event->capture = stream->capture;
+    event->nodes = stream->capture_tail;
+    return CUDA_SUCCESS;
+  }
+  Work work;
+  work.what = "event record";
+  ItemPtr marker;
+  const CUresult submitted = SubmitWork(sim, *stream, std::move(work), &marker);
+  if (submitted != CUDA_SUCCESS) return submitted;
+  event->marker = marker;
+  event->capture = nullptr;
+  event->nodes.clear();
+  return CUDA_SUCCESS;
+}
+
+// An event that may be asked now: not part of a capture, and asking is not forbidden by one.
+CUresult RequireAskable(Simulation& sim, CUevent handle, Event** event) {
+  const CUresult unknown = RequireEvent(sim, handle, event);
+  if (unknown != CUDA_SUCCESS) return unknown;
+  const CUresult unsafe = CheckUnsafeCall(sim);
+  if (unsafe != CUDA_SUCCESS) return unsafe;
+  if ((*event)->capture != nullptr) {
+    (*event)->capture->invalidated = true;
+    return CUDA_ERROR_CAPTURED_EVENT;
+  }
+  return (*event)->context->sticky;
+}
+
+CUresult Elapsed(Simulation& sim, float* milliseconds, CUevent start, CUevent end) {
+  if (milliseconds == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  Event* first = nullptr;
+  Event* second = nullptr;
+  CUresult result = RequireAskable(sim, start, &first);
+  if (result == CUDA_SUCCESS) result = RequireAskable(sim, end, &second);
+  if (result != CUDA_SUCCESS) return result;
+  if (first->marker == nullptr || second->marker == nullptr ||
+      ((first->flags | second->flags) & CU_EVENT_DISABLE_TIMING) != 0) {
+    return CUDA_ERROR_INVALID_HANDLE;
+  }
+  if (first->marker->state != ItemState::kDone || second->marker->state != ItemState::kDone) {
+    return CUDA_ERROR_NOT_READY;
+  }
+  *milliseconds = static_cast<float>(static_cast<double>(second->marker->finished_at) -
+                                     static_cast<double>(first->marker->finished_at)) /
+                  1e6F;
+  return CUDA_SUCCESS;
+}
+
+CUresult DestroyEvent(Simulation& sim, CUevent handle) {
+  Event* event = nullptr;
+  const CUresult result = RequireEvent(sim, handle, &event);
+  if (result == CUDA_SUCCESS) sim.events.Remove(handle);
+  return result;
+}
+
+}  // namespace
+}  // namespace cmp::sim
+
+using namespace cmp::sim;
+
+extern "C" {
+
+CUresult cuEventCreate(CUevent* handle, unsigned int flags) {
+  return Enter("cuEventCreate", [&](Simulation& sim, Lock&) -> CUresult {
+    if (handle == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    Context* context = nullptr;
+    const CUresult result = RequireContext(sim, &context);
+    if (result != CUDA_SUCCESS) return result;
+    *handle = sim.events.Add(std::make_unique<Event>());
+    Event* event = sim.events.Find(*handle);
+    event->handle = *handle;
+    event->context = context;
+    event->flags = flags;
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuEventDestroy(CUevent event) {
+  return Enter("cuEventDestroy", [&](Simulation& sim, Lock&) { return DestroyEvent(sim, event); });
+}
+
+CUresult cuEventDestroy_v2(CUevent event) {
+  return Enter("cuEventDestroy_v2",
+               [&](Simulation& sim, Lock&) { return DestroyEvent(sim, event); });
+}
+
+CUresult cuEventRecord(CUevent event, CUstream stream) {
+  return Enter("cuEventRecord",
+               [&](Simulation& sim, Lock&) { return Record(sim, event, stream, kLegacy); });
+}
+
+CUresult cuEventRecord_ptsz(CUevent event, CUstream stream) {
+  return Enter("cuEventRecord_ptsz",
+               [&](Simulation& sim, Lock&) { return Record(sim, event, stream, kPerThread); });
+}
+
+CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned int) {
+  return Enter("cuEventRecordWithFlags",
+               [&](Simulation& sim, Lock&) { return Record(sim, event, stream, kLegacy); });
+}
+
+CUresult cuEventRecordWithFlags_ptsz(CUevent event, CUstream stream, unsigned int) {
+  return Enter("cuEventRecordWithFlags_ptsz",
+               [&](Simulation& sim, Lock&) { return Record(sim, event, stream, kPerThread); });
+}
+
+CUresult cuEventQuery(CUevent handle) {
+  return Enter("cuEventQuery", [&](Simulation& sim, Lock&) -> CUresult {
+    Event* event = nullptr;
+    const CUresult result = RequireAskable(sim, handle, &event);
+    if (result != CUDA_SUCCESS) return result;
+    const bool done = event->marker == nullptr || event->marker->state == ItemState::kDone;
+    return done ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+  });
+}
+
+CUresult cuEventSynchronize(CUevent handle) {
+  return Enter("cuEventSynchronize", [&](Simulation& sim, Lock& lock) -> CUresult {
+    Event* event = nullptr;
+    const CUresult result = RequireAskable(sim, handle, &event);
+    if (result != CUDA_SUCCESS) return result;
+    const CUcontext context = event->context->handle;
+    sim.scheduler.Wait(lock, {event->marker});
+    const Context* after = sim.contexts.Find(context);
+    return after == nullptr ? CUDA_ERROR_CONTEXT_IS_DESTROYED : after->sticky;
+  });
+}
+
+CUresult cuEventElapsedTime(float* milliseconds, CUevent start, CUevent end) {
+  return Enter("cuEventElapsedTime",
+               [&](Simulation& sim, Lock&) { return Elapsed(sim, milliseconds, start, end); });
+}
+
+#if CUDA_VERSION >= 12080
+CUresult cuEventElapsedTime_v2(float* milliseconds, CUevent start, CUevent end) {
+  return Enter("cuEventElapsedTime_v2",
+               [&](Simulation& sim, Lock&) { return Elapsed(sim, milliseconds, start, end); });
+}
+#endif
+
+// Passed when all work submitted to the context before is done, on whatever stream. It is on no
+// stream itself, so nothing comes after it.
+CUresult cuCtxRecordEvent(CUcontext context_handle, CUevent handle) {
+  return Enter("cuCtxRecordEvent", [&](Simulation& sim, Lock&) -> CUresult {
+    if (!TheSettings().context_events) return CUDA_ERROR_NOT_SUPPORTED;
+    Context* context = nullptr;
+    const CUresult result = RequireContext(sim, context_handle, &context);
+    if (result != CUDA_SUCCESS) return result;
+    const CUresult capturing = CheckContextCall(sim, *context);
+    if (capturing != CUDA_SUCCESS) return capturing;
+    Event* event = nullptr;
+    const CUresult unknown = RequireEvent(sim, handle, &event);
+    if (unknown != CUDA_SUCCESS) return unknown;
+    if (event->context != context) return CUDA_ERROR_INVALID_HANDLE;
+    std::vector<ItemPtr> needs = AllTails(*context);
+    needs.push_back(context->floor);
+    Work work;
+    work.what = "context event record";
+    event->marker = sim.scheduler.Submit(*context, std::move(work), std::move(needs));
+    event->capture = nullptr;
+    event->nodes.clear();
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuCtxWaitEvent(CUcontext context_handle, CUevent handle) {
+  return Enter("cuCtxWaitEvent", [&](Simulation& sim, Lock&) -> CUresult {
+    if (!TheSettings().context_events) return CUDA_ERROR_NOT_SUPPORTED;
+    Context* context = nullptr;
+    const CUresult result = RequireContext(sim, context_handle, &context);
+    if (result != CUDA_SUCCESS) return result;
+    const CUresult capturing = CheckContextCall(sim, *context);
+    if (capturing != CUDA_SUCCESS) return capturing;
+    Event* event = nullptr;
+    const CUresult unknown = RequireEvent(sim, handle, &event);
+    if (unknown != CUDA_SUCCESS) return unknown;
+    if (event->marker == nullptr) return CUDA_SUCCESS;
+    Work work;
+    work.what = "context wait";
+    context->floor =
+        sim.scheduler.Submit(*context, std::move(work), {context->floor, event->marker});
+    return CUDA_SUCCESS;
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,358 @@
+// Driver entry points that allocate and free memory.
+#include "driver_entry.h"
+
+namespace cmp::sim {
+namespace {
+
+constexpr auto kLegacy = DefaultStream::kLegacy;
+constexpr auto kPerThread = DefaultStream::kPerThread;
+constexpr size_t kPitch = 512;
+
+// What every call that may implicitly synchronise checks first.
+CUresult RequireUnsafe(Simulation& sim, Context** context) {
+  const CUresult unsafe = CheckUnsafeCall(sim);
+  return unsafe != CUDA_SUCCESS ? unsafe : RequireContext(sim, context);
+}
+
+// Waits for nothing.
+CUresult Allocate(Simulation& sim, CUdeviceptr* pointer, size_t bytes) {
+  if (pointer == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  Context* context = nullptr;
+  const CUresult result = RequireUnsafe(sim, &context);
+  if (result != CUDA_SUCCESS) return result;
+  NoteAllocationCost(bytes);
+  bool spoiled = false;
+  const Allocation* allocation =
+      sim.allocations.AllocateDevice(*context, bytes, MemoryKind::kDevice, &spoiled);
+  if (allocation == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (spoiled) sim.hazards.Add("really freed memory was written to before it was allocated again");
+  *pointer = allocation->base;
+  return CUDA_SUCCESS;
+}
+
+// A block that cuMemFree takes, or null.
+Allocation* FreeableAt(Simulation& sim, CUdeviceptr pointer) {
+  Allocation* allocation = sim.allocations.FindBase(pointer);
+  if (allocation == nullptr) return nullptr;
+  const bool freeable = allocation->kind == MemoryKind::kDevice ||
+                        allocation->kind == MemoryKind::kPool ||
+                        allocation->kind == MemoryKind::kManaged;
+  return freeable ? allocation : nullptr;
+}
+
+// Waits for all streams of the block's context; a call that fails waits for nothing.
+CUresult Free(Simulation& sim, Lock& lock, CUdeviceptr pointer) {
+  if (pointer == 0) return CUDA_SUCCESS;
+  Context* context = nullptr;
+  const CUresult result = RequireUnsafe(sim, &context);
+  if (result != CUDA_SUCCESS) return result;
+  const Allocation* found = FreeableAt(sim, pointer);
+  if (found == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  const uint64_t buffer_id = found->buffer_id;
+  const CUresult drained = Drain(sim, lock, found->context);
+  if (drained != CUDA_SUCCESS) return drained;
+  Allocation* allocation = FreeableAt(sim, pointer);
+  if (allocation == nullptr || allocation->buffer_id != buffer_id) return CUDA_ERROR_INVALID_VALUE;
+  const size_t bytes = allocation->bytes;
+  const DeviceMemory& memory = sim.allocations.device(allocation->device);
+  const size_t used_before = memory.used();
+  sim.allocations.Release(*allocation);
+  NoteFreeCost(bytes, memory.used() < used_before);
+  return CUDA_SUCCESS;
+}
+
+CUresult AllocateHost(Simulation& sim, void** pointer, size_t bytes, unsigned flags) {
+  if (pointer == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  Context* context = nullptr;
+  const CUresult result = RequireUnsafe(sim, &context);
+  if (result != CUDA_SUCCESS) return result;
+  const Allocation* allocation =
+      sim.allocations.AllocateHost(*context, bytes, MemoryKind::kHost, flags);
+  if (allocation == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  *pointer = PointerTo(allocation->base);
+  return CUDA_SUCCESS;
+}
+
+CUresult FreeHost(Simulation& sim, Lock& lock, void* pointer) {
+  if (pointer == nullptr) return CUDA_SUCCESS;
+  Context* context = nullptr;
+  const CUresult result = RequireUnsafe(sim, &context);
+  if (result != CUDA_SUCCESS) return result;
+  const auto find = [&]() -> Allocation* {
+    Allocation* allocation = sim.allocations.FindBase(AddressOf(pointer));
+    return allocation != nullptr && allocation->kind == MemoryKind::kHost ? allocation : nullptr;
+  };
+  const Allocation* found = find();
+  if (found == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  const CUresult drained = Drain(sim, lock, found->context);
+  if (drained != CUDA_SUCCESS) return drained;
+  Allocation* allocation = find();
+  if (allocation == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  sim.allocations.Release(*allocation);
+  return CUDA_SUCCESS;
+}
+
+CUresult Register(Simulation& sim, void* pointer, size_t bytes, unsigned flags) {
+  if (pointer == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  Context* context = nullptr;
+  const CUresult result = RequireUnsafe(sim, &context);
+  if (result != CUDA_SUCCESS) return result;
+  return sim.allocations.Register(*context, AddressOf(pointer), bytes, flags) == nullptr
+             ? CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED
+             : CUDA_SUCCESS;
+}
+
+// Memory of the stream-ordered allocator. The block is there at once; when the device is full,
+// frees that are pending on any stream are run first.
+CUresult AllocateAsync(Simulation& sim, Lock& lock, CUdeviceptr* pointer, size_t bytes,
+                       CUstream handle, DefaultStream null_means) {
+  if (pointer == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  Stream* stream = nullptr;
+  const CUresult result = RequireStream(sim, handle, null_means, &stream);
+  if (result != CUDA_SUCCESS) return result;
+  if (stream->capture != nullptr) return CUDA_ERROR_NOT_SUPPORTED;  // memory nodes: left out
+  const CUcontext context = stream->context->handle;
+  bool spoiled = false;
+  const Allocation* allocation =
+      sim.allocations.AllocateDevice(*stream->context, bytes, MemoryKind::kPool, &spoiled);
+  if (allocation == nullptr) {
+    const CUresult drained = Drain(sim, lock, context);
+    if (drained != CUDA_SUCCESS) return drained;
+    allocation = sim.allocations.AllocateDevice(*sim.contexts.Find(context), bytes,
+                                                MemoryKind::kPool, &spoiled);
+  }
+  if (allocation == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  *pointer = allocation->base;
+  return CUDA_SUCCESS;
+}
+
+// The block goes back when the stream comes to it.
+CUresult FreeAsync(Simulation& sim, CUdeviceptr pointer, CUstream handle,
+                   DefaultStream null_means) {
+  Stream* stream = nullptr;
+  const CUresult result = RequireStream(sim, handle, null_means, &stream);
+  if (result != CUDA_SUCCESS) return result;
+  if (pointer == 0) return CUDA_ERROR_INVALID_VALUE;
+  const Allocation* allocation = FreeableAt(sim, pointer);
+  if (allocation == nullptr || allocation->kind == MemoryKind::kManaged) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  if (stream->capture != nullptr) return CUDA_ERROR_NOT_SUPPORTED;
+  Work work;
+  work.what = "asynchronous free";
+  work.runs_after_error = true;
+  work.effect = [&sim, pointer, id = allocation->buffer_id](CUresult) {
+    Allocation* freed = sim.allocations.FindBase(pointer);
+    if (freed != nullptr && freed->buffer_id == id) sim.allocations.Release(*freed);
+  };
+  return SubmitWork(sim, *stream, std::move(work));
+}
+
+}  // namespace
+}  // namespace cmp::sim
+
+using namespace cmp::sim;
+
+extern "C" {
+
+CUresult cuMemAlloc_v2(CUdeviceptr* pointer, size_t bytes) {
+  return Enter("cuMemAlloc_v2",
+               [&](Simulation& sim, Lock&) { return Allocate(sim, pointer, bytes); });
+}
+
+CUresult cuMemFree_v2(CUdeviceptr pointer) {
+  return Enter("cuMemFree_v2",
+               [&](Simulation& sim, Lock& lock) { return Free(sim, lock, pointer); });
+}
+
+CUresult cuMemAllocPitch_v2(CUdeviceptr* pointer, size_t* pitch, size_t width, size_t height,
+                            unsigned int element_bytes) {
+  return Enter("cuMemAllocPitch_v2", [&](Simulation& sim, Lock&) -> CUresult {
+    if (pitch == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    if (element_bytes != 4 && element_bytes != 8 && element_bytes != 16) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    if (width > SIZE_MAX / 2 || (height != 0 && width > SIZE_MAX / 2 / height)) {
+      return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    *pitch = (width + kPitch - 1) / kPitch * kPitch;
+    return Allocate(sim, pointer, *pitch * height);
+  });
+}
+
+CUresult cuMemAllocManaged(CUdeviceptr* pointer, size_t bytes, unsigned int flags) {
+  return Enter("cuMemAllocManaged", [&](Simulation& sim, Lock&) -> CUresult {
+    if (pointer == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+    if (flags != CU_MEM_ATTACH_GLOBAL && flags != CU_MEM_ATTACH_HOST) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    Context* context = nullptr;
+    const CUresult result = RequireUnsafe(sim, &context);
+    if (result != CUDA_SUCCESS) return result;
+    const Allocation* allocation =
+        sim.allocations.AllocateHost(*context, bytes, MemoryKind::kManaged, flags);
+    if (allocation == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+    *pointer = allocation->base;
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuMemAllocHost_v2(void** pointer, size_t bytes) {
+  return Enter("cuMemAllocHost_v2",
+               [&](Simulation& sim, Lock&) { return AllocateHost(sim, pointer, bytes, 0); });
+}
+
+CUresult cuMemHostAlloc(void** pointer, size_t bytes, unsigned int flags) {
+  return Enter("cuMemHostAlloc",
+               [&](Simulation& sim, Lock&) { return AllocateHost(sim, pointer, bytes, flags); });
+}
+
+CUresult cuMemFreeHost(void* pointer) {
+  return Enter("cuMemFreeHost",
+               [&](Simulation& sim, Lock& lock) { return FreeHost(sim, lock, pointer); });
+}
+
+CUresult cuMemHostRegister(void* pointer, size_t bytes, unsigned int flags) {
+  return Enter("cuMemHostRegister",
+               [&](Simulation& sim, Lock&) { return Register(sim, pointer, bytes, flags); });
+}
+
+CUresult cuMemHostRegister_v2(void* pointer, size_t bytes, unsigned int flags) {
+  return Enter("cuMemHostRegister_v2",
+               [&](Simulation& sim, Lock&) { return Register(sim, pointer, bytes, flags); });
+}
+
+CUresult cuMemHostUnregister(void* pointer) {
+  return Enter("cuMemHostUnregister", [&](Simulation& sim, Lock& lock) -> CUresult {
+    Context* context = nullptr;
+    const CUresult result = RequireUnsafe(sim, &context);
+    if (result != CUDA_SUCCESS) return result;
+    const auto find = [&]() -> Allocation* {
+      Allocation* allocation = sim.allocations.FindBase(AddressOf(pointer));
+      return allocation != nullptr && allocation->kind == MemoryKind::kRegistered ? allocation
+                                                                                  : nullptr;
+    };
+    if (find() == nullptr) return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
+    const CUresult drained = Drain(sim, lock, find()->context);
+    if (drained != CUDA_SUCCESS) return drained;
+    if (find() == nullptr) return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
+    sim.allocations.Release(*find());
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* device, void* pointer, unsigned int flags) {
+  return Enter("cuMemHostGetDevicePointer_v2", [&](Simulation& sim, Lock&) -> CUresult {
+    if (device == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+    const Allocation* allocation = sim.allocations.Find(AddressOf(pointer));
+    if (allocation == nullptr ||
+        (allocation->kind != MemoryKind::kHost && allocation->kind != MemoryKind::kRegistered)) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    *device = AddressOf(pointer);  // unified addressing
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuMemHostGetFlags(unsigned int* flags, void* pointer) {
+  return Enter("cuMemHostGetFlags", [&](Simulation& sim, Lock&) -> CUresult {
+    const Allocation* allocation = sim.allocations.Find(AddressOf(pointer));
+    if (flags == nullptr || allocation == nullptr || allocation->kind != MemoryKind::kHost) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    *flags = allocation->flags | CU_MEMHOSTALLOC_DEVICEMAP;
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuMemGetInfo_v2(size_t* free_bytes, size_t* total_bytes) {
+  return Enter("cuMemGetInfo_v2", [&](Simulation& sim, Lock&) -> CUresult {
+    Context* context = nullptr;
+    const CUresult result = RequireContext(sim, &context);
+    if (result != CUDA_SUCCESS) return result;
+    const DeviceMemory& memory = sim.allocations.device(context->device);
+    if (free_bytes != nullptr) *free_bytes = memory.capacity() - memory.used();
+    if (total_bytes != nullptr) *total_bytes = memory.capacity();
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuMemAllocAsync(CUdeviceptr* pointer, size_t bytes, CUstream stream) {
+  return Enter("cuMemAllocAsync", [&](Simulation& sim, Lock& lock) {
+    return AllocateAsync(sim, lock, pointer, bytes, stream, kLegacy);
+  });
+}
+
+CUresult cuMemAllocAsync_ptsz(CUdeviceptr* pointer, size_t bytes, CUstream stream) {
+  return Enter("cuMemAllocAsync_ptsz", [&](Simulation& sim, Lock& lock) {
+    return AllocateAsync(sim, lock, pointer, bytes, stream, kPerThread);
+  });
+}
+
+CUresult cuMemAllocFromPoolAsync(CUdeviceptr* pointer, size_t bytes, CUmemoryPool,
+                                 CUstream stream) {
+  return Enter("cuMemAllocFromPoolAsync", [&](Simulation& sim, Lock& lock) {
+    return AllocateAsync(sim, lock, pointer, bytes, stream, kLegacy);
+  });
+}
+
+CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr* pointer, size_t bytes, CUmemoryPool,
+                                      CUstream stream) {
+  return Enter("cuMemAllocFromPoolAsync_ptsz", [&](Simulation& sim, Lock& lock) {
+    return AllocateAsync(sim, lock, pointer, bytes, stream, kPerThread);
+  });
+}
+
+CUresult cuMemFreeAsync(CUdeviceptr pointer, CUstream stream) {
+  return Enter("cuMemFreeAsync",
+               [&](Simulation& sim, Lock&) { return FreeAsync(sim, pointer, stream, kLegacy); });
+}
+
+CUresult cuMemFreeAsync_ptsz(CUdeviceptr pointer, CUstream stream) {
+  return Enter("cuMemFreeAsync_ptsz",
+               [&](Simulation& sim, Lock&) { return FreeAsync(sim, pointer, stream, kPerThread); });
+}
+
+// One default pool per device; the handle says no more than which.
+CUresult cuDeviceGetDefaultMemPool(CUmemoryPool* pool, CUdevice device) {
+  return Enter("cuDeviceGetDefaultMemPool", [&](Simulation& sim, Lock&) -> CUresult {
+    if (pool == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    if (!IsDevice(sim, device)) return CUDA_ERROR_INVALID_DEVICE;
+    *pool = reinterpret_cast<CUmemoryPool>(&sim.devices[static_cast<size_t>(device)]);
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuDeviceGetMemPool(CUmemoryPool* pool, CUdevice device) {
+  return Enter("cuDeviceGetMemPool", [&](Simulation& sim, Lock&) -> CUresult {
+    if (pool == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    if (!IsDevice(sim, device)) return CUDA_ERROR_INVALID_DEVICE;
+    *pool = reinterpret_cast<CUmemoryPool>(&sim.devices[static_cast<size_t>(device)]);
+    return CUDA_SUCCESS;
+  });
+}
+
+// --- The 32-bit functions of CUDA 2.0: other signatures under the plain names
+// ---------------------
+
+CUresult cuMemAlloc(CUdeviceptr_v1*, unsigned int) {
+  return Enter("cuMemAlloc", [](Simulation&, Lock&) { return CUDA_ERROR_NOT_SUPPORTED; });
+}
+
+CUresult cuMemFree(CUdeviceptr_v1) {
+  return Enter("cuMemFree", [](Simulation&, Lock&) { return CUDA_ERROR_NOT_SUPPORTED; });
+}
+
+CUresult cuMemAllocPitch(CUdeviceptr_v1*, unsigned int*, unsigned int, unsigned int, unsigned int) {
+  return Enter("cuMemAllocPitch", [](Simulation&, Lock&) { return CUDA_ERROR_NOT_SUPPORTED; });
+}
+
+CUresult cuMemGetInfo(unsigned int*, unsigned int*) {
+  return Enter("cuMemGetInfo", [](Simulation&, Lock&) { return CUDA_ERROR_NOT_SUPPORTED; });
+}
+
+CUresult cuMemGetAddressRange(CUdeviceptr_v1*, unsigned int*, CUdeviceptr_v1) {
+  return Enter("cuMemGetAddressRange", [](Simulation&, Lock&) { return CUDA_ERROR_NOT_SUPPORTED; });
+}
+
+}  // extern "C"

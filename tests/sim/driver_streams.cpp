@@ -1,0 +1,187 @@
+// Driver entry points about streams, but for work (driver_launch) and capture (driver_capture).
+#include "driver_entry.h"
+
+namespace cmp::sim {
+namespace {
+
+constexpr auto kLegacy = DefaultStream::kLegacy;
+constexpr auto kPerThread = DefaultStream::kPerThread;
+
+CUresult Create(Simulation& sim, CUstream* handle, unsigned flags, int priority) {
+  if (handle == nullptr || flags > CU_STREAM_NON_BLOCKING) return CUDA_ERROR_INVALID_VALUE;
+  Context* context = nullptr;
+  const CUresult result = RequireContext(sim, &context);
+  if (result == CUDA_SUCCESS) *handle = CreateStream(sim, *context, flags, priority)->handle;
+  return result;
+}
+
+CUresult Destroy(Simulation& sim, CUstream handle) {
+  if (handle == nullptr || handle == CU_STREAM_LEGACY || handle == CU_STREAM_PER_THREAD) {
+    return CUDA_ERROR_INVALID_HANDLE;
+  }
+  Stream* stream = nullptr;
+  const CUresult result = RequireStream(sim, handle, kLegacy, &stream);
+  if (stream != nullptr) RemoveStream(sim, *stream);
+  return result;
+}
+
+// The stream for a call that only asks; `then(stream)` answers.
+template <typename Then>
+CUresult Ask(const char* name, CUstream handle, DefaultStream null_means, Then then) {
+  return Enter(name, [&](Simulation& sim, Lock& lock) -> CUresult {
+    Stream* stream = nullptr;
+    const CUresult result = RequireStream(sim, handle, null_means, &stream);
+    return result == CUDA_SUCCESS ? then(sim, lock, *stream) : result;
+  });
+}
+
+CUresult QueryStream(Simulation& sim, Lock&, Stream& stream) {
+  const CUresult capturing = CheckStreamCall(sim, stream);
+  if (capturing != CUDA_SUCCESS) return capturing;
+  for (const ItemPtr& item : TailsToWaitFor(stream)) {
+    if (item != nullptr && item->state != ItemState::kDone) return CUDA_ERROR_NOT_READY;
+  }
+  return CUDA_SUCCESS;
+}
+
+CUresult SynchronizeStream(Simulation& sim, Lock& lock, Stream& stream) {
+  const CUresult capturing = CheckStreamCall(sim, stream);
+  if (capturing != CUDA_SUCCESS) return capturing;
+  const CUcontext context = stream.context->handle;
+  sim.scheduler.Wait(lock, TailsToWaitFor(stream));
+  const Context* after = sim.contexts.Find(context);
+  return after == nullptr ? CUDA_ERROR_CONTEXT_IS_DESTROYED : after->sticky;
+}
+
+CUresult WaitEvent(Simulation& sim, Stream& stream, CUevent handle) {
+  const Event* event = sim.events.Find(handle);
+  if (event == nullptr) {
+    sim.misuse.Add("an event handle that is not a live event's was used");
+    return CUDA_ERROR_INVALID_HANDLE;
+  }
+  if (event->capture != nullptr) return JoinCapture(stream, *event);
+  if (stream.capture != nullptr) {
+    if (event->marker == nullptr) return CUDA_SUCCESS;
+    Invalidate(*stream.capture);
+    return CUDA_ERROR_STREAM_CAPTURE_ISOLATION;
+  }
+  if (event->marker == nullptr) return CUDA_SUCCESS;
+  Work work;
+  work.what = "wait for an event";
+  return SubmitWork(sim, stream, std::move(work), nullptr, event->marker);
+}
+
+}  // namespace
+}  // namespace cmp::sim
+
+using namespace cmp::sim;
+
+extern "C" {
+
+CUresult cuStreamCreate(CUstream* handle, unsigned int flags) {
+  return Enter("cuStreamCreate",
+               [&](Simulation& sim, Lock&) { return Create(sim, handle, flags, 0); });
+}
+
+CUresult cuStreamCreateWithPriority(CUstream* handle, unsigned int flags, int priority) {
+  return Enter("cuStreamCreateWithPriority",
+               [&](Simulation& sim, Lock&) { return Create(sim, handle, flags, priority); });
+}
+
+CUresult cuStreamDestroy(CUstream handle) {
+  return Enter("cuStreamDestroy", [&](Simulation& sim, Lock&) { return Destroy(sim, handle); });
+}
+
+CUresult cuStreamDestroy_v2(CUstream handle) {
+  return Enter("cuStreamDestroy_v2", [&](Simulation& sim, Lock&) { return Destroy(sim, handle); });
+}
+
+CUresult cuStreamQuery(CUstream stream) {
+  return Ask("cuStreamQuery", stream, kLegacy,
+             [](auto& sim, auto& lock, Stream& found) { return QueryStream(sim, lock, found); });
+}
+
+CUresult cuStreamQuery_ptsz(CUstream stream) {
+  return Ask("cuStreamQuery_ptsz", stream, kPerThread,
+             [](auto& sim, auto& lock, Stream& found) { return QueryStream(sim, lock, found); });
+}
+
+CUresult cuStreamSynchronize(CUstream stream) {
+  return Ask("cuStreamSynchronize", stream, kLegacy, [](auto& sim, auto& lock, Stream& found) {
+    return SynchronizeStream(sim, lock, found);
+  });
+}
+
+CUresult cuStreamSynchronize_ptsz(CUstream stream) {
+  return Ask(
+      "cuStreamSynchronize_ptsz", stream, kPerThread,
+      [](auto& sim, auto& lock, Stream& found) { return SynchronizeStream(sim, lock, found); });
+}
+
+CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned int) {
+  return Ask("cuStreamWaitEvent", stream, kLegacy,
+             [=](auto& sim, auto&, Stream& found) { return WaitEvent(sim, found, event); });
+}
+
+CUresult cuStreamWaitEvent_ptsz(CUstream stream, CUevent event, unsigned int) {
+  return Ask("cuStreamWaitEvent_ptsz", stream, kPerThread,
+             [=](auto& sim, auto&, Stream& found) { return WaitEvent(sim, found, event); });
+}
+
+CUresult cuStreamGetPriority(CUstream stream, int* priority) {
+  return Ask("cuStreamGetPriority", stream, kLegacy, [=](auto&, auto&, Stream& found) {
+    if (priority != nullptr) *priority = found.priority;
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuStreamGetPriority_ptsz(CUstream stream, int* priority) {
+  return Ask("cuStreamGetPriority_ptsz", stream, kPerThread, [=](auto&, auto&, Stream& found) {
+    if (priority != nullptr) *priority = found.priority;
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuStreamGetFlags(CUstream stream, unsigned int* flags) {
+  return Ask("cuStreamGetFlags", stream, kLegacy, [=](auto&, auto&, Stream& found) {
+    if (flags != nullptr) *flags = found.flags;
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuStreamGetFlags_ptsz(CUstream stream, unsigned int* flags) {
+  return Ask("cuStreamGetFlags_ptsz", stream, kPerThread, [=](auto&, auto&, Stream& found) {
+    if (flags != nullptr) *flags = found.flags;
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuStreamGetId(CUstream stream, unsigned long long* id) {
+  return Ask("cuStreamGetId", stream, kLegacy, [=](auto&, auto&, Stream& found) {
+    if (id != nullptr) *id = found.id;
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuStreamGetId_ptsz(CUstream stream, unsigned long long* id) {
+  return Ask("cuStreamGetId_ptsz", stream, kPerThread, [=](auto&, auto&, Stream& found) {
+    if (id != nullptr) *id = found.id;
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuStreamGetCtx(CUstream stream, CUcontext* context) {
+  return Ask("cuStreamGetCtx", stream, kLegacy, [=](auto&, auto&, Stream& found) {
+    if (context != nullptr) *context = found.context->handle;
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuStreamGetCtx_ptsz(CUstream stream, CUcontext* context) {
+  return Ask("cuStreamGetCtx_ptsz", stream, kPerThread, [=](auto&, auto&, Stream& found) {
+    if (context != nullptr) *context = found.context->handle;
+    return CUDA_SUCCESS;
+  });
+}
+
+}  // extern "C"

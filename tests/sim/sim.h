@@ -1,0 +1,106 @@
+// The simulated CUDA's own controls: what a test program calls besides CUDA itself.
+//
+// Everything here is exported by the simulated libcuda.so.1 with C linkage, callable from any
+// thread, and costs no virtual time unless its line says so. A program that must also run on the
+// real driver has to look these names up with dlsym.
+#ifndef CMP_TESTS_SIM_SIM_H_
+#define CMP_TESTS_SIM_SIM_H_
+
+#include <cuda.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#pragma GCC visibility push(default)
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// A stretch of memory that a work item reads or writes: device, page-locked or managed.
+typedef struct SimRange {
+  const void* pointer;
+  size_t bytes;
+} SimRange;
+
+enum {
+  SIM_WORK_TRAP = 1,  // the kernel fails: its context gets the sticky error 719
+};
+
+// A simulated kernel. Zero-initialise, then set what matters. The arrays are copied at the launch.
+typedef struct SimWork {
+  uint64_t id;           // names the item; part of the default effect's hash
+  uint64_t duration_ns;  // virtual time on the device
+  const SimRange* reads;
+  size_t read_count;
+  const SimRange* writes;
+  size_t write_count;
+  // The effect on memory, applied at completion, called without the simulator's lock and not
+  // allowed to call CUDA. NULL: every written range is filled with a hash of (id, contents of all
+  // read ranges), so final contents are a fingerprint of the order in which items ran.
+  void (*effect)(void* data);
+  void* data;
+  uint64_t spin_until_id;  // not 0: runs until an item with that id is launched after this one
+  unsigned flags;          // SIM_WORK_*
+} SimWork;
+
+// --- Work ---------------------------------------------------------------------------------------
+
+// The one "kernel" of the simulator: cuLaunchKernel(simFunction(), …, kernelParams, NULL) with
+// kernelParams[0] pointing to a `const SimWork*`. cudaLaunchKernel takes it as its function, too.
+CUfunction simFunction(void);
+// Launches through the process's cuLaunchKernel, so an interposed one sees it.
+CUresult simLaunch(CUstream stream, const SimWork* work);
+// Launches past every interposer: work like that of NVIDIA's private tables.
+CUresult simSubmit(CUstream stream, const SimWork* work);
+
+// --- Virtual time -------------------------------------------------------------------------------
+
+uint64_t simNow(void);
+void simAdvance(uint64_t nanoseconds);      // lets items whose time has come complete
+size_t simPendingCount(CUcontext context);  // submitted, not complete; NULL: all contexts
+// 0: deterministic, exact durations. Odd: jittered durations, random order of what is equally
+// possible. Even: jittered and lazy: nothing runs before it must. See README.md.
+void simSeed(uint64_t seed);
+
+// --- Failures -----------------------------------------------------------------------------------
+
+// The nth call from now (1: the next one) of an entry point, driver or runtime, returns `error`
+// and does nothing else.
+void simFailNext(const char* name, uint64_t nth, int error);
+void simFailFrom(const char* name, uint64_t nth, int error);  // that one and all after it
+void simFailRandomly(const char* name, double probability, uint64_t seed, int error);
+void simFailNever(void);
+
+// --- Checkers -----------------------------------------------------------------------------------
+
+// Call right after the allocation returned and right before the free is called. Also for
+// page-locked memory, whose contents then count for the fingerprint.
+void simNoteAlloc(const void* pointer, size_t bytes);
+void simNoteFree(const void* pointer);
+uint64_t simHazardCount(void);
+// The first hazards in words, one a line; valid until the calling thread asks again.
+const char* simHazardReport(void);
+uint64_t simMisuseCount(void);  // invalid handles, calls from host functions, calls after exit
+const char* simMisuseReport(void);
+// A hash of the contents of all noted live buffers, independent of addresses and of the order in
+// which they were noted. Waits for nothing.
+uint64_t simFingerprint(void);
+
+// --- Counters -----------------------------------------------------------------------------------
+
+uint64_t simCallCount(const char* name);  // calls of an entry point, by its symbol's name
+uint64_t simUsedBytes(int device);        // what cuMemGetInfo would subtract from the total
+uint64_t simLiveAllocations(int device);  // device allocations that were not freed
+// What an IPC handle really names. False for a handle that is not the simulator's.
+int simDescribeIpcHandle(const CUipcMemHandle* handle, CUdeviceptr* base, size_t* bytes, int* pid);
+// Clears counters, hazards, misuse, notes, failures; restarts the random sequence. Contexts,
+// streams, memory and pending work stay.
+void simReset(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#pragma GCC visibility pop
+
+#endif  // CMP_TESTS_SIM_SIM_H_

@@ -1,0 +1,96 @@
+// All state of the simulated driver in one object, and the way every entry point comes in.
+//
+// Lock order: Simulation::lock before a call site's lock. No program code (host functions, effects
+// of work items) runs under the lock. The object is never destroyed: calls may come until the very
+// end of the process.
+#ifndef CMP_TESTS_SIM_SIMULATION_H_
+#define CMP_TESTS_SIM_SIMULATION_H_
+
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+
+#include "allocations.h"
+#include "calls.h"
+#include "costs.h"
+#include "handles.h"
+#include "hazards.h"
+#include "scheduler.h"
+#include "types.h"
+
+namespace cmp::sim {
+
+struct Device {
+  // Stays the same for ever; stands for a context while the primary one is active.
+  CUcontext primary_handle = nullptr;
+  unsigned primary_flags = 0;
+  unsigned primary_retained = 0;
+};
+
+struct GraphExec {
+  GraphPtr graph;
+  unsigned long long flags = 0;
+};
+
+using Lock = Scheduler::Lock;
+
+struct Simulation {
+  Simulation();
+
+  std::mutex lock;
+  Misuse misuse;
+  Allocations allocations;
+  Hazards hazards;
+  Scheduler scheduler;
+  std::vector<Device> devices;
+  HandleTable<CUcontext, Context> contexts;
+  HandleTable<CUstream, Stream> streams;
+  HandleTable<CUevent, Event> events;
+  HandleTable<CUgraph, GraphPtr> graphs;
+  HandleTable<CUgraphExec, GraphExec> graph_execs;
+  std::set<std::shared_ptr<Capture>> captures;  // between begin and end
+  uint64_t last_id = 0;                         // contexts, streams, captures: unique for ever
+};
+
+Simulation& TheSimulation();
+
+// The calling thread's identity for per-thread streams and captures; never reused.
+uint64_t ThisThread();
+
+void NoteInitialised();  // cuInit succeeded
+
+// CUDA_SUCCESS, or why no CUDA call can be served now: not initialised, in a host function, in a
+// forked child, after the process's exit handlers.
+CUresult MayEnter(const char* name, bool needs_initialisation);
+
+enum class Needs { kNothing, kInitialisation };
+
+// Runs `body(simulation, lock)` as one CUDA call: counted, perhaps made to fail, under the lock,
+// virtual host time a little later than before. Each entry point's body is a type of its own, so
+// `site` is one per entry point.
+template <typename Body>
+CUresult Enter(const char* name, Needs needs, Body&& body) {
+  static CallSite& site = FindCallSite(name);
+  const Stopwatch stopwatch;
+  if (const int error = BeginCall(site); error != 0) return static_cast<CUresult>(error);
+  const CUresult refused = MayEnter(name, needs == Needs::kInitialisation);
+  if (refused != CUDA_SUCCESS) return refused;
+  Simulation& sim = TheSimulation();
+  std::unique_lock<std::mutex> lock(sim.lock);
+  sim.scheduler.HostCall(lock);
+  const CUresult result = body(sim, lock);
+  stopwatch.Spend(name);
+  return result;
+}
+
+template <typename Body>
+CUresult Enter(const char* name, Body&& body) {
+  return Enter(name, Needs::kInitialisation, std::forward<Body>(body));
+}
+
+}  // namespace cmp::sim
+
+#endif  // CMP_TESTS_SIM_SIMULATION_H_

@@ -1,0 +1,126 @@
+#include "streams.h"
+
+#include "captures.h"
+#include "contexts.h"
+
+namespace cmp::sim {
+namespace {
+
+void ForgetDoneOrphans(Context& context) {
+  std::erase_if(context.orphans,
+                [](const auto& orphan) { return orphan.second->state == ItemState::kDone; });
+}
+
+// What an item of the stream comes after.
+std::vector<ItemPtr> Predecessors(Stream& stream) {
+  Context& context = *stream.context;
+  std::vector<ItemPtr> needs{stream.tail, context.floor};
+  if (stream.legacy) {
+    for (const Stream* other : context.streams) {
+      if (other->blocking()) needs.push_back(other->tail);
+    }
+    ForgetDoneOrphans(context);
+    for (const auto& [blocking, tail] : context.orphans) {
+      if (blocking) needs.push_back(tail);
+    }
+  } else if (stream.blocking() && context.legacy != nullptr) {
+    needs.push_back(context.legacy->tail);
+  }
+  return needs;
+}
+
+}  // namespace
+
+Stream* CreateStream(Simulation& sim, Context& context, unsigned flags, int priority) {
+  const CUstream handle = sim.streams.Add(std::make_unique<Stream>());
+  Stream* stream = sim.streams.Find(handle);
+  stream->handle = handle;
+  stream->id = ++sim.last_id;
+  stream->context = &context;
+  stream->flags = flags;
+  stream->priority = priority;
+  context.streams.insert(stream);
+  return stream;
+}
+
+void RemoveStream(Simulation& sim, Stream& stream) {
+  Context& context = *stream.context;
+  if (stream.capture != nullptr) LeaveCapture(sim, stream);
+  if (stream.tail != nullptr && stream.tail->state != ItemState::kDone) {
+    context.orphans.emplace_back(stream.blocking(), stream.tail);
+  }
+  context.streams.erase(&stream);
+  if (context.legacy == &stream) context.legacy = nullptr;
+  std::erase_if(context.per_thread, [&](const auto& entry) { return entry.second == &stream; });
+  sim.streams.Remove(stream.handle);
+}
+
+Stream& LegacyStream(Simulation& sim, Context& context) {
+  if (context.legacy == nullptr) {
+    context.legacy = CreateStream(sim, context, 0, 0);
+    context.legacy->legacy = true;
+  }
+  return *context.legacy;
+}
+
+Stream& PerThreadStream(Simulation& sim, Context& context) {
+  Stream*& stream = context.per_thread[ThisThread()];
+  if (stream == nullptr) {
+    stream = CreateStream(sim, context, 0, 0);
+    stream->per_thread = true;
+  }
+  return *stream;
+}
+
+CUresult RequireStream(Simulation& sim, CUstream handle, DefaultStream null_means,
+                       Stream** stream) {
+  if (handle == nullptr) {
+    handle = null_means == DefaultStream::kLegacy ? CU_STREAM_LEGACY : CU_STREAM_PER_THREAD;
+  }
+  if (handle == CU_STREAM_LEGACY || handle == CU_STREAM_PER_THREAD) {
+    Context* context = nullptr;
+    const CUresult result = RequireContext(sim, &context);
+    if (result != CUDA_SUCCESS) return result;
+    *stream =
+        handle == CU_STREAM_LEGACY ? &LegacyStream(sim, *context) : &PerThreadStream(sim, *context);
+    return CUDA_SUCCESS;
+  }
+  *stream = sim.streams.Find(handle);
+  if (*stream == nullptr) {
+    sim.misuse.Add("a stream handle that is not a live stream's was used");
+    return CUDA_ERROR_INVALID_HANDLE;
+  }
+  return (*stream)->context->sticky;
+}
+
+CUresult SubmitWork(Simulation& sim, Stream& stream, Work work, ItemPtr* item,
+                    const ItemPtr& after) {
+  if (item != nullptr) *item = nullptr;
+  if (stream.capture != nullptr) return AddToCapture(stream, std::move(work));
+  if (stream.legacy) {
+    const CUresult result = CheckLegacyUse(sim, *stream.context);
+    if (result != CUDA_SUCCESS) return result;
+  }
+  std::vector<ItemPtr> needs = Predecessors(stream);
+  needs.push_back(after);
+  stream.tail = sim.scheduler.Submit(*stream.context, std::move(work), std::move(needs));
+  if (item != nullptr) *item = stream.tail;
+  return CUDA_SUCCESS;
+}
+
+std::vector<ItemPtr> AllTails(Context& context) {
+  ForgetDoneOrphans(context);
+  std::vector<ItemPtr> tails;
+  for (const Stream* stream : context.streams) tails.push_back(stream->tail);
+  for (const auto& [blocking, tail] : context.orphans) tails.push_back(tail);
+  return tails;
+}
+
+// The legacy stream has passed when every blocking stream has, too: an item submitted to it now
+// would come after them.
+std::vector<ItemPtr> TailsToWaitFor(Stream& stream) {
+  if (stream.legacy) return Predecessors(stream);
+  return {stream.tail, stream.context->floor};
+}
+
+}  // namespace cmp::sim
