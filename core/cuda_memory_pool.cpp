@@ -25,9 +25,9 @@ const cmp::PoolFace& Face() {
 
 void ReportWrongFree(const void* pointer) {
   char line[120];
-  const int length = snprintf(
-      line, sizeof(line), "cmp: Free(%p): not a block in use (foreign, interior or freed before)\n",
-      pointer);
+  const int length =
+      snprintf(line, sizeof(line),
+               "cmp: Free(%p): not a block in use (foreign, interior or freed before)\n", pointer);
   if (write(STDERR_FILENO, line, static_cast<size_t>(length)) < 0) return;
 }
 

@@ -37,8 +37,7 @@ class DeviceApi {
   using QuietFunction = bool (*)(const void* self, ContextPool& context);
 
   constexpr DeviceApi(const void* self, AllocateFunction allocate, RecoveredFunction recovered,
-                      ReleaseFunction release, MemoryInfoFunction memory_info,
-                      QuietFunction quiet)
+                      ReleaseFunction release, MemoryInfoFunction memory_info, QuietFunction quiet)
       : self_(self),
         allocate_(allocate),
         recovered_(recovered),

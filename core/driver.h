@@ -14,33 +14,33 @@ namespace cmp {
 
 // name in this struct, symbol in libcuda, needed: without a needed one the pool stays off.
 // Signatures are spelled here because older headers lack the newer functions.
-#define CMP_DRIVER_CALLS(X)                                                                        \
-  X(init, "cuInit", true, (unsigned flags))                                                        \
-  X(get_current, "cuCtxGetCurrent", true, (CUcontext * context))                                   \
-  X(set_current, "cuCtxSetCurrent", true, (CUcontext context))                                     \
-  X(push_current, "cuCtxPushCurrent_v2", true, (CUcontext context))                                \
-  X(pop_current, "cuCtxPopCurrent_v2", true, (CUcontext * context))                                \
-  X(context_device, "cuCtxGetDevice", true, (CUdevice * device))                                   \
-  X(context_id, "cuCtxGetId", false, (CUcontext context, unsigned long long* id))                  \
-  X(synchronize, "cuCtxSynchronize", true, (void))                                                 \
-  X(record_context, "cuCtxRecordEvent", false, (CUcontext context, CUevent event))                 \
-  X(primary_state, "cuDevicePrimaryCtxGetState", true,                                             \
-    (CUdevice device, unsigned* flags, int* active))                                               \
-  X(primary_retain, "cuDevicePrimaryCtxRetain", true, (CUcontext * context, CUdevice device))      \
-  X(primary_release, "cuDevicePrimaryCtxRelease_v2", true, (CUdevice device))                      \
-  X(event_create, "cuEventCreate", true, (CUevent * event, unsigned flags))                        \
-  X(event_query, "cuEventQuery", true, (CUevent event))                                            \
-  X(event_synchronize, "cuEventSynchronize", true, (CUevent event))                                \
-  X(exchange_capture_mode, "cuThreadExchangeStreamCaptureMode", true,                              \
-    (CUstreamCaptureMode * mode))                                                                  \
-  X(mem_alloc, "cuMemAlloc_v2", true, (CUdeviceptr * address, size_t bytes))                       \
-  X(mem_free, "cuMemFree_v2", true, (CUdeviceptr address))                                         \
-  X(mem_get_info, "cuMemGetInfo_v2", true, (size_t * free, size_t * total))                        \
-  X(mem_address_range, "cuMemGetAddressRange_v2", true,                                            \
-    (CUdeviceptr * base, size_t* bytes, CUdeviceptr address))                                      \
-  X(stream_create, "cuStreamCreate", true, (CUstream * stream, unsigned flags))                    \
-  X(stream_synchronize, "cuStreamSynchronize", true, (CUstream stream))                            \
-  X(memset_async, "cuMemsetD8Async", true,                                                         \
+#define CMP_DRIVER_CALLS(X)                                                                   \
+  X(init, "cuInit", true, (unsigned flags))                                                   \
+  X(get_current, "cuCtxGetCurrent", true, (CUcontext * context))                              \
+  X(set_current, "cuCtxSetCurrent", true, (CUcontext context))                                \
+  X(push_current, "cuCtxPushCurrent_v2", true, (CUcontext context))                           \
+  X(pop_current, "cuCtxPopCurrent_v2", true, (CUcontext * context))                           \
+  X(context_device, "cuCtxGetDevice", true, (CUdevice * device))                              \
+  X(context_id, "cuCtxGetId", false, (CUcontext context, unsigned long long* id))             \
+  X(synchronize, "cuCtxSynchronize", true, (void))                                            \
+  X(record_context, "cuCtxRecordEvent", false, (CUcontext context, CUevent event))            \
+  X(primary_state, "cuDevicePrimaryCtxGetState", true,                                        \
+    (CUdevice device, unsigned* flags, int* active))                                          \
+  X(primary_retain, "cuDevicePrimaryCtxRetain", true, (CUcontext * context, CUdevice device)) \
+  X(primary_release, "cuDevicePrimaryCtxRelease_v2", true, (CUdevice device))                 \
+  X(event_create, "cuEventCreate", true, (CUevent * event, unsigned flags))                   \
+  X(event_query, "cuEventQuery", true, (CUevent event))                                       \
+  X(event_synchronize, "cuEventSynchronize", true, (CUevent event))                           \
+  X(exchange_capture_mode, "cuThreadExchangeStreamCaptureMode", true,                         \
+    (CUstreamCaptureMode * mode))                                                             \
+  X(mem_alloc, "cuMemAlloc_v2", true, (CUdeviceptr * address, size_t bytes))                  \
+  X(mem_free, "cuMemFree_v2", true, (CUdeviceptr address))                                    \
+  X(mem_get_info, "cuMemGetInfo_v2", true, (size_t * free, size_t * total))                   \
+  X(mem_address_range, "cuMemGetAddressRange_v2", true,                                       \
+    (CUdeviceptr * base, size_t * bytes, CUdeviceptr address))                                \
+  X(stream_create, "cuStreamCreate", true, (CUstream * stream, unsigned flags))               \
+  X(stream_synchronize, "cuStreamSynchronize", true, (CUstream stream))                       \
+  X(memset_async, "cuMemsetD8Async", true,                                                    \
     (CUdeviceptr address, unsigned char value, size_t bytes, CUstream stream))
 
 struct Driver {

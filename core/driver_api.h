@@ -24,9 +24,7 @@ class DriverApi : public DeviceApi {
   }
   // A failed driver call leaves nothing behind.
   static void Recovered(const void*) {}
-  static int Release(const void* self, DeviceAddress address) {
-    return Of(self).mem_free(address);
-  }
+  static int Release(const void* self, DeviceAddress address) { return Of(self).mem_free(address); }
   static bool MemoryInfo(const void* self, size_t* free, size_t* total) {
     return Of(self).mem_get_info(free, total) == CUDA_SUCCESS;
   }

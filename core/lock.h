@@ -38,8 +38,8 @@ class OwnerFlag {
   void Lock() {
     // acquire pairs with the release in Unlock: the lists are as the last holder left them.
     while (taken_.exchange(true, std::memory_order_acquire)) [[unlikely]] {
-      sched_yield();
-    }
+        sched_yield();
+      }
   }
   void Unlock() { taken_.store(false, std::memory_order_release); }
 

@@ -28,11 +28,9 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   Allocation made = source_.Make(context, rounded, tier, state, false, api);
   const bool rescue = made.status == kOutOfMemory;
   if (rescue) {
-    made = source_.MakeAfterReleases(
-        context, bytes, rounded, tier, state, api,
-        [&]() -> Block* {
-          return oversized ? nullptr : TakeIdle(context, cache, bytes, rounded, tier);
-        });
+    made = source_.MakeAfterReleases(context, bytes, rounded, tier, state, api, [&]() -> Block* {
+      return oversized ? nullptr : TakeIdle(context, cache, bytes, rounded, tier);
+    });
     if (made.status == kSuccess) {
       api.Recovered();
       statistics_.process().out_of_memory_rescues.AddShared(1);
@@ -125,8 +123,7 @@ void Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_
   if (!source_.CheckFreeMemory(context, bytes, api)) return;
   Batch batch;
   while (batch.count < wanted) {
-    const Allocation made =
-        source_.Make(context, rounded, tier, BlockState::kIdle, false, api);
+    const Allocation made = source_.Make(context, rounded, tier, BlockState::kIdle, false, api);
     if (made.status != kSuccess) {
       api.Recovered();  // the program's own request was served
       break;
@@ -149,7 +146,8 @@ void Pool::NotePeak(ContextPool& context) {
 // ---- Free
 
 BlockState Pool::Take(Block* block) {
-  if (block->TakeFromProgram(BlockState::kLive)) [[likely]] return BlockState::kLive;
+  if (block->TakeFromProgram(BlockState::kLive)) [[likely]]
+    return BlockState::kLive;
   if (block->TakeFromProgram(BlockState::kUnpooled)) return BlockState::kUnpooled;
   return block->state.load(std::memory_order_acquire);
 }
@@ -157,14 +155,16 @@ BlockState Pool::Take(Block* block) {
 void Pool::Retire(Block* block, const DeviceApi& api) {
   ContextPool& context = *block->owner();
   ThreadCache* cache = RememberedCache(context.identity().handle);
-  if (cache == nullptr || cache->owner() != &context) [[unlikely]] cache = CacheFor(context);
+  if (cache == nullptr || cache->owner() != &context) [[unlikely]]
+    cache = CacheFor(context);
   if (cache == nullptr) [[unlikely]] {
     context.global().Put(Batch{block, 1});
     return;
   }
   if (HasShelf(block->tier)) [[likely]] {
     const Batch overflow = cache->Free(block);
-    if (overflow.count != 0) [[unlikely]] context.global().Put(overflow);
+    if (overflow.count != 0) [[unlikely]]
+      context.global().Put(overflow);
   } else {
     cache->CountFree(block->tier, block->requested, block->bytes);
     context.global().Put(Batch{block, 1});
@@ -345,7 +345,8 @@ void Pool::ForgetThread() {
 // ---- Creation
 
 Pool::Pool(const Options& options) : options_(options), tiers_(options.tier_steps) {
-  // Tiers whose blocks fit a thread cache: those of at most thread_cache_max_block, and below 2 MiB.
+  // Tiers whose blocks fit a thread cache: those of at most thread_cache_max_block, and below 2
+  // MiB.
   while (limits_.tiers < tiers_.TierOf(kLargeGranule) &&
          tiers_.SizeOf(limits_.tiers) <= options.thread_cache_max_block &&
          tiers_.SizeOf(limits_.tiers) <= options.max_block) {

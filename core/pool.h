@@ -51,9 +51,11 @@ class Pool {
   // cache, handed out, or nullptr, which says nothing (call Alloc).
   Block* AllocHit(ContextHandle handle, size_t bytes) {
     // bytes - 1 wraps for 0, which is never a hit. hit_bytes_ is 0 where hits must not happen.
-    if (bytes - 1 >= hit_bytes_) [[unlikely]] return nullptr;
+    if (bytes - 1 >= hit_bytes_) [[unlikely]]
+      return nullptr;
     ThreadCache* cache = RememberedCache(handle);
-    if (cache == nullptr) [[unlikely]] return nullptr;
+    if (cache == nullptr) [[unlikely]]
+      return nullptr;
     return cache->Alloc(tiers_.TierOf(bytes), bytes);
   }
 

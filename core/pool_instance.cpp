@@ -11,9 +11,9 @@ namespace {
 
 constinit Mutex g_process_lock;
 constinit std::atomic<bool> g_exit_watched{false};
-constinit bool g_fork_watched = false;   // written under g_process_lock
+constinit bool g_fork_watched = false;  // written under g_process_lock
 using Hook = void (*)();
-constinit Hook g_forked = nullptr;       // likewise
+constinit Hook g_forked = nullptr;  // likewise
 
 void ForkedChild() {
   // The lock may have been held by a thread that the child does not have.
@@ -38,8 +38,7 @@ Pool* StartPool(const PoolStart& start) {
   const Options options = start.read_options();
   void* page = start.open_statistics(options, Pool::StatisticsBytes(options));
   if (page == nullptr) return nullptr;
-  Pool* pool =
-      Pool::Create(options, page, static_cast<uint64_t>(getpid()), ProgramName());
+  Pool* pool = Pool::Create(options, page, static_cast<uint64_t>(getpid()), ProgramName());
   if (pool == nullptr) return nullptr;
   g_started.store(pool, std::memory_order_release);
   if (options.mode == Mode::kPool) g_pool.store(pool, std::memory_order_release);

@@ -1,8 +1,8 @@
 // The pool of this process: made on first use, left behind by a fork, silent once the process
 // exits.
 //
-// Invariant: the pointers below go from nullptr to a pool once, and back only in a forked child, whose only
-// thread then starts anew; the parent's blocks and locks are never touched by the child.
+// Invariant: the pointers below go from nullptr to a pool once, and back only in a forked child,
+// whose only thread then starts anew; the parent's blocks and locks are never touched by the child.
 #ifndef CMP_CORE_POOL_INSTANCE_H_
 #define CMP_CORE_POOL_INSTANCE_H_
 

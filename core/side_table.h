@@ -34,15 +34,18 @@ class SideTable {
     }
     // acquire on every level pairs with the release that published the node or the block.
     const Root* root = root_.load(std::memory_order_acquire);
-    if (root == nullptr) [[unlikely]] return nullptr;
+    if (root == nullptr) [[unlikely]]
+      return nullptr;
     const Middle* middle = root->entries[address >> kRootShift].load(std::memory_order_acquire);
-    if (middle == nullptr) [[unlikely]] return nullptr;
+    if (middle == nullptr) [[unlikely]]
+      return nullptr;
     const uintptr_t region = middle->entries[RegionOf(address)].load(std::memory_order_acquire);
     if ((region & kLargeTag) != 0) {
       Block* block = reinterpret_cast<Block*>(region & ~kLargeTag);
       return (address & (kLargeGranule - 1)) == 0 ? block : nullptr;
     }
-    if (region == 0) [[unlikely]] return nullptr;
+    if (region == 0) [[unlikely]]
+      return nullptr;
     return reinterpret_cast<Leaf*>(region)->entries[SlotOf(address)].load(
         std::memory_order_acquire);
   }

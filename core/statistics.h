@@ -37,39 +37,39 @@ class Counter {
 };
 
 // Per tier and slot. requests == thread_cache_hits + global_pool_hits + refills + oversized + real
-#define CMP_TIER_COUNTERS(X)                                                     \
-  X(thread_cache_hits, "requests served from the thread's own cache")            \
-  X(global_pool_hits, "requests served from the global pool")                    \
-  X(refills, "requests that needed a real allocation for the pool")              \
-  X(real, "requests that were oversized: real calls")      \
-  X(frees, "frees that brought a block into the pool")                           \
-  X(real_frees, "frees of our blocks that were real frees")                      \
-  X(blocks_made, "blocks that the pool got from real allocations")               \
-  X(blocks_released, "idle blocks that the pool really freed")                   \
-  X(requested_bytes, "bytes that the program asked for")                         \
-  X(requested_freed_bytes, "bytes of those that the program gave back")          \
-  X(block_bytes, "bytes of the blocks that served the requests")                 \
+#define CMP_TIER_COUNTERS(X)                                            \
+  X(thread_cache_hits, "requests served from the thread's own cache")   \
+  X(global_pool_hits, "requests served from the global pool")           \
+  X(refills, "requests that needed a real allocation for the pool")     \
+  X(real, "requests that were oversized: real calls")                   \
+  X(frees, "frees that brought a block into the pool")                  \
+  X(real_frees, "frees of our blocks that were real frees")             \
+  X(blocks_made, "blocks that the pool got from real allocations")      \
+  X(blocks_released, "idle blocks that the pool really freed")          \
+  X(requested_bytes, "bytes that the program asked for")                \
+  X(requested_freed_bytes, "bytes of those that the program gave back") \
+  X(block_bytes, "bytes of the blocks that served the requests")        \
   X(block_freed_bytes, "bytes of those that came back")
 
 // Once per process (atomic adds): rare beside the calls that they count.
-#define CMP_PROCESS_COUNTERS(X)                                                  \
-  X(real_malloc_calls, "real allocation calls, failed ones included")            \
-  X(real_malloc_ns, "nanoseconds inside them")                                   \
-  X(real_free_calls, "real free calls, failed ones included")                    \
-  X(real_free_ns, "nanoseconds inside them")                                     \
-  X(wait_calls, "frees that waited for the context's work")                      \
-  X(wait_ns, "nanoseconds inside those waits")                                   \
-  X(failed_allocations, "requests that ended in an error")                       \
+#define CMP_PROCESS_COUNTERS(X)                                                            \
+  X(real_malloc_calls, "real allocation calls, failed ones included")                      \
+  X(real_malloc_ns, "nanoseconds inside them")                                             \
+  X(real_free_calls, "real free calls, failed ones included")                              \
+  X(real_free_ns, "nanoseconds inside them")                                               \
+  X(wait_calls, "frees that waited for the context's work")                                \
+  X(wait_ns, "nanoseconds inside those waits")                                             \
+  X(failed_allocations, "requests that ended in an error")                                 \
   X(out_of_memory_rescues, "requests that failed at first and were served after releases") \
-  X(double_frees, "frees of blocks that were idle already")                      \
-  X(foreign_frees, "frees of pointers that are not ours")                        \
-  X(capture_real_calls, "calls that were real because a capture was under way")  \
-  X(unpooled_blocks, "blocks that left the pool (IPC, asynchronous free)")       \
-  X(contexts, "contexts that got a pool")                                        \
-  X(contexts_dropped, "contexts that were reset, destroyed or had failed")       \
-  X(thread_caches, "thread caches made")                                         \
-  X(reserved_bytes, "bytes of real allocations that the pool holds now")         \
-  X(reserved_peak_bytes, "the most that it held")                                \
+  X(double_frees, "frees of blocks that were idle already")                                \
+  X(foreign_frees, "frees of pointers that are not ours")                                  \
+  X(capture_real_calls, "calls that were real because a capture was under way")            \
+  X(unpooled_blocks, "blocks that left the pool (IPC, asynchronous free)")                 \
+  X(contexts, "contexts that got a pool")                                                  \
+  X(contexts_dropped, "contexts that were reset, destroyed or had failed")                 \
+  X(thread_caches, "thread caches made")                                                   \
+  X(reserved_bytes, "bytes of real allocations that the pool holds now")                   \
+  X(reserved_peak_bytes, "the most that it held")                                          \
   X(live_peak_bytes, "the most that the program held, sampled when the pool moves batches")
 
 struct TierCounters {
@@ -123,8 +123,7 @@ class Statistics {
   // Bytes of a page for these tiers.
   static size_t PageBytes(const Tiers& tiers, unsigned tier_count);
   // `page`: PageBytes zeroed bytes, private or mapped from a file.
-  void Open(void* page, const Tiers& tiers, unsigned tier_count, uint64_t pid,
-            const char* program);
+  void Open(void* page, const Tiers& tiers, unsigned tier_count, uint64_t pid, const char* program);
 
   // A slot of its own for a thread cache; the shared slot once all are taken (its counts are then
   // atomic only in their single words, so two of such threads may lose a count to each other).
@@ -143,8 +142,8 @@ class Statistics {
  private:
   TierCounters* Slot(uint32_t index) const {
     return reinterpret_cast<TierCounters*>(reinterpret_cast<char*>(header_) +
-                                             header_->header_bytes +
-                                             size_t{index} * header_->slot_bytes);
+                                           header_->header_bytes +
+                                           size_t{index} * header_->slot_bytes);
   }
   StatisticsHeader* header_ = nullptr;
   unsigned tier_count_ = 0;

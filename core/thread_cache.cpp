@@ -30,7 +30,7 @@ void ThreadCache::Stock(unsigned tier, Batch batch) {
   while (batch.count != 0) shelf.current.Push(batch.Pop());
 }
 
-void ThreadCache::Count(unsigned tier, Counter TierCounters::* served, size_t requested,
+void ThreadCache::Count(unsigned tier, Counter TierCounters::*served, size_t requested,
                         size_t bytes) {
   Held held(flag_);
   TierCounters& counters = counters_[tier];

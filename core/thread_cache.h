@@ -22,9 +22,9 @@ namespace cmp {
 
 // What thread caches of one pool have in common.
 struct CacheLimits {
-  size_t bytes = 0;                      // of one cache
-  unsigned tiers = 0;                    // tiers below this have a shelf
-  uint32_t batch[kMaxSmallTiers] = {};   // blocks that move at once, at least 1
+  size_t bytes = 0;                     // of one cache
+  unsigned tiers = 0;                   // tiers below this have a shelf
+  uint32_t batch[kMaxSmallTiers] = {};  // blocks that move at once, at least 1
 };
 
 class alignas(64) ThreadCache {
@@ -35,8 +35,7 @@ class alignas(64) ThreadCache {
     uint32_t next_refill = 1;  // slow start: 1, 2, 4, ... up to the batch
   };
 
-  ThreadCache(ContextPool* owner, const CacheLimits* limits, TierCounters* counters,
-              Shelf* shelves)
+  ThreadCache(ContextPool* owner, const CacheLimits* limits, TierCounters* counters, Shelf* shelves)
       : owner_(owner), counters_(counters), limits_(limits), shelves_(shelves) {}
 
   // A block of `tier`, handed out to the program, or nullptr: nothing here.
@@ -80,7 +79,7 @@ class alignas(64) ThreadCache {
   // Puts idle blocks of `tier` on the shelf: the rest of a batch, or of a refill.
   void Stock(unsigned tier, Batch batch);
   // Counts a request that this cache could not serve; see TierCounters.
-  void Count(unsigned tier, Counter TierCounters::* served, size_t requested, size_t bytes);
+  void Count(unsigned tier, Counter TierCounters::*served, size_t requested, size_t bytes);
   // Counts a free of a block that has no shelf.
   void CountFree(unsigned tier, size_t requested, size_t bytes);
   // The number of blocks to make at the next refill of `tier`.

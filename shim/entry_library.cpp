@@ -22,6 +22,4 @@ struct Preload {
 
 }  // namespace cmp
 
-CMP_EXPORT const cmp::PoolFace* cmp_preload_pool() {
-  return cmp::FaceOver<cmp::Preload>::Face();
-}
+CMP_EXPORT const cmp::PoolFace* cmp_preload_pool() { return cmp::FaceOver<cmp::Preload>::Face(); }

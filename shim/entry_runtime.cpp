@@ -25,9 +25,11 @@ constexpr cudaError_t kNoRuntime = cudaErrorSharedObjectSymbolNotFound;
 // The hit path: a block from this thread's cache, or nullptr.
 inline void* MallocHit(size_t bytes) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
-  if (pool == nullptr) [[unlikely]] return nullptr;
+  if (pool == nullptr) [[unlikely]]
+    return nullptr;
   const Driver* driver = LoadedDriver();
-  if (driver == nullptr || g_captures.UnderWay()) [[unlikely]] return nullptr;
+  if (driver == nullptr || g_captures.UnderWay()) [[unlikely]]
+    return nullptr;
   const Block* block = pool->AllocHit(CurrentContext(*driver), bytes);
   return block == nullptr ? nullptr : reinterpret_cast<void*>(block->address);
 }

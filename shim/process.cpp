@@ -42,8 +42,8 @@ bool IsServed(const char* globs, const char* program) {
 Options ReadShimOptions() {
   WarnOfMisspelledOptions(environ, &PrintWarning);
   // secure_getenv: a set-user-id program takes no settings from its caller.
-  Options options = ReadOptions(
-      [](const char* name) -> const char* { return secure_getenv(name); }, &PrintWarning);
+  Options options = ReadOptions([](const char* name) -> const char* { return secure_getenv(name); },
+                                &PrintWarning);
   if (options.programs != nullptr && !IsServed(options.programs, ProgramName())) {
     options.mode = Mode::kOff;
     options.stats = nullptr;

@@ -57,8 +57,7 @@ constinit std::atomic<const RuntimeCalls*> g_tables[kMaxTables] = {};
 template <typename Find>
 const RuntimeCalls* MakeTable(Find find) {
   RuntimeCalls calls;
-#define CMP_FIND(name, parameters) \
-  calls.name = reinterpret_cast<decltype(calls.name)>(find(#name));
+#define CMP_FIND(name, parameters) calls.name = reinterpret_cast<decltype(calls.name)>(find(#name));
   CMP_RUNTIME_INTERPOSED(CMP_FIND)
   CMP_RUNTIME_CALLED(CMP_FIND)
 #undef CMP_FIND

@@ -29,8 +29,8 @@ void WarnOfFile(const char* path, const char* problem) {
 }
 
 const char* Rank() {
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID",
-                           "RANK"}) {
+  for (const char* name :
+       {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID", "RANK"}) {
     if (const char* rank = secure_getenv(name)) return rank;
   }
   return "0";
@@ -47,15 +47,23 @@ bool ExpandPath(const char* pattern, char (&path)[kMaxPath]) {
       snprintf(number, sizeof(number), "%c", *at);
     } else {
       switch (*++at) {
-        case 'p': snprintf(number, sizeof(number), "%d", static_cast<int>(getpid())); break;
+        case 'p':
+          snprintf(number, sizeof(number), "%d", static_cast<int>(getpid()));
+          break;
         case 'h':
           if (gethostname(host, sizeof(host)) != 0) strcpy(host, "host");
           host[sizeof(host) - 1] = '\0';
           piece = host;
           break;
-        case 'r': piece = Rank(); break;
-        case '%': strcpy(number, "%"); break;
-        default: snprintf(number, sizeof(number), "%%%c", *at); break;
+        case 'r':
+          piece = Rank();
+          break;
+        case '%':
+          strcpy(number, "%");
+          break;
+        default:
+          snprintf(number, sizeof(number), "%%%c", *at);
+          break;
       }
     }
     const size_t added = strlen(piece);
@@ -65,8 +73,7 @@ bool ExpandPath(const char* pattern, char (&path)[kMaxPath]) {
   }
   // A forked child has its own report: of the same name it would replace its parent's.
   if (g_is_forked_child && strstr(pattern, "%p") == nullptr) {
-    length += static_cast<size_t>(
-        snprintf(path + length, 32, ".%d", static_cast<int>(getpid())));
+    length += static_cast<size_t>(snprintf(path + length, 32, ".%d", static_cast<int>(getpid())));
   }
   path[length] = '\0';
   return true;

@@ -21,9 +21,12 @@ double Mebibytes(uint64_t bytes) { return static_cast<double>(bytes) / static_ca
 
 const char* NameOf(Mode mode) {
   switch (mode) {
-    case Mode::kPool: return "pool";
-    case Mode::kObserve: return "observe";
-    case Mode::kOff: break;
+    case Mode::kPool:
+      return "pool";
+    case Mode::kObserve:
+      return "observe";
+    case Mode::kOff:
+      break;
   }
   return "off";
 }
@@ -60,8 +63,8 @@ void AddSummary(Text& text, Pool& pool) {
            Count{s.real_malloc_calls}, Milliseconds(process.real_malloc_ns.Get()),
            Count{s.real_free_calls}, Milliseconds(process.real_free_ns.Get()),
            Count{s.real_calls_avoided});
-  text.Add("cmp:   frees that waited for the GPU: %llu, %.2f ms\n",
-           Count{process.wait_calls.Get()}, Milliseconds(process.wait_ns.Get()));
+  text.Add("cmp:   frees that waited for the GPU: %llu, %.2f ms\n", Count{process.wait_calls.Get()},
+           Milliseconds(process.wait_ns.Get()));
   text.Add(
       "cmp:   MiB: live %.1f (asked for %.1f), ready %.1f, reserved %.1f; peaks: live %.1f, "
       "reserved %.1f\n",
@@ -83,10 +86,10 @@ void AddJsonReport(Text& text, Pool& pool) {
 #define CMP_ADD(name, meaning) text.Add(",\n    \"" #name "\": %llu", Count{totals.name});
   CMP_TIER_COUNTERS(CMP_ADD)
 #undef CMP_ADD
-  const double hit_rate =
-      s.requests == 0 ? 0
-                      : static_cast<double>(s.thread_cache_hits + s.global_pool_hits) /
-                            static_cast<double>(s.requests);
+  const double hit_rate = s.requests == 0
+                              ? 0
+                              : static_cast<double>(s.thread_cache_hits + s.global_pool_hits) /
+                                    static_cast<double>(s.requests);
   text.Add(",\n    \"live_blocks\": %llu,\n    \"live_requested_bytes\": %llu",
            Count{s.live_blocks}, Count{s.live_requested_bytes});
   text.Add(",\n    \"live_block_bytes\": %llu,\n    \"ready_bytes\": %llu",
@@ -96,7 +99,7 @@ void AddJsonReport(Text& text, Pool& pool) {
   text.Add(",\n    \"hit_rate\": %.6f\n  },\n  \"process\": {", hit_rate);
   const ProcessCounters& process = pool.statistics().process();
   const char* separator = "\n";
-#define CMP_ADD(name, meaning)                                                   \
+#define CMP_ADD(name, meaning)                                                 \
   text.Add("%s    \"" #name "\": %llu", separator, Count{process.name.Get()}); \
   separator = ",\n";
   CMP_PROCESS_COUNTERS(CMP_ADD)

@@ -4,8 +4,7 @@
 
 namespace cmp {
 
-int RuntimeApi::Allocate(const void* self, size_t bytes, bool last_resort,
-                         DeviceAddress* address) {
+int RuntimeApi::Allocate(const void* self, size_t bytes, bool last_resort, DeviceAddress* address) {
   const RuntimeApi& api = Of(self);
   const RuntimeCalls* real = api.real();
   const bool pending_error = !last_resort && !api.left_error_ && real != nullptr &&

@@ -1,0 +1,88 @@
+"""Running programs of the build folder on a GPU or on the simulated CUDA."""
+
+import ctypes
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+BUILD = pathlib.Path(os.environ.get("CMP_BUILD", "build")).resolve()
+LIBRARY = BUILD / "libcmp_preload.so"
+HERE = pathlib.Path(__file__).resolve().parent
+SKIPPED = 77
+
+
+def gpu_count() -> int:
+    """Devices that the real driver finds; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int()
+    good = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return count.value if good else 0
+
+
+def sanitizer_runtime() -> str:
+    """The sanitizer runtime that must be preloaded first, with a sanitized build; else ''."""
+    which = os.environ.get("CMP_SANITIZE", "")
+    if not which:
+        return ""
+    name = "libtsan.so" if which == "thread" else "libasan.so"
+    return subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True,
+                          check=True).stdout.strip()
+
+
+class Result:
+    """What a program said."""
+
+    def __init__(self, done: subprocess.CompletedProcess, statistics: dict | None) -> None:
+        self.code = done.returncode
+        self.output = done.stdout
+        self.errors = done.stderr
+        self.statistics = statistics
+
+    def number(self, word: str) -> float:
+        """The number behind a word on stderr, as in 'seconds 0.123'."""
+        words = self.errors.split()
+        return float(words[words.index(word) + 1])
+
+
+def run(*command: str, preload: bool, simulated: bool = False, timeout: float = 240,
+        **settings: str) -> Result:
+    """Runs a program; with `preload` under the pool, and with its statistics."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("CMP_")} | settings
+    folder = str(BUILD / "sim") if simulated else runtime_folder()
+    if folder:
+        env["LD_LIBRARY_PATH"] = ":".join(filter(None, [folder, env.get("LD_LIBRARY_PATH")]))
+    with tempfile.TemporaryDirectory() as place:
+        file = os.path.join(place, "statistics.json")
+        if preload:
+            env["LD_PRELOAD"] = ":".join(filter(None, [sanitizer_runtime(), str(LIBRARY)]))
+            env["CMP_STATS"] = file
+        done = subprocess.run(list(command), env=env, capture_output=True, text=True,
+                              timeout=timeout, check=False)
+        statistics = None
+        if os.path.exists(file):
+            with open(file, encoding="utf-8") as text:
+                statistics = json.load(text)
+    return Result(done, statistics)
+
+
+def runtime_folder() -> str:
+    """Where the shared libcudart that the programs were linked to lies."""
+    path = os.environ.get("CMP_CUDART", "")
+    if path and not path.endswith("NOTFOUND"):
+        return str(pathlib.Path(path).resolve().parent)
+    for folder in ("/usr/local/cuda/lib64", "/opt/cuda/lib64"):
+        if os.path.isdir(folder):
+            return folder
+    return ""
+
+
+def skip_all(reason: str) -> None:
+    """Ends this file of tests as skipped, which ctest counts."""
+    print("skipped:", reason)
+    sys.exit(SKIPPED)
