@@ -4,13 +4,7 @@
 
 namespace cmp {
 
-namespace {
-// Published once and complete (release, acquire). No lock: it could be held across a fork.
-constinit std::atomic<const Driver*> g_driver{nullptr};
-}  // namespace
-
-const Driver* LoadDriver(DriverSource source) {
-  if (const Driver* driver = g_driver.load(std::memory_order_acquire)) return driver;
+const Driver* LoadDriverSlow(DriverSource source) {
   const int how = source == DriverSource::kLoaded ? RTLD_LAZY | RTLD_NOLOAD : RTLD_LAZY;
   void* library = dlopen("libcuda.so.1", how);
   if (library == nullptr) return nullptr;

@@ -49,6 +49,9 @@ struct Driver {
 #undef CMP_DECLARE
 };
 
+// Published once and complete (release, acquire). No lock: it could be held across a fork.
+inline constinit std::atomic<const Driver*> g_driver{nullptr};
+
 // Where the driver library comes from.
 enum class DriverSource {
   kLoaded,  // only if the process has loaded it: a program without CUDA stays without it
@@ -57,7 +60,11 @@ enum class DriverSource {
 
 // The driver's calls, or nullptr: no libcuda.so.1 (yet), or one that lacks a needed function.
 // Loads nothing but the library and makes no CUDA call. Thread-safe.
-const Driver* LoadDriver(DriverSource source);
+const Driver* LoadDriverSlow(DriverSource source);
+inline const Driver* LoadDriver(DriverSource source) {
+  const Driver* driver = g_driver.load(std::memory_order_acquire);
+  return driver != nullptr ? driver : LoadDriverSlow(source);
+}
 
 // The current context's handle, nullptr if there is none or it cannot be told.
 inline ContextHandle CurrentContext(const Driver& driver) {

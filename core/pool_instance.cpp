@@ -48,7 +48,10 @@ Pool* StartPool(const PoolStart& start) {
 void WatchExit() {
   if (g_exit_watched.load(std::memory_order_relaxed)) return;
   if (g_exit_watched.exchange(true, std::memory_order_relaxed)) return;
-  atexit([] { g_exiting.store(true, std::memory_order_release); });
+  atexit([] {
+    g_exiting.store(true, std::memory_order_release);
+    g_pool.store(nullptr, std::memory_order_release);  // what the program still calls is real
+  });
 }
 
 const char* ProgramName() { return program_invocation_short_name; }

@@ -17,7 +17,8 @@ inline constinit std::atomic<Pool*> g_pool{nullptr};
 inline constinit std::atomic<Pool*> g_started{nullptr};
 
 // True from the moment when the process begins to exit, after CUDA was used: no CUDA call of ours
-// any more. CUDA's own exit handlers may have run already.
+// any more, g_pool is nullptr again, and what the program still allocates and frees is real. CUDA's
+// own exit handlers may have run already.
 inline constinit std::atomic<bool> g_exiting{false};
 
 struct PoolStart {

@@ -65,9 +65,11 @@ class Captures {
   };
   static constexpr int kMaxCaptures = 64;
 
-  std::atomic<int> under_way_{0};
-  std::atomic<int> recording_{0};
-  Mutex lock_;
+  // Apart from each other: every hit reads the first, which hardly ever changes; every free that
+  // records writes the second.
+  alignas(64) std::atomic<int> under_way_{0};
+  alignas(64) std::atomic<int> recording_{0};
+  alignas(64) Mutex lock_;
   Capture captures_[kMaxCaptures] = {};
 };
 

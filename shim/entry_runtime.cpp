@@ -141,7 +141,7 @@ cudaError_t FreeBlock(Pool& pool, const Driver& driver, Block* block, const void
   ProcessCounters& process = pool->statistics().process();
   process.real_free_ns.AddShared(NowNs() - begin);
   process.real_free_calls.AddShared(1);
-  if (pool->options().mode == Mode::kPool) process.foreign_frees.AddShared(1);
+  if (g_pool.load(std::memory_order_relaxed) != nullptr) process.foreign_frees.AddShared(1);
   return status;
 }
 

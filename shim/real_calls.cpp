@@ -25,13 +25,16 @@ struct CallerObject {
   uintptr_t caller;
   uintptr_t begin = 0;
   uintptr_t end = 0;
-  char path[1024] = {};  // empty for the main program
-  int runtimes = 0;      // libcudart of any version in the process
+  char path[1024] = {};     // empty for the main program
+  int runtimes = 0;         // libcudart of any version in the process
+  char runtime[1024] = {};  // the first of them
 };
 
 int Visit(dl_phdr_info* info, size_t, void* data) {
   auto* object = static_cast<CallerObject*>(data);
-  if (info->dlpi_name != nullptr && IsRuntime(info->dlpi_name)) ++object->runtimes;
+  if (info->dlpi_name != nullptr && IsRuntime(info->dlpi_name) && object->runtimes++ == 0) {
+    strncpy(object->runtime, info->dlpi_name, sizeof(object->runtime) - 1);
+  }
   for (int i = 0; i < info->dlpi_phnum; ++i) {
     const ElfW(Phdr)& segment = info->dlpi_phdr[i];
     if (segment.p_type != PT_LOAD) continue;
@@ -132,6 +135,8 @@ const RuntimeCalls* RuntimeOf(const void* caller) {
   if (own_first) calls = TableOfObject(object.path);
   if (calls == nullptr) calls = NextTable();
   if (calls == nullptr && object.path[0] != '\0') calls = TableOfObject(object.path);
+  // The caller depends on none (it found our function by name): there is one to mean.
+  if (calls == nullptr && object.runtimes == 1) calls = TableOfObject(object.runtime);
   if (calls == nullptr || object.end == 0) return calls;
   const int index = g_known_count.fetch_add(1, std::memory_order_acq_rel);
   if (index < kMaxKnown) {

@@ -1,0 +1,11 @@
+// Prints the option table as README.md must have it.
+#include <cstdio>
+
+#include "core/options.h"
+
+int main() {
+  std::puts("| option | default | values | |");
+  std::puts("|---|---|---|---|");
+  cmp::PrintOptionTable([](const char* row) { std::puts(row); });
+  return 0;
+}

@@ -1,0 +1,38 @@
+"""README.md against the code: the option table, the files that it names, the counters' names."""
+
+import pathlib
+import re
+import subprocess
+import sys
+import unittest
+
+ROOT = pathlib.Path(sys.argv.pop(1))
+PRINT_OPTIONS = sys.argv.pop(1)
+
+
+class Readme(unittest.TestCase):
+    def setUp(self):
+        self.text = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    def test_option_table_is_the_one_in_the_code(self):
+        table = subprocess.run([PRINT_OPTIONS], capture_output=True, text=True, check=True).stdout
+        self.assertIn(table, self.text, "run print_options and paste what it prints")
+
+    def test_files_named_exist(self):
+        for path in re.findall(r"\]\(([^)#:]+)\)", self.text):
+            self.assertTrue((ROOT / path).exists(), path)
+        for path in re.findall(r"\b((?:core|shim|tests|scripts)/[\w/.-]+\w)\b", self.text):
+            self.assertTrue((ROOT / path).exists(), path)
+
+    def test_cmp_stats_knows_the_counters(self):
+        header = (ROOT / "core" / "statistics.h").read_text(encoding="utf-8")
+        script = (ROOT / "scripts" / "cmp-stats").read_text(encoding="utf-8")
+        for kind in ("TIER", "PROCESS"):
+            block = header.split(f"#define CMP_{kind}_COUNTERS(X)")[1].split("\n\n")[0]
+            names = re.findall(r"X\((\w+),", block)
+            listed = re.search(rf"{kind}_COUNTERS = \((.*?)\)\.split", script, re.S).group(1)
+            self.assertEqual(re.findall(r"\w+", listed), names)
+
+
+if __name__ == "__main__":
+    unittest.main()
