@@ -31,12 +31,13 @@ bool HasUnjoinedFork(const Capture& capture) {
     open.pop_back();
     if (joined.insert(node).second) open.insert(open.end(), node->needs.begin(), node->needs.end());
   }
-  for (const Stream* stream : capture.streams) {
-    for (const Node* node : stream->capture_tail) {
-      if (joined.count(node) == 0) return true;
-    }
-  }
-  return false;
+  const auto is_open = [&](const Node* node) { return joined.count(node) == 0; };
+  const auto has_open = [&](const std::vector<Node*>& tail) {
+    return std::any_of(tail.begin(), tail.end(), is_open);
+  };
+  return has_open(capture.abandoned) ||
+         std::any_of(capture.streams.begin(), capture.streams.end(),
+                     [&](const Stream* stream) { return has_open(stream->capture_tail); });
 }
 
 }  // namespace
@@ -71,23 +72,26 @@ CUresult CheckContextCall(Simulation& sim, const Context& context) {
   return result;
 }
 
-CUresult CheckLegacyUse(Simulation& sim, const Context& context) {
+CUresult CheckLegacyUse(Simulation& sim, const Context& context, bool only_asked) {
   CUresult result = CUDA_SUCCESS;
   for (const auto& capture : sim.captures) {
     const bool blocking = std::any_of(
         capture->streams.begin(), capture->streams.end(),
         [&](const Stream* stream) { return stream->context == &context && stream->blocking(); });
-    if (blocking && !capture->invalidated) {
-      capture->invalidated = true;
-      result = CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
-    }
+    if (!blocking || capture->invalidated) continue;
+    if (!only_asked) capture->invalidated = true;
+    result = CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
   }
   return result;
 }
 
 CUresult CheckStreamCall(Simulation& sim, Stream& stream) {
   if (stream.capture != nullptr) return Invalidate(*stream.capture);
-  return stream.legacy ? CheckLegacyUse(sim, *stream.context) : CUDA_SUCCESS;
+  if (stream.legacy) {
+    const CUresult result = CheckLegacyUse(sim, *stream.context);
+    if (result != CUDA_SUCCESS) return result;
+  }
+  return CheckUnsafeCall(sim);
 }
 
 CUresult BeginCapture(Simulation& sim, Stream& stream, CUstreamCaptureMode mode, CUgraph graph) {
@@ -121,6 +125,7 @@ CUresult EndCapture(Simulation& sim, Stream& stream, CUgraph* graph) {
     return CUDA_ERROR_STREAM_CAPTURE_UNMATCHED;
   }
   if (capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED && capture->thread != ThisThread()) {
+    Finish(sim, capture);  // it is over all the same, as measured
     return CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
   }
   const bool unjoined = HasUnjoinedFork(*capture);
@@ -128,7 +133,7 @@ CUresult EndCapture(Simulation& sim, Stream& stream, CUgraph* graph) {
   Finish(sim, capture);
   if (invalidated) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
   if (unjoined) return CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
-  if (graph == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (graph == nullptr) return CUDA_SUCCESS;
   *graph = capture->graph_handle != nullptr
                ? capture->graph_handle
                : sim.graphs.Add(std::make_unique<GraphPtr>(capture->graph));
@@ -172,11 +177,12 @@ CUresult JoinCapture(Stream& stream, const Event& event) {
 
 void LeaveCapture(Simulation& sim, Stream& stream) {
   const std::shared_ptr<Capture> capture = stream.capture;
-  capture->invalidated = true;
   if (capture->origin == &stream) {
     Finish(sim, capture);
     return;
   }
+  capture->abandoned.insert(capture->abandoned.end(), stream.capture_tail.begin(),
+                            stream.capture_tail.end());
   capture->streams.erase(&stream);
   stream.capture = nullptr;
 }

@@ -1,9 +1,9 @@
 // Stream capture: which calls a capture forbids, and what kills it.
 //
-// The rules are those that FACTS.md lists ("Stream capture"). A capture that a forbidden call met
-// is invalidated: it stays on its streams, and every use of them fails, until cuStreamEndCapture.
-// Invariant: a stream has `capture` exactly while the capture has it in `streams`, and
-// Simulation::captures holds those between begin and end. The caller holds the lock.
+// The rules are those that FACTS.md lists ("Stream capture") and probe.cpp measured. A capture that
+// a forbidden call met is invalidated: it stays on its streams, and every use of them fails, until
+// cuStreamEndCapture. Invariant: a stream has `capture` exactly while the capture has it in
+// `streams`, and Simulation::captures holds those between begin and end. The caller holds the lock.
 #ifndef CMP_TESTS_SIM_CAPTURES_H_
 #define CMP_TESTS_SIM_CAPTURES_H_
 
@@ -17,9 +17,11 @@ CUresult CheckUnsafeCall(Simulation& sim);
 // A call on a whole context (synchronisation, context events): forbidden in every mode and from
 // every thread.
 CUresult CheckContextCall(Simulation& sim, const Context& context);
-// A use of the legacy stream while a blocking stream of the context captures.
-CUresult CheckLegacyUse(Simulation& sim, const Context& context);
-// A synchronising or querying call on the stream itself.
+// A use of the legacy stream while a blocking stream of the context captures, in any mode.
+// `only_asked`: the same error, and the capture lives (cuStreamIsCapturing).
+CUresult CheckLegacyUse(Simulation& sim, const Context& context, bool only_asked = false);
+// A synchronising or querying call on a stream: forbidden on a capturing one in every mode, on
+// another one like any unsafe call.
 CUresult CheckStreamCall(Simulation& sim, Stream& stream);
 
 CUstreamCaptureMode ExchangeThreadMode(CUstreamCaptureMode mode);

@@ -1,0 +1,162 @@
+// The checkers: each finds the mistake that it is for, and nothing where there is none.
+#include <cstring>
+
+#include "test_device.h"
+
+namespace cmp::sim {
+namespace {
+
+class Checker : public SimTest {};
+
+TEST_F(Checker, HandingOutABusyBlockIsAHazard) {
+  const CUstream stream = NewStream();
+  const CUdeviceptr block = NewBlock(4096);
+  simNoteAlloc(Word(block), 4096);
+  LaunchHash(stream, 1, 10 * kMillisecond, {}, {{Word(block + 1024), 64}});
+  simNoteFree(Word(block));  // a pool's free: the memory stays, the kernel is pending
+  simNoteAlloc(Word(block), 4096);
+  EXPECT_EQ(simHazardCount(), 1U);
+  EXPECT_NE(strstr(simHazardReport(), "still writes it"), nullptr) << simHazardReport();
+  cuCtxSynchronize();
+  EXPECT_EQ(simHazardCount(), 1U);  // once per block and item
+  expected_hazards_ = 1;
+}
+
+TEST_F(Checker, AReaderCountsToo) {
+  const CUstream stream = NewStream();
+  const CUdeviceptr block = NewBlock(4096);
+  simNoteAlloc(Word(block), 4096);
+  LaunchHash(stream, 1, 10 * kMillisecond, {{Word(block), 64}}, {});
+  simNoteFree(Word(block));
+  simNoteAlloc(Word(block), 4096);
+  EXPECT_EQ(simHazardCount(), 1U);
+  expected_hazards_ = 1;
+}
+
+TEST_F(Checker, AFenceBeforeTheReuseIsNone) {
+  const CUstream stream = NewStream();
+  const CUdeviceptr block = NewBlock(4096);
+  simNoteAlloc(Word(block), 4096);
+  LaunchHash(stream, 1, 10 * kMillisecond, {}, {{Word(block), 64}});
+  simNoteFree(Word(block));
+  cuStreamSynchronize(stream);
+  simNoteAlloc(Word(block), 4096);
+  LaunchHash(stream, 2, 10 * kMillisecond, {}, {{Word(block), 64}});
+  EXPECT_EQ(simHazardCount(), 0U);
+}
+
+TEST_F(Checker, NeighboursAreNoHazard) {
+  const CUstream stream = NewStream();
+  const CUdeviceptr block = NewBlock(4096);
+  LaunchHash(stream, 1, 10 * kMillisecond, {{Word(block), 1024}}, {{Word(block + 2048), 2048}});
+  simNoteAlloc(Word(block + 1024), 1024);
+  EXPECT_EQ(simHazardCount(), 0U);
+}
+
+TEST_F(Checker, OverlappingLiveBlocks) {
+  const CUdeviceptr block = NewBlock(4096);
+  simNoteAlloc(Word(block), 2048);
+  simNoteAlloc(Word(block + 2047), 2);
+  EXPECT_EQ(simHazardCount(), 1U);
+  expected_hazards_ = 1;
+}
+
+TEST_F(Checker, PendingWorkOfAnotherContextOnFreedMemory) {
+  CUcontext other = nullptr;
+#if CUDA_VERSION >= 13000
+  ASSERT_EQ(cuCtxCreate(&other, nullptr, 0, 0), CUDA_SUCCESS);
+#else
+  ASSERT_EQ(cuCtxCreate(&other, 0, 0), CUDA_SUCCESS);
+#endif
+  const CUstream there = NewStream();
+  cuCtxSetCurrent(context_);
+  const CUdeviceptr block = NewBlock(8 << 20);
+  LaunchHash(there, 1, 10 * kMillisecond, {}, {{Word(block), 64}});
+  ASSERT_EQ(cuMemFree(block), CUDA_SUCCESS);  // waits for its own context's streams alone
+  EXPECT_EQ(simHazardCount(), 0U);
+  ASSERT_EQ(cuCtxDestroy(other), CUDA_SUCCESS);
+  EXPECT_EQ(simHazardCount(), 1U);
+  EXPECT_NE(strstr(simHazardReport(), "really freed memory"), nullptr) << simHazardReport();
+  expected_hazards_ = 1;
+}
+
+TEST_F(Checker, FingerprintFollowsContentsNotAddresses) {
+  const CUdeviceptr a = NewBlock(4096);
+  const CUdeviceptr b = NewBlock(4096);
+  *Word(a) = 1;
+  *Word(b) = 2;
+  simNoteAlloc(Word(a), 4096);
+  simNoteAlloc(Word(b), 4096);
+  const uint64_t first = simFingerprint();
+  std::swap(*Word(a), *Word(b));
+  EXPECT_EQ(simFingerprint(), first);
+  *Word(a) = 3;
+  EXPECT_NE(simFingerprint(), first);
+}
+
+TEST_F(Checker, DefaultEffectRecordsTheOrder) {
+  const CUstream stream = NewStream();
+  const CUdeviceptr block = NewBlock(64);
+  const auto run = [&](uint64_t first, uint64_t second) {
+    std::memset(Word(block), 0, 64);
+    LaunchHash(stream, first, 0, {{Word(block), 64}}, {{Word(block), 64}});
+    LaunchHash(stream, second, 0, {{Word(block), 64}}, {{Word(block), 64}});
+    cuStreamSynchronize(stream);
+    return *Word(block);
+  };
+  const uint64_t forward = run(1, 2);
+  EXPECT_EQ(run(1, 2), forward);
+  EXPECT_NE(run(2, 1), forward);
+}
+
+TEST_F(Checker, DeadHandlesAreMisuse) {
+  const CUstream stream = NewStream();
+  const CUevent event = NewEvent();
+  ASSERT_EQ(cuStreamDestroy(stream), CUDA_SUCCESS);
+  ASSERT_EQ(cuEventDestroy(event), CUDA_SUCCESS);
+  EXPECT_EQ(cuStreamQuery(stream), CUDA_ERROR_INVALID_HANDLE);
+  EXPECT_EQ(cuEventQuery(event), CUDA_ERROR_INVALID_HANDLE);
+  EXPECT_EQ(simMisuseCount(), 2U);
+  expected_misuse_ = 2;
+}
+
+TEST_F(Checker, LaunchesAreCountedWhereInterposersSeeThem) {
+  const CUstream stream = NewStream();
+  SimWork work{};
+  const SimWork* parameter = &work;
+  void* parameters[] = {&parameter};
+  ASSERT_EQ(simLaunch(stream, &work), CUDA_SUCCESS);
+  ASSERT_EQ(cudaLaunchKernel(reinterpret_cast<void*>(simFunction()), dim3{1}, dim3{1}, parameters,
+                             0, stream),
+            cudaSuccess);
+  EXPECT_EQ(simCallCount("cuLaunchKernel"), 2U);
+  ASSERT_EQ(simSubmit(stream, &work), CUDA_SUCCESS);
+  EXPECT_EQ(simCallCount("cuLaunchKernel"), 2U);
+  EXPECT_EQ(cuLaunchKernel(nullptr, 1, 1, 1, 1, 1, 1, 0, stream, nullptr, nullptr),
+            CUDA_ERROR_INVALID_HANDLE);
+}
+
+TEST_F(Checker, ATrapIsSticky) {
+  const CUdeviceptr block = NewBlock(512);
+  const CUstream stream = NewStream();
+  uint64_t untouched = 0;
+  Store store{&untouched, 1};
+  SimWork trap{};
+  trap.flags = SIM_WORK_TRAP;
+  trap.duration_ns = kMillisecond;
+  ASSERT_EQ(simLaunch(stream, &trap), CUDA_SUCCESS);
+  LaunchStore(stream, &store, 0);
+  EXPECT_EQ(cudaFree(Word(block)), cudaErrorLaunchFailure);
+  EXPECT_EQ(cudaGetLastError(), cudaErrorLaunchFailure);
+  EXPECT_EQ(cuMemFree(block), CUDA_ERROR_LAUNCH_FAILED);
+  EXPECT_EQ(cudaDeviceSynchronize(), cudaErrorLaunchFailure);
+  EXPECT_EQ(simLaunch(stream, &trap), CUDA_ERROR_LAUNCH_FAILED);
+  EXPECT_EQ(untouched, 0U);
+  EXPECT_EQ(simPendingCount(nullptr), 0U);
+  ASSERT_EQ(cudaDeviceReset(), cudaSuccess);
+  void* pointer = nullptr;
+  EXPECT_EQ(cudaMalloc(&pointer, 512), cudaSuccess);
+}
+
+}  // namespace
+}  // namespace cmp::sim

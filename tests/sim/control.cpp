@@ -80,7 +80,7 @@ void simFailNever(void) { ForgetFailures(); }
 void simNoteAlloc(const void* pointer, size_t bytes) {
   Simulation& sim = TheSimulation();
   const std::lock_guard<std::mutex> guard(sim.lock);
-  sim.hazards.NoteAlloc({AddressOf(pointer), bytes}, sim.scheduler.last_submitted());
+  sim.hazards.NoteAlloc({AddressOf(pointer), bytes});
 }
 
 void simNoteFree(const void* pointer) {

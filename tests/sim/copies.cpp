@@ -61,11 +61,11 @@ CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request) {
   if (!Suits(to, request.to_device) || !Suits(from, request.from_device)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  const bool pageable = to == Place::kPageable || from == Place::kPageable;
   if (stream->capture != nullptr) {
     if (stream->capture->invalidated) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
-    if (pageable || request.synchronous) return Invalidate(*stream->capture);
+    if (request.synchronous) return Invalidate(*stream->capture);
   }
+  const bool captured = stream->capture != nullptr;
   Work work;
   work.what = "copy";
   work.duration_ns = CopyDuration(request.bytes, !OnDevice(to) || !OnDevice(from));
@@ -73,7 +73,8 @@ CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request) {
   void* target = reinterpret_cast<void*>(request.to);
   const auto* source = reinterpret_cast<const unsigned char*>(request.from);
   const CUcontext context = stream->context->handle;
-  const bool staged = from == Place::kPageable && OnDevice(to);
+  // A captured copy reads its source when the graph runs.
+  const bool staged = from == Place::kPageable && OnDevice(to) && !captured;
   if (staged) {
     if (request.synchronous) {
       // A synchronous copy comes after the stream's earlier work before it reads its source.

@@ -20,8 +20,8 @@ class Stopwatch {
   uint64_t begun_ns_ = 0;
 };
 
-// The block that the call under way on this thread allocates or frees. `first` and `last`: it is
-// the first in, or was the last of, its 2 MiB chunk.
+// The block that the call under way on this thread allocates or frees; `last_of_chunk`: its 2 MiB
+// chunk goes back with it.
 void NoteAllocationCost(size_t bytes);
 void NoteFreeCost(size_t bytes, bool last_of_chunk);
 

@@ -13,8 +13,8 @@ namespace cmp::sim {
 namespace {
 
 constexpr unsigned char kPoison = 0xDB;
-constexpr size_t kFullPoison = 16384;  // larger freed blocks are poisoned at their ends alone
-constexpr size_t kPoisonEdge = 4096;
+constexpr size_t kFullPoison = 65536;  // of a larger freed block, only the beginning is poisoned
+constexpr size_t kHostPage = 4096;
 constexpr size_t kRecentCount = 64;
 
 size_t RoundUp(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
@@ -63,6 +63,11 @@ void DeviceMemory::Extents::Remove(size_t offset, size_t bytes) {
   free_.erase(extent);
   if (start < offset) free_[start] = offset - start;
   if (offset + bytes < end) free_[offset + bytes] = end - offset - bytes;
+}
+
+void DeviceMemory::Extents::Withdraw(size_t offset, size_t bytes) {
+  Remove(offset, bytes);
+  std::erase_if(recent_, [&](size_t at) { return at >= offset && at < offset + bytes; });
 }
 
 bool DeviceMemory::Extents::TakeAt(size_t offset, size_t bytes) {
@@ -157,8 +162,25 @@ uintptr_t DeviceMemory::AllocateSmall(size_t bytes, bool* spoiled) {
   const bool fresh =
       std::all_of(block, block + kSmallAlignment, [](auto byte) { return byte == 0; });
   *spoiled = !fresh && !IsPoison(block, kSmallAlignment);
-  std::memset(block, 0, bytes);
+  Clear(offset, bytes);
   return start_ + offset;
+}
+
+// A large stretch loses its pages, which costs less than writing them all.
+void DeviceMemory::Clear(size_t offset, size_t bytes) {
+  auto* block = reinterpret_cast<unsigned char*>(start_ + offset);
+  if (bytes <= kFullPoison) {
+    std::memset(block, 0, bytes);
+    return;
+  }
+  const size_t first = RoundUp(offset, kHostPage);
+  const size_t end = (offset + bytes) / kHostPage * kHostPage;
+  if (fallocate(file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(first),
+                static_cast<off_t>(end - first)) != 0) {
+    Die("cmp sim: clearing device memory");
+  }
+  std::memset(block, 0, first - offset);
+  std::memset(reinterpret_cast<unsigned char*>(start_ + end), 0, offset + bytes - end);
 }
 
 void DeviceMemory::FreeSmall(size_t offset, size_t bytes) {
@@ -168,18 +190,12 @@ void DeviceMemory::FreeSmall(size_t offset, size_t bytes) {
   if (used == 0) {
     chunk_used_.erase(chunk);
     small_.Add(offset, bytes);
-    small_.Remove(chunk, kPage);
+    small_.Withdraw(chunk, kPage);
     ReturnPages(chunk, kPage);
     return;
   }
   auto* block = reinterpret_cast<unsigned char*>(start_ + offset);
-  if (bytes <= kFullPoison) {
-    std::memset(block, kPoison, bytes);
-  } else {
-    for (size_t at = 0; at < bytes; at += kPoisonEdge) {
-      std::memset(block + at, kPoison, kSmallAlignment);
-    }
-  }
+  std::memset(block, kPoison, bytes <= kFullPoison ? bytes : kSmallAlignment);
   small_.Add(offset, bytes);
 }
 

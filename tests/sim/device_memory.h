@@ -19,7 +19,7 @@ namespace cmp::sim {
 
 inline constexpr size_t kPage = size_t{2} << 20;
 inline constexpr size_t kSmallAlignment = 512;
-inline constexpr size_t kSmallLimit = size_t{1} << 20;  // from here on a block has its own pages
+inline constexpr size_t kSmallLimit = kPage;  // from here on a block has its own pages
 
 class DeviceMemory {
  public:
@@ -51,6 +51,8 @@ class DeviceMemory {
     bool TakeAt(size_t offset, size_t bytes);
     void Remove(size_t offset, size_t bytes);
     bool Covers(size_t offset, size_t bytes) const;
+    // Removes a stretch that leaves for good: its offsets are no longer preferred.
+    void Withdraw(size_t offset, size_t bytes);
 
    private:
     bool AtBoundary(size_t offset) const { return boundary_ != 0 && offset % boundary_ == 0; }
@@ -62,6 +64,7 @@ class DeviceMemory {
 
   uintptr_t AllocateSmall(size_t bytes, bool* spoiled);
   void FreeSmall(size_t offset, size_t bytes);
+  void Clear(size_t offset, size_t bytes);
   bool TakePages(size_t bytes, size_t* offset);
   void ReturnPages(size_t offset, size_t bytes);
 

@@ -33,8 +33,8 @@ CUresult IsCapturing(Simulation& sim, CUstream handle, DefaultStream null_means,
   if (nodes != nullptr) *nodes = nullptr;
   if (node_count != nullptr) *node_count = 0;
   if (stream->capture == nullptr) {
-    // Asking about the legacy stream counts as using it.
-    return stream->legacy ? CheckLegacyUse(sim, *stream->context) : CUDA_SUCCESS;
+    // Asking about the legacy stream is refused like a use of it.
+    return stream->legacy ? CheckLegacyUse(sim, *stream->context, true) : CUDA_SUCCESS;
   }
   Capture& capture = *stream->capture;
   *status =

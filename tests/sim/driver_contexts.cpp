@@ -8,8 +8,6 @@ CUresult Create(Simulation& sim, CUcontext* handle, unsigned flags, CUdevice dev
                 unsigned version) {
   if (handle == nullptr) return CUDA_ERROR_INVALID_VALUE;
   if (!IsDevice(sim, device)) return CUDA_ERROR_INVALID_DEVICE;
-  const CUresult unsafe = CheckUnsafeCall(sim);
-  if (unsafe != CUDA_SUCCESS) return unsafe;
   *handle = CreateContext(sim, device, flags, version)->handle;
   PushCurrentHandle(*handle);
   return CUDA_SUCCESS;
@@ -210,9 +208,8 @@ CUresult cuCtxGetId(CUcontext handle, unsigned long long* id) {
     if (id == nullptr) return CUDA_ERROR_INVALID_VALUE;
     Context* context = nullptr;
     const CUresult result = RequireContext(sim, handle, &context);
-    if (context == nullptr) return result;
-    *id = context->id;
-    return CUDA_SUCCESS;
+    if (result == CUDA_SUCCESS) *id = context->id;
+    return result;
   });
 }
 

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kMultiprocessors = 132;
 
-int Attribute(const Settings& settings, CUdevice_attribute attribute) {
+int Attribute(CUdevice_attribute attribute) {
   switch (attribute) {
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:
       return kMultiprocessors;
@@ -41,7 +41,6 @@ int Attribute(const Settings& settings, CUdevice_attribute attribute) {
     case CU_DEVICE_ATTRIBUTE_MAX_PITCH:
       return 0x7fffffff;
     default:
-      (void)settings;
       return 0;  // CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS among them, as measured
   }
 }
@@ -138,7 +137,7 @@ CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice
   return Enter("cuDeviceGetAttribute", [&](Simulation& sim, Lock&) -> CUresult {
     if (value == nullptr) return CUDA_ERROR_INVALID_VALUE;
     if (!IsDevice(sim, device)) return CUDA_ERROR_INVALID_DEVICE;
-    *value = Attribute(TheSettings(), attribute);
+    *value = Attribute(attribute);
     if (attribute == CU_DEVICE_ATTRIBUTE_PCI_BUS_ID) *value += device;
     return CUDA_SUCCESS;
   });

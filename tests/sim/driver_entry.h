@@ -11,18 +11,11 @@
 #include "captures.h"
 #include "contexts.h"
 #include "settings.h"
+#include "sim.h"
 #include "simulation.h"
 #include "streams.h"
 
-// Those that older headers lack.
-#if CUDA_VERSION < 12050
-#pragma GCC visibility push(default)
-extern "C" {
-CUresult cuCtxRecordEvent(CUcontext context, CUevent event);
-CUresult cuCtxWaitEvent(CUcontext context, CUevent event);
-}
-#pragma GCC visibility pop
-#endif
+// Those that older headers lack; cuCtxRecordEvent and cuCtxWaitEvent are in sim.h.
 #if CUDA_VERSION < 13000
 #pragma GCC visibility push(default)
 extern "C" {

@@ -43,12 +43,13 @@ CUresult Record(Simulation& sim, CUevent handle, CUstream stream_handle, Default
 CUresult RequireAskable(Simulation& sim, CUevent handle, Event** event) {
   const CUresult unknown = RequireEvent(sim, handle, event);
   if (unknown != CUDA_SUCCESS) return unknown;
-  const CUresult unsafe = CheckUnsafeCall(sim);
-  if (unsafe != CUDA_SUCCESS) return unsafe;
-  if ((*event)->capture != nullptr) {
-    (*event)->capture->invalidated = true;
+  if (const auto& capture = (*event)->capture; capture != nullptr) {
+    if (capture->streams.empty()) return CUDA_ERROR_INVALID_VALUE;  // the capture is over
+    capture->invalidated = true;
     return CUDA_ERROR_CAPTURED_EVENT;
   }
+  const CUresult unsafe = CheckUnsafeCall(sim);
+  if (unsafe != CUDA_SUCCESS) return unsafe;
   return (*event)->context->sticky;
 }
 
@@ -56,8 +57,9 @@ CUresult Elapsed(Simulation& sim, float* milliseconds, CUevent start, CUevent en
   if (milliseconds == nullptr) return CUDA_ERROR_INVALID_VALUE;
   Event* first = nullptr;
   Event* second = nullptr;
-  CUresult result = RequireAskable(sim, start, &first);
-  if (result == CUDA_SUCCESS) result = RequireAskable(sim, end, &second);
+  CUresult result = RequireEvent(sim, start, &first);
+  if (result == CUDA_SUCCESS) result = RequireEvent(sim, end, &second);
+  if (result == CUDA_SUCCESS) result = first->context->sticky;
   if (result != CUDA_SUCCESS) return result;
   if (first->marker == nullptr || second->marker == nullptr ||
       ((first->flags | second->flags) & CU_EVENT_DISABLE_TIMING) != 0) {
@@ -74,8 +76,10 @@ CUresult Elapsed(Simulation& sim, float* milliseconds, CUevent start, CUevent en
 
 CUresult DestroyEvent(Simulation& sim, CUevent handle) {
   Event* event = nullptr;
-  const CUresult result = RequireEvent(sim, handle, &event);
-  if (result == CUDA_SUCCESS) sim.events.Remove(handle);
+  const CUresult unknown = RequireEvent(sim, handle, &event);
+  if (unknown != CUDA_SUCCESS) return unknown;
+  const CUresult result = event->context->sticky;  // destroyed all the same
+  sim.events.Remove(handle);
   return result;
 }
 

@@ -96,9 +96,12 @@ extern "C" {
 CUresult cuGetProcAddress(const char* name, void** address, int version, cuuint64_t flags) {
   return Enter("cuGetProcAddress", Needs::kNothing, [&](Simulation&, Lock&) -> CUresult {
     if (!AreValid(name, address, version, flags)) return CUDA_ERROR_INVALID_VALUE;
-    return FindFunction(name, version, flags, address) == CU_GET_PROC_ADDRESS_SUCCESS
-               ? CUDA_SUCCESS
-               : CUDA_ERROR_NOT_FOUND;
+    void* found = nullptr;
+    if (FindFunction(name, version, flags, &found) != CU_GET_PROC_ADDRESS_SUCCESS) {
+      return CUDA_ERROR_NOT_FOUND;  // and leaves the pointer alone
+    }
+    *address = found;
+    return CUDA_SUCCESS;
   });
 }
 
@@ -108,7 +111,7 @@ CUresult cuGetProcAddress_v2(const char* name, void** address, int version, cuui
     if (!AreValid(name, address, version, flags)) return CUDA_ERROR_INVALID_VALUE;
     const CUdriverProcAddressQueryResult found = FindFunction(name, version, flags, address);
     if (status != nullptr) *status = found;
-    return found == CU_GET_PROC_ADDRESS_SUCCESS ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
+    return CUDA_SUCCESS;  // also with a null pointer
   });
 }
 

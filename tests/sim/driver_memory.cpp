@@ -16,15 +16,18 @@ CUresult RequireUnsafe(Simulation& sim, Context** context) {
 
 // Waits for nothing.
 CUresult Allocate(Simulation& sim, CUdeviceptr* pointer, size_t bytes) {
-  if (pointer == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   Context* context = nullptr;
   const CUresult result = RequireUnsafe(sim, &context);
   if (result != CUDA_SUCCESS) return result;
+  if (pointer == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   NoteAllocationCost(bytes);
   bool spoiled = false;
   const Allocation* allocation =
       sim.allocations.AllocateDevice(*context, bytes, MemoryKind::kDevice, &spoiled);
-  if (allocation == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (allocation == nullptr) {
+    *pointer = 0;
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  }
   if (spoiled) sim.hazards.Add("really freed memory was written to before it was allocated again");
   *pointer = allocation->base;
   return CUDA_SUCCESS;
@@ -40,14 +43,18 @@ Allocation* FreeableAt(Simulation& sim, CUdeviceptr pointer) {
   return freeable ? allocation : nullptr;
 }
 
-// Waits for all streams of the block's context; a call that fails waits for nothing.
+// Waits for all streams of the block's context, which need not be current; a call that fails waits
+// for nothing.
 CUresult Free(Simulation& sim, Lock& lock, CUdeviceptr pointer) {
-  if (pointer == 0) return CUDA_SUCCESS;
-  Context* context = nullptr;
-  const CUresult result = RequireUnsafe(sim, &context);
-  if (result != CUDA_SUCCESS) return result;
+  const CUresult unsafe = CheckUnsafeCall(sim);
+  if (unsafe != CUDA_SUCCESS) return unsafe;
   const Allocation* found = FreeableAt(sim, pointer);
-  if (found == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (found == nullptr) {
+    Context* context = nullptr;
+    const CUresult result = RequireContext(sim, &context);
+    if (result != CUDA_SUCCESS) return result;
+    return pointer == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  }
   const uint64_t buffer_id = found->buffer_id;
   const CUresult drained = Drain(sim, lock, found->context);
   if (drained != CUDA_SUCCESS) return drained;
@@ -62,10 +69,12 @@ CUresult Free(Simulation& sim, Lock& lock, CUdeviceptr pointer) {
 }
 
 CUresult AllocateHost(Simulation& sim, void** pointer, size_t bytes, unsigned flags) {
-  if (pointer == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   Context* context = nullptr;
   const CUresult result = RequireUnsafe(sim, &context);
   if (result != CUDA_SUCCESS) return result;
+  if (pointer == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *pointer = nullptr;
+  if (bytes == 0) return CUDA_SUCCESS;
   const Allocation* allocation =
       sim.allocations.AllocateHost(*context, bytes, MemoryKind::kHost, flags);
   if (allocation == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -106,11 +115,15 @@ CUresult Register(Simulation& sim, void* pointer, size_t bytes, unsigned flags) 
 // frees that are pending on any stream are run first.
 CUresult AllocateAsync(Simulation& sim, Lock& lock, CUdeviceptr* pointer, size_t bytes,
                        CUstream handle, DefaultStream null_means) {
-  if (pointer == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  if (pointer == nullptr) return CUDA_ERROR_INVALID_VALUE;
   Stream* stream = nullptr;
   const CUresult result = RequireStream(sim, handle, null_means, &stream);
   if (result != CUDA_SUCCESS) return result;
   if (stream->capture != nullptr) return CUDA_ERROR_NOT_SUPPORTED;  // memory nodes: left out
+  const CUresult unsafe = CheckUnsafeCall(sim);
+  if (unsafe != CUDA_SUCCESS) return unsafe;
+  *pointer = 0;
+  if (bytes == 0) return CUDA_SUCCESS;
   const CUcontext context = stream->context->handle;
   bool spoiled = false;
   const Allocation* allocation =
@@ -132,7 +145,9 @@ CUresult FreeAsync(Simulation& sim, CUdeviceptr pointer, CUstream handle,
   Stream* stream = nullptr;
   const CUresult result = RequireStream(sim, handle, null_means, &stream);
   if (result != CUDA_SUCCESS) return result;
-  if (pointer == 0) return CUDA_ERROR_INVALID_VALUE;
+  const CUresult unsafe = stream->capture == nullptr ? CheckUnsafeCall(sim) : CUDA_SUCCESS;
+  if (unsafe != CUDA_SUCCESS) return unsafe;
+  if (pointer == 0) return CUDA_SUCCESS;
   const Allocation* allocation = FreeableAt(sim, pointer);
   if (allocation == nullptr || allocation->kind == MemoryKind::kManaged) {
     return CUDA_ERROR_INVALID_VALUE;

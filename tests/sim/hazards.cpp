@@ -40,8 +40,8 @@ void Hazards::ReportReuse(Item& item, const Note& note, const char* when) {
               when);
 }
 
-void Hazards::NoteAlloc(const Range& block, uint64_t last_submitted) {
-  const Note note{block, ++last_note_, last_submitted};
+void Hazards::NoteAlloc(const Range& block) {
+  const Note note{block, ++last_note_};
   const uintptr_t first = block.start > longest_note_ ? block.start - longest_note_ : 0;
   for (auto at = live_.lower_bound(first); at != live_.end() && at->first < block.end(); ++at) {
     if (at->second.block.Overlaps(block)) {
@@ -80,14 +80,6 @@ bool Hazards::Execute(Item& item, const Allocations& allocations) {
     if (!allocations.IsUsable(range)) {
       report_.Add(Describe(item) + " " + verb + " really freed memory " + Describe(range));
       usable = false;
-      return;
-    }
-    const uintptr_t first = range.start > longest_note_ ? range.start - longest_note_ : 0;
-    for (auto at = live_.lower_bound(first); at != live_.end() && at->first < range.end(); ++at) {
-      const Note& note = at->second;
-      if (note.last_submitted >= item.number && note.block.Overlaps(range)) {
-        ReportReuse(item, note, "ran afterwards");
-      }
     }
   };
   for (const Range& range : item.work.reads) check(range, "reads");

@@ -31,8 +31,9 @@ using Misuse = Report;
 
 class Hazards {
  public:
-  // The block was handed out now; whatever is pending on it belongs to an earlier owner.
-  void NoteAlloc(const Range& block, uint64_t last_submitted);
+  // The block was handed out now: whatever is pending on it belongs to an earlier owner, and will
+  // run after the hand-over.
+  void NoteAlloc(const Range& block);
   void NoteFree(uintptr_t base);
 
   // A submitted item's ranges count from here until Finish.
@@ -51,7 +52,6 @@ class Hazards {
   struct Note {
     Range block;
     uint64_t number = 0;
-    uint64_t last_submitted = 0;  // items up to this one are an earlier owner's
   };
   struct PendingRange {
     Range range;

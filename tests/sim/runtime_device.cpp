@@ -31,11 +31,31 @@ cudaError_t EntryPoint(const char* name, const char* symbol, void** address, uns
         driver.get_address(symbol, address, static_cast<int>(version),
                            flags == cudaEnableDefault ? default_flags : flags, &found);
     if (status != nullptr) *status = static_cast<cudaDriverEntryPointQueryResult>(found);
-    // A name that is not there is an answer, not an error, when the caller can see the status.
-    if (result == CUDA_ERROR_NOT_FOUND) {
-      *address = nullptr;
-      return status != nullptr ? cudaSuccess : cudaErrorSymbolNotFound;
-    }
+    return FromDriver(result);
+  });
+}
+
+cudaError_t Properties(const char* name, cudaDeviceProp* properties, int device) {
+  return Call(name, Needs::kDriver, [&](const Driver& driver) -> cudaError_t {
+    if (properties == nullptr) return cudaErrorInvalidValue;
+    std::memset(properties, 0, sizeof *properties);
+    CUresult result =
+        driver.legacy.cuDeviceGetName(properties->name, sizeof properties->name, device);
+    if (result != CUDA_SUCCESS) return FromDriver(result);
+    result = driver.legacy.cuDeviceTotalMem(&properties->totalGlobalMem, device);
+    const auto get = [&](CUdevice_attribute attribute) {
+      int value = 0;
+      driver.legacy.cuDeviceGetAttribute(&value, attribute, device);
+      return value;
+    };
+    properties->major = get(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
+    properties->minor = get(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+    properties->multiProcessorCount = get(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+    properties->warpSize = get(CU_DEVICE_ATTRIBUTE_WARP_SIZE);
+    properties->maxThreadsPerBlock = get(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK);
+    properties->pciBusID = get(CU_DEVICE_ATTRIBUTE_PCI_BUS_ID);
+    properties->unifiedAddressing = 1;
+    properties->managedMemory = 1;
     return FromDriver(result);
   });
 }
@@ -107,29 +127,15 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   });
 }
 
+#if CUDART_VERSION < 13000
+// Version 12 has this name and, for the structure of version 11, the plain one.
+cudaError_t cudaGetDeviceProperties_v2(cudaDeviceProp* properties, int device) {
+  return Properties("cudaGetDeviceProperties_v2", properties, device);
+}
+#endif
+
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  return Call("cudaGetDeviceProperties", Needs::kDriver, [&](const Driver& driver) -> cudaError_t {
-    if (properties == nullptr) return cudaErrorInvalidValue;
-    std::memset(properties, 0, sizeof *properties);
-    CUresult result =
-        driver.legacy.cuDeviceGetName(properties->name, sizeof properties->name, device);
-    if (result != CUDA_SUCCESS) return FromDriver(result);
-    result = driver.legacy.cuDeviceTotalMem(&properties->totalGlobalMem, device);
-    const auto get = [&](CUdevice_attribute attribute) {
-      int value = 0;
-      driver.legacy.cuDeviceGetAttribute(&value, attribute, device);
-      return value;
-    };
-    properties->major = get(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
-    properties->minor = get(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
-    properties->multiProcessorCount = get(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
-    properties->warpSize = get(CU_DEVICE_ATTRIBUTE_WARP_SIZE);
-    properties->maxThreadsPerBlock = get(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK);
-    properties->pciBusID = get(CU_DEVICE_ATTRIBUTE_PCI_BUS_ID);
-    properties->unifiedAddressing = 1;
-    properties->managedMemory = 1;
-    return FromDriver(result);
-  });
+  return Properties("cudaGetDeviceProperties", properties, device);
 }
 
 cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {

@@ -135,7 +135,8 @@ void ForgetPrimary(int device) {
 }
 
 cudaError_t Note(cudaError_t error) {
-  if (error != cudaSuccess) t_state.last_error = error;
+  // "Not ready" is an answer and leaves the last error alone, as measured.
+  if (error != cudaSuccess && error != cudaErrorNotReady) t_state.last_error = error;
   return error;
 }
 

@@ -55,13 +55,15 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
 
 cudaError_t cudaFree(void* pointer) {
   return CallDriver("cudaFree", [&](const Driver& driver) {
-    return pointer == nullptr ? CUDA_SUCCESS : driver.legacy.cuMemFree(DeviceAddress(pointer));
+    return driver.legacy.cuMemFree(DeviceAddress(pointer));
   });
 }
 
 cudaError_t cudaMallocManaged(void** pointer, size_t bytes, unsigned int flags) {
   return Call("cudaMallocManaged", Needs::kContext, [&](const Driver& driver) -> cudaError_t {
-    if (pointer == nullptr || bytes == 0) return cudaErrorInvalidValue;
+    if (pointer == nullptr) return cudaErrorInvalidValue;
+    *pointer = nullptr;
+    if (bytes == 0) return cudaSuccess;
     CUdeviceptr address = 0;
     const CUresult result = driver.legacy.cuMemAllocManaged(&address, bytes, flags);
     return PutPointer(pointer, result, address);
@@ -168,15 +170,13 @@ cudaError_t cudaMallocFromPoolAsync_ptsz(void** pointer, size_t bytes, cudaMemPo
 
 cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
   return CallDriver("cudaFreeAsync", [&](const Driver& driver) {
-    return pointer == nullptr ? CUDA_SUCCESS
-                              : driver.legacy.cuMemFreeAsync(DeviceAddress(pointer), stream);
+    return driver.legacy.cuMemFreeAsync(DeviceAddress(pointer), stream);
   });
 }
 
 cudaError_t cudaFreeAsync_ptsz(void* pointer, cudaStream_t stream) {
   return CallDriver("cudaFreeAsync_ptsz", [&](const Driver& driver) {
-    return pointer == nullptr ? CUDA_SUCCESS
-                              : driver.per_thread.cuMemFreeAsync(DeviceAddress(pointer), stream);
+    return driver.per_thread.cuMemFreeAsync(DeviceAddress(pointer), stream);
   });
 }
 

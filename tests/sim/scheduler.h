@@ -56,7 +56,6 @@ class Scheduler {
 
   std::vector<ItemPtr> PendingOf(const Context& context) const;
   size_t PendingCount(const Context* context) const;
-  uint64_t last_submitted() const { return last_number_; }
 
  private:
   using Key = std::tuple<uint64_t, uint64_t, uint64_t>;  // due, tie breaker, number

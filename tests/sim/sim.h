@@ -16,6 +16,12 @@
 extern "C" {
 #endif
 
+// Functions of the simulated driver that older headers do not declare.
+#if CUDA_VERSION < 12050
+CUresult cuCtxRecordEvent(CUcontext context, CUevent event);
+CUresult cuCtxWaitEvent(CUcontext context, CUevent event);
+#endif
+
 // A stretch of memory that a work item reads or writes: device, page-locked or managed.
 typedef struct SimRange {
   const void* pointer;

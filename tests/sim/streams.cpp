@@ -11,10 +11,10 @@ void ForgetDoneOrphans(Context& context) {
                 [](const auto& orphan) { return orphan.second->state == ItemState::kDone; });
 }
 
-// What an item of the stream comes after.
-std::vector<ItemPtr> Predecessors(Stream& stream) {
+// The last items of the stream and of those that it synchronises with.
+std::vector<ItemPtr> EarlierWork(Stream& stream) {
   Context& context = *stream.context;
-  std::vector<ItemPtr> needs{stream.tail, context.floor};
+  std::vector<ItemPtr> needs{stream.tail};
   if (stream.legacy) {
     for (const Stream* other : context.streams) {
       if (other->blocking()) needs.push_back(other->tail);
@@ -101,7 +101,8 @@ CUresult SubmitWork(Simulation& sim, Stream& stream, Work work, ItemPtr* item,
     const CUresult result = CheckLegacyUse(sim, *stream.context);
     if (result != CUDA_SUCCESS) return result;
   }
-  std::vector<ItemPtr> needs = Predecessors(stream);
+  std::vector<ItemPtr> needs = EarlierWork(stream);
+  needs.push_back(stream.context->floor);
   needs.push_back(after);
   stream.tail = sim.scheduler.Submit(*stream.context, std::move(work), std::move(needs));
   if (item != nullptr) *item = stream.tail;
@@ -118,9 +119,10 @@ std::vector<ItemPtr> AllTails(Context& context) {
 
 // The legacy stream has passed when every blocking stream has, too: an item submitted to it now
 // would come after them.
+//
+// What the context was told to wait for is no work of an idle stream, as measured.
 std::vector<ItemPtr> TailsToWaitFor(Stream& stream) {
-  if (stream.legacy) return Predecessors(stream);
-  return {stream.tail, stream.context->floor};
+  return stream.legacy ? EarlierWork(stream) : std::vector<ItemPtr>{stream.tail};
 }
 
 }  // namespace cmp::sim

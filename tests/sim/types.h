@@ -116,6 +116,7 @@ struct Capture {
   GraphPtr graph;
   CUgraph graph_handle = nullptr;  // given out before the end, or of BeginCaptureToGraph
   std::set<Stream*> streams;
+  std::vector<Node*> abandoned;  // the last nodes of streams that were destroyed meanwhile
 };
 
 struct Context {
