@@ -1,0 +1,770 @@
+#include "core/pool.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+#include <random>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "pool_fixture.h"
+
+namespace cmp {
+namespace {
+
+using test::ExpectAtRest;
+using test::OnAnotherThread;
+using test::TestPool;
+
+// ---- Alloc and Free
+
+TEST(PoolTest, AFreedBlockIsReusedWithoutARealCall) {
+  TestPool t;
+  Block* block = t.Alloc(1000);
+  ASSERT_NE(block, nullptr);
+  EXPECT_EQ(block->bytes, 1024u);
+  EXPECT_EQ(block->requested, 1000u);
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(t.Free(block));
+    ASSERT_EQ(t.Alloc(1000), block);
+  }
+  EXPECT_EQ(t.device.allocate_calls(), 1u);
+  EXPECT_EQ(t.device.release_calls(), 0u);
+  EXPECT_EQ(t.Totals().thread_cache_hits, 100u);
+}
+
+TEST(PoolTest, LargeBlocksAreReusedFromTheGlobalPool) {
+  TestPool t;
+  Block* block = t.Alloc(10 * kMiB);
+  ASSERT_TRUE(t.Free(block));
+  EXPECT_EQ(t.context->global().bytes(), 10 * kMiB) << "large blocks are in no thread cache";
+  EXPECT_EQ(t.Alloc(10 * kMiB), block);
+  EXPECT_EQ(t.Totals().global_pool_hits, 1u);
+}
+
+TEST(PoolTest, BetweenThreadCacheLimitAndTwoMiBTheGlobalPoolServes) {
+  TestPool t;
+  Block* block = t.Alloc(kMiB + 1);
+  ASSERT_TRUE(t.Free(block));
+  EXPECT_EQ(t.context->global().bytes(), block->bytes);
+  EXPECT_EQ(t.Alloc(kMiB + 1), block);
+}
+
+TEST(PoolTest, BlocksOfAllKindsAreEnteredAtTheirBaseAlone) {
+  TestPool t;
+  for (const size_t bytes : {size_t{1}, size_t{1000}, kMiB, 3 * kMiB, 2 * kGiB}) {
+    Block* block = t.Alloc(bytes);
+    EXPECT_EQ(t.pool->Find(block->address), block);
+    EXPECT_EQ(t.pool->Find(block->address + 1), nullptr);
+    EXPECT_EQ(t.pool->Find(block->address + 256), nullptr);
+    EXPECT_EQ(t.device.BytesAt(block->address), block->bytes);
+    EXPECT_GE(block->bytes, bytes);
+    ASSERT_TRUE(t.Free(block));
+  }
+}
+
+TEST(PoolTest, SlowStartMakesOneTwoFour) {
+  TestPool t;
+  std::vector<size_t> real_calls;
+  for (int i = 0; i < 16; ++i) {
+    ASSERT_NE(t.Alloc(1000), nullptr);
+    real_calls.push_back(t.device.allocate_calls());
+  }
+  EXPECT_EQ(real_calls,
+            (std::vector<size_t>{1, 3, 3, 7, 7, 7, 7, 15, 15, 15, 15, 15, 15, 15, 15, 31}));
+}
+
+TEST(PoolTest, SlowStartEndsAtTheBatch) {
+  Options options;
+  options.batch_bytes = 4 * 1024;
+  TestPool t(options);
+  std::vector<size_t> made;
+  size_t before = 0;
+  for (int i = 0; i < 40; ++i) {
+    ASSERT_NE(t.Alloc(1024), nullptr);
+    const size_t calls = t.device.allocate_calls();
+    if (calls != before) made.push_back(calls - before);
+    before = calls;
+  }
+  EXPECT_EQ(made, (std::vector<size_t>{1, 2, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4}));
+}
+
+TEST(PoolTest, BatchesAreAtMost128Blocks) {
+  TestPool t;
+  size_t most = 0;
+  size_t before = 0;
+  for (int i = 0; i < 2000; ++i) {
+    ASSERT_NE(t.Alloc(256), nullptr);
+    most = std::max(most, t.device.allocate_calls() - before);
+    before = t.device.allocate_calls();
+  }
+  EXPECT_EQ(most, 128u);
+}
+
+TEST(PoolTest, LargeBlocksAreMadeOneByOne) {
+  TestPool t;
+  for (size_t i = 1; i <= 10; ++i) {
+    ASSERT_NE(t.Alloc(2 * kMiB), nullptr);
+    EXPECT_EQ(t.device.allocate_calls(), i);
+  }
+}
+
+TEST(PoolTest, ALargerIdleBlockServesWithinTheSlackAlone) {
+  TestPool t;
+  Block* of_20 = t.Alloc(20 * kMiB);
+  Block* of_18 = t.Alloc(18 * kMiB);
+  ASSERT_TRUE(t.Free(of_20));
+  Block* fresh = t.Alloc(16 * kMiB);  // 16 MiB and an eighth: 18
+  EXPECT_NE(fresh, of_20);
+  ASSERT_TRUE(t.Free(of_18));
+  EXPECT_EQ(t.Alloc(16 * kMiB), of_18);
+  EXPECT_EQ(of_18->requested, 16 * kMiB);
+}
+
+TEST(PoolTest, WithoutSlackOnlyTheSameRoundedSizeServes) {
+  Options options;
+  options.slack = 0;
+  TestPool t(options);
+  Block* block = t.Alloc(18 * kMiB);
+  ASSERT_TRUE(t.Free(block));
+  EXPECT_NE(t.Alloc(16 * kMiB), block);
+  EXPECT_EQ(t.Alloc(17 * kMiB), block);
+}
+
+TEST(PoolTest, SmallBlocksServeTheirTierAlone) {
+  TestPool t;
+  Block* block = t.Alloc(2048);
+  ASSERT_TRUE(t.Free(block));
+  EXPECT_NE(t.Alloc(1792), block);
+  EXPECT_NE(t.Alloc(2049), block);
+  EXPECT_EQ(t.Alloc(1793), block);
+}
+
+TEST(PoolTest, OversizedRequestsAreRealAndExact) {
+  Options options;
+  options.max_block = 4 * kMiB;
+  TestPool t(options);
+  Block* block = t.Alloc(4 * kMiB + 1);
+  ASSERT_NE(block, nullptr);
+  EXPECT_EQ(block->bytes, 4 * kMiB + 1);
+  const DeviceAddress address = block->address;
+  EXPECT_EQ(t.Totals().real, 1u);
+  EXPECT_EQ(t.Totals().blocks_made, 0u);
+  ASSERT_TRUE(t.Free(block));
+  EXPECT_FALSE(t.device.IsLive(address)) << "oversized memory is never pooled";
+  EXPECT_EQ(t.pool->Find(address), nullptr);
+  EXPECT_EQ(t.Totals().real_frees, 1u);
+  // The largest one that is pooled.
+  block = t.Alloc(4 * kMiB);
+  ASSERT_TRUE(t.Free(block));
+  EXPECT_EQ(t.Alloc(4 * kMiB), block);
+}
+
+TEST(PoolTest, OversizedSmallBlocks) {
+  Options options;
+  options.max_block = 1000;
+  TestPool t(options);
+  Block* oversized = t.Alloc(1001);
+  EXPECT_EQ(oversized->state.load(), BlockState::kUnpooled);
+  Block* pooled = t.Alloc(1000);
+  EXPECT_EQ(pooled->state.load(), BlockState::kLive);
+  ASSERT_TRUE(t.Free(pooled));
+  EXPECT_EQ(t.Alloc(1000), pooled);
+}
+
+TEST(PoolTest, ALargestBlockThatRoundsUpToTwoMiBIsReusedAndReleased) {
+  Options options;
+  options.max_block = 2 * kMiB - 1;
+  TestPool t(options);
+  Block* block = t.Alloc(2 * kMiB - 1);
+  ASSERT_NE(block, nullptr);
+  ASSERT_TRUE(t.Free(block));
+  EXPECT_EQ(t.Alloc(2 * kMiB - 1), block);
+  ASSERT_TRUE(t.Free(block));
+  EXPECT_EQ(t.pool->ReleaseThreadCaches(t.api), 2 * kMiB);
+  EXPECT_EQ(t.device.live_count(), 0u);
+}
+
+TEST(PoolTest, ImpossibleSizesAreTheRealCallsAffair) {
+  TestPool t({}, kGiB);
+  for (const size_t bytes : {size_t{1} << 47, size_t{1} << 60, ~size_t{0}}) {
+    t.device.ForgetCalls();
+    EXPECT_EQ(t.pool->AllocHit(t.identity.handle, bytes), nullptr);
+    const Allocation made = t.pool->Alloc(*t.context, bytes, t.api);
+    EXPECT_EQ(made.status, kOutOfMemory);
+    ASSERT_EQ(t.device.calls().size(), 1u);
+    EXPECT_EQ(t.device.calls()[0].bytes, bytes);
+    EXPECT_TRUE(t.device.calls()[0].last_resort);
+  }
+  EXPECT_EQ(t.pool->statistics().process().failed_allocations.Get(), 3u);
+}
+
+TEST(PoolTest, TheHitPathServesNoBytesAndTooManyNever) {
+  TestPool t;
+  ASSERT_TRUE(t.Free(t.Alloc(kMiB)));
+  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 0), nullptr);
+  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, ~size_t{0}), nullptr);
+  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, kMiB + 1), nullptr);
+  EXPECT_EQ(t.pool->AllocHit(test::FreshHandle(), kMiB), nullptr);
+  EXPECT_NE(t.pool->AllocHit(t.identity.handle, kMiB), nullptr);
+}
+
+TEST(PoolTest, BlocksToBeFilledAreNeverHits) {
+  Options options;
+  options.fill = 0;
+  TestPool t(options);
+  ASSERT_TRUE(t.Free(t.pool->Alloc(*t.context, 100, t.api).block));
+  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 100), nullptr);
+  EXPECT_NE(t.pool->Alloc(*t.context, 100, t.api).block, nullptr);
+}
+
+TEST(PoolTest, WithoutThreadCachesTheGlobalPoolServes) {
+  Options options;
+  options.thread_cache_max_block = 0;
+  TestPool t(options);
+  Block* block = t.Alloc(100);
+  ASSERT_TRUE(t.Free(block));
+  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 100), nullptr);
+  EXPECT_EQ(t.Alloc(100), block);
+  EXPECT_EQ(t.Totals().global_pool_hits, 1u);
+}
+
+TEST(PoolTest, ADoubleFreeChangesNothing) {
+  for (const size_t bytes : {size_t{1000}, 4 * kMiB}) {
+    TestPool t;
+    Block* block = t.Alloc(bytes);
+    const DeviceAddress address = block->address;
+    ASSERT_TRUE(t.FreeAddress(address));
+    const CudaMemoryPoolStatistics before = t.Statistics();
+    EXPECT_FALSE(t.FreeAddress(address));
+    EXPECT_EQ(t.pool->Take(block), BlockState::kIdle);
+    EXPECT_EQ(t.Statistics().frees, before.frees);
+    EXPECT_EQ(t.Statistics().ready_bytes, before.ready_bytes);
+    // It is handed out once, not twice.
+    EXPECT_EQ(t.Alloc(bytes), block);
+    EXPECT_NE(t.Alloc(bytes), block);
+  }
+}
+
+TEST(PoolTest, ForeignAndInteriorPointersAreNotFound) {
+  TestPool t;
+  Block* block = t.Alloc(8 * kMiB);
+  for (const DeviceAddress address :
+       {block->address + 256, block->address + 2 * kMiB, block->address + 8 * kMiB - 256,
+        DeviceAddress{0x1000}, DeviceAddress{0}, ~DeviceAddress{0}}) {
+    EXPECT_EQ(t.pool->Find(address), nullptr);
+    EXPECT_FALSE(t.FreeAddress(address));
+  }
+}
+
+TEST(PoolTest, OfManyFreesAtOnceOneWins) {
+  TestPool t;
+  for (int round = 0; round < 200; ++round) {
+    Block* block = t.Alloc(1000);
+    const DeviceAddress address = block->address;
+    std::atomic<int> go{0};
+    std::atomic<int> won{0};
+    std::vector<std::thread> threads;
+    for (int number = 0; number < 3; ++number) {
+      threads.emplace_back([&] {
+        go.fetch_add(1);
+        while (go.load() < 3) std::this_thread::yield();
+        if (t.FreeAddress(address)) won.fetch_add(1);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    ASSERT_EQ(won.load(), 1);
+  }
+  ExpectAtRest(t);
+}
+
+// ---- Real frees, blocks that leave
+
+TEST(PoolTest, ARealFreeReturnsTheRealCallsStatus) {
+  TestPool t;
+  Block* block = t.Alloc(1000);
+  const DeviceAddress address = block->address;
+  ASSERT_EQ(t.pool->Take(block), BlockState::kLive);
+  EXPECT_EQ(t.pool->FreeReal(block, t.api), kSuccess);
+  EXPECT_FALSE(t.device.IsLive(address));
+  EXPECT_EQ(t.pool->Find(address), nullptr);
+  ExpectAtRest(t);
+  block = t.Alloc(1000);
+  ASSERT_EQ(t.pool->Take(block), BlockState::kLive);
+  t.device.FailReleases(719);
+  EXPECT_EQ(t.pool->FreeReal(block, t.api), 719);
+}
+
+TEST(PoolTest, AnUnpooledBlockIsReallyFreed) {
+  TestPool t;
+  for (const size_t bytes : {size_t{1000}, 4 * kMiB}) {
+    Block* block = t.Alloc(bytes);
+    const DeviceAddress address = block->address;
+    EXPECT_TRUE(t.pool->Unpool(address));
+    EXPECT_TRUE(t.pool->Unpool(address)) << "exported twice";
+    EXPECT_EQ(t.pool->Take(block), BlockState::kUnpooled);
+    EXPECT_EQ(t.pool->FreeReal(block, t.api), kSuccess);
+    EXPECT_FALSE(t.device.IsLive(address));
+  }
+  EXPECT_EQ(t.pool->statistics().process().unpooled_blocks.Get(), 2u);
+  ExpectAtRest(t);
+}
+
+TEST(PoolTest, OnlyBlocksInUseAreUnpooled) {
+  TestPool t;
+  Block* block = t.Alloc(1000);
+  EXPECT_FALSE(t.pool->Unpool(block->address + 256));
+  EXPECT_FALSE(t.pool->Unpool(0x1000));
+  ASSERT_TRUE(t.Free(block));
+  EXPECT_FALSE(t.pool->Unpool(block->address));
+  EXPECT_EQ(t.Alloc(1000), block) << "the idle block is still good";
+}
+
+TEST(PoolTest, AReleasedAddressIsForgottenAndLeftAlone) {
+  TestPool t;
+  Block* block = t.Alloc(1000);
+  const DeviceAddress address = block->address;
+  EXPECT_TRUE(t.pool->Release(address));
+  EXPECT_TRUE(t.device.IsLive(address)) << "somebody else frees it";
+  EXPECT_EQ(t.pool->Find(address), nullptr);
+  EXPECT_FALSE(t.pool->Release(address));
+  EXPECT_EQ(t.context->reserved(), 0u);
+  EXPECT_EQ(t.Statistics().live_blocks, 0u);
+}
+
+TEST(PoolTest, AnIdleBlocksAddressIsNotReleased) {
+  TestPool t;
+  Block* block = t.Alloc(1000);
+  ASSERT_TRUE(t.Free(block));
+  EXPECT_FALSE(t.pool->Release(block->address));
+  EXPECT_EQ(t.Alloc(1000), block);
+}
+
+TEST(PoolTest, AllocRealIsEnteredNowhere) {
+  TestPool t({}, kMiB);
+  const Allocation made = t.pool->AllocReal(1000, t.api);
+  EXPECT_EQ(made.status, kSuccess);
+  EXPECT_EQ(t.device.BytesAt(made.address), 1000u);
+  EXPECT_EQ(t.pool->Find(made.address), nullptr);
+  EXPECT_EQ(t.pool->AllocReal(2 * kMiB, t.api).status, kOutOfMemory);
+  EXPECT_EQ(t.pool->statistics().process().real_malloc_calls.Get(), 2u);
+  EXPECT_EQ(t.pool->statistics().process().failed_allocations.Get(), 1u);
+}
+
+// ---- ReleaseAll and ReleaseThreadCaches
+
+TEST(ReleaseTest, ReleaseAllLeavesThreadCachesAndBlocksInUse) {
+  TestPool t;
+  Block* in_use = t.Alloc(4 * kMiB);
+  Block* cached = t.Alloc(1000);
+  Block* idle = t.Alloc(6 * kMiB);
+  ASSERT_TRUE(t.Free(cached));
+  ASSERT_TRUE(t.Free(idle));
+  EXPECT_EQ(t.pool->ReleaseAll(t.api), 6 * kMiB);
+  EXPECT_EQ(t.pool->ReleaseAll(t.api), 0u);
+  EXPECT_EQ(t.device.used(), 4 * kMiB + 1024);
+  EXPECT_EQ(t.Alloc(1000), cached);
+  EXPECT_TRUE(t.Free(in_use));
+}
+
+TEST(ReleaseTest, ReleaseThreadCachesEmptiesThemToo) {
+  TestPool t;
+  Block* in_use = t.Alloc(4 * kMiB);
+  ASSERT_TRUE(t.Free(t.Alloc(1000)));
+  ASSERT_TRUE(t.Free(t.Alloc(6 * kMiB)));
+  EXPECT_EQ(t.pool->ReleaseThreadCaches(t.api), 6 * kMiB + 1024);
+  EXPECT_EQ(t.pool->ReleaseThreadCaches(t.api), 0u);
+  EXPECT_EQ(t.device.used(), 4 * kMiB);
+  ASSERT_TRUE(t.Free(in_use));
+  EXPECT_EQ(t.pool->ReleaseThreadCaches(t.api), 4 * kMiB);
+  ExpectAtRest(t);
+}
+
+TEST(ReleaseTest, AllContextsAreReleased) {
+  TestPool t;
+  ContextPool* other = t.OpenAnother();
+  ASSERT_TRUE(t.Free(t.Alloc(4 * kMiB)));
+  ASSERT_TRUE(t.Free(t.AllocIn(*other, 6 * kMiB)));
+  EXPECT_EQ(t.pool->ReleaseAll(t.api), 10 * kMiB);
+}
+
+TEST(ReleaseTest, OtherThreadsCachesAreEmptied) {
+  TestPool t;
+  std::mutex lock;
+  std::condition_variable changed;
+  int step = 0;
+  const auto next = [&](int to) {
+    const std::lock_guard guard(lock);
+    step = to;
+    changed.notify_all();
+  };
+  const auto wait = [&](int until) {
+    std::unique_lock guard(lock);
+    changed.wait(guard, [&] { return step >= until; });
+  };
+  std::thread other([&] {
+    EXPECT_TRUE(t.Free(t.Alloc(1000)));
+    next(1);
+    wait(2);
+    // Its cache goes on, empty.
+    EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 1000), nullptr);
+    EXPECT_TRUE(t.Free(t.Alloc(1000)));
+  });
+  wait(1);
+  EXPECT_EQ(t.pool->ReleaseAll(t.api), 0u);
+  EXPECT_EQ(t.pool->ReleaseThreadCaches(t.api), 1024u);
+  next(2);
+  other.join();
+}
+
+// ---- The bound
+
+TEST(BoundTest, HoldsAfterEveryFreeOfARandomSequence) {
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
+    Options options;
+    options.reserve = {seed % 2 == 0 ? 1.15 : 1.0, (seed % 3) * 4 * kMiB};
+    options.thread_cache_bytes = seed % 4 == 0 ? 0 : 4 * kMiB;
+    TestPool t(options);
+    t.device.SetQuiet(seed % 5 == 0);
+    std::mt19937_64 random(seed);
+    std::vector<Block*> live;
+    size_t live_bytes = 0;
+    size_t peak = 0;
+    for (int step = 0; step < 3000; ++step) {
+      // Phases of growth and of decline, in different sizes.
+      const bool growing = (step / 200) % 2 == 0;
+      if (live.empty() || random() % 10 < (growing ? 7u : 3u)) {
+        const unsigned shift = static_cast<unsigned>(
+            (static_cast<uint64_t>(step) / 400 * 5 + seed + random() % 3) % 15);
+        Block* block = t.Alloc(1 + random() % (size_t{256} << shift));
+        ASSERT_NE(block, nullptr);
+        live.push_back(block);
+        live_bytes += block->bytes;
+        peak = std::max(peak, live_bytes);
+      } else {
+        const size_t at = random() % live.size();
+        live_bytes -= live[at]->bytes;
+        ASSERT_TRUE(t.Free(live[at]));
+        live[at] = live.back();
+        live.pop_back();
+        const size_t bound =
+            static_cast<size_t>(double(peak) * options.reserve.ratio) + options.reserve.bytes;
+        ASSERT_LE(t.context->reserved(), bound) << "seed " << seed << " step " << step;
+        ASSERT_EQ(t.context->reserved(), t.device.used());
+      }
+    }
+    for (Block* block : live) ASSERT_TRUE(t.Free(block));
+    ExpectAtRest(t);
+  }
+}
+
+// Found by reading: an oversized request crosses the bound without anybody noting it.
+TEST(BoundTest, HoldsWhereAnOversizedRequestCrossesIt) {
+  Options options;
+  options.max_block = 16 * kMiB;
+  options.reserve = {1.0, 0};
+  TestPool t(options);
+  std::vector<Block*> blocks;
+  for (int i = 0; i < 8; ++i) blocks.push_back(t.Alloc(8 * kMiB));
+  Block* small = t.Alloc(100);
+  for (Block* block : blocks) ASSERT_TRUE(t.Free(block));  // 64 MiB idle: the peak
+  Block* oversized = t.Alloc(100 * kMiB);
+  ASSERT_TRUE(t.Free(small));
+  EXPECT_LE(t.context->reserved(), t.context->Bound(0));
+  EXPECT_TRUE(t.Free(oversized));
+}
+
+// Found by reading: the note that the bound will be crossed was taken away before it was crossed.
+TEST(BoundTest, HoldsWhereAFreeComesBetweenTheNoteAndTheCrossing) {
+  Options options;
+  options.reserve = {1.0, 0};
+  TestPool t(options);
+  std::vector<Block*> blocks;
+  for (int i = 0; i < 8; ++i) blocks.push_back(t.Alloc(8 * kMiB));
+  Block* first = t.Alloc(100);
+  Block* second = t.Alloc(100);
+  for (Block* block : blocks) ASSERT_TRUE(t.Free(block));  // 64 MiB idle: the peak
+  t.device.OnAllocate([&](size_t) {
+    if (first != nullptr)
+      OnAnotherThread([&] { EXPECT_TRUE(t.Free(std::exchange(first, nullptr))); });
+  });
+  ASSERT_NE(t.Alloc(60 * kMiB), nullptr);
+  ASSERT_TRUE(t.Free(second));
+  EXPECT_LE(t.context->reserved(), t.context->Bound(0));
+}
+
+TEST(BoundTest, TheLongestIdleBlocksGoFirstAndNoMoreThanNeeded) {
+  Options options;
+  options.reserve = {1.0, 0};
+  TestPool t(options);
+  std::vector<Block*> blocks;
+  for (const size_t megabytes : {4, 6, 8, 10}) blocks.push_back(t.Alloc(megabytes * kMiB));
+  std::vector<DeviceAddress> addresses;
+  for (Block* block : blocks) addresses.push_back(block->address);
+  for (const size_t which : {2, 0, 3, 1}) ASSERT_TRUE(t.Free(blocks[which]));
+  // 28 MiB reserved, the peak. 12 MiB fit no idle block: 40 MiB, and the next free releases 12.
+  Block* other = t.Alloc(12 * kMiB);
+  EXPECT_TRUE(t.device.released().empty()) << "Alloc must not free where that may wait";
+  ASSERT_TRUE(t.Free(other));
+  const std::vector<DeviceAddress> released = t.device.released();
+  EXPECT_EQ(std::set<DeviceAddress>(released.begin(), released.end()),
+            (std::set<DeviceAddress>{addresses[2], addresses[0]}));
+  EXPECT_EQ(t.context->reserved(), 28 * kMiB);
+}
+
+TEST(BoundTest, WhereAFreeWouldNotWaitAllocMakesRoomItself) {
+  Options options;
+  options.reserve = {1.0, 0};
+  TestPool t(options);
+  t.device.SetQuiet(true);
+  for (int i = 0; i < 2; ++i) {
+    Block* first = t.Alloc(4 * kMiB);
+    Block* second = t.Alloc(6 * kMiB);
+    ASSERT_TRUE(t.Free(first));
+    ASSERT_TRUE(t.Free(second));
+  }
+  Block* block = t.Alloc(8 * kMiB);
+  EXPECT_LE(t.context->reserved(), 10 * kMiB);
+  ASSERT_TRUE(t.Free(block));
+}
+
+// Found by reading: after the thread caches were emptied, all was asked for again in place of the
+// rest.
+TEST(BoundTest, AllocMakesNoMoreRoomThanNeeded) {
+  Options options;
+  options.reserve = {1.0, 0};
+  TestPool t(options);
+  t.device.SetQuiet(true);
+  std::vector<Block*> blocks = {t.Alloc(2 * kMiB)};
+  for (int i = 0; i < 7; ++i) blocks.push_back(t.Alloc(256 * kKiB));
+  for (int i = 0; i < 6; ++i) blocks.push_back(t.Alloc(320 * kKiB));
+  for (Block* block : blocks) ASSERT_TRUE(t.Free(block));
+  ASSERT_EQ(t.context->global().bytes(), 2 * kMiB) << "the rest should be in the thread's cache";
+  const size_t bound = t.context->Bound(0);
+  ASSERT_EQ(t.context->reserved(), bound);
+  ASSERT_NE(t.Alloc(4 * kMiB), nullptr);
+  EXPECT_LE(t.context->reserved(), bound);
+  EXPECT_GT(t.context->reserved() + 320 * kKiB, bound) << "more was released than needed";
+}
+
+TEST(BoundTest, NothingIsMadeAheadThatWouldCrossIt) {
+  Options options;
+  options.reserve = {1.0, 0};
+  TestPool t(options);
+  for (int i = 0; i < 100; ++i) ASSERT_NE(t.Alloc(1000), nullptr);
+  EXPECT_EQ(t.device.live_count(), 100u);
+}
+
+// ---- Threads
+
+TEST(ThreadsTest, AThreadThatExitsHandsItsBlocksToOthers) {
+  TestPool t;
+  Block* block = nullptr;
+  OnAnotherThread([&] {
+    block = t.Alloc(1000);
+    EXPECT_TRUE(t.Free(block));
+  });
+  EXPECT_EQ(t.context->global().bytes(), 1024u);
+  EXPECT_EQ(t.Alloc(1000), block);
+  EXPECT_EQ(t.device.allocate_calls(), 1u);
+}
+
+TEST(ThreadsTest, ANewThreadTakesTheCacheOfOneThatExited) {
+  TestPool t;
+  for (int i = 0; i < 50; ++i) {
+    OnAnotherThread([&] { EXPECT_TRUE(t.Free(t.Alloc(1000))); });
+  }
+  EXPECT_EQ(t.pool->statistics().process().thread_caches.Get(), 1u);
+  EXPECT_EQ(t.device.allocate_calls(), 1u);
+  EXPECT_EQ(t.Totals().requests(), 50u) << "counts of threads that exited are kept";
+}
+
+TEST(ThreadsTest, ABlockIsFreedByAnotherThread) {
+  TestPool t;
+  Block* block = t.Alloc(1000);
+  OnAnotherThread([&] {
+    EXPECT_TRUE(t.Free(block));
+    EXPECT_EQ(t.Alloc(1000), block) << "it is in the cache of the thread that freed it";
+    EXPECT_TRUE(t.Free(block));
+  });
+  EXPECT_EQ(t.Alloc(1000), block);
+  ASSERT_TRUE(t.Free(block));
+  ExpectAtRest(t);
+}
+
+TEST(ThreadsTest, AThreadThatExitsHoldingBlocksLeavesThemInUse) {
+  TestPool t;
+  Block* block = nullptr;
+  OnAnotherThread([&] { block = t.Alloc(1000); });
+  EXPECT_EQ(t.Statistics().live_blocks, 1u);
+  ASSERT_TRUE(t.Free(block));
+  ExpectAtRest(t);
+}
+
+TEST(ThreadsTest, AllocationsAfterTheThreadsExitHookStillComeBack) {
+  TestPool t;
+  OnAnotherThread([&] {
+    EXPECT_TRUE(t.Free(t.Alloc(1000)));
+    Pool::ThreadExit();  // as another thread-specific destructor would find it
+    EXPECT_TRUE(t.Free(t.Alloc(1000)));
+  });
+  EXPECT_EQ(t.context->global().bytes(), 1024u);
+  EXPECT_EQ(t.device.allocate_calls(), 1u);
+}
+
+// ---- Contexts
+
+TEST(ContextsTest, BlocksOfContextsDoNotMix) {
+  TestPool t;
+  ContextPool* other = t.OpenAnother();
+  for (const size_t bytes : {size_t{1000}, 4 * kMiB}) {
+    Block* block = t.Alloc(bytes);
+    ASSERT_TRUE(t.Free(block));
+    Block* elsewhere = t.AllocIn(*other, bytes);
+    EXPECT_NE(elsewhere, block);
+    EXPECT_EQ(elsewhere->owner(), other);
+    // A free goes to the owner, whichever context was used last.
+    ASSERT_TRUE(t.Free(elsewhere));
+    EXPECT_EQ(t.Alloc(bytes), block);
+    EXPECT_EQ(t.AllocIn(*other, bytes), elsewhere);
+  }
+}
+
+TEST(ContextsTest, MoreContextsThanAThreadRemembers) {
+  TestPool t;
+  std::vector<ContextPool*> contexts;
+  std::vector<Block*> blocks;
+  for (size_t i = 0; i < 4 * ThreadMemory::kEntries; ++i) {
+    contexts.push_back(t.OpenAnother());
+    blocks.push_back(t.AllocIn(*contexts.back(), 1000));
+    ASSERT_TRUE(t.Free(blocks.back()));
+  }
+  for (size_t i = 0; i < contexts.size(); ++i) {
+    EXPECT_EQ(t.AllocIn(*contexts[i], 1000), blocks[i]);
+    EXPECT_TRUE(t.Free(blocks[i]));
+  }
+}
+
+TEST(ContextsTest, OpeningTwiceGivesTheSame) {
+  TestPool t;
+  EXPECT_EQ(t.pool->OpenContext(t.identity), t.context);
+  EXPECT_EQ(t.pool->FindContext(t.identity.handle, t.identity.id), t.context);
+  EXPECT_EQ(t.pool->FindContext(test::FreshHandle(), 1), nullptr);
+}
+
+TEST(ContextsTest, AFailedContextStaysClosedAndItsBlocksKnown) {
+  TestPool t;
+  Block* live = t.Alloc(1000);
+  t.pool->CloseContext(*t.context);
+  EXPECT_EQ(t.pool->FindContext(t.identity.handle, t.identity.id), nullptr);
+  EXPECT_EQ(t.pool->OpenContext(t.identity), nullptr);
+  EXPECT_EQ(t.pool->Find(live->address), live);
+  ASSERT_EQ(t.pool->Take(live), BlockState::kLive);
+  EXPECT_EQ(t.pool->FreeReal(live, t.api), kSuccess);
+}
+
+TEST(ContextsTest, ADroppedContextsBlocksAreForgottenWithoutARealCall) {
+  TestPool t;
+  Block* live = t.Alloc(1000);
+  Block* idle = t.Alloc(2000);
+  Block* large = t.Alloc(4 * kMiB);
+  const DeviceAddress addresses[] = {live->address, idle->address, large->address};
+  ASSERT_TRUE(t.Free(idle));
+  t.device.ForgetCalls();
+  t.pool->DropContext(*t.context);
+  EXPECT_EQ(t.device.release_calls(), 0u);
+  for (const DeviceAddress address : addresses) {
+    EXPECT_EQ(t.pool->Find(address), nullptr);
+    EXPECT_FALSE(t.FreeAddress(address));
+  }
+  EXPECT_EQ(t.pool->Take(live), BlockState::kUnused);
+  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 2000), nullptr) << "a dead block was handed out";
+  EXPECT_EQ(t.pool->ReleaseThreadCaches(t.api), 0u);
+  EXPECT_EQ(t.device.release_calls(), 0u);
+  EXPECT_EQ(t.Statistics().reserved_bytes, 0u);
+  EXPECT_EQ(t.Statistics().ready_bytes, 0u);
+  EXPECT_EQ(t.pool->statistics().process().contexts_dropped.Get(), 1u);
+}
+
+// Found by reading: ForgetAll subtracts from the reserved bytes alone.
+TEST(ContextsTest, ADroppedContextsBlocksAreNotCountedAsLive) {
+  TestPool t;
+  ASSERT_NE(t.Alloc(1000), nullptr);
+  ASSERT_NE(t.Alloc(4 * kMiB), nullptr);
+  t.pool->DropContext(*t.context);
+  EXPECT_EQ(t.Statistics().live_blocks, 0u);
+  EXPECT_EQ(t.Statistics().live_block_bytes, 0u);
+  EXPECT_EQ(t.Statistics().live_requested_bytes, 0u);
+}
+
+TEST(ContextsTest, AContextDroppedWhileAFreeIsUnderWay) {
+  TestPool t;
+  for (const size_t bytes : {size_t{1000}, 4 * kMiB}) {
+    ContextPool* context = t.OpenAnother();
+    Block* block = t.AllocIn(*context, bytes);
+    ASSERT_EQ(t.pool->Take(block), BlockState::kLive);
+    t.pool->DropContext(*context);
+    t.pool->Retire(block, t.api);
+    t.pool->ReleaseThreadCaches(t.api);
+    EXPECT_EQ(t.device.release_calls(), 0u) << "memory of a dropped context was freed";
+  }
+}
+
+TEST(ContextsTest, AReusedHandleWithAnotherIdIsAnotherContext) {
+  TestPool t;
+  Block* live = t.Alloc(1000);
+  Block* idle = t.Alloc(2000);
+  const DeviceAddress address = live->address;
+  ASSERT_TRUE(t.Free(idle));
+  const uint64_t new_id = t.NextId();
+  EXPECT_EQ(t.pool->FindContext(t.identity.handle, new_id), nullptr);
+  EXPECT_FALSE(t.context->open()) << "the old one was destroyed behind our back";
+  EXPECT_EQ(t.pool->Find(address), nullptr);
+  ContextPool* fresh = t.pool->OpenContext({t.identity.handle, new_id, 0, true});
+  ASSERT_NE(fresh, nullptr);
+  EXPECT_NE(fresh, t.context);
+  Block* block = t.AllocIn(*fresh, 2000);
+  EXPECT_NE(block, idle);
+  EXPECT_EQ(block->owner(), fresh);
+  ASSERT_TRUE(t.Free(block));
+  EXPECT_EQ(t.AllocIn(*fresh, 2000), block);
+}
+
+TEST(ContextsTest, AnotherThreadDoesNotServeFromACacheOfADroppedContext) {
+  TestPool t;
+  std::atomic<int> step{0};
+  std::thread other([&] {
+    EXPECT_TRUE(t.Free(t.Alloc(1000)));
+    step.store(1);
+    while (step.load() != 2) std::this_thread::yield();
+    EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 1000), nullptr);
+  });
+  while (step.load() != 1) std::this_thread::yield();
+  t.pool->DropContext(*t.context);
+  step.store(2);
+  other.join();
+}
+
+TEST(ContextsTest, PlacesOfDroppedContextsAreUsedAgain) {
+  TestPool t;
+  for (int i = 0; i < 1000; ++i) {
+    ContextPool* context = t.OpenAnother();
+    ASSERT_NE(context, nullptr) << i;
+    t.pool->DropContext(*context);
+  }
+}
+
+TEST(ContextsTest, WhenPlacesRunOutThereIsNoPool) {
+  TestPool t;
+  std::vector<ContextPool*> contexts;
+  while (ContextPool* context = t.OpenAnother()) contexts.push_back(context);
+  EXPECT_EQ(contexts.size(), 255u);
+  t.pool->DropContext(*contexts[100]);
+  EXPECT_NE(t.OpenAnother(), nullptr);
+}
+
+}  // namespace
+}  // namespace cmp

@@ -1,0 +1,263 @@
+#include "core/side_table.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+namespace cmp {
+namespace {
+
+constexpr DeviceAddress kRegion = DeviceAddress{0x7f00} << 28;  // a multiple of 2 MiB
+
+class SideTableTest : public testing::Test {
+ protected:
+  // A record for an allocation, not entered.
+  Block* Record(DeviceAddress address, size_t bytes) {
+    Block* block = records_.Take();
+    block->address = address;
+    block->bytes = bytes;
+    return block;
+  }
+  // Entered; nothing was there before.
+  Block* Enter(DeviceAddress address, size_t bytes) {
+    Block* block = Record(address, bytes);
+    Block* displaced = block;
+    EXPECT_TRUE(table_.Insert(block, &displaced));
+    EXPECT_EQ(displaced, nullptr);
+    return block;
+  }
+
+  Arena arena_;
+  BlockRecords records_{arena_};
+  SideTable table_{arena_};
+};
+
+TEST_F(SideTableTest, AnEmptyTableFindsNothing) {
+  EXPECT_EQ(table_.Find(0), nullptr);
+  EXPECT_EQ(table_.Find(kRegion), nullptr);
+  EXPECT_EQ(table_.Find(~DeviceAddress{0}), nullptr);
+  EXPECT_EQ(table_.Find(1), nullptr);
+}
+
+TEST_F(SideTableTest, FindsASmallBlockAtItsBaseAlone) {
+  Block* block = Enter(kRegion + 0x10000, 4096);
+  EXPECT_EQ(table_.Find(kRegion + 0x10000), block);
+  for (const DeviceAddress off : {1, 255, 256, 512, 4095}) {
+    EXPECT_EQ(table_.Find(kRegion + 0x10000 + off), nullptr) << off;
+    EXPECT_EQ(table_.Find(kRegion + 0x10000 - off), nullptr) << off;
+  }
+  EXPECT_EQ(table_.Find(kRegion), nullptr);
+}
+
+TEST_F(SideTableTest, FindsALargeBlockAtItsBaseAlone) {
+  Block* block = Enter(kRegion, 6 * kMiB);
+  EXPECT_EQ(table_.Find(kRegion), block);
+  for (const DeviceAddress off :
+       {DeviceAddress{1}, DeviceAddress{256}, kMiB, 2 * kMiB - 256, 2 * kMiB, 4 * kMiB}) {
+    EXPECT_EQ(table_.Find(kRegion + off), nullptr) << off;
+  }
+  EXPECT_EQ(table_.Find(kRegion - 2 * kMiB), nullptr);
+}
+
+TEST_F(SideTableTest, AddressesOutOfRangeAreNeverHeldNorFound) {
+  for (const DeviceAddress address :
+       {DeviceAddress{0}, DeviceAddress{1}, DeviceAddress{255}, kRegion + 128,
+        DeviceAddress{1} << 57, ~DeviceAddress{255}, DeviceAddress{1} << 63}) {
+    EXPECT_FALSE(SideTable::CanHold(address)) << std::hex << address;
+    EXPECT_EQ(table_.Find(address), nullptr) << std::hex << address;
+  }
+  EXPECT_TRUE(SideTable::CanHold(256));
+  EXPECT_TRUE(SideTable::CanHold((DeviceAddress{1} << 57) - 256));
+}
+
+TEST_F(SideTableTest, TheEndsOfTheRangeAreHeld) {
+  const DeviceAddress last_small = (DeviceAddress{1} << 57) - 256;
+  const DeviceAddress last_large = (DeviceAddress{1} << 57) - 2 * kMiB;
+  Block* low = Enter(256, 256);
+  Block* high = Enter(last_small, 256);
+  EXPECT_EQ(table_.Find(256), low);
+  EXPECT_EQ(table_.Find(last_small), high);
+  Block* large = Enter(last_large - 2 * kMiB, 2 * kMiB);
+  EXPECT_EQ(table_.Find(last_large - 2 * kMiB), large);
+}
+
+TEST_F(SideTableTest, ErasedIsNotFound) {
+  Block* small = Enter(kRegion + 512, 512);
+  Block* large = Enter(kRegion + 4 * kMiB, 2 * kMiB);
+  table_.Erase(small->address, small);
+  table_.Erase(large->address, large);
+  EXPECT_EQ(table_.Find(small->address), nullptr);
+  EXPECT_EQ(table_.Find(large->address), nullptr);
+  table_.Erase(small->address, small);  // once more changes nothing
+  EXPECT_EQ(table_.Find(small->address), nullptr);
+}
+
+TEST_F(SideTableTest, EraseLeavesSomebodyElsesEntry) {
+  Block* small = Enter(kRegion, 512);
+  Block* large = Enter(kRegion + 2 * kMiB, 2 * kMiB);
+  Block* other = Record(kRegion, 512);
+  table_.Erase(small->address, other);
+  table_.Erase(large->address, other);
+  EXPECT_EQ(table_.Find(small->address), small);
+  EXPECT_EQ(table_.Find(large->address), large);
+  table_.Erase(kRegion + 100 * kGiB, other);  // where there is nothing at all
+}
+
+TEST_F(SideTableTest, InsertTellsWhatItDisplaced) {
+  for (const size_t bytes : {size_t{512}, 2 * kMiB}) {
+    const DeviceAddress address = kRegion + bytes * 16;
+    Block* first = Enter(address, bytes);
+    Block* second = Record(address, bytes);
+    Block* displaced = nullptr;
+    ASSERT_TRUE(table_.Insert(second, &displaced));
+    EXPECT_EQ(displaced, first);
+    EXPECT_EQ(table_.Find(address), second);
+    table_.Erase(address, first);  // a late erase of the displaced one
+    EXPECT_EQ(table_.Find(address), second);
+  }
+}
+
+TEST_F(SideTableTest, ASmallBlockInALargeOnesRegionMovesItIntoTheLeaf) {
+  Block* large = Enter(kRegion, 2 * kMiB);
+  Block* small = Enter(kRegion + kMiB, 512);
+  EXPECT_EQ(table_.Find(kRegion), large);
+  EXPECT_EQ(table_.Find(kRegion + kMiB), small);
+  // A new large block at the same base displaces the moved one.
+  Block* next = Record(kRegion, 2 * kMiB);
+  Block* displaced = nullptr;
+  ASSERT_TRUE(table_.Insert(next, &displaced));
+  EXPECT_EQ(displaced, large);
+  EXPECT_EQ(table_.Find(kRegion), next);
+  EXPECT_EQ(table_.Find(kRegion + kMiB), small);
+  table_.Erase(kRegion, next);
+  EXPECT_EQ(table_.Find(kRegion), nullptr);
+  EXPECT_EQ(table_.Find(kRegion + kMiB), small);
+}
+
+TEST_F(SideTableTest, ASmallBlockAtTheBaseDisplacesALargeOne) {
+  Block* large = Enter(kRegion, 2 * kMiB);
+  Block* small = Record(kRegion, 512);
+  Block* displaced = nullptr;
+  ASSERT_TRUE(table_.Insert(small, &displaced));
+  EXPECT_EQ(displaced, large);
+  EXPECT_EQ(table_.Find(kRegion), small);
+}
+
+TEST_F(SideTableTest, ALargeBlockThatIsNotAtARegionsBaseIsFound) {
+  Block* block = Enter(kRegion + kMiB, 4 * kMiB);
+  EXPECT_EQ(table_.Find(kRegion + kMiB), block);
+  EXPECT_EQ(table_.Find(kRegion), nullptr);
+  EXPECT_EQ(table_.Find(kRegion + 2 * kMiB), nullptr);
+}
+
+TEST_F(SideTableTest, AgreesWithAMapOverRandomSequences) {
+  std::mt19937_64 random(1);
+  std::unordered_map<DeviceAddress, Block*> model;
+  for (int step = 0; step < 200000; ++step) {
+    // Few regions, so that large and small blocks meet.
+    const DeviceAddress base = kRegion + (random() % 8) * 2 * kMiB;
+    const bool large = random() % 4 == 0;
+    const DeviceAddress address = large ? base : base + (random() % 64) * 256;
+    switch (random() % 3) {
+      case 0: {
+        Block* block = Record(address, large ? 2 * kMiB : 256);
+        Block* displaced = block;
+        ASSERT_TRUE(table_.Insert(block, &displaced));
+        const auto found = model.find(address);
+        ASSERT_EQ(displaced, found == model.end() ? nullptr : found->second);
+        if (displaced != nullptr) records_.Return(displaced);
+        model[address] = block;
+        break;
+      }
+      case 1: {
+        const auto found = model.find(address);
+        if (found == model.end()) break;
+        table_.Erase(address, found->second);
+        records_.Return(found->second);
+        model.erase(found);
+        break;
+      }
+      default:
+        break;
+    }
+    const auto found = model.find(address);
+    ASSERT_EQ(table_.Find(address), found == model.end() ? nullptr : found->second);
+  }
+}
+
+// Every thread works on addresses of its own, in regions that all of them share; what it entered it
+// finds, what it erased it does not, and others' entries never show under its addresses.
+TEST_F(SideTableTest, ThreadsInTheSameRegionsDoNotDisturbEachOther) {
+  constexpr unsigned kThreads = 4;
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (unsigned number = 0; number < kThreads; ++number) {
+    threads.emplace_back([&, number] {
+      std::mt19937_64 random(number);
+      std::unordered_map<DeviceAddress, Block*> mine;
+      for (int step = 0; step < 30000; ++step) {
+        const DeviceAddress base = kRegion + (random() % 64) * 2 * kMiB;
+        // Thread 0 has the bases and enters large blocks there; the others have the rest.
+        const DeviceAddress address =
+            number == 0 ? base : base + (1 + (random() % 32) * kThreads + number) * 256;
+        const auto found = mine.find(address);
+        if (table_.Find(address) != (found == mine.end() ? nullptr : found->second)) {
+          wrong.fetch_add(1);
+        }
+        if (found == mine.end()) {
+          Block* block = Record(address, number == 0 ? 2 * kMiB : 256);
+          Block* displaced = nullptr;
+          if (!table_.Insert(block, &displaced) || displaced != nullptr) wrong.fetch_add(1);
+          mine[address] = block;
+        } else {
+          table_.Erase(address, found->second);
+          records_.Return(found->second);
+          mine.erase(found);
+        }
+      }
+      for (const auto& [address, block] : mine) {
+        if (table_.Find(address) != block) wrong.fetch_add(1);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong.load(), 0);
+}
+
+// Readers look for addresses that a writer enters and erases: what they find is the right block.
+TEST_F(SideTableTest, ReadersSeeWholeEntries) {
+  std::atomic<bool> stop{false};
+  std::atomic<int> wrong{0};
+  const DeviceAddress addresses[] = {kRegion, kRegion + 256, kRegion + 2 * kMiB,
+                                     kRegion + 2 * kMiB + 512};
+  Block* blocks[4];
+  for (int i = 0; i < 4; ++i) blocks[i] = Record(addresses[i], i % 2 == 0 ? 2 * kMiB : 256);
+  std::vector<std::thread> readers;
+  for (int number = 0; number < 2; ++number) {
+    readers.emplace_back([&] {
+      while (!stop.load(std::memory_order_relaxed)) {
+        for (int i = 0; i < 4; ++i) {
+          const Block* found = table_.Find(addresses[i]);
+          if (found != nullptr && (found != blocks[i] || found->address != addresses[i])) {
+            wrong.fetch_add(1);
+          }
+        }
+      }
+    });
+  }
+  for (int round = 0; round < 20000; ++round) {
+    const int i = round % 4;
+    Block* displaced = nullptr;
+    ASSERT_TRUE(table_.Insert(blocks[i], &displaced));
+    table_.Erase(addresses[i], blocks[i]);
+  }
+  stop.store(true);
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(wrong.load(), 0);
+}
+
+}  // namespace
+}  // namespace cmp

@@ -1,0 +1,244 @@
+#include "core/thread_cache.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "core/memory.h"
+
+namespace cmp {
+namespace {
+
+constexpr unsigned kTiers = 3;
+constexpr size_t kSizes[kTiers] = {256, 512, 1024};
+
+class ThreadCacheTest : public testing::Test {
+ protected:
+  ThreadCacheTest() {
+    limits_.bytes = 100000;
+    limits_.tiers = kTiers;
+    for (unsigned tier = 0; tier < kTiers; ++tier) limits_.batch[tier] = 4;
+  }
+
+  Block* Idle(unsigned tier) {
+    Block* block = records_.Take();
+    block->address = ++last_address_ * 4096;
+    block->bytes = kSizes[tier];
+    block->tier = static_cast<uint16_t>(tier);
+    block->state.store(BlockState::kIdle);
+    return block;
+  }
+  Batch IdleBatch(unsigned tier, uint32_t count) {
+    Batch batch;
+    while (batch.count < count) batch.Push(Idle(tier));
+    return batch;
+  }
+  // What a program's free is, up to the cache.
+  Batch Free(Block* block) {
+    EXPECT_TRUE(block->TakeFromProgram(BlockState::kLive));
+    return cache_.Free(block);
+  }
+  static std::vector<Block*> BlocksOf(Batch batch) {
+    std::vector<Block*> blocks;
+    while (batch.count != 0) blocks.push_back(batch.Pop());
+    return blocks;
+  }
+
+  Arena arena_;
+  BlockRecords records_{arena_};
+  CacheLimits limits_;
+  TierCounters counters_[kTiers];
+  ThreadCache::Shelf shelves_[kTiers];
+  ThreadCache cache_{nullptr, &limits_, counters_, shelves_};
+  DeviceAddress last_address_ = 0;
+};
+
+TEST_F(ThreadCacheTest, AnEmptyCacheServesNothing) {
+  for (unsigned tier = 0; tier < kTiers; ++tier) EXPECT_EQ(cache_.Alloc(tier, 1), nullptr);
+  EXPECT_EQ(cache_.ready_bytes(), 0u);
+  EXPECT_EQ(counters_[0].thread_cache_hits.Get(), 0u);
+}
+
+TEST_F(ThreadCacheTest, ServesWhatWasFreedLast) {
+  cache_.Stock(1, IdleBatch(1, 3));
+  Block* first = cache_.Alloc(1, 500);
+  Block* second = cache_.Alloc(1, 300);
+  ASSERT_NE(first, nullptr);
+  ASSERT_NE(second, nullptr);
+  EXPECT_NE(first, second);
+  EXPECT_EQ(first->state.load(), BlockState::kLive);
+  EXPECT_EQ(first->requested, 500u);
+  EXPECT_EQ(Free(first).count, 0u);
+  EXPECT_EQ(cache_.Alloc(1, 512), first);
+}
+
+TEST_F(ThreadCacheTest, TiersDoNotMix) {
+  cache_.Stock(1, IdleBatch(1, 2));
+  EXPECT_EQ(cache_.Alloc(0, 1), nullptr);
+  EXPECT_EQ(cache_.Alloc(2, 1), nullptr);
+  EXPECT_EQ(cache_.Alloc(1, 1)->bytes, kSizes[1]);
+}
+
+TEST_F(ThreadCacheTest, ReadyBytesAreTheSumOfItsBlocks) {
+  cache_.Stock(0, IdleBatch(0, 3));
+  cache_.Stock(2, IdleBatch(2, 2));
+  EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0] + 2 * kSizes[2]);
+  Block* block = cache_.Alloc(2, 1);
+  EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0] + kSizes[2]);
+  EXPECT_EQ(Free(block).count, 0u);
+  EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0] + 2 * kSizes[2]);
+  cache_.Stock(0, Batch{});
+  EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0] + 2 * kSizes[2]);
+}
+
+// A full batch becomes the spare; when the next one is full, the older one leaves, whole.
+TEST_F(ThreadCacheTest, WhenASecondBatchIsFullTheOlderOneLeavesWhole) {
+  std::vector<Block*> live;
+  for (int i = 0; i < 12; ++i) {
+    cache_.Stock(0, IdleBatch(0, 1));
+    live.push_back(cache_.Alloc(0, 1));
+  }
+  std::vector<std::set<Block*>> leaving;
+  for (Block* block : live) {
+    const std::vector<Block*> left = BlocksOf(Free(block));
+    if (!left.empty()) leaving.emplace_back(left.begin(), left.end());
+  }
+  ASSERT_EQ(leaving.size(), 2u);
+  EXPECT_EQ(leaving[0], (std::set<Block*>{live[0], live[1], live[2], live[3]}));
+  EXPECT_EQ(leaving[1], (std::set<Block*>{live[4], live[5], live[6], live[7]}));
+  EXPECT_EQ(cache_.ready_bytes(), 4 * kSizes[0]);
+}
+
+TEST_F(ThreadCacheTest, AroundABatchBoundaryNothingLeaves) {
+  cache_.Stock(0, IdleBatch(0, 4));
+  std::vector<Block*> live;
+  for (int i = 0; i < 4; ++i) live.push_back(cache_.Alloc(0, 1));
+  for (Block* block : live) EXPECT_EQ(Free(block).count, 0u);
+  for (int round = 0; round < 100; ++round) {
+    Block* first = cache_.Alloc(0, 1);
+    Block* second = cache_.Alloc(0, 1);
+    ASSERT_NE(first, nullptr);
+    ASSERT_NE(second, nullptr);
+    EXPECT_EQ(Free(first).count, 0u);
+    EXPECT_EQ(Free(second).count, 0u);
+  }
+}
+
+TEST_F(ThreadCacheTest, TheSpareIsServedToo) {
+  cache_.Stock(0, IdleBatch(0, 8));
+  std::vector<Block*> live;
+  for (int i = 0; i < 7; ++i) live.push_back(cache_.Alloc(0, 1));
+  ASSERT_NE(cache_.Alloc(0, 1), nullptr);
+  for (Block* block : live) EXPECT_EQ(Free(block).count, 0u);  // four are the spare, three current
+  std::set<Block*> served;
+  while (Block* block = cache_.Alloc(0, 1)) served.insert(block);
+  EXPECT_EQ(served.size(), 7u);
+  EXPECT_EQ(cache_.ready_bytes(), 0u);
+}
+
+TEST_F(ThreadCacheTest, TheByteLimitHoldsAfterEveryFree) {
+  limits_.bytes = 5 * kSizes[2];
+  limits_.batch[2] = 4;
+  std::vector<Block*> live;
+  for (int i = 0; i < 40; ++i) {
+    cache_.Stock(2, IdleBatch(2, 1));
+    live.push_back(cache_.Alloc(2, 1));
+  }
+  size_t left = 0;
+  for (Block* block : live) {
+    left += Free(block).count * kSizes[2];
+    EXPECT_LE(cache_.ready_bytes(), limits_.bytes);
+  }
+  EXPECT_EQ(left + cache_.ready_bytes(), 40 * kSizes[2]);
+}
+
+TEST_F(ThreadCacheTest, WithNoBytesAllowedEveryFreeLeaves) {
+  limits_.bytes = 0;
+  cache_.Stock(0, IdleBatch(0, 1));
+  Block* block = cache_.Alloc(0, 1);
+  const Batch overflow = Free(block);
+  EXPECT_EQ(overflow.count, 1u);
+  EXPECT_EQ(overflow.head, block);
+  EXPECT_EQ(cache_.ready_bytes(), 0u);
+}
+
+TEST_F(ThreadCacheTest, EmptyGivesEverythingOnce) {
+  cache_.Stock(0, IdleBatch(0, 3));
+  cache_.Stock(2, IdleBatch(2, 5));
+  std::multiset<std::pair<unsigned, Block*>> given;
+  cache_.Empty([&](unsigned tier, Batch batch) {
+    EXPECT_GT(batch.count, 0u);
+    for (Block* block : BlocksOf(batch)) given.insert({tier, block});
+  });
+  EXPECT_EQ(given.size(), 8u);
+  for (const auto& [tier, block] : given) EXPECT_EQ(block->tier, tier);
+  EXPECT_EQ(cache_.ready_bytes(), 0u);
+  EXPECT_EQ(cache_.Alloc(0, 1), nullptr);
+  cache_.Empty([](unsigned, Batch) { ADD_FAILURE() << "there was nothing left"; });
+}
+
+TEST_F(ThreadCacheTest, RefillsDoubleUpToTheBatch) {
+  limits_.batch[0] = 12;
+  std::vector<uint32_t> refills;
+  for (int i = 0; i < 7; ++i) refills.push_back(cache_.NextRefill(0));
+  EXPECT_EQ(refills, (std::vector<uint32_t>{1, 2, 4, 8, 12, 12, 12}));
+  EXPECT_EQ(cache_.NextRefill(1), 1u) << "every tier starts slowly by itself";
+  limits_.batch[2] = 1;
+  EXPECT_EQ(cache_.NextRefill(2), 1u);
+  EXPECT_EQ(cache_.NextRefill(2), 1u);
+}
+
+TEST_F(ThreadCacheTest, CountsRequestsAndFrees) {
+  cache_.Stock(1, IdleBatch(1, 1));
+  Block* block = cache_.Alloc(1, 300);
+  EXPECT_EQ(counters_[1].thread_cache_hits.Get(), 1u);
+  EXPECT_EQ(counters_[1].requested_bytes.Get(), 300u);
+  EXPECT_EQ(counters_[1].block_bytes.Get(), 512u);
+  EXPECT_EQ(Free(block).count, 0u);
+  EXPECT_EQ(counters_[1].frees.Get(), 1u);
+  EXPECT_EQ(counters_[1].requested_freed_bytes.Get(), 300u);
+  EXPECT_EQ(counters_[1].block_freed_bytes.Get(), 512u);
+  cache_.Count(2, &TierCounters::refills, 1000, 1024);
+  EXPECT_EQ(counters_[2].refills.Get(), 1u);
+  EXPECT_EQ(counters_[2].requested_bytes.Get(), 1000u);
+  cache_.CountFree(2, 1000, 1024);
+  EXPECT_EQ(counters_[2].frees.Get(), 1u);
+  EXPECT_EQ(counters_[2].block_freed_bytes.Get(), 1024u);
+}
+
+// The owner allocates and frees while another thread empties the cache: no block is lost or
+// doubled.
+TEST_F(ThreadCacheTest, AnotherThreadMayEmptyIt) {
+  constexpr int kBlocks = 200;
+  std::atomic<bool> stop{false};
+  std::vector<Block*> emptied;
+  std::thread other([&] {
+    while (!stop.load()) {
+      cache_.Empty([&](unsigned, Batch batch) {
+        for (Block* block : BlocksOf(batch)) emptied.push_back(block);
+      });
+    }
+  });
+  std::vector<Block*> kept;
+  for (int i = 0; i < kBlocks; ++i) {
+    cache_.Stock(0, IdleBatch(0, 1));
+    for (int round = 0; round < 50; ++round) {
+      Block* block = cache_.Alloc(0, 1);
+      if (block == nullptr) break;
+      for (Block* left : BlocksOf(Free(block))) kept.push_back(left);
+    }
+  }
+  stop.store(true);
+  other.join();
+  cache_.Empty([&](unsigned, Batch batch) {
+    for (Block* block : BlocksOf(batch)) emptied.push_back(block);
+  });
+  kept.insert(kept.end(), emptied.begin(), emptied.end());
+  EXPECT_EQ(kept.size(), size_t{kBlocks});
+  EXPECT_EQ(std::set<Block*>(kept.begin(), kept.end()).size(), size_t{kBlocks});
+}
+
+}  // namespace
+}  // namespace cmp
