@@ -1,0 +1,210 @@
+"""Starts programs without and with the preload, for the tests of this folder.
+
+Paths come from the environment that CMake sets. By hand:
+    ctest -R preload.errors --output-on-failure
+"""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import tempfile
+import unittest
+
+
+def _path(name):
+    value = os.environ.get(name)
+    if not value:
+        raise SystemExit(f"{name} is not set: run the tests with ctest")
+    return pathlib.Path(value)
+
+
+BUILD = _path("CMP_TEST_BUILD")
+SOURCE = _path("CMP_TEST_SOURCE")
+PRELOAD = _path("CMP_TEST_PRELOAD")
+LIBRARY = _path("CMP_TEST_LIBRARY")
+SIM = _path("CMP_TEST_SIM")
+PROGRAMS = _path("CMP_TEST_PROGRAMS")
+SANITIZE = os.environ.get("CMP_TEST_SANITIZE", "")
+# What must be loaded before a library that was built with a sanitizer.
+PRELOAD_FIRST = os.environ.get("CMP_TEST_PRELOAD_FIRST", "")
+
+# A driver from before 12.5: without context events.
+OLD_DRIVER = {
+    "LD_LIBRARY_PATH": str(BUILD / "sim-old"),
+    "CMPSIM_DRIVER_VERSION": "12040",
+    "CMPSIM_CONTEXT_EVENTS": "0",
+}
+
+TIME_LIMIT_S = int(os.environ.get("CMP_TEST_LIMIT_S", "60"))
+
+
+class Result:
+    """What a process did: code (negative: the signal), out, err, stats (parsed JSON or None)."""
+
+    def __init__(self, code, out, err, stats):
+        self.code = code
+        self.out = out
+        self.err = err
+        self.stats = stats
+
+    @property
+    def results(self):
+        """stdout without the notes."""
+        return "".join(l for l in self.out.splitlines(True) if not l.startswith("# "))
+
+    @property
+    def notes(self):
+        """The notes, '# NAME: VALUE' or '# NAME VALUE ...', as a dictionary of strings."""
+        found = {}
+        for line in self.out.splitlines():
+            if line.startswith("# "):
+                name, _, value = line[2:].partition(":" if ":" in line else " ")
+                found[name.strip()] = value.strip()
+        return found
+
+    @property
+    def totals(self):
+        return self.stats["totals"]
+
+    @property
+    def process(self):
+        return self.stats["process"]
+
+    @property
+    def hits(self):
+        return self.totals["thread_cache_hits"] + self.totals["global_pool_hits"]
+
+    def __repr__(self):
+        return f"exit code {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
+
+
+def environment(preload=True, env=None):
+    """The environment of a program: nothing of ours but what `env` says."""
+    result = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CMP_", "CMPSIM_", "LD_"))
+    }
+    if "address" in SANITIZE:
+        result.setdefault("ASAN_OPTIONS", "detect_leaks=0:verify_asan_link_order=0")
+    if "thread" in SANITIZE:
+        result.setdefault("TSAN_OPTIONS", "die_after_fork=0:halt_on_error=1")
+    result["LD_LIBRARY_PATH"] = str(SIM)
+    libraries = [PRELOAD_FIRST] if PRELOAD_FIRST else []
+    if preload is True:
+        libraries.append(str(PRELOAD))
+    elif preload:
+        libraries += [str(library) for library in preload]
+    else:
+        libraries = []
+    if libraries:
+        result["LD_PRELOAD"] = " ".join(libraries)
+    for name, value in (env or {}).items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = str(value)
+    return result
+
+
+def program_path(program):
+    """A program of tests/programs by its name; anything with a slash is taken as it is."""
+    return str(program) if "/" in str(program) else str(PROGRAMS / program)
+
+
+def run(program, args=(), preload=True, env=None, stats=True, cwd=None, limit_s=None):
+    """Runs a program to its end. preload: True, False, or the libraries to preload instead.
+
+    With the preload, and `stats`, its report goes to a file and is parsed, unless `env` says
+    otherwise.
+    """
+    command = [program_path(program), *map(str, args)]
+    with tempfile.TemporaryDirectory(prefix="cmp-test-") as folder:
+        report = pathlib.Path(folder) / "stats.json"
+        settings = dict(env or {})
+        if preload and stats:
+            settings.setdefault("CMP_STATS", str(report))
+        finished = subprocess.run(
+            command,
+            env=environment(preload, settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            timeout=limit_s or TIME_LIMIT_S,
+            cwd=cwd,
+            check=False,
+        )
+        parsed = json.loads(report.read_text()) if report.exists() else None
+        left = sorted(path.name for path in pathlib.Path(folder).iterdir())
+        unfinished = {"stats.json.live", "stats.json.new"}.intersection(left)
+        if finished.returncode == 0 and unfinished:
+            raise AssertionError(f"{command}: files left beside the report: {left}")
+    return Result(
+        finished.returncode,
+        finished.stdout.decode(errors="replace"),
+        finished.stderr.decode(errors="replace"),
+        parsed,
+    )
+
+
+def start(program, args=(), preload=True, env=None, **more):
+    """Starts a program that the test ends itself."""
+    return subprocess.Popen(
+        [program_path(program), *map(str, args)],
+        env=environment(preload, env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **more,
+    )
+
+
+class TestCase(unittest.TestCase):
+    """Assertions that several subjects need."""
+
+    maxDiff = None
+
+    def assert_ok(self, result, code=0):
+        self.assertEqual(result.code, code, repr(result))
+
+    def run_both(self, program, args=(), env=None, code=0, limit_s=None):
+        """Runs without and with the preload: same code, same results, nothing on stderr."""
+        without = run(program, args, preload=False, env=env, limit_s=limit_s)
+        within = run(program, args, preload=True, env=env, limit_s=limit_s)
+        self.assert_ok(without, code)
+        self.assertEqual(without.results, within.results, within.err)
+        self.assertEqual(without.code, within.code, repr(within))
+        self.assertEqual(without.err, within.err)
+        return without, within
+
+    def assert_served(self, result, at_least=1):
+        """The pool served requests, and the report adds up."""
+        self.assertIsNotNone(result.stats, repr(result))
+        self.assertTrue(result.stats["reached"])
+        self.assertGreaterEqual(result.hits, at_least, result.stats)
+        totals = result.totals
+        self.assertEqual(
+            totals["requests"],
+            totals["thread_cache_hits"]
+            + totals["global_pool_hits"]
+            + totals["refills"]
+            + totals["real"],
+        )
+        self.assertEqual(
+            totals["live_blocks"], totals["requests"] - totals["frees"] - totals["real_frees"]
+        )
+
+    def temporary_folder(self):
+        folder = tempfile.TemporaryDirectory(prefix="cmp-test-")
+        self.addCleanup(folder.cleanup)
+        return pathlib.Path(folder.name)
+
+
+def numbers(text):
+    return [int(n) for n in re.findall(r"-?\d+", text)]
+
+
+def main():
+    signal.alarm(int(os.environ.get("CMP_TEST_ALARM_S", "280")))  # a hang is a failure, not a stuck machine
+    unittest.main(verbosity=2)

@@ -1,0 +1,72 @@
+"""Stream captures: the same results and the same survival, and the pool serves again afterwards."""
+
+from preload import OLD_DRIVER, TestCase, main, run
+
+
+class Captures(TestCase):
+    def assert_served_after(self, within, at_least=15):
+        """In every place where the program asked, most pairs needed no real allocation."""
+        notes = {n: v for n, v in within.notes.items() if n.startswith("served")}
+        self.assertTrue(notes)
+        for name, served in notes.items():
+            self.assertGreaterEqual(int(served.split()[0]), at_least, f"{name}: {served}")
+
+    def test_calls_of_the_capturing_thread(self):
+        for env in ({}, {"CMPSIM_SEED": "1"}, {"CMPSIM_SEED": "2"}):
+            with self.subTest(env=env):
+                without, within = self.run_both("captures", ["own"], env)
+                self.assertIn("result: 900", without.results)
+                self.assertIn("kernels run 6", without.results)
+                self.assertGreater(within.process["capture_real_calls"], 0)
+                self.assert_served_after(within)
+
+    def test_calls_of_another_thread(self):
+        """Where nothing is idle in the pool."""
+        without, within = self.run_both("captures", ["other"])
+        self.assertIn("result: 900", without.results)
+        self.assert_served_after(within)
+
+    def test_ready_blocks_during_a_capture(self):
+        """Another thread gets what is ready, in every mode, and no capture dies of it."""
+        within = run("captures", ["other-warm"])
+        self.assert_ok(within)
+        self.assertEqual(within.out.count("cudaMalloc: result: 0, last error 0"), 6, within.out)
+        self.assertEqual(within.out.count("launch 0, end 0, graph made"), 6, within.out)
+        self.assertEqual(within.out.count("kernels run 6"), 6, within.out)
+
+    def test_endings(self):
+        without, within = self.run_both("captures", ["endings"])
+        self.assertIn("hazards 0, misuse 0", without.results)
+        self.assert_served_after(within)
+
+    def test_reset_ends_captures(self):
+        _, within = self.run_both("captures", ["reset"])
+        self.assert_served_after(within)
+
+    def test_many_captures_at_once(self):
+        without, within = self.run_both("captures", ["many"])
+        self.assertIn("invalidated: 100", without.results)
+        self.assert_served_after(within)
+
+    def test_graph_results(self):
+        for seed in (0, 1, 2, 3, 4):
+            with self.subTest(seed=seed):
+                without, within = self.run_both("captures", ["graphs"], {"CMPSIM_SEED": seed})
+                self.assertIn("hazards 0", without.results)
+                self.assert_served(within, 10)
+
+    def test_storm(self):
+        """Thousands of captures while other threads allocate and free."""
+        for mode, name in ((1, "thread-local"), (2, "relaxed")):
+            for env, captures in (({}, 3000), ({"CMPSIM_SEED": "2"}, 500), (OLD_DRIVER, 500)):
+                with self.subTest(mode=name, env=env):
+                    without, within = self.run_both("captures", ["storm", mode, captures, 3], env)
+                    self.assertIn("captures that died 0, calls that failed 0", without.results)
+                    self.assert_served_after(within)
+                    # A free meets a capture almost always, and is a real one then.
+                    self.assertGreater(within.totals["requests"], 150)
+                    self.assertGreater(within.process["capture_real_calls"], 0)
+
+
+if __name__ == "__main__":
+    main()

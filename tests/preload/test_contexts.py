@@ -1,0 +1,58 @@
+"""Contexts: resets, several devices, contexts of the driver API, old drivers, threads."""
+
+from preload import OLD_DRIVER, TestCase, main
+
+
+class Contexts(TestCase):
+    def check(self, scenario, env=None, clean=True):
+        without, within = self.run_both("contexts", [scenario], env)
+        if clean:
+            self.assertIn("hazards 0, misuse 0", without.results)
+        self.assert_served(within)
+        for name, served in within.notes.items():
+            if name.startswith("served"):
+                self.assertGreaterEqual(int(served.split()[0]), 15, f"{name}: {served}")
+        return without, within
+
+    def test_reset(self):
+        for env in ({}, {"CMPSIM_SEED": "1"}, {"CMPSIM_SEED": "2"}, OLD_DRIVER):
+            with self.subTest(env=env):
+                without, within = self.check("reset", env)
+                self.assertIn("stale free: 1, last error 1", without.results)
+                self.assertTrue(without.results.count("wrong words 0, last error 0") >= 9)
+                self.assertEqual(within.process["contexts_dropped"], 7)
+                self.assertEqual(within.process["reserved_bytes"], 0)
+
+    def test_devices(self):
+        for env in ({}, {"CMPSIM_SEED": "2"}, OLD_DRIVER):
+            with self.subTest(env=env):
+                without, within = self.check("devices", {"CMPSIM_DEVICES": "2"} | env)
+                self.assertNotIn("is on device", without.results)
+                self.assertEqual(without.results.count("after the free: pending 0"), 2)
+                self.assertEqual(within.process["contexts"], 2)
+
+    def test_short_lived_threads(self):
+        _, within = self.check("threads")
+        self.assertLess(int(within.notes["real"]), 60)  # of 1616
+        self.assertGreater(within.totals["hit_rate"], 0.95)
+
+    def test_contexts_of_the_driver(self):
+        for env in ({}, {"CMPSIM_SEED": "2"}, OLD_DRIVER):
+            with self.subTest(env=env):
+                without, within = self.check("driver", env)
+                self.assertIn("stale free: 1, last error 1", without.results)
+                self.assertGreaterEqual(within.process["contexts"], 6)
+
+    def test_same_handle_again(self):
+        for env in ({}, OLD_DRIVER):
+            with self.subTest(env=env):
+                self.check("same-handle", env)
+
+    def test_old_driver(self):
+        """Without context events a free synchronises the context; the pool serves all the same."""
+        _, within = self.check("work", OLD_DRIVER)
+        self.assertEqual(within.process["contexts_dropped"], 0)
+
+
+if __name__ == "__main__":
+    main()

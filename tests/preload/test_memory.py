@@ -1,0 +1,126 @@
+"""Near full memory: what fits without the preload fits with it, and fails with the same error."""
+
+from preload import TestCase, main
+
+MIB = 1 << 20
+# 700 KiB blocks and the like: sizes that a tier rounds up more than the driver does.
+ODD_SIZES = [4097, 70000, 700 << 10, (1 << 20) - 512, 5000]
+
+
+class Memory(TestCase):
+    def test_one_size_after_another(self):
+        """Idle blocks of one size make way for the next."""
+        sizes = [512 << 10, 4 * MIB, 2 * MIB, 64 << 10, 32 * MIB, 1024, 62 * MIB, 256 << 10]
+        without, within = self.run_both("memory", ["sizes", *sizes], {"CMPSIM_MEMORY": "64M"})
+        self.assertIn("1 blocks of 65011712 bytes, then 2, last error 2, p NULL", without.results)
+        self.assertIn("hazards 0", without.results)
+        self.assertGreaterEqual(within.process["out_of_memory_rescues"], len(sizes) - 1)
+
+    def test_oversized_after_small(self):
+        for sizes in ([512 << 10, 60 * MIB, 512 << 10], [1024, 60 * MIB]):
+            with self.subTest(sizes=sizes):
+                _, within = self.run_both(
+                    "memory",
+                    ["sizes", *sizes],
+                    {"CMPSIM_MEMORY": "64M", "CMP_MAX_BLOCK": "32M"},
+                )
+                self.assertGreaterEqual(within.process["out_of_memory_rescues"], 1)
+
+    def test_sizes_between_tiers(self):
+        """As many blocks of an odd size as without the preload."""
+        for size in ODD_SIZES:
+            with self.subTest(size=size):
+                self.run_both("memory", ["sizes", size], {"CMPSIM_MEMORY": "64M"})
+
+    def test_random_program_within_capacity(self):
+        for seed in (1, 2, 3):
+            with self.subTest(seed=seed):
+                without, within = self.run_both(
+                    "memory", ["mixed", 256 * MIB, seed], {"CMPSIM_MEMORY": "256M"}
+                )
+                self.assertIn("failed: 0", without.results)
+                self.assert_served(within, 300)
+
+    def test_random_program_without_slack(self):
+        without, within = self.run_both(
+            "memory", ["mixed", 256 * MIB, 1], {"CMPSIM_MEMORY": "256M", "CMP_SLACK": "0%"}
+        )
+        self.assertIn("failed: 0", without.results)
+        self.assert_served(within, 50)
+
+    def test_slack_costs_no_allocation(self):
+        without, _ = self.run_both("memory", ["slack"], {"CMPSIM_MEMORY": "64M"})
+        self.assertIn("32 MiB more: 0", without.results)
+
+    def test_blocks_of_other_threads_are_released(self):
+        without, within = self.run_both(
+            "memory", ["threads", 64 * MIB], {"CMPSIM_MEMORY": "64M"}
+        )
+        self.assertIn("everything: 0", without.results)
+        self.assertGreaterEqual(within.process["out_of_memory_rescues"], 1)
+        self.assertGreaterEqual(within.totals["blocks_released"], 32)
+
+    def test_reserve(self):
+        """The bound on what the pool holds, against the program's peak of 32 MiB."""
+        for reserve, bound in (
+            ("1x", 32),
+            ("1x+0", 32),
+            ("1.5x", 48),
+            ("1x+16M", 48),
+            ("2x+8M", 72),
+            ("40M", 72),
+        ):
+            with self.subTest(reserve=reserve):
+                _, within = self.run_both("memory", ["waves"], {"CMP_RESERVE": reserve})
+                self.assertEqual(within.process["live_peak_bytes"], 32 * MIB)
+                peak = within.process["reserved_peak_bytes"]
+                self.assertLessEqual(peak, bound * MIB, f"{peak / MIB} MiB")
+                self.assert_served(within, 100)
+
+    def test_reserve_is_used(self):
+        """Without a tight bound the pool does hold more: the test above can fail."""
+        _, within = self.run_both("memory", ["waves"], {"CMP_RESERVE": "1x+1G"})
+        self.assertGreater(within.process["reserved_peak_bytes"], 72 * MIB)
+
+    def test_reserve_peak_is_not_a_sum_over_devices_or_rounds(self):
+        _, within = self.run_both("memory", ["waves"], {"CMP_RESERVE": "100x"})
+        self.assertLessEqual(within.process["reserved_peak_bytes"], 100 * 32 * MIB)
+        self.assertEqual(
+            within.process["reserved_bytes"],
+            within.totals["live_block_bytes"]
+            + within.totals["ready_bytes"]
+            + within.totals["retired_bytes"],
+        )
+
+    def test_every_allocation_fails(self):
+        for error in (2, 46, 999):
+            with self.subTest(error=error):
+                without, within = self.run_both(
+                    "memory", ["told"], {"CMPSIM_FAIL": f"cuMemAlloc_v2:1+:{error}"}
+                )
+                self.assertIn(f"cudaMalloc: {error}, last error {error}", without.results)
+                self.assertEqual(within.process["failed_allocations"], 5)
+
+    def test_one_allocation_fails_for_another_reason(self):
+        """Only a lack of memory is tried again."""
+        self.run_both("memory", ["told"], {"CMPSIM_FAIL": "cuMemAlloc_v2:1:999"})
+
+    def test_random_failures(self):
+        for percent in (5, 30, 80):
+            for seed in (1, 2):
+                with self.subTest(percent=percent, seed=seed):
+                    _, within = self.run_both(
+                        "memory",
+                        ["failures"],
+                        {"CMPSIM_FAIL": f"cuMemAlloc_v2:{percent}%:2", "CMPSIM_SEED": seed},
+                    )
+                    self.assertEqual(
+                        within.process["failed_allocations"], int(within.notes["failed"])
+                    )
+
+    def test_the_runtimes_own_failures(self):
+        self.run_both("memory", ["told"], {"CMPSIM_FAIL": "cudaMalloc:1+:2"})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,289 @@
+"""Every option: what is right, wrong or misspelled, and what it does."""
+
+import json
+import os
+import socket
+import stat
+
+from preload import PROGRAMS, TestCase, main, run
+
+RESULTS = "failed 0, last error 0\n"
+
+# name: (right values, wrong values)
+OPTIONS = {
+    "CMP_MODE": (["pool", "observe", "off"], ["on", "POOL", "1", "pool "]),
+    "CMP_PROGRAMS": (["all", "plain", "*", "!nothing", "a,b,plain"], []),
+    "CMP_MAX_BLOCK": (["256", "64K", "1G", "1GiB", "1.5M", "2g"], ["0", "255", "x", "-1", "1X", "1M1"]),
+    "CMP_TIER_STEPS": (["1", "2", "4", "8", "16"], ["0", "3", "32", "four"]),
+    "CMP_THREAD_CACHE_MAX_BLOCK": (["0", "1", "1M", "2097151"], ["2M", "1G", "?"]),
+    "CMP_THREAD_CACHE_BYTES": (["0", "16M", "1T"], ["16MM", "lots", "1e9"]),
+    "CMP_BATCH_BYTES": (["1", "2M"], ["0", "-2M"]),
+    "CMP_SLACK": (["0%", "12.5%", "100%"], ["12.5", "101%", "%", "ten%"]),
+    "CMP_RESERVE": (["1x", "1.15x+256M", "512M", "2x+0"], ["0.5x", "x", "2x+", "2x-1", "+1M"]),
+    "CMP_FREE_SYNC": (["wait"], ["none of these", "WAIT"]),
+    "CMP_FILL": (["off", "zero", "0", "171", "0xAB", "0xff", "255"], ["256", "0x", "0x100", "on"]),
+    "CMP_STATS": (["0", "off"], []),
+    "CMP_VERBOSE": (["0"], ["2", "yes"]),
+}
+
+
+def run_plain(env, pairs=100, **more):
+    return run("plain", [pairs], env=env, **more)
+
+
+class Values(TestCase):
+    def test_right_values(self):
+        for name, (right, _) in OPTIONS.items():
+            for value in [*right, ""]:
+                with self.subTest(option=name, value=value):
+                    result = run_plain({"CMP_STATS": "off"} | {name: value})
+                    self.assert_ok(result)
+                    self.assertEqual((result.out, result.err), (RESULTS, ""))
+
+    def test_wrong_values(self):
+        """One line that names option and value, and the default is used."""
+        for name, (_, wrong) in OPTIONS.items():
+            for value in wrong:
+                with self.subTest(option=name, value=value):
+                    result = run_plain({name: value})
+                    self.assert_ok(result)
+                    self.assertEqual(result.out, RESULTS)
+                    self.assertEqual(len(result.err.splitlines()), 1, result.err)
+                    self.assertTrue(result.err.startswith("cmp: "), result.err)
+                    self.assertIn(f"{name}={value}", result.err)
+                    self.assertEqual(result.stats["mode"], "pool")
+                    self.assertGreater(result.hits, 90)
+
+    def test_several_wrong_values(self):
+        result = run_plain({"CMP_MODE": "x", "CMP_SLACK": "y", "CMP_FILL": "z"})
+        self.assertEqual(len(result.err.splitlines()), 3, result.err)
+
+    def test_long_value(self):
+        result = run_plain({"CMP_MODE": "x" * 100000})
+        self.assert_ok(result)
+        self.assertEqual(len(result.err.splitlines()), 1)
+        self.assertLess(len(result.err), 600)
+
+    def test_misspelled_names(self):
+        for name, meant in (
+            ("CMP_MOD", "CMP_MODE"),
+            ("CMP_MAXBLOCK", "CMP_MAX_BLOCK"),
+            ("CMP_STAT", "CMP_STATS"),
+            ("CMP_THREAD_CACHE_BYTE", "CMP_THREAD_CACHE_BYTES"),
+            ("CMP_FREESYNC", "CMP_FREE_SYNC"),
+            ("CMP_TIERSTEPS", "CMP_TIER_STEPS"),
+        ):
+            with self.subTest(name=name):
+                result = run_plain({name: "1"})
+                self.assert_ok(result)
+                self.assertEqual(len(result.err.splitlines()), 1, result.err)
+                self.assertIn(f"{name} ", result.err)
+                self.assertIn(meant, result.err)
+
+    def test_names_of_others(self):
+        for name in ("CMP_", "CMP_HOME_FOLDER_OF_ANOTHER_TOOL", "CMPX_MODE", "cmp_mode", "CMP_X" * 50):
+            with self.subTest(name=name):
+                self.assertEqual(run_plain({name: "1"}).err, "")
+
+    def test_once_per_process(self):
+        """Threads, and many calls: still one line."""
+        result = run("work", [4, 50, 1], env={"CMP_MODE": "nonsense"})
+        self.assertEqual(len(result.err.splitlines()), 1, result.err)
+
+
+class Modes(TestCase):
+    def test_modes(self):
+        pool, observe, off = (run_plain({"CMP_MODE": mode}) for mode in ("pool", "observe", "off"))
+        for result in (pool, observe, off):
+            self.assert_ok(result)
+            self.assertEqual((result.out, result.err), (RESULTS, ""))
+        self.assertGreater(pool.hits, 90)
+        self.assertLess(pool.process["real_malloc_calls"], 10)
+        self.assertEqual(observe.stats["mode"], "observe")
+        self.assertEqual(observe.hits, 0)
+        self.assertEqual(observe.totals["requests"], 100)
+        self.assertEqual(observe.process["real_malloc_calls"], 100)
+        self.assertEqual(observe.process["real_free_calls"], 100)
+        self.assertEqual(observe.process["foreign_frees"], 0)
+        if off.stats is not None:
+            self.assertEqual(off.hits, 0)
+
+    def test_programs(self):
+        for globs, served in (
+            ("plain", True),
+            ("pl*", True),
+            ("other,plain", True),
+            ("other", False),
+            ("!plain", False),
+            ("!pl*", False),
+            ("!other", True),
+            ("*,!plain", False),
+            ("!plain,*", False),
+            ("all,!other", True),
+            ("?lain", True),
+            ("lain", False),
+        ):
+            with self.subTest(globs=globs):
+                result = run_plain({"CMP_PROGRAMS": globs, "CMP_VERBOSE": "1"})
+                self.assert_ok(result)
+                self.assertEqual(result.out, RESULTS)
+                if served:
+                    self.assertGreater(result.hits, 90)
+                    self.assertEqual(len(result.err.splitlines()), 1)
+                else:
+                    self.assertIsNone(result.stats)
+                    self.assertEqual(result.err, "")
+
+    def test_verbose(self):
+        result = run_plain({"CMP_VERBOSE": "1"})
+        self.assertEqual(len(result.err.splitlines()), 1, result.err)
+        for word in ("cmp: ", result.stats["version"], "plain", str(result.stats["pid"]), "13."):
+            self.assertIn(word, result.err)
+
+    def test_fill(self):
+        for value, byte in (("zero", "00"), ("0", "00"), ("171", "ab"), ("0xC3", "c3")):
+            for env in ({}, {"CMP_MAX_BLOCK": "64K"}):
+                with self.subTest(value=value, env=env):
+                    result = run("contents", env={"CMP_FILL": value} | env)
+                    self.assert_ok(result)
+                    self.assertEqual(result.out.count(f"from {byte} to {byte}"), 15, result.out)
+                    self.assertIn("hazards 0", result.out)
+                    self.assertGreater(result.hits, 5)
+        # Without it a recycled block holds old data: the test above can fail.
+        self.assertIn("from 5a to 5a", run("contents").out)
+
+
+class Statistics(TestCase):
+    def test_summary(self):
+        result = run_plain({"CMP_STATS": "1"})
+        self.assert_ok(result)
+        self.assertEqual(result.out, RESULTS)
+        lines = result.err.splitlines()
+        self.assertGreater(len(lines), 3)
+        for line in lines:
+            self.assertTrue(line.startswith("cmp: "), line)
+        self.assertIn("100 allocations", lines[0])
+
+    def test_json(self):
+        result = run_plain({})
+        stats = result.stats
+        self.assertEqual(stats["cmp_statistics"], 1)
+        self.assertEqual(stats["program"], "plain")
+        self.assertEqual(stats["mode"], "pool")
+        self.assertIs(stats["reached"], True)
+        self.assertEqual(stats["totals"]["requests"], 100)
+        self.assertEqual(stats["totals"]["requested_bytes"], 409600)
+        self.assertEqual(sum(tier["requests"] for tier in stats["tiers"]), 100)
+        self.assertEqual([tier["bytes"] for tier in stats["tiers"]], [4096])
+        self.assertGreater(stats["process"]["real_malloc_ns"], 0)
+        self.assert_served(result, 90)
+
+    def test_program_name_in_json(self):
+        folder = self.temporary_folder()
+        odd = folder / 'a "b\\c'
+        os.symlink(PROGRAMS / "plain", odd)
+        result = run(odd, [10])
+        self.assert_ok(result)
+        self.assertEqual(result.stats["program"], odd.name)
+
+    def written(self, pattern, env=None, folder=None):
+        folder = folder or self.temporary_folder()
+        result = run_plain({"CMP_STATS": str(folder / pattern)} | (env or {}))
+        self.assert_ok(result)
+        self.assertEqual(result.out, RESULTS)
+        return folder, result
+
+    def test_file_names(self):
+        host = socket.gethostname()
+        for pattern, env, expected in (
+            ("a.json", {}, "a.json"),
+            ("a-%h-%r.json", {}, f"a-{host}-0.json"),
+            ("a-%r", {"RANK": "7"}, "a-7"),
+            ("a-%r", {"RANK": "7", "OMPI_COMM_WORLD_RANK": "3"}, "a-3"),
+            ("a-%r", {"SLURM_PROCID": "12"}, "a-12"),
+            ("100%%", {}, "100%"),
+            ("a%x%", {}, "a%x%"),
+        ):
+            with self.subTest(pattern=pattern):
+                folder, result = self.written(pattern, env)
+                self.assertEqual([p.name for p in folder.iterdir()], [expected], result.err)
+                self.assertEqual(result.err, "")
+        folder, _ = self.written("a-%p.json")
+        (path,) = folder.iterdir()
+        report = json.loads(path.read_text())
+        self.assertEqual(path.name, f"a-{report['pid']}.json")
+        self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+
+    def assert_one_warning(self, result):
+        self.assertEqual(len(result.err.splitlines()), 1, result.err)
+        self.assertTrue(result.err.startswith("cmp: "), result.err)
+
+    def test_missing_folder(self):
+        folder = self.temporary_folder()
+        _, result = self.written("missing/a.json", folder=folder)
+        self.assert_one_warning(result)
+        self.assertEqual(list(folder.iterdir()), [])
+
+    def test_unwritable_folder(self):
+        if os.geteuid() == 0:
+            folder = "/proc"  # root may write elsewhere
+        else:
+            folder = str(self.temporary_folder())
+            os.chmod(folder, 0o500)
+        result = run_plain({"CMP_STATS": folder + "/a.json"})
+        self.assert_ok(result)
+        self.assertEqual(result.out, RESULTS)
+        self.assert_one_warning(result)
+
+    def test_own_report_is_replaced(self):
+        folder, _ = self.written("a.json")
+        first = (folder / "a.json").read_text()
+        _, result = self.written("a.json", folder=folder)
+        self.assertEqual(result.err, "")
+        self.assertNotEqual(first, (folder / "a.json").read_text())
+        self.assertEqual([p.name for p in folder.iterdir()], ["a.json"])
+
+    def test_foreign_files_stay(self):
+        for name in ("a.json", "a.json.live", "a.json.new"):
+            for content in ("precious", '{"cmp": 1}', "CMPSTA", ""):
+                with self.subTest(name=name, content=content):
+                    folder = self.temporary_folder()
+                    (folder / name).write_text(content)
+                    _, result = self.written("a.json", folder=folder)
+                    self.assertEqual((folder / name).read_text(), content)
+                    self.assert_one_warning(result)
+
+    def test_links_stay(self):
+        for name in ("a.json", "a.json.live", "a.json.new"):
+            for target_exists in (True, False):
+                with self.subTest(name=name, target_exists=target_exists):
+                    folder = self.temporary_folder()
+                    elsewhere = self.temporary_folder() / "target"
+                    if target_exists:
+                        elsewhere.write_text("precious")
+                    (folder / name).symlink_to(elsewhere)
+                    _, result = self.written("a.json", folder=folder)
+                    self.assertTrue((folder / name).is_symlink())
+                    self.assertEqual(elsewhere.exists(), target_exists)
+                    if target_exists:
+                        self.assertEqual(elsewhere.read_text(), "precious")
+                    self.assert_one_warning(result)
+
+    def test_odd_targets(self):
+        folder = self.temporary_folder()
+        (folder / "folder").mkdir()
+        _, result = self.written("folder", folder=folder)
+        self.assert_one_warning(result)
+        os.mkfifo(folder / "pipe")
+        _, result = self.written("pipe", folder=folder)
+        self.assert_one_warning(result)
+        _, result = self.written("x" * 300, folder=folder)
+        self.assert_one_warning(result)
+        result = run_plain({"CMP_STATS": "/" + "x/" * 2000})
+        self.assert_ok(result)
+        self.assertEqual(result.out, RESULTS)
+        self.assert_one_warning(result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""The preload in its process: without CUDA, forks, exec, every way to end, odd libraries."""
+
+import json
+import os
+import shutil
+import signal
+import struct
+import sys
+from ctypes.util import find_library
+
+from preload import PRELOAD, PROGRAMS, SANITIZE, SIM, TestCase, main, run, start
+
+
+class WithoutCuda(TestCase):
+    def test_no_output_and_no_file(self):
+        python = sys.executable
+        for command in (
+            ["/bin/true"],
+            ["/bin/sh", "-c", "echo a; (echo b); exec echo c"],
+            [python, "-S", "-c", "import os, threading; threading.Thread(target=print).start()"],
+            ["/bin/false"],
+        ):
+            for stats in ("1", "report.json", "report-%p.json", "/nowhere/report.json"):
+                with self.subTest(command=command, stats=stats):
+                    folder = self.temporary_folder()
+                    env = {"CMP_STATS": stats, "CMP_VERBOSE": "1", "CMP_MODE": "nonsense"}
+                    without = run(command[0], command[1:], preload=False, cwd=folder)
+                    within = run(command[0], command[1:], env=env, cwd=folder)
+                    self.assertEqual(
+                        (without.code, without.out, without.err),
+                        (within.code, within.out, within.err),
+                    )
+                    self.assertEqual(list(folder.iterdir()), [])
+
+    def test_missing_runtime(self):
+        """A program whose libcudart is missing fails to start, as without the preload."""
+        if find_library("cudart"):
+            self.skipTest("a CUDA runtime is installed where every program finds it")
+        without = run("plain", preload=False, env={"LD_LIBRARY_PATH": None})
+        within = run("plain", env={"LD_LIBRARY_PATH": None})
+        self.assertEqual(without.code, 127)
+        self.assertEqual((without.code, without.err), (within.code, within.err))
+
+    def test_missing_driver(self):
+        folder = self.temporary_folder()
+        shutil.copy(SIM / "libcudart.so.13", folder)
+        env = {"LD_LIBRARY_PATH": str(folder)}
+        without, within = self.run_both("plain", env=env)
+        self.assertEqual(without.results, "failed 200, last error 35\n")
+        self.assertEqual(within.hits, 0)
+
+    def test_program_that_looks_for_a_runtime(self):
+        """No libcudart at all: what the shim's own cudaMalloc says is an error, not a crash."""
+        within = run("no_runtime")
+        self.assert_ok(within)
+        self.assertNotIn("succeeded", within.out)
+
+
+class Forks(TestCase):
+    def reports(self, folder):
+        return {
+            path.name: json.loads(path.read_text())
+            for path in folder.iterdir()
+            if not path.name.endswith(".live")
+        }
+
+    def test_fork_before_cuda(self):
+        folder = self.temporary_folder()
+        without = run("forks", ["before"], preload=False)
+        within = run("forks", ["before"], env={"CMP_STATS": folder / "report-%p.json"})
+        self.assert_ok(within)
+        self.assertEqual(sorted(without.out.splitlines()), sorted(within.out.splitlines()))
+        self.assertIn("child: exit code 0, signal 0", without.out)
+        reports = self.reports(folder)
+        self.assertEqual(len(reports), 2, reports.keys())
+        for name, report in reports.items():
+            self.assertEqual(name, f"report-{report['pid']}.json")
+            self.assertGreater(report["totals"]["thread_cache_hits"], 15)
+
+    def test_fork_after_cuda(self):
+        for when in ("after", "_exit"):
+            with self.subTest(when=when):
+                without, within = self.run_both("forks", [when])
+                self.assertIn("child: exit code 0, signal 0", without.results)
+                # The parent's report is the parent's, and whole.
+                self.assertEqual(within.totals["requests"], 58)
+                self.assertGreater(within.hits, 40)
+
+    def test_fork_while_a_thread_allocates(self):
+        """Whatever lock that thread held is free in the child."""
+        without, within = self.run_both("forks", ["busy"], limit_s=15)
+        self.assertEqual(without.results.count("child: exit code 0, signal 0"), 20)
+        self.assertGreater(within.hits, 40)
+
+    def test_names_of_reports(self):
+        """A child's report, if there is one, never takes the parent's name."""
+        for pattern in ("report.json", "report-%p.json"):
+            with self.subTest(pattern=pattern):
+                folder = self.temporary_folder()
+                within = run("forks", ["after"], env={"CMP_STATS": folder / pattern})
+                self.assert_ok(within)
+                reports = self.reports(folder)
+                parents = [r for r in reports.values() if r["totals"]["thread_cache_hits"] > 0]
+                self.assertEqual(len(parents), 1, reports)
+                parent = parents[0]
+                name = pattern.replace("%p", str(parent["pid"]))
+                self.assertEqual(reports[name], parent)
+                for other, report in reports.items():
+                    if report is not parent:
+                        self.assertIn(str(report["pid"]), other)
+                self.assertEqual([p for p in folder.iterdir() if p.name.endswith(".live")], [])
+
+    def test_child_that_runs_another_program(self):
+        without, within = self.run_both("forks", ["exec", PROGRAMS / "endings"])
+        self.assertEqual(without.results.count("used CUDA"), 3)
+
+
+class Endings(TestCase):
+    def test_ways_to_end(self):
+        for way, code in (
+            ("return", 0),
+            ("code", 7),
+            ("leak", 0),
+            ("exit-in-thread", 5),
+            ("pthread-exit", 0),
+            ("early", 0),
+            ("late", 0),
+            ("late-malloc", 0),
+            ("pending", 0),
+        ):
+            with self.subTest(way=way):
+                _, within = self.run_both("endings", [way], code=code)
+                self.assert_served(within, 10)
+
+    def test_no_cuda_call_of_ours_at_exit(self):
+        """After CUDA's own exit handlers: the same calls as without the preload."""
+        for way, code in (
+            ("return", 0),
+            ("leak", 0),
+            ("exit-in-thread", 5),
+            ("late", 0),
+            ("late-malloc", 0),
+        ):
+            with self.subTest(way=way):
+                counts = []
+                for preload in (False, True):
+                    folder = self.temporary_folder()
+                    result = run(
+                        "endings", [way], preload, env={"CMPSIM_REPORT": folder / "sim.txt"}
+                    )
+                    self.assert_ok(result, code)
+                    report = (folder / "sim.txt").read_text()
+                    counts.append(
+                        [l for l in report.splitlines() if l.startswith(("late", "misuse"))]
+                    )
+                self.assertEqual(counts[0], counts[1])
+
+    def test_exit_while_threads_allocate(self):
+        for way, code in (("busy", 0), ("busy-exit-in-thread", 5)):
+            for _ in range(8):
+                result = run("endings", [way])
+                self.assert_ok(result, code)
+                self.assertEqual(result.err, "")
+                self.assertEqual(result.results, "used CUDA\n")
+                self.assertGreater(result.hits, 10)
+
+    def assert_live(self, folder, name, program, pid=None):
+        """The counters of a process that was killed are in the mapped file."""
+        self.assertEqual(sorted(p.name for p in folder.iterdir()), [f"{name}.live"])
+        data = (folder / f"{name}.live").read_bytes()
+        magic, schema, header, slot_bytes, slots, tiers, _, found_pid = struct.unpack_from(
+            "=8sIIIIIIQ", data
+        )
+        self.assertEqual(magic, b"CMPSTAT\0")
+        self.assertEqual(schema, 1)
+        if pid is not None:
+            self.assertEqual(found_pid, pid)
+        self.assertIn(program.encode() + b"\0", data[:header])
+        self.assertEqual(len(data), header + slots * slot_bytes)
+        per_tier = struct.unpack_from("=I", data, 40)[0]
+        hits = 0
+        for slot in range(16):
+            for tier in range(tiers):
+                at = header + slot * slot_bytes + tier * per_tier * 8
+                hits += struct.unpack_from("=Q", data, at)[0]
+        self.assertGreaterEqual(hits, 10)
+
+    def test_killed(self):
+        for way, code in (("_exit", 6), ("abort", -signal.SIGABRT), ("kill", -signal.SIGKILL)):
+            with self.subTest(way=way):
+                folder = self.temporary_folder()
+                result = run("endings", [way], env={"CMP_STATS": folder / "report.json"})
+                if not (SANITIZE and way == "abort"):
+                    self.assert_ok(result, code)
+                self.assert_live(folder, "report.json", "endings")
+
+    def test_killed_from_outside_and_started_again(self):
+        folder = self.temporary_folder()
+        env = {"CMP_STATS": str(folder / "report.json")}
+        process = start("endings", ["wait"], env=env)
+        self.assertEqual(process.stdout.readline(), b"used CUDA\n")
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        self.assert_live(folder, "report.json", "endings", process.pid)
+        # The next process of that name replaces what the killed one left.
+        result = run("endings", ["return"], env=env)
+        self.assert_ok(result)
+        self.assertEqual(result.err, "")
+        self.assertEqual([p.name for p in folder.iterdir()], ["report.json"])
+
+    def test_exec(self):
+        folder = self.temporary_folder()
+        env = {"CMP_STATS": str(folder / "report.json")}
+        result = run("endings", ["exec", PROGRAMS / "endings", "code"], env=env)
+        self.assert_ok(result, 7)
+        self.assertEqual((result.out, result.err), ("used CUDA\n" * 2, ""))
+        self.assertEqual([p.name for p in folder.iterdir()], ["report.json"])
+        report = json.loads((folder / "report.json").read_text())
+        self.assertGreaterEqual(report["totals"]["requests"], 18)
+        self.assertLess(report["totals"]["requests"], 36)  # of one process alone
+
+
+class Libraries(TestCase):
+    def test_local_plugin(self):
+        """libcudart is loaded RTLD_LOCAL, as a dependency of a plugin."""
+        without, within = self.run_both("plugin_host", [PROGRAMS / "plugin.so"])
+        self.assertIn("plugin 0: failed 0, last error 0", without.results)
+        self.assert_served(within, 40)
+
+    def test_two_runtimes(self):
+        """Each caller keeps its own runtime, with its own last error; the pool is one."""
+        for plugins in (["plugin.so", "plugin_other.so"], ["plugin_other.so", "plugin.so"]):
+            with self.subTest(plugins=plugins):
+                without, within = self.run_both(
+                    "plugin_host", [PROGRAMS / name for name in plugins]
+                )
+                self.assertIn("plugin 1: failed 0, last error 0", without.results)
+                self.assert_served(within, 90)
+
+    def test_another_preload(self):
+        wrapper = PROGRAMS / "wrapper.so"
+        without = run("plain", [100], preload=[wrapper])
+        self.assertIn("# wrapped 100 100", without.out)
+        for order in ([wrapper, PRELOAD], [PRELOAD, wrapper]):
+            with self.subTest(order=order):
+                within = run("plain", [100], preload=order)
+                self.assert_ok(within)
+                self.assertEqual(without.results, within.results)
+                self.assert_served(within, 90)
+                line = [l for l in within.out.splitlines() if l.startswith("# wrapped")][0]
+                mallocs, frees = map(int, line.split()[2:])
+                if order[0] == wrapper:
+                    self.assertEqual((mallocs, frees), (100, 100))
+                else:  # it sees the real calls
+                    self.assertEqual(mallocs, within.process["real_malloc_calls"])
+                    self.assertEqual(frees, within.process["real_free_calls"])
+
+    def test_static_runtime(self):
+        """Out of reach: the program works, and the report says so and why."""
+        without, within = self.run_both("plain_static")
+        self.assertEqual(without.results, "failed 0, last error 0\n")
+        self.assertIs(within.stats["reached"], False)
+        self.assertIn("static", within.stats["reason"])
+        self.assertEqual(within.stats["program"], "plain_static")
+        summary = run("plain_static", env={"CMP_STATS": "1"})
+        self.assert_ok(summary)
+        self.assertEqual(len(summary.err.splitlines()), 1, summary.err)
+        self.assertIn("static", summary.err)
+        for off in ("0", "off", ""):
+            with self.subTest(off=off):
+                self.assertEqual(run("plain_static", env={"CMP_STATS": off}).err, "")
+        excluded = {"CMP_STATS": "1", "CMP_PROGRAMS": "!plain_static"}
+        self.assertEqual(run("plain_static", env=excluded).err, "")
+        self.assertEqual(run("plain_static", env={"CMP_STATS": "1", "CMP_MODE": "off"}).err, "")
+
+    def test_library_and_preload_share_one_pool(self):
+        within = run("shared_pool")
+        self.assert_ok(within)
+        self.assertEqual(within.notes["crosswise"], "1 0")
+        self.assertEqual(within.notes["again"], "0 1")
+        self.assertEqual(within.notes["real"], "0")
+        self.assertEqual(within.notes["seen"], f"{within.totals['requests']} requests, {within.hits} hits")
+        self.assertEqual(within.totals["requests"], 22)
+        self.assertGreaterEqual(within.hits, 20)
+        self.assertGreater(int(within.notes["released"]), 0)
+        self.assertEqual(within.notes["live"], "0")
+
+    def test_library_alone(self):
+        without = run("shared_pool", preload=False)
+        self.assert_ok(without)
+        self.assertEqual(without.notes["seen"].split()[1], "requests,")
+
+
+if __name__ == "__main__":
+    main()

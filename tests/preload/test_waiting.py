@@ -1,0 +1,50 @@
+"""What cudaFree waits for, what cudaMalloc does not wait for, and failed contexts."""
+
+from preload import OLD_DRIVER, TestCase, main
+
+
+class Waiting(TestCase):
+    def test_free_waits_for_every_kind_of_stream(self):
+        for env in ({}, {"CMP_FREE_SYNC": "wait"}, OLD_DRIVER, {"CMP_MODE": "observe"}):
+            with self.subTest(env=env):
+                without, within = self.run_both("waits", ["frees"], env)
+                self.assertEqual(without.results.count("pending 1 then 0, flag 1, waited yes"), 40)
+                self.assertNotIn("waited no", without.results)
+                if env.get("CMP_MODE") != "observe":
+                    self.assert_served(within, 100)
+                    self.assertGreaterEqual(within.process["wait_calls"], 40)
+
+    def test_lazy_device(self):
+        """The same when the device runs nothing before it must."""
+        for seed in (1, 2, 3, 4):
+            with self.subTest(seed=seed):
+                self.run_both("waits", ["host"], {"CMPSIM_SEED": seed})
+
+    def test_host_sees_results(self):
+        without, within = self.run_both("waits", ["host"])
+        self.assertEqual(without.results, "done\nhazards 0, misuse 0\n")
+        self.assert_served(within, 300)
+
+    def test_malloc_waits_for_nothing(self):
+        patience = {"CMPSIM_PATIENCE_MS": "2000"}
+        for env in ({}, {"CMP_RESERVE": "0"}, {"CMP_RESERVE": "1x"}, {"CMPSIM_SEED": "2"}):
+            with self.subTest(env=env):
+                without, within = self.run_both("waits", ["spin"], env | patience)
+                self.assertIn("still spinning: yes\nafter the free: 0 pending", without.results)
+                self.assertGreater(within.totals["requests"], 70)
+
+    def test_failed_kernel(self):
+        for when in ("unknown", "known", "reset"):
+            for env in ({}, OLD_DRIVER):
+                with self.subTest(when=when, env=env):
+                    without, within = self.run_both("waits", ["trap", when], env)
+                    self.assertIn("free: 719, last error 719", without.results)
+                    self.assertGreaterEqual(within.process["contexts_dropped"], 1)
+                    if when == "reset":
+                        self.assertGreaterEqual(
+                            int(within.notes["served after the reset"].split()[0]), 19
+                        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+// Contexts that come and go: resets, several devices, the driver's own contexts, threads.
+#include <thread>
+#include <vector>
+
+#include "program.h"
+
+using program::Allocate;
+using program::Say;
+
+namespace {
+
+constexpr size_t kSizes[] = {256, 5000, size_t{1} << 20, size_t{5} << 20};
+
+// Work as a program would do it: every block written and checked.
+void NormalWork(const char* when) {
+  static std::atomic<uint64_t> wrong{0};
+  const cudaStream_t stream = program::NonBlockingStream();
+  for (int round = 0; round < 5; ++round) {
+    std::vector<std::pair<char*, size_t>> blocks;
+    for (const size_t bytes : kSizes) {
+      for (int i = 0; i < 4; ++i) {
+        blocks.push_back({Allocate(bytes), bytes});
+        simNoteAlloc(blocks.back().first, bytes);
+        program::LaunchWrite(stream, blocks.back().first, bytes, bytes + i, 1000);
+      }
+    }
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      const auto [pointer, bytes] = blocks[i];
+      program::LaunchCheck(stream, pointer, bytes, bytes + i % 4, &wrong, 1000);
+      simNoteFree(pointer);
+      MUST(cudaFree(pointer));
+    }
+  }
+  MUST(cudaStreamDestroy(stream));
+  printf("%s: wrong words %llu, last error %d\n", when, static_cast<unsigned long long>(wrong),
+         static_cast<int>(cudaPeekAtLastError()));
+}
+
+void Reset() {
+  NormalWork("before");
+  std::vector<char*> stale;
+  for (const size_t bytes : kSizes) {
+    stale.push_back(Allocate(bytes));
+    stale.push_back(Allocate(bytes));
+    MUST(cudaFree(stale.back()));
+  }
+  // Another thread has a cache from before the reset and uses it after.
+  std::atomic<int> step{0};
+  std::thread other([&] {
+    NormalWork("other thread, before");
+    step = 1;
+    while (step != 2) std::this_thread::yield();
+    NormalWork("other thread, after");
+  });
+  while (step != 1) std::this_thread::yield();
+  Say("reset", cudaDeviceReset());
+  for (char* pointer : stale) {
+    Say("stale free", cudaFree(pointer));
+    Say("stale free again", cudaFree(pointer));
+    cudaGetLastError();
+  }
+  step = 2;
+  other.join();
+  NormalWork("after");
+  program::NoteServed("after the reset", 5000);
+  for (int i = 0; i < 5; ++i) {
+    Say("reset", cudaDeviceReset());
+    NormalWork("after");
+  }
+  program::NoteServed("after many resets", 5000);
+  Say("last reset", cudaDeviceReset());
+  printf("live %llu\n", static_cast<unsigned long long>(simLiveAllocations(0)));
+}
+
+int DeviceOf(const void* pointer) {
+  cudaPointerAttributes attributes = {};
+  MUST(cudaPointerGetAttributes(&attributes, pointer));
+  return attributes.device;
+}
+
+void CheckDevice(const char* what, void* pointer, int device) {
+  if (DeviceOf(pointer) != device) printf("%s is on device %d\n", what, DeviceOf(pointer));
+}
+
+void Devices() {
+  for (int round = 0; round < 20; ++round) {
+    for (const size_t bytes : kSizes) {
+      MUST(cudaSetDevice(0));
+      char* first = Allocate(bytes);
+      MUST(cudaSetDevice(1));
+      char* second = Allocate(bytes);
+      CheckDevice("first", first, 0);
+      CheckDevice("second", second, 1);
+      // Each is freed under the other's device, from this thread and another.
+      MUST(cudaFree(first));
+      std::thread([&] {
+        MUST(cudaSetDevice(0));
+        MUST(cudaFree(second));
+        char* third = Allocate(bytes);
+        CheckDevice("third", third, 0);
+        MUST(cudaFree(third));
+      }).join();
+    }
+  }
+  // The free waits for the block's own device, whichever is current.
+  for (int owner = 0; owner < 2; ++owner) {
+    MUST(cudaSetDevice(owner));
+    char* block = Allocate(4096);
+    SimWork work = {};
+    work.duration_ns = 1000000;
+    MUST(program::Launch(program::NonBlockingStream(), work));
+    MUST(cudaSetDevice(1 - owner));
+    MUST(cudaFree(block));
+    printf("after the free: pending %zu\n", simPendingCount(nullptr));
+  }
+  MUST(cudaSetDevice(0));
+  NormalWork("device 0");
+  program::NoteServed("device 0", 5000);
+  MUST(cudaSetDevice(1));
+  NormalWork("device 1");
+  program::NoteServed("device 1", 5000);
+  // A reset of one device leaves the other's blocks alone.
+  char* kept = Allocate(5000);
+  MUST(cudaSetDevice(0));
+  char* gone = Allocate(5000);
+  Say("reset of device 0", cudaDeviceReset());
+  Say("free of what is gone", cudaFree(gone));
+  cudaGetLastError();
+  Say("free of what was kept", cudaFree(kept));
+  MUST(cudaSetDevice(1));
+  program::NoteServed("device 1 after the reset of device 0", 5000);
+  printf("last error %d\n", static_cast<int>(cudaPeekAtLastError()));
+}
+
+// Short-lived threads: what one frees the next gets.
+void Threads() {
+  program::Warm(5000, 16);
+  for (int i = 0; i < 200; ++i) {
+    std::thread([] {
+      std::vector<char*> blocks;
+      for (int j = 0; j < 8; ++j) blocks.push_back(Allocate(5000));
+      for (char* block : blocks) MUST(cudaFree(block));
+    }).join();
+  }
+  printf("done, last error %d\n", static_cast<int>(cudaPeekAtLastError()));
+  printf("# real %llu\n", static_cast<unsigned long long>(program::RealAllocations()));
+}
+
+void MustDriver(CUresult result, const char* what) {
+  program::Must(static_cast<cudaError_t>(result), what);
+}
+
+CUcontext MakeContext() {
+  CUcontext context = nullptr;
+#if CUDA_VERSION >= 13000
+  MustDriver(cuCtxCreate(&context, nullptr, 0, 0), "cuCtxCreate");
+#else
+  MustDriver(cuCtxCreate(&context, 0, 0), "cuCtxCreate");
+#endif
+  return context;
+}
+
+// Contexts made by the driver API are current while the runtime's calls are used.
+void DriverContexts() {
+  MustDriver(cuInit(0), "cuInit");
+  for (int round = 0; round < 5; ++round) {
+    const CUcontext context = MakeContext();
+    NormalWork("own context");
+    program::NoteServed("own context", 5000);
+    char* stale = Allocate(5000);
+    char* freed = Allocate(5000);
+    char* elsewhere = Allocate(5000);
+    MUST(cudaFree(freed));
+    CUcontext popped = nullptr;
+    MustDriver(cuCtxPopCurrent(&popped), "cuCtxPopCurrent");
+    MUST(cudaSetDevice(0));
+    NormalWork("primary context");
+    Say("free of the other context's block", cudaFree(elsewhere));
+    MustDriver(cuCtxDestroy(context), "cuCtxDestroy");
+    Say("stale free", cudaFree(stale));
+    Say("stale double free", cudaFree(freed));
+    cudaGetLastError();
+    program::NoteServed("primary context", 5000);
+    MustDriver(cuCtxSetCurrent(nullptr), "cuCtxSetCurrent");
+  }
+  MUST(cudaSetDevice(0));
+  NormalWork("primary context");
+  Say("reset", cudaDeviceReset());
+  printf("live %llu\n", static_cast<unsigned long long>(simLiveAllocations(0)));
+}
+
+// A context is destroyed while threads have caches of it, and the next one has its handle.
+void SameHandle() {
+  MustDriver(cuInit(0), "cuInit");
+  int reused = 0;
+  CUcontext last = nullptr;
+  for (int round = 0; round < 20; ++round) {
+    const CUcontext context = MakeContext();
+    if (context == last) ++reused;
+    last = context;
+    NormalWork("context");
+    MustDriver(cuCtxDestroy(context), "cuCtxDestroy");
+  }
+  printf("# handles reused %d\n", reused);
+  printf("live %llu\n", static_cast<unsigned long long>(simLiveAllocations(0)));
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const char* scenario = count > 1 ? arguments[1] : "";
+  if (strcmp(scenario, "reset") == 0) {
+    Reset();
+  } else if (strcmp(scenario, "devices") == 0) {
+    Devices();
+  } else if (strcmp(scenario, "threads") == 0) {
+    Threads();
+  } else if (strcmp(scenario, "driver") == 0) {
+    DriverContexts();
+  } else if (strcmp(scenario, "same-handle") == 0) {
+    SameHandle();
+  } else if (strcmp(scenario, "work") == 0) {
+    NormalWork("work");
+    program::NoteServed("work", 5000);
+  } else {
+    return 2;
+  }
+  program::SayHazards();
+  return 0;
+}

@@ -1,0 +1,116 @@
+// The ways in which a process ends after it used CUDA. endings WAY
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <thread>
+#include <vector>
+
+#include "program.h"
+
+using program::Allocate;
+
+namespace {
+
+// Destroyed after CUDA's own exit handlers have run: constructed before CUDA's first call.
+struct Late {
+  void* block = nullptr;
+  void* freed = nullptr;
+  bool allocates = false;
+  ~Late() {
+    if (block == nullptr) return;
+    program::Say("late free", cudaFree(block));
+    program::Say("late free again", cudaFree(block));
+    program::Say("late double free", cudaFree(freed));
+    if (!allocates) return;
+    void* pointer = nullptr;
+    program::Say("late malloc", cudaMalloc(&pointer, 4096));
+    program::Say("late large malloc", cudaMalloc(&pointer, 40 << 20));
+  }
+} g_late;
+
+// Destroyed before them: constructed after CUDA's first call.
+struct Early {
+  void* block = Allocate(4096);
+  ~Early() { program::Say("early free", cudaFree(block)); }
+};
+
+void StartAllocatingThreads(int count) {
+  static std::atomic<int> running{0};
+  for (int i = 0; i < count; ++i) {
+    std::thread([] {
+      program::Random random(1);
+      ++running;
+      for (;;) {
+        void* pointer = nullptr;
+        cudaMalloc(&pointer, size_t{1} << random.Below(21));
+        cudaFree(pointer);
+      }
+    }).detach();
+  }
+  while (running < count) std::this_thread::yield();
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const char* way = count > 1 ? arguments[1] : "";
+  program::Warm(4096);
+  for (int i = 0; i < 10; ++i) MUST(cudaFree(Allocate(4096)));
+  printf("used CUDA\n");
+  fflush(stdout);
+  if (strcmp(way, "return") == 0) return 0;
+  if (strcmp(way, "code") == 0) exit(7);
+  if (strcmp(way, "leak") == 0) {
+    for (int i = 0; i < 5; ++i) Allocate(1000);
+    return 0;
+  }
+  if (strcmp(way, "exit-in-thread") == 0) {
+    std::thread([] {
+      MUST(cudaFree(Allocate(4096)));
+      exit(5);
+    }).join();
+  }
+  if (strcmp(way, "pthread-exit") == 0) {
+    std::thread([] {
+      for (int i = 0; i < 10; ++i) MUST(cudaFree(Allocate(4096)));
+    }).detach();
+    pthread_exit(nullptr);
+  }
+  if (strcmp(way, "busy") == 0) {
+    StartAllocatingThreads(3);
+    return 0;
+  }
+  if (strcmp(way, "busy-exit-in-thread") == 0) {
+    StartAllocatingThreads(3);
+    std::thread([] { exit(5); }).join();
+  }
+  if (strcmp(way, "late") == 0 || strcmp(way, "late-malloc") == 0) {
+    g_late.block = Allocate(4096);
+    g_late.freed = Allocate(4096);
+    MUST(cudaFree(g_late.freed));
+    g_late.allocates = strcmp(way, "late-malloc") == 0;
+    return 0;
+  }
+  if (strcmp(way, "early") == 0) {
+    static Early early;
+    return 0;
+  }
+  if (strcmp(way, "pending") == 0) {
+    SimWork work = {};
+    work.duration_ns = 1000000000;
+    MUST(program::Launch(nullptr, work));
+    return 0;
+  }
+  if (strcmp(way, "_exit") == 0) _exit(6);
+  if (strcmp(way, "abort") == 0) abort();
+  if (strcmp(way, "kill") == 0) raise(SIGKILL);
+  if (strcmp(way, "exec") == 0) {
+    execl(arguments[2], arguments[2], arguments[3], nullptr);
+    return 9;
+  }
+  if (strcmp(way, "wait") == 0) {
+    for (;;) pause();
+  }
+  return 2;
+}

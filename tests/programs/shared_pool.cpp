@@ -1,0 +1,43 @@
+// Links the library and the runtime: under the preload both have one pool.
+#include <string.h>
+
+#include "core/cuda_memory_pool.h"
+#include "program.h"
+
+int main() {
+  CudaMemoryPool& pool = CudaMemoryPool::Instance();
+  void* from_runtime = program::Allocate(4096);
+  void* from_pool = pool.Alloc(4096);
+  printf("from the pool: %s\n", from_pool != nullptr ? "set" : "NULL");
+  const bool freed = pool.Free(from_runtime, 4096);
+  const cudaError_t result = cudaFree(from_pool);
+  const cudaError_t again = cudaFree(from_pool);
+  const bool freed_again = pool.Free(from_runtime);
+  cudaGetLastError();
+  printf("# crosswise: %d %d\n", freed, static_cast<int>(result));
+  printf("# again: %d %d\n", freed_again, static_cast<int>(again));
+  const uint64_t before = program::RealAllocations();
+  for (int i = 0; i < 10; ++i) {
+    void* pointer = pool.Alloc(4096);
+    if (i % 2 == 0) {
+      pool.Free(pointer, 4096);
+    } else {
+      cudaFree(pointer);
+    }
+    pointer = program::Allocate(4096);
+    if (i % 2 != 0) {
+      cudaFree(pointer);
+    } else {
+      pool.Free(pointer);
+    }
+  }
+  printf("# real: %llu\n", static_cast<unsigned long long>(program::RealAllocations() - before));
+  const CudaMemoryPoolStatistics statistics = pool.Statistics();
+  printf("# seen: %llu requests, %llu hits\n",
+         static_cast<unsigned long long>(statistics.requests),
+         static_cast<unsigned long long>(statistics.thread_cache_hits +
+                                         statistics.global_pool_hits));
+  printf("# released: %zu\n", pool.ReleaseThreadCaches());
+  printf("# live: %llu\n", static_cast<unsigned long long>(simLiveAllocations(0)));
+  return 0;
+}
