@@ -2,6 +2,8 @@
 
 #include <dlfcn.h>
 
+#include "core/dynamic_symbols.h"
+
 namespace cmp {
 
 const Driver* LoadDriverSlow(DriverSource source) {
@@ -11,7 +13,7 @@ const Driver* LoadDriverSlow(DriverSource source) {
   Driver found;
   bool complete = true;
 #define CMP_FIND(name, symbol, needed, parameters)                             \
-  found.name = reinterpret_cast<decltype(found.name)>(dlsym(library, symbol)); \
+  found.name = reinterpret_cast<decltype(found.name)>(FindSymbol(library, symbol)); \
   if (needed && found.name == nullptr) complete = false;
   CMP_DRIVER_CALLS(CMP_FIND)
 #undef CMP_FIND

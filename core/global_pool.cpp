@@ -37,6 +37,7 @@ void GlobalPool::Put(Batch batch) {
     Held held(large_lock_);
     bins_[bin].Add(batch, now);
     bin_words_[bin / 64] |= uint64_t{1} << (bin % 64);
+    large_bytes_.fetch_add(bytes, std::memory_order_relaxed);
     bytes_.fetch_add(bytes, std::memory_order_relaxed);
     return;
   }
@@ -68,6 +69,7 @@ Batch GlobalPool::RemoveFromBin(size_t bin, Block* head) {
   Batch batch = bins_[bin].Remove(head);
   if (bins_[bin].newest == nullptr) bin_words_[bin / 64] &= ~(uint64_t{1} << (bin % 64));
   bytes_.fetch_sub(batch.count * head->bytes, std::memory_order_relaxed);
+  large_bytes_.fetch_sub(batch.count * head->bytes, std::memory_order_relaxed);
   return batch;
 }
 

@@ -39,6 +39,8 @@ class GlobalPool {
   Batch TakeOldest(size_t bytes);
 
   size_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
+  // Of these, in blocks of 2 MiB and more.
+  size_t large_bytes() const { return large_bytes_.load(std::memory_order_relaxed); }
 
  private:
   struct List {
@@ -67,6 +69,7 @@ class GlobalPool {
   List* bins_ = nullptr;
   uint64_t* bin_words_ = nullptr;
   std::atomic<size_t> bytes_{0};
+  std::atomic<size_t> large_bytes_{0};
   std::atomic<uint64_t> clock_{1};
 };
 

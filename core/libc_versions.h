@@ -18,6 +18,7 @@
 CMP_BIND(dlopen);
 CMP_BIND(dlclose);
 CMP_BIND(dlsym);
+CMP_BIND(dlvsym);
 CMP_BIND(pthread_key_create);
 CMP_BIND(pthread_key_delete);
 CMP_BIND(pthread_setspecific);

@@ -220,6 +220,16 @@ size_t Pool::ReleaseAll(const DeviceApi& api) {
   return bytes;
 }
 
+size_t Pool::ReleasableBytes(int device) {
+  size_t bytes = 0;
+  ForEachContext([&](ContextPool& context) {
+    if (context.open() && context.identity().device == device) {
+      bytes += context.global().large_bytes();
+    }
+  });
+  return bytes;
+}
+
 size_t Pool::ReleaseThreadCaches(const DeviceApi& api) {
   ForEachContext([](ContextPool& context) { context.EmptyCaches(); });
   return ReleaseAll(api);

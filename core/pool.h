@@ -111,6 +111,10 @@ class Pool {
   // This thread's cache for a context; nullptr when memory is exhausted.
   ThreadCache* CacheFor(ContextPool& context);
 
+  // What releasing the idle blocks of a device's contexts would give back to the driver, as far as
+  // it is sure to: blocks of 2 MiB and more, which have their physical memory to themselves.
+  size_t ReleasableBytes(int device);
+
   // Really frees the idle blocks of all global pools; thread caches and blocks in use are not
   // touched. Returns the bytes freed.
   size_t ReleaseAll(const DeviceApi& api);

@@ -65,8 +65,12 @@ struct alignas(64) Block {
   // written before `state` is released and read after `state` is acquired.
   std::atomic<ContextPool*> owner_context{nullptr};
   Block* next = nullptr;         // the next block of the same batch
-  Block* newer_batch = nullptr;  // at the head of a batch in the global pool: its neighbours
+  // At the head of a batch in the global pool: its neighbours.
   Block* older_batch = nullptr;
+  union {
+    Block* newer_batch = nullptr;
+    uint64_t buffer_id;  // while live: names this handing-out, see BufferIdOf; 0 until asked for
+  };
   uint32_t batch_count = 0;  // at the head of a batch in the global pool: blocks in it
   uint16_t tier = 0;
   std::atomic<BlockState> state{BlockState::kUnused};
@@ -84,10 +88,22 @@ struct alignas(64) Block {
   // free on another thread acquires it.
   void GiveToProgram(size_t bytes_requested) {
     requested = bytes_requested;
+    buffer_id = 0;
     state.store(BlockState::kLive, std::memory_order_release);
   }
 };
 static_assert(sizeof(Block) == 64, "one cache line per block");
+
+// The number that names the allocation which the program has in `block`: another one each time that
+// the block is handed out, never one of the driver's own. REQUIRES: the block is live
+inline uint64_t BufferIdOf(Block* block) {
+  static constinit std::atomic<uint64_t> g_next{uint64_t{1} << 62};
+  std::atomic_ref<uint64_t> id(block->buffer_id);
+  uint64_t known = id.load(std::memory_order_relaxed);
+  if (known != 0) return known;
+  const uint64_t fresh = g_next.fetch_add(1, std::memory_order_relaxed);
+  return id.compare_exchange_strong(known, fresh, std::memory_order_relaxed) ? fresh : known;
+}
 
 // Several idle blocks of one tier, moved at once: a chain through Block::next.
 struct Batch {

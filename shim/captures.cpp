@@ -20,7 +20,7 @@ bool Captures::OfThisThread() {
   return false;
 }
 
-void Captures::AfterBegin(cudaStream_t stream, bool begun) {
+void Captures::AfterBegin(CUstream stream, bool begun) {
   if (begun) {
     Held held(lock_);
     for (Capture& capture : captures_) {
@@ -34,11 +34,11 @@ void Captures::AfterBegin(cudaStream_t stream, bool begun) {
   under_way_.fetch_sub(1, std::memory_order_seq_cst);
 }
 
-void Captures::Ended(cudaStream_t stream) {
+void Captures::Ended(CUstream stream) {
   Held held(lock_);
   for (Capture& capture : captures_) {
     if (!capture.used || capture.stream != stream) continue;
-    if (stream == cudaStreamPerThread && capture.thread != &t_thread_name) continue;
+    if (stream == CU_STREAM_PER_THREAD && capture.thread != &t_thread_name) continue;
     capture.used = false;
     under_way_.fetch_sub(1, std::memory_order_seq_cst);
     return;

@@ -16,12 +16,12 @@
 #ifndef CMP_SHIM_CAPTURES_H_
 #define CMP_SHIM_CAPTURES_H_
 
+#include <cuda.h>
 #include <sched.h>
 
 #include <atomic>
 
 #include "core/lock.h"
-#include "shim/interposed.h"
 
 namespace cmp {
 
@@ -45,21 +45,21 @@ class Captures {
   void LeaveRecording() { recording_.fetch_sub(1, std::memory_order_seq_cst); }
 
   // Around a real begin of a capture on `stream`. A per-thread default stream is named by the
-  // handle cudaStreamPerThread.
+  // handle CU_STREAM_PER_THREAD.
   void BeforeBegin() {
     under_way_.fetch_add(1, std::memory_order_seq_cst);
     while (recording_.load(std::memory_order_seq_cst) != 0) sched_yield();
   }
-  void AfterBegin(cudaStream_t stream, bool begun);
+  void AfterBegin(CUstream stream, bool begun);
   // The capture that this thread, or any for a named stream, began on `stream` has ended.
-  void Ended(cudaStream_t stream);
+  void Ended(CUstream stream);
 
   // In a forked child: none of the parent's captures is the child's.
   void Forget();
 
  private:
   struct Capture {
-    cudaStream_t stream = nullptr;
+    CUstream stream = nullptr;
     const void* thread = nullptr;
     bool used = false;
   };

@@ -1,43 +1,77 @@
-// The one table of what the shim interposes. Exports, the table of real calls and the tests come
-// from it.
+// The one table of what the shim interposes. Exports, the answers to dlsym and cuGetProcAddress,
+// the tables of real calls and the tests come from it.
 //
-// Runtime entry points: name, parameters. The "_ptsz" names are what a program built with
-// --default-stream per-thread calls. Signatures are spelled here, because older headers lack some.
+// X(name, parameters): the ELF symbol and the signature, spelled here because older headers lack
+// some. A name ending in _ptsz is the variant for --default-stream per-thread.
 #ifndef CMP_SHIM_INTERPOSED_H_
 #define CMP_SHIM_INTERPOSED_H_
 
+#include <cuda.h>
 #include <driver_types.h>
 
 #include <cstddef>
 
-#define CMP_RUNTIME_INTERPOSED(X)                                                   \
-  X(cudaMalloc, (void** pointer, size_t bytes))                                     \
-  X(cudaFree, (void* pointer))                                                      \
-  X(cudaFreeAsync, (void* pointer, cudaStream_t stream))                            \
-  X(cudaFreeAsync_ptsz, (void* pointer, cudaStream_t stream))                       \
-  X(cudaDeviceReset, (void))                                                        \
-  X(cudaIpcGetMemHandle, (cudaIpcMemHandle_t * handle, void* pointer))              \
-  X(cudaStreamBeginCapture, (cudaStream_t stream, cudaStreamCaptureMode mode))      \
-  X(cudaStreamBeginCapture_ptsz, (cudaStream_t stream, cudaStreamCaptureMode mode)) \
-  X(cudaStreamBeginCaptureToGraph,                                                  \
-    (cudaStream_t stream, cudaGraph_t graph, const cudaGraphNode_t* dependencies,   \
-     const void* edges, size_t count, cudaStreamCaptureMode mode))                  \
-  X(cudaStreamBeginCaptureToGraph_ptsz,                                             \
-    (cudaStream_t stream, cudaGraph_t graph, const cudaGraphNode_t* dependencies,   \
-     const void* edges, size_t count, cudaStreamCaptureMode mode))                  \
-  X(cudaStreamEndCapture, (cudaStream_t stream, cudaGraph_t * graph))               \
-  X(cudaStreamEndCapture_ptsz, (cudaStream_t stream, cudaGraph_t * graph))          \
-  X(cudaStreamDestroy, (cudaStream_t stream))
+// ---- The runtime: served here already, for speed. Whatever else a runtime does reaches the driver
+// through the entry points below.
+#define CMP_RUNTIME_INTERPOSED(X)             \
+  X(cudaMalloc, (void** pointer, size_t bytes)) \
+  X(cudaFree, (void* pointer))
 
 // Called by the shim, not interposed.
-#define CMP_RUNTIME_CALLED(X)                                                       \
-  X(cudaGetDevice, (int* device))                                                   \
-  X(cudaSetDevice, (int device))                                                    \
-  X(cudaGetLastError, (void))                                                       \
-  X(cudaPeekAtLastError, (void))                                                    \
-  X(cudaRuntimeGetVersion, (int* version))                                          \
-  X(cudaStreamIsCapturing, (cudaStream_t stream, cudaStreamCaptureStatus * status)) \
-  X(cudaStreamIsCapturing_ptsz, (cudaStream_t stream, cudaStreamCaptureStatus * status))
+#define CMP_RUNTIME_CALLED(X)   \
+  X(cudaGetDevice, (int* device)) \
+  X(cudaSetDevice, (int device))  \
+  X(cudaGetLastError, (void))     \
+  X(cudaPeekAtLastError, (void))  \
+  X(cudaRuntimeGetVersion, (int* version))
+
+// ---- The driver. Every ABI version that a program can be given and that touches what the pool
+// keeps true; the 32-bit ones (cuMemAlloc and others before 3.2) are not.
+#define CMP_DRIVER_INTERPOSED(X)                                                                   \
+  /* lookups */                                                                                    \
+  X(cuGetProcAddress, (const char* symbol, void** function, int version, cuuint64_t flags))        \
+  X(cuGetProcAddress_v2, (const char* symbol, void** function, int version, cuuint64_t flags,      \
+                          void* status))                                                           \
+  /* allocations */                                                                                \
+  X(cuMemAlloc_v2, (CUdeviceptr * pointer, size_t bytes))                                          \
+  X(cuMemAllocPitch_v2, (CUdeviceptr * pointer, size_t* pitch, size_t width, size_t height,        \
+                         unsigned element))                                                        \
+  X(cuMemFree_v2, (CUdeviceptr pointer))                                                           \
+  X(cuMemFreeAsync, (CUdeviceptr pointer, CUstream stream))                                        \
+  X(cuMemFreeAsync_ptsz, (CUdeviceptr pointer, CUstream stream))                                   \
+  /* questions about memory */                                                                     \
+  X(cuMemGetInfo_v2, (size_t * free, size_t* total))                                               \
+  X(cuMemGetAddressRange_v2, (CUdeviceptr * base, size_t* bytes, CUdeviceptr pointer))             \
+  X(cuPointerGetAttribute, (void* data, CUpointer_attribute attribute, CUdeviceptr pointer))       \
+  X(cuPointerGetAttributes, (unsigned count, CUpointer_attribute* attributes, void** data,         \
+                             CUdeviceptr pointer))                                                 \
+  X(cuPointerSetAttribute, (const void* value, CUpointer_attribute attribute,                      \
+                            CUdeviceptr pointer))                                                  \
+  /* exports */                                                                                    \
+  X(cuIpcGetMemHandle, (CUipcMemHandle * handle, CUdeviceptr pointer))                             \
+  X(cuMemGetHandleForAddressRange, (void* handle, CUdeviceptr pointer, size_t bytes, int type,     \
+                                    unsigned long long flags))                                     \
+  /* ends of contexts */                                                                           \
+  X(cuCtxDestroy, (CUcontext context))                                                             \
+  X(cuCtxDestroy_v2, (CUcontext context))                                                          \
+  X(cuDevicePrimaryCtxRelease, (CUdevice device))                                                  \
+  X(cuDevicePrimaryCtxRelease_v2, (CUdevice device))                                               \
+  X(cuDevicePrimaryCtxReset, (CUdevice device))                                                    \
+  X(cuDevicePrimaryCtxReset_v2, (CUdevice device))                                                 \
+  /* captures */                                                                                   \
+  X(cuStreamBeginCapture, (CUstream stream))                                                       \
+  X(cuStreamBeginCapture_ptsz, (CUstream stream))                                                  \
+  X(cuStreamBeginCapture_v2, (CUstream stream, CUstreamCaptureMode mode))                          \
+  X(cuStreamBeginCapture_v2_ptsz, (CUstream stream, CUstreamCaptureMode mode))                     \
+  X(cuStreamBeginCaptureToGraph, (CUstream stream, CUgraph graph, const CUgraphNode* dependencies, \
+                                  const void* edges, size_t count, CUstreamCaptureMode mode))      \
+  X(cuStreamBeginCaptureToGraph_ptsz,                                                              \
+    (CUstream stream, CUgraph graph, const CUgraphNode* dependencies, const void* edges,           \
+     size_t count, CUstreamCaptureMode mode))                                                      \
+  X(cuStreamEndCapture, (CUstream stream, CUgraph * graph))                                        \
+  X(cuStreamEndCapture_ptsz, (CUstream stream, CUgraph * graph))                                   \
+  X(cuStreamDestroy, (CUstream stream))                                                            \
+  X(cuStreamDestroy_v2, (CUstream stream))
 
 #define CMP_EXPORT extern "C" __attribute__((visibility("default")))
 

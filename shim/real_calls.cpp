@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <new>
 
+#include "core/dynamic_symbols.h"
 #include "core/memory.h"
 
 namespace cmp {
@@ -73,7 +74,7 @@ const RuntimeCalls* MakeTable(Find find) {
   if (calls.cudaRuntimeGetVersion != nullptr) calls.cudaRuntimeGetVersion(&calls.version);
   calls.served = calls.version >= 12000 && calls.cudaGetDevice != nullptr &&
                  calls.cudaSetDevice != nullptr && calls.cudaGetLastError != nullptr &&
-                 calls.cudaPeekAtLastError != nullptr && calls.cudaStreamIsCapturing != nullptr;
+                 calls.cudaPeekAtLastError != nullptr;
   void* memory = MapPages(sizeof(RuntimeCalls));
   if (memory == nullptr) return nullptr;
   const auto* made = new (memory) RuntimeCalls(calls);
@@ -86,14 +87,14 @@ const RuntimeCalls* MakeTable(Find find) {
 }
 
 const RuntimeCalls* NextTable() {
-  return MakeTable([](const char* name) { return dlsym(RTLD_NEXT, name); });
+  return MakeTable([](const char* name) { return FindSymbol(RTLD_NEXT, name); });
 }
 
 // The libcudart that the object at `path` depends on. The handle is kept, so that libcudart stays.
 const RuntimeCalls* TableOfObject(const char* path) {
   void* object = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
   if (object == nullptr) return nullptr;
-  return MakeTable([object](const char* name) { return dlsym(object, name); });
+  return MakeTable([object](const char* name) { return FindSymbol(object, name); });
 }
 
 // ---- What was found, by caller

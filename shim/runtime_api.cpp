@@ -1,6 +1,7 @@
 #include "shim/runtime_api.h"
 
 #include "shim/free_sync.h"
+#include "shim/lookup.h"
 
 namespace cmp {
 
@@ -15,6 +16,7 @@ int RuntimeApi::Allocate(const void* self, size_t bytes, bool last_resort, Devic
     *address = pointer;
     return status;
   }
+  const InsideReal inside;
   void* pointer = nullptr;
   const cudaError_t status = real->cudaMalloc(&pointer, bytes);
   *address = reinterpret_cast<DeviceAddress>(pointer);
@@ -32,6 +34,7 @@ void RuntimeApi::Recovered(const void* self) {
 int RuntimeApi::Release(const void* self, DeviceAddress address) {
   const RuntimeApi& api = Of(self);
   if (api.real() == nullptr) return api.driver_.mem_free(address);
+  const InsideReal inside;
   return api.real()->cudaFree(reinterpret_cast<void*>(address));
 }
 

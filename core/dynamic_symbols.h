@@ -1,0 +1,13 @@
+// Looking up a function in a loaded library.
+#ifndef CMP_CORE_DYNAMIC_SYMBOLS_H_
+#define CMP_CORE_DYNAMIC_SYMBOLS_H_
+
+namespace cmp {
+
+// dlsym, past whatever interposes it. Each product defines its own: the library calls dlsym, the
+// shim, which exports a dlsym of its own, the real one (shim/lookup.cpp).
+void* FindSymbol(void* library, const char* name);
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_DYNAMIC_SYMBOLS_H_

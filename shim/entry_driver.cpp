@@ -1,0 +1,173 @@
+// The interposed entry points of the driver that look up functions, allocate and free. Whatever
+// runtime a program has, shared or static, and the math libraries, arrive here.
+#include "shim/entry_driver.h"
+
+#include "core/driver_api.h"
+#include "shim/free_sync.h"
+#include "shim/process.h"
+#include "shim/service.h"
+
+namespace cmp {
+
+namespace {
+
+// The answer where a call reached us but libcuda.so.1 is not loaded.
+constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
+
+// The driver's layer under the shim, which sees captures and may therefore look whether a context
+// is quiet.
+class ShimDriverApi : public DeviceApi {
+ public:
+  ShimDriverApi(Pool& pool, const Driver& driver)
+      : DeviceApi(this, &Allocate, &Recovered, &Release, &MemoryInfo, &Quiet),
+        pool_(pool),
+        driver_(driver) {}
+  ShimDriverApi(const ShimDriverApi&) = delete;
+  ShimDriverApi& operator=(const ShimDriverApi&) = delete;
+
+ private:
+  static const ShimDriverApi& Of(const void* self) {
+    return *static_cast<const ShimDriverApi*>(self);
+  }
+  static int Allocate(const void* self, size_t bytes, bool, DeviceAddress* address) {
+    CUdeviceptr pointer = 0;
+    const CUresult status = Of(self).driver_.mem_alloc(&pointer, bytes);
+    *address = pointer;
+    return status;
+  }
+  static void Recovered(const void*) {}
+  static int Release(const void* self, DeviceAddress address) {
+    return Of(self).driver_.mem_free(address);
+  }
+  static bool MemoryInfo(const void* self, size_t* free, size_t* total) {
+    return Of(self).driver_.mem_get_info(free, total) == CUDA_SUCCESS;
+  }
+  static bool Quiet(const void* self, ContextPool& context) {
+    return ContextIsQuiet(Of(self).pool_, Of(self).driver_, context);
+  }
+
+  Pool& pool_;
+  const Driver& driver_;
+};
+
+[[gnu::noinline]] CUresult MemAllocSlow(CUdeviceptr* pointer, size_t bytes) {
+  const DriverCalls* real = RealDriver();
+  if (real == nullptr) return kNoDriver;
+  // From inside a real call of ours, or with nothing for the pool to say: the real call.
+  if (t_inside_real != 0 || pointer == nullptr || bytes == 0) {
+    return real->cuMemAlloc_v2(pointer, bytes);
+  }
+  Pool* pool = StartedPool();
+  const Driver* driver = LoadedDriver();
+  if (pool == nullptr || driver == nullptr || CurrentContext(*driver) == nullptr) {
+    return real->cuMemAlloc_v2(pointer, bytes);
+  }
+  if (pool->options().mode == Mode::kObserve) {
+    const uint64_t begin = NowNs();
+    const CUresult status = real->cuMemAlloc_v2(pointer, bytes);
+    CountObservedMalloc(*pool, begin, status, bytes);
+    return status;
+  }
+  if (g_pool.load(std::memory_order_acquire) == nullptr) {
+    return real->cuMemAlloc_v2(pointer, bytes);
+  }
+  CudaIsInitialised(*driver, 0);
+  const ShimDriverApi api(*pool, *driver);
+  const Allocation made = AllocInContext(*pool, *driver, bytes, api);
+  // Like the real call, a failed one leaves 0 (measured: an impossible size does).
+  *pointer = made.address;
+  return static_cast<CUresult>(made.status);
+}
+
+[[gnu::noinline]] CUresult MemFreeForeign(CUdeviceptr pointer) {
+  const DriverCalls* real = RealDriver();
+  if (real == nullptr) return kNoDriver;
+  Pool* pool = g_started.load(std::memory_order_acquire);
+  if (pool == nullptr || pointer == 0 || t_inside_real != 0 ||
+      pool->options().mode == Mode::kOff) {
+    return real->cuMemFree_v2(pointer);
+  }
+  const uint64_t begin = NowNs();
+  const CUresult status = real->cuMemFree_v2(pointer);
+  CountRealFree(*pool, begin, g_pool.load(std::memory_order_relaxed) != nullptr);
+  return status;
+}
+
+// Another free call takes `pointer`: if it is a block of ours it is forgotten first.
+void ForgetBlock(CUdeviceptr pointer) {
+  if (Pool* pool = g_pool.load(std::memory_order_acquire)) pool->Release(pointer);
+}
+
+}  // namespace
+
+}  // namespace cmp
+
+using cmp::kNoDriver;
+using cmp::RealDriver;
+
+// ---- Lookups
+
+CUresult Driver_cuGetProcAddress(const char* symbol, void** function, int version,
+                                 cuuint64_t flags) {
+  const cmp::DriverCalls* real = RealDriver();
+  if (real == nullptr || real->cuGetProcAddress == nullptr) return kNoDriver;
+  const CUresult status = real->cuGetProcAddress(symbol, function, version, flags);
+  if (status == CUDA_SUCCESS && function != nullptr) *function = cmp::Replacement(*function);
+  return status;
+}
+
+CUresult Driver_cuGetProcAddress_v2(const char* symbol, void** function, int version,
+                                    cuuint64_t flags, void* lookup_status) {
+  const cmp::DriverCalls* real = RealDriver();
+  if (real == nullptr || real->cuGetProcAddress_v2 == nullptr) return kNoDriver;
+  const CUresult status = real->cuGetProcAddress_v2(symbol, function, version, flags,
+                                                    lookup_status);
+  if (status == CUDA_SUCCESS && function != nullptr) *function = cmp::Replacement(*function);
+  return status;
+}
+
+// ---- Allocations
+
+CUresult Driver_cuMemAlloc_v2(CUdeviceptr* pointer, size_t bytes) {
+  if (pointer != nullptr && cmp::t_inside_real == 0) [[likely]] {
+    if (const cmp::Block* block = cmp::AllocHit(bytes)) [[likely]] {
+      *pointer = block->address;
+      return CUDA_SUCCESS;
+    }
+  }
+  return cmp::MemAllocSlow(pointer, bytes);
+}
+
+CUresult Driver_cuMemFree_v2(CUdeviceptr pointer) {
+  cmp::Pool* pool = cmp::g_pool.load(std::memory_order_acquire);
+  if (pool != nullptr && cmp::t_inside_real == 0) [[likely]] {
+    if (cmp::Block* block = pool->Find(pointer)) [[likely]] {
+      const cmp::Driver& driver = *cmp::LoadedDriver();  // where there is a block there is one
+      const cmp::ShimDriverApi api(*pool, driver);
+      return static_cast<CUresult>(cmp::FreeBlock(*pool, driver, block, api));
+    }
+  }
+  return cmp::MemFreeForeign(pointer);
+}
+
+// The pitch is the driver's affair, and so is the allocation. Freed like any other.
+CUresult Driver_cuMemAllocPitch_v2(CUdeviceptr* pointer, size_t* pitch, size_t width,
+                                   size_t height, unsigned element) {
+  const cmp::DriverCalls* real = RealDriver();
+  if (real == nullptr) return kNoDriver;
+  return real->cuMemAllocPitch_v2(pointer, pitch, width, height, element);
+}
+
+CUresult Driver_cuMemFreeAsync(CUdeviceptr pointer, CUstream stream) {
+  const cmp::DriverCalls* real = RealDriver();
+  if (real == nullptr || real->cuMemFreeAsync == nullptr) return kNoDriver;
+  cmp::ForgetBlock(pointer);
+  return real->cuMemFreeAsync(pointer, stream);
+}
+
+CUresult Driver_cuMemFreeAsync_ptsz(CUdeviceptr pointer, CUstream stream) {
+  const cmp::DriverCalls* real = RealDriver();
+  if (real == nullptr || real->cuMemFreeAsync_ptsz == nullptr) return kNoDriver;
+  cmp::ForgetBlock(pointer);
+  return real->cuMemFreeAsync_ptsz(pointer, stream);
+}

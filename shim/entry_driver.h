@@ -1,0 +1,15 @@
+// Our definitions of the driver's entry points. In C++ they are named Driver_<symbol>, since cuda.h
+// declares the symbols themselves; the linker sees the symbol.
+#ifndef CMP_SHIM_ENTRY_DRIVER_H_
+#define CMP_SHIM_ENTRY_DRIVER_H_
+
+#include "shim/interposed.h"
+
+extern "C" {
+#define CMP_DECLARE(name, parameters) \
+  __attribute__((visibility("default"))) CUresult Driver_##name parameters __asm__(#name);
+CMP_DRIVER_INTERPOSED(CMP_DECLARE)
+#undef CMP_DECLARE
+}
+
+#endif  // CMP_SHIM_ENTRY_DRIVER_H_

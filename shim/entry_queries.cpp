@@ -1,0 +1,142 @@
+// The interposed entry points of the driver that answer questions about memory, or give it away to
+// others. The pool must not show: an idle block is no allocation, a block in use has the size that
+// was asked for, the pool's idle memory is free.
+#include "shim/entry_driver.h"
+#include "shim/service.h"
+
+namespace cmp {
+
+namespace {
+
+constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
+
+// An address at which nothing is ever allocated: the driver's answer about it is the answer about
+// memory that was freed.
+constexpr CUdeviceptr kNowhere = 1;
+
+// What the program may know of the place of `pointer`.
+struct Place {
+  Block* block = nullptr;  // ours and in use
+  bool freed = false;      // ours, but not the program's (any more, or beyond what it asked for)
+};
+
+Place PlaceOf(CUdeviceptr pointer) {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  const Driver* driver = LoadedDriver();
+  if (pool == nullptr || driver == nullptr || pointer == 0 || t_inside_real != 0) return Place{};
+  Block* block = BlockAround(*pool, *driver, pointer);
+  if (block == nullptr) return Place{};
+  const BlockState state = block->state.load(std::memory_order_acquire);
+  const bool in_use = state == BlockState::kLive || state == BlockState::kUnpooled;
+  if (!in_use || pointer - block->address >= block->requested) return Place{nullptr, true};
+  return Place{block, false};
+}
+
+// Corrects one answer of the driver about a block in use.
+void CorrectAttribute(Block* block, CUpointer_attribute attribute, void* data) {
+  if (data == nullptr) return;
+  switch (attribute) {
+    case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
+      *static_cast<size_t*>(data) = block->requested;
+      break;
+    case CU_POINTER_ATTRIBUTE_BUFFER_ID:
+      // An allocation of its own each time that the block is handed out, as programs that cache by
+      // the id expect.
+      *static_cast<unsigned long long*>(data) = BufferIdOf(block);
+      break;
+    default: break;
+  }
+}
+
+}  // namespace
+
+}  // namespace cmp
+
+using cmp::kNoDriver;
+using cmp::kNowhere;
+using cmp::RealDriver;
+
+CUresult Driver_cuMemGetInfo_v2(size_t* free, size_t* total) {
+  const cmp::DriverCalls* real = RealDriver();
+  if (real == nullptr) return kNoDriver;
+  const CUresult status = real->cuMemGetInfo_v2(free, total);
+  cmp::Pool* pool = cmp::g_pool.load(std::memory_order_acquire);
+  const cmp::Driver* driver = cmp::LoadedDriver();
+  if (status != CUDA_SUCCESS || free == nullptr || pool == nullptr || driver == nullptr) {
+    return status;
+  }
+  CUdevice device = 0;
+  if (driver->context_device(&device) == CUDA_SUCCESS) *free += pool->ReleasableBytes(device);
+  return status;
+}
+
+CUresult Driver_cuMemGetAddressRange_v2(CUdeviceptr* base, size_t* bytes, CUdeviceptr pointer) {
+  const cmp::DriverCalls* real = RealDriver();
+  if (real == nullptr) return kNoDriver;
+  const cmp::Place place = cmp::PlaceOf(pointer);
+  if (place.freed) return real->cuMemGetAddressRange_v2(base, bytes, kNowhere);
+  const CUresult status = real->cuMemGetAddressRange_v2(base, bytes, pointer);
+  if (status == CUDA_SUCCESS && place.block != nullptr && bytes != nullptr) {
+    *bytes = place.block->requested;
+  }
+  return status;
+}
+
+CUresult Driver_cuPointerGetAttribute(void* data, CUpointer_attribute attribute,
+                                      CUdeviceptr pointer) {
+  const cmp::DriverCalls* real = RealDriver();
+  if (real == nullptr) return kNoDriver;
+  const cmp::Place place = cmp::PlaceOf(pointer);
+  if (place.freed) return real->cuPointerGetAttribute(data, attribute, kNowhere);
+  const CUresult status = real->cuPointerGetAttribute(data, attribute, pointer);
+  if (status == CUDA_SUCCESS && place.block != nullptr) {
+    cmp::CorrectAttribute(place.block, attribute, data);
+  }
+  return status;
+}
+
+CUresult Driver_cuPointerGetAttributes(unsigned count, CUpointer_attribute* attributes,
+                                       void** data, CUdeviceptr pointer) {
+  const cmp::DriverCalls* real = RealDriver();
+  if (real == nullptr) return kNoDriver;
+  const cmp::Place place = cmp::PlaceOf(pointer);
+  if (place.freed) return real->cuPointerGetAttributes(count, attributes, data, kNowhere);
+  const CUresult status = real->cuPointerGetAttributes(count, attributes, data, pointer);
+  if (status == CUDA_SUCCESS && place.block != nullptr) {
+    for (unsigned i = 0; i < count; ++i) {
+      cmp::CorrectAttribute(place.block, attributes[i], data[i]);
+    }
+  }
+  return status;
+}
+
+// Attributes that are set stay with the allocation: a block that has one is not handed out again.
+CUresult Driver_cuPointerSetAttribute(const void* value, CUpointer_attribute attribute,
+                                      CUdeviceptr pointer) {
+  const cmp::DriverCalls* real = RealDriver();
+  if (real == nullptr) return kNoDriver;
+  if (cmp::PlaceOf(pointer).freed) {
+    return real->cuPointerSetAttribute(value, attribute, kNowhere);
+  }
+  cmp::UnpoolRange(pointer);
+  return real->cuPointerSetAttribute(value, attribute, pointer);
+}
+
+CUresult Driver_cuIpcGetMemHandle(CUipcMemHandle* handle, CUdeviceptr pointer) {
+  const cmp::DriverCalls* real = RealDriver();
+  if (real == nullptr) return kNoDriver;
+  if (cmp::PlaceOf(pointer).freed) return real->cuIpcGetMemHandle(handle, kNowhere);
+  cmp::UnpoolRange(pointer);
+  return real->cuIpcGetMemHandle(handle, pointer);
+}
+
+CUresult Driver_cuMemGetHandleForAddressRange(void* handle, CUdeviceptr pointer, size_t bytes,
+                                              int type, unsigned long long flags) {
+  const cmp::DriverCalls* real = RealDriver();
+  if (real == nullptr || real->cuMemGetHandleForAddressRange == nullptr) return kNoDriver;
+  if (cmp::PlaceOf(pointer).freed) {
+    return real->cuMemGetHandleForAddressRange(handle, kNowhere, bytes, type, flags);
+  }
+  cmp::UnpoolRange(pointer);
+  return real->cuMemGetHandleForAddressRange(handle, pointer, bytes, type, flags);
+}

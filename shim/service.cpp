@@ -1,0 +1,74 @@
+#include "shim/service.h"
+
+#include "core/fill.h"
+#include "shim/free_sync.h"
+
+namespace cmp {
+
+Allocation AllocInContext(Pool& pool, const Driver& driver, size_t bytes, const DeviceApi& api) {
+  ContextPool* context = pool.CurrentContextPool(driver);
+  // A thread that captures makes the real call, whose error or success is the program's to see;
+  // other threads may have idle blocks meanwhile.
+  const bool capturing = g_captures.UnderWay() && g_captures.OfThisThread();
+  if (capturing) pool.statistics().process().capture_real_calls.AddShared(1);
+  const Allocation made = context == nullptr || capturing ? pool.AllocReal(bytes, api)
+                                                          : pool.Alloc(*context, bytes, api);
+  if (made.status == kSuccess && context != nullptr) {
+    FillNewBlock(pool, driver, *context, made.address, bytes);
+  }
+  return made;
+}
+
+int FreeBlock(Pool& pool, const Driver& driver, Block* block, const DeviceApi& api) {
+  const BlockState taken = pool.Take(block);
+  if (taken == BlockState::kLive) [[likely]] {
+    if (SettleFree(pool, driver, block) == Settlement::kReady) [[likely]] {
+      pool.Retire(block, api);
+      return kSuccess;
+    }
+    return pool.FreeReal(block, api);
+  }
+  if (taken == BlockState::kUnpooled) return pool.FreeReal(block, api);
+  // Freed before. The real call says what it says of a pointer that is no allocation; one byte
+  // further, so that it cannot touch the idle block.
+  pool.statistics().process().double_frees.AddShared(1);
+  return api.Release(block->address + 1);
+}
+
+void CountObservedMalloc(Pool& pool, uint64_t begin_ns, int status, size_t bytes) {
+  ProcessCounters& process = pool.statistics().process();
+  process.real_malloc_ns.AddShared(NowNs() - begin_ns);
+  process.real_malloc_calls.AddShared(1);
+  if (status != kSuccess) {
+    process.failed_allocations.AddShared(1);
+  } else if (bytes != 0 && bytes < size_t{1} << 47) {
+    TierCounters& counters = pool.statistics().shared_slot()[pool.tiers().TierOf(bytes)];
+    counters.real.AddShared(1);
+    counters.requested_bytes.AddShared(bytes);
+    counters.block_bytes.AddShared(bytes);
+  }
+}
+
+void CountRealFree(Pool& pool, uint64_t begin_ns, bool foreign) {
+  ProcessCounters& process = pool.statistics().process();
+  process.real_free_ns.AddShared(NowNs() - begin_ns);
+  process.real_free_calls.AddShared(1);
+  if (foreign) process.foreign_frees.AddShared(1);
+}
+
+Block* BlockAround(const Pool& pool, const Driver& driver, CUdeviceptr pointer) {
+  if (Block* block = pool.Find(pointer)) return block;
+  CUdeviceptr base = 0;
+  size_t bytes = 0;
+  if (driver.mem_address_range(&base, &bytes, pointer) != CUDA_SUCCESS) return nullptr;
+  return pool.Find(base);
+}
+
+void UnpoolRange(CUdeviceptr pointer) {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  const Driver* driver = LoadedDriver();
+  if (pool == nullptr || driver == nullptr || pointer == 0) return;
+  if (const Block* block = BlockAround(*pool, *driver, pointer)) pool->Unpool(block->address);
+}
+
+}  // namespace cmp

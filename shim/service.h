@@ -1,0 +1,52 @@
+// Serving an allocation or a free, whichever layer it came through: the runtime's entry points and
+// the driver's differ only in the real calls that they fall back on.
+#ifndef CMP_SHIM_SERVICE_H_
+#define CMP_SHIM_SERVICE_H_
+
+#include "core/driver.h"
+#include "core/pool_instance.h"
+#include "shim/captures.h"
+#include "shim/lookup.h"
+
+namespace cmp {
+
+// libcuda.so.1 once the process has it.
+inline const Driver* LoadedDriver() { return LoadDriver(DriverSource::kLoaded); }
+
+// The hit path: a block from this thread's cache for the current context, or nullptr, which says
+// nothing.
+inline Block* AllocHit(size_t bytes) {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  if (pool == nullptr) [[unlikely]] return nullptr;
+  const Driver* driver = LoadedDriver();
+  if (driver == nullptr || g_captures.UnderWay()) [[unlikely]] return nullptr;
+  return pool->AllocHit(CurrentContext(*driver), bytes);
+}
+
+// The block that a free is about, or nullptr: not ours.
+inline Block* FindBlock(DeviceAddress address) {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  return pool == nullptr ? nullptr : pool->Find(address);
+}
+
+// An allocation of bytes > 0 in the current context, by the pool or, where it must be, the real
+// call.
+Allocation AllocInContext(Pool& pool, const Driver& driver, size_t bytes, const DeviceApi& api);
+
+// Frees a block of ours, in any state; the status is the layer's own.
+int FreeBlock(Pool& pool, const Driver& driver, Block* block, const DeviceApi& api);
+
+// CMP_MODE=observe: counts what a real call did.
+void CountObservedMalloc(Pool& pool, uint64_t begin_ns, int status, size_t bytes);
+void CountRealFree(Pool& pool, uint64_t begin_ns, bool foreign);
+
+// The allocation behind `pointer` (its base, or an address inside) must be really freed when it is
+// freed: somebody outside the process may use it, or it was given properties that stay.
+void UnpoolRange(CUdeviceptr pointer);
+
+// The block in whose memory `pointer` lies, whatever its state; nullptr: not ours.
+Block* BlockAround(const Pool& pool, const Driver& driver, CUdeviceptr pointer);
+
+}  // namespace cmp
+
+#endif  // CMP_SHIM_SERVICE_H_
