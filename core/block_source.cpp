@@ -19,6 +19,44 @@ int BlockSource::RealFree(DeviceAddress address, const DeviceApi& api) {
   return status;
 }
 
+bool BlockSource::Attach(ContextPool& context, Block* block, BlockState state, Block** displaced) {
+  block->owner_context.store(&context, std::memory_order_relaxed);
+  block->state.store(state, std::memory_order_release);
+  if (!side_table_.Insert(block, displaced)) {
+    block->state.store(BlockState::kUnused, std::memory_order_release);
+    return false;
+  }
+  context.AddReserved(block->bytes);
+  ProcessCounters& process = statistics_.process();
+  process.reserved_bytes.AddShared(block->bytes);
+  process.reserved_peak_bytes.RaiseTo(process.reserved_bytes.Get());
+  return true;
+}
+
+bool BlockSource::Detach(Block* block) {
+  if (block->state.exchange(BlockState::kUnused, std::memory_order_acq_rel) ==
+      BlockState::kUnused) {
+    return false;
+  }
+  side_table_.Erase(block->address, block);
+  block->owner()->SubtractReserved(block->bytes);
+  statistics_.process().reserved_bytes.AddShared(-block->bytes);
+  return true;
+}
+
+bool BlockSource::Forget(Block* block) {
+  if (!Detach(block)) return false;
+  records_.Return(block);
+  return true;
+}
+
+void BlockSource::CountRealFree(const Block& block) {
+  TierCounters& counters = statistics_.shared_slot()[block.tier];
+  counters.real_frees.AddShared(1);
+  counters.requested_freed_bytes.AddShared(block.requested);
+  counters.block_freed_bytes.AddShared(block.bytes);
+}
+
 void BlockSource::Register(ContextPool& context, Allocation* made, size_t bytes, unsigned tier,
                            BlockState state) {
   if (!SideTable::CanHold(made->address)) return;
@@ -26,32 +64,24 @@ void BlockSource::Register(ContextPool& context, Allocation* made, size_t bytes,
   if (block == nullptr) return;
   block->address = made->address;
   block->bytes = bytes;
-  block->owner_context.store(&context, std::memory_order_relaxed);
+  block->requested = bytes;
+  block->buffer_id = 0;
   block->tier = static_cast<uint16_t>(tier);
-  block->state.store(state, std::memory_order_release);
   Block* displaced = nullptr;
-  if (!side_table_.Insert(block, &displaced)) {
-    block->state.store(BlockState::kUnused, std::memory_order_release);
+  if (!Attach(context, block, state, &displaced)) {
     records_.Return(block);
     return;
   }
   made->block = block;
-  context.AddReserved(bytes);
-  ProcessCounters& process = statistics_.process();
-  process.reserved_bytes.AddShared(bytes);
-  process.reserved_peak_bytes.RaiseTo(process.reserved_bytes.Get());
   if (displaced == nullptr) return;
   // The driver gave this address out again, so the old block was freed without us. A live one is
   // forgotten; an idle one means that a free list cannot be trusted: its context serves no more.
-  ContextPool* owner = displaced->owner();
   if (displaced->TakeFromProgram(BlockState::kLive) ||
       displaced->TakeFromProgram(BlockState::kUnpooled)) {
-    owner->SubtractReserved(displaced->bytes);
-    process.reserved_bytes.AddShared(-displaced->bytes);
-    displaced->state.store(BlockState::kUnused, std::memory_order_release);
-    records_.Return(displaced);
+    CountRealFree(*displaced);
+    Forget(displaced);
   } else if (displaced->state.load(std::memory_order_acquire) == BlockState::kIdle) {
-    Close(*owner);
+    Close(*displaced->owner());
   }
 }
 
@@ -84,14 +114,20 @@ size_t BlockSource::Destroy(Batch batch, const DeviceApi& api) {
   size_t bytes = 0;
   while (batch.count != 0) {
     Block* block = batch.Pop();
-    const DeviceAddress address = block->address;
+    ContextPool* owner = block->owner();
+    if (!Detach(block)) continue;
+    const int status = RealFree(block->address, api);
+    Block* displaced = nullptr;
+    if (IsCaptureStatus(status) && Attach(*owner, block, BlockState::kIdle, &displaced)) {
+      // Refused because of a capture that somebody began meanwhile: it stays ours.
+      owner->global().Put(Batch{block, 1});
+      continue;
+    }
     bytes += block->bytes;
     statistics_.shared_slot()[block->tier].blocks_released.AddShared(1);
-    ContextPool* owner = block->owner();
-    if (!Forget(block)) continue;
-    // A real free of what the pool held can only fail when the context is broken.
-    const int status = RealFree(address, api);
-    if (status != kSuccess && !IsCaptureStatus(status)) Close(*owner);
+    records_.Return(block);
+    // Any other failure of a real free of what the pool held means that the context is broken.
+    if (status != kSuccess) Close(*owner);
   }
   return bytes;
 }
@@ -110,18 +146,6 @@ void BlockSource::TrimToBound(ContextPool& context, const DeviceApi& api) {
   if (excess != 0) ReleaseOldest(context, excess, api);
 }
 
-bool BlockSource::Forget(Block* block) {
-  if (block->state.exchange(BlockState::kUnused, std::memory_order_acq_rel) ==
-      BlockState::kUnused) {
-    return false;
-  }
-  side_table_.Erase(block->address, block);
-  block->owner()->SubtractReserved(block->bytes);
-  statistics_.process().reserved_bytes.AddShared(-block->bytes);
-  records_.Return(block);
-  return true;
-}
-
 void BlockSource::Close(ContextPool& context) {
   if (context.Close()) statistics_.process().contexts_dropped.AddShared(1);
 }
@@ -129,13 +153,13 @@ void BlockSource::Close(ContextPool& context) {
 void BlockSource::ForgetAll(ContextPool& context) {
   records_.ForEach([&](Block* block) {
     if (block->owner() != &context) return;
-    if (block->state.exchange(BlockState::kUnused, std::memory_order_acq_rel) ==
-        BlockState::kUnused) {
-      return;
+    const BlockState state = block->state.load(std::memory_order_acquire);
+    if (!Detach(block)) return;
+    if (state == BlockState::kIdle) {
+      statistics_.shared_slot()[block->tier].blocks_released.AddShared(1);
+    } else {
+      CountRealFree(*block);
     }
-    side_table_.Erase(block->address, block);
-    context.SubtractReserved(block->bytes);
-    statistics_.process().reserved_bytes.AddShared(-block->bytes);
   });
 }
 

@@ -54,6 +54,9 @@ class BlockSource {
   // Brings the context back under its bound if it is over it.
   void TrimToBound(ContextPool& context, const DeviceApi& api);
 
+  // Counts that a block in use ends in a real free, whoever makes it.
+  void CountRealFree(const Block& block);
+
   // Takes `block` out of the side table and forgets it, without a real call. The caller owns the
   // block (it won TakeFromProgram, or took it off a list). False if the context was dropped
   // meanwhile: then the memory is gone already and must not be freed.
@@ -78,6 +81,9 @@ class BlockSource {
 
  private:
   int RealAllocate(size_t bytes, bool last_resort, const DeviceApi& api, DeviceAddress* address);
+  // Forget without giving the record back, and its reverse.
+  bool Detach(Block* block);
+  bool Attach(ContextPool& context, Block* block, BlockState state, Block** displaced);
   void Register(ContextPool& context, Allocation* made, size_t bytes, unsigned tier,
                 BlockState state);
 

@@ -22,7 +22,11 @@ int ContextWait::Record() {
     if (made != CUDA_SUCCESS) return made;
     cache_.wait_event = event;
   }
-  return driver_.record_context(HandleOf(cache_), static_cast<CUevent>(cache_.wait_event));
+  const CUresult status =
+      driver_.record_context(HandleOf(cache_), static_cast<CUevent>(cache_.wait_event));
+  if (status != CUDA_ERROR_NOT_SUPPORTED) return status;
+  g_refused.store(true, std::memory_order_relaxed);
+  return kSuccess;
 }
 
 int ContextWait::Wait() {

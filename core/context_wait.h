@@ -17,8 +17,10 @@ class ContextWait {
   // For the owner context of `cache`, which belongs to the calling thread.
   ContextWait(const Driver& driver, ThreadCache& cache) : driver_(driver), cache_(cache) {}
 
-  // True if Record is what captures must be kept from; else it is Wait.
-  bool recorded() const { return driver_.record_context != nullptr; }
+  // True if Record is what captures must be kept from; else it is Wait. Ask after Record.
+  bool recorded() const {
+    return driver_.record_context != nullptr && !g_refused.load(std::memory_order_relaxed);
+  }
   // Marks the end of the work submitted so far. REQUIRES: no capture is under way or begins.
   int Record();
   // Waits until the marked work is done; the error of a failed context otherwise.
@@ -28,6 +30,9 @@ class ContextWait {
   bool Done();
 
  private:
+  // The driver has the function and says that it does not support it.
+  static inline constinit std::atomic<bool> g_refused{false};
+
   const Driver& driver_;
   ThreadCache& cache_;
 };

@@ -12,7 +12,7 @@ const Driver* LoadDriverSlow(DriverSource source) {
   if (library == nullptr) return nullptr;
   Driver found;
   bool complete = true;
-#define CMP_FIND(name, symbol, needed, parameters)                             \
+#define CMP_FIND(name, symbol, needed, parameters)                                  \
   found.name = reinterpret_cast<decltype(found.name)>(FindSymbol(library, symbol)); \
   if (needed && found.name == nullptr) complete = false;
   CMP_DRIVER_CALLS(CMP_FIND)

@@ -31,8 +31,8 @@ namespace cmp {
   X(event_create, "cuEventCreate", true, (CUevent * event, unsigned flags))                   \
   X(event_query, "cuEventQuery", true, (CUevent event))                                       \
   X(event_synchronize, "cuEventSynchronize", true, (CUevent event))                           \
-  X(stream_is_capturing, "cuStreamIsCapturing", true,                                             \
-    (CUstream stream, CUstreamCaptureStatus * status))                                            \
+  X(stream_is_capturing, "cuStreamIsCapturing", true,                                         \
+    (CUstream stream, CUstreamCaptureStatus * status))                                        \
   X(exchange_capture_mode, "cuThreadExchangeStreamCaptureMode", true,                         \
     (CUstreamCaptureMode * mode))                                                             \
   X(mem_alloc, "cuMemAlloc_v2", true, (CUdeviceptr * address, size_t bytes))                  \

@@ -3,6 +3,7 @@
 //
 //   struct Host {
 //     static Pool* Started();                          // as StartPool
+//     static constexpr bool kSeesContextsEnd;         // resets and destructions drop the pool
 //     static bool Capturing();                         // this thread captures, as far as is known
 //     static bool SettleFree(Pool&, const Driver&, Block*);  // true: ready; false: real free
 //   };
@@ -38,7 +39,8 @@ class FaceOver {
         },
         [](unsigned tier) -> size_t {
           Pool* pool = Host::Started();
-          return pool == nullptr ? 0 : pool->tiers().SizeOf(tier);
+          const bool known = pool != nullptr && tier < pool->statistics().tier_count();
+          return known ? pool->tiers().SizeOf(tier) : 0;
         },
     };
     return &kFace;
@@ -49,6 +51,7 @@ class FaceOver {
     Pool* pool = g_pool.load(std::memory_order_acquire);
     const Driver* driver = LoadDriver(DriverSource::kLoaded);
     if (pool != nullptr && driver != nullptr && !Host::Capturing()) [[likely]] {
+      if constexpr (!Host::kSeesContextsEnd) pool->DropIfGone(*driver);
       if (const Block* block = pool->AllocHit(CurrentContext(*driver), bytes)) [[likely]] {
         *pointer = reinterpret_cast<void*>(block->address);
         return kSuccess;
@@ -85,8 +88,13 @@ class FaceOver {
       // With the pool off nothing is in the side table, and the driver knows what is its own.
       return pool->options().mode != Mode::kPool && driver->mem_free(address) == CUDA_SUCCESS;
     }
+    if (g_exiting.load(std::memory_order_acquire)) return true;  // no CUDA call any more
+    if constexpr (!Host::kSeesContextsEnd) {
+      pool->DropIfGone(*driver);
+      if (pool->Find(address) != block) return false;
+    }
     const DriverApi api(*driver);
-    const BlockState taken = pool->Take(block);
+    const BlockState taken = pool->Take(block, address);
     if (taken == BlockState::kLive) {
       if (Host::SettleFree(*pool, *driver, block)) {
         pool->Retire(block, api);

@@ -4,7 +4,8 @@ namespace cmp {
 
 bool GlobalPool::Open(Arena& arena) {
   small_tiers_ = tiers_.TierOf(kLargeGranule);
-  bin_count_ = max_block_ < kLargeGranule ? 0 : BinOf(tiers_.RoundedBytes(max_block_)) + 1;
+  const size_t largest = tiers_.RoundedBytes(max_block_);
+  bin_count_ = largest < kLargeGranule ? 0 : BinOf(largest) + 1;
   small_ = static_cast<TierList*>(arena.Allocate(small_tiers_ * sizeof(TierList)));
   bins_ = static_cast<List*>(arena.Allocate(bin_count_ * sizeof(List) + 1));
   bin_words_ = static_cast<uint64_t*>(arena.Allocate(bin_count_ / 8 + sizeof(uint64_t)));

@@ -15,6 +15,8 @@ void* FindSymbol(void* library, const char* name) { return dlsym(library, name);
 namespace {
 
 struct Library {
+  static constexpr bool kSeesContextsEnd = false;
+
   static Pool* Started() {
     static constexpr PoolStart kStart = {&ReadLibraryOptions, &MapStatistics, nullptr};
     return StartPool(kStart);

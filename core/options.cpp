@@ -190,13 +190,13 @@ constexpr Option kOptions[] = {
      ParseVerbose},
 };
 
-// Edits that turn `left` into `right` (insert, delete, replace), capped: enough to recognise a
-// typing error.
+constexpr size_t kLongestName = 48;  // longer than any option's
+
+// Edits that turn `left` into `right` (insert, delete, replace).
+// REQUIRES: both are shorter than kLongestName
 unsigned Distance(const char* left, size_t left_length, const char* right) {
   const size_t right_length = strlen(right);
-  constexpr size_t kLongest = 48;
-  if (left_length >= kLongest || right_length >= kLongest) return kLongest;
-  unsigned row[kLongest + 1];
+  unsigned row[kLongestName + 1];
   for (size_t j = 0; j <= right_length; ++j) row[j] = static_cast<unsigned>(j);
   for (size_t i = 1; i <= left_length; ++i) {
     unsigned diagonal = row[0];
@@ -242,6 +242,7 @@ void WarnOfMisspelledOptions(char* const* environment, WarningSink warn) {
     if (strncmp(variable, "CMP_", 4) != 0) continue;
     const char* equals = strchr(variable, '=');
     const size_t length = equals == nullptr ? strlen(variable) : size_t(equals - variable);
+    if (length >= kLongestName) continue;  // resembles none of ours
     const Option* nearest = nullptr;
     unsigned nearest_distance = ~0u;
     for (const Option& option : kOptions) {
@@ -251,8 +252,8 @@ void WarnOfMisspelledOptions(char* const* environment, WarningSink warn) {
         nearest_distance = distance;
       }
     }
-    // One edit for every four characters behind CMP_, and at least two: CMP_MAXBLOCK, CMP_STAT.
-    const unsigned tolerated = length >= 16 ? static_cast<unsigned>((length - 4) / 4) : 2;
+    // One edit for every four characters behind CMP_, and at least one: CMP_MAXBLOCK, CMP_STAT.
+    const unsigned tolerated = length >= 12 ? static_cast<unsigned>((length - 4) / 4) : 1;
     if (nearest_distance == 0 || nearest_distance > tolerated) continue;
     char line[200];
     snprintf(line, sizeof(line), "%.*s is not an option; did you mean %s?",

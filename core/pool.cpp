@@ -8,13 +8,15 @@ thread_local constinit ThreadMemory t_memory;
 
 namespace {
 constexpr uint32_t kMaxBatchBlocks = 128;
+// The largest request that has a tier; no device has more.
+constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
 }  // namespace
 
 // ---- Alloc
 
 Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api) {
   ThreadCache* cache = CacheFor(context);
-  if (cache == nullptr || bytes >= size_t{1} << 47) return AllocReal(bytes, api);
+  if (cache == nullptr || bytes > kMostTierBytes) return AllocReal(bytes, api);
   const unsigned tier = tiers_.TierOf(bytes);
   const bool oversized = bytes > options_.max_block;
   const size_t rounded = oversized ? bytes : tiers_.RoundedBytes(bytes);
@@ -23,8 +25,8 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
     if (Block* block = TakeIdle(context, cache, bytes, rounded, tier)) {
       return Allocation{kSuccess, block->address, block, true};
     }
-    MakeRoom(context, rounded, api);
   }
+  MakeRoom(context, rounded, api);
   Allocation made = source_.Make(context, rounded, tier, state, false, api);
   const bool rescue = made.status == kOutOfMemory;
   if (rescue) {
@@ -46,6 +48,8 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
                made.block->bytes);
   statistics_.shared_slot()[tier].blocks_made.AddShared(oversized ? 0 : 1);
   NotePeak(context);
+  // After the fact: a free that came in between has looked before the bound was crossed.
+  if (context.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
   if (!rescue && HasShelf(tier)) {
     Refill(context, *cache, tier, rounded, api);
   } else {
@@ -55,13 +59,17 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
 }
 
 Allocation Pool::AllocReal(size_t bytes, const DeviceApi& api) {
-  Allocation made;
-  const uint64_t begin = NowNs();
-  made.status = api.Allocate(bytes, true, &made.address);
-  ProcessCounters& process = statistics_.process();
-  process.real_malloc_ns.AddShared(NowNs() - begin);
-  process.real_malloc_calls.AddShared(1);
-  if (made.status != kSuccess) process.failed_allocations.AddShared(1);
+  const unsigned tier = tiers_.TierOf(bytes < kMostTierBytes ? bytes : kMostTierBytes);
+  const Allocation made = source_.Make(unpooled_, bytes, tier, BlockState::kUnpooled, true, api);
+  if (made.status != kSuccess) {
+    statistics_.process().failed_allocations.AddShared(1);
+  } else if (made.block != nullptr) {
+    made.block->requested = bytes;
+    TierCounters& counters = statistics_.shared_slot()[tier];
+    counters.real.AddShared(1);
+    counters.requested_bytes.AddShared(bytes);
+    counters.block_bytes.AddShared(bytes);
+  }
   return made;
 }
 
@@ -98,18 +106,16 @@ Block* Pool::TakeIdleLarge(ContextPool& context, size_t rounded) {
 }
 
 // Before a real allocation that would cross the bound: idle blocks are released if that waits for
-// nothing, else the next free does it.
+// nothing. Else the next free does it.
 void Pool::MakeRoom(ContextPool& context, size_t rounded, const DeviceApi& api) {
   const size_t bound = context.Bound(context.live() + rounded);
   const size_t then = context.reserved() + rounded;
-  if (then <= bound) return;
-  if (api.Quiet(context)) {
-    if (source_.ReleaseOldest(context, then - bound, api) >= then - bound) return;
-    context.EmptyCaches();
-    source_.ReleaseOldest(context, then - bound, api);
-  } else {
-    context.over_bound.store(true, std::memory_order_relaxed);
-  }
+  if (then <= bound || !api.Quiet(context)) return;
+  const size_t excess = then - bound;
+  const size_t released = source_.ReleaseOldest(context, excess, api);
+  if (released >= excess) return;
+  context.EmptyCaches();
+  source_.ReleaseOldest(context, excess - released, api);
 }
 
 // Slow start: one request was just served by a real call; make more blocks of its tier while that
@@ -145,10 +151,15 @@ void Pool::NotePeak(ContextPool& context) {
 
 // ---- Free
 
-BlockState Pool::Take(Block* block) {
-  if (block->TakeFromProgram(BlockState::kLive)) [[likely]]
-    return BlockState::kLive;
-  if (block->TakeFromProgram(BlockState::kUnpooled)) return BlockState::kUnpooled;
+BlockState Pool::Take(Block* block, DeviceAddress address) {
+  for (const BlockState owned : {BlockState::kLive, BlockState::kUnpooled}) {
+    if (!block->TakeFromProgram(owned)) continue;
+    if (block->address == address) [[likely]]
+      return owned;
+    // A double free that lost so late that the record has another block by now: give it back.
+    block->state.store(owned, std::memory_order_release);
+    return BlockState::kUnused;
+  }
   return block->state.load(std::memory_order_acquire);
 }
 
@@ -158,6 +169,10 @@ void Pool::Retire(Block* block, const DeviceApi& api) {
   if (cache == nullptr || cache->owner() != &context) [[unlikely]]
     cache = CacheFor(context);
   if (cache == nullptr) [[unlikely]] {
+    TierCounters& counters = statistics_.shared_slot()[block->tier];
+    counters.frees.AddShared(1);
+    counters.requested_freed_bytes.AddShared(block->requested);
+    counters.block_freed_bytes.AddShared(block->bytes);
     context.global().Put(Batch{block, 1});
     return;
   }
@@ -176,10 +191,7 @@ void Pool::Retire(Block* block, const DeviceApi& api) {
 
 int Pool::FreeReal(Block* block, const DeviceApi& api) {
   const DeviceAddress address = block->address;
-  TierCounters& counters = statistics_.shared_slot()[block->tier];
-  counters.real_frees.AddShared(1);
-  counters.requested_freed_bytes.AddShared(block->requested);
-  counters.block_freed_bytes.AddShared(block->bytes);
+  source_.CountRealFree(*block);
   source_.Forget(block);
   return source_.RealFree(address, api);
 }
@@ -199,12 +211,9 @@ bool Pool::Unpool(DeviceAddress address) {
 bool Pool::Release(DeviceAddress address) {
   Block* block = Find(address);
   if (block == nullptr) return false;
-  const BlockState taken = Take(block);
+  const BlockState taken = Take(block, address);
   if (taken != BlockState::kLive && taken != BlockState::kUnpooled) return false;
-  TierCounters& counters = statistics_.shared_slot()[block->tier];
-  counters.real_frees.AddShared(1);
-  counters.requested_freed_bytes.AddShared(block->requested);
-  counters.block_freed_bytes.AddShared(block->bytes);
+  source_.CountRealFree(*block);
   source_.Forget(block);
   statistics_.process().unpooled_blocks.AddShared(1);
   return true;
@@ -292,6 +301,14 @@ ContextPool* Pool::OpenContext(const ContextIdentity& identity) {
   return context;
 }
 
+void Pool::DropIfGone(const Driver& driver) {
+  const ContextHandle handle = CurrentContext(driver);
+  const ThreadCache* cache = RememberedCache(handle);
+  if (cache == nullptr) return;  // Alloc will look
+  ContextPool& context = *cache->owner();
+  if (context.identity().id != ContextId(driver, handle)) DropContext(context);
+}
+
 void Pool::DropContext(ContextPool& context) {
   CloseContext(context);
   source_.ForgetAll(context);
@@ -368,6 +385,7 @@ Pool::Pool(const Options& options) : options_(options), tiers_(options.tier_step
   limits_.bytes = options.thread_cache_bytes;
   // A block that must be filled is handed out by Alloc, whose caller fills it.
   if (limits_.tiers != 0 && options.fill < 0) hit_bytes_ = tiers_.SizeOf(limits_.tiers - 1);
+  unpooled_.Close();
   source_.SetOtherContexts(
       [](void* self, ContextPool& except, const DeviceApi& api) {
         return static_cast<Pool*>(self)->ReleaseOthers(except, api);
@@ -377,7 +395,7 @@ Pool::Pool(const Options& options) : options_(options), tiers_(options.tier_step
 
 size_t Pool::StatisticsBytes(const Options& options) {
   const Tiers tiers(options.tier_steps);
-  return Statistics::PageBytes(tiers, tiers.TierOf((size_t{1} << 47) - 1) + 1);
+  return Statistics::PageBytes(tiers, tiers.TierOf(kMostTierBytes) + 1);
 }
 
 Pool* Pool::Create(const Options& options, void* statistics_page, uint64_t pid,
@@ -385,8 +403,8 @@ Pool* Pool::Create(const Options& options, void* statistics_page, uint64_t pid,
   void* memory = MapPages(sizeof(Pool));
   if (memory == nullptr) return nullptr;
   Pool* pool = new (memory) Pool(options);
-  pool->statistics_.Open(statistics_page, pool->tiers_,
-                         pool->tiers_.TierOf((size_t{1} << 47) - 1) + 1, pid, program);
+  pool->statistics_.Open(statistics_page, pool->tiers_, pool->tiers_.TierOf(kMostTierBytes) + 1,
+                         pid, program);
   return pool;
 }
 

@@ -62,7 +62,7 @@ class Pool {
   // An allocation of bytes > 0 in `context`, which must be current: from this thread's cache, the
   // global pool, or a real call. The status of a failure is the real call's own.
   Allocation Alloc(ContextPool& context, size_t bytes, const DeviceApi& api);
-  // A real call for bytes > 0, not entered anywhere, but counted: while this thread captures, or
+  // A real call for bytes > 0, whose memory will be really freed: while this thread captures, or
   // when the pool is off for the context.
   Allocation AllocReal(size_t bytes, const DeviceApi& api);
 
@@ -70,9 +70,9 @@ class Pool {
   Block* Find(DeviceAddress address) const { return side_table_.Find(address); }
 
   // Free, in two steps, so that the caller can settle in between what the free owes.
-  // First: takes the block from the program; kIdle says that somebody freed it before, kUnused
-  // that its context is gone.
-  BlockState Take(Block* block);
+  // First: takes the block at `address` from the program; kIdle says that somebody freed it before,
+  // kUnused that its context is gone.
+  BlockState Take(Block* block, DeviceAddress address);
   // Then, after Take returned kLive: the block may be handed out again from now on. May make real
   // frees where the bound demands it.
   void Retire(Block* block, const DeviceApi& api);
@@ -96,6 +96,9 @@ class Pool {
   // The pool is off for the context: it has failed. Its blocks stay known, so that frees are real
   // frees of blocks that exist.
   void CloseContext(ContextPool& context) { source_.Close(context); }
+  // Drops the pool of the current context's handle if that names another context by now: where
+  // nobody sees contexts end. Costs a driver call of 10 ns.
+  void DropIfGone(const Driver& driver);
   // The context was reset or destroyed: its pool and side-table entries are dropped without a real
   // call.
   void DropContext(ContextPool& context);
@@ -162,6 +165,8 @@ class Pool {
   SideTable side_table_{arena_};
   Statistics statistics_;
   BlockSource source_{arena_, side_table_, statistics_};
+  // Owner of the blocks of AllocReal; a closed context.
+  ContextPool unpooled_{ContextIdentity{}, tiers_, options_};
   Mutex contexts_lock_;
   std::atomic<ContextPool*> contexts_[kMaxContexts] = {};
 };

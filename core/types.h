@@ -64,7 +64,7 @@ struct alignas(64) Block {
   // Atomic because a context that is dropped looks for its blocks among all records. Relaxed: it is
   // written before `state` is released and read after `state` is acquired.
   std::atomic<ContextPool*> owner_context{nullptr};
-  Block* next = nullptr;         // the next block of the same batch
+  Block* next = nullptr;  // the next block of the same batch
   // At the head of a batch in the global pool: its neighbours.
   Block* older_batch = nullptr;
   union {

@@ -40,6 +40,14 @@ auto Is(CUcontext context) {
   return [context](const ContextIdentity& identity) { return identity.handle == context; };
 }
 
+// From now on every call is real. Threads may remember caches: closing the contexts makes them
+// forget; frees of blocks in use are then real ones.
+void StepAsideForGreenContexts() {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  if (g_green_contexts.exchange(true, std::memory_order_acq_rel) || pool == nullptr) return;
+  pool->ForEachContext([&](ContextPool& context) { pool->CloseContext(context); });
+}
+
 // One reference of a primary context was given up: it may have been the last.
 CUresult AfterPrimaryRelease(CUresult status, CUdevice device) {
   const Driver* driver = LoadedDriver();
@@ -89,9 +97,15 @@ CUstream PerThread(CUstream stream) { return stream == nullptr ? CU_STREAM_PER_T
 
 using cmp::kNoDriver;
 
-#define CMP_REAL(name)                                \
-  const cmp::DriverCalls* real = cmp::RealDriver();   \
+#define CMP_REAL(name)                              \
+  const cmp::DriverCalls* real = cmp::RealDriver(); \
   if (real == nullptr || real->name == nullptr) return kNoDriver
+
+CUresult Driver_cuCtxFromGreenCtx(CUcontext* context, void* green) {
+  CMP_REAL(cuCtxFromGreenCtx);
+  cmp::StepAsideForGreenContexts();
+  return real->cuCtxFromGreenCtx(context, green);
+}
 
 CUresult Driver_cuCtxDestroy(CUcontext context) {
   CMP_REAL(cuCtxDestroy);
@@ -157,9 +171,8 @@ CUresult Driver_cuStreamBeginCaptureToGraph(CUstream stream, CUgraph graph,
 }
 
 CUresult Driver_cuStreamBeginCaptureToGraph_ptsz(CUstream stream, CUgraph graph,
-                                                 const CUgraphNode* dependencies,
-                                                 const void* edges, size_t count,
-                                                 CUstreamCaptureMode mode) {
+                                                 const CUgraphNode* dependencies, const void* edges,
+                                                 size_t count, CUstreamCaptureMode mode) {
   CMP_REAL(cuStreamBeginCaptureToGraph_ptsz);
   return cmp::BeginCapture(cmp::PerThread(stream), [&] {
     return real->cuStreamBeginCaptureToGraph_ptsz(stream, graph, dependencies, edges, count, mode);
@@ -173,8 +186,7 @@ CUresult Driver_cuStreamEndCapture(CUstream stream, CUgraph* graph) {
 
 CUresult Driver_cuStreamEndCapture_ptsz(CUstream stream, CUgraph* graph) {
   CMP_REAL(cuStreamEndCapture_ptsz);
-  return cmp::AfterEndCapture(real->cuStreamEndCapture_ptsz(stream, graph),
-                              cmp::PerThread(stream));
+  return cmp::AfterEndCapture(real->cuStreamEndCapture_ptsz(stream, graph), cmp::PerThread(stream));
 }
 
 CUresult Driver_cuStreamDestroy(CUstream stream) {

@@ -2,8 +2,9 @@
 // runtime a program has, shared or static, and the math libraries, arrive here.
 #include "shim/entry_driver.h"
 
-#include "core/driver_api.h"
+#include "core/device_api.h"
 #include "shim/free_sync.h"
+#include "shim/pitches.h"
 #include "shim/process.h"
 #include "shim/service.h"
 
@@ -83,8 +84,7 @@ class ShimDriverApi : public DeviceApi {
   const DriverCalls* real = RealDriver();
   if (real == nullptr) return kNoDriver;
   Pool* pool = g_started.load(std::memory_order_acquire);
-  if (pool == nullptr || pointer == 0 || t_inside_real != 0 ||
-      pool->options().mode == Mode::kOff) {
+  if (pool == nullptr || pointer == 0 || t_inside_real != 0 || pool->options().mode == Mode::kOff) {
     return real->cuMemFree_v2(pointer);
   }
   const uint64_t begin = NowNs();
@@ -120,8 +120,8 @@ CUresult Driver_cuGetProcAddress_v2(const char* symbol, void** function, int ver
                                     cuuint64_t flags, void* lookup_status) {
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr || real->cuGetProcAddress_v2 == nullptr) return kNoDriver;
-  const CUresult status = real->cuGetProcAddress_v2(symbol, function, version, flags,
-                                                    lookup_status);
+  const CUresult status =
+      real->cuGetProcAddress_v2(symbol, function, version, flags, lookup_status);
   if (status == CUDA_SUCCESS && function != nullptr) *function = cmp::Replacement(*function);
   return status;
 }
@@ -144,18 +144,33 @@ CUresult Driver_cuMemFree_v2(CUdeviceptr pointer) {
     if (cmp::Block* block = pool->Find(pointer)) [[likely]] {
       const cmp::Driver& driver = *cmp::LoadedDriver();  // where there is a block there is one
       const cmp::ShimDriverApi api(*pool, driver);
-      return static_cast<CUresult>(cmp::FreeBlock(*pool, driver, block, api));
+      return static_cast<CUresult>(cmp::FreeBlock(*pool, driver, block, pointer, api));
     }
   }
   return cmp::MemFreeForeign(pointer);
 }
 
-// The pitch is the driver's affair, and so is the allocation. Freed like any other.
-CUresult Driver_cuMemAllocPitch_v2(CUdeviceptr* pointer, size_t* pitch, size_t width,
-                                   size_t height, unsigned element) {
+// The pitch is the driver's: asked for once per device, width and element size, then remembered.
+CUresult Driver_cuMemAllocPitch_v2(CUdeviceptr* pointer, size_t* pitch, size_t width, size_t height,
+                                   unsigned element) {
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr) return kNoDriver;
-  return real->cuMemAllocPitch_v2(pointer, pitch, width, height, element);
+  const cmp::Driver* driver = cmp::LoadedDriver();
+  CUdevice device = 0;
+  const bool served = pointer != nullptr && pitch != nullptr && width != 0 && height != 0 &&
+                      cmp::t_inside_real == 0 && driver != nullptr &&
+                      cmp::g_pool.load(std::memory_order_acquire) != nullptr &&
+                      driver->context_device(&device) == CUDA_SUCCESS;
+  size_t known = served ? cmp::g_pitches.Find(device, width, element) : 0;
+  size_t bytes = 0;
+  if (known == 0 || __builtin_mul_overflow(known, height, &bytes)) {
+    const CUresult status = real->cuMemAllocPitch_v2(pointer, pitch, width, height, element);
+    if (served && status == CUDA_SUCCESS) cmp::g_pitches.Add(device, width, element, *pitch);
+    return status;
+  }
+  const CUresult status = Driver_cuMemAlloc_v2(pointer, bytes);
+  if (status == CUDA_SUCCESS) *pitch = known;
+  return status;
 }
 
 CUresult Driver_cuMemFreeAsync(CUdeviceptr pointer, CUstream stream) {

@@ -11,6 +11,8 @@ namespace cmp {
 namespace {
 
 struct Preload {
+  static constexpr bool kSeesContextsEnd = true;
+
   static Pool* Started() { return StartedPool(); }
   static bool Capturing() { return g_captures.UnderWay() && g_captures.OfThisThread(); }
   static bool SettleFree(Pool& pool, const Driver& driver, Block* block) {

@@ -44,7 +44,8 @@ void CorrectAttribute(Block* block, CUpointer_attribute attribute, void* data) {
       // the id expect.
       *static_cast<unsigned long long*>(data) = BufferIdOf(block);
       break;
-    default: break;
+    default:
+      break;
   }
 }
 
@@ -95,8 +96,8 @@ CUresult Driver_cuPointerGetAttribute(void* data, CUpointer_attribute attribute,
   return status;
 }
 
-CUresult Driver_cuPointerGetAttributes(unsigned count, CUpointer_attribute* attributes,
-                                       void** data, CUdeviceptr pointer) {
+CUresult Driver_cuPointerGetAttributes(unsigned count, CUpointer_attribute* attributes, void** data,
+                                       CUdeviceptr pointer) {
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr) return kNoDriver;
   const cmp::Place place = cmp::PlaceOf(pointer);

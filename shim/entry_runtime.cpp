@@ -97,10 +97,11 @@ CMP_EXPORT cudaError_t cudaMalloc(void** pointer, size_t bytes) {
 CMP_EXPORT cudaError_t cudaFree(void* pointer) {
   cmp::Pool* pool = cmp::g_pool.load(std::memory_order_acquire);
   if (pool != nullptr) [[likely]] {
-    if (cmp::Block* block = pool->Find(reinterpret_cast<cmp::DeviceAddress>(pointer))) [[likely]] {
+    const auto address = reinterpret_cast<cmp::DeviceAddress>(pointer);
+    if (cmp::Block* block = pool->Find(address)) [[likely]] {
       const cmp::Driver& driver = *cmp::LoadedDriver();  // where there is a block there is one
       const cmp::RuntimeApi api(*pool, driver, CMP_CALLER);
-      return static_cast<cudaError_t>(cmp::FreeBlock(*pool, driver, block, api));
+      return static_cast<cudaError_t>(cmp::FreeBlock(*pool, driver, block, address, api));
     }
   }
   return cmp::FreeForeign(pointer, CMP_CALLER);

@@ -35,7 +35,7 @@ bool ContextIsQuiet(Pool& pool, const Driver& driver, ContextPool& context) {
   ThreadCache* cache = pool.CacheFor(context);
   if (cache == nullptr || !g_captures.EnterRecording()) return false;
   ContextWait wait(driver, *cache);
-  const bool marked = wait.recorded() && wait.Record() == kSuccess;
+  const bool marked = wait.Record() == kSuccess && wait.recorded();
   g_captures.LeaveRecording();
   return marked && wait.Done();
 }

@@ -13,12 +13,12 @@
 
 // ---- The runtime: served here already, for speed. Whatever else a runtime does reaches the driver
 // through the entry points below.
-#define CMP_RUNTIME_INTERPOSED(X)             \
+#define CMP_RUNTIME_INTERPOSED(X)               \
   X(cudaMalloc, (void** pointer, size_t bytes)) \
   X(cudaFree, (void* pointer))
 
 // Called by the shim, not interposed.
-#define CMP_RUNTIME_CALLED(X)   \
+#define CMP_RUNTIME_CALLED(X)     \
   X(cudaGetDevice, (int* device)) \
   X(cudaSetDevice, (int device))  \
   X(cudaGetLastError, (void))     \
@@ -30,28 +30,29 @@
 #define CMP_DRIVER_INTERPOSED(X)                                                                   \
   /* lookups */                                                                                    \
   X(cuGetProcAddress, (const char* symbol, void** function, int version, cuuint64_t flags))        \
-  X(cuGetProcAddress_v2, (const char* symbol, void** function, int version, cuuint64_t flags,      \
-                          void* status))                                                           \
+  X(cuGetProcAddress_v2,                                                                           \
+    (const char* symbol, void** function, int version, cuuint64_t flags, void* status))            \
   /* allocations */                                                                                \
   X(cuMemAlloc_v2, (CUdeviceptr * pointer, size_t bytes))                                          \
-  X(cuMemAllocPitch_v2, (CUdeviceptr * pointer, size_t* pitch, size_t width, size_t height,        \
-                         unsigned element))                                                        \
+  X(cuMemAllocPitch_v2,                                                                            \
+    (CUdeviceptr * pointer, size_t * pitch, size_t width, size_t height, unsigned element))        \
   X(cuMemFree_v2, (CUdeviceptr pointer))                                                           \
   X(cuMemFreeAsync, (CUdeviceptr pointer, CUstream stream))                                        \
   X(cuMemFreeAsync_ptsz, (CUdeviceptr pointer, CUstream stream))                                   \
   /* questions about memory */                                                                     \
-  X(cuMemGetInfo_v2, (size_t * free, size_t* total))                                               \
-  X(cuMemGetAddressRange_v2, (CUdeviceptr * base, size_t* bytes, CUdeviceptr pointer))             \
+  X(cuMemGetInfo_v2, (size_t * free, size_t * total))                                              \
+  X(cuMemGetAddressRange_v2, (CUdeviceptr * base, size_t * bytes, CUdeviceptr pointer))            \
   X(cuPointerGetAttribute, (void* data, CUpointer_attribute attribute, CUdeviceptr pointer))       \
-  X(cuPointerGetAttributes, (unsigned count, CUpointer_attribute* attributes, void** data,         \
-                             CUdeviceptr pointer))                                                 \
-  X(cuPointerSetAttribute, (const void* value, CUpointer_attribute attribute,                      \
-                            CUdeviceptr pointer))                                                  \
+  X(cuPointerGetAttributes,                                                                        \
+    (unsigned count, CUpointer_attribute* attributes, void** data, CUdeviceptr pointer))           \
+  X(cuPointerSetAttribute,                                                                         \
+    (const void* value, CUpointer_attribute attribute, CUdeviceptr pointer))                       \
   /* exports */                                                                                    \
   X(cuIpcGetMemHandle, (CUipcMemHandle * handle, CUdeviceptr pointer))                             \
-  X(cuMemGetHandleForAddressRange, (void* handle, CUdeviceptr pointer, size_t bytes, int type,     \
-                                    unsigned long long flags))                                     \
-  /* ends of contexts */                                                                           \
+  X(cuMemGetHandleForAddressRange,                                                                 \
+    (void* handle, CUdeviceptr pointer, size_t bytes, int type, unsigned long long flags))         \
+  /* contexts: partial ones, and ends */                                                           \
+  X(cuCtxFromGreenCtx, (CUcontext * context, void* green))                                         \
   X(cuCtxDestroy, (CUcontext context))                                                             \
   X(cuCtxDestroy_v2, (CUcontext context))                                                          \
   X(cuDevicePrimaryCtxRelease, (CUdevice device))                                                  \

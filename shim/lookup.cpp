@@ -103,9 +103,9 @@ const DriverCalls* RealDriverSlow() {
 void* Replacement(void* function) {
   const DriverCalls* real = RealDriver();
   if (real == nullptr || function == nullptr) return function;
-#define CMP_REPLACE(name, parameters)                           \
-  if (function == reinterpret_cast<void*>(real->name)) {        \
-    return reinterpret_cast<void*>(&Driver_##name);             \
+#define CMP_REPLACE(name, parameters)                    \
+  if (function == reinterpret_cast<void*>(real->name)) { \
+    return reinterpret_cast<void*>(&Driver_##name);      \
   }
   CMP_DRIVER_INTERPOSED(CMP_REPLACE)
 #undef CMP_REPLACE

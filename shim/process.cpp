@@ -10,6 +10,7 @@
 #include "core/warnings.h"
 #include "shim/captures.h"
 #include "shim/interposed.h"
+#include "shim/pitches.h"
 #include "shim/report.h"
 
 namespace cmp {
@@ -48,11 +49,18 @@ Options ReadShimOptions() {
     options.mode = Mode::kOff;
     options.stats = nullptr;
   }
+  // compute-sanitizer watches every allocation by itself; blocks that the pool keeps would hide
+  // from it what happens after a free.
+  if (options.mode == Mode::kPool && secure_getenv("NV_SANITIZER_INJECTION_PORT_BASE") != nullptr) {
+    PrintWarning("compute-sanitizer is attached: every call is real, so that it sees all errors");
+    options.mode = Mode::kOff;
+  }
   return options;
 }
 
 void Forked() {
   g_captures.Forget();
+  g_pitches.Forget();
   ForgetReport();
 }
 

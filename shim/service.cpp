@@ -6,7 +6,8 @@
 namespace cmp {
 
 Allocation AllocInContext(Pool& pool, const Driver& driver, size_t bytes, const DeviceApi& api) {
-  ContextPool* context = pool.CurrentContextPool(driver);
+  ContextPool* context =
+      g_green_contexts.load(std::memory_order_acquire) ? nullptr : pool.CurrentContextPool(driver);
   // A thread that captures makes the real call, whose error or success is the program's to see;
   // other threads may have idle blocks meanwhile.
   const bool capturing = g_captures.UnderWay() && g_captures.OfThisThread();
@@ -19,8 +20,9 @@ Allocation AllocInContext(Pool& pool, const Driver& driver, size_t bytes, const 
   return made;
 }
 
-int FreeBlock(Pool& pool, const Driver& driver, Block* block, const DeviceApi& api) {
-  const BlockState taken = pool.Take(block);
+int FreeBlock(Pool& pool, const Driver& driver, Block* block, DeviceAddress address,
+              const DeviceApi& api) {
+  const BlockState taken = pool.Take(block, address);
   if (taken == BlockState::kLive) [[likely]] {
     if (SettleFree(pool, driver, block) == Settlement::kReady) [[likely]] {
       pool.Retire(block, api);
@@ -32,7 +34,7 @@ int FreeBlock(Pool& pool, const Driver& driver, Block* block, const DeviceApi& a
   // Freed before. The real call says what it says of a pointer that is no allocation; one byte
   // further, so that it cannot touch the idle block.
   pool.statistics().process().double_frees.AddShared(1);
-  return api.Release(block->address + 1);
+  return api.Release(address + 1);
 }
 
 void CountObservedMalloc(Pool& pool, uint64_t begin_ns, int status, size_t bytes) {

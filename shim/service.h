@@ -13,13 +13,20 @@ namespace cmp {
 // libcuda.so.1 once the process has it.
 inline const Driver* LoadedDriver() { return LoadDriver(DriverSource::kLoaded); }
 
+// True once the process has made a green context: part of a device's multiprocessors under a
+// context handle of its own, whose work belongs to the primary context. What a wait for one of the
+// two covers is not established, so from then on every call is real.
+inline constinit std::atomic<bool> g_green_contexts{false};
+
 // The hit path: a block from this thread's cache for the current context, or nullptr, which says
 // nothing.
 inline Block* AllocHit(size_t bytes) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
-  if (pool == nullptr) [[unlikely]] return nullptr;
+  if (pool == nullptr) [[unlikely]]
+    return nullptr;
   const Driver* driver = LoadedDriver();
-  if (driver == nullptr || g_captures.UnderWay()) [[unlikely]] return nullptr;
+  if (driver == nullptr || g_captures.UnderWay()) [[unlikely]]
+    return nullptr;
   return pool->AllocHit(CurrentContext(*driver), bytes);
 }
 
@@ -33,8 +40,9 @@ inline Block* FindBlock(DeviceAddress address) {
 // call.
 Allocation AllocInContext(Pool& pool, const Driver& driver, size_t bytes, const DeviceApi& api);
 
-// Frees a block of ours, in any state; the status is the layer's own.
-int FreeBlock(Pool& pool, const Driver& driver, Block* block, const DeviceApi& api);
+// Frees the block of ours at `address`, in any state; the status is the layer's own.
+int FreeBlock(Pool& pool, const Driver& driver, Block* block, DeviceAddress address,
+              const DeviceApi& api);
 
 // CMP_MODE=observe: counts what a real call did.
 void CountObservedMalloc(Pool& pool, uint64_t begin_ns, int status, size_t bytes);
