@@ -102,6 +102,7 @@ bool BlockSource::CheckFreeMemory(ContextPool& context, size_t bytes, const Devi
   size_t free = 0;
   size_t total = 0;
   if (!api.MemoryInfo(&free, &total)) return false;
+  context.NoteFreeMemory(free);
   const size_t kept = total / 10;
   context.scarce.store(free < kept, std::memory_order_relaxed);
   // Ask again after an eighth of what may be taken: others allocate too.

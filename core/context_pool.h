@@ -74,6 +74,20 @@ class ContextPool {
   // Set by an allocation that crossed the bound and could not release; the next free pays.
   std::atomic<bool> over_bound{false};
 
+  // Bytes by which blocks in use exceed their rounded requests: reuse with slack.
+  std::atomic<size_t> slack_in_use{0};
+  // The device's free bytes when it was asked last, and what was reserved then.
+  void NoteFreeMemory(size_t free) {
+    asked_reserved_.store(reserved(), std::memory_order_relaxed);
+    asked_free_.store(free, std::memory_order_relaxed);
+  }
+  // The device's free bytes by our own accounts since then; 0 before it was asked.
+  size_t EstimatedFree() const {
+    const size_t then = asked_free_.load(std::memory_order_relaxed) +
+                        asked_reserved_.load(std::memory_order_relaxed);
+    const size_t now = reserved();
+    return then > now ? then - now : 0;
+  }
   // What refills may still take before the device's free memory must be asked for again, and
   // whether less than a tenth of the device was free then.
   std::atomic<int64_t> unasked_bytes{0};
@@ -90,6 +104,8 @@ class ContextPool {
   std::atomic<ThreadCache*> caches_{nullptr};  // grows at the head only
   std::atomic<size_t> reserved_{0};
   std::atomic<size_t> live_peak_{0};
+  std::atomic<size_t> asked_free_{0};
+  std::atomic<size_t> asked_reserved_{0};
 };
 
 }  // namespace cmp

@@ -4,8 +4,8 @@
 
 namespace cmp {
 
-// dlsym, past whatever interposes it. Each product defines its own: the library calls dlsym, the
-// shim, which exports a dlsym of its own, the real one (shim/lookup.cpp).
+// dlsym, past whatever interposes it: the shim, which exports a dlsym of its own, defines it anew
+// (shim/lookup.cpp).
 void* FindSymbol(void* library, const char* name);
 
 }  // namespace cmp

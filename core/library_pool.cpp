@@ -1,16 +1,12 @@
 // The library's own pool: what CudaMemoryPool stands on where no preloaded shim is there.
-#include <dlfcn.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "core/context_wait.h"
-#include "core/dynamic_symbols.h"
 #include "core/face_over.h"
 #include "core/warnings.h"
 
 namespace cmp {
-
-void* FindSymbol(void* library, const char* name) { return dlsym(library, name); }
 
 namespace {
 

@@ -97,12 +97,22 @@ Block* Pool::TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, si
   return block;
 }
 
+// Reuse with slack saves a real call now and costs memory for as long as the block is in use. So
+// that a program which fills the device still fits, all slack in use together is kept below a
+// sixteenth of what is free, and there is none once less than a tenth of the device is.
 Block* Pool::TakeIdleLarge(ContextPool& context, size_t rounded) {
-  size_t most = rounded;
+  size_t slack = 0;
   if (!context.scarce.load(std::memory_order_relaxed)) {
-    most += static_cast<size_t>(static_cast<double>(rounded) * options_.slack);
+    const size_t budget = context.EstimatedFree() / 16;
+    const size_t used = context.slack_in_use.load(std::memory_order_relaxed);
+    slack = static_cast<size_t>(static_cast<double>(rounded) * options_.slack);
+    if (slack > budget - (used < budget ? used : budget)) slack = 0;
   }
-  return context.global().TakeLarge(rounded, most);
+  Block* block = context.global().TakeLarge(rounded, rounded + slack);
+  if (block != nullptr) {
+    context.slack_in_use.fetch_add(block->bytes - rounded, std::memory_order_relaxed);
+  }
+  return block;
 }
 
 // Before a real allocation that would cross the bound: idle blocks are released if that waits for
@@ -165,6 +175,9 @@ BlockState Pool::Take(Block* block, DeviceAddress address) {
 
 void Pool::Retire(Block* block, const DeviceApi& api) {
   ContextPool& context = *block->owner();
+  if (const size_t slack = SlackOf(*block)) {
+    context.slack_in_use.fetch_sub(slack, std::memory_order_relaxed);
+  }
   ThreadCache* cache = RememberedCache(context.identity().handle);
   if (cache == nullptr || cache->owner() != &context) [[unlikely]]
     cache = CacheFor(context);
@@ -191,6 +204,9 @@ void Pool::Retire(Block* block, const DeviceApi& api) {
 
 int Pool::FreeReal(Block* block, const DeviceApi& api) {
   const DeviceAddress address = block->address;
+  if (const size_t slack = SlackOf(*block)) {
+    block->owner()->slack_in_use.fetch_sub(slack, std::memory_order_relaxed);
+  }
   source_.CountRealFree(*block);
   source_.Forget(block);
   return source_.RealFree(address, api);
@@ -213,6 +229,9 @@ bool Pool::Release(DeviceAddress address) {
   if (block == nullptr) return false;
   const BlockState taken = Take(block, address);
   if (taken != BlockState::kLive && taken != BlockState::kUnpooled) return false;
+  if (const size_t slack = SlackOf(*block)) {
+    block->owner()->slack_in_use.fetch_sub(slack, std::memory_order_relaxed);
+  }
   source_.CountRealFree(*block);
   source_.Forget(block);
   statistics_.process().unpooled_blocks.AddShared(1);

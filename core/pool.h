@@ -155,6 +155,12 @@ class Pool {
               const DeviceApi& api);
   size_t ReleaseOthers(ContextPool& except, const DeviceApi& api);
   void NotePeak(ContextPool& context);
+  // Bytes of a block of 2 MiB and more beyond the rounded request that it serves.
+  size_t SlackOf(const Block& block) const {
+    if (block.bytes < kLargeGranule) return 0;
+    const size_t rounded = tiers_.RoundedBytes(block.requested);
+    return block.bytes > rounded ? block.bytes - rounded : 0;
+  }
   bool HasShelf(unsigned tier) const { return tier < limits_.tiers; }
 
   const Options options_;

@@ -2,6 +2,8 @@
 
 #include <new>
 
+#include "core/memory.h"
+
 namespace cmp {
 
 namespace {
@@ -14,35 +16,52 @@ thread_local constinit char t_thread_name = 0;
 
 bool Captures::OfThisThread() {
   Held held(lock_);
-  for (const Capture& capture : captures_) {
-    if (capture.used && capture.thread == &t_thread_name) return true;
-  }
-  return false;
+  return Visit(
+      [](const Capture& capture) { return capture.used && capture.thread == &t_thread_name; });
 }
 
-void Captures::AfterBegin(CUstream stream, bool begun) {
-  if (begun) {
-    Held held(lock_);
-    for (Capture& capture : captures_) {
-      if (capture.used) continue;
-      capture = Capture{stream, &t_thread_name, true};
-      return;
-    }
-    // More captures at once than there are places: the count alone stays, and with it real calls.
+void Captures::AfterBegin(CUstream stream, ContextHandle context, bool begun) {
+  if (!begun) {
+    under_way_.fetch_sub(1, std::memory_order_seq_cst);
     return;
   }
-  under_way_.fetch_sub(1, std::memory_order_seq_cst);
+  const Capture begun_now{stream, context, &t_thread_name, true};
+  const auto put = [&](Capture& capture) {
+    if (capture.used) return false;
+    capture = begun_now;
+    return true;
+  };
+  Held held(lock_);
+  if (Visit(put)) return;
+  // All places are taken. Without memory for more the count alone stays, and with it real calls.
+  if (void* memory = MapPages(sizeof(Places))) {
+    auto* more = new (memory) Places;
+    more->more = places_.more;
+    places_.more = more;
+    put(more->captures[0]);
+  }
 }
 
 void Captures::Ended(CUstream stream) {
   Held held(lock_);
-  for (Capture& capture : captures_) {
-    if (!capture.used || capture.stream != stream) continue;
-    if (stream == CU_STREAM_PER_THREAD && capture.thread != &t_thread_name) continue;
+  Visit([&](Capture& capture) {
+    if (!capture.used || capture.stream != stream) return false;
+    if (stream == CU_STREAM_PER_THREAD && capture.thread != &t_thread_name) return false;
     capture.used = false;
     under_way_.fetch_sub(1, std::memory_order_seq_cst);
-    return;
-  }
+    return true;
+  });
+}
+
+void Captures::EndedIn(ContextHandle context) {
+  if (!UnderWay()) return;
+  Held held(lock_);
+  Visit([&](Capture& capture) {
+    if (!capture.used || capture.context != context) return false;
+    capture.used = false;
+    under_way_.fetch_sub(1, std::memory_order_seq_cst);
+    return false;
+  });
 }
 
 void Captures::Forget() {
@@ -50,7 +69,10 @@ void Captures::Forget() {
   under_way_.store(0, std::memory_order_seq_cst);
   recording_.store(0, std::memory_order_seq_cst);
   new (&lock_) Mutex;
-  for (Capture& capture : captures_) capture = Capture{};
+  Visit([](Capture& capture) {
+    capture = Capture{};
+    return false;
+  });
 }
 
 }  // namespace cmp

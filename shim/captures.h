@@ -22,6 +22,7 @@
 #include <atomic>
 
 #include "core/lock.h"
+#include "core/types.h"
 
 namespace cmp {
 
@@ -50,9 +51,11 @@ class Captures {
     under_way_.fetch_add(1, std::memory_order_seq_cst);
     while (recording_.load(std::memory_order_seq_cst) != 0) sched_yield();
   }
-  void AfterBegin(CUstream stream, bool begun);
+  void AfterBegin(CUstream stream, ContextHandle context, bool begun);
   // The capture that this thread, or any for a named stream, began on `stream` has ended.
   void Ended(CUstream stream);
+  // A context was reset or destroyed, and its captures with it.
+  void EndedIn(ContextHandle context);
 
   // In a forked child: none of the parent's captures is the child's.
   void Forget();
@@ -60,17 +63,32 @@ class Captures {
  private:
   struct Capture {
     CUstream stream = nullptr;
+    ContextHandle context = nullptr;
     const void* thread = nullptr;
     bool used = false;
   };
-  static constexpr int kMaxCaptures = 64;
+  // Places for captures; more are mapped when these are all in use, and stay.
+  struct Places {
+    Capture captures[64];
+    Places* more = nullptr;
+  };
+  // Visits every place until visit(capture) is true. REQUIRES: lock_ is held
+  template <typename Visitor>
+  bool Visit(Visitor visit) {
+    for (Places* places = &places_; places != nullptr; places = places->more) {
+      for (Capture& capture : places->captures) {
+        if (visit(capture)) return true;
+      }
+    }
+    return false;
+  }
 
   // Apart from each other: every hit reads the first, which hardly ever changes; every free that
   // records writes the second.
   alignas(64) std::atomic<int> under_way_{0};
   alignas(64) std::atomic<int> recording_{0};
   alignas(64) Mutex lock_;
-  Capture captures_[kMaxCaptures] = {};
+  Places places_;
 };
 
 inline constinit Captures g_captures;

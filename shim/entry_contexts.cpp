@@ -16,7 +16,9 @@ void DropContexts(Condition condition) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   if (pool == nullptr) return;
   pool->ForEachContext([&](ContextPool& context) {
-    if (condition(context.identity())) pool->DropContext(context);
+    if (!condition(context.identity())) return;
+    pool->DropContext(context);
+    g_captures.EndedIn(context.identity().handle);
   });
 }
 
@@ -66,7 +68,9 @@ template <typename Begin>
 CUresult BeginCapture(CUstream stream, Begin begin) {
   g_captures.BeforeBegin();
   const CUresult status = begin();
-  g_captures.AfterBegin(stream, status == CUDA_SUCCESS);
+  const Driver* driver = LoadedDriver();
+  const ContextHandle context = driver == nullptr ? nullptr : CurrentContext(*driver);
+  g_captures.AfterBegin(stream, context, status == CUDA_SUCCESS);
   return status;
 }
 

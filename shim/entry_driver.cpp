@@ -93,9 +93,14 @@ class ShimDriverApi : public DeviceApi {
   return status;
 }
 
-// Another free call takes `pointer`: if it is a block of ours it is forgotten first.
-void ForgetBlock(CUdeviceptr pointer) {
-  if (Pool* pool = g_pool.load(std::memory_order_acquire)) pool->Release(pointer);
+// Another free call takes `pointer`: if it is a block of ours it is forgotten first. Returns what
+// to give to the real call: one byte further for a block that was freed before, so that the call
+// says so and cannot touch the idle block.
+CUdeviceptr ForgetBlock(CUdeviceptr pointer) {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  if (pool == nullptr || pool->Find(pointer) == nullptr || pool->Release(pointer)) return pointer;
+  pool->statistics().process().double_frees.AddShared(1);
+  return pointer + 1;
 }
 
 }  // namespace
@@ -176,13 +181,11 @@ CUresult Driver_cuMemAllocPitch_v2(CUdeviceptr* pointer, size_t* pitch, size_t w
 CUresult Driver_cuMemFreeAsync(CUdeviceptr pointer, CUstream stream) {
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr || real->cuMemFreeAsync == nullptr) return kNoDriver;
-  cmp::ForgetBlock(pointer);
-  return real->cuMemFreeAsync(pointer, stream);
+  return real->cuMemFreeAsync(cmp::ForgetBlock(pointer), stream);
 }
 
 CUresult Driver_cuMemFreeAsync_ptsz(CUdeviceptr pointer, CUstream stream) {
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr || real->cuMemFreeAsync_ptsz == nullptr) return kNoDriver;
-  cmp::ForgetBlock(pointer);
-  return real->cuMemFreeAsync_ptsz(pointer, stream);
+  return real->cuMemFreeAsync_ptsz(cmp::ForgetBlock(pointer), stream);
 }

@@ -40,6 +40,14 @@ bool IsServed(const char* globs, const char* program) {
   return served && (included || !any_inclusion);
 }
 
+void Forked() {
+  g_captures.Forget();
+  g_pitches.Forget();
+  ForgetReport();
+}
+
+}  // namespace
+
 Options ReadShimOptions() {
   WarnOfMisspelledOptions(environ, &PrintWarning);
   // secure_getenv: a set-user-id program takes no settings from its caller.
@@ -57,14 +65,6 @@ Options ReadShimOptions() {
   }
   return options;
 }
-
-void Forked() {
-  g_captures.Forget();
-  g_pitches.Forget();
-  ForgetReport();
-}
-
-}  // namespace
 
 Pool* StartedPool() {
   static constexpr PoolStart kStart = {&ReadShimOptions, &OpenStatisticsPage, &Forked};

@@ -14,6 +14,10 @@ namespace cmp {
 // is exhausted. Warns of wrong settings, once per process. Makes no CUDA call.
 Pool* StartedPool();
 
+// The settings of this process, with a line on stderr for each that is wrong. A program that is not
+// to be served gets Mode::kOff.
+Options ReadShimOptions();
+
 // Call once CUDA is initialised in this process: from then on its exit is watched, and CMP_VERBOSE
 // gets its line. Cheap after the first time.
 void CudaIsInitialised(const Driver& driver, int runtime_version);

@@ -124,6 +124,17 @@ const RuntimeCalls* FindKnown(uintptr_t caller) {
   return nullptr;
 }
 
+void Remember(uintptr_t begin, uintptr_t end, const RuntimeCalls* calls) {
+  const int index = g_known_count.fetch_add(1, std::memory_order_acq_rel);
+  if (index >= kMaxKnown) {
+    g_known_count.store(kMaxKnown, std::memory_order_relaxed);
+    return;
+  }
+  g_known[index].begin.store(begin, std::memory_order_relaxed);
+  g_known[index].end.store(end, std::memory_order_relaxed);
+  g_known[index].calls.store(calls, std::memory_order_release);
+}
+
 }  // namespace
 
 const RuntimeCalls* RuntimeOf(const void* caller) {
@@ -136,18 +147,14 @@ const RuntimeCalls* RuntimeOf(const void* caller) {
   if (own_first) calls = TableOfObject(object.path);
   if (calls == nullptr) calls = NextTable();
   if (calls == nullptr && object.path[0] != '\0') calls = TableOfObject(object.path);
-  // The caller depends on none (it found our function by name): there is one to mean.
-  if (calls == nullptr && object.runtimes == 1) calls = TableOfObject(object.runtime);
-  if (calls == nullptr || object.end == 0) return calls;
-  const int index = g_known_count.fetch_add(1, std::memory_order_acq_rel);
-  if (index < kMaxKnown) {
-    g_known[index].begin.store(object.begin, std::memory_order_relaxed);
-    g_known[index].end.store(object.end, std::memory_order_relaxed);
-    g_known[index].calls.store(calls, std::memory_order_release);
-  } else {
-    g_known_count.store(kMaxKnown, std::memory_order_relaxed);
+  if (calls != nullptr) {
+    if (object.end != 0) Remember(object.begin, object.end, calls);
+    return calls;
   }
-  return calls;
+  // The caller depends on none: it found our function by name, or a tail call hides who called. One
+  // that is in use is the best guess, and is not remembered.
+  calls = g_tables[0].load(std::memory_order_acquire);
+  return calls == nullptr && object.runtimes != 0 ? TableOfObject(object.runtime) : calls;
 }
 
 int CountLoadedRuntimes() {

@@ -9,6 +9,7 @@
 
 #include "core/pool_instance.h"
 #include "core/warnings.h"
+#include "shim/process.h"
 #include "shim/real_calls.h"
 #include "shim/report_text.h"
 
@@ -20,6 +21,8 @@ constexpr size_t kMaxPath = 1024;
 
 // Where the report goes; empty: nowhere but stderr.
 constinit char g_path[kMaxPath] = {};
+constinit bool g_no_report = false;     // said already that there will be none
+constinit bool g_live_is_ours = false;  // FILE.live was made by this process
 constinit bool g_is_forked_child = false;
 
 void WarnOfFile(const char* path, const char* problem) {
@@ -107,11 +110,11 @@ int MakeFile(const char* path, const char* beginning) {
 void LivePath(char (&path)[kMaxPath]) { snprintf(path, kMaxPath, "%.1000s.live", g_path); }
 
 void WriteFile(const Text& text) {
-  char live[kMaxPath];
-  LivePath(live);
   char fresh[kMaxPath];
   snprintf(fresh, kMaxPath, "%.1000s.new", g_path);
-  if (access(g_path, F_OK) == 0 && !IsOurs(g_path, kJsonBeginning)) {
+  char target[1];
+  const bool is_link = readlink(g_path, target, sizeof(target)) >= 0;
+  if ((is_link || access(g_path, F_OK) == 0) && !IsOurs(g_path, kJsonBeginning)) {
     WarnOfFile(g_path, "a file that is not a report of ours is there");
     return;
   }
@@ -128,7 +131,11 @@ void WriteFile(const Text& text) {
     unlink(fresh);
     return;
   }
-  unlink(live);
+  if (g_live_is_ours) {
+    char live[kMaxPath];
+    LivePath(live);
+    unlink(live);
+  }
 }
 
 // The process ends. Counters are read, nothing of CUDA is called, nothing is freed.
@@ -137,7 +144,7 @@ __attribute__((destructor)) void Report() {
   Text text;
   if (pool != nullptr) {
     const char* stats = pool->options().stats;
-    if (stats == nullptr) return;
+    if (stats == nullptr || g_no_report) return;
     if (g_path[0] != '\0') {
       AddJsonReport(text, *pool);
       WriteFile(text);
@@ -148,9 +155,10 @@ __attribute__((destructor)) void Report() {
     return;
   }
   // None of our entry points was reached. If the process used CUDA all the same, say so.
-  const char* stats = secure_getenv("CMP_STATS");
-  if (stats == nullptr || strcmp(stats, "0") == 0 || strcmp(stats, "off") == 0) return;
-  if (g_is_forked_child || !DriverIsLoaded()) return;
+  if (g_is_forked_child || secure_getenv("CMP_STATS") == nullptr || !DriverIsLoaded()) return;
+  const Options options = ReadShimOptions();
+  const char* stats = options.stats;
+  if (stats == nullptr || options.mode == Mode::kOff) return;
   const char* reason =
       CountLoadedRuntimes() == 0
           ? "no shared libcudart is loaded: the program probably links the CUDA runtime statically "
@@ -172,6 +180,7 @@ void* OpenStatisticsPage(const Options& options, size_t bytes) {
   if (options.stats == nullptr || strcmp(options.stats, "1") == 0) return MapPages(bytes);
   if (!ExpandPath(options.stats, g_path)) {
     g_path[0] = '\0';
+    g_no_report = true;
     WarnOfFile(options.stats, "the name is too long");
     return MapPages(bytes);
   }
@@ -179,7 +188,10 @@ void* OpenStatisticsPage(const Options& options, size_t bytes) {
   LivePath(live);
   const int file = MakeFile(live, "CMPSTAT");
   if (file < 0) {
-    WarnOfFile(live, strerror(errno));
+    // Said once: where this file cannot be made, the report would not be written either.
+    WarnOfFile(live, errno == EEXIST ? "a file that is not ours is there" : strerror(errno));
+    g_path[0] = '\0';
+    g_no_report = true;
     return MapPages(bytes);
   }
   // The file is sparse: only pages that are counted on take room. posix_fallocate for the first
@@ -190,7 +202,10 @@ void* OpenStatisticsPage(const Options& options, size_t bytes) {
   }
   const int problem = errno;
   close(file);
-  if (page != MAP_FAILED) return page;
+  if (page != MAP_FAILED) {
+    g_live_is_ours = true;
+    return page;
+  }
   WarnOfFile(live, strerror(problem));
   unlink(live);
   return MapPages(bytes);
@@ -198,6 +213,8 @@ void* OpenStatisticsPage(const Options& options, size_t bytes) {
 
 void ForgetReport() {
   g_path[0] = '\0';
+  g_no_report = false;
+  g_live_is_ours = false;
   g_is_forked_child = true;
 }
 

@@ -392,11 +392,11 @@ TEST_F(CudaMemoryPoolDeathTest, AfterAResetOfThePrimaryContextNothingStaleIsHand
   });
 }
 
-// Found by reading: what Alloc got from a real call, because there is no pool for the context, Free
-// does not take back.
+// What Alloc got from a real call, because there is no pool for the context, Free takes back too.
 TEST_F(CudaMemoryPoolDeathTest, MemoryOfAContextWithoutAPoolIsFreedToo) {
   ExpectInFreshProcess([] {
     CudaMemoryPool& pool = CudaMemoryPool::Instance();
+    if (cuInit(0) != CUDA_SUCCESS) return false;
     for (int i = 0; i < 260; ++i) {  // more than there are places
       CUcontext context = nullptr;
       if (cuCtxCreate_v2(&context, 0, 0) != CUDA_SUCCESS) return false;

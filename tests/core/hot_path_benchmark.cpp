@@ -36,7 +36,8 @@ class PoolAllocator {
   }
   void Free(uintptr_t address) {
     Block* block = pool_->Find(address);
-    if (block != nullptr && pool_->Take(block) == BlockState::kLive) pool_->Retire(block, api_);
+    if (block != nullptr && pool_->Take(block, block->address) == BlockState::kLive)
+      pool_->Retire(block, api_);
   }
 
  private:

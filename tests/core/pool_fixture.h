@@ -55,7 +55,7 @@ class TestPool {
   }
   // False: not a block in use.
   bool Free(Block* block) {
-    switch (pool->Take(block)) {
+    switch (pool->Take(block, block->address)) {
       case BlockState::kLive:
         pool->Retire(block, api);
         return true;

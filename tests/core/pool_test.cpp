@@ -240,7 +240,7 @@ TEST(PoolTest, ADoubleFreeChangesNothing) {
     ASSERT_TRUE(t.FreeAddress(address));
     const CudaMemoryPoolStatistics before = t.Statistics();
     EXPECT_FALSE(t.FreeAddress(address));
-    EXPECT_EQ(t.pool->Take(block), BlockState::kIdle);
+    EXPECT_EQ(t.pool->Take(block, block->address), BlockState::kIdle);
     EXPECT_EQ(t.Statistics().frees, before.frees);
     EXPECT_EQ(t.Statistics().ready_bytes, before.ready_bytes);
     // It is handed out once, not twice.
@@ -287,13 +287,13 @@ TEST(PoolTest, ARealFreeReturnsTheRealCallsStatus) {
   TestPool t;
   Block* block = t.Alloc(1000);
   const DeviceAddress address = block->address;
-  ASSERT_EQ(t.pool->Take(block), BlockState::kLive);
+  ASSERT_EQ(t.pool->Take(block, block->address), BlockState::kLive);
   EXPECT_EQ(t.pool->FreeReal(block, t.api), kSuccess);
   EXPECT_FALSE(t.device.IsLive(address));
   EXPECT_EQ(t.pool->Find(address), nullptr);
   ExpectAtRest(t);
   block = t.Alloc(1000);
-  ASSERT_EQ(t.pool->Take(block), BlockState::kLive);
+  ASSERT_EQ(t.pool->Take(block, block->address), BlockState::kLive);
   t.device.FailReleases(719);
   EXPECT_EQ(t.pool->FreeReal(block, t.api), 719);
 }
@@ -305,7 +305,7 @@ TEST(PoolTest, AnUnpooledBlockIsReallyFreed) {
     const DeviceAddress address = block->address;
     EXPECT_TRUE(t.pool->Unpool(address));
     EXPECT_TRUE(t.pool->Unpool(address)) << "exported twice";
-    EXPECT_EQ(t.pool->Take(block), BlockState::kUnpooled);
+    EXPECT_EQ(t.pool->Take(block, block->address), BlockState::kUnpooled);
     EXPECT_EQ(t.pool->FreeReal(block, t.api), kSuccess);
     EXPECT_FALSE(t.device.IsLive(address));
   }
@@ -343,15 +343,18 @@ TEST(PoolTest, AnIdleBlocksAddressIsNotReleased) {
   EXPECT_EQ(t.Alloc(1000), block);
 }
 
-TEST(PoolTest, AllocRealIsEnteredNowhere) {
+TEST(PoolTest, WhatAllocRealGaveIsReallyFreed) {
   TestPool t({}, kMiB);
   const Allocation made = t.pool->AllocReal(1000, t.api);
   EXPECT_EQ(made.status, kSuccess);
   EXPECT_EQ(t.device.BytesAt(made.address), 1000u);
-  EXPECT_EQ(t.pool->Find(made.address), nullptr);
+  ASSERT_EQ(t.pool->Find(made.address), made.block);
   EXPECT_EQ(t.pool->AllocReal(2 * kMiB, t.api).status, kOutOfMemory);
   EXPECT_EQ(t.pool->statistics().process().real_malloc_calls.Get(), 2u);
   EXPECT_EQ(t.pool->statistics().process().failed_allocations.Get(), 1u);
+  ASSERT_TRUE(t.FreeAddress(made.address));
+  EXPECT_EQ(t.device.BytesAt(made.address), 0u);
+  EXPECT_EQ(t.pool->Find(made.address), nullptr);
 }
 
 // ---- ReleaseAll and ReleaseThreadCaches
@@ -662,7 +665,7 @@ TEST(ContextsTest, AFailedContextStaysClosedAndItsBlocksKnown) {
   EXPECT_EQ(t.pool->FindContext(t.identity.handle, t.identity.id), nullptr);
   EXPECT_EQ(t.pool->OpenContext(t.identity), nullptr);
   EXPECT_EQ(t.pool->Find(live->address), live);
-  ASSERT_EQ(t.pool->Take(live), BlockState::kLive);
+  ASSERT_EQ(t.pool->Take(live, live->address), BlockState::kLive);
   EXPECT_EQ(t.pool->FreeReal(live, t.api), kSuccess);
 }
 
@@ -680,7 +683,7 @@ TEST(ContextsTest, ADroppedContextsBlocksAreForgottenWithoutARealCall) {
     EXPECT_EQ(t.pool->Find(address), nullptr);
     EXPECT_FALSE(t.FreeAddress(address));
   }
-  EXPECT_EQ(t.pool->Take(live), BlockState::kUnused);
+  EXPECT_EQ(t.pool->Take(live, live->address), BlockState::kUnused);
   EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 2000), nullptr) << "a dead block was handed out";
   EXPECT_EQ(t.pool->ReleaseThreadCaches(t.api), 0u);
   EXPECT_EQ(t.device.release_calls(), 0u);
@@ -705,7 +708,7 @@ TEST(ContextsTest, AContextDroppedWhileAFreeIsUnderWay) {
   for (const size_t bytes : {size_t{1000}, 4 * kMiB}) {
     ContextPool* context = t.OpenAnother();
     Block* block = t.AllocIn(*context, bytes);
-    ASSERT_EQ(t.pool->Take(block), BlockState::kLive);
+    ASSERT_EQ(t.pool->Take(block, block->address), BlockState::kLive);
     t.pool->DropContext(*context);
     t.pool->Retire(block, t.api);
     t.pool->ReleaseThreadCaches(t.api);

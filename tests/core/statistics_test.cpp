@@ -147,7 +147,7 @@ TEST_P(AddUpTest, AfterEveryStepOfARandomSequence) {
       requested -= live[at].second;
       if (random() % 20 == 0) t.pool->Unpool(live[at].first->address);
       if (random() % 30 == 0 && live[at].first->state.load() == BlockState::kLive) {
-        ASSERT_EQ(t.pool->Take(live[at].first), BlockState::kLive);
+        ASSERT_EQ(t.pool->Take(live[at].first, live[at].first->address), BlockState::kLive);
         ASSERT_EQ(t.pool->FreeReal(live[at].first, t.api), kSuccess);
       } else {
         ASSERT_TRUE(t.Free(live[at].first));

@@ -27,8 +27,11 @@ def tool(*command):
 def interposed():
     """The names in the table, as shim/interposed.h spells it."""
     text = (SOURCE / "shim" / "interposed.h").read_text()
-    table = re.search(r"#define CMP_RUNTIME_INTERPOSED\(X\)(.*?)\n\n", text, re.S).group(1)
-    return set(re.findall(r"X\((cuda\w+),", table))
+    names = {"dlsym"}  # shim/dlsym_tail.S
+    for layer in ("RUNTIME", "DRIVER"):
+        table = re.search(rf"#define CMP_{layer}_INTERPOSED\(X\)(.*?)\n\n", text, re.S).group(1)
+        names |= set(re.findall(r"X\((cu\w+),", table))
+    return names
 
 
 def exports(library):

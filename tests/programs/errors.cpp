@@ -20,14 +20,15 @@ void Allocations() {
   void* pointer = kUntouched;
   SayAndClear("cudaMalloc(&p, 0)", cudaMalloc(&pointer, 0));
   printf("  p is %s\n", pointer == nullptr ? "NULL" : pointer == kUntouched ? "untouched" : "set");
-  const size_t impossible[] = {SIZE_MAX,           SIZE_MAX - 255,     size_t{1} << 63,
-                               size_t{1} << 48,    size_t{1} << 47,    (size_t{1} << 47) - 1,
-                               size_t{1} << 40,    size_t{3} << 30,    (size_t{1} << 30) + 1};
+  const size_t impossible[] = {SIZE_MAX,        SIZE_MAX - 255,  size_t{1} << 63,
+                               size_t{1} << 48, size_t{1} << 47, (size_t{1} << 47) - 1,
+                               size_t{1} << 40, size_t{3} << 30, (size_t{1} << 30) + 1};
   for (const size_t bytes : impossible) {
     pointer = kUntouched;
     SayAndClear("cudaMalloc(&p, impossible)", cudaMalloc(&pointer, bytes));
-    printf("  p is %s\n",
-           pointer == nullptr ? "NULL" : pointer == kUntouched ? "untouched" : "set");
+    printf("  p is %s\n", pointer == nullptr      ? "NULL"
+                          : pointer == kUntouched ? "untouched"
+                                                  : "set");
   }
 }
 
@@ -61,9 +62,9 @@ void WildPointers() {
   SayAndClear("static", cudaFree(&global));
   SayAndClear("heap", cudaFree(heap));
   delete heap;
-  for (const uintptr_t wild : {uintptr_t{1}, uintptr_t{0xdeadbeef00}, uintptr_t{1} << 47,
-                               uintptr_t{0xffff800000000000}, ~uintptr_t{0}, ~uintptr_t{255},
-                               uintptr_t{1} << 48, uintptr_t{2} << 20}) {
+  for (const uintptr_t wild :
+       {uintptr_t{1}, uintptr_t{0xdeadbeef00}, uintptr_t{1} << 47, uintptr_t{0xffff800000000000},
+        ~uintptr_t{0}, ~uintptr_t{255}, uintptr_t{1} << 48, uintptr_t{2} << 20}) {
     SayAndClear("wild", cudaFree(reinterpret_cast<void*>(wild)));
   }
 }

@@ -60,8 +60,7 @@ int main() {
   }
   cudaIpcMemHandle_t handle = {};
   Say("export of NULL", cudaIpcGetMemHandle(&handle, nullptr));
-  Say("export of a wild pointer",
-      cudaIpcGetMemHandle(&handle, reinterpret_cast<void*>(0x123000)));
+  Say("export of a wild pointer", cudaIpcGetMemHandle(&handle, reinterpret_cast<void*>(0x123000)));
   Say("export without a handle", cudaIpcGetMemHandle(nullptr, Allocate(256)));
   program::SayHazards();
   return 0;

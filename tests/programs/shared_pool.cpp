@@ -33,10 +33,9 @@ int main() {
   }
   printf("# real: %llu\n", static_cast<unsigned long long>(program::RealAllocations() - before));
   const CudaMemoryPoolStatistics statistics = pool.Statistics();
-  printf("# seen: %llu requests, %llu hits\n",
-         static_cast<unsigned long long>(statistics.requests),
-         static_cast<unsigned long long>(statistics.thread_cache_hits +
-                                         statistics.global_pool_hits));
+  printf(
+      "# seen: %llu requests, %llu hits\n", static_cast<unsigned long long>(statistics.requests),
+      static_cast<unsigned long long>(statistics.thread_cache_hits + statistics.global_pool_hits));
   printf("# released: %zu\n", pool.ReleaseThreadCaches());
   printf("# live: %llu\n", static_cast<unsigned long long>(simLiveAllocations(0)));
   return 0;

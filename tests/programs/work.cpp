@@ -94,9 +94,8 @@ int main(int count, char** arguments) {
   for (const Block& block : g_mailbox) Free(block, nullptr);
   MUST(cudaDeviceSynchronize());
   printf("allocations %llu, checked %016llx, wrong words %llu, last error %d\n",
-         static_cast<unsigned long long>(g_allocations),
-         static_cast<unsigned long long>(g_checked), static_cast<unsigned long long>(g_wrong),
-         static_cast<int>(cudaPeekAtLastError()));
+         static_cast<unsigned long long>(g_allocations), static_cast<unsigned long long>(g_checked),
+         static_cast<unsigned long long>(g_wrong), static_cast<int>(cudaPeekAtLastError()));
   program::SayHazards();
   printf("# real %llu %llu\n", static_cast<unsigned long long>(program::RealAllocations()),
          static_cast<unsigned long long>(program::RealFrees()));

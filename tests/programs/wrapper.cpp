@@ -18,7 +18,7 @@ __attribute__((destructor)) void Report() {
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) cudaError_t cudaMalloc(void** pointer,
-                                                                       size_t bytes) {
+                                                                         size_t bytes) {
   static const auto next = reinterpret_cast<decltype(&cudaMalloc)>(dlsym(RTLD_NEXT, "cudaMalloc"));
   ++g_mallocs;
   return next(pointer, bytes);

@@ -13,7 +13,7 @@ namespace cmp::sim {
 namespace {
 
 constexpr unsigned char kPoison = 0xDB;
-constexpr size_t kFullPoison = 65536;  // of a larger freed block, only the beginning is poisoned
+constexpr size_t kFullPoison = 65536;  // of a larger freed block, only the beginning; then zeros
 constexpr size_t kHostPage = 4096;
 constexpr size_t kRecentCount = 64;
 
@@ -158,7 +158,7 @@ uintptr_t DeviceMemory::AllocateSmall(size_t bytes, bool* spoiled) {
   chunk_used_[offset / kPage * kPage] += bytes;
   auto* block = reinterpret_cast<unsigned char*>(start_ + offset);
   // Bytes are zero (never used) or poison (freed); anything else was written after the free. The
-  // first 512 bytes decide: every freed block has them poisoned.
+  // first 512 bytes decide.
   const bool fresh =
       std::all_of(block, block + kSmallAlignment, [](auto byte) { return byte == 0; });
   *spoiled = !fresh && !IsPoison(block, kSmallAlignment);
@@ -195,6 +195,8 @@ void DeviceMemory::FreeSmall(size_t offset, size_t bytes) {
     return;
   }
   auto* block = reinterpret_cast<unsigned char*>(start_ + offset);
+  // What is not poisoned reads as fresh: any part of it may be handed out next.
+  if (bytes > kFullPoison) Clear(offset, bytes);
   std::memset(block, kPoison, bytes <= kFullPoison ? bytes : kSmallAlignment);
   small_.Add(offset, bytes);
 }

@@ -66,7 +66,9 @@ bool AreValid(const char* name, void** address, int version, cuuint64_t flags) {
          flags <= kBoth && flags != kBoth;
 }
 
-int BeginRuntimeCall(const char* name) { return BeginCall(FindCallSite(name)); }
+int BeginRuntimeCall(const char* name) {
+  return InForkedChild() ? 0 : BeginCall(FindCallSite(name));
+}
 
 const RuntimeHooks kRuntimeHooks = {BeginRuntimeCall};
 

@@ -79,9 +79,9 @@ void NoteInitialised() {
   std::atexit([] { g_exiting.store(true); });
 }
 
+bool InForkedChild() { return g_forked.load(std::memory_order_relaxed); }
+
 CUresult MayEnter(const char* name, bool needs_initialisation) {
-  // A child must not touch the parent's state; a lock may be held for ever there.
-  if (g_forked.load(std::memory_order_relaxed)) return CUDA_ERROR_NOT_INITIALIZED;
   if (g_exiting.load(std::memory_order_relaxed)) {
     g_late_calls.fetch_add(1);
     return CUDA_ERROR_DEINITIALIZED;

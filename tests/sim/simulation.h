@@ -62,6 +62,9 @@ uint64_t ThisThread();
 
 void NoteInitialised();  // cuInit succeeded
 
+// The process was forked after CUDA was initialised, and this is the child.
+bool InForkedChild();
+
 // CUDA_SUCCESS, or why no CUDA call can be served now: not initialised, in a host function, in a
 // forked child, after the process's exit handlers.
 CUresult MayEnter(const char* name, bool needs_initialisation);
@@ -73,6 +76,8 @@ enum class Needs { kNothing, kInitialisation };
 // `site` is one per entry point.
 template <typename Body>
 CUresult Enter(const char* name, Needs needs, Body&& body) {
+  // Before anything that takes a lock: in a forked child it may be held for ever.
+  if (InForkedChild()) return CUDA_ERROR_NOT_INITIALIZED;
   static CallSite& site = FindCallSite(name);
   const Stopwatch stopwatch;
   if (const int error = BeginCall(site); error != 0) return static_cast<CUresult>(error);
