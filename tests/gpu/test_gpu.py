@@ -4,6 +4,7 @@ Skipped where there is no GPU. Prints time and real calls side by side; asserts 
 """
 
 import importlib.util
+import subprocess
 import sys
 import unittest
 
@@ -34,11 +35,43 @@ class Gpu(unittest.TestCase):
         return without, with_pool
 
     def test_churn(self):
-        for threads in (1, 8):
-            with self.subTest(threads=threads):
-                results = self.compare(str(programs.BUILD / "churn"), str(threads), "3000")
-                side_by_side(f"churn, {threads} threads", *results)
+        for program, threads in (("churn", 1), ("churn", 8), ("churn_static", 8)):
+            with self.subTest(program=program, threads=threads):
+                results = self.compare(str(programs.BUILD / program), str(threads), "3000")
+                side_by_side(f"{program}, {threads} threads", *results)
                 self.assertGreater(results[1].statistics["totals"]["hit_rate"], 0.8)
+
+    def test_thrust(self):
+        made = subprocess.run(["cmake", "--build", str(programs.BUILD), "--target",
+                               "thrust_programs"], capture_output=True, text=True, check=False)
+        if made.returncode != 0 and "thrust_programs" in made.stderr:
+            self.skipTest("no nvcc")
+        self.assertEqual(made.returncode, 0, made.stdout)
+        for runtime in ("shared", "static"):
+            with self.subTest(runtime=runtime):
+                results = self.compare(str(programs.BUILD / f"thrust_{runtime}"))
+                side_by_side(f"thrust, {runtime} runtime", *results)
+                self.assertGreater(results[1].statistics["totals"]["hit_rate"], 0.9)
+
+    @unittest.skipUnless(importlib.util.find_spec("cupy"), "CuPy is not installed")
+    def test_cupy(self):
+        results = self.compare(sys.executable, str(programs.HERE / "cupy_run.py"))
+        side_by_side("CuPy, its pool off", *results)
+        self.assertGreater(results[1].statistics["totals"]["hit_rate"], 0.9)
+
+    def test_ipc(self):
+        _, with_pool = self.compare(str(programs.BUILD / "ipc"))
+        self.assertGreaterEqual(with_pool.statistics["process"]["unpooled_blocks"], 8)
+
+    def test_questions(self):
+        _, with_pool = self.compare(str(programs.BUILD / "questions"))
+        self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.3)
+
+    @unittest.skipUnless(importlib.util.find_spec("torch"), "PyTorch is not installed")
+    def test_torch_with_workers(self):
+        _, with_pool = self.compare(sys.executable, str(programs.HERE / "torch_loader.py"),
+                                    PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+        self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.5)
 
     def test_edges(self):
         _, with_pool = self.compare(str(programs.BUILD / "edges"))

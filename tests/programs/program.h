@@ -71,8 +71,8 @@ class Random {
 inline cudaError_t Launch(cudaStream_t stream, const SimWork& work) {
   const SimWork* pointer = &work;
   void* arguments[] = {&pointer};
-  return cudaLaunchKernel(reinterpret_cast<const void*>(simFunction()), dim3(1), dim3(1),
-                          arguments, 0, stream);
+  return cudaLaunchKernel(reinterpret_cast<const void*>(simFunction()), dim3(1), dim3(1), arguments,
+                          0, stream);
 }
 
 // The first and last words of a block, enough to find another owner's writes.
@@ -151,8 +151,8 @@ inline void NoteServed(const char* when, size_t bytes, int count = 20) {
   const uint64_t before = RealAllocations();
   for (int i = 0; i < count; ++i) MUST(cudaFree(Allocate(bytes)));
   const uint64_t real = RealAllocations() - before;
-  printf("# served %s: %lld of %d\n", when, static_cast<long long>(count) - static_cast<long long>(real),
-         count);
+  printf("# served %s: %lld of %d\n", when,
+         static_cast<long long>(count) - static_cast<long long>(real), count);
 }
 
 }  // namespace program

@@ -1,0 +1,124 @@
+// Two processes share blocks of many sizes by IPC. The exporter has recycled blocks before, so that
+// the pool (of which this program knows nothing) hands out used ones. The importer checks what it
+// sees and changes it; the exporter checks the change and that the neighbours are untouched.
+//
+//   ipc            starts itself again as the importer, with handles through a pipe
+#include <cuda_runtime_api.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+extern char** environ;
+
+namespace {
+
+struct Message {
+  cudaIpcMemHandle_t handle;
+  size_t bytes;
+  unsigned char value;
+};
+
+void Check(cudaError_t status, const char* call) {
+  if (status == cudaSuccess) return;
+  std::fprintf(stderr, "ipc: %s: error %d\n", call, static_cast<int>(status));
+  std::exit(1);
+}
+#define CHECK(call) Check(call, #call)
+
+bool IsAll(const void* block, size_t bytes, unsigned char value) {
+  std::vector<unsigned char> host(bytes);
+  CHECK(cudaMemcpy(host.data(), block, bytes, cudaMemcpyDeviceToHost));
+  for (const unsigned char byte : host) {
+    if (byte != value) return false;
+  }
+  return true;
+}
+
+int Import() {
+  Message message;
+  int wrong = 0;
+  while (read(STDIN_FILENO, &message, sizeof(message)) == sizeof(message)) {
+    void* block = nullptr;
+    CHECK(cudaIpcOpenMemHandle(&block, message.handle, cudaIpcMemLazyEnablePeerAccess));
+    wrong += IsAll(block, message.bytes, message.value) ? 0 : 1;
+    CHECK(cudaMemset(block, message.value + 100, message.bytes));
+    CHECK(cudaDeviceSynchronize());
+    CHECK(cudaIpcCloseMemHandle(block));
+  }
+  std::printf("importer: %d wrong blocks\n", wrong);
+  return wrong;
+}
+
+int Export(char* program) {
+  const std::vector<size_t> sizes = {512, 700, 4096, 70000, 1 << 20, 3 << 20, 3000001, 20 << 20};
+  std::vector<void*> warm;
+  for (const size_t bytes : sizes) {
+    for (int i = 0; i < 6; ++i) CHECK(cudaMalloc(&warm.emplace_back(), bytes));
+  }
+  for (void* block : warm) CHECK(cudaFree(block));
+
+  struct Shared {
+    void* block;
+    void* neighbours[2];
+    size_t bytes;
+    unsigned char value;
+  };
+  std::vector<Shared> shares;
+  std::vector<Message> messages;
+  unsigned char value = 1;
+  for (const size_t bytes : sizes) {
+    Shared share = {nullptr, {}, bytes, ++value};
+    CHECK(cudaMalloc(&share.neighbours[0], bytes));
+    CHECK(cudaMalloc(&share.block, bytes));
+    CHECK(cudaMalloc(&share.neighbours[1], bytes));
+    for (void* neighbour : share.neighbours) CHECK(cudaMemset(neighbour, 250, bytes));
+    CHECK(cudaMemset(share.block, value, bytes));
+    Message message = {{}, bytes, value};
+    // From an address inside: the handle is that of the base all the same.
+    CHECK(cudaIpcGetMemHandle(&message.handle, static_cast<char*>(share.block) + bytes / 2));
+    shares.push_back(share);
+    messages.push_back(message);
+  }
+  CHECK(cudaDeviceSynchronize());
+
+  int ends[2] = {};
+  if (pipe(ends) != 0) return 1;
+  char import[] = "import";
+  char* arguments[] = {program, import, nullptr};
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, ends[0], STDIN_FILENO);
+  posix_spawn_file_actions_addclose(&actions, ends[1]);
+  pid_t child = 0;
+  if (posix_spawn(&child, "/proc/self/exe", &actions, nullptr, arguments, environ) != 0) return 1;
+  close(ends[0]);
+  const auto bytes = static_cast<ssize_t>(messages.size() * sizeof(Message));
+  if (write(ends[1], messages.data(), static_cast<size_t>(bytes)) != bytes) return 1;
+  close(ends[1]);
+  int status = 0;
+  waitpid(child, &status, 0);
+  int wrong = WIFEXITED(status) ? WEXITSTATUS(status) : 100;
+  for (const Shared& share : shares) {
+    wrong += IsAll(share.block, share.bytes, static_cast<unsigned char>(share.value + 100)) ? 0 : 1;
+    for (void* neighbour : share.neighbours) wrong += IsAll(neighbour, share.bytes, 250) ? 0 : 1;
+    CHECK(cudaFree(share.block));
+    for (void* neighbour : share.neighbours) CHECK(cudaFree(neighbour));
+  }
+  std::printf("exporter: %zu blocks shared, %d wrong\n", shares.size(), wrong);
+  return wrong == 0 ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (cudaFree(nullptr) != cudaSuccess) {
+    std::fprintf(stderr, "ipc: no CUDA device\n");
+    return 77;
+  }
+  return argc > 1 && std::strcmp(argv[1], "import") == 0 ? Import() : Export(argv[0]);
+}
