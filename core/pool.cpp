@@ -1,5 +1,7 @@
 #include "core/pool.h"
 
+#include <initializer_list>
+
 #include "core/thread_exit.h"
 
 namespace cmp {

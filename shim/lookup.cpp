@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <new>
 
 #include "core/dynamic_symbols.h"

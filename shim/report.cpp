@@ -7,6 +7,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <initializer_list>
+
 #include "core/pool_instance.h"
 #include "core/warnings.h"
 #include "shim/process.h"
