@@ -3,6 +3,7 @@
 #include <cuda.h>
 #include <gtest/gtest.h>
 
+#include <initializer_list>
 #include <memory>
 #include <new>
 #include <utility>

@@ -1,4 +1,6 @@
 // Every wrong or unusual call of cudaMalloc and cudaFree, with the last error after each.
+#include <initializer_list>
+
 #include "program.h"
 
 using program::Allocate;

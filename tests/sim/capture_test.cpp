@@ -1,5 +1,7 @@
 // Captures: what they record, and the calls that kill them. The full table of calls, modes and
 // threads is in probe_h200.txt; here are the rules behind it.
+#include <initializer_list>
+
 #include "test_device.h"
 
 namespace cmp::sim {

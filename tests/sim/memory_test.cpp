@@ -1,5 +1,6 @@
 // Memory of the simulated device: layout, capacity, contents, wrong frees, failures on demand.
 #include <cstring>
+#include <initializer_list>
 #include <numeric>
 
 #include "test_device.h"

@@ -1,4 +1,6 @@
 // What waits for what: streams, events, the legacy stream, frees; and when things happen.
+#include <initializer_list>
+
 #include "test_device.h"
 
 namespace cmp::sim {

@@ -5,6 +5,8 @@
 // kernel is needed.
 #include "probe.h"
 
+#include <initializer_list>
+
 namespace cmp::sim {
 namespace {
 

@@ -1,5 +1,7 @@
 // The probe's questions about stream capture: each call in each mode from each thread, and the
 // ends.
+#include <initializer_list>
+
 #include "probe.h"
 
 namespace cmp::sim {

@@ -1,4 +1,6 @@
 // The simulated runtime: edge cases of its own, error state, per-thread streams.
+#include <initializer_list>
+
 #include "test_device.h"
 
 namespace cmp::sim {
