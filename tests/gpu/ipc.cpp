@@ -96,6 +96,7 @@ int Export(char* program) {
   posix_spawn_file_actions_addclose(&actions, ends[1]);
   pid_t child = 0;
   if (posix_spawn(&child, "/proc/self/exe", &actions, nullptr, arguments, environ) != 0) return 1;
+  posix_spawn_file_actions_destroy(&actions);
   close(ends[0]);
   const auto bytes = static_cast<ssize_t>(messages.size() * sizeof(Message));
   if (write(ends[1], messages.data(), static_cast<size_t>(bytes)) != bytes) return 1;

@@ -238,8 +238,9 @@ cudaError_t RuntimeLookup(const char* name, void** address,
 void ProbeLookup() {
   const auto look = [](const char* name, int version, cuuint64_t flags = 0) {
     void* address = reinterpret_cast<void*>(1);
-    auto status = static_cast<CUdriverProcAddressQueryResult>(99);
-    const CUresult result = cuGetProcAddress(name, &address, version, flags, &status);
+    int status = 99;  // no value of the enumeration: what is left untouched shows
+    const CUresult result = cuGetProcAddress(
+        name, &address, version, flags, reinterpret_cast<CUdriverProcAddressQueryResult*>(&status));
     Say(std::string("lookup ") + name + " " + std::to_string(version) + " " + std::to_string(flags),
         std::string(Name(result)) + " status " + std::to_string(status) +
             (address == nullptr                      ? " null"
