@@ -1,5 +1,6 @@
 """The preload in its process: without CUDA, forks, exec, every way to end, odd libraries."""
 
+import ctypes
 import json
 import os
 import shutil
@@ -9,6 +10,15 @@ import sys
 from ctypes.util import find_library
 
 from preload import PRELOAD, PROGRAMS, SANITIZE, SIM, TestCase, main, run, start
+
+
+def has_driver():
+    """True if a program finds a libcuda.so.1 without being told where."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 class WithoutCuda(TestCase):
@@ -42,6 +52,8 @@ class WithoutCuda(TestCase):
         self.assertEqual((without.code, without.err), (within.code, within.err))
 
     def test_missing_driver(self):
+        if has_driver():
+            self.skipTest("a CUDA driver is installed where every program finds it")
         folder = self.temporary_folder()
         shutil.copy(SIM / "libcudart.so.13", folder)
         env = {"LD_LIBRARY_PATH": str(folder)}
