@@ -37,7 +37,7 @@ struct CudaMemoryPoolStatistics {
   uint64_t blocks_released;       // idle blocks that it really freed
   uint64_t real_malloc_calls;     // real allocation calls, failed ones included
   uint64_t real_free_calls;       // real free calls
-  uint64_t real_calls_avoided;    // allocations and frees that needed no real call
+  uint64_t real_calls_avoided;    // what the program called, less what was really called
   uint64_t failed_allocations;    // allocations that failed
   uint64_t live_blocks;           // blocks that the program has now
   uint64_t live_requested_bytes;  // what it asked for with these

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <initializer_list>
+
 namespace cmp {
 
 namespace {
@@ -141,7 +143,13 @@ bool ParseFill(const char* text, Options* options) {
 }
 
 bool ParseStats(const char* text, Options* options) {
-  options->stats = strcmp(text, "0") == 0 || strcmp(text, "off") == 0 ? nullptr : text;
+  options->stats = text;
+  for (const char* off : {"0", "off", "no", "false"}) {
+    if (strcmp(text, off) == 0) options->stats = nullptr;
+  }
+  for (const char* on : {"on", "yes", "true"}) {
+    if (strcmp(text, on) == 0) options->stats = "1";
+  }
   return true;
 }
 
@@ -174,9 +182,9 @@ constexpr Option kOptions[] = {
     {"CMP_BATCH_BYTES", "2M", "bytes, at least 1",
      "what moves at once between a thread cache and the global pool, at most 128 blocks",
      ParseBatchBytes},
-    {"CMP_SLACK", "12.5%", "percent", "how much larger a reused block of 2M or more may be",
-     ParseSlack},
-    {"CMP_RESERVE", "1.15x+256M", "RATIOx+BYTES, RATIOx or BYTES",
+    {"CMP_SLACK", "12.5%", "a percentage, as 12.5%",
+     "how much larger a reused block of 2M or more may be", ParseSlack},
+    {"CMP_RESERVE", "1.15x+256M", "RATIOx+BYTES, RATIOx (1 or more) or BYTES",
      "bound on what the pool holds, against the peak of what the program held", ParseReserve},
     {"CMP_FREE_SYNC", "wait", "wait",
      "what `cudaFree` waits for before a block may be reused: all work of the context",
@@ -228,8 +236,8 @@ Options ReadOptions(Environment environment, WarningSink warn) {
     if (value == nullptr || value[0] == '\0') continue;
     if (option.parse(value, &options)) continue;
     char line[320];
-    snprintf(line, sizeof(line), "%s=%.80s is not one of: %s; using %s", option.name, value,
-             option.values, option.default_value);
+    snprintf(line, sizeof(line), "%s=%.80s is not understood (expected: %s); using %s", option.name,
+             value, option.values, option.default_value);
     warn(line);
   }
   return options;

@@ -71,6 +71,7 @@ Allocation Pool::AllocReal(size_t bytes, const DeviceApi& api) {
     counters.real.AddShared(1);
     counters.requested_bytes.AddShared(bytes);
     counters.block_bytes.AddShared(bytes);
+    NotePeak(unpooled_);
   }
   return made;
 }

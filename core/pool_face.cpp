@@ -15,7 +15,6 @@ CudaMemoryPoolStatistics FromTotals(const TierTotals& totals) {
   s.real_frees = totals.real_frees;
   s.blocks_made = totals.blocks_made;
   s.blocks_released = totals.blocks_released;
-  s.real_calls_avoided = totals.real_calls_avoided();
   s.live_blocks = totals.live_blocks();
   s.live_requested_bytes = totals.requested_bytes - totals.requested_freed_bytes;
   s.live_block_bytes = totals.block_bytes - totals.block_freed_bytes;
@@ -29,6 +28,9 @@ CudaMemoryPoolStatistics StatisticsOf(Pool& pool) {
   const ProcessCounters& process = pool.statistics().process();
   s.real_malloc_calls = process.real_malloc_calls.Get();
   s.real_free_calls = process.real_free_calls.Get();
+  const uint64_t called = s.requests + s.frees + s.real_frees;
+  const uint64_t really = s.real_malloc_calls + s.real_free_calls - process.foreign_frees.Get();
+  s.real_calls_avoided = called > really ? called - really : 0;
   s.failed_allocations = process.failed_allocations.Get();
   s.reserved_bytes = process.reserved_bytes.Get();
   s.reserved_peak_bytes = process.reserved_peak_bytes.Get();

@@ -40,8 +40,9 @@ Pool* StartPool(const PoolStart& start) {
   if (page == nullptr) return nullptr;
   Pool* pool = Pool::Create(options, page, static_cast<uint64_t>(getpid()), ProgramName());
   if (pool == nullptr) return nullptr;
-  g_started.store(pool, std::memory_order_release);
+  // In this order: who finds a started pool and no pool takes it for one that is off.
   if (options.mode == Mode::kPool) g_pool.store(pool, std::memory_order_release);
+  g_started.store(pool, std::memory_order_release);
   return pool;
 }
 

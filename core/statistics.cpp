@@ -4,8 +4,8 @@
 //   live blocks = requests - frees - real_frees
 //   idle blocks = blocks_made - blocks_released - (requests that took one and did not return it)
 //   reserved    = live + ready bytes
-//   real calls avoided = thread_cache_hits + global_pool_hits  (allocations)
-//                      + frees - blocks_released               (frees)
+//   real calls avoided = (requests + frees + real_frees) - (real_malloc_calls + real_free_calls of
+//                        our blocks): what the program called, less what was really called
 #include "core/statistics.h"
 
 #include <string.h>

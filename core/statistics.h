@@ -108,10 +108,6 @@ struct TierTotals {
   CMP_TIER_COUNTERS(CMP_DECLARE)
 #undef CMP_DECLARE
   uint64_t requests() const { return thread_cache_hits + global_pool_hits + refills + real; }
-  uint64_t real_calls_avoided() const {
-    const uint64_t avoided_frees = frees > blocks_released ? frees - blocks_released : 0;
-    return thread_cache_hits + global_pool_hits + avoided_frees;
-  }
   uint64_t live_blocks() const { return requests() - frees - real_frees; }
   void Add(const TierTotals& other);
 };

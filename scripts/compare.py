@@ -24,6 +24,8 @@ def has_gpu() -> bool:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return False
+    if hasattr(driver, "simLaunch"):  # the simulated one, found by LD_LIBRARY_PATH
+        return False
     count = ctypes.c_int()
     return (driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
             and count.value > 0)
@@ -84,11 +86,15 @@ def main() -> int:
     simulated = arguments.simulated or not has_gpu()
     env = environment(build, simulated)
 
+    print(f"running {arguments.command[0]} {2 * arguments.runs} times", file=sys.stderr)
     without: list[Run] = []
     with_pool: list[Run] = []
     with tempfile.TemporaryDirectory() as folder:
         statistics_file = os.path.join(folder, "statistics.json")
-        preloaded = env | {"LD_PRELOAD": ":".join(filter(None, [str(library),
+        # LD_PRELOAD is a list of names separated by colons and spaces: none may be in the path.
+        link = os.path.join(folder, "libcmp_preload.so")
+        os.symlink(library, link)
+        preloaded = env | {"LD_PRELOAD": ":".join(filter(None, [link,
                                                                 env.get("LD_PRELOAD")])),
                            "CMP_STATS": statistics_file}
         for _ in range(arguments.runs):
@@ -96,6 +102,9 @@ def main() -> int:
             with_pool.append(Run(arguments.command, preloaded))
             if without[-1].code != 0 or with_pool[-1].code != 0:
                 break
+        if without[-1].code != 0:
+            sys.exit(f"compare: {arguments.command[0]} fails without the preload, exit code "
+                     f"{without[-1].code}:\n{without[-1].errors}")
         try:
             with open(statistics_file, encoding="utf-8") as file:
                 statistics = json.load(file)
@@ -119,7 +128,7 @@ def main() -> int:
         ("time", f"{times[0]:.3f} s", f"{times[1]:.3f} s ({times[0] / times[1]:.2f} times faster)"),
         ("real cudaMalloc and cudaFree calls", f"{calls:,}",
          f"{process['real_malloc_calls'] + process['real_free_calls']:,}"),
-        ("served without a real call", "0.0%", f"{100 * totals['hit_rate']:.1f}%"),
+        ("allocations without a real call", "0.0%", f"{100 * totals['hit_rate']:.1f}%"),
         ("exit code", str(without[-1].code), str(with_pool[-1].code)),
         ("results", "", "equal" if equal else "DIFFERENT"),
     ]

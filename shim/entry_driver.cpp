@@ -64,10 +64,10 @@ class ShimDriverApi : public DeviceApi {
     return real->cuMemAlloc_v2(pointer, bytes);
   }
   if (pool->options().mode == Mode::kObserve) {
-    const uint64_t begin = NowNs();
-    const CUresult status = real->cuMemAlloc_v2(pointer, bytes);
-    CountObservedMalloc(*pool, begin, status, bytes);
-    return status;
+    const Allocation made = pool->AllocReal(bytes, ShimDriverApi(*pool, *driver));
+    *pointer = made.address;
+    CudaIsInitialised(*driver, 0);
+    return static_cast<CUresult>(made.status);
   }
   if (g_pool.load(std::memory_order_acquire) == nullptr) {
     return real->cuMemAlloc_v2(pointer, bytes);
@@ -87,9 +87,13 @@ class ShimDriverApi : public DeviceApi {
   if (pool == nullptr || pointer == 0 || t_inside_real != 0 || pool->options().mode == Mode::kOff) {
     return real->cuMemFree_v2(pointer);
   }
+  const Driver* driver = LoadedDriver();
+  if (Block* block = driver == nullptr ? nullptr : TakeObserved(*pool, pointer)) {
+    return static_cast<CUresult>(pool->FreeReal(block, ShimDriverApi(*pool, *driver)));
+  }
   const uint64_t begin = NowNs();
   const CUresult status = real->cuMemFree_v2(pointer);
-  CountRealFree(*pool, begin, g_pool.load(std::memory_order_relaxed) != nullptr);
+  CountForeignFree(*pool, begin);
   return status;
 }
 

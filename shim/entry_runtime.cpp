@@ -37,19 +37,20 @@ cudaError_t MallocServed(Pool& pool, const RuntimeCalls& real, void** pointer, s
                          const void* caller) {
   const Driver* driver = DriverWithContext(real);
   if (driver == nullptr) return real.cudaMalloc(pointer, bytes);
-  const RuntimeApi api(pool, *driver, caller);
+  const RuntimeApi api(pool, driver, caller);
   const Allocation made = AllocInContext(pool, *driver, bytes, api);
   *pointer = reinterpret_cast<void*>(made.address);
   return static_cast<cudaError_t>(made.status);
 }
 
-cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, size_t bytes) {
-  const InsideReal inside;
-  const uint64_t begin = NowNs();
-  const cudaError_t status = real.cudaMalloc(pointer, bytes);
-  CountObservedMalloc(pool, begin, status, bytes);
+// CMP_MODE=observe: the real call, counted and timed, its memory remembered.
+cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, size_t bytes,
+                          const void* caller) {
+  const RuntimeApi api(pool, LoadedDriver(), caller);
+  const Allocation made = pool.AllocReal(bytes, api);
+  *pointer = reinterpret_cast<void*>(made.address);
   if (const Driver* driver = LoadedDriver()) CudaIsInitialised(*driver, real.version);
-  return status;
+  return static_cast<cudaError_t>(made.status);
 }
 
 [[gnu::noinline]] cudaError_t MallocSlow(void** pointer, size_t bytes, const void* caller) {
@@ -58,7 +59,9 @@ cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, 
   Pool* pool = StartedPool();
   const bool odd = pointer == nullptr || bytes == 0;  // the real call knows what to say
   if (pool == nullptr || odd || !real->served) return real->cudaMalloc(pointer, bytes);
-  if (pool->options().mode == Mode::kObserve) return ObserveMalloc(*pool, *real, pointer, bytes);
+  if (pool->options().mode == Mode::kObserve) {
+    return ObserveMalloc(*pool, *real, pointer, bytes, caller);
+  }
   if (g_pool.load(std::memory_order_acquire) == nullptr) return real->cudaMalloc(pointer, bytes);
   return MallocServed(*pool, *real, pointer, bytes, caller);
 }
@@ -71,10 +74,14 @@ cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, 
   if (pool == nullptr || pointer == nullptr || pool->options().mode == Mode::kOff) {
     return real->cudaFree(pointer);
   }
+  if (Block* block = TakeObserved(*pool, reinterpret_cast<DeviceAddress>(pointer))) {
+    return static_cast<cudaError_t>(
+        pool->FreeReal(block, RuntimeApi(*pool, LoadedDriver(), caller)));
+  }
   const InsideReal inside;
   const uint64_t begin = NowNs();
   const cudaError_t status = real->cudaFree(pointer);
-  CountRealFree(*pool, begin, g_pool.load(std::memory_order_relaxed) != nullptr);
+  CountForeignFree(*pool, begin);
   return status;
 }
 
@@ -100,7 +107,7 @@ CMP_EXPORT cudaError_t cudaFree(void* pointer) {
     const auto address = reinterpret_cast<cmp::DeviceAddress>(pointer);
     if (cmp::Block* block = pool->Find(address)) [[likely]] {
       const cmp::Driver& driver = *cmp::LoadedDriver();  // where there is a block there is one
-      const cmp::RuntimeApi api(*pool, driver, CMP_CALLER);
+      const cmp::RuntimeApi api(*pool, &driver, CMP_CALLER);
       return static_cast<cudaError_t>(cmp::FreeBlock(*pool, driver, block, address, api));
     }
   }

@@ -157,12 +157,6 @@ const RuntimeCalls* RuntimeOf(const void* caller) {
   return calls == nullptr && object.runtimes != 0 ? TableOfObject(object.runtime) : calls;
 }
 
-int CountLoadedRuntimes() {
-  CallerObject object{0};
-  dl_iterate_phdr(&Visit, &object);
-  return object.runtimes;
-}
-
 bool DriverIsLoaded() {
   void* library = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
   if (library == nullptr) return false;

@@ -25,8 +25,6 @@ struct RuntimeCalls {
 // it could have meant. Makes no CUDA call that initialises anything. Thread-safe.
 const RuntimeCalls* RuntimeOf(const void* caller);
 
-// How many libcudart of whatever version are loaded now.
-int CountLoadedRuntimes();
 // True if libcuda.so.1 is loaded.
 bool DriverIsLoaded();
 

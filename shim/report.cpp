@@ -162,10 +162,8 @@ __attribute__((destructor)) void Report() {
   const char* stats = options.stats;
   if (stats == nullptr || options.mode == Mode::kOff) return;
   const char* reason =
-      CountLoadedRuntimes() == 0
-          ? "no shared libcudart is loaded: the program probably links the CUDA runtime statically "
-            "or uses the driver API"
-          : "a shared libcudart is loaded, but no cudaMalloc came through its dynamic symbol";
+      "it allocated nothing with cudaMalloc or cuMemAlloc, or came to them past the dynamic linker "
+      "(RTLD_DEEPBIND, dlmopen)";
   if (strcmp(stats, "1") == 0) {
     AddUnreachedSummary(text, reason);
     text.WriteTo(STDERR_FILENO);

@@ -50,6 +50,11 @@ void AddJsonTier(Text& text, const char* separator, size_t bytes, const TierTota
 }  // namespace
 
 void AddSummary(Text& text, Pool& pool) {
+  if (pool.options().mode == Mode::kOff) {
+    text.Add("cmp: %s (pid %d), mode off: nothing was served or counted\n", ProgramName(),
+             static_cast<int>(getpid()));
+    return;
+  }
   const CudaMemoryPoolStatistics s = StatisticsOf(pool);
   const ProcessCounters& process = pool.statistics().process();
   const Count hits = s.thread_cache_hits + s.global_pool_hits;
@@ -63,8 +68,8 @@ void AddSummary(Text& text, Pool& pool) {
            Count{s.real_malloc_calls}, Milliseconds(process.real_malloc_ns.Get()),
            Count{s.real_free_calls}, Milliseconds(process.real_free_ns.Get()),
            Count{s.real_calls_avoided});
-  text.Add("cmp:   frees that waited for the GPU: %llu, %.2f ms\n", Count{process.wait_calls.Get()},
-           Milliseconds(process.wait_ns.Get()));
+  text.Add("cmp:   frees that waited for the GPU: %llu, %.2f ms (times are sums over threads)\n",
+           Count{process.wait_calls.Get()}, Milliseconds(process.wait_ns.Get()));
   text.Add(
       "cmp:   MiB: live %.1f (asked for %.1f), ready %.1f, reserved %.1f; peaks: live %.1f, "
       "reserved %.1f\n",
@@ -116,8 +121,8 @@ void AddJsonReport(Text& text, Pool& pool) {
 }
 
 void AddUnreachedSummary(Text& text, const char* reason) {
-  text.Add("cmp: %s (pid %d) used CUDA, but reached none of the calls that the pool serves: %s\n",
-           ProgramName(), static_cast<int>(getpid()), reason);
+  text.Add("cmp: %s (pid %d) used CUDA, but the pool served nothing: %s\n", ProgramName(),
+           static_cast<int>(getpid()), reason);
 }
 
 void AddUnreachedJson(Text& text, const char* reason) {

@@ -12,7 +12,7 @@ int RuntimeApi::Allocate(const void* self, size_t bytes, bool last_resort, Devic
                              real->cudaPeekAtLastError() != cudaSuccess;
   if (real == nullptr || pending_error) {
     CUdeviceptr pointer = 0;
-    const CUresult status = api.driver_.mem_alloc(&pointer, bytes);
+    const CUresult status = api.driver_->mem_alloc(&pointer, bytes);
     *address = pointer;
     return status;
   }
@@ -33,18 +33,18 @@ void RuntimeApi::Recovered(const void* self) {
 
 int RuntimeApi::Release(const void* self, DeviceAddress address) {
   const RuntimeApi& api = Of(self);
-  if (api.real() == nullptr) return api.driver_.mem_free(address);
+  if (api.real() == nullptr) return api.driver_->mem_free(address);
   const InsideReal inside;
   return api.real()->cudaFree(reinterpret_cast<void*>(address));
 }
 
 bool RuntimeApi::MemoryInfo(const void* self, size_t* free, size_t* total) {
-  return Of(self).driver_.mem_get_info(free, total) == CUDA_SUCCESS;
+  return Of(self).driver_->mem_get_info(free, total) == CUDA_SUCCESS;
 }
 
 bool RuntimeApi::Quiet(const void* self, ContextPool& context) {
   const RuntimeApi& api = Of(self);
-  return ContextIsQuiet(api.pool_, api.driver_, context);
+  return ContextIsQuiet(api.pool_, *api.driver_, context);
 }
 
 }  // namespace cmp

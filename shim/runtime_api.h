@@ -15,8 +15,9 @@ namespace cmp {
 
 class RuntimeApi : public DeviceApi {
  public:
-  // For a call from `caller` (a return address).
-  RuntimeApi(Pool& pool, const Driver& driver, const void* caller)
+  // For a call from `caller` (a return address). `driver` may be nullptr where only attempts of
+  // last resort and frees are made.
+  RuntimeApi(Pool& pool, const Driver* driver, const void* caller)
       : DeviceApi(this, &Allocate, &Recovered, &Release, &MemoryInfo, &Quiet),
         pool_(pool),
         driver_(driver),
@@ -40,7 +41,7 @@ class RuntimeApi : public DeviceApi {
   static bool Quiet(const void* self, ContextPool& context);
 
   Pool& pool_;
-  const Driver& driver_;
+  const Driver* driver_;
   const void* caller_;
   mutable const RuntimeCalls* real_ = nullptr;
   mutable bool left_error_ = false;

@@ -37,25 +37,17 @@ int FreeBlock(Pool& pool, const Driver& driver, Block* block, DeviceAddress addr
   return api.Release(address + 1);
 }
 
-void CountObservedMalloc(Pool& pool, uint64_t begin_ns, int status, size_t bytes) {
-  ProcessCounters& process = pool.statistics().process();
-  process.real_malloc_ns.AddShared(NowNs() - begin_ns);
-  process.real_malloc_calls.AddShared(1);
-  if (status != kSuccess) {
-    process.failed_allocations.AddShared(1);
-  } else if (bytes != 0 && bytes < size_t{1} << 47) {
-    TierCounters& counters = pool.statistics().shared_slot()[pool.tiers().TierOf(bytes)];
-    counters.real.AddShared(1);
-    counters.requested_bytes.AddShared(bytes);
-    counters.block_bytes.AddShared(bytes);
-  }
-}
-
-void CountRealFree(Pool& pool, uint64_t begin_ns, bool foreign) {
+void CountForeignFree(Pool& pool, uint64_t begin_ns) {
   ProcessCounters& process = pool.statistics().process();
   process.real_free_ns.AddShared(NowNs() - begin_ns);
   process.real_free_calls.AddShared(1);
-  if (foreign) process.foreign_frees.AddShared(1);
+  process.foreign_frees.AddShared(1);
+}
+
+Block* TakeObserved(Pool& pool, DeviceAddress address) {
+  if (pool.options().mode != Mode::kObserve) return nullptr;
+  Block* block = pool.Find(address);
+  return block != nullptr && pool.Take(block, address) == BlockState::kUnpooled ? block : nullptr;
 }
 
 Block* BlockAround(const Pool& pool, const Driver& driver, CUdeviceptr pointer) {

@@ -44,9 +44,12 @@ Allocation AllocInContext(Pool& pool, const Driver& driver, size_t bytes, const 
 int FreeBlock(Pool& pool, const Driver& driver, Block* block, DeviceAddress address,
               const DeviceApi& api);
 
-// CMP_MODE=observe: counts what a real call did.
-void CountObservedMalloc(Pool& pool, uint64_t begin_ns, int status, size_t bytes);
-void CountRealFree(Pool& pool, uint64_t begin_ns, bool foreign);
+// Counts a real free of a pointer that is not ours.
+void CountForeignFree(Pool& pool, uint64_t begin_ns);
+
+// CMP_MODE=observe: the block that a real call gave before and that is to be freed, taken from the
+// program; nullptr: not known.
+Block* TakeObserved(Pool& pool, DeviceAddress address);
 
 // The allocation behind `pointer` (its base, or an address inside) must be really freed when it is
 // freed: somebody outside the process may use it, or it was given properties that stay.

@@ -1,6 +1,6 @@
 // Stream capture: which calls a capture forbids, and what kills it.
 //
-// The rules are those that FACTS.md lists ("Stream capture") and probe.cpp measured. A capture that
+// The rules are those that probe.cpp measured. A capture that
 // a forbidden call met is invalidated: it stays on its streams, and every use of them fails, until
 // cuStreamEndCapture. Invariant: a stream has `capture` exactly while the capture has it in
 // `streams`, and Simulation::captures holds those between begin and end. The caller holds the lock.

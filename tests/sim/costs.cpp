@@ -16,7 +16,7 @@ struct SizeClass {
   double free_us;
 };
 
-// shared/FACTS.md, "Cost of the real calls".
+// Measured on one H200, driver 580.159.04.
 constexpr SizeClass kSizeClasses[] = {
     {64 << 10, 1.3, 1.2}, {kMiB, 1.9, 1.8},      {2 * kMiB, 42, 35},
     {16 * kMiB, 42, 45},  {256 * kMiB, 62, 116}, {SIZE_MAX, 122, 345},

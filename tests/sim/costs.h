@@ -1,6 +1,6 @@
 // The host time that the real calls take, for demonstrations without a GPU.
 //
-// CMPSIM_COSTS=h200 makes a call spin until it has taken what FACTS.md measured; the time that the
+// CMPSIM_COSTS=h200 makes a call spin until it has taken what it took on an H200; the time that the
 // simulator itself needed counts towards it. Spent under the simulator's lock, since the real
 // driver's calls serialise, too.
 #ifndef CMP_TESTS_SIM_COSTS_H_

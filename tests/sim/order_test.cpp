@@ -102,7 +102,7 @@ TEST_F(Order, LegacyStreamWaitsForBlockingStreamsAlone) {
   ASSERT_EQ(cuMemcpyDtoH(&read, x_, sizeof read), CUDA_SUCCESS);
   EXPECT_EQ(read, 1U);
   ASSERT_EQ(cuMemcpyDtoH(&read, y_, sizeof read), CUDA_SUCCESS);
-  EXPECT_EQ(read, 0U);  // FACTS.md: the copy reads stale data of a non-blocking stream
+  EXPECT_EQ(read, 0U);  // measured: the copy reads stale data of a non-blocking stream
 }
 
 TEST_F(Order, ARealFreeGivesTheOrderThatTheCopyLacks) {
