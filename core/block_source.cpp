@@ -65,7 +65,7 @@ void BlockSource::Register(ContextPool& context, Allocation* made, size_t bytes,
   block->address = made->address;
   block->bytes = bytes;
   block->requested = bytes;
-  block->buffer_id = 0;
+  block->buffer_id.store(0, std::memory_order_relaxed);
   block->tier = static_cast<uint16_t>(tier);
   Block* displaced = nullptr;
   if (!Attach(context, block, state, &displaced)) {
@@ -119,15 +119,15 @@ size_t BlockSource::Destroy(Batch batch, const DeviceApi& api) {
     if (!Detach(block)) continue;
     const int status = RealFree(block->address, api);
     Block* displaced = nullptr;
-    if (IsCaptureStatus(status) && Attach(*owner, block, BlockState::kIdle, &displaced)) {
-      // Refused because of a capture that somebody began meanwhile: it stays ours.
+    if (status != kSuccess && !IsBrokenContextStatus(status) &&
+        Attach(*owner, block, BlockState::kIdle, &displaced)) {
+      // Refused for the moment (a capture that somebody began meanwhile): it stays ours.
       owner->global().Put(Batch{block, 1});
       continue;
     }
     bytes += block->bytes;
     statistics_.shared_slot()[block->tier].blocks_released.AddShared(1);
     records_.Return(block);
-    // Any other failure of a real free of what the pool held means that the context is broken.
     if (status != kSuccess) Close(*owner);
   }
   return bytes;

@@ -47,6 +47,8 @@ class ContextPool {
     return true;
   }
 
+  void Reopen() { open_.store(true, std::memory_order_release); }
+
   // A cache without a thread, for the calling thread; nullptr if there is none.
   ThreadCache* AdoptCache();
   // Lists a new cache of the calling thread.

@@ -9,7 +9,9 @@ CUcontext HandleOf(ThreadCache& cache) {
 }  // namespace
 
 int ContextWait::Record() {
-  if (!recorded()) return kSuccess;
+  if (driver_.record_context == nullptr || g_refused.load(std::memory_order_relaxed)) {
+    return kSuccess;
+  }
   if (cache_.wait_event == nullptr) {
     // An event belongs to the context that is current when it is made.
     if (const CUresult pushed = driver_.push_current(HandleOf(cache_)); pushed != CUDA_SUCCESS) {
@@ -24,16 +26,20 @@ int ContextWait::Record() {
   }
   const CUresult status =
       driver_.record_context(HandleOf(cache_), static_cast<CUevent>(cache_.wait_event));
-  if (status != CUDA_ERROR_NOT_SUPPORTED) return status;
-  g_refused.store(true, std::memory_order_relaxed);
-  return kSuccess;
+  if (status == CUDA_ERROR_NOT_SUPPORTED) {
+    g_refused.store(true, std::memory_order_relaxed);
+    return kSuccess;
+  }
+  recorded_ = status == CUDA_SUCCESS;
+  return status;
 }
 
-int ContextWait::Wait() {
-  if (recorded()) {
-    const RelaxedCaptureMode relaxed(driver_);
-    return driver_.event_synchronize(static_cast<CUevent>(cache_.wait_event));
-  }
+int ContextWait::WaitForEvent() {
+  const RelaxedCaptureMode relaxed(driver_);
+  return driver_.event_synchronize(static_cast<CUevent>(cache_.wait_event));
+}
+
+int ContextWait::WaitForAll() {
   const CUcontext context = HandleOf(cache_);
   if (CurrentContext(driver_) == context) return driver_.synchronize();
   if (const CUresult pushed = driver_.push_current(context); pushed != CUDA_SUCCESS) return pushed;
@@ -41,12 +47,6 @@ int ContextWait::Wait() {
   CUcontext popped = nullptr;
   driver_.pop_current(&popped);
   return waited;
-}
-
-bool ContextWait::Done() {
-  if (!recorded()) return false;
-  const RelaxedCaptureMode relaxed(driver_);
-  return driver_.event_query(static_cast<CUevent>(cache_.wait_event)) == CUDA_SUCCESS;
 }
 
 }  // namespace cmp

@@ -17,17 +17,18 @@ class ContextWait {
   // For the owner context of `cache`, which belongs to the calling thread.
   ContextWait(const Driver& driver, ThreadCache& cache) : driver_(driver), cache_(cache) {}
 
-  // True if Record is what captures must be kept from; else it is Wait. Ask after Record.
-  bool recorded() const {
-    return driver_.record_context != nullptr && !g_refused.load(std::memory_order_relaxed);
-  }
-  // Marks the end of the work submitted so far. REQUIRES: no capture is under way or begins.
+  // Marks the end of the work submitted so far, where the driver can.
+  // REQUIRES: no capture is under way or begins
   int Record();
-  // Waits until the marked work is done; the error of a failed context otherwise.
-  // REQUIRES: Record succeeded
-  int Wait();
-  // True if the marked work is done. False in doubt. REQUIRES: Record succeeded
-  bool Done();
+  // Did Record mark anything? Ask once, after it.
+  bool recorded() const { return recorded_; }
+  // Waits until the marked work is done; the error of a broken context otherwise. Harmless to
+  // captures. REQUIRES: Record succeeded, and recorded()
+  int WaitForEvent();
+  // Waits for all work. REQUIRES: no capture is under way or begins
+  int WaitForAll();
+  // One or the other, as Record went: where captures need no care.
+  int Wait() { return recorded_ ? WaitForEvent() : WaitForAll(); }
 
  private:
   // The driver has the function and says that it does not support it.
@@ -35,6 +36,7 @@ class ContextWait {
 
   const Driver& driver_;
   ThreadCache& cache_;
+  bool recorded_ = false;
 };
 
 }  // namespace cmp

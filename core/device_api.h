@@ -24,9 +24,6 @@ class DeviceApi {
   int Release(DeviceAddress address) const { return release_(self_, address); }
   // Free and total bytes of the current device; false if it cannot be told.
   bool MemoryInfo(size_t* free, size_t* total) const { return memory_info_(self_, free, total); }
-  // True only if all work submitted to `context` is known to be done, so that a real free would
-  // wait for nothing. Never waits itself.
-  bool Quiet(ContextPool& context) const { return quiet_(self_, context); }
 
  protected:
   using AllocateFunction = int (*)(const void* self, size_t bytes, bool last_resort,
@@ -34,16 +31,14 @@ class DeviceApi {
   using RecoveredFunction = void (*)(const void* self);
   using ReleaseFunction = int (*)(const void* self, DeviceAddress address);
   using MemoryInfoFunction = bool (*)(const void* self, size_t* free, size_t* total);
-  using QuietFunction = bool (*)(const void* self, ContextPool& context);
 
   constexpr DeviceApi(const void* self, AllocateFunction allocate, RecoveredFunction recovered,
-                      ReleaseFunction release, MemoryInfoFunction memory_info, QuietFunction quiet)
+                      ReleaseFunction release, MemoryInfoFunction memory_info)
       : self_(self),
         allocate_(allocate),
         recovered_(recovered),
         release_(release),
-        memory_info_(memory_info),
-        quiet_(quiet) {}
+        memory_info_(memory_info) {}
 
  private:
   const void* self_;
@@ -51,7 +46,6 @@ class DeviceApi {
   RecoveredFunction recovered_;
   ReleaseFunction release_;
   MemoryInfoFunction memory_info_;
-  QuietFunction quiet_;
 };
 
 }  // namespace cmp

@@ -11,7 +11,7 @@ class DriverApi : public DeviceApi {
  public:
   // `driver` must outlive the object; tables of LoadDriver do.
   explicit constexpr DriverApi(const Driver& driver)
-      : DeviceApi(&driver, &Allocate, &Recovered, &Release, &MemoryInfo, &Quiet) {}
+      : DeviceApi(&driver, &Allocate, &Recovered, &Release, &MemoryInfo) {}
 
  private:
   static const Driver& Of(const void* self) { return *static_cast<const Driver*>(self); }
@@ -28,8 +28,6 @@ class DriverApi : public DeviceApi {
   static bool MemoryInfo(const void* self, size_t* free, size_t* total) {
     return Of(self).mem_get_info(free, total) == CUDA_SUCCESS;
   }
-  // Not asked for here: a record could invalidate a capture that this layer does not see.
-  static bool Quiet(const void*, ContextPool&) { return false; }
 };
 
 }  // namespace cmp

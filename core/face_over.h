@@ -71,7 +71,8 @@ class FaceOver {
     ContextPool* context = pool->CurrentContextPool(*driver);
     const bool real = context == nullptr || pool->options().mode != Mode::kPool ||
                       Host::Capturing() || g_exiting.load(std::memory_order_acquire);
-    const Allocation made = real ? pool->AllocReal(bytes, api) : pool->Alloc(*context, bytes, api);
+    const Allocation made =
+        real ? pool->AllocReal(context, bytes, api) : pool->Alloc(*context, bytes, api);
     if (made.status != kSuccess) return made.status;
     *pointer = reinterpret_cast<void*>(made.address);
     if (context != nullptr) FillNewBlock(*pool, *driver, *context, made.address, bytes);

@@ -32,7 +32,7 @@ struct Library {
     int status = wait.Record();
     if (status == kSuccess) status = wait.Wait();
     pool.statistics().CountWait(begin);
-    if (status != kSuccess && !IsCaptureStatus(status)) pool.CloseContext(context);
+    if (IsBrokenContextStatus(status)) pool.CloseContext(context);
     return status == kSuccess;
   }
 

@@ -18,7 +18,7 @@ constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
 
 Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api) {
   ThreadCache* cache = CacheFor(context);
-  if (cache == nullptr || bytes > kMostTierBytes) return AllocReal(bytes, api);
+  if (cache == nullptr || bytes > kMostTierBytes) return AllocReal(&context, bytes, api);
   const unsigned tier = tiers_.TierOf(bytes);
   const bool oversized = bytes > options_.max_block;
   const size_t rounded = oversized ? bytes : tiers_.RoundedBytes(bytes);
@@ -28,7 +28,6 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
       return Allocation{kSuccess, block->address, block, true};
     }
   }
-  MakeRoom(context, rounded, api);
   Allocation made = source_.Make(context, rounded, tier, state, false, api);
   const bool rescue = made.status == kOutOfMemory;
   if (rescue) {
@@ -50,7 +49,8 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
                made.block->bytes);
   statistics_.shared_slot()[tier].blocks_made.AddShared(oversized ? 0 : 1);
   NotePeak(context);
-  // After the fact: a free that came in between has looked before the bound was crossed.
+  // Alloc waits for nothing, and a real free might: who crosses the bound leaves it to the next
+  // free.
   if (context.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
   if (!rescue && HasShelf(tier)) {
     Refill(context, *cache, tier, rounded, api);
@@ -60,9 +60,17 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   return made;
 }
 
-Allocation Pool::AllocReal(size_t bytes, const DeviceApi& api) {
+Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& api) {
+  ContextPool& owner = context == nullptr ? unpooled_ : *context;
   const unsigned tier = tiers_.TierOf(bytes < kMostTierBytes ? bytes : kMostTierBytes);
-  const Allocation made = source_.Make(unpooled_, bytes, tier, BlockState::kUnpooled, true, api);
+  Allocation made = source_.Make(owner, bytes, tier, BlockState::kUnpooled, true, api);
+  if (made.status == kOutOfMemory && ReleaseThreadCaches(api) != 0) {
+    made = source_.Make(owner, bytes, tier, BlockState::kUnpooled, true, api);
+    if (made.status == kSuccess) {
+      api.Recovered();
+      statistics_.process().out_of_memory_rescues.AddShared(1);
+    }
+  }
   if (made.status != kSuccess) {
     statistics_.process().failed_allocations.AddShared(1);
   } else if (made.block != nullptr) {
@@ -71,7 +79,7 @@ Allocation Pool::AllocReal(size_t bytes, const DeviceApi& api) {
     counters.real.AddShared(1);
     counters.requested_bytes.AddShared(bytes);
     counters.block_bytes.AddShared(bytes);
-    NotePeak(unpooled_);
+    NotePeak(owner);
   }
   return made;
 }
@@ -116,19 +124,6 @@ Block* Pool::TakeIdleLarge(ContextPool& context, size_t rounded) {
     context.slack_in_use.fetch_add(block->bytes - rounded, std::memory_order_relaxed);
   }
   return block;
-}
-
-// Before a real allocation that would cross the bound: idle blocks are released if that waits for
-// nothing. Else the next free does it.
-void Pool::MakeRoom(ContextPool& context, size_t rounded, const DeviceApi& api) {
-  const size_t bound = context.Bound(context.live() + rounded);
-  const size_t then = context.reserved() + rounded;
-  if (then <= bound || !api.Quiet(context)) return;
-  const size_t excess = then - bound;
-  const size_t released = source_.ReleaseOldest(context, excess, api);
-  if (released >= excess) return;
-  context.EmptyCaches();
-  source_.ReleaseOldest(context, excess - released, api);
 }
 
 // Slow start: one request was just served by a real call; make more blocks of its tier while that
@@ -211,8 +206,8 @@ int Pool::FreeReal(Block* block, const DeviceApi& api) {
     block->owner()->slack_in_use.fetch_sub(slack, std::memory_order_relaxed);
   }
   source_.CountRealFree(*block);
-  source_.Forget(block);
-  return source_.RealFree(address, api);
+  // A block whose context was dropped meanwhile is no allocation any more: the real call says so.
+  return source_.RealFree(source_.Forget(block) ? address : address + 1, api);
 }
 
 bool Pool::Unpool(DeviceAddress address) {
@@ -245,16 +240,15 @@ bool Pool::Release(DeviceAddress address) {
 
 size_t Pool::ReleaseAll(const DeviceApi& api) {
   size_t bytes = 0;
-  ForEachContext([&](ContextPool& context) {
-    if (context.open()) bytes += source_.ReleaseOldest(context, ~size_t{0}, api);
-  });
+  ForEachContext(
+      [&](ContextPool& context) { bytes += source_.ReleaseOldest(context, ~size_t{0}, api); });
   return bytes;
 }
 
 size_t Pool::ReleasableBytes(int device) {
   size_t bytes = 0;
   ForEachContext([&](ContextPool& context) {
-    if (context.open() && context.identity().device == device) {
+    if (context.identity().device == device) {
       bytes += context.global().large_bytes();
     }
   });
@@ -270,7 +264,6 @@ size_t Pool::ReleaseOthers(ContextPool& except, const DeviceApi& api) {
   size_t bytes = 0;
   ForEachContext([&](ContextPool& context) {
     if (&context == &except || context.identity().device != except.identity().device) return;
-    if (!context.open()) return;
     context.EmptyCaches();
     bytes += source_.ReleaseOldest(context, ~size_t{0}, api);
   });

@@ -63,8 +63,9 @@ class Pool {
   // global pool, or a real call. The status of a failure is the real call's own.
   Allocation Alloc(ContextPool& context, size_t bytes, const DeviceApi& api);
   // A real call for bytes > 0, whose memory will be really freed: while this thread captures, or
-  // when the pool is off for the context.
-  Allocation AllocReal(size_t bytes, const DeviceApi& api);
+  // when the pool is off. `context` is the current one's, nullptr if it has none. Short of memory,
+  // idle blocks are released and it is tried again.
+  Allocation AllocReal(ContextPool* context, size_t bytes, const DeviceApi& api);
 
   // The block whose base is `address`, in any state, or nullptr: not ours.
   Block* Find(DeviceAddress address) const { return side_table_.Find(address); }
@@ -118,6 +119,9 @@ class Pool {
   // it is sure to: blocks of 2 MiB and more, which have their physical memory to themselves.
   size_t ReleasableBytes(int device);
 
+  // Reopens a context that was closed only for the time of a call that then failed.
+  void ReopenContext(ContextPool& context) { context.Reopen(); }
+
   // Really frees the idle blocks of all global pools; thread caches and blocks in use are not
   // touched. Returns the bytes freed.
   size_t ReleaseAll(const DeviceApi& api);
@@ -150,7 +154,6 @@ class Pool {
   Block* TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
                   unsigned tier);
   Block* TakeIdleLarge(ContextPool& context, size_t rounded);
-  void MakeRoom(ContextPool& context, size_t rounded, const DeviceApi& api);
   void Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
               const DeviceApi& api);
   size_t ReleaseOthers(ContextPool& except, const DeviceApi& api);
@@ -171,7 +174,7 @@ class Pool {
   SideTable side_table_{arena_};
   Statistics statistics_;
   BlockSource source_{arena_, side_table_, statistics_};
-  // Owner of the blocks of AllocReal; a closed context.
+  // Owner of what AllocReal allocates in contexts that have no pool; a closed context.
   ContextPool unpooled_{ContextIdentity{}, tiers_, options_};
   Mutex contexts_lock_;
   std::atomic<ContextPool*> contexts_[kMaxContexts] = {};

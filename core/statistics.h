@@ -83,7 +83,7 @@ struct ProcessCounters {
 };
 
 inline constexpr uint32_t kStatisticsSchema = 1;
-inline constexpr uint32_t kStatisticsSlots = 1024;
+inline constexpr uint32_t kStatisticsSlots = 512;
 
 struct StatisticsHeader {
   char magic[8];  // "CMPSTAT" and a zero

@@ -44,6 +44,12 @@ inline constexpr int kSuccess = 0;
 inline constexpr int kOutOfMemory = 2;
 // Refused because of a stream capture (900 to 908 in both): says nothing about the context.
 inline constexpr bool IsCaptureStatus(int status) { return status >= 900 && status <= 908; }
+// The context is broken for good: what a kernel did wrong (700 to 720), hardware (214, 220, 226),
+// or the driver does not know (999). The numbering is that of both layers.
+inline constexpr bool IsBrokenContextStatus(int status) {
+  return (status >= 700 && status <= 720) || status == 214 || status == 220 || status == 226 ||
+         status == 999;
+}
 
 class ContextPool;
 
@@ -65,15 +71,15 @@ struct alignas(64) Block {
   // written before `state` is released and read after `state` is acquired.
   std::atomic<ContextPool*> owner_context{nullptr};
   Block* next = nullptr;  // the next block of the same batch
-  // At the head of a batch in the global pool: its neighbours.
-  Block* older_batch = nullptr;
-  union {
-    Block* newer_batch = nullptr;
-    uint64_t buffer_id;  // while live: names this handing-out, see BufferIdOf; 0 until asked for
-  };
+  // While live: names this handing-out, see BufferIdOf; 0 until asked for.
+  std::atomic<uint64_t> buffer_id{0};
   uint32_t batch_count = 0;  // at the head of a batch in the global pool: blocks in it
   uint16_t tier = 0;
   std::atomic<BlockState> state{BlockState::kUnused};
+
+  // Apart from what a hit touches. At the head of a batch in the global pool: its neighbours.
+  alignas(64) Block* newer_batch = nullptr;
+  Block* older_batch = nullptr;
 
   ContextPool* owner() const { return owner_context.load(std::memory_order_relaxed); }
 
@@ -88,21 +94,22 @@ struct alignas(64) Block {
   // free on another thread acquires it.
   void GiveToProgram(size_t bytes_requested) {
     requested = bytes_requested;
-    buffer_id = 0;
+    buffer_id.store(0, std::memory_order_relaxed);
     state.store(BlockState::kLive, std::memory_order_release);
   }
 };
-static_assert(sizeof(Block) == 64, "one cache line per block");
+static_assert(offsetof(Block, newer_batch) == 64, "a hit touches one cache line of a block");
 
 // The number that names the allocation which the program has in `block`: another one each time that
 // the block is handed out, never one of the driver's own. REQUIRES: the block is live
 inline uint64_t BufferIdOf(Block* block) {
   static constinit std::atomic<uint64_t> g_next{uint64_t{1} << 62};
-  std::atomic_ref<uint64_t> id(block->buffer_id);
-  uint64_t known = id.load(std::memory_order_relaxed);
+  uint64_t known = block->buffer_id.load(std::memory_order_relaxed);
   if (known != 0) return known;
   const uint64_t fresh = g_next.fetch_add(1, std::memory_order_relaxed);
-  return id.compare_exchange_strong(known, fresh, std::memory_order_relaxed) ? fresh : known;
+  const bool first =
+      block->buffer_id.compare_exchange_strong(known, fresh, std::memory_order_relaxed);
+  return first ? fresh : known;
 }
 
 // Several idle blocks of one tier, moved at once: a chain through Block::next.

@@ -68,6 +68,7 @@ void Captures::Forget() {
   // The lock may have been held by a thread that the child does not have.
   under_way_.store(0, std::memory_order_seq_cst);
   recording_.store(0, std::memory_order_seq_cst);
+  synchronising_.store(0, std::memory_order_seq_cst);
   new (&lock_) Mutex;
   Visit([](Capture& capture) {
     capture = Capture{};

@@ -9,7 +9,9 @@
 //
 // All four accesses are sequentially consistent: of a recorder and a beginner that meet, at least
 // one sees the other. A recorder never waits; a beginner waits for a call of less than a
-// microsecond (for a whole synchronisation with drivers before 12.5).
+// microsecond. With drivers before 12.5 the recorder synchronises the whole context; who begins
+// then waits only until that call has certainly been entered, since what it waits for may be what
+// the beginner is about to submit.
 //
 // Invariant: under_way counts begins that are in progress or have succeeded and whose capture has
 // not been seen to end. Whether it ended is asked of the stream, not taken from return codes.
@@ -44,12 +46,22 @@ class Captures {
     return false;
   }
   void LeaveRecording() { recording_.fetch_sub(1, std::memory_order_seq_cst); }
+  // In place of LeaveRecording: a synchronisation of the whole context follows, which may take
+  // long.
+  void RecordingIsSynchronising() {
+    synchronising_.fetch_add(1, std::memory_order_seq_cst);
+    LeaveRecording();
+  }
+  void LeaveSynchronising() { synchronising_.fetch_sub(1, std::memory_order_seq_cst); }
 
   // Around a real begin of a capture on `stream`. A per-thread default stream is named by the
   // handle CU_STREAM_PER_THREAD.
   void BeforeBegin() {
     under_way_.fetch_add(1, std::memory_order_seq_cst);
     while (recording_.load(std::memory_order_seq_cst) != 0) sched_yield();
+    for (int i = 0; i < kPatience && synchronising_.load(std::memory_order_seq_cst) != 0; ++i) {
+      sched_yield();
+    }
   }
   void AfterBegin(CUstream stream, ContextHandle context, bool begun);
   // The capture that this thread, or any for a named stream, began on `stream` has ended.
@@ -61,6 +73,8 @@ class Captures {
   void Forget();
 
  private:
+  static constexpr int kPatience = 2000;  // yields: a millisecond or more
+
   struct Capture {
     CUstream stream = nullptr;
     ContextHandle context = nullptr;
@@ -87,6 +101,7 @@ class Captures {
   // records writes the second.
   alignas(64) std::atomic<int> under_way_{0};
   alignas(64) std::atomic<int> recording_{0};
+  std::atomic<int> synchronising_{0};
   alignas(64) Mutex lock_;
   Places places_;
 };

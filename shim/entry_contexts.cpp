@@ -11,25 +11,45 @@ constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
 
 // ---- Contexts
 
-template <typename Condition>
-void DropContexts(Condition condition) {
-  Pool* pool = g_pool.load(std::memory_order_acquire);
-  if (pool == nullptr) return;
-  pool->ForEachContext([&](ContextPool& context) {
-    if (!condition(context.identity())) return;
-    pool->DropContext(context);
-    g_captures.EndedIn(context.identity().handle);
-  });
-}
-
-// Around a real call that ends contexts. Before: no block of a dying context is handed out. After:
-// nor one that another thread allocated in between.
+// Around a real call that may end contexts. Before: their pools are closed, so that no block of a
+// dying context is handed out. After: dropped, or reopened if the call ended nothing.
 template <typename Condition, typename Call>
 CUresult EndContexts(Condition condition, Call call) {
-  DropContexts(condition);
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  if (pool == nullptr) return call();
+  constexpr size_t kMost = 64;
+  ContextPool* closed[kMost];
+  size_t count = 0;
+  pool->ForEachContext([&](ContextPool& context) {
+    if (count < kMost && condition(context.identity()) && context.Close()) {
+      closed[count++] = &context;
+    }
+  });
   const CUresult status = call();
-  DropContexts(condition);
+  for (size_t i = 0; i < count; ++i) {
+    if (status == CUDA_SUCCESS) {
+      pool->DropContext(*closed[i]);
+      pool->statistics().process().contexts_dropped.AddShared(1);
+    } else {
+      pool->ReopenContext(*closed[i]);
+    }
+  }
   return status;
+}
+
+// The handle of a device's primary context, nullptr if it is not active. Asked before it ends.
+CUcontext PrimaryHandle(CUdevice device) {
+  const Driver* driver = LoadedDriver();
+  unsigned flags = 0;
+  int active = 0;
+  CUcontext primary = nullptr;
+  if (driver == nullptr || g_exiting.load(std::memory_order_acquire) ||
+      driver->primary_state(device, &flags, &active) != CUDA_SUCCESS || active == 0 ||
+      driver->primary_retain(&primary, device) != CUDA_SUCCESS) {
+    return nullptr;
+  }
+  driver->primary_release(device);
+  return primary;
 }
 
 auto PrimaryOf(CUdevice device) {
@@ -38,8 +58,34 @@ auto PrimaryOf(CUdevice device) {
   };
 }
 
-auto Is(CUcontext context) {
-  return [context](const ContextIdentity& identity) { return identity.handle == context; };
+template <typename Call>
+CUresult EndContext(CUcontext context, Call call) {
+  const CUresult status = EndContexts(
+      [context](const ContextIdentity& identity) { return identity.handle == context; }, call);
+  if (status == CUDA_SUCCESS) g_captures.EndedIn(context);
+  return status;
+}
+
+template <typename Call>
+CUresult ResetPrimary(CUdevice device, Call call) {
+  CUcontext primary = PrimaryHandle(device);
+  const CUresult status = EndContexts(PrimaryOf(device), call);
+  if (status == CUDA_SUCCESS && primary != nullptr) g_captures.EndedIn(primary);
+  return status;
+}
+
+// One reference of a primary context was given up: it may have been the last.
+CUresult AfterPrimaryRelease(CUresult status, CUdevice device) {
+  const Driver* driver = LoadedDriver();
+  if (status != CUDA_SUCCESS || driver == nullptr || g_exiting.load(std::memory_order_acquire)) {
+    return status;
+  }
+  unsigned flags = 0;
+  int active = 1;
+  if (driver->primary_state(device, &flags, &active) == CUDA_SUCCESS && active == 0) {
+    EndContexts(PrimaryOf(device), [] { return CUDA_SUCCESS; });
+  }
+  return status;
 }
 
 // From now on every call is real. Threads may remember caches: closing the contexts makes them
@@ -50,18 +96,6 @@ void StepAsideForGreenContexts() {
   pool->ForEachContext([&](ContextPool& context) { pool->CloseContext(context); });
 }
 
-// One reference of a primary context was given up: it may have been the last.
-CUresult AfterPrimaryRelease(CUresult status, CUdevice device) {
-  const Driver* driver = LoadedDriver();
-  unsigned flags = 0;
-  int active = 1;
-  if (status == CUDA_SUCCESS && driver != nullptr &&
-      driver->primary_state(device, &flags, &active) == CUDA_SUCCESS && active == 0) {
-    DropContexts(PrimaryOf(device));
-  }
-  return status;
-}
-
 // ---- Captures
 
 template <typename Begin>
@@ -69,7 +103,8 @@ CUresult BeginCapture(CUstream stream, Begin begin) {
   g_captures.BeforeBegin();
   const CUresult status = begin();
   const Driver* driver = LoadedDriver();
-  const ContextHandle context = driver == nullptr ? nullptr : CurrentContext(*driver);
+  const bool exiting = g_exiting.load(std::memory_order_acquire);
+  const ContextHandle context = driver == nullptr || exiting ? nullptr : CurrentContext(*driver);
   g_captures.AfterBegin(stream, context, status == CUDA_SUCCESS);
   return status;
 }
@@ -78,7 +113,8 @@ CUresult BeginCapture(CUstream stream, Begin begin) {
 CUresult AfterEndCapture(CUresult status, CUstream stream) {
   const Driver* driver = LoadedDriver();
   CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
-  if (driver != nullptr && driver->stream_is_capturing(stream, &capture) == CUDA_SUCCESS &&
+  if (driver != nullptr && !g_exiting.load(std::memory_order_acquire) &&
+      driver->stream_is_capturing(stream, &capture) == CUDA_SUCCESS &&
       capture != CU_STREAM_CAPTURE_STATUS_NONE) {
     return status;
   }
@@ -113,12 +149,12 @@ CUresult Driver_cuCtxFromGreenCtx(CUcontext* context, void* green) {
 
 CUresult Driver_cuCtxDestroy(CUcontext context) {
   CMP_REAL(cuCtxDestroy);
-  return cmp::EndContexts(cmp::Is(context), [&] { return real->cuCtxDestroy(context); });
+  return cmp::EndContext(context, [&] { return real->cuCtxDestroy(context); });
 }
 
 CUresult Driver_cuCtxDestroy_v2(CUcontext context) {
   CMP_REAL(cuCtxDestroy_v2);
-  return cmp::EndContexts(cmp::Is(context), [&] { return real->cuCtxDestroy_v2(context); });
+  return cmp::EndContext(context, [&] { return real->cuCtxDestroy_v2(context); });
 }
 
 CUresult Driver_cuDevicePrimaryCtxRelease(CUdevice device) {
@@ -133,14 +169,12 @@ CUresult Driver_cuDevicePrimaryCtxRelease_v2(CUdevice device) {
 
 CUresult Driver_cuDevicePrimaryCtxReset(CUdevice device) {
   CMP_REAL(cuDevicePrimaryCtxReset);
-  return cmp::EndContexts(cmp::PrimaryOf(device),
-                          [&] { return real->cuDevicePrimaryCtxReset(device); });
+  return cmp::ResetPrimary(device, [&] { return real->cuDevicePrimaryCtxReset(device); });
 }
 
 CUresult Driver_cuDevicePrimaryCtxReset_v2(CUdevice device) {
   CMP_REAL(cuDevicePrimaryCtxReset_v2);
-  return cmp::EndContexts(cmp::PrimaryOf(device),
-                          [&] { return real->cuDevicePrimaryCtxReset_v2(device); });
+  return cmp::ResetPrimary(device, [&] { return real->cuDevicePrimaryCtxReset_v2(device); });
 }
 
 CUresult Driver_cuStreamBeginCapture(CUstream stream) {

@@ -2,8 +2,7 @@
 // runtime a program has, shared or static, and the math libraries, arrive here.
 #include "shim/entry_driver.h"
 
-#include "core/device_api.h"
-#include "shim/free_sync.h"
+#include "core/driver_api.h"
 #include "shim/pitches.h"
 #include "shim/process.h"
 #include "shim/service.h"
@@ -14,42 +13,6 @@ namespace {
 
 // The answer where a call reached us but libcuda.so.1 is not loaded.
 constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
-
-// The driver's layer under the shim, which sees captures and may therefore look whether a context
-// is quiet.
-class ShimDriverApi : public DeviceApi {
- public:
-  ShimDriverApi(Pool& pool, const Driver& driver)
-      : DeviceApi(this, &Allocate, &Recovered, &Release, &MemoryInfo, &Quiet),
-        pool_(pool),
-        driver_(driver) {}
-  ShimDriverApi(const ShimDriverApi&) = delete;
-  ShimDriverApi& operator=(const ShimDriverApi&) = delete;
-
- private:
-  static const ShimDriverApi& Of(const void* self) {
-    return *static_cast<const ShimDriverApi*>(self);
-  }
-  static int Allocate(const void* self, size_t bytes, bool, DeviceAddress* address) {
-    CUdeviceptr pointer = 0;
-    const CUresult status = Of(self).driver_.mem_alloc(&pointer, bytes);
-    *address = pointer;
-    return status;
-  }
-  static void Recovered(const void*) {}
-  static int Release(const void* self, DeviceAddress address) {
-    return Of(self).driver_.mem_free(address);
-  }
-  static bool MemoryInfo(const void* self, size_t* free, size_t* total) {
-    return Of(self).driver_.mem_get_info(free, total) == CUDA_SUCCESS;
-  }
-  static bool Quiet(const void* self, ContextPool& context) {
-    return ContextIsQuiet(Of(self).pool_, Of(self).driver_, context);
-  }
-
-  Pool& pool_;
-  const Driver& driver_;
-};
 
 [[gnu::noinline]] CUresult MemAllocSlow(CUdeviceptr* pointer, size_t bytes) {
   const DriverCalls* real = RealDriver();
@@ -64,7 +27,7 @@ class ShimDriverApi : public DeviceApi {
     return real->cuMemAlloc_v2(pointer, bytes);
   }
   if (pool->options().mode == Mode::kObserve) {
-    const Allocation made = pool->AllocReal(bytes, ShimDriverApi(*pool, *driver));
+    const Allocation made = pool->AllocReal(nullptr, bytes, DriverApi(*driver));
     *pointer = made.address;
     CudaIsInitialised(*driver, 0);
     return static_cast<CUresult>(made.status);
@@ -73,7 +36,7 @@ class ShimDriverApi : public DeviceApi {
     return real->cuMemAlloc_v2(pointer, bytes);
   }
   CudaIsInitialised(*driver, 0);
-  const ShimDriverApi api(*pool, *driver);
+  const DriverApi api(*driver);
   const Allocation made = AllocInContext(*pool, *driver, bytes, api);
   // Like the real call, a failed one leaves 0 (measured: an impossible size does).
   *pointer = made.address;
@@ -89,7 +52,7 @@ class ShimDriverApi : public DeviceApi {
   }
   const Driver* driver = LoadedDriver();
   if (Block* block = driver == nullptr ? nullptr : TakeObserved(*pool, pointer)) {
-    return static_cast<CUresult>(pool->FreeReal(block, ShimDriverApi(*pool, *driver)));
+    return static_cast<CUresult>(pool->FreeReal(block, DriverApi(*driver)));
   }
   const uint64_t begin = NowNs();
   const CUresult status = real->cuMemFree_v2(pointer);
@@ -152,7 +115,7 @@ CUresult Driver_cuMemFree_v2(CUdeviceptr pointer) {
   if (pool != nullptr && cmp::t_inside_real == 0) [[likely]] {
     if (cmp::Block* block = pool->Find(pointer)) [[likely]] {
       const cmp::Driver& driver = *cmp::LoadedDriver();  // where there is a block there is one
-      const cmp::ShimDriverApi api(*pool, driver);
+      const cmp::DriverApi api(driver);
       return static_cast<CUresult>(cmp::FreeBlock(*pool, driver, block, pointer, api));
     }
   }
@@ -173,7 +136,8 @@ CUresult Driver_cuMemAllocPitch_v2(CUdeviceptr* pointer, size_t* pitch, size_t w
   size_t known = served ? cmp::g_pitches.Find(device, width, element) : 0;
   size_t bytes = 0;
   if (known == 0 || __builtin_mul_overflow(known, height, &bytes)) {
-    const CUresult status = real->cuMemAllocPitch_v2(pointer, pitch, width, height, element);
+    const CUresult status = cmp::WithReleases(
+        [&] { return real->cuMemAllocPitch_v2(pointer, pitch, width, height, element); });
     if (served && status == CUDA_SUCCESS) cmp::g_pitches.Add(device, width, element, *pitch);
     return status;
   }

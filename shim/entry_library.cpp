@@ -5,6 +5,7 @@
 #include "shim/free_sync.h"
 #include "shim/interposed.h"
 #include "shim/process.h"
+#include "shim/service.h"
 
 namespace cmp {
 
@@ -14,7 +15,10 @@ struct Preload {
   static constexpr bool kSeesContextsEnd = true;
 
   static Pool* Started() { return StartedPool(); }
-  static bool Capturing() { return g_captures.UnderWay() && g_captures.OfThisThread(); }
+  static bool Capturing() {
+    return g_green_contexts.load(std::memory_order_acquire) ||
+           (g_captures.UnderWay() && g_captures.OfThisThread());
+  }
   static bool SettleFree(Pool& pool, const Driver& driver, Block* block) {
     return cmp::SettleFree(pool, driver, block) == Settlement::kReady;
   }

@@ -47,7 +47,7 @@ cudaError_t MallocServed(Pool& pool, const RuntimeCalls& real, void** pointer, s
 cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, size_t bytes,
                           const void* caller) {
   const RuntimeApi api(pool, LoadedDriver(), caller);
-  const Allocation made = pool.AllocReal(bytes, api);
+  const Allocation made = pool.AllocReal(nullptr, bytes, api);
   *pointer = reinterpret_cast<void*>(made.address);
   if (const Driver* driver = LoadedDriver()) CudaIsInitialised(*driver, real.version);
   return static_cast<cudaError_t>(made.status);

@@ -2,7 +2,8 @@
 // between the shim's knowledge of streams and the pool, which has none.
 //
 // The real cudaFree waits for all work of the context that owns the memory. CMP_FREE_SYNC=wait
-// does the same, so that a freed block is ready at once and nothing is owed.
+// does the same, and waits for the process's other contexts that have a pool too, so that a freed
+// block is ready at once and nothing is owed.
 #ifndef CMP_SHIM_FREE_SYNC_H_
 #define CMP_SHIM_FREE_SYNC_H_
 
@@ -18,9 +19,6 @@ enum class Settlement {
 
 // Pays what the free of `block` owes. REQUIRES: the caller took the block from the program.
 Settlement SettleFree(Pool& pool, const Driver& driver, Block* block);
-
-// True only if all work submitted to `context` is known to be done. Never waits.
-bool ContextIsQuiet(Pool& pool, const Driver& driver, ContextPool& context);
 
 }  // namespace cmp
 

@@ -39,6 +39,18 @@
   X(cuMemFree_v2, (CUdeviceptr pointer))                                                           \
   X(cuMemFreeAsync, (CUdeviceptr pointer, CUstream stream))                                        \
   X(cuMemFreeAsync_ptsz, (CUdeviceptr pointer, CUstream stream))                                   \
+  /* allocations that the pool does not serve, but makes room for */                               \
+  X(cuMemAllocManaged, (CUdeviceptr * pointer, size_t bytes, unsigned flags))                      \
+  X(cuMemAllocAsync, (CUdeviceptr * pointer, size_t bytes, CUstream stream))                       \
+  X(cuMemAllocAsync_ptsz, (CUdeviceptr * pointer, size_t bytes, CUstream stream))                  \
+  X(cuMemAllocFromPoolAsync,                                                                       \
+    (CUdeviceptr * pointer, size_t bytes, CUmemoryPool pool, CUstream stream))                     \
+  X(cuMemAllocFromPoolAsync_ptsz,                                                                  \
+    (CUdeviceptr * pointer, size_t bytes, CUmemoryPool pool, CUstream stream))                     \
+  X(cuMemCreate, (void* handle, size_t bytes, const void* properties, unsigned long long flags))   \
+  X(cuArrayCreate_v2, (void* array, const void* descriptor))                                       \
+  X(cuArray3DCreate_v2, (void* array, const void* descriptor))                                     \
+  X(cuMipmappedArrayCreate, (void* array, const void* descriptor, unsigned levels))                \
   /* questions about memory */                                                                     \
   X(cuMemGetInfo_v2, (size_t * free, size_t * total))                                              \
   X(cuMemGetAddressRange_v2, (CUdeviceptr * base, size_t * bytes, CUdeviceptr pointer))            \

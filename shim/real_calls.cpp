@@ -56,6 +56,13 @@ int Visit(dl_phdr_info* info, size_t, void* data) {
 constexpr int kMaxTables = 16;
 constinit std::atomic<const RuntimeCalls*> g_tables[kMaxTables] = {};
 
+// Keeps the library that `function` is in, for good: a table of its functions will be remembered.
+void Pin(const void* function) {
+  CallerObject object{reinterpret_cast<uintptr_t>(function)};
+  dl_iterate_phdr(&Visit, &object);
+  if (object.path[0] != '\0') dlopen(object.path, RTLD_LAZY | RTLD_NOLOAD);
+}
+
 // Finds every function by `find(name)`; nullptr without cudaMalloc and cudaFree. An older libcudart
 // may lack some of the others: programs of its time cannot call them.
 template <typename Find>
@@ -70,6 +77,7 @@ const RuntimeCalls* MakeTable(Find find) {
     const RuntimeCalls* known = table.load(std::memory_order_acquire);
     if (known != nullptr && known->cudaMalloc == calls.cudaMalloc) return known;
   }
+  Pin(reinterpret_cast<const void*>(calls.cudaMalloc));
   // Asks the library for its own number: no driver call.
   if (calls.cudaRuntimeGetVersion != nullptr) calls.cudaRuntimeGetVersion(&calls.version);
   calls.served = calls.version >= 12000 && calls.cudaGetDevice != nullptr &&
@@ -90,11 +98,14 @@ const RuntimeCalls* NextTable() {
   return MakeTable([](const char* name) { return FindSymbol(RTLD_NEXT, name); });
 }
 
-// The libcudart that the object at `path` depends on. The handle is kept, so that libcudart stays.
+// The libcudart that the object at `path` depends on.
 const RuntimeCalls* TableOfObject(const char* path) {
   void* object = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
   if (object == nullptr) return nullptr;
-  return MakeTable([object](const char* name) { return FindSymbol(object, name); });
+  const RuntimeCalls* calls =
+      MakeTable([object](const char* name) { return FindSymbol(object, name); });
+  dlclose(object);
+  return calls;
 }
 
 // ---- What was found, by caller

@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <initializer_list>
@@ -140,6 +142,20 @@ void WriteFile(const Text& text) {
   }
 }
 
+// Nobody may read stderr any more: that must not change how the process ends.
+void WriteToStderr(const Text& text) {
+  sigset_t pipe;
+  sigset_t before;
+  sigemptyset(&pipe);
+  sigaddset(&pipe, SIGPIPE);
+  sigprocmask(SIG_BLOCK, &pipe, &before);
+  if (!text.WriteTo(STDERR_FILENO) && errno == EPIPE) {
+    constexpr timespec kNow = {};
+    sigtimedwait(&pipe, nullptr, &kNow);  // takes the signal that the write raised
+  }
+  sigprocmask(SIG_SETMASK, &before, nullptr);
+}
+
 // The process ends. Counters are read, nothing of CUDA is called, nothing is freed.
 __attribute__((destructor)) void Report() {
   Pool* pool = g_started.load(std::memory_order_acquire);
@@ -152,7 +168,7 @@ __attribute__((destructor)) void Report() {
       WriteFile(text);
     } else {
       AddSummary(text, *pool);
-      text.WriteTo(STDERR_FILENO);
+      WriteToStderr(text);
     }
     return;
   }
@@ -166,7 +182,7 @@ __attribute__((destructor)) void Report() {
       "(RTLD_DEEPBIND, dlmopen)";
   if (strcmp(stats, "1") == 0) {
     AddUnreachedSummary(text, reason);
-    text.WriteTo(STDERR_FILENO);
+    WriteToStderr(text);
   } else if (ExpandPath(stats, g_path)) {
     AddUnreachedJson(text, reason);
     WriteFile(text);
@@ -194,10 +210,13 @@ void* OpenStatisticsPage(const Options& options, size_t bytes) {
     g_no_report = true;
     return MapPages(bytes);
   }
-  // The file is sparse: only pages that are counted on take room. posix_fallocate for the first
-  // ones would be no guarantee for the others; a full disk is found when it is written back.
+  // All of its room is taken now: a page that the disk has no room for would kill the process when
+  // it is counted on, and so would a file beyond the process's limit.
   void* page = MAP_FAILED;
-  if (ftruncate(file, static_cast<off_t>(bytes)) == 0) {
+  rlimit most;
+  const bool fits = getrlimit(RLIMIT_FSIZE, &most) == 0 && most.rlim_cur >= bytes;
+  errno = fits ? posix_fallocate(file, 0, static_cast<off_t>(bytes)) : EFBIG;
+  if (errno == 0) {
     page = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   }
   const int problem = errno;

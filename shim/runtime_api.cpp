@@ -14,7 +14,10 @@ int RuntimeApi::Allocate(const void* self, size_t bytes, bool last_resort, Devic
     CUdeviceptr pointer = 0;
     const CUresult status = api.driver_->mem_alloc(&pointer, bytes);
     *address = pointer;
-    return status;
+    // The program sees any failure but this one, which releases may mend: then the real call's own.
+    if (real == nullptr || status == CUDA_SUCCESS || status == CUDA_ERROR_OUT_OF_MEMORY) {
+      return status;
+    }
   }
   const InsideReal inside;
   void* pointer = nullptr;
@@ -40,11 +43,6 @@ int RuntimeApi::Release(const void* self, DeviceAddress address) {
 
 bool RuntimeApi::MemoryInfo(const void* self, size_t* free, size_t* total) {
   return Of(self).driver_->mem_get_info(free, total) == CUDA_SUCCESS;
-}
-
-bool RuntimeApi::Quiet(const void* self, ContextPool& context) {
-  const RuntimeApi& api = Of(self);
-  return ContextIsQuiet(api.pool_, *api.driver_, context);
 }
 
 }  // namespace cmp

@@ -18,7 +18,7 @@ class RuntimeApi : public DeviceApi {
   // For a call from `caller` (a return address). `driver` may be nullptr where only attempts of
   // last resort and frees are made.
   RuntimeApi(Pool& pool, const Driver* driver, const void* caller)
-      : DeviceApi(this, &Allocate, &Recovered, &Release, &MemoryInfo, &Quiet),
+      : DeviceApi(this, &Allocate, &Recovered, &Release, &MemoryInfo),
         pool_(pool),
         driver_(driver),
         caller_(caller) {}
@@ -38,7 +38,6 @@ class RuntimeApi : public DeviceApi {
   static void Recovered(const void* self);
   static int Release(const void* self, DeviceAddress address);
   static bool MemoryInfo(const void* self, size_t* free, size_t* total);
-  static bool Quiet(const void* self, ContextPool& context);
 
   Pool& pool_;
   const Driver* driver_;

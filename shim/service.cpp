@@ -1,5 +1,6 @@
 #include "shim/service.h"
 
+#include "core/driver_api.h"
 #include "core/fill.h"
 #include "shim/free_sync.h"
 
@@ -12,7 +13,7 @@ Allocation AllocInContext(Pool& pool, const Driver& driver, size_t bytes, const 
   // other threads may have idle blocks meanwhile.
   const bool capturing = g_captures.UnderWay() && g_captures.OfThisThread();
   if (capturing) pool.statistics().process().capture_real_calls.AddShared(1);
-  const Allocation made = context == nullptr || capturing ? pool.AllocReal(bytes, api)
+  const Allocation made = context == nullptr || capturing ? pool.AllocReal(context, bytes, api)
                                                           : pool.Alloc(*context, bytes, api);
   if (made.status == kSuccess && context != nullptr) {
     FillNewBlock(pool, driver, *context, made.address, bytes);
@@ -48,6 +49,17 @@ Block* TakeObserved(Pool& pool, DeviceAddress address) {
   if (pool.options().mode != Mode::kObserve) return nullptr;
   Block* block = pool.Find(address);
   return block != nullptr && pool.Take(block, address) == BlockState::kUnpooled ? block : nullptr;
+}
+
+size_t ReleaseForOthers() {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  const Driver* driver = LoadedDriver();
+  // From inside a real call of ours the pool does it itself; during a capture a real free of ours
+  // could end it.
+  if (pool == nullptr || driver == nullptr || t_inside_real != 0 || g_captures.UnderWay()) return 0;
+  const size_t bytes = pool->ReleaseThreadCaches(DriverApi(*driver));
+  if (bytes != 0) pool->statistics().process().out_of_memory_rescues.AddShared(1);
+  return bytes;
 }
 
 Block* BlockAround(const Pool& pool, const Driver& driver, CUdeviceptr pointer) {

@@ -51,6 +51,16 @@ void CountForeignFree(Pool& pool, uint64_t begin_ns);
 // program; nullptr: not known.
 Block* TakeObserved(Pool& pool, DeviceAddress address);
 
+// An allocation that the pool does not serve, by call(): if the device is out of memory, idle
+// blocks are released and it is tried again. What fits without the pool fits with it.
+size_t ReleaseForOthers();
+template <typename Call>
+CUresult WithReleases(Call call) {
+  const CUresult status = call();
+  if (status != CUDA_ERROR_OUT_OF_MEMORY || ReleaseForOthers() == 0) return status;
+  return call();
+}
+
 // The allocation behind `pointer` (its base, or an address inside) must be really freed when it is
 // freed: somebody outside the process may use it, or it was given properties that stay.
 void UnpoolRange(CUdeviceptr pointer);

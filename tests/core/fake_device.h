@@ -64,10 +64,6 @@ class FakeDevice {
     const std::lock_guard guard(lock_);
     memory_info_works_ = works;
   }
-  void SetQuiet(bool quiet) {
-    const std::lock_guard guard(lock_);
-    quiet_ = quiet;
-  }
   // Called at the beginning of every Allocate, with its bytes and without the device's lock.
   void OnAllocate(std::function<void(size_t bytes)> hook) { on_allocate_ = std::move(hook); }
   // Puts memory aside that the pool does not know of.
@@ -184,10 +180,6 @@ class FakeDevice {
     *total = capacity_;
     return true;
   }
-  bool quiet() const {
-    const std::lock_guard guard(lock_);
-    return quiet_;
-  }
 
  private:
   // REQUIRES for all: lock_ held
@@ -240,7 +232,6 @@ class FakeDevice {
   std::mt19937_64 random_;
   int release_status_ = kSuccess;
   bool memory_info_works_ = true;
-  bool quiet_ = false;
   bool keep_lists_ = true;
   std::vector<AllocateCall> calls_;
   std::vector<DeviceAddress> released_;
@@ -255,7 +246,7 @@ class FakeDevice {
 class FakeApi : public DeviceApi {
  public:
   explicit FakeApi(FakeDevice& device)
-      : DeviceApi(&device, &Allocate, &Recovered, &Release, &MemoryInfo, &Quiet) {}
+      : DeviceApi(&device, &Allocate, &Recovered, &Release, &MemoryInfo) {}
 
  private:
   static FakeDevice& Of(const void* self) {
@@ -269,7 +260,6 @@ class FakeApi : public DeviceApi {
   static bool MemoryInfo(const void* self, size_t* free, size_t* total) {
     return Of(self).MemoryInfo(free, total);
   }
-  static bool Quiet(const void* self, ContextPool&) { return Of(self).quiet(); }
 };
 
 }  // namespace cmp::test

@@ -164,7 +164,6 @@ void RunStress(uint64_t seed) {
   options.thread_cache_bytes = seed % 3 == 0 ? kMiB : 8 * kMiB;
   options.tier_steps = seed % 2 == 0 ? 1 : 4;
   Stress stress(options, 400 * kMiB);
-  stress.t.device.SetQuiet(seed % 4 == 3);
 
   std::thread releaser([&] { stress.ReleaseNowAndThen(seed); });
   std::thread failer([&] { stress.FailNowAndThen(seed + 1); });

@@ -4,6 +4,7 @@
 //
 //   pairs [MILLISECONDS_PER_CASE]
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 
 #include <algorithm>
 #include <chrono>
@@ -74,9 +75,14 @@ int main(int argc, char** argv) {
   }
   cudaMemPool_t pool = nullptr;
   uint64_t threshold = ~uint64_t{0};
-  const bool has_pool =
-      cudaDeviceGetDefaultMemPool(&pool, 0) == cudaSuccess &&
-      cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &threshold) == cudaSuccess;
+  // Found by name: the simulated CUDA has no such pool.
+  const auto get_pool = reinterpret_cast<cudaError_t (*)(cudaMemPool_t*, int)>(
+      dlsym(RTLD_DEFAULT, "cudaDeviceGetDefaultMemPool"));
+  const auto set = reinterpret_cast<cudaError_t (*)(cudaMemPool_t, cudaMemPoolAttr, void*)>(
+      dlsym(RTLD_DEFAULT, "cudaMemPoolSetAttribute"));
+  const bool has_pool = get_pool != nullptr && set != nullptr &&
+                        get_pool(&pool, 0) == cudaSuccess &&
+                        set(pool, cudaMemPoolAttrReleaseThreshold, &threshold) == cudaSuccess;
   for (const int threads : {1, 4, 16}) {
     for (const size_t bytes : {size_t{256}, size_t{4096}, size_t{1} << 20, size_t{2} << 20,
                                size_t{16} << 20, size_t{256} << 20}) {

@@ -69,7 +69,11 @@ class Memory(TestCase):
         self.assertGreaterEqual(within.totals["blocks_released"], 32)
 
     def test_reserve(self):
-        """The bound on what the pool holds, against the program's peak of 32 MiB."""
+        """The bound on what the pool holds, against the program's peak of 32 MiB.
+
+        It holds after every free. Allocations wait for nothing, so they may cross it until the next
+        free: by no more than what the program allocates meanwhile, here 32 MiB.
+        """
         for reserve, bound in (
             ("1x", 32),
             ("1x+0", 32),
@@ -82,13 +86,15 @@ class Memory(TestCase):
                 _, within = self.run_both("memory", ["waves"], {"CMP_RESERVE": reserve})
                 self.assertEqual(within.process["live_peak_bytes"], 32 * MIB)
                 peak = within.process["reserved_peak_bytes"]
-                self.assertLessEqual(peak, bound * MIB, f"{peak / MIB} MiB")
+                self.assertLessEqual(peak, (bound + 32) * MIB, f"{peak / MIB} MiB")
+                self.assertLessEqual(within.process["reserved_bytes"], bound * MIB)
                 self.assert_served(within, 100)
 
     def test_reserve_is_used(self):
         """Without a tight bound the pool does hold more: the test above can fail."""
         _, within = self.run_both("memory", ["waves"], {"CMP_RESERVE": "1x+1G"})
-        self.assertGreater(within.process["reserved_peak_bytes"], 72 * MIB)
+        self.assertGreater(within.process["reserved_peak_bytes"], (72 + 32) * MIB)
+        self.assertGreater(within.process["reserved_bytes"], 72 * MIB)
 
     def test_reserve_peak_is_not_a_sum_over_devices_or_rounds(self):
         _, within = self.run_both("memory", ["waves"], {"CMP_RESERVE": "100x"})
