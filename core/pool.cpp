@@ -313,6 +313,10 @@ ContextPool* Pool::OpenContext(const ContextIdentity& identity) {
   if (context == nullptr || !context->Open(arena_)) return nullptr;
   statistics_.process().contexts.AddShared(1);
   place->store(context, std::memory_order_release);
+  const auto used = static_cast<size_t>(place - contexts_) + 1;
+  if (used > places_used_.load(std::memory_order_relaxed)) {
+    places_used_.store(used, std::memory_order_release);  // after the place
+  }
   return context;
 }
 

@@ -106,8 +106,9 @@ class Pool {
   // Visits every context that was opened and not dropped, closed ones included.
   template <typename Visitor>
   void ForEachContext(Visitor visit) {
-    for (std::atomic<ContextPool*>& place : contexts_) {
-      ContextPool* context = place.load(std::memory_order_acquire);
+    const size_t used = places_used_.load(std::memory_order_acquire);
+    for (size_t i = 0; i < used; ++i) {
+      ContextPool* context = contexts_[i].load(std::memory_order_acquire);
       if (context != nullptr) visit(*context);
     }
   }
@@ -178,6 +179,7 @@ class Pool {
   ContextPool unpooled_{ContextIdentity{}, tiers_, options_};
   Mutex contexts_lock_;
   std::atomic<ContextPool*> contexts_[kMaxContexts] = {};
+  std::atomic<size_t> places_used_{0};  // no place from here on was ever used
 };
 
 }  // namespace cmp
