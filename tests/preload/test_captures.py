@@ -55,6 +55,14 @@ class Captures(TestCase):
                 self.assertIn("hazards 0", without.results)
                 self.assert_served(within, 10)
 
+    def test_begin_while_a_free_waits(self):
+        """The beginning of a capture does not wait for a free that waits for a later launch."""
+        for env in ({}, OLD_DRIVER, {"CMP_FREE_SYNC": "wait"}):
+            with self.subTest(env=env):
+                without, within = self.run_both("captures", ["begin-while-free-waits"], env)
+                self.assertIn("the free has returned: no\n", without.results)
+                self.assert_served_after(within)
+
     def test_storm(self):
         """Thousands of captures while other threads allocate and free."""
         for mode, name in ((1, "thread-local"), (2, "relaxed")):

@@ -48,6 +48,20 @@ class Contexts(TestCase):
             with self.subTest(env=env):
                 self.check("same-handle", env)
 
+    def test_abandoned_capture(self):
+        """The capture is forgotten with its context, which never had a pool."""
+        for env in ({}, OLD_DRIVER):
+            with self.subTest(env=env):
+                without, within = self.run_both("contexts", ["abandoned-capture"], env)
+                self.assertIn("begin 0\ndestroy 0\n", without.results)
+                self.assertGreaterEqual(int(within.notes["served afterwards"].split()[0]), 19)
+
+    def test_reset_after_capture(self):
+        """What is known about a block that was made during a capture goes with a reset."""
+        without, within = self.run_both("contexts", ["reset-after-capture"])
+        self.assertNotIn("range at", without.results)
+        self.assertEqual(within.notes["met"], "yes")
+
     def test_old_driver(self):
         """Without context events a free synchronises the context; the pool serves all the same."""
         _, within = self.check("work", OLD_DRIVER)

@@ -37,6 +37,12 @@ class Errors(TestCase):
         self.assertIn("an allocation that needs releases: 0, last error 1", without.results)
         self.assertEqual(within.process["out_of_memory_rescues"], 2)
 
+    def test_other_failures(self):
+        """Failures that are no lack of memory, with and without an older error pending."""
+        without, _ = self.run_both("errors", ["other-failures"])
+        self.assertEqual(without.results.count("cudaMalloc: 46, last error 46"), 6)
+        self.assertEqual(without.results.count("impossible: 2, last error 2"), 9)
+
 
 if __name__ == "__main__":
     main()

@@ -106,6 +106,31 @@ class Memory(TestCase):
             + within.totals["retired_bytes"],
         )
 
+    def test_room_for_other_calls(self):
+        """768 MiB of 1 GiB are idle in the pool, and 512 MiB are asked for in another way."""
+        for way in ("pitch", "3d", "async", "capture"):
+            with self.subTest(way=way):
+                without, within = self.run_both("memory", ["room", way], {"CMPSIM_MEMORY": "1G"})
+                self.assertIn("p set\nits free: 0, last error 0\n", without.results)
+                self.assertGreaterEqual(within.process["out_of_memory_rescues"], 1)
+
+    def test_no_idle_memory_is_lost(self):
+        """After a failure of ours, or a wrong call of the program, the pool goes on as before."""
+        for what, served in (("event", 15), ("host-function", 20), ("destroy", 20)):
+            with self.subTest(what=what):
+                without, within = self.run_both(
+                    "memory", ["trouble", what], {"CMPSIM_MEMORY": "1G"}
+                )
+                self.assertIn("512 MiB: 0, last error 0", without.results)
+                self.assertGreaterEqual(within.process["out_of_memory_rescues"], 1)
+                self.assertEqual(within.process["contexts_dropped"], 0)
+                self.assertGreaterEqual(int(within.notes["served afterwards"].split()[0]), served)
+                self.assertGreaterEqual(int(within.notes["served at last"].split()[0]), 15)
+                if what == "event":
+                    self.assertGreaterEqual(int(within.notes["event creations"]), 1)
+                if what == "destroy":
+                    self.assertIn("destroy of the primary context: 201", without.results)
+
     def test_every_allocation_fails(self):
         for error in (2, 46, 999):
             with self.subTest(error=error):

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import socket
 import stat
+import subprocess
 
-from preload import PROGRAMS, TestCase, main, run
+from preload import PROGRAMS, TestCase, environment, main, run
 
 RESULTS = "failed 0, last error 0\n"
 
@@ -234,6 +236,61 @@ class Statistics(TestCase):
         self.assert_ok(result)
         self.assertEqual(result.out, RESULTS)
         self.assert_one_warning(result)
+
+    def test_full_filesystem(self):
+        """With room for the report but not for the live counters, and with room for neither."""
+        folder = self.temporary_folder()
+        own = ["unshare", "-rm", "sh", "-c"]
+        mount = f"mount -t tmpfs -o size=4k none {folder}"
+        if not shutil.which("unshare") or subprocess.run([*own, mount], check=False).returncode:
+            self.skipTest("no filesystem of our own can be mounted here")
+        for used in (0, 1):
+            with self.subTest(used=used):
+                fill = f"head -c {used} /dev/zero > {folder}/used" if used else "true"
+                script = f'{mount} && {fill} && exec "$0" "$@"'
+                arguments = [*own[1:], script, PROGRAMS / "plain", "100"]
+                env = {"CMP_STATS": str(folder / "a.json")}
+                result = run(shutil.which("unshare"), arguments, env=env)
+                self.assert_ok(result)
+                self.assertEqual(result.out, RESULTS)
+                self.assert_one_warning(result)
+
+    def test_limited_file_size(self):
+        """`ulimit -f`, from the beginning and from shortly before the end."""
+        for way in ("file-limit", "late-file-limit"):
+            for limit in (0, 512):
+                with self.subTest(way=way, limit=limit):
+                    folder = self.temporary_folder()
+                    env = {"CMP_STATS": str(folder / "a.json")}
+                    result = run("endings", [way, limit], env=env)
+                    self.assert_ok(result)
+                    self.assertEqual(result.out, "used CUDA\n")
+                    self.assert_one_warning(result)
+
+    def test_summary_into_a_limited_file(self):
+        with open(self.temporary_folder() / "stderr", "wb") as stderr:
+            finished = subprocess.run(
+                [PROGRAMS / "endings", "late-file-limit", "0"],
+                env=environment(env={"CMP_STATS": "1"}),
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                check=False,
+            )
+        self.assertEqual((finished.returncode, finished.stdout), (0, b"used CUDA\n"))
+
+    def test_nobody_reads_the_summary(self):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "wb") as closed, open("/dev/full", "wb") as full:
+            for stderr in (closed, full):
+                finished = subprocess.run(
+                    [PROGRAMS / "plain", "100"],
+                    env=environment(env={"CMP_STATS": "1"}),
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    check=False,
+                )
+                self.assertEqual((finished.returncode, finished.stdout.decode()), (0, RESULTS))
 
     def test_own_report_is_replaced(self):
         folder, _ = self.written("a.json")

@@ -252,6 +252,25 @@ class Libraries(TestCase):
                 self.assertIn("plugin 1: failed 0, last error 0", without.results)
                 self.assert_served(within, 90)
 
+    def closed_plugins(self, *names):
+        for flags in ("close-local", "close-global"):
+            with self.subTest(flags=flags):
+                without, within = self.run_both(
+                    "plugin_host", [flags, *(PROGRAMS / name for name in names)]
+                )
+                self.assertEqual(without.results.count("failed 0\n"), 3 * len(names))
+                self.assertEqual(without.results.count("loaded: no\n"), 3 * len(names))
+                self.assertEqual(within.notes["libcudart loaded"], "yes")
+                self.assert_served(within, 100)
+
+    def test_closed_plugin(self):
+        """It is unloaded as without the preload; its runtime, which the pool uses, stays."""
+        self.closed_plugins("plugin.so")
+
+    def test_closed_plugins_of_two_runtimes(self):
+        """One gets the address of the other, and keeps its own runtime all the same."""
+        self.closed_plugins("plugin.so", "plugin_other.so")
+
     def test_another_preload(self):
         wrapper = PROGRAMS / "wrapper.so"
         without = run("plain", [100], preload=[wrapper])

@@ -33,6 +33,14 @@ class Waiting(TestCase):
                 self.assertIn("still spinning: yes\nafter the free: 0 pending", without.results)
                 self.assertGreater(within.totals["requests"], 70)
 
+    def test_kernel_launched_while_malloc_is_over_the_bound(self):
+        patience = {"CMPSIM_PATIENCE_MS": "2000"}
+        for env in ({}, {"CMP_RESERVE": "0"}, {"CMP_RESERVE": "1x"}, {"CMPSIM_SEED": "2"}):
+            with self.subTest(env=env):
+                without, within = self.run_both("waits", ["spin-meanwhile"], env | patience)
+                self.assertEqual(without.results, "done\nhazards 0, misuse 0\n")
+                self.assertEqual(within.totals["requests"], 20001)
+
     def test_failed_kernel(self):
         for when in ("unknown", "known", "reset"):
             for env in ({}, OLD_DRIVER):

@@ -1,4 +1,5 @@
 // Allocations and frees while a stream capture is under way.
+#include <chrono>
 #include <condition_variable>
 #include <thread>
 #include <vector>
@@ -325,6 +326,35 @@ void Storm(cudaStreamCaptureMode mode, int captures, int threads) {
   program::NoteServed("afterwards", 4096);
 }
 
+// A capture begins while another thread's free waits for a kernel that runs until afterwards.
+void BeginWhileFreeWaits() {
+  program::Warm(1000);
+  char* block = Allocate(1000);
+  const cudaStream_t spinning = program::NonBlockingStream();
+  const cudaStream_t stream = program::NonBlockingStream();
+  SimWork spinner = {};
+  spinner.spin_until_id = 99;
+  MUST(program::Launch(spinning, spinner));
+  std::atomic<bool> started{false};
+  std::atomic<int> freed{-1};
+  std::thread thread([&] {
+    started = true;
+    freed = cudaFree(block);
+  });
+  while (!started) std::this_thread::yield();
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));  // it waits by now
+  printf("the free has returned: %s\n", freed == -1 ? "no" : "yes");
+  cudaGraph_t graph = nullptr;
+  Result("begin", cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+  Result("end", cudaStreamEndCapture(stream, &graph));
+  SimWork released = {};
+  released.id = 99;
+  MUST(program::Launch(stream, released));
+  thread.join();
+  printf("free %d\n", freed.load());
+  program::NoteServed("afterwards", 4096);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -344,6 +374,8 @@ int main(int count, char** arguments) {
     Many();
   } else if (strcmp(scenario, "graphs") == 0) {
     Graphs();
+  } else if (strcmp(scenario, "begin-while-free-waits") == 0) {
+    BeginWhileFreeWaits();
   } else if (strcmp(scenario, "storm") == 0 && count == 5) {
     Storm(kModes[atoi(arguments[2])].mode, atoi(arguments[3]), atoi(arguments[4]));
   } else {

@@ -205,6 +205,52 @@ void SameHandle() {
   printf("live %llu\n", static_cast<unsigned long long>(simLiveAllocations(0)));
 }
 
+// A context in which nothing was allocated is destroyed while one of its streams captures.
+void AbandonedCapture() {
+  program::Warm(5000);
+  CUcontext primary = nullptr;
+  MustDriver(cuCtxGetCurrent(&primary), "cuCtxGetCurrent");
+  const CUcontext context = MakeContext();
+  CUstream stream = nullptr;
+  MustDriver(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate");
+  printf("begin %d\n",
+         static_cast<int>(cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_RELAXED)));
+  printf("destroy %d\n", static_cast<int>(cuCtxDestroy(context)));
+  MustDriver(cuCtxSetCurrent(primary), "cuCtxSetCurrent");
+  program::NoteServed("afterwards", 5000);
+}
+
+// A block made during a capture goes with a reset, and other calls get its address.
+void ResetAfterCapture() {
+  constexpr size_t kMiB = size_t{1} << 20;
+  program::Warm(1000);
+  const cudaStream_t stream = program::NonBlockingStream();
+  cudaGraph_t graph = nullptr;
+  MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+  void* const stale = Allocate(3 * kMiB);
+  MUST(cudaStreamEndCapture(stream, &graph));
+  MUST(cudaDeviceReset());
+  bool met = false;
+  for (size_t i = 0; i < 64 && !met; ++i) {
+    void* pointer = nullptr;
+    size_t pitch = 0;
+    MUST(cudaMallocPitch(&pointer, &pitch, 8 << 10, (1 << 10) + i));
+    met = pointer == stale;
+    for (const size_t offset : {size_t{0}, 2 * kMiB, 5 * kMiB}) {
+      const auto address = reinterpret_cast<CUdeviceptr>(pointer);
+      CUdeviceptr base = 0;
+      size_t bytes = 0;
+      const CUresult result = cuMemGetAddressRange(&base, &bytes, address + offset);
+      if (result != CUDA_SUCCESS || base != address || bytes < 8 * kMiB) {
+        printf("range at %zu: %d, %s, %zu bytes\n", offset, static_cast<int>(result),
+               base == address ? "same base" : "another base", bytes);
+      }
+    }
+  }
+  printf("# met: %s\n", met ? "yes" : "no");
+  program::NoteServed("after the reset", 5000);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -219,6 +265,10 @@ int main(int count, char** arguments) {
     DriverContexts();
   } else if (strcmp(scenario, "same-handle") == 0) {
     SameHandle();
+  } else if (strcmp(scenario, "abandoned-capture") == 0) {
+    AbandonedCapture();
+  } else if (strcmp(scenario, "reset-after-capture") == 0) {
+    ResetAfterCapture();
   } else if (strcmp(scenario, "work") == 0) {
     NormalWork("work");
     program::NoteServed("work", 5000);

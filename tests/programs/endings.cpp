@@ -1,6 +1,7 @@
 // The ways in which a process ends after it used CUDA. endings WAY
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <thread>
@@ -51,15 +52,30 @@ void StartAllocatingThreads(int count) {
   while (running < count) std::this_thread::yield();
 }
 
+// No file may be longer from now on: `ulimit -f`, but in bytes.
+void LimitFiles(const char* bytes) {
+  const rlimit most = {strtoull(bytes, nullptr, 0), RLIM_INFINITY};
+  if (setrlimit(RLIMIT_FSIZE, &most) != 0) _exit(8);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   const char* way = count > 1 ? arguments[1] : "";
+  if (strcmp(way, "file-limit") == 0) {
+    MUST(cudaDeviceSynchronize());  // the simulator's own file is there now
+    LimitFiles(arguments[2]);
+  }
   program::Warm(4096);
   for (int i = 0; i < 10; ++i) MUST(cudaFree(Allocate(4096)));
   printf("used CUDA\n");
   fflush(stdout);
   if (strcmp(way, "return") == 0) return 0;
+  if (strcmp(way, "file-limit") == 0) return 0;
+  if (strcmp(way, "late-file-limit") == 0) {
+    LimitFiles(arguments[2]);
+    return 0;
+  }
   if (strcmp(way, "code") == 0) exit(7);
   if (strcmp(way, "leak") == 0) {
     for (int i = 0; i < 5; ++i) Allocate(1000);

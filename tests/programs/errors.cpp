@@ -169,6 +169,25 @@ void Rescue(bool pending) {
   printf("  p is %s\n", all == nullptr ? "NULL" : "set");
 }
 
+// An allocation fails for another reason than a lack of memory; an older error may be pending.
+void OtherFailures() {
+  for (const int error : {46, 2, 999}) {
+    for (const bool pending : {false, true}) {
+      for (const size_t bytes : {size_t{4096}, size_t{700000}, size_t{3} << 20}) {
+        void* pointer = nullptr;
+        if (pending) Say("impossible", cudaMalloc(&pointer, size_t{1} << 50));
+        simFailFrom("cuMemAlloc_v2", 1, error);
+        Say("cudaMalloc", cudaMalloc(&pointer, bytes));
+        simFailNever();
+        Say("  then", cudaPeekAtLastError());
+        Say("  cudaMalloc again", cudaMalloc(&pointer, bytes));
+        SayAndClear("  its free", cudaFree(pointer));
+        MUST(cudaDeviceReset());  // nothing is idle
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -200,6 +219,8 @@ int main(int count, char** arguments) {
   } else if (strcmp(scenario, "rescue") == 0) {
     Rescue(false);
     Rescue(true);
+  } else if (strcmp(scenario, "other-failures") == 0) {
+    OtherFailures();
   } else {
     return 2;
   }

@@ -185,6 +185,69 @@ void Told() {
   }
 }
 
+// A call that fails once while much is idle; none of it may be lost. REQUIRES: 1 GiB of device
+// memory.
+void Trouble(const char* what) {
+  constexpr size_t kBlock = 32 * kMiB;
+  std::vector<void*> blocks(24);  // 768 MiB
+  for (void*& block : blocks) block = program::Allocate(kBlock);
+  static void* last;
+  last = blocks.back();
+  blocks.pop_back();
+  FreeAll(blocks);
+  if (strcmp(what, "event") == 0) {
+    // The first free of a new thread.
+    const uint64_t before = simCallCount("cuEventCreate");
+    simFailNext("cuEventCreate", 1, 2);
+    std::thread([] { Say("free", cudaFree(last)); }).join();
+    simFailNever();
+    const uint64_t calls = simCallCount("cuEventCreate") - before;
+    printf("# event creations: %llu\n", static_cast<unsigned long long>(calls));
+  } else if (strcmp(what, "host-function") == 0) {
+    const cudaStream_t stream = program::NonBlockingStream();
+    const auto free = [](void* block) { Say("free in a host function", cudaFree(block)); };
+    MUST(cudaLaunchHostFunc(stream, free, last));
+    MUST(cudaStreamSynchronize(stream));
+    cudaGetLastError();
+  } else if (strcmp(what, "destroy") == 0) {
+    MUST(cudaFree(last));
+    CUcontext primary = nullptr;
+    cuCtxGetCurrent(&primary);
+    printf("destroy of the primary context: %d\n", static_cast<int>(cuCtxDestroy(primary)));
+  }
+  program::NoteServed("afterwards", kBlock);
+  void* large = nullptr;
+  Say("512 MiB", cudaMalloc(&large, 512 * kMiB));
+  Say("its free", cudaFree(large));
+  program::NoteServed("at last", 4096);
+}
+
+// Other calls than a plain cudaMalloc need what is idle. REQUIRES: 1 GiB of device memory.
+void Room(const char* way) {
+  std::vector<void*> blocks(24);  // 768 MiB
+  for (void*& block : blocks) block = program::Allocate(32 * kMiB);
+  FreeAll(blocks);
+  void* large = nullptr;
+  if (strcmp(way, "pitch") == 0) {
+    size_t pitch = 0;
+    Say("cudaMallocPitch", cudaMallocPitch(&large, &pitch, kMiB, 512));
+  } else if (strcmp(way, "3d") == 0) {
+    cudaPitchedPtr pitched = {};
+    Say("cudaMalloc3D", cudaMalloc3D(&pitched, cudaExtent{kMiB, 64, 8}));
+    large = pitched.ptr;
+  } else if (strcmp(way, "async") == 0) {
+    Say("cudaMallocAsync", cudaMallocAsync(&large, 512 * kMiB, nullptr));
+  } else if (strcmp(way, "capture") == 0) {
+    const cudaStream_t stream = program::NonBlockingStream();
+    cudaGraph_t graph = nullptr;
+    MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+    Say("cudaMalloc", cudaMalloc(&large, 512 * kMiB));
+    Say("end", cudaStreamEndCapture(stream, &graph));
+  }
+  printf("p %s\n", large == nullptr ? "NULL" : "set");
+  Say("its free", cudaFree(large));
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -203,6 +266,12 @@ int main(int count, char** arguments) {
     Failures();
   } else if (strcmp(scenario, "told") == 0) {
     Told();
+  } else if (strcmp(scenario, "room") == 0) {
+    Room(arguments[2]);
+  } else if (strcmp(scenario, "trouble") == 0) {
+    Trouble(arguments[2]);
+    printf("hazards %llu\n", static_cast<unsigned long long>(simHazardCount()));
+    return 0;  // a host function's call of CUDA is misuse
   } else {
     return 2;
   }

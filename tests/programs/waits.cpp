@@ -1,5 +1,6 @@
 // What cudaFree waits for, and that cudaMalloc waits for nothing. In virtual time: simNow.
 #include <thread>
+#include <vector>
 
 #include "program.h"
 
@@ -128,6 +129,33 @@ void Spin() {
   for (void* block : blocks) MUST(cudaFree(block));
 }
 
+// A kernel that spins is launched while another thread's cudaMalloc crosses the bound on what the
+// pool holds: whatever that call waits for, it is not the kernel.
+void SpinMeanwhile() {
+  std::vector<void*> blocks(20000);
+  for (void*& block : blocks) block = Allocate(4096);
+  for (void* block : blocks) MUST(cudaFree(block));
+  const cudaStream_t spinning = program::NonBlockingStream();
+  const cudaStream_t other = program::NonBlockingStream();
+  MUST(cudaDeviceSynchronize());
+  std::atomic<bool> stop{false};
+  const uint64_t frees = program::RealFrees();
+  std::thread launcher([&] {
+    while (program::RealFrees() < frees + 50 && !stop) std::this_thread::yield();
+    SimWork spinner = {};
+    spinner.spin_until_id = 99;
+    MUST(Launch(spinning, spinner));
+  });
+  Allocate(size_t{64} << 20);
+  stop = true;
+  launcher.join();
+  SimWork released = {};
+  released.id = 99;
+  MUST(Launch(other, released));
+  MUST(cudaDeviceSynchronize());
+  printf("done\n");
+}
+
 // A kernel that fails ends the context: every call says so, for ever, and cudaFree first.
 void Trap(const char* when) {
   program::Warm(4096);
@@ -177,6 +205,8 @@ int main(int count, char** arguments) {
     HostSees();
   } else if (strcmp(scenario, "spin") == 0) {
     Spin();
+  } else if (strcmp(scenario, "spin-meanwhile") == 0) {
+    SpinMeanwhile();
   } else if (strcmp(scenario, "trap") == 0) {
     Trap(count > 2 ? arguments[2] : "");
     return 0;
