@@ -9,9 +9,9 @@
 //
 // All four accesses are sequentially consistent: of a recorder and a beginner that meet, at least
 // one sees the other. A recorder never waits; a beginner waits for a call of less than a
-// microsecond. With drivers before 12.5 the recorder synchronises the whole context; who begins
-// then waits only until that call has certainly been entered, since what it waits for may be what
-// the beginner is about to submit.
+// microsecond. With drivers before 12.5 the recorder synchronises the whole context, which may wait
+// for what the beginner is about to submit: the first beginner waits only for a while, and from
+// then on such a process synchronises no more; its frees are real ones.
 //
 // Invariant: under_way counts begins that are in progress or have succeeded and whose capture has
 // not been seen to end. Whether it ended is asked of the stream, not taken from return codes.
@@ -46,6 +46,9 @@ class Captures {
     return false;
   }
   void LeaveRecording() { recording_.fetch_sub(1, std::memory_order_seq_cst); }
+  // True once a capture was begun in this process. A synchronisation that began before may still be
+  // on its way into the driver.
+  bool Ever() const { return ever_.load(std::memory_order_seq_cst); }
   // In place of LeaveRecording: a synchronisation of the whole context follows, which may take
   // long.
   void RecordingIsSynchronising() {
@@ -57,6 +60,7 @@ class Captures {
   // Around a real begin of a capture on `stream`. A per-thread default stream is named by the
   // handle CU_STREAM_PER_THREAD.
   void BeforeBegin() {
+    ever_.store(true, std::memory_order_seq_cst);
     under_way_.fetch_add(1, std::memory_order_seq_cst);
     while (recording_.load(std::memory_order_seq_cst) != 0) sched_yield();
     for (int i = 0; i < kPatience && synchronising_.load(std::memory_order_seq_cst) != 0; ++i) {
@@ -102,6 +106,7 @@ class Captures {
   alignas(64) std::atomic<int> under_way_{0};
   alignas(64) std::atomic<int> recording_{0};
   std::atomic<int> synchronising_{0};
+  std::atomic<bool> ever_{false};
   alignas(64) Mutex lock_;
   Places places_;
 };

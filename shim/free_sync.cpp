@@ -25,6 +25,11 @@ int WaitFor(Pool& pool, const Driver& driver, ContextPool& context) {
     g_captures.LeaveRecording();
     return status == kSuccess ? wait.WaitForEvent() : status;
   }
+  if (g_captures.Ever()) {  // see captures.h
+    g_captures.LeaveRecording();
+    pool.statistics().process().capture_real_calls.AddShared(1);
+    return kCaptureUnderWay;
+  }
   g_captures.RecordingIsSynchronising();
   status = wait.WaitForAll();
   g_captures.LeaveSynchronising();

@@ -110,47 +110,65 @@ const RuntimeCalls* TableOfObject(const char* path) {
 
 // ---- What was found, by caller
 
-// Written once each, found by a linear search; only calls that reach a real function come here.
+// Found by a linear search; only calls that reach a real function come here. An entry is valid
+// while no library has been unloaded since: another may lie at the same addresses now.
 struct Known {
+  std::atomic<bool> claimed{false};
+  std::atomic<unsigned long long> unloads{0};
   std::atomic<uintptr_t> begin{0};
   std::atomic<uintptr_t> end{0};
   std::atomic<const RuntimeCalls*> calls{nullptr};
 };
 constexpr int kMaxKnown = 64;
 constinit Known g_known[kMaxKnown];
-constinit std::atomic<int> g_known_count{0};
 
-const RuntimeCalls* FindKnown(uintptr_t caller) {
-  int count = g_known_count.load(std::memory_order_acquire);
-  if (count > kMaxKnown) count = kMaxKnown;
-  for (int i = 0; i < count; ++i) {
-    const Known& known = g_known[i];
-    // acquire: begin and end were written before.
+// How many libraries the process has unloaded so far.
+unsigned long long Unloads() {
+  unsigned long long unloads = 0;
+  dl_iterate_phdr(
+      [](dl_phdr_info* info, size_t, void* data) {
+        *static_cast<unsigned long long*>(data) = info->dlpi_subs;
+        return 1;
+      },
+      &unloads);
+  return unloads;
+}
+
+const RuntimeCalls* FindKnown(uintptr_t caller, unsigned long long unloads) {
+  for (const Known& known : g_known) {
+    // acquire: the other fields were written before.
     const RuntimeCalls* calls = known.calls.load(std::memory_order_acquire);
-    if (calls != nullptr && caller >= known.begin.load(std::memory_order_relaxed) &&
-        caller < known.end.load(std::memory_order_relaxed)) {
+    if (calls == nullptr) continue;
+    if (caller >= known.begin.load(std::memory_order_relaxed) &&
+        caller < known.end.load(std::memory_order_relaxed) &&
+        known.unloads.load(std::memory_order_relaxed) == unloads) {
       return calls;
     }
   }
   return nullptr;
 }
 
-void Remember(uintptr_t begin, uintptr_t end, const RuntimeCalls* calls) {
-  const int index = g_known_count.fetch_add(1, std::memory_order_acq_rel);
-  if (index >= kMaxKnown) {
-    g_known_count.store(kMaxKnown, std::memory_order_relaxed);
+void Remember(const CallerObject& object, unsigned long long unloads, const RuntimeCalls* calls) {
+  for (Known& known : g_known) {
+    const bool used = known.calls.load(std::memory_order_acquire) != nullptr;
+    if (used && known.unloads.load(std::memory_order_relaxed) == unloads) continue;
+    if (known.claimed.exchange(true, std::memory_order_acquire)) continue;
+    known.calls.store(nullptr, std::memory_order_release);  // nobody finds it half written
+    known.begin.store(object.begin, std::memory_order_relaxed);
+    known.end.store(object.end, std::memory_order_relaxed);
+    known.unloads.store(unloads, std::memory_order_relaxed);
+    known.calls.store(calls, std::memory_order_release);
+    known.claimed.store(false, std::memory_order_release);
     return;
   }
-  g_known[index].begin.store(begin, std::memory_order_relaxed);
-  g_known[index].end.store(end, std::memory_order_relaxed);
-  g_known[index].calls.store(calls, std::memory_order_release);
 }
 
 }  // namespace
 
 const RuntimeCalls* RuntimeOf(const void* caller) {
   const auto address = reinterpret_cast<uintptr_t>(caller);
-  if (const RuntimeCalls* calls = FindKnown(address)) return calls;
+  const unsigned long long unloads = Unloads();
+  if (const RuntimeCalls* calls = FindKnown(address, unloads)) return calls;
   CallerObject object{address};
   dl_iterate_phdr(&Visit, &object);
   const RuntimeCalls* calls = nullptr;
@@ -159,7 +177,7 @@ const RuntimeCalls* RuntimeOf(const void* caller) {
   if (calls == nullptr) calls = NextTable();
   if (calls == nullptr && object.path[0] != '\0') calls = TableOfObject(object.path);
   if (calls != nullptr) {
-    if (object.end != 0) Remember(object.begin, object.end, calls);
+    if (object.end != 0) Remember(object, unloads, calls);
     return calls;
   }
   // The caller depends on none: it found our function by name, or a tail call hides who called. One

@@ -142,23 +142,34 @@ void WriteFile(const Text& text) {
   }
 }
 
-// Nobody may read stderr any more: that must not change how the process ends.
-void WriteToStderr(const Text& text) {
-  sigset_t pipe;
-  sigset_t before;
-  sigemptyset(&pipe);
-  sigaddset(&pipe, SIGPIPE);
-  sigprocmask(SIG_BLOCK, &pipe, &before);
-  if (!text.WriteTo(STDERR_FILENO) && errno == EPIPE) {
-    constexpr timespec kNow = {};
-    sigtimedwait(&pipe, nullptr, &kNow);  // takes the signal that the write raised
+// What a write of ours may raise: nobody reads stderr any more, a file is beyond the process's
+// limit. That must not change how the process ends.
+class WithoutWriteSignals {
+ public:
+  WithoutWriteSignals() {
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGPIPE);
+    sigaddset(&signals_, SIGXFSZ);
+    sigprocmask(SIG_BLOCK, &signals_, &before_);
   }
-  sigprocmask(SIG_SETMASK, &before, nullptr);
-}
+  ~WithoutWriteSignals() {
+    constexpr timespec kNow = {};
+    while (sigtimedwait(&signals_, nullptr, &kNow) > 0) {
+    }
+    sigprocmask(SIG_SETMASK, &before_, nullptr);
+  }
+  WithoutWriteSignals(const WithoutWriteSignals&) = delete;
+  WithoutWriteSignals& operator=(const WithoutWriteSignals&) = delete;
+
+ private:
+  sigset_t signals_;
+  sigset_t before_;
+};
 
 // The process ends. Counters are read, nothing of CUDA is called, nothing is freed.
 __attribute__((destructor)) void Report() {
   Pool* pool = g_started.load(std::memory_order_acquire);
+  const WithoutWriteSignals without_signals;
   Text text;
   if (pool != nullptr) {
     const char* stats = pool->options().stats;
@@ -168,7 +179,7 @@ __attribute__((destructor)) void Report() {
       WriteFile(text);
     } else {
       AddSummary(text, *pool);
-      WriteToStderr(text);
+      text.WriteTo(STDERR_FILENO);
     }
     return;
   }
@@ -182,7 +193,7 @@ __attribute__((destructor)) void Report() {
       "(RTLD_DEEPBIND, dlmopen)";
   if (strcmp(stats, "1") == 0) {
     AddUnreachedSummary(text, reason);
-    WriteToStderr(text);
+    text.WriteTo(STDERR_FILENO);
   } else if (ExpandPath(stats, g_path)) {
     AddUnreachedJson(text, reason);
     WriteFile(text);
@@ -227,6 +238,8 @@ void* OpenStatisticsPage(const Options& options, size_t bytes) {
   }
   WarnOfFile(live, strerror(problem));
   unlink(live);
+  g_path[0] = '\0';
+  g_no_report = true;
   return MapPages(bytes);
 }
 

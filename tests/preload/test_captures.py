@@ -61,7 +61,8 @@ class Captures(TestCase):
             with self.subTest(env=env):
                 without, within = self.run_both("captures", ["begin-while-free-waits"], env)
                 self.assertIn("the free has returned: no\n", without.results)
-                self.assert_served_after(within)
+                if env != OLD_DRIVER:  # whose frees are real once the process has captured
+                    self.assert_served_after(within)
 
     def test_storm(self):
         """Thousands of captures while other threads allocate and free."""

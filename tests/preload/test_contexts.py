@@ -54,7 +54,8 @@ class Contexts(TestCase):
             with self.subTest(env=env):
                 without, within = self.run_both("contexts", ["abandoned-capture"], env)
                 self.assertIn("begin 0\ndestroy 0\n", without.results)
-                self.assertGreaterEqual(int(within.notes["served afterwards"].split()[0]), 19)
+                if env != OLD_DRIVER:  # whose frees are real once the process has captured
+                    self.assertGreaterEqual(int(within.notes["served afterwards"].split()[0]), 19)
 
     def test_reset_after_capture(self):
         """What is known about a block that was made during a capture goes with a reset."""
