@@ -71,7 +71,8 @@ class Captures(TestCase):
                 with self.subTest(mode=name, env=env):
                     without, within = self.run_both("captures", ["storm", mode, captures, 3], env)
                     self.assertIn("captures that died 0, calls that failed 0", without.results)
-                    self.assert_served_after(within)
+                    if env != OLD_DRIVER:  # whose frees are real once the process has captured
+                        self.assert_served_after(within)
                     # A free meets a capture almost always, and is a real one then.
                     self.assertGreater(within.totals["requests"], 150)
                     self.assertGreater(within.process["capture_real_calls"], 0)
