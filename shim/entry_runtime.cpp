@@ -37,7 +37,7 @@ cudaError_t MallocServed(Pool& pool, const RuntimeCalls& real, void** pointer, s
                          const void* caller) {
   const Driver* driver = DriverWithContext(real);
   if (driver == nullptr) return real.cudaMalloc(pointer, bytes);
-  const RuntimeApi api(pool, driver, caller);
+  const RuntimeApi api(driver, caller);
   const Allocation made = AllocInContext(pool, *driver, bytes, api);
   *pointer = reinterpret_cast<void*>(made.address);
   return static_cast<cudaError_t>(made.status);
@@ -46,7 +46,7 @@ cudaError_t MallocServed(Pool& pool, const RuntimeCalls& real, void** pointer, s
 // CMP_MODE=observe: the real call, counted and timed, its memory remembered.
 cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, size_t bytes,
                           const void* caller) {
-  const RuntimeApi api(pool, LoadedDriver(), caller);
+  const RuntimeApi api(LoadedDriver(), caller);
   const Allocation made = pool.AllocReal(nullptr, bytes, api);
   *pointer = reinterpret_cast<void*>(made.address);
   if (const Driver* driver = LoadedDriver()) CudaIsInitialised(*driver, real.version);
@@ -75,8 +75,7 @@ cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, 
     return real->cudaFree(pointer);
   }
   if (Block* block = TakeObserved(*pool, reinterpret_cast<DeviceAddress>(pointer))) {
-    return static_cast<cudaError_t>(
-        pool->FreeReal(block, RuntimeApi(*pool, LoadedDriver(), caller)));
+    return static_cast<cudaError_t>(pool->FreeReal(block, RuntimeApi(LoadedDriver(), caller)));
   }
   const InsideReal inside;
   const uint64_t begin = NowNs();
@@ -107,7 +106,7 @@ CMP_EXPORT cudaError_t cudaFree(void* pointer) {
     const auto address = reinterpret_cast<cmp::DeviceAddress>(pointer);
     if (cmp::Block* block = pool->Find(address)) [[likely]] {
       const cmp::Driver& driver = *cmp::LoadedDriver();  // where there is a block there is one
-      const cmp::RuntimeApi api(*pool, &driver, CMP_CALLER);
+      const cmp::RuntimeApi api(&driver, CMP_CALLER);
       return static_cast<cudaError_t>(cmp::FreeBlock(*pool, driver, block, address, api));
     }
   }

@@ -17,9 +17,8 @@ class RuntimeApi : public DeviceApi {
  public:
   // For a call from `caller` (a return address). `driver` may be nullptr where only attempts of
   // last resort and frees are made.
-  RuntimeApi(Pool& pool, const Driver* driver, const void* caller)
+  RuntimeApi(const Driver* driver, const void* caller)
       : DeviceApi(this, &Allocate, &Recovered, &Release, &MemoryInfo),
-        pool_(pool),
         driver_(driver),
         caller_(caller) {}
   RuntimeApi(const RuntimeApi&) = delete;
@@ -39,7 +38,6 @@ class RuntimeApi : public DeviceApi {
   static int Release(const void* self, DeviceAddress address);
   static bool MemoryInfo(const void* self, size_t* free, size_t* total);
 
-  Pool& pool_;
   const Driver* driver_;
   const void* caller_;
   mutable const RuntimeCalls* real_ = nullptr;
