@@ -29,7 +29,6 @@ namespace cmp {
   X(primary_retain, "cuDevicePrimaryCtxRetain", true, (CUcontext * context, CUdevice device)) \
   X(primary_release, "cuDevicePrimaryCtxRelease_v2", true, (CUdevice device))                 \
   X(event_create, "cuEventCreate", true, (CUevent * event, unsigned flags))                   \
-  X(event_query, "cuEventQuery", true, (CUevent event))                                       \
   X(event_synchronize, "cuEventSynchronize", true, (CUevent event))                           \
   X(stream_is_capturing, "cuStreamIsCapturing", true,                                         \
     (CUstream stream, CUstreamCaptureStatus * status))                                        \

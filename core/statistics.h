@@ -97,7 +97,7 @@ struct StatisticsHeader {
   uint32_t tier_counter_count;
   uint32_t process_counter_count;
   std::atomic<uint32_t> slots_used;
-  uint32_t complete;  // 1 once the process wrote its report
+  uint32_t unused;
   char program[64];
   ProcessCounters process;
 };

@@ -42,8 +42,6 @@ using DeviceAddress = uintptr_t;
 // agree on these two.
 inline constexpr int kSuccess = 0;
 inline constexpr int kOutOfMemory = 2;
-// Refused because of a stream capture (900 to 908 in both): says nothing about the context.
-inline constexpr bool IsCaptureStatus(int status) { return status >= 900 && status <= 908; }
 // The context is broken for good: what a kernel did wrong (700 to 720), hardware (214, 220, 226),
 // or the driver does not know (999). The numbering is that of both layers.
 inline constexpr bool IsBrokenContextStatus(int status) {

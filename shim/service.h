@@ -30,12 +30,6 @@ inline Block* AllocHit(size_t bytes) {
   return pool->AllocHit(CurrentContext(*driver), bytes);
 }
 
-// The block that a free is about, or nullptr: not ours.
-inline Block* FindBlock(DeviceAddress address) {
-  Pool* pool = g_pool.load(std::memory_order_acquire);
-  return pool == nullptr ? nullptr : pool->Find(address);
-}
-
 // An allocation of bytes > 0 in the current context, by the pool or, where it must be, the real
 // call.
 Allocation AllocInContext(Pool& pool, const Driver& driver, size_t bytes, const DeviceApi& api);
