@@ -111,40 +111,47 @@ bool BlockSource::CheckFreeMemory(ContextPool& context, size_t bytes, const Devi
   return free > kept + bytes;
 }
 
-size_t BlockSource::Destroy(Batch batch, const DeviceApi& api) {
+size_t BlockSource::Destroy(ContextPool& context, Batch batch, const DeviceApi& api) {
   size_t bytes = 0;
+  const ContextPool::User user(context);
   while (batch.count != 0) {
     Block* block = batch.Pop();
-    ContextPool* owner = block->owner();
+    if (!user.entered()) {
+      context.global().Put(Batch{block, 1, Fences::Now()});
+      continue;
+    }
     if (!Detach(block)) continue;
+    // Waits for the block's work by itself, so a retired one may be freed.
     const int status = RealFree(block->address, api);
     Block* displaced = nullptr;
     if (status != kSuccess && !IsBrokenContextStatus(status) &&
-        Attach(*owner, block, BlockState::kIdle, &displaced)) {
+        Attach(context, block, BlockState::kIdle, &displaced)) {
       // Refused for the moment (a capture that somebody began meanwhile): it stays ours.
-      owner->global().Put(Batch{block, 1});
+      context.global().Put(Batch{block, 1, Fences::Now()});
       continue;
     }
     bytes += block->bytes;
     statistics_.shared_slot()[block->tier].blocks_released.AddShared(1);
     records_.Return(block);
-    if (status != kSuccess) Close(*owner);
+    if (status != kSuccess) Close(context);
   }
   return bytes;
 }
 
-size_t BlockSource::ReleaseOldest(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  return Destroy(context.global().TakeOldest(bytes), api);
+size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api) {
+  const size_t ready = Destroy(context, context.global().TakeOldest(bytes), api);
+  if (ready >= bytes) return ready;
+  return ready + Destroy(context, context.global().TakeRetired(bytes - ready), api);
 }
 
 void BlockSource::TrimToBound(ContextPool& context, const DeviceApi& api) {
   context.over_bound.store(false, std::memory_order_relaxed);
   size_t excess = context.Excess();
   if (excess == 0) return;
-  if (ReleaseOldest(context, excess, api) >= excess) return;
+  if (Destroy(context, context.global().TakeOldest(excess), api) >= excess) return;
   context.EmptyCaches();
   excess = context.Excess();
-  if (excess != 0) ReleaseOldest(context, excess, api);
+  if (excess != 0) ReleaseIdle(context, excess, api);
 }
 
 void BlockSource::Close(ContextPool& context) {

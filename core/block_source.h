@@ -46,11 +46,13 @@ class BlockSource {
   // tenth of the device stays really free.
   bool CheckFreeMemory(ContextPool& context, size_t bytes, const DeviceApi& api);
 
-  // Really frees idle blocks that are on no list any more; returns their bytes.
-  size_t Destroy(Batch batch, const DeviceApi& api);
-  // Really frees the oldest idle blocks of the global pool, about `bytes` of them; returns how many
-  // bytes they were.
-  size_t ReleaseOldest(ContextPool& context, size_t bytes, const DeviceApi& api);
+  // Really frees idle blocks of `context` that are on no list any more; returns their bytes. What
+  // cannot be freed (the context is ending, a capture forbids it) goes back to the global pool.
+  size_t Destroy(ContextPool& context, Batch batch, const DeviceApi& api);
+  // Really frees idle blocks of the global pool, about `bytes` of them, and returns how many bytes
+  // they were: the ready ones that have waited longest, and if those do not suffice, retired ones,
+  // for whose work the real free waits.
+  size_t ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api);
   // Brings the context back under its bound if it is over it.
   void TrimToBound(ContextPool& context, const DeviceApi& api);
 
@@ -101,10 +103,10 @@ Allocation BlockSource::MakeAfterReleases(ContextPool& context, size_t requested
   context.EmptyCaches();
   for (size_t wanted = bytes;; wanted *= 2) {
     if (Block* block = find_fit()) return Allocation{kSuccess, block->address, block, true};
-    size_t released = ReleaseOldest(context, wanted, api);
+    size_t released = ReleaseIdle(context, wanted, api);
     if (released == 0) {
       context.EmptyCaches();  // what other threads freed meanwhile
-      released = ReleaseOldest(context, wanted, api) + release_others_(others_, context, api);
+      released = ReleaseIdle(context, wanted, api) + release_others_(others_, context, api);
     }
     const Allocation made = Make(context, bytes, tier, state, false, api);
     if (made.status != kOutOfMemory) return made;

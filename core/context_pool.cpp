@@ -43,7 +43,7 @@ size_t ContextPool::EmptyCaches() {
 }
 
 size_t ContextPool::ready() const {
-  size_t bytes = global_.bytes();
+  size_t bytes = global_.ready_bytes();
   for (const ThreadCache* cache = caches_.load(std::memory_order_acquire); cache != nullptr;
        cache = cache->next_of_context) {
     bytes += cache->ready_bytes();
@@ -51,8 +51,17 @@ size_t ContextPool::ready() const {
   return bytes;
 }
 
+size_t ContextPool::retired() const {
+  size_t bytes = global_.retired_bytes();
+  for (const ThreadCache* cache = caches_.load(std::memory_order_acquire); cache != nullptr;
+       cache = cache->next_of_context) {
+    bytes += cache->retired_bytes();
+  }
+  return bytes;
+}
+
 size_t ContextPool::live() const {
-  const size_t idle = ready();
+  const size_t idle = ready() + retired();
   const size_t held = reserved();
   return held > idle ? held - idle : 0;
 }
@@ -61,20 +70,15 @@ size_t ContextPool::SampleLivePeak() {
   const size_t now = live();
   size_t peak = live_peak_.load(std::memory_order_relaxed);
   while (now > peak) {
-    if (live_peak_.compare_exchange_weak(peak, now, std::memory_order_relaxed)) return now - peak;
+    if (!live_peak_.compare_exchange_weak(peak, now, std::memory_order_relaxed)) continue;
+    const size_t bound =
+        static_cast<size_t>(static_cast<double>(now) * reserve_.ratio) + reserve_.bytes;
+    size_t seen = bound_.load(std::memory_order_relaxed);
+    while (seen < bound && !bound_.compare_exchange_weak(seen, bound, std::memory_order_relaxed)) {
+    }
+    return now - peak;
   }
   return 0;
-}
-
-size_t ContextPool::Bound(size_t live) const {
-  const size_t peak = live > live_peak() ? live : live_peak();
-  return static_cast<size_t>(static_cast<double>(peak) * reserve_.ratio) + reserve_.bytes;
-}
-
-size_t ContextPool::Excess() const {
-  const size_t bound = Bound(0);
-  const size_t held = reserved();
-  return held > bound ? held - bound : 0;
 }
 
 }  // namespace cmp

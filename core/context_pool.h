@@ -1,12 +1,14 @@
-// What belongs to one context: its global pool, its thread caches, its accounts.
+// What belongs to one context: its fences, its global pool, its thread caches, its accounts.
 //
 // Invariants: blocks of a context never leave it; reserved() counts every real allocation that the
-// pool holds for it, live or idle. A ContextPool is never destroyed: once closed (the context was
+// pool holds for it, live or idle. Driver calls of the pool's own about the context (fences, real
+// frees of idle blocks) are made by users of it, and a context ends only once it has none. A ContextPool is never destroyed: once closed (the context was
 // reset, destroyed or has failed) it serves nothing any more and stale references to it are
 // harmless.
 #ifndef CMP_CORE_CONTEXT_POOL_H_
 #define CMP_CORE_CONTEXT_POOL_H_
 
+#include "core/fences.h"
 #include "core/global_pool.h"
 #include "core/options.h"
 #include "core/thread_cache.h"
@@ -29,25 +31,61 @@ struct ContextIdentity {
 class ContextPool {
  public:
   ContextPool(const ContextIdentity& identity, const Tiers& tiers, const Options& options)
-      : identity_(identity), global_(tiers, options.max_block), reserve_(options.reserve) {}
+      : identity_(identity),
+        global_(tiers, options.max_block),
+        reserve_(options.reserve),
+        bound_(options.reserve.bytes) {}
 
   // False when memory is exhausted. Call once, before anything else.
-  bool Open(Arena& arena) { return global_.Open(arena); }
+  bool Open(Arena& arena) {
+    arena_ = &arena;
+    return global_.Open(arena);
+  }
 
   const ContextIdentity& identity() const { return identity_; }
   GlobalPool& global() { return global_; }
+  Fences& fences() { return fences_; }
+  const Fences& fences() const { return fences_; }
+  Arena& arena() { return *arena_; }
+  // What the host knows of the context; see host.h. Set before anybody else sees the context.
+  void* of_host = nullptr;
 
   // False once the pool is off for this context.
   bool open() const { return open_.load(std::memory_order_acquire); }
   // Closes it, and makes every thread forget the caches that it remembers. True for the caller
   // that closed it.
   bool Close() {
-    if (!open_.exchange(false, std::memory_order_acq_rel)) return false;
+    if (!open_.exchange(false, std::memory_order_seq_cst)) return false;
     g_cache_epoch.fetch_add(1, std::memory_order_acq_rel);
     return true;
   }
 
   void Reopen() { open_.store(true, std::memory_order_release); }
+
+  // While a User of an open context lives, the context does not end. seq_cst on both sides: of a
+  // user who enters and somebody who closes, at least one sees the other.
+  class [[nodiscard]] User {
+   public:
+    explicit User(ContextPool& context) : context_(context) {
+      context_.users_.fetch_add(1, std::memory_order_seq_cst);
+      entered_ = context_.open_.load(std::memory_order_seq_cst);
+    }
+    ~User() { context_.users_.fetch_sub(1, std::memory_order_release); }
+    User(const User&) = delete;
+    User& operator=(const User&) = delete;
+    // False: the context is closed; make no call about it.
+    bool entered() const { return entered_; }
+
+   private:
+    ContextPool& context_;
+    bool entered_;
+  };
+  // Closes it and waits until no user is left.
+  bool CloseAndDrain() {
+    const bool closed = Close();
+    while (users_.load(std::memory_order_seq_cst) != 0) sched_yield();
+    return closed;
+  }
 
   // A cache without a thread, for the calling thread; nullptr if there is none.
   ThreadCache* AdoptCache();
@@ -62,6 +100,7 @@ class ContextPool {
   // way between a cache and the global pool counts as live.
   size_t reserved() const { return reserved_.load(std::memory_order_relaxed); }
   size_t ready() const;
+  size_t retired() const;
   size_t live() const;
   // Notes the live bytes of this moment; returns by how much the peak rose.
   size_t SampleLivePeak();
@@ -69,10 +108,13 @@ class ContextPool {
   void AddReserved(size_t bytes) { reserved_.fetch_add(bytes, std::memory_order_relaxed); }
   void SubtractReserved(size_t bytes) { reserved_.fetch_sub(bytes, std::memory_order_relaxed); }
 
-  // CMP_RESERVE: what may be reserved when `live` bytes (or the peak, if higher) are in use.
-  size_t Bound(size_t live) const;
-  // Bytes over the bound now.
-  size_t Excess() const;
+  // CMP_RESERVE: what may be reserved, given the peak of live bytes so far.
+  size_t bound() const { return bound_.load(std::memory_order_relaxed); }
+  // Bytes over it now.
+  size_t Excess() const {
+    const size_t held = reserved();
+    return held > bound() ? held - bound() : 0;
+  }
   // Set by an allocation that crossed the bound and could not release; the next free pays.
   std::atomic<bool> over_bound{false};
 
@@ -99,9 +141,13 @@ class ContextPool {
   void PutAll(ThreadCache* cache, size_t* bytes);
 
   const ContextIdentity identity_;
+  Arena* arena_ = nullptr;
+  Fences fences_;
   GlobalPool global_;
   const RelativeBytes reserve_;
+  std::atomic<size_t> bound_;
   std::atomic<bool> open_{true};
+  std::atomic<int> users_{0};
   Mutex caches_lock_;
   std::atomic<ThreadCache*> caches_{nullptr};  // grows at the head only
   std::atomic<size_t> reserved_{0};

@@ -24,11 +24,13 @@ namespace cmp {
   X(context_id, "cuCtxGetId", false, (CUcontext context, unsigned long long* id))             \
   X(synchronize, "cuCtxSynchronize", true, (void))                                            \
   X(record_context, "cuCtxRecordEvent", false, (CUcontext context, CUevent event))            \
+  X(wait_event, "cuCtxWaitEvent", false, (CUcontext context, CUevent event))                  \
   X(primary_state, "cuDevicePrimaryCtxGetState", true,                                        \
     (CUdevice device, unsigned* flags, int* active))                                          \
   X(primary_retain, "cuDevicePrimaryCtxRetain", true, (CUcontext * context, CUdevice device)) \
   X(primary_release, "cuDevicePrimaryCtxRelease_v2", true, (CUdevice device))                 \
   X(event_create, "cuEventCreate", true, (CUevent * event, unsigned flags))                   \
+  X(event_query, "cuEventQuery", true, (CUevent event))                                       \
   X(event_synchronize, "cuEventSynchronize", true, (CUevent event))                           \
   X(stream_is_capturing, "cuStreamIsCapturing", true,                                         \
     (CUstream stream, CUstreamCaptureStatus * status))                                        \
@@ -40,6 +42,7 @@ namespace cmp {
   X(mem_address_range, "cuMemGetAddressRange_v2", true,                                       \
     (CUdeviceptr * base, size_t * bytes, CUdeviceptr address))                                \
   X(stream_create, "cuStreamCreate", true, (CUstream * stream, unsigned flags))               \
+  X(stream_context, "cuStreamGetCtx", true, (CUstream stream, CUcontext * context))           \
   X(stream_synchronize, "cuStreamSynchronize", true, (CUstream stream))                       \
   X(memset_async, "cuMemsetD8Async", true,                                                    \
     (CUdeviceptr address, unsigned char value, size_t bytes, CUstream stream))

@@ -5,7 +5,7 @@
 //     static Pool* Started();                          // as StartPool
 //     static constexpr bool kSeesContextsEnd;         // resets and destructions drop the pool
 //     static bool Capturing();                         // this thread captures, as far as is known
-//     static bool SettleFree(Pool&, const Driver&, Block*);  // true: ready; false: real free
+//     static Settlement SettleFree(Pool&, const Driver&, Block*);
 //   };
 #ifndef CMP_CORE_FACE_OVER_H_
 #define CMP_CORE_FACE_OVER_H_
@@ -69,14 +69,11 @@ class FaceOver {
     WatchExit();
     const DriverApi api(*driver);
     ContextPool* context = pool->CurrentContextPool(*driver);
-    const bool real = context == nullptr || pool->options().mode != Mode::kPool ||
-                      Host::Capturing() || g_exiting.load(std::memory_order_acquire);
-    const Allocation made =
-        real ? pool->AllocReal(context, bytes, api) : pool->Alloc(*context, bytes, api);
-    if (made.status != kSuccess) return made.status;
-    *pointer = reinterpret_cast<void*>(made.address);
-    if (context != nullptr) FillNewBlock(*pool, *driver, *context, made.address, bytes);
-    return kSuccess;
+    const bool real = pool->options().mode != Mode::kPool || Host::Capturing() ||
+                      g_exiting.load(std::memory_order_acquire);
+    const Allocation made = AllocFilled(*pool, *driver, context, real, bytes, api);
+    if (made.status == kSuccess) *pointer = reinterpret_cast<void*>(made.address);
+    return made.status;
   }
 
   static bool Free(void* pointer) {
@@ -97,8 +94,8 @@ class FaceOver {
     const DriverApi api(*driver);
     const BlockState taken = pool->Take(block, address);
     if (taken == BlockState::kLive) {
-      if (Host::SettleFree(*pool, *driver, block)) {
-        pool->Retire(block, api);
+      if (const Settlement settled = Host::SettleFree(*pool, *driver, block); settled.pooled) {
+        pool->Retire(block, settled.stamp, api);
       } else {
         pool->FreeReal(block, api);
       }

@@ -14,6 +14,18 @@ namespace cmp {
 void FillNewBlock(Pool& pool, const Driver& driver, ContextPool& context, DeviceAddress address,
                   size_t bytes);
 
+// An allocation of bytes > 0 in `context`, which is the current one's or nullptr, by the pool or, if
+// `real`, by a real call; filled.
+inline Allocation AllocFilled(Pool& pool, const Driver& driver, ContextPool* context, bool real,
+                              size_t bytes, const DeviceApi& api) {
+  const Allocation made = context == nullptr || real ? pool.AllocReal(context, bytes, api)
+                                                     : pool.Alloc(*context, bytes, api);
+  if (made.status == kSuccess && context != nullptr) {
+    FillNewBlock(pool, driver, *context, made.address, bytes);
+  }
+  return made;
+}
+
 }  // namespace cmp
 
 #endif  // CMP_CORE_FILL_H_

@@ -32,20 +32,32 @@ Batch GlobalPool::List::Remove(Block* head) {
 
 void GlobalPool::Put(Batch batch) {
   const uint64_t now = clock_.fetch_add(1, std::memory_order_relaxed);
-  const size_t bytes = batch.count * batch.head->bytes;
-  if (IsLarge(batch.head)) {
-    const size_t bin = BinOf(batch.head->bytes);
-    Held held(large_lock_);
-    bins_[bin].Add(batch, now);
-    bin_words_[bin / 64] |= uint64_t{1} << (bin % 64);
-    large_bytes_.fetch_add(bytes, std::memory_order_relaxed);
-    bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  Block* head = batch.head;
+  Held held(LockOf(IsLarge(head) ? small_tiers_ : head->tier));
+  if (batch.stamp != kReady) {
+    head->stamp = batch.stamp;
+    RetiredOf(IsLarge(head) ? small_tiers_ : head->tier).Add(batch, now);
+    AddBytes(retired_bytes_, batch);
     return;
   }
-  TierList& tier = small_[batch.head->tier];
-  Held held(tier.lock);
-  tier.list.Add(batch, now);
-  bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  AddBytes(ready_bytes_, batch);
+  if (!IsLarge(head)) return small_[head->tier].list.Add(batch, now);
+  const size_t bin = BinOf(head->bytes);
+  bins_[bin].Add(batch, now);
+  bin_words_[bin / 64] |= uint64_t{1} << (bin % 64);
+}
+
+Stamp GlobalPool::OldestStamp(unsigned tier) {
+  Held held(LockOf(tier));
+  const Block* head = RetiredOf(tier).oldest;
+  return head == nullptr ? kReady : head->stamp;
+}
+
+bool GlobalPool::HasReady(unsigned tier, size_t bytes, size_t most) {
+  Held held(LockOf(tier));
+  if (tier < small_tiers_) return small_[tier].list.newest != nullptr;
+  const size_t bin = NextBin(BinOf(bytes));
+  return bin < bin_count_ && (bin + 1) * kLargeGranule <= most;
 }
 
 Batch GlobalPool::TakeBatch(unsigned tier) {
@@ -53,7 +65,7 @@ Batch GlobalPool::TakeBatch(unsigned tier) {
   Held held(from.lock);
   if (from.list.newest == nullptr) return Batch{};
   Batch batch = from.list.Remove(from.list.newest);
-  bytes_.fetch_sub(batch.count * batch.head->bytes, std::memory_order_relaxed);
+  SubtractBytes(ready_bytes_, batch);
   return batch;
 }
 
@@ -69,8 +81,7 @@ size_t GlobalPool::NextBin(size_t bin) const {
 Batch GlobalPool::RemoveFromBin(size_t bin, Block* head) {
   Batch batch = bins_[bin].Remove(head);
   if (bins_[bin].newest == nullptr) bin_words_[bin / 64] &= ~(uint64_t{1} << (bin % 64));
-  bytes_.fetch_sub(batch.count * head->bytes, std::memory_order_relaxed);
-  large_bytes_.fetch_sub(batch.count * head->bytes, std::memory_order_relaxed);
+  SubtractBytes(ready_bytes_, batch);
   return batch;
 }
 
@@ -126,7 +137,7 @@ Batch GlobalPool::TakeOldest(size_t wanted) {
       taken_bytes += block_bytes;
       out += block_bytes;
     }
-    bytes_.fetch_sub(out, std::memory_order_relaxed);
+    ready_bytes_.fetch_sub(out, std::memory_order_relaxed);
     if (batch.count != 0) {  // the rest of it stays the oldest
       Block* head = batch.head;
       head->batch_count = batch.count;
@@ -135,6 +146,23 @@ Batch GlobalPool::TakeOldest(size_t wanted) {
       head->newer_batch = from.list.oldest;
       (from.list.oldest == nullptr ? from.list.newest : from.list.oldest->older_batch) = head;
       from.list.oldest = head;
+    }
+  }
+  return taken;
+}
+
+Batch GlobalPool::TakeRetired(size_t wanted) {
+  Batch taken;
+  size_t taken_bytes = 0;
+  // The large ones first: fewer real calls for the same bytes.
+  for (unsigned tier = small_tiers_ + 1; tier-- != 0;) {
+    Held held(LockOf(tier));
+    List& retired = RetiredOf(tier);
+    while (retired.oldest != nullptr && taken_bytes < wanted) {
+      Batch batch = retired.Remove(retired.oldest);
+      SubtractBytes(retired_bytes_, batch);
+      taken_bytes += batch.count * batch.head->bytes;
+      while (batch.count != 0) taken.Push(batch.Pop());
     }
   }
   return taken;

@@ -8,9 +8,11 @@
 //   list:   newest <-> batch <-> ... <-> oldest      links and count in each batch's first block
 //
 // Taking is last in, first out (warm in the driver and the GPU's page tables); release begins at
-// the oldest end of whichever list has waited longest.
+// the oldest end of whichever list has waited longest. Beside each tier's list of ready batches,
+// and beside all lists of large blocks, there is one of retired batches, whose fences pass in the
+// order in which they came, or nearly.
 //
-// Invariant: bytes() is the sum of all blocks here; each of them is kIdle.
+// Invariant: ready_bytes() and retired_bytes() are the sums of the blocks here; each is kIdle.
 #ifndef CMP_CORE_GLOBAL_POOL_H_
 #define CMP_CORE_GLOBAL_POOL_H_
 
@@ -28,18 +30,46 @@ class GlobalPool {
   // Makes the lists; false when memory is exhausted. Call once, before anything else.
   bool Open(Arena& arena);
 
-  // Adds a batch of idle blocks of one tier. REQUIRES: batch.count > 0
+  // Adds a batch of idle blocks of one tier: ready ones, or with a stamp, retired ones.
+  // REQUIRES: batch.count > 0
   void Put(Batch batch);
-  // A batch of blocks of `tier`, count 0 if there is none. REQUIRES: the tier is below 2 MiB
+  // The stamp of what has been retired longest: of a small tier, or of all large blocks. kReady if
+  // nothing is.
+  Stamp OldestStamp(unsigned tier);
+  // Retired batches of a small tier, or all large blocks, for which passed(stamp) become ready, from
+  // the oldest on until one is not. passed must take no lock.
+  template <typename Passed>
+  void Promote(unsigned tier, Passed passed) {
+    for (;;) {
+      Batch batch;
+      {
+        Held held(LockOf(tier));
+        List& retired = RetiredOf(tier);
+        Block* head = retired.oldest;
+        if (head == nullptr || !passed(head->stamp)) return;
+        batch = retired.Remove(head);
+        SubtractBytes(retired_bytes_, batch);
+      }
+      batch.stamp = kReady;
+      Put(batch);
+    }
+  }
+  // Is there a ready block that would serve? For large ones: of at least `bytes`, at most `most`.
+  bool HasReady(unsigned tier, size_t bytes, size_t most);
+  // A batch of ready blocks of `tier`, count 0 if there is none. REQUIRES: the tier is below 2 MiB
   Batch TakeBatch(unsigned tier);
-  // The smallest block of at least `bytes` and at most `most`, or nullptr.
+  // The smallest ready block of at least `bytes` and at most `most`, or nullptr.
   // REQUIRES: bytes is a multiple of 2 MiB
   Block* TakeLarge(size_t bytes, size_t most);
-  // Idle blocks, longest idle first, until they are at least `bytes` or nothing is left.
+  // Ready blocks, longest idle first, until they are at least `bytes` or nothing is left.
   Batch TakeOldest(size_t bytes);
+  // Retired blocks, until they are at least `bytes` or nothing is left: for a real free, which
+  // waits for their work by itself.
+  Batch TakeRetired(size_t bytes);
 
-  size_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
-  // Of these, in blocks of 2 MiB and more.
+  size_t ready_bytes() const { return ready_bytes_.load(std::memory_order_relaxed); }
+  size_t retired_bytes() const { return retired_bytes_.load(std::memory_order_relaxed); }
+  // Of both, in blocks of 2 MiB and more.
   size_t large_bytes() const { return large_bytes_.load(std::memory_order_relaxed); }
 
  private:
@@ -52,9 +82,22 @@ class GlobalPool {
   struct alignas(64) TierList {
     Mutex lock;
     List list;
+    List retired;
   };
 
-  bool IsLarge(const Block* block) const { return block->bytes >= kLargeGranule; }
+  static bool IsLarge(const Block* block) { return block->bytes >= kLargeGranule; }
+  Mutex& LockOf(unsigned tier) { return tier < small_tiers_ ? small_[tier].lock : large_lock_; }
+  List& RetiredOf(unsigned tier) {
+    return tier < small_tiers_ ? small_[tier].retired : large_retired_;
+  }
+  // Under the list's lock, so that the sums never miss a block that is on a list.
+  void AddBytes(std::atomic<size_t>& bytes, Batch batch) { Change(bytes, batch, 1); }
+  void SubtractBytes(std::atomic<size_t>& bytes, Batch batch) { Change(bytes, batch, size_t{0} - 1); }
+  void Change(std::atomic<size_t>& bytes, Batch batch, size_t sign) {
+    const size_t change = sign * batch.count * batch.head->bytes;
+    bytes.fetch_add(change, std::memory_order_relaxed);
+    if (IsLarge(batch.head)) large_bytes_.fetch_add(change, std::memory_order_relaxed);
+  }
   static size_t BinOf(size_t bytes) { return bytes / kLargeGranule - 1; }
   // The first bin from `bin` on that is not empty, or bin_count_. REQUIRES: large_lock_ held
   size_t NextBin(size_t bin) const;
@@ -68,7 +111,9 @@ class GlobalPool {
   Mutex large_lock_;
   List* bins_ = nullptr;
   uint64_t* bin_words_ = nullptr;
-  std::atomic<size_t> bytes_{0};
+  List large_retired_;
+  std::atomic<size_t> ready_bytes_{0};
+  std::atomic<size_t> retired_bytes_{0};
   std::atomic<size_t> large_bytes_{0};
   std::atomic<uint64_t> clock_{1};
 };

@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "core/context_wait.h"
 #include "core/face_over.h"
 #include "core/warnings.h"
 
@@ -14,26 +13,35 @@ struct Library {
   static constexpr bool kSeesContextsEnd = false;
 
   static Pool* Started() {
-    static constexpr PoolStart kStart = {&ReadLibraryOptions, &MapStatistics, nullptr};
+    static constexpr PoolStart kStart = {&ReadLibraryOptions, &MapStatistics, nullptr,
+                                         &kBlindHost};
     return StartPool(kStart);
   }
 
   // Captures are not seen without the shim.
   static bool Capturing() { return false; }
 
-  // Waits for the context, as cudaFree does.
-  static bool SettleFree(Pool& pool, const Driver& driver, Block* block) {
+  // Submissions are not seen either: every free is followed by a fence, and by what the mode owes.
+  static Settlement SettleFree(Pool& pool, const Driver& driver, Block* block) {
     ContextPool& context = *block->owner();
-    if (!context.open() || g_exiting.load(std::memory_order_acquire)) return false;
-    ThreadCache* cache = pool.CacheFor(context);
-    if (cache == nullptr) return false;
-    ContextWait wait(driver, *cache);
+    Readiness& readiness = pool.readiness();
+    if (!context.open() || g_exiting.load(std::memory_order_acquire)) return kRealFree;
+    const bool fences = Readiness::HasContextEvents(driver);
+    if (pool.options().free_sync == FreeSync::kNone && fences) {
+      return {true, readiness.StampNow(context)};
+    }
+    if (pool.options().free_sync == FreeSync::kOrder && fences) {
+      const Fences::Recorded fence = readiness.Record(context);
+      if (fence.status == kSuccess &&
+          context.fences().OrderAfter(driver, context.identity().handle, fence.number) ==
+              kSuccess) {
+        return {true, readiness.StampFor(context, fence.number)};
+      }
+    }
     const uint64_t begin = NowNs();
-    int status = wait.Record();
-    if (status == kSuccess) status = wait.Wait();
+    const int status = readiness.Finish(context);
     pool.statistics().CountWait(begin);
-    if (IsBrokenContextStatus(status)) pool.CloseContext(context);
-    return status == kSuccess;
+    return {status == kSuccess, kReady};
   }
 
  private:

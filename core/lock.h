@@ -1,12 +1,16 @@
 // The locks of the pool. Order (a thread that holds one may take only those below it):
 //
 //   process        first use, context table                     (one per process)
+//   recorder       a context's fences: who records              (one per context)
+//   poller         a context's fences: who asks                 (one per context)
+//   work           what was submitted to a context              (one per context; shim/work.h)
+//   fence queue    a context's recorded fences                  (one per context)
 //   cache list     a context's list of thread caches            (one per context)
 //   cache flag     one thread cache                             (one per thread and context)
 //   tier lock      one free list of a context's global pool     (one per list)
 //   record lock    the store of block records, the arena        (one per process each)
 //
-// No lock is held across a CUDA call.
+// No lock is held across a CUDA call, but for the recorder's and the poller's; see fences.h.
 #ifndef CMP_CORE_LOCK_H_
 #define CMP_CORE_LOCK_H_
 

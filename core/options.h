@@ -11,7 +11,7 @@
 namespace cmp {
 
 enum class Mode : uint8_t { kPool, kObserve, kOff };
-enum class FreeSync : uint8_t { kWait };
+enum class FreeSync : uint8_t { kWait, kOrder, kNone };
 
 // An amount that may depend on another: percent of it, plus fixed bytes.
 struct RelativeBytes {

@@ -2,14 +2,11 @@
 
 #include <initializer_list>
 
-#include "core/thread_exit.h"
-
 namespace cmp {
-
-thread_local constinit ThreadMemory t_memory;
 
 namespace {
 constexpr uint32_t kMaxBatchBlocks = 128;
+constexpr unsigned kLargeBlocks = ~0U;  // in place of a tier: all blocks of 2 MiB and more
 // The largest request that has a tier; no device has more.
 constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
 }  // namespace
@@ -84,15 +81,22 @@ Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& 
   return made;
 }
 
-// An idle block for the request, handed out, or nullptr.
+// An idle block for the request, handed out, or nullptr. Waits for nothing.
 Block* Pool::TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
                       unsigned tier) {
+  Block* block = TakeReady(context, cache, bytes, rounded, tier);
+  if (block != nullptr || !PromoteRetired(context, cache, tier, rounded)) return block;
+  return TakeReady(context, cache, bytes, rounded, tier);
+}
+
+Block* Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
+                       unsigned tier) {
   if (HasShelf(tier)) {
     if (Block* block = cache->Alloc(tier, bytes)) return block;
   }
   Block* block = nullptr;
   if (rounded >= kLargeGranule) {
-    block = TakeIdleLarge(context, rounded);
+    block = TakeReadyLarge(context, rounded);
   } else if (Batch batch = context.global().TakeBatch(tier); batch.count != 0) {
     block = batch.Pop();
     if (HasShelf(tier)) {
@@ -108,18 +112,43 @@ Block* Pool::TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, si
   return block;
 }
 
+// The stamp of what has been retired longest and might serve the tier; kReady: nothing is retired.
+Stamp Pool::OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded) {
+  const Stamp here = HasShelf(tier) ? cache->OldestStamp(tier) : kReady;
+  if (here != kReady) return here;
+  return context.global().OldestStamp(rounded >= kLargeGranule ? kLargeBlocks : tier);
+}
+
+// Makes retired blocks of the tier ready whose fences have passed. False: there are none.
+bool Pool::PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier,
+                          size_t rounded) {
+  const Stamp oldest = OldestStamp(context, cache, tier, rounded);
+  if (oldest == kReady) return false;
+  if (!readiness_.HasPassed(context, oldest) && !readiness_.Ask(context, oldest)) return false;
+  const auto passed = [&](Stamp stamp) { return readiness_.HasPassed(context, stamp); };
+  context.global().Promote(rounded >= kLargeGranule ? kLargeBlocks : tier, passed);
+  if (!HasShelf(tier)) return true;
+  cache->Promote(tier, passed);
+  // What is still retired here is wanted next: by then its fence should have passed.
+  if (const Stamp newest = cache->NewestStamp(tier); newest != kReady) {
+    readiness_.Cover(context, newest);
+  }
+  return true;
+}
+
 // Reuse with slack saves a real call now and costs memory for as long as the block is in use. So
 // that a program which fills the device still fits, all slack in use together is kept below a
 // sixteenth of what is free, and there is none once less than a tenth of the device is.
-Block* Pool::TakeIdleLarge(ContextPool& context, size_t rounded) {
-  size_t slack = 0;
-  if (!context.scarce.load(std::memory_order_relaxed)) {
-    const size_t budget = context.EstimatedFree() / 16;
-    const size_t used = context.slack_in_use.load(std::memory_order_relaxed);
-    slack = static_cast<size_t>(static_cast<double>(rounded) * options_.slack);
-    if (slack > budget - (used < budget ? used : budget)) slack = 0;
-  }
-  Block* block = context.global().TakeLarge(rounded, rounded + slack);
+size_t Pool::SlackFor(const ContextPool& context, size_t rounded) const {
+  if (context.scarce.load(std::memory_order_relaxed)) return 0;
+  const size_t budget = context.EstimatedFree() / 16;
+  const size_t used = context.slack_in_use.load(std::memory_order_relaxed);
+  const auto slack = static_cast<size_t>(static_cast<double>(rounded) * options_.slack);
+  return slack > budget - (used < budget ? used : budget) ? 0 : slack;
+}
+
+Block* Pool::TakeReadyLarge(ContextPool& context, size_t rounded) {
+  Block* block = context.global().TakeLarge(rounded, rounded + SlackFor(context, rounded));
   if (block != nullptr) {
     context.slack_in_use.fetch_add(block->bytes - rounded, std::memory_order_relaxed);
   }
@@ -133,7 +162,7 @@ void Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_
   const uint32_t wanted = cache.NextRefill(tier) - 1;
   if (wanted == 0) return;
   const size_t bytes = wanted * rounded;
-  if (context.reserved() + bytes > context.Bound(0)) return;
+  if (context.reserved() + bytes > context.bound()) return;
   if (!source_.CheckFreeMemory(context, bytes, api)) return;
   Batch batch;
   while (batch.count < wanted) {
@@ -171,7 +200,7 @@ BlockState Pool::Take(Block* block, DeviceAddress address) {
   return block->state.load(std::memory_order_acquire);
 }
 
-void Pool::Retire(Block* block, const DeviceApi& api) {
+void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
   ContextPool& context = *block->owner();
   if (const size_t slack = SlackOf(*block)) {
     context.slack_in_use.fetch_sub(slack, std::memory_order_relaxed);
@@ -179,25 +208,47 @@ void Pool::Retire(Block* block, const DeviceApi& api) {
   ThreadCache* cache = RememberedCache(context.identity().handle);
   if (cache == nullptr || cache->owner() != &context) [[unlikely]]
     cache = CacheFor(context);
+  const size_t bytes = block->bytes;  // once it is on a list the block is anybody's
+  const unsigned tier = block->tier;
+  const Batch alone{block, 1, stamp};
   if (cache == nullptr) [[unlikely]] {
     TierCounters& counters = statistics_.shared_slot()[block->tier];
     counters.frees.AddShared(1);
     counters.requested_freed_bytes.AddShared(block->requested);
     counters.block_freed_bytes.AddShared(block->bytes);
-    context.global().Put(Batch{block, 1});
+    context.global().Put(alone);
     return;
   }
-  if (HasShelf(block->tier)) [[likely]] {
-    const Batch overflow = cache->Free(block);
+  if (HasShelf(tier)) [[likely]] {
+    const Batch overflow = cache->Free(block, stamp);
     if (overflow.count != 0) [[unlikely]]
       context.global().Put(overflow);
   } else {
-    cache->CountFree(block->tier, block->requested, block->bytes);
-    context.global().Put(Batch{block, 1});
+    cache->CountFree(tier, block->requested, bytes);
+    context.global().Put(alone);
   }
-  if (context.over_bound.load(std::memory_order_relaxed)) [[unlikely]] {
-    source_.TrimToBound(context, api);
+  if (context.over_bound.load(std::memory_order_relaxed) || stamp != kReady) [[unlikely]] {
+    KeepBound(context, cache, bytes, tier, api);
   }
+}
+
+// A block of this size was freed. Brings the context back under its bound if it is over it. If it
+// is about to cross it, because the program frees faster than the device works and so everything is
+// retired, waits for the oldest fence: never longer than the real free would.
+void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
+                     const DeviceApi& api) {
+  if (context.over_bound.load(std::memory_order_relaxed)) source_.TrimToBound(context, api);
+  if (context.reserved() + bytes <= context.bound()) [[likely]]
+    return;
+  if (HasShelf(tier) && cache->HasReady(tier)) return;
+  const unsigned list = bytes >= kLargeGranule ? kLargeBlocks : tier;
+  if (context.global().HasReady(list, bytes, bytes + SlackFor(context, bytes))) return;
+  const Stamp oldest = OldestStamp(context, cache, tier, bytes);
+  if (oldest == kReady || readiness_.HasPassed(context, oldest)) return;
+  const uint64_t begin = NowNs();
+  if (!readiness_.Wait(context, oldest)) return;
+  statistics_.CountWait(begin);
+  statistics_.process().bound_waits.AddShared(1);
 }
 
 int Pool::FreeReal(Block* block, const DeviceApi& api) {
@@ -241,7 +292,7 @@ bool Pool::Release(DeviceAddress address) {
 size_t Pool::ReleaseAll(const DeviceApi& api) {
   size_t bytes = 0;
   ForEachContext(
-      [&](ContextPool& context) { bytes += source_.ReleaseOldest(context, ~size_t{0}, api); });
+      [&](ContextPool& context) { bytes += source_.ReleaseIdle(context, ~size_t{0}, api); });
   return bytes;
 }
 
@@ -265,132 +316,15 @@ size_t Pool::ReleaseOthers(ContextPool& except, const DeviceApi& api) {
   ForEachContext([&](ContextPool& context) {
     if (&context == &except || context.identity().device != except.identity().device) return;
     context.EmptyCaches();
-    bytes += source_.ReleaseOldest(context, ~size_t{0}, api);
+    bytes += source_.ReleaseIdle(context, ~size_t{0}, api);
   });
   return bytes;
 }
 
-// ---- Contexts and threads
-
-ContextPool* Pool::FindContext(ContextHandle handle, uint64_t id) {
-  ContextPool* found = nullptr;
-  ForEachContext([&](ContextPool& context) {
-    if (context.identity().handle != handle) return;
-    if (context.identity().id == id) {
-      found = &context;
-    } else {
-      DropContext(context);
-    }
-  });
-  return found != nullptr && found->open() ? found : nullptr;
-}
-
-ContextPool* Pool::CurrentContextPool(const Driver& driver) {
-  const ContextHandle handle = CurrentContext(driver);
-  if (handle == nullptr) return nullptr;
-  if (ThreadCache* cache = RememberedCache(handle)) return cache->owner();
-  const uint64_t id = ContextId(driver, handle);
-  if (id == 0) return nullptr;
-  if (ContextPool* context = FindContext(handle, id)) return context;
-  ContextIdentity identity;
-  return IdentifyCurrent(driver, &identity) ? OpenContext(identity) : nullptr;
-}
-
-ContextPool* Pool::OpenContext(const ContextIdentity& identity) {
-  Held held(contexts_lock_);
-  std::atomic<ContextPool*>* place = nullptr;
-  for (std::atomic<ContextPool*>& candidate : contexts_) {
-    ContextPool* context = candidate.load(std::memory_order_relaxed);
-    if (context != nullptr && context->identity().handle == identity.handle &&
-        context->identity().id == identity.id) {
-      // Another thread was faster; or the context has failed, and stays closed.
-      return context->open() ? context : nullptr;
-    }
-    if (place == nullptr && context == nullptr) place = &candidate;
-  }
-  if (place == nullptr) return nullptr;
-  auto* context = arena_.New<ContextPool>(identity, tiers_, options_);
-  if (context == nullptr || !context->Open(arena_)) return nullptr;
-  statistics_.process().contexts.AddShared(1);
-  place->store(context, std::memory_order_release);
-  const auto used = static_cast<size_t>(place - contexts_) + 1;
-  if (used > places_used_.load(std::memory_order_relaxed)) {
-    places_used_.store(used, std::memory_order_release);  // after the place
-  }
-  return context;
-}
-
-void Pool::DropIfGone(const Driver& driver) {
-  const ContextHandle handle = CurrentContext(driver);
-  const ThreadCache* cache = RememberedCache(handle);
-  if (cache == nullptr) return;  // Alloc will look
-  ContextPool& context = *cache->owner();
-  if (context.identity().id != ContextId(driver, handle)) DropContext(context);
-}
-
-void Pool::DropContext(ContextPool& context) {
-  CloseContext(context);
-  source_.ForgetAll(context);
-  Held held(contexts_lock_);
-  for (std::atomic<ContextPool*>& place : contexts_) {
-    if (place.load(std::memory_order_relaxed) == &context) {
-      place.store(nullptr, std::memory_order_release);
-    }
-  }
-}
-
-ThreadCache* Pool::CacheFor(ContextPool& context) {
-  const ContextHandle handle = context.identity().handle;
-  ThreadMemory& memory = t_memory;
-  ThreadMemory::Entry& entry = memory.EntryOf(handle);
-  const uint64_t epoch = g_cache_epoch.load(std::memory_order_acquire);
-  if (entry.handle == handle && entry.epoch == epoch && entry.cache->owner() == &context) {
-    return entry.cache;
-  }
-  ThreadCache* cache = memory.caches;
-  while (cache != nullptr && cache->owner() != &context) cache = cache->next_of_thread;
-  if (cache == nullptr) {
-    cache = context.AdoptCache();
-    if (cache == nullptr) {
-      TierCounters* counters = statistics_.TakeSlot();
-      auto* shelves = static_cast<ThreadCache::Shelf*>(
-          arena_.Allocate(limits_.tiers * sizeof(ThreadCache::Shelf)));
-      if (shelves == nullptr) return nullptr;
-      for (unsigned tier = 0; tier < limits_.tiers; ++tier) {
-        new (&shelves[tier]) ThreadCache::Shelf;
-      }
-      cache = arena_.New<ThreadCache>(&context, &limits_, counters, shelves);
-      if (cache == nullptr) return nullptr;
-      context.AddCache(cache);
-      statistics_.process().thread_caches.AddShared(1);
-    }
-    cache->next_of_thread = memory.caches;
-    memory.caches = cache;
-    if (!memory.exit_hook) memory.exit_hook = CallAtThreadExit(&Pool::ThreadExit);
-  }
-  if (context.open()) entry = ThreadMemory::Entry{handle, epoch, cache};
-  return cache;
-}
-
-void Pool::ThreadExit() {
-  ThreadMemory& memory = t_memory;
-  ThreadCache* cache = memory.caches;
-  memory = ThreadMemory{};
-  while (cache != nullptr) {
-    ThreadCache* next = cache->next_of_thread;
-    cache->owner()->AbandonCache(cache);
-    cache = next;
-  }
-}
-
-void Pool::ForgetThread() {
-  t_memory = ThreadMemory{};
-  g_cache_epoch.fetch_add(1, std::memory_order_acq_rel);
-}
-
 // ---- Creation
 
-Pool::Pool(const Options& options) : options_(options), tiers_(options.tier_steps) {
+Pool::Pool(const Options& options, const PoolHost& host)
+    : options_(options), tiers_(options.tier_steps), host_(host) {
   // Tiers whose blocks fit a thread cache: those of at most thread_cache_max_block, and below 2
   // MiB.
   while (limits_.tiers < tiers_.TierOf(kLargeGranule) &&
@@ -418,10 +352,10 @@ size_t Pool::StatisticsBytes(const Options& options) {
 }
 
 Pool* Pool::Create(const Options& options, void* statistics_page, uint64_t pid,
-                   const char* program) {
+                   const char* program, const PoolHost& host) {
   void* memory = MapPages(sizeof(Pool));
   if (memory == nullptr) return nullptr;
-  Pool* pool = new (memory) Pool(options);
+  Pool* pool = new (memory) Pool(options, host);
   pool->statistics_.Open(statistics_page, pool->tiers_, pool->tiers_.TierOf(kMostTierBytes) + 1,
                          pid, program);
   return pool;

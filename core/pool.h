@@ -1,17 +1,19 @@
 // The pool of one process: Alloc and Free, and the only mover of blocks between thread caches and
-// global pools. It knows contexts and real calls, and nothing of preloading or streams: who calls
-// Free has already settled what the free owes to the GPU's pending work.
+// global pools. It knows contexts, fences and real calls, and nothing of preloading or streams: who
+// calls Free has already settled what the free owes to the program, and says for which fence the
+// block itself must wait.
 //
 // All functions are thread-safe. No lock is held across a real call.
 #ifndef CMP_CORE_POOL_H_
 #define CMP_CORE_POOL_H_
 
 #include "core/block_source.h"
-#include "core/context_pool.h"
+#include "core/contexts.h"
 #include "core/device_api.h"
 #include "core/driver.h"
 #include "core/memory.h"
 #include "core/options.h"
+#include "core/readiness.h"
 #include "core/side_table.h"
 #include "core/statistics.h"
 #include "core/thread_cache.h"
@@ -42,9 +44,9 @@ extern thread_local constinit ThreadMemory t_memory;
 class Pool {
  public:
   // The process's pool, made of `options`; nullptr when memory is exhausted. `statistics_page` has
-  // Statistics::PageBytes() bytes for StatisticsTiers().
+  // StatisticsBytes(options) bytes. `host` must outlive the pool.
   static Pool* Create(const Options& options, void* statistics_page, uint64_t pid,
-                      const char* program);
+                      const char* program, const PoolHost& host = kBlindHost);
   static size_t StatisticsBytes(const Options& options);
 
   // The hit path of an allocation in the context whose handle is current: a block of this thread's
@@ -74,9 +76,10 @@ class Pool {
   // First: takes the block at `address` from the program; kIdle says that somebody freed it before,
   // kUnused that its context is gone.
   BlockState Take(Block* block, DeviceAddress address);
-  // Then, after Take returned kLive: the block may be handed out again from now on. May make real
-  // frees where the bound demands it.
-  void Retire(Block* block, const DeviceApi& api);
+  // Then, after Take returned kLive: the block may be handed out again once a fence above `stamp`
+  // has passed; kReady: from now on. Where the bound demands it, may wait for older fences of the
+  // context and make real frees.
+  void Retire(Block* block, Stamp stamp, const DeviceApi& api);
   // Or, after Take returned kLive or kUnpooled: the block ends in a real free, whose status this
   // returns.
   int FreeReal(Block* block, const DeviceApi& api);
@@ -101,17 +104,15 @@ class Pool {
   // nobody sees contexts end. Costs a driver call of 10 ns.
   void DropIfGone(const Driver& driver);
   // The context was reset or destroyed: its pool and side-table entries are dropped without a real
-  // call.
+  // call. Waits for calls of the pool's own about it that other threads are making.
   void DropContext(ContextPool& context);
   // Visits every context that was opened and not dropped, closed ones included.
   template <typename Visitor>
   void ForEachContext(Visitor visit) {
-    const size_t used = places_used_.load(std::memory_order_acquire);
-    for (size_t i = 0; i < used; ++i) {
-      ContextPool* context = contexts_[i].load(std::memory_order_acquire);
-      if (context != nullptr) visit(*context);
-    }
+    contexts_.ForEach(visit);
   }
+  const Contexts& contexts() const { return contexts_; }
+  Readiness& readiness() { return readiness_; }
 
   // This thread's cache for a context; nullptr when memory is exhausted.
   ThreadCache* CacheFor(ContextPool& context);
@@ -123,8 +124,8 @@ class Pool {
   // Reopens a context that was closed only for the time of a call that then failed.
   void ReopenContext(ContextPool& context) { context.Reopen(); }
 
-  // Really frees the idle blocks of all global pools; thread caches and blocks in use are not
-  // touched. Returns the bytes freed.
+  // Really frees the idle blocks of all global pools, retired ones included, for whose work the
+  // real free waits; thread caches and blocks in use are not touched. Returns the bytes freed.
   size_t ReleaseAll(const DeviceApi& api);
   // The same after emptying every thread's cache.
   size_t ReleaseThreadCaches(const DeviceApi& api);
@@ -139,9 +140,7 @@ class Pool {
   static void ForgetThread();
 
  private:
-  static constexpr size_t kMaxContexts = 256;
-
-  explicit Pool(const Options& options);
+  Pool(const Options& options, const PoolHost& host);
   ThreadCache* RememberedCache(ContextHandle handle) const {
     ThreadMemory::Entry& entry = t_memory.EntryOf(handle);
     // acquire pairs with the release that made the entry stale: what the dropping thread did
@@ -154,7 +153,14 @@ class Pool {
   }
   Block* TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
                   unsigned tier);
-  Block* TakeIdleLarge(ContextPool& context, size_t rounded);
+  Block* TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
+                   unsigned tier);
+  bool PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
+  Stamp OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
+  size_t SlackFor(const ContextPool& context, size_t rounded) const;
+  Block* TakeReadyLarge(ContextPool& context, size_t rounded);
+  void KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
+                 const DeviceApi& api);
   void Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
               const DeviceApi& api);
   size_t ReleaseOthers(ContextPool& except, const DeviceApi& api);
@@ -177,9 +183,9 @@ class Pool {
   BlockSource source_{arena_, side_table_, statistics_};
   // Owner of what AllocReal allocates in contexts that have no pool; a closed context.
   ContextPool unpooled_{ContextIdentity{}, tiers_, options_};
-  Mutex contexts_lock_;
-  std::atomic<ContextPool*> contexts_[kMaxContexts] = {};
-  std::atomic<size_t> places_used_{0};  // no place from here on was ever used
+  const PoolHost& host_;
+  Contexts contexts_;
+  Readiness readiness_{contexts_, host_, statistics_};
 };
 
 }  // namespace cmp

@@ -35,7 +35,10 @@ CudaMemoryPoolStatistics StatisticsOf(Pool& pool) {
   s.reserved_bytes = process.reserved_bytes.Get();
   s.reserved_peak_bytes = process.reserved_peak_bytes.Get();
   s.live_peak_bytes = process.live_peak_bytes.Get();
-  pool.ForEachContext([&](ContextPool& context) { s.ready_bytes += context.ready(); });
+  pool.ForEachContext([&](ContextPool& context) {
+    s.ready_bytes += context.ready();
+    s.retired_bytes += context.retired();
+  });
   return s;
 }
 

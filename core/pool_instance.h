@@ -27,6 +27,7 @@ struct PoolStart {
   void* (*open_statistics)(const Options& options, size_t bytes);
   // Called in a forked child, after the pool was left behind; may be nullptr.
   void (*forked)();
+  const PoolHost* host;
 };
 
 // The pool, made if there is none; nullptr when memory is exhausted. Reads the options at most once

@@ -59,6 +59,10 @@ class Counter {
   X(real_free_ns, "nanoseconds inside them")                                               \
   X(wait_calls, "frees that waited for the context's work")                                \
   X(wait_ns, "nanoseconds inside those waits")                                             \
+  X(bound_waits, "of those, frees that waited for an older fence because of CMP_RESERVE")  \
+  X(fences, "fences recorded")                                                             \
+  X(fence_queries, "times that the driver was asked whether a fence has passed")           \
+  X(order_waits, "times that a stream had to wait on the device for work before a free")   \
   X(failed_allocations, "requests that ended in an error")                                 \
   X(out_of_memory_rescues, "requests that failed at first and were served after releases") \
   X(double_frees, "frees of blocks that were idle already")                                \

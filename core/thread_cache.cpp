@@ -2,20 +2,29 @@
 
 namespace cmp {
 
-Batch ThreadCache::Overflow(Shelf& shelf, size_t block_bytes) {
+// `filling` has become full, or the cache is over its limit.
+Batch ThreadCache::Overflow(Batch& filling, Batch& full, Bytes& bytes) {
   Batch leaving;
-  if (ready_bytes() > limits_->bytes) {
-    // Over the byte limit: the colder batch goes if there is one.
-    Batch& colder = shelf.spare.count != 0 ? shelf.spare : shelf.current;
+  if (OverLimit()) {
+    // The colder batch goes if there is one.
+    Batch& colder = full.count != 0 ? full : filling;
     leaving = colder;
     colder = Batch{};
   } else {
-    leaving = shelf.spare;
-    shelf.spare = shelf.current;
-    shelf.current = Batch{};
+    leaving = full;
+    full = filling;
+    filling = Batch{};
   }
-  AddReadyBytes(-(leaving.count * block_bytes));
+  if (leaving.count != 0) Add(bytes, -(leaving.count * leaving.head->bytes));
   return leaving;
+}
+
+Batch ThreadCache::Retire(Shelf& shelf, Block* block, Stamp stamp) {
+  shelf.retiring.Push(block);
+  if (stamp > shelf.retiring.stamp) shelf.retiring.stamp = stamp;
+  Add(retired_bytes_, block->bytes);
+  if (shelf.retiring.count < limits_->batch[block->tier] && !OverLimit()) return Batch{};
+  return Overflow(shelf.retiring, shelf.retired, retired_bytes_);
 }
 
 void ThreadCache::Stock(unsigned tier, Batch batch) {

@@ -1,18 +1,23 @@
 // The free lists of one thread for one context: the hit path.
 //
-//   shelf of a tier:   current  [b][b][b]        pop and push here
-//                      spare    [b][b][b][b]     a full batch, or empty
+//   shelf of a tier:   current  [b][b][b]        ready: pop and push here
+//                      spare    [b][b][b][b]     a full ready batch, or empty
+//                      retiring [b][b]           retired: a free that must wait for a fence pushes
+//                      retired  [b][b][b][b]     a full retired batch, or empty
 //
-// Two batches per tier, so that a program that allocates and frees around a batch boundary does
+// Two batches of each kind, so that a program that allocates and frees around a batch boundary does
 // not run to the global pool each time: one pop empties `current` and swaps the spare in, one push
-// fills it and makes it the spare. Only whole batches leave.
+// fills it and makes it the spare; and while one retired batch waits for its fence the next one
+// fills. Only whole batches leave.
 //
-// Invariants: ready_bytes() is the sum of the blocks on all shelves; every block here is kIdle and
-// belongs to `owner`. The owner thread takes the flag for every operation; whoever empties the
+// Invariants: ready_bytes() and retired_bytes() are the sums of the blocks on all shelves; every
+// block here is kIdle and belongs to `owner`. A retired batch's stamp is its blocks' largest. The owner thread takes the flag for every operation; whoever empties the
 // cache of another thread takes it too. That is the only sharing: nothing here is on a cache line
 // that another thread writes in normal running.
 #ifndef CMP_CORE_THREAD_CACHE_H_
 #define CMP_CORE_THREAD_CACHE_H_
+
+#include <initializer_list>
 
 #include "core/lock.h"
 #include "core/statistics.h"
@@ -32,6 +37,8 @@ class alignas(64) ThreadCache {
   struct Shelf {
     Batch current;
     Batch spare;
+    Batch retiring;
+    Batch retired;
     uint32_t next_refill = 1;  // slow start: 1, 2, 4, ... up to the batch
   };
 
@@ -58,25 +65,58 @@ class alignas(64) ThreadCache {
     return block;
   }
 
-  // Takes a ready block back. What is returned (often nothing) is over the limit and goes to the
-  // global pool. REQUIRES: block is kIdle, of owner(), and block->tier < limits.tiers
-  [[nodiscard]] Batch Free(Block* block) {
+  // Takes a block back: ready, or retired until a fence above `stamp` has passed. What is returned
+  // (often nothing) is over the limit and goes to the global pool.
+  // REQUIRES: block is kIdle, of owner(), and block->tier < limits.tiers
+  [[nodiscard]] Batch Free(Block* block, Stamp stamp) {
     Held held(flag_);
     TierCounters& counters = counters_[block->tier];
     counters.frees.Add(1);
     counters.requested_freed_bytes.Add(block->requested);
     counters.block_freed_bytes.Add(block->bytes);
     Shelf& shelf = shelves_[block->tier];
+    if (stamp != kReady) return Retire(shelf, block, stamp);
     shelf.current.Push(block);
     AddReadyBytes(block->bytes);
-    if (shelf.current.count < limits_->batch[block->tier] && ready_bytes() <= limits_->bytes)
-        [[likely]] {
+    if (shelf.current.count < limits_->batch[block->tier] && !OverLimit()) [[likely]]
       return Batch{};
-    }
-    return Overflow(shelf, block->bytes);
+    return Overflow(shelf.current, shelf.spare, ready_bytes_);
   }
 
-  // Puts idle blocks of `tier` on the shelf: the rest of a batch, or of a refill.
+  // The stamp of the longest retired batch of `tier`; kReady if nothing is retired.
+  Stamp OldestStamp(unsigned tier) {
+    Held held(flag_);
+    const Shelf& shelf = shelves_[tier];
+    return shelf.retired.count != 0 ? shelf.retired.stamp : shelf.retiring.stamp;
+  }
+  // The stamp of the newest.
+  Stamp NewestStamp(unsigned tier) {
+    Held held(flag_);
+    const Shelf& shelf = shelves_[tier];
+    return shelf.retiring.count != 0 ? shelf.retiring.stamp : shelf.retired.stamp;
+  }
+  // Retired batches of `tier` for which passed(stamp) become ready.
+  template <typename Passed>
+  void Promote(unsigned tier, Passed passed) {
+    Held held(flag_);
+    Shelf& shelf = shelves_[tier];
+    for (Batch* batch : {&shelf.retired, &shelf.retiring}) {
+      if (batch->count == 0 || !passed(batch->stamp)) continue;
+      Batch& to = shelf.current.count == 0 ? shelf.current : shelf.spare;
+      if (to.count != 0) return;
+      Add(retired_bytes_, -(batch->count * batch->head->bytes));
+      Add(ready_bytes_, batch->count * batch->head->bytes);
+      to = *batch;
+      to.stamp = kReady;
+      *batch = Batch{};
+    }
+  }
+  bool HasReady(unsigned tier) {
+    Held held(flag_);
+    return shelves_[tier].current.count != 0 || shelves_[tier].spare.count != 0;
+  }
+
+  // Puts ready blocks of `tier` on the shelf: the rest of a batch, or of a refill.
   void Stock(unsigned tier, Batch batch);
   // Counts a request that this cache could not serve; see TierCounters.
   void Count(unsigned tier, Counter TierCounters::*served, size_t requested, size_t bytes);
@@ -90,39 +130,46 @@ class alignas(64) ThreadCache {
     Held held(flag_);
     for (unsigned tier = 0; tier < limits_->tiers; ++tier) {
       Shelf& shelf = shelves_[tier];
-      if (shelf.current.count != 0) put(tier, shelf.current);
-      if (shelf.spare.count != 0) put(tier, shelf.spare);
-      shelf.current = Batch{};
-      shelf.spare = Batch{};
+      for (Batch* batch : {&shelf.current, &shelf.spare, &shelf.retired, &shelf.retiring}) {
+        if (batch->count != 0) put(tier, *batch);
+        *batch = Batch{};
+      }
     }
     ready_bytes_.store(0, std::memory_order_relaxed);
+    retired_bytes_.store(0, std::memory_order_relaxed);
   }
 
   ContextPool* owner() const { return owner_; }
   // Idle bytes here; exact for the owner, recent for others.
   size_t ready_bytes() const { return ready_bytes_.load(std::memory_order_relaxed); }
+  size_t retired_bytes() const { return retired_bytes_.load(std::memory_order_relaxed); }
 
   // For the context's list of caches and the thread's: written under the cache list's lock and by
   // the owner thread respectively.
   ThreadCache* next_of_context = nullptr;
   ThreadCache* next_of_thread = nullptr;
   bool has_thread = true;  // under the cache list's lock
-  // An event of the owner thread for waiting, made on first use; see context_wait.h.
-  void* wait_event = nullptr;
-  void* fill_stream = nullptr;  // likewise; see fill.h
+  // A stream of the owner thread, made on first use; see fill.h.
+  void* fill_stream = nullptr;
 
  private:
-  void AddReadyBytes(size_t bytes) {
-    ready_bytes_.store(ready_bytes() + bytes, std::memory_order_relaxed);
+  using Bytes = std::atomic<size_t>;
+  // One writer at a time: whoever holds the flag.
+  static void Add(Bytes& to, size_t bytes) {
+    to.store(to.load(std::memory_order_relaxed) + bytes, std::memory_order_relaxed);
   }
-  Batch Overflow(Shelf& shelf, size_t block_bytes);
+  void AddReadyBytes(size_t bytes) { Add(ready_bytes_, bytes); }
+  bool OverLimit() const { return ready_bytes() + retired_bytes() > limits_->bytes; }
+  Batch Retire(Shelf& shelf, Block* block, Stamp stamp);
+  Batch Overflow(Batch& filling, Batch& full, Bytes& bytes);
 
   OwnerFlag flag_;
   ContextPool* owner_;
   TierCounters* counters_;
   const CacheLimits* limits_;
   Shelf* shelves_;
-  std::atomic<size_t> ready_bytes_{0};
+  Bytes ready_bytes_{0};
+  Bytes retired_bytes_{0};
 };
 
 }  // namespace cmp

@@ -12,7 +12,7 @@
 // - Exactly one party owns a block: the program (kLive, kUnpooled), or one free list (kIdle). Only
 //   the owner writes its fields; ownership passes through `state` (program to pool), through a
 //   thread cache's flag or through a lock of the global pool.
-// - bytes of a context: reserved == live + ready (+ retired once fences exist).
+// - bytes of a context: reserved == live + retired + ready.
 #ifndef CMP_CORE_TYPES_H_
 #define CMP_CORE_TYPES_H_
 
@@ -38,10 +38,16 @@ using ContextHandle = void*;
 // A device address. Never dereferenced.
 using DeviceAddress = uintptr_t;
 
+// What a free block must wait for before it may be handed out: a fence with a larger number; see
+// fences.h.
+using Stamp = uint64_t;
+inline constexpr Stamp kReady = 0;  // nothing
+
 // Results of real calls, in the numbering of the layer that made them. cudaError_t and CUresult
-// agree on these two.
+// agree on these three.
 inline constexpr int kSuccess = 0;
 inline constexpr int kOutOfMemory = 2;
+inline constexpr int kNotReady = 600;
 // The context is broken for good: what a kernel did wrong (700 to 720), hardware (214, 220, 226),
 // or the driver does not know (999). The numbering is that of both layers.
 inline constexpr bool IsBrokenContextStatus(int status) {
@@ -78,6 +84,7 @@ struct alignas(64) Block {
   // Apart from what a hit touches. At the head of a batch in the global pool: its neighbours.
   alignas(64) Block* newer_batch = nullptr;
   Block* older_batch = nullptr;
+  Stamp stamp = kReady;  // of the batch
 
   ContextPool* owner() const { return owner_context.load(std::memory_order_relaxed); }
 
@@ -110,10 +117,11 @@ inline uint64_t BufferIdOf(Block* block) {
   return first ? fresh : known;
 }
 
-// Several idle blocks of one tier, moved at once: a chain through Block::next.
+// Several idle blocks of one tier, moved at once: a chain through Block::next. Ready or retired.
 struct Batch {
   Block* head = nullptr;
   uint32_t count = 0;
+  Stamp stamp = kReady;  // the largest of its blocks
 
   void Push(Block* block) {
     block->next = head;

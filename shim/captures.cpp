@@ -3,6 +3,7 @@
 #include <new>
 
 #include "core/memory.h"
+#include "shim/work.h"
 
 namespace cmp {
 
@@ -18,6 +19,27 @@ bool Captures::OfThisThread() {
   Held held(lock_);
   return Visit(
       [](const Capture& capture) { return capture.used && capture.thread == &t_thread_name; });
+}
+
+bool Captures::EnterSynchronising() {
+  if (!EnterRecording()) return false;
+  // Once a capture was begun in this process, one that begins may be waiting for its patience with
+  // a synchronisation that is on its way into the driver: no more of them.
+  const bool allowed = !ever_.load(std::memory_order_seq_cst);
+  if (allowed) synchronising_.fetch_add(1, std::memory_order_seq_cst);
+  LeaveRecording();
+  return allowed;
+}
+
+void Captures::BeforeBegin() {
+  ever_.store(true, std::memory_order_seq_cst);
+  const bool first = under_way_.fetch_add(1, std::memory_order_seq_cst) == 0;
+  while (recording_.load(std::memory_order_seq_cst) != 0) sched_yield();
+  for (int i = 0; i < kPatience && synchronising_.load(std::memory_order_seq_cst) != 0; ++i) {
+    sched_yield();
+  }
+  if (first) SettleDebts();
+  while (AnyDebt()) sched_yield();
 }
 
 void Captures::AfterBegin(CUstream stream, ContextHandle context, bool begun) {

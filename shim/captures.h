@@ -5,7 +5,8 @@
 //
 //   recorder:  ++recording; captures under way? yes: --recording, do without
 //                                               no:  record; --recording
-//   beginner:  ++under_way; wait until recording == 0; the real begin
+//   beginner:  ++under_way; wait until recording == 0; pay what is owed (work.h), which cannot be
+//              paid while a capture is under way, or wait for the beginner who does; the real begin
 //
 // All four accesses are sequentially consistent: of a recorder and a beginner that meet, at least
 // one sees the other. A recorder never waits; a beginner waits for a call of less than a
@@ -24,6 +25,7 @@
 #include <atomic>
 
 #include "core/lock.h"
+#include "core/rules.h"
 #include "core/types.h"
 
 namespace cmp {
@@ -41,32 +43,18 @@ class Captures {
   // until LeaveRecording.
   [[nodiscard]] bool EnterRecording() {
     recording_.fetch_add(1, std::memory_order_seq_cst);
-    if (!UnderWay()) return true;
+    if (!UnderWay() || !RuleIsOn(Rule::kCapture)) return true;
     LeaveRecording();
     return false;
   }
   void LeaveRecording() { recording_.fetch_sub(1, std::memory_order_seq_cst); }
-  // True once a capture was begun in this process. A synchronisation that began before may still be
-  // on its way into the driver.
-  bool Ever() const { return ever_.load(std::memory_order_seq_cst); }
-  // In place of LeaveRecording: a synchronisation of the whole context follows, which may take
-  // long.
-  void RecordingIsSynchronising() {
-    synchronising_.fetch_add(1, std::memory_order_seq_cst);
-    LeaveRecording();
-  }
+  // The same for a synchronisation of the whole context, which may take long.
+  [[nodiscard]] bool EnterSynchronising();
   void LeaveSynchronising() { synchronising_.fetch_sub(1, std::memory_order_seq_cst); }
 
   // Around a real begin of a capture on `stream`. A per-thread default stream is named by the
   // handle CU_STREAM_PER_THREAD.
-  void BeforeBegin() {
-    ever_.store(true, std::memory_order_seq_cst);
-    under_way_.fetch_add(1, std::memory_order_seq_cst);
-    while (recording_.load(std::memory_order_seq_cst) != 0) sched_yield();
-    for (int i = 0; i < kPatience && synchronising_.load(std::memory_order_seq_cst) != 0; ++i) {
-      sched_yield();
-    }
-  }
+  void BeforeBegin();
   void AfterBegin(CUstream stream, ContextHandle context, bool begun);
   // The capture that this thread, or any for a named stream, began on `stream` has ended.
   void Ended(CUstream stream);

@@ -2,6 +2,7 @@
 #include "shim/captures.h"
 #include "shim/entry_driver.h"
 #include "shim/service.h"
+#include "shim/work.h"
 
 namespace cmp {
 
@@ -12,7 +13,8 @@ constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
 // ---- Contexts
 
 // Around a real call that may end contexts. Before: their pools are closed, so that no block of a
-// dying context is handed out. After: dropped, or reopened if the call ended nothing.
+// dying context is handed out, and calls of our own that are on their way are waited for. After:
+// dropped, or reopened if the call ended nothing.
 template <typename Condition, typename Call>
 CUresult EndContexts(Condition condition, Call call) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
@@ -21,7 +23,7 @@ CUresult EndContexts(Condition condition, Call call) {
   ContextPool* closed[kMost];
   size_t count = 0;
   pool->ForEachContext([&](ContextPool& context) {
-    if (count < kMost && condition(context.identity()) && context.Close()) {
+    if (count < kMost && condition(context.identity()) && context.CloseAndDrain()) {
       closed[count++] = &context;
     }
   });
@@ -122,14 +124,18 @@ CUresult AfterEndCapture(CUresult status, CUstream stream) {
   return status;
 }
 
-// Destroying a stream ends its capture (measured, every mode).
-CUresult AfterDestroy(CUresult status, CUstream stream) {
+// Destroying a stream ends its capture (measured, every mode). Its handle may mean another stream as
+// soon as the real call has begun.
+template <typename Destroy>
+CUresult DestroyStream(CUstream stream, Destroy destroy) {
+  StreamEnds(stream);
+  const CUresult status = destroy();
   if (status == CUDA_SUCCESS && g_captures.UnderWay()) g_captures.Ended(stream);
   return status;
 }
 
 // The handle 0 in the per-thread variants means the thread's own default stream.
-CUstream PerThread(CUstream stream) { return stream == nullptr ? CU_STREAM_PER_THREAD : stream; }
+CUstream OwnStream(CUstream stream) { return stream == nullptr ? CU_STREAM_PER_THREAD : stream; }
 
 }  // namespace
 
@@ -184,7 +190,7 @@ CUresult Driver_cuStreamBeginCapture(CUstream stream) {
 
 CUresult Driver_cuStreamBeginCapture_ptsz(CUstream stream) {
   CMP_REAL(cuStreamBeginCapture_ptsz);
-  return cmp::BeginCapture(cmp::PerThread(stream),
+  return cmp::BeginCapture(cmp::OwnStream(stream),
                            [&] { return real->cuStreamBeginCapture_ptsz(stream); });
 }
 
@@ -195,7 +201,7 @@ CUresult Driver_cuStreamBeginCapture_v2(CUstream stream, CUstreamCaptureMode mod
 
 CUresult Driver_cuStreamBeginCapture_v2_ptsz(CUstream stream, CUstreamCaptureMode mode) {
   CMP_REAL(cuStreamBeginCapture_v2_ptsz);
-  return cmp::BeginCapture(cmp::PerThread(stream),
+  return cmp::BeginCapture(cmp::OwnStream(stream),
                            [&] { return real->cuStreamBeginCapture_v2_ptsz(stream, mode); });
 }
 
@@ -212,7 +218,7 @@ CUresult Driver_cuStreamBeginCaptureToGraph_ptsz(CUstream stream, CUgraph graph,
                                                  const CUgraphNode* dependencies, const void* edges,
                                                  size_t count, CUstreamCaptureMode mode) {
   CMP_REAL(cuStreamBeginCaptureToGraph_ptsz);
-  return cmp::BeginCapture(cmp::PerThread(stream), [&] {
+  return cmp::BeginCapture(cmp::OwnStream(stream), [&] {
     return real->cuStreamBeginCaptureToGraph_ptsz(stream, graph, dependencies, edges, count, mode);
   });
 }
@@ -224,15 +230,15 @@ CUresult Driver_cuStreamEndCapture(CUstream stream, CUgraph* graph) {
 
 CUresult Driver_cuStreamEndCapture_ptsz(CUstream stream, CUgraph* graph) {
   CMP_REAL(cuStreamEndCapture_ptsz);
-  return cmp::AfterEndCapture(real->cuStreamEndCapture_ptsz(stream, graph), cmp::PerThread(stream));
+  return cmp::AfterEndCapture(real->cuStreamEndCapture_ptsz(stream, graph), cmp::OwnStream(stream));
 }
 
 CUresult Driver_cuStreamDestroy(CUstream stream) {
   CMP_REAL(cuStreamDestroy);
-  return cmp::AfterDestroy(real->cuStreamDestroy(stream), stream);
+  return cmp::DestroyStream(stream, [&] { return real->cuStreamDestroy(stream); });
 }
 
 CUresult Driver_cuStreamDestroy_v2(CUstream stream) {
   CMP_REAL(cuStreamDestroy_v2);
-  return cmp::AfterDestroy(real->cuStreamDestroy_v2(stream), stream);
+  return cmp::DestroyStream(stream, [&] { return real->cuStreamDestroy_v2(stream); });
 }

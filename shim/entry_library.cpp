@@ -19,8 +19,8 @@ struct Preload {
     return g_green_contexts.load(std::memory_order_acquire) ||
            (g_captures.UnderWay() && g_captures.OfThisThread());
   }
-  static bool SettleFree(Pool& pool, const Driver& driver, Block* block) {
-    return cmp::SettleFree(pool, driver, block) == Settlement::kReady;
+  static Settlement SettleFree(Pool& pool, const Driver& driver, Block* block) {
+    return cmp::SettleFree(pool, driver, block);
   }
 };
 

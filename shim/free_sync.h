@@ -1,9 +1,17 @@
-// What a free still owes to the GPU's pending work, and when its block is ready. The one seam
+// What a free still owes to the program, and for which fence its block must wait. The one seam
 // between the shim's knowledge of streams and the pool, which has none.
 //
-// The real cudaFree waits for all work of the context that owns the memory. CMP_FREE_SYNC=wait
-// does the same, and waits for the process's other contexts that have a pool too, so that a freed
-// block is ready at once and nothing is owed.
+// The real cudaFree waits for all work of the context that owns the memory. CMP_FREE_SYNC says how
+// much of that is kept:
+//
+//   wait    all of it, and for the process's other contexts that have a pool too: the block is
+//           ready at once
+//   order   work submitted later runs after work submitted before, on the device: a fence is
+//           recorded at once, and work.h sees to the rest
+//   none    nothing but that the block is not handed out too early
+//
+// Where nothing was submitted since the last wait, a free owes nothing in any mode. While a capture
+// is under way anywhere in the process, nothing can be recorded, and a free is the real one.
 #ifndef CMP_SHIM_FREE_SYNC_H_
 #define CMP_SHIM_FREE_SYNC_H_
 
@@ -11,11 +19,6 @@
 #include "core/pool.h"
 
 namespace cmp {
-
-enum class Settlement {
-  kReady,     // nothing is owed any more: the block may be handed out from now on
-  kRealFree,  // the free must be the real one: a capture is under way, the context has failed
-};
 
 // Pays what the free of `block` owes. REQUIRES: the caller took the block from the program.
 Settlement SettleFree(Pool& pool, const Driver& driver, Block* block);

@@ -65,12 +65,17 @@
     (void* handle, CUdeviceptr pointer, size_t bytes, int type, unsigned long long flags))         \
   /* contexts: partial ones, and ends */                                                           \
   X(cuCtxFromGreenCtx, (CUcontext * context, void* green))                                         \
+  X(cuCtxDetach, (CUcontext context))                                                              \
   X(cuCtxDestroy, (CUcontext context))                                                             \
   X(cuCtxDestroy_v2, (CUcontext context))                                                          \
   X(cuDevicePrimaryCtxRelease, (CUdevice device))                                                  \
   X(cuDevicePrimaryCtxRelease_v2, (CUdevice device))                                               \
   X(cuDevicePrimaryCtxReset, (CUdevice device))                                                    \
   X(cuDevicePrimaryCtxReset_v2, (CUdevice device))                                                 \
+  /* waits on the host */                                                                          \
+  X(cuCtxSynchronize, (void))                                                                      \
+  X(cuStreamSynchronize, (CUstream stream))                                                        \
+  X(cuStreamSynchronize_ptsz, (CUstream stream))                                                   \
   /* captures */                                                                                   \
   X(cuStreamBeginCapture, (CUstream stream))                                                       \
   X(cuStreamBeginCapture_ptsz, (CUstream stream))                                                  \

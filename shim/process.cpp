@@ -12,6 +12,7 @@
 #include "shim/interposed.h"
 #include "shim/pitches.h"
 #include "shim/report.h"
+#include "shim/work.h"
 
 namespace cmp {
 
@@ -42,6 +43,7 @@ bool IsServed(const char* globs, const char* program) {
 
 void Forked() {
   g_captures.Forget();
+  ForgetWork();
   g_pitches.Forget();
   ForgetReport();
 }
@@ -67,7 +69,7 @@ Options ReadShimOptions() {
 }
 
 Pool* StartedPool() {
-  static constexpr PoolStart kStart = {&ReadShimOptions, &OpenStatisticsPage, &Forked};
+  static constexpr PoolStart kStart = {&ReadShimOptions, &OpenStatisticsPage, &Forked, &kShimHost};
   return StartPool(kStart);
 }
 

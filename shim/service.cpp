@@ -13,20 +13,15 @@ Allocation AllocInContext(Pool& pool, const Driver& driver, size_t bytes, const 
   // other threads may have idle blocks meanwhile.
   const bool capturing = g_captures.UnderWay() && g_captures.OfThisThread();
   if (capturing) pool.statistics().process().capture_real_calls.AddShared(1);
-  const Allocation made = context == nullptr || capturing ? pool.AllocReal(context, bytes, api)
-                                                          : pool.Alloc(*context, bytes, api);
-  if (made.status == kSuccess && context != nullptr) {
-    FillNewBlock(pool, driver, *context, made.address, bytes);
-  }
-  return made;
+  return AllocFilled(pool, driver, context, capturing, bytes, api);
 }
 
 int FreeBlock(Pool& pool, const Driver& driver, Block* block, DeviceAddress address,
               const DeviceApi& api) {
   const BlockState taken = pool.Take(block, address);
   if (taken == BlockState::kLive) [[likely]] {
-    if (SettleFree(pool, driver, block) == Settlement::kReady) [[likely]] {
-      pool.Retire(block, api);
+    if (const Settlement settled = SettleFree(pool, driver, block); settled.pooled) [[likely]] {
+      pool.Retire(block, settled.stamp, api);
       return kSuccess;
     }
     return pool.FreeReal(block, api);

@@ -1,0 +1,66 @@
+// The contexts of the process that have a pool.
+//
+// Invariant: a place goes from nullptr to a context and back; readers need no lock, since a
+// ContextPool is never destroyed.
+#ifndef CMP_CORE_CONTEXTS_H_
+#define CMP_CORE_CONTEXTS_H_
+
+#include "core/context_pool.h"
+
+namespace cmp {
+
+class Contexts {
+ public:
+  // Visits every context that was opened and not dropped, closed ones included.
+  template <typename Visitor>
+  void ForEach(Visitor visit) const {
+    const size_t used = places_used_.load(std::memory_order_acquire);
+    for (size_t i = 0; i < used; ++i) {
+      ContextPool* context = places_[i].load(std::memory_order_acquire);
+      if (context != nullptr) visit(*context);
+    }
+  }
+  // The context of this handle, nullptr if there is none. With ids, see Pool::FindContext.
+  ContextPool* OfHandle(ContextHandle handle) const {
+    ContextPool* found = nullptr;
+    ForEach([&](ContextPool& context) {
+      if (context.identity().handle == handle) found = &context;
+    });
+    return found;
+  }
+  // How many there are. One is the usual case, and nothing else is to be asked then.
+  unsigned count() const { return count_.load(std::memory_order_acquire); }
+
+  // REQUIRES for both: lock() is held
+  bool Add(ContextPool* context) {
+    for (size_t i = 0; i < kMost; ++i) {
+      if (places_[i].load(std::memory_order_relaxed) != nullptr) continue;
+      count_.fetch_add(1, std::memory_order_acq_rel);  // before anybody finds it
+      places_[i].store(context, std::memory_order_release);
+      if (i >= places_used_.load(std::memory_order_relaxed)) {
+        places_used_.store(i + 1, std::memory_order_release);  // after the place
+      }
+      return true;
+    }
+    return false;
+  }
+  void Remove(const ContextPool* context) {
+    for (std::atomic<ContextPool*>& place : places_) {
+      if (place.load(std::memory_order_relaxed) != context) continue;
+      place.store(nullptr, std::memory_order_release);
+      count_.fetch_sub(1, std::memory_order_acq_rel);
+    }
+  }
+  Mutex& lock() { return lock_; }
+
+ private:
+  static constexpr size_t kMost = 256;
+  Mutex lock_;
+  std::atomic<ContextPool*> places_[kMost] = {};
+  std::atomic<size_t> places_used_{0};  // no place from here on was ever used
+  std::atomic<unsigned> count_{0};
+};
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_CONTEXTS_H_

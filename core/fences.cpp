@@ -1,0 +1,174 @@
+#include "core/fences.h"
+
+#include "core/context_pool.h"
+#include "core/driver.h"
+#include "core/host.h"
+#include "core/memory.h"
+
+namespace cmp {
+
+constinit std::atomic<uint64_t> Fences::g_clock{1};
+
+namespace {
+void RaiseTo(std::atomic<uint64_t>& value, uint64_t to) {
+  uint64_t seen = value.load(std::memory_order_relaxed);
+  while (seen < to && !value.compare_exchange_weak(seen, to, std::memory_order_seq_cst)) {
+  }
+}
+}  // namespace
+
+// A new context has no work that an earlier free could have to wait for: its past has passed.
+Fences::Fences() {
+  const uint64_t number = g_clock.fetch_add(1, std::memory_order_seq_cst) + 1;
+  passed_.store(number, std::memory_order_relaxed);
+  started_.store(number, std::memory_order_relaxed);
+  published_.store(number, std::memory_order_relaxed);
+}
+
+uint64_t Fences::Begin() {
+  const uint64_t number = g_clock.fetch_add(1, std::memory_order_seq_cst) + 1;
+  RaiseTo(started_, number);
+  return number;
+}
+
+Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, ContextPool& context,
+                                Arena& arena) {
+  const uint64_t seen = Now();
+  Held recorder(recorder_);
+  // Begun after we came, so it covers us.
+  if (const uint64_t newest = published(); newest > seen) return {kSuccess, newest};
+  int status = kSuccess;
+  Fence* fence = TakeFence(driver, context, arena, &status);
+  if (fence == nullptr) return {status, 0};
+  const auto publish = [&](uint64_t number) {
+    Held queue(queue_lock_);
+    fence->number = number;
+    fence->queued = true;
+    fence->newer = nullptr;
+    (newest_ == nullptr ? oldest_ : newest_->newer) = fence;
+    newest_ = fence;
+    published_.store(number, std::memory_order_release);
+  };
+  const bool stamped_first = RuleIsOn(Rule::kStampProtocol);
+  uint64_t number = stamped_first ? Begin() : 0;
+  host.fence_begins(context, number);
+  if (!RuleIsOn(Rule::kEventReuse)) publish(number);
+  status = driver.record_context(static_cast<CUcontext>(context.identity().handle),
+                                 static_cast<CUevent>(fence->event));
+  if (!stamped_first) number = Begin();
+  if (status != kSuccess) {
+    host.fence_failed(context);
+    Held queue(queue_lock_);
+    if (!fence->queued) {
+      fence->newer = unused_;
+      unused_ = fence;
+    }
+    return {status, 0};
+  }
+  if (!fence->queued) publish(number);
+  return {kSuccess, number};
+}
+
+// A fence whose event nobody looks at.
+Fences::Fence* Fences::TakeFence(const Driver& driver, ContextPool& context, Arena& arena,
+                                 int* status) {
+  {
+    Held queue(queue_lock_);
+    if (Fence* fence = unused_) {
+      unused_ = fence->newer;
+      return fence;
+    }
+  }
+  // An event belongs to the context that is current when it is made.
+  *status = driver.push_current(static_cast<CUcontext>(context.identity().handle));
+  if (*status != kSuccess) return nullptr;
+  CUevent event = nullptr;
+  *status = driver.event_create(&event, CU_EVENT_DISABLE_TIMING);
+  CUcontext popped = nullptr;
+  driver.pop_current(&popped);
+  if (*status != kSuccess) return nullptr;
+  Fence* fence = arena.New<Fence>();
+  if (fence == nullptr) {
+    *status = kOutOfMemory;
+    return nullptr;
+  }
+  fence->event = event;
+  return fence;
+}
+
+Fences::Fence* Fences::Use(Stamp stamp, bool exact) {
+  Held queue(queue_lock_);
+  Fence* fence = oldest_;
+  while (fence != nullptr && fence->number <= stamp) fence = fence->newer;
+  if (fence == nullptr || (exact && fence->number != stamp + 1)) return nullptr;
+  ++fence->users;
+  return fence;
+}
+
+void Fences::Unuse(Fence* fence) {
+  Held queue(queue_lock_);
+  if (--fence->users != 0 || fence->queued) return;
+  fence->newer = unused_;
+  unused_ = fence;
+}
+
+void Fences::Pass(uint64_t number) {
+  RaiseTo(passed_, number);
+  Held queue(queue_lock_);
+  while (oldest_ != nullptr && oldest_->number <= number) {
+    Fence* fence = oldest_;
+    oldest_ = fence->newer;
+    if (oldest_ == nullptr) newest_ = nullptr;
+    fence->queued = false;
+    if (fence->users != 0) continue;
+    fence->newer = unused_;
+    unused_ = fence;
+  }
+}
+
+void Fences::NoteWaited(uint64_t number) {
+  RaiseTo(published_, number);
+  Pass(number);
+}
+
+int Fences::Poll(const Driver& driver, Stamp stamp) {
+  if (Covers(stamp)) return kSuccess;
+  Held poller(poller_);
+  if (Covers(stamp)) return kSuccess;  // who polled before found it
+  Fence* fence = Use(stamp, false);
+  if (fence == nullptr) return kNotReady;
+  int status = kSuccess;
+  {
+    const RelaxedCaptureMode relaxed(driver);
+    status = driver.event_query(static_cast<CUevent>(fence->event));
+  }
+  if (status == kSuccess) Pass(fence->number);
+  Unuse(fence);
+  return status;
+}
+
+int Fences::Wait(const Driver& driver, Stamp stamp) {
+  if (Covers(stamp)) return kSuccess;
+  Fence* fence = Use(stamp, false);
+  if (fence == nullptr) return Covers(stamp) ? kSuccess : kNotReady;
+  int status = kSuccess;
+  {
+    const RelaxedCaptureMode relaxed(driver);
+    status = driver.event_synchronize(static_cast<CUevent>(fence->event));
+  }
+  if (status == kSuccess) Pass(fence->number);
+  Unuse(fence);
+  return status;
+}
+
+int Fences::OrderAfter(const Driver& driver, ContextHandle context, uint64_t number) {
+  if (published() < number) Held recorder(recorder_);  // until it is recorded
+  Fence* fence = Use(number - 1, true);
+  if (fence == nullptr) return kSuccess;  // it has passed, or was never recorded
+  const int status =
+      driver.wait_event(static_cast<CUcontext>(context), static_cast<CUevent>(fence->event));
+  Unuse(fence);
+  return status;
+}
+
+}  // namespace cmp

@@ -1,0 +1,125 @@
+// The fences of one context: points in its submitted work, marked by context events.
+//
+// cuCtxRecordEvent (driver 12.5 and later) marks all work of a context at once, on every stream,
+// whoever submitted it. Fences are numbered by one clock of the process and pass in order:
+//
+//   clock      1 . . . . 5 . . . 7 . . 9 . . . . 12           this context's fences: 5, 7, 9, 12
+//   passed               5                                    work before fence 5 is done
+//   started                                      12           12 is being recorded, or was
+//
+// A free block is stamped with a number: it is ready once a fence with a larger number has passed.
+// The stamp is the clock, read after the free has begun, or one less than a fence that is known to
+// cover the free. That is sound because a recorder takes its number from the clock before it calls
+// the driver: whoever still read a smaller number had freed before the record.
+//
+// Invariants
+// - A fence is in the queue from the moment when its event has been recorded until it has passed;
+//   an event is recorded again only once its fence has passed and nobody looks at it any more.
+// - passed <= published <= started; each only grows.
+// - One recorder at a time in each context, and one poller. The recorder's flag is held across
+//   cuCtxRecordEvent and the poller's across cuEventQuery, which wait for nothing but the driver's
+//   own lock and never call back; nobody who holds either takes another lock of the pool but the
+//   queue's. One record serves everybody who waited for the flag.
+#ifndef CMP_CORE_FENCES_H_
+#define CMP_CORE_FENCES_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "core/lock.h"
+#include "core/rules.h"
+#include "core/types.h"
+
+namespace cmp {
+
+class Arena;
+class ContextPool;
+struct Driver;
+struct PoolHost;
+
+class Fences {
+ public:
+  Fences();
+
+  // The stamp of a block whose free has begun: any fence that is begun from now on covers it.
+  // Sequentially consistent: ordered against the recorder's step of the clock.
+  static Stamp Now() { return g_clock.load(std::memory_order_seq_cst); }
+
+  // All work submitted before the fence with this number, and all older ones, is done.
+  uint64_t passed() const { return passed_.load(std::memory_order_acquire); }
+  // The newest fence; it may not be recorded yet.
+  uint64_t started() const { return started_.load(std::memory_order_seq_cst); }
+  // The newest fence that is recorded.
+  uint64_t published() const { return published_.load(std::memory_order_acquire); }
+
+  // May work have been submitted since the newest fence began? Set and cleared by who sees the
+  // submissions; always true where nobody does. acquire: who reads false also reads the number of
+  // the fence that covers the work.
+  bool work_since() const { return work_since_.load(std::memory_order_acquire); }
+  void SetWorkSince(bool work) { work_since_.store(work, std::memory_order_seq_cst); }
+  // Nothing submitted is unfinished, as far as is known without asking.
+  bool Idle() const { return !work_since() && passed() >= started(); }
+  // Is a block with this stamp ready as far as this context goes? One or two loads.
+  bool Covers(Stamp stamp) const {
+    return passed() > stamp || Idle() || !RuleIsOn(Rule::kFenceBeforeReuse);
+  }
+
+  struct Recorded {
+    int status;
+    uint64_t number;  // of a fence that covers all that was submitted before the call
+  };
+  // Records a fence, or joins one that is begun meanwhile.
+  // REQUIRES: no capture is under way or begins; driver.record_context
+  Recorded Record(const Driver& driver, const PoolHost& host, ContextPool& context, Arena& arena);
+
+  // Asks the driver once, if nothing else tells, whether a fence above `stamp` has passed. kSuccess:
+  // yes; kNotReady: no, or none is recorded; else the error that the driver reports.
+  // Harmless to captures.
+  int Poll(const Driver& driver, Stamp stamp);
+  // Waits until the oldest fence above `stamp` has passed. kNotReady: none is recorded.
+  // Harmless to captures.
+  int Wait(const Driver& driver, Stamp stamp);
+  // All work submitted to `context` from now on runs after the work before fence `number`: the
+  // device waits, not the host. REQUIRES: no capture is under way or begins
+  int OrderAfter(const Driver& driver, ContextHandle context, uint64_t number);
+
+  // All work of the context was waited for by other means, from a moment after fence `number`
+  // was begun (or after the clock showed it).
+  void NoteWaited(uint64_t number);
+  // A number for work that is about to be waited for by other means.
+  uint64_t Begin();
+
+ private:
+  struct Fence {
+    uint64_t number = 0;
+    void* event = nullptr;
+    uint32_t users = 0;  // threads that ask or wait for it now
+    bool queued = false;
+    Fence* newer = nullptr;
+  };
+
+  Fence* TakeFence(const Driver& driver, ContextPool& context, Arena& arena, int* status);
+  // The oldest fence above `stamp`, in use; nullptr if none is recorded.
+  Fence* Use(Stamp stamp, bool exact);
+  void Unuse(Fence* fence);
+  void Pass(uint64_t number);
+
+  static constinit std::atomic<uint64_t> g_clock;
+
+  // Read by every free and by whoever looks for ready blocks; written once a fence.
+  alignas(64) std::atomic<uint64_t> passed_;
+  std::atomic<uint64_t> started_;
+  std::atomic<uint64_t> published_;
+  std::atomic<bool> work_since_{true};
+
+  alignas(64) OwnerFlag recorder_;
+  OwnerFlag poller_;
+  Mutex queue_lock_;
+  Fence* oldest_ = nullptr;
+  Fence* newest_ = nullptr;
+  Fence* unused_ = nullptr;
+};
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_FENCES_H_

@@ -1,0 +1,41 @@
+// What the pool asks of whoever it works for: the preloaded shim, which sees submissions and
+// captures, or the library by itself, which sees neither.
+#ifndef CMP_CORE_HOST_H_
+#define CMP_CORE_HOST_H_
+
+#include <cstdint>
+
+#include "core/fences.h"
+
+namespace cmp {
+
+class ContextPool;
+
+struct PoolHost {
+  // The driver's calls; nullptr while there is no driver.
+  const Driver* (*driver)();
+
+  // May a context event be recorded, which no capture survives? If so none begins until
+  // leave_recording.
+  bool (*enter_recording)();
+  void (*leave_recording)();
+  // The same for a synchronisation of a whole context, which may take long: drivers before 12.5.
+  bool (*enter_synchronizing)();
+  void (*leave_synchronizing)();
+
+  // Around the record of fence `number`, or with 0 a synchronisation: the work seen so far is
+  // covered by it, unless it failed.
+  void (*fence_begins)(ContextPool& context, uint64_t number);
+  void (*fence_failed)(ContextPool& context);
+
+  // A context got a pool; it has one no more.
+  void (*context_opened)(ContextPool& context);
+  void (*context_ended)(ContextPool& context);
+};
+
+// The host that sees nothing: every free may leave work behind, no capture is ever under way.
+extern const PoolHost kBlindHost;
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_HOST_H_

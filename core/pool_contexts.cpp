@@ -1,0 +1,121 @@
+// The pool's contexts, and what threads remember of them.
+#include "core/pool.h"
+#include "core/thread_exit.h"
+
+namespace cmp {
+
+thread_local constinit ThreadMemory t_memory;
+
+ContextPool* Pool::FindContext(ContextHandle handle, uint64_t id) {
+  ContextPool* found = nullptr;
+  ForEachContext([&](ContextPool& context) {
+    if (context.identity().handle != handle) return;
+    if (context.identity().id == id) {
+      found = &context;
+    } else {
+      DropContext(context);
+    }
+  });
+  return found != nullptr && found->open() ? found : nullptr;
+}
+
+ContextPool* Pool::CurrentContextPool(const Driver& driver) {
+  const ContextHandle handle = CurrentContext(driver);
+  if (handle == nullptr) return nullptr;
+  if (ThreadCache* cache = RememberedCache(handle)) return cache->owner();
+  const uint64_t id = ContextId(driver, handle);
+  if (id == 0) return nullptr;
+  if (ContextPool* context = FindContext(handle, id)) return context;
+  ContextIdentity identity;
+  return IdentifyCurrent(driver, &identity) ? OpenContext(identity) : nullptr;
+}
+
+ContextPool* Pool::OpenContext(const ContextIdentity& identity) {
+  Held held(contexts_.lock());
+  bool known = false;
+  ContextPool* open = nullptr;
+  contexts_.ForEach([&](ContextPool& context) {
+    if (context.identity().handle != identity.handle || context.identity().id != identity.id) {
+      return;
+    }
+    known = true;  // another thread was faster; or the context has failed, and stays closed
+    if (context.open()) open = &context;
+  });
+  if (known) return open;
+  auto* context = arena_.New<ContextPool>(identity, tiers_, options_);
+  if (context == nullptr || !context->Open(arena_)) return nullptr;
+  host_.context_opened(*context);
+  if (!contexts_.Add(context)) {
+    host_.context_ended(*context);
+    return nullptr;
+  }
+  statistics_.process().contexts.AddShared(1);
+  return context;
+}
+
+void Pool::DropIfGone(const Driver& driver) {
+  const ContextHandle handle = CurrentContext(driver);
+  const ThreadCache* cache = RememberedCache(handle);
+  if (cache == nullptr) return;  // Alloc will look
+  ContextPool& context = *cache->owner();
+  if (context.identity().id != ContextId(driver, handle)) DropContext(context);
+}
+
+void Pool::DropContext(ContextPool& context) {
+  if (context.CloseAndDrain()) statistics_.process().contexts_dropped.AddShared(1);
+  source_.ForgetAll(context);
+  host_.context_ended(context);
+  Held held(contexts_.lock());
+  contexts_.Remove(&context);
+}
+
+ThreadCache* Pool::CacheFor(ContextPool& context) {
+  const ContextHandle handle = context.identity().handle;
+  ThreadMemory& memory = t_memory;
+  ThreadMemory::Entry& entry = memory.EntryOf(handle);
+  const uint64_t epoch = g_cache_epoch.load(std::memory_order_acquire);
+  if (entry.handle == handle && entry.epoch == epoch && entry.cache->owner() == &context) {
+    return entry.cache;
+  }
+  ThreadCache* cache = memory.caches;
+  while (cache != nullptr && cache->owner() != &context) cache = cache->next_of_thread;
+  if (cache == nullptr) {
+    cache = context.AdoptCache();
+    if (cache == nullptr) {
+      TierCounters* counters = statistics_.TakeSlot();
+      auto* shelves = static_cast<ThreadCache::Shelf*>(
+          arena_.Allocate(limits_.tiers * sizeof(ThreadCache::Shelf)));
+      if (shelves == nullptr) return nullptr;
+      for (unsigned tier = 0; tier < limits_.tiers; ++tier) {
+        new (&shelves[tier]) ThreadCache::Shelf;
+      }
+      cache = arena_.New<ThreadCache>(&context, &limits_, counters, shelves);
+      if (cache == nullptr) return nullptr;
+      context.AddCache(cache);
+      statistics_.process().thread_caches.AddShared(1);
+    }
+    cache->next_of_thread = memory.caches;
+    memory.caches = cache;
+    if (!memory.exit_hook) memory.exit_hook = CallAtThreadExit(&Pool::ThreadExit);
+  }
+  if (context.open()) entry = ThreadMemory::Entry{handle, epoch, cache};
+  return cache;
+}
+
+void Pool::ThreadExit() {
+  ThreadMemory& memory = t_memory;
+  ThreadCache* cache = memory.caches;
+  memory = ThreadMemory{};
+  while (cache != nullptr) {
+    ThreadCache* next = cache->next_of_thread;
+    cache->owner()->AbandonCache(cache);
+    cache = next;
+  }
+}
+
+void Pool::ForgetThread() {
+  t_memory = ThreadMemory{};
+  g_cache_epoch.fetch_add(1, std::memory_order_acq_rel);
+}
+
+}  // namespace cmp

@@ -1,0 +1,129 @@
+#include "core/readiness.h"
+
+namespace cmp {
+
+// Another context's newest fence may be older than what it did before this free: only the clock
+// tells, unless the other one is idle.
+Stamp Readiness::WithOthers(const ContextPool& context, Stamp stamp) const {
+  bool idle = true;
+  contexts_.ForEach([&](const ContextPool& other) {
+    if (&other != &context && other.open() && !other.fences().Idle()) idle = false;
+  });
+  return idle ? stamp : Fences::Now();
+}
+
+bool Readiness::OthersPassed(const ContextPool& context, Stamp stamp) const {
+  bool passed = true;
+  contexts_.ForEach([&](const ContextPool& other) {
+    if (&other != &context && other.open() && !other.fences().Covers(stamp)) passed = false;
+  });
+  return passed;
+}
+
+void Readiness::CloseIfBroken(ContextPool& context, int status) {
+  if (IsBrokenContextStatus(status) && context.Close()) {
+    statistics_.process().contexts_dropped.AddShared(1);
+  }
+}
+
+Fences::Recorded Readiness::Record(ContextPool& context) {
+  const Driver* driver = host_.driver();
+  const ContextPool::User user(context);
+  if (driver == nullptr || !user.entered()) return {kNotReady, 0};
+  if (!host_.enter_recording()) return {kCaptureUnderWay, 0};
+  const Fences::Recorded recorded =
+      context.fences().Record(*driver, host_, context, context.arena());
+  host_.leave_recording();
+  if (recorded.status == CUDA_ERROR_NOT_SUPPORTED) {
+    g_refused.store(true, std::memory_order_relaxed);
+  }
+  if (recorded.status == kSuccess) statistics_.process().fences.AddShared(1);
+  CloseIfBroken(context, recorded.status);
+  return recorded;
+}
+
+bool Readiness::AskOne(ContextPool& context, Stamp stamp) {
+  if (context.fences().Covers(stamp)) return true;
+  const Driver* driver = host_.driver();
+  const ContextPool::User user(context);
+  if (driver == nullptr || !user.entered()) return false;
+  const int status = context.fences().Poll(*driver, stamp);
+  statistics_.process().fence_queries.AddShared(1);
+  CloseIfBroken(context, status);
+  return status == kSuccess;
+}
+
+void Readiness::Cover(ContextPool& context, Stamp stamp) {
+  const Driver* driver = host_.driver();
+  if (driver == nullptr || !HasContextEvents(*driver)) return;
+  const auto cover = [&](ContextPool& one) {
+    if (one.open() && one.fences().published() <= stamp && !one.fences().Covers(stamp)) Record(one);
+  };
+  cover(context);
+  if (contexts_.count() > 1) {
+    contexts_.ForEach([&](ContextPool& other) {
+      if (&other != &context) cover(other);
+    });
+  }
+}
+
+bool Readiness::Ask(ContextPool& context, Stamp stamp) {
+  Cover(context, stamp);
+  if (!AskOne(context, stamp)) return false;
+  if (contexts_.count() <= 1) return true;
+  bool passed = true;
+  contexts_.ForEach([&](ContextPool& other) {
+    if (&other != &context && other.open() && passed) passed = AskOne(other, stamp);
+  });
+  return passed;
+}
+
+bool Readiness::Wait(ContextPool& context, Stamp stamp) {
+  Cover(context, stamp);
+  const Driver* driver = host_.driver();
+  const ContextPool::User user(context);
+  if (driver == nullptr || !user.entered()) return false;
+  const int status = context.fences().Wait(*driver, stamp);
+  CloseIfBroken(context, status);
+  return status == kSuccess;
+}
+
+int Readiness::Finish(ContextPool& context) {
+  if (context.fences().Idle()) return kSuccess;
+  const Driver* driver = host_.driver();
+  const ContextPool::User user(context);
+  if (driver == nullptr || !user.entered()) return kNotReady;
+  int status = CUDA_ERROR_NOT_SUPPORTED;
+  if (HasContextEvents(*driver)) {
+    const Fences::Recorded recorded = Record(context);
+    status = recorded.status;
+    if (status == kSuccess) status = context.fences().Wait(*driver, recorded.number - 1);
+  }
+  if (status == CUDA_ERROR_NOT_SUPPORTED) status = Synchronize(context, *driver);
+  CloseIfBroken(context, status);
+  return status;
+}
+
+int Readiness::Synchronize(ContextPool& context, const Driver& driver) {
+  if (!host_.enter_synchronizing()) return kCaptureUnderWay;
+  const uint64_t number = context.fences().Begin();
+  host_.fence_begins(context, 0);
+  auto* handle = static_cast<CUcontext>(context.identity().handle);
+  int status = kSuccess;
+  if (CurrentContext(driver) == handle) {
+    status = driver.synchronize();
+  } else if (status = driver.push_current(handle); status == kSuccess) {
+    status = driver.synchronize();
+    CUcontext popped = nullptr;
+    driver.pop_current(&popped);
+  }
+  if (status == kSuccess) {
+    context.fences().NoteWaited(number);
+  } else {
+    host_.fence_failed(context);
+  }
+  host_.leave_synchronizing();
+  return status;
+}
+
+}  // namespace cmp

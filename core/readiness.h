@@ -1,0 +1,94 @@
+// When a free block may be handed out again: once the fences have passed that cover its free, in
+// its own context and in every other context of the process (peer copies and access may use it
+// there). Nothing waits for another context's fence: it only delays reuse.
+//
+// All functions are thread-safe.
+#ifndef CMP_CORE_READINESS_H_
+#define CMP_CORE_READINESS_H_
+
+#include "core/contexts.h"
+#include "core/driver.h"
+#include "core/host.h"
+#include "core/statistics.h"
+
+namespace cmp {
+
+// What a free came to: the block goes back to the pool with this stamp, or ends in a real free.
+struct Settlement {
+  bool pooled;
+  Stamp stamp;
+};
+inline constexpr Settlement kRealFree = {false, kReady};
+
+class Readiness {
+ public:
+  Readiness(const Contexts& contexts, const PoolHost& host, Statistics& statistics)
+      : contexts_(contexts), host_(host), statistics_(statistics) {}
+
+  // The stamp of a block of `context` whose free has begun; kReady if nothing unfinished could use
+  // it. Loads only.
+  Stamp StampNow(const ContextPool& context) const {
+    const Fences& fences = context.fences();
+    Stamp stamp = Fences::Now();
+    if (!fences.work_since()) {
+      // The newest fence covers all that was submitted. started() is read after work_since().
+      stamp = fences.started() - 1;
+      if (fences.passed() > stamp) stamp = kReady;
+    }
+    if (contexts_.count() > 1) [[unlikely]]
+      return WithOthers(context, stamp);
+    return stamp;
+  }
+
+  // The stamp of a block that fence `number` of its own context covers.
+  Stamp StampFor(const ContextPool& context, uint64_t number) const {
+    return contexts_.count() > 1 ? WithOthers(context, number - 1) : number - 1;
+  }
+
+  // May blocks of `context` with this stamp be handed out? Loads only.
+  bool HasPassed(const ContextPool& context, Stamp stamp) const {
+    if (!context.fences().Covers(stamp)) return false;
+    return contexts_.count() <= 1 || OthersPassed(context, stamp);
+  }
+
+  // The same, and asks the driver where that may help: one query for each context that is not known
+  // to have passed. Fences that are missing are recorded, for the next time. Waits for nothing.
+  bool Ask(ContextPool& context, Stamp stamp);
+  // Makes sure that some fence above `stamp` is recorded in every context, if captures allow.
+  void Cover(ContextPool& context, Stamp stamp);
+  // Waits until the oldest fence of `context` above `stamp` has passed. False: that cannot be.
+  bool Wait(ContextPool& context, Stamp stamp);
+
+  // Waits for all work of `context` submitted so far, as the real free does (measured: it waits for
+  // every stream of the context that owns the memory, whichever context is current). The status is
+  // the driver's, or kCaptureUnderWay. An error of a broken context closes it.
+  int Finish(ContextPool& context);
+
+  // Records a fence that covers everything submitted so far. The status is the driver's, or
+  // kCaptureUnderWay, and then nothing was done. An error of a broken context closes it.
+  static constexpr int kCaptureUnderWay = 900;  // as CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
+  Fences::Recorded Record(ContextPool& context);
+
+  // Can the driver mark a context's work at all (12.5 and later)?
+  static bool HasContextEvents(const Driver& driver) {
+    return driver.record_context != nullptr && !g_refused.load(std::memory_order_relaxed);
+  }
+
+ private:
+  // The driver has the function and says that it does not support it.
+  static inline constinit std::atomic<bool> g_refused{false};
+
+  Stamp WithOthers(const ContextPool& context, Stamp stamp) const;
+  bool OthersPassed(const ContextPool& context, Stamp stamp) const;
+  int Synchronize(ContextPool& context, const Driver& driver);
+  bool AskOne(ContextPool& context, Stamp stamp);
+  void CloseIfBroken(ContextPool& context, int status);
+
+  const Contexts& contexts_;
+  const PoolHost& host_;
+  Statistics& statistics_;
+};
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_READINESS_H_

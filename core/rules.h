@@ -1,0 +1,25 @@
+// The rules on which correctness rests, by name, so that a test build can switch one off and show
+// that the tests notice. In every other build a rule is the constant true and costs nothing.
+#ifndef CMP_CORE_RULES_H_
+#define CMP_CORE_RULES_H_
+
+namespace cmp {
+
+enum class Rule {
+  kFenceBeforeReuse,           // a block is handed out only once its fence has passed
+  kOrderOnSecondStream,        // a submission to another stream waits for the fence that is owed
+  kOrderBeforeSynchronousCopy, // so does a synchronous copy or set
+  kStampProtocol,              // a free is covered by a fence that was begun after it
+  kEventReuse,                 // an event is recorded again only once its fence has passed
+  kCapture,                    // nothing is recorded while a capture is under way
+};
+
+#ifdef CMP_TEST_RULES
+bool RuleIsOn(Rule rule);  // core/rules.cpp: CMP_TEST_RULES_OFF=name,name
+#else
+constexpr bool RuleIsOn(Rule) { return true; }
+#endif
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_RULES_H_

@@ -1,0 +1,296 @@
+#include "shim/work.h"
+
+#include "core/pool_instance.h"
+#include "core/rules.h"
+#include "shim/captures.h"
+#include "shim/service.h"
+
+namespace cmp {
+
+constinit ContextWork g_no_work{nullptr};
+
+namespace {
+
+// Contexts that owe something.
+constinit std::atomic<int> g_debts{0};
+
+// Which contexts have a pool, for g_only_work.
+constinit Mutex g_contexts_lock;
+constexpr size_t kMostContexts = 256;  // as Contexts has places
+constinit ContextWork* g_contexts[kMostContexts] = {};
+
+// REQUIRES: g_contexts_lock held
+void FindOnly() {
+  ContextWork* only = &g_no_work;
+  int count = 0;
+  for (ContextWork* work : g_contexts) {
+    if (work == nullptr) continue;
+    only = work;
+    ++count;
+  }
+  g_only_work.store(count > 1 ? nullptr : only, std::memory_order_release);
+}
+
+// Where streams belong, as this thread found out; valid while no stream was destroyed since.
+struct KnownStream {
+  StreamName stream;
+  uint64_t epoch;
+  ContextWork* work;
+};
+constexpr size_t kKnownStreams = 8;
+thread_local constinit KnownStream t_known[kKnownStreams] = {};
+constinit std::atomic<uint64_t> g_stream_epoch{1};
+
+ContextWork* WorkOfContext(ContextHandle handle) {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  ContextPool* context =
+      pool == nullptr || handle == nullptr ? nullptr : pool->contexts().OfHandle(handle);
+  return context == nullptr ? &g_no_work : static_cast<ContextWork*>(context->of_host);
+}
+
+bool IsOrderMode() {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  return pool != nullptr && pool->options().free_sync == FreeSync::kOrder;
+}
+
+}  // namespace
+
+StreamName NameThisThreadsStream() {
+  static constinit std::atomic<StreamName> g_next{3};
+  return t_thread_stream = g_next.fetch_add(2, std::memory_order_relaxed);
+}
+
+ContextWork* FindWork(StreamName stream) {
+  const Driver* driver = LoadedDriver();
+  if (driver == nullptr) return &g_no_work;
+  if (stream % 2 == 1 || stream == kLegacyStream) return WorkOfContext(CurrentContext(*driver));
+  const uint64_t epoch = g_stream_epoch.load(std::memory_order_acquire);
+  KnownStream& known = t_known[(stream >> 4 ^ stream >> 9) % kKnownStreams];
+  if (known.stream == stream && known.epoch == epoch) return known.work;
+  CUcontext context = nullptr;
+  if (driver->stream_context(reinterpret_cast<CUstream>(stream), &context) != CUDA_SUCCESS) {
+    return &g_no_work;  // not a stream: the real call will say so
+  }
+  ContextWork* work = WorkOfContext(context);
+  known = KnownStream{stream, epoch, work};
+  return work;
+}
+
+// ---- One context
+
+void ContextWork::SetQuiet() {
+  StreamName quiet = since_;
+  if (debt_ != 0 && (debt_of_ != since_ || since_ == kSeveralStreams)) quiet = kNoStream;
+  quiet_.store(quiet, std::memory_order_release);
+}
+
+void ContextWork::SetDebt(uint64_t debt, StreamName of) {
+  if ((debt_ == 0) != (debt == 0)) {
+    g_debts.fetch_add(debt == 0 ? -1 : 1, std::memory_order_seq_cst);
+  }
+  debt_ = debt;
+  debt_of_ = of;
+}
+
+void ContextWork::Add(StreamName stream) {
+  since_ = Join(since_, stream);
+  ++notes_;
+  context_->fences().SetWorkSince(true);
+  SetQuiet();
+}
+
+void ContextWork::Note(StreamName stream) {
+  if (context_ == nullptr) return;
+  Held held(lock_);
+  Add(stream);
+}
+
+void ContextWork::Enter(StreamName stream, bool overtakes) {
+  if (context_ == nullptr) return;
+  for (;;) {
+    uint64_t owed = 0;
+    {
+      Held held(lock_);
+      if (debt_ != 0 && (debt_of_ != stream || overtakes)) owed = debt_;
+      if (owed == 0 || !RuleIsOn(Rule::kOrderOnSecondStream)) return Add(stream);
+    }
+    Pay(owed);
+  }
+}
+
+void ContextWork::Pay(uint64_t number) {
+  if (g_pool.load(std::memory_order_acquire) == nullptr) return End();  // the process exits
+  if (!g_captures.EnterRecording()) {
+    sched_yield();  // who began the capture pays, or has paid
+    return;
+  }
+  {
+    Held held(lock_);
+    if (debt_ != number) number = 0;  // somebody else has
+  }
+  if (number != 0) {
+    if (const Driver* driver = LoadedDriver()) Settle(*driver);
+  }
+  g_captures.LeaveRecording();
+}
+
+void ContextWork::Settle(const Driver& driver) {
+  uint64_t number = 0;
+  {
+    Held held(lock_);
+    number = debt_;
+  }
+  if (number == 0) return;
+  Fences& fences = context_->fences();
+  if (const ContextPool::User user(*context_); user.entered() && fences.passed() < number) {
+    const int status = fences.OrderAfter(driver, context_->identity().handle, number);
+    // Refused for whatever reason: then the host waits in the device's place.
+    if (status != kSuccess) fences.Wait(driver, number - 1);
+    if (Pool* pool = g_pool.load(std::memory_order_acquire)) {
+      pool->statistics().process().order_waits.AddShared(1);
+    }
+  }
+  Held held(lock_);
+  if (debt_ != number) return;
+  SetDebt(0, kNoStream);
+  SetQuiet();
+}
+
+void ContextWork::FenceBegins(uint64_t number, bool order) {
+  if (context_ == nullptr) return;
+  Held held(lock_);
+  unpaid_before_ = debt_;
+  unpaid_before_of_ = debt_of_;
+  if (order && number != 0 && since_ != kNoStream) {
+    SetDebt(number, debt_ == 0 ? since_ : Join(debt_of_, since_));
+  }
+  since_ = kNoStream;
+  SetQuiet();
+  context_->fences().SetWorkSince(false);
+}
+
+void ContextWork::FenceFailed() {
+  if (context_ == nullptr) return;
+  Held held(lock_);
+  SetDebt(unpaid_before_, unpaid_before_of_);
+  Add(kSeveralStreams);
+}
+
+void ContextWork::StreamEnds(StreamName stream) {
+  Held held(lock_);
+  if (since_ == stream) since_ = kSeveralStreams;
+  if (debt_of_ == stream) debt_of_ = kSeveralStreams;
+  SetQuiet();
+}
+
+void ContextWork::End() {
+  Held held(lock_);
+  SetDebt(0, kNoStream);
+  SetQuiet();
+}
+
+ContextWork::Waiting ContextWork::BeginWait(StreamName stream, bool order) {
+  const Fences& fences = context_->fences();
+  Held held(lock_);
+  // Does the end of this one stream's work mean the end of all work? If nothing else was submitted
+  // since the newest fence, and all before that fence is done, is on this stream too, or was put
+  // before this stream's work by the order that is kept.
+  const uint64_t fence = fences.published();
+  bool for_all = stream == kSeveralStreams;
+  if (!for_all && debt_ != 0) {
+    for_all = debt_of_ == stream && (since_ == kNoStream || since_ == stream);
+  } else if (!for_all) {
+    for_all = since_ == stream && (order || fences.passed() >= fence);
+  }
+  // From now on every submission is noted.
+  if (for_all) quiet_.store(kNoStream, std::memory_order_release);
+  return {for_all, notes_, fence};
+}
+
+void ContextWork::EndWait(const Waiting& waiting) {
+  if (!waiting.for_all) return;
+  context_->fences().NoteWaited(waiting.fence);
+  Held held(lock_);
+  if (notes_ == waiting.notes && context_->fences().started() == waiting.fence) {
+    since_ = kNoStream;
+    SetDebt(0, kNoStream);
+    context_->fences().SetWorkSince(false);
+  }
+  SetQuiet();
+}
+
+// The default streams are those of the current context, and so is "all".
+HostWait::HostWait(StreamName stream) {
+  const Driver* driver = LoadedDriver();
+  ContextWork* work = WorkOf(stream == kSeveralStreams ? kLegacyStream : stream);
+  if (driver == nullptr || work == &g_no_work) return;
+  const bool of_current = stream == kSeveralStreams || stream == kLegacyStream || stream % 2 == 1;
+  if (of_current && !work->IsOf(CurrentContext(*driver))) return;
+  work_ = work;
+  waiting_ = work->BeginWait(stream, IsOrderMode());
+}
+
+// ---- All contexts
+
+void SettleDebts() {
+  const Driver* driver = LoadedDriver();
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  if (driver == nullptr || pool == nullptr) return;
+  pool->ForEachContext(
+      [&](ContextPool& context) { static_cast<ContextWork*>(context.of_host)->Settle(*driver); });
+}
+
+bool AnyDebt() { return g_debts.load(std::memory_order_seq_cst) != 0; }
+
+void StreamEnds(CUstream stream) {
+  if (IsDefaultStream(stream)) return;
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  if (pool == nullptr) return;
+  g_stream_epoch.fetch_add(1, std::memory_order_acq_rel);
+  pool->ForEachContext([&](ContextPool& context) {
+    static_cast<ContextWork*>(context.of_host)->StreamEnds(reinterpret_cast<StreamName>(stream));
+  });
+}
+
+void ForgetWork() {
+  new (&g_contexts_lock) Mutex;
+  for (ContextWork*& work : g_contexts) work = nullptr;
+  g_only_work.store(&g_no_work, std::memory_order_release);
+  g_debts.store(0, std::memory_order_seq_cst);
+  g_stream_epoch.fetch_add(1, std::memory_order_acq_rel);
+}
+
+constinit const PoolHost kShimHost = {
+    &LoadedDriver,
+    [] { return g_captures.EnterRecording(); },
+    [] { g_captures.LeaveRecording(); },
+    [] { return g_captures.EnterSynchronising(); },
+    [] { g_captures.LeaveSynchronising(); },
+    [](ContextPool& context, uint64_t number) {
+      static_cast<ContextWork*>(context.of_host)->FenceBegins(number, IsOrderMode());
+    },
+    [](ContextPool& context) { static_cast<ContextWork*>(context.of_host)->FenceFailed(); },
+    [](ContextPool& context) {
+      auto* work = context.arena().New<ContextWork>(&context);
+      context.of_host = work == nullptr ? &g_no_work : work;
+      Held held(g_contexts_lock);
+      for (ContextWork*& place : g_contexts) {
+        if (place != nullptr) continue;
+        place = work;
+        break;
+      }
+      g_stream_epoch.fetch_add(1, std::memory_order_acq_rel);
+      FindOnly();
+    },
+    [](ContextPool& context) {
+      static_cast<ContextWork*>(context.of_host)->End();
+      Held held(g_contexts_lock);
+      for (ContextWork*& place : g_contexts) {
+        if (place == context.of_host) place = nullptr;
+      }
+      g_stream_epoch.fetch_add(1, std::memory_order_acq_rel);
+      FindOnly();
+    },
+};
+
+}  // namespace cmp

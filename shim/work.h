@@ -1,0 +1,183 @@
+// What the process has submitted to each context since the context's newest fence, and what its
+// later submissions owe: the order that a free promised.
+//
+//   since   nothing, one stream, or several: the streams with work submitted since the newest fence
+//   debt    the fence of a free, and the streams that had work before it: a submission to any other
+//           stream must be preceded by a wait for that fence, on the device
+//
+//   a submission to stream s:   debt, and it is not s alone that had work: cuCtxWaitEvent, no debt
+//                               since += s
+//   a fence is begun:           if since is not empty: debt = the fence, of the streams in since
+//                               (and in a debt that was not paid); since = nothing
+//
+// The usual submission changes nothing of this: its stream is `quiet`. It is one load and a branch,
+// made before the real call and once more after it. Before, so that what is owed is paid first and
+// a free that follows sees the work. After, because a fence may have been begun while the call was
+// on its way, and may or may not cover it: then the stream is quiet no more and the work counts as
+// submitted after the fence.
+//
+// Stream handles are reused: when a stream is destroyed, what is known of it counts as several.
+#ifndef CMP_SHIM_WORK_H_
+#define CMP_SHIM_WORK_H_
+
+#include <cuda.h>
+
+#include "core/host.h"
+#include "core/lock.h"
+#include "core/pool.h"
+
+namespace cmp {
+
+// Names a stream within its context: the handle, kLegacyStream, or an odd number for the default
+// stream of one thread.
+using StreamName = uintptr_t;
+inline constexpr StreamName kNoStream = 0;
+inline constexpr StreamName kLegacyStream = 2;
+inline constexpr StreamName kSeveralStreams = ~uintptr_t{0};
+
+// The thread's own default stream. Thread numbers are never reused, as addresses would be.
+inline thread_local constinit StreamName t_thread_stream = 0;
+StreamName NameThisThreadsStream();
+inline StreamName ThreadStream() {
+  return t_thread_stream != 0 ? t_thread_stream : NameThisThreadsStream();
+}
+inline bool IsDefaultStream(CUstream stream) { return reinterpret_cast<uintptr_t>(stream) <= 2; }
+// The stream that a handle means in the entry points of the legacy default stream...
+inline StreamName Explicit(CUstream stream) {
+  if (!IsDefaultStream(stream)) [[likely]]
+    return reinterpret_cast<StreamName>(stream);
+  return stream == CU_STREAM_PER_THREAD ? ThreadStream() : kLegacyStream;
+}
+// ... and in those of the per-thread one.
+inline StreamName PerThread(CUstream stream) {
+  return stream == nullptr ? ThreadStream() : Explicit(stream);
+}
+
+// One context's state. Never destroyed, so stale pointers to it are harmless.
+class alignas(64) ContextWork {
+ public:
+  explicit constexpr ContextWork(ContextPool* context)
+      : quiet_(kSeveralStreams), context_(context) {}
+
+  // True if a submission to `stream` changes nothing. acquire: a fence whose begin ended the quiet
+  // is seen with what was done before it.
+  bool IsQuiet(StreamName stream) const {
+    const StreamName quiet = quiet_.load(std::memory_order_acquire);
+    return quiet == stream || quiet == kSeveralStreams;
+  }
+  // Before a submission to a stream that is not quiet, or to one that may overtake earlier work of
+  // its own stream: pays what is owed, and notes it.
+  void Enter(StreamName stream, bool overtakes);
+  // Notes a submission.
+  void Note(StreamName stream);
+
+  // Around the record of fence `number` (0: a synchronisation), by its recorder.
+  void FenceBegins(uint64_t number, bool order);
+  void FenceFailed();
+
+  // Pays the debt, if there is one. REQUIRES: no capture is under way or begins
+  void Settle(const Driver& driver);
+  // The handle may mean another stream from now on.
+  void StreamEnds(StreamName stream);
+  // The context ended, and with it what it owes.
+  void End();
+  bool IsOf(ContextHandle handle) const {
+    return context_ != nullptr && context_->identity().handle == handle;
+  }
+
+  // Around a call that waits on the host for all work of the context, or of one stream. The second
+  // takes what the first returned, if the call succeeded.
+  struct Waiting {
+    bool for_all;  // the wait covers everything submitted before it
+    uint64_t notes;
+    uint64_t fence;
+  };
+  Waiting BeginWait(StreamName stream, bool order);
+  void EndWait(const Waiting& waiting);
+
+ private:
+  static StreamName Join(StreamName one, StreamName other) {
+    if (one == kNoStream || one == other) return other;
+    return other == kNoStream ? one : kSeveralStreams;
+  }
+  // REQUIRES for all: lock_ held
+  void SetQuiet();
+  void SetDebt(uint64_t debt, StreamName of);
+  void Add(StreamName stream);
+
+  void Pay(uint64_t number);
+
+  std::atomic<StreamName> quiet_;
+  ContextPool* const context_;
+
+  alignas(64) Mutex lock_;
+  StreamName since_ = kSeveralStreams;
+  uint64_t debt_ = 0;
+  StreamName debt_of_ = kNoStream;
+  uint64_t unpaid_before_ = 0;  // the debt when the fence that is being recorded began
+  StreamName unpaid_before_of_ = kNoStream;
+  uint64_t notes_ = 0;
+};
+
+// The only context with a pool; the one that stands for none while there is none; nullptr when
+// there are several.
+extern constinit ContextWork g_no_work;
+inline constinit std::atomic<ContextWork*> g_only_work{&g_no_work};
+// One of several: whose stream it is. Never nullptr.
+ContextWork* FindWork(StreamName stream);
+inline ContextWork* WorkOf(StreamName stream) {
+  ContextWork* work = g_only_work.load(std::memory_order_acquire);
+  return work != nullptr ? work : FindWork(stream);
+}
+
+// A submission on its way: lives across the real call.
+class [[nodiscard]] Submission {
+ public:
+  explicit Submission(StreamName stream, bool overtakes = false)
+      : work_(WorkOf(stream)), stream_(stream) {
+    if (!work_->IsQuiet(stream) || overtakes) [[unlikely]]
+      work_->Enter(stream, overtakes);
+  }
+  ~Submission() {
+    if (!work_->IsQuiet(stream_)) [[unlikely]]
+      work_->Note(stream_);
+  }
+  Submission(const Submission&) = delete;
+  Submission& operator=(const Submission&) = delete;
+
+ private:
+  ContextWork* work_;
+  StreamName stream_;
+};
+
+// The shim as the pool's host.
+extern const PoolHost kShimHost;
+
+// Pays the debts of all contexts. For whoever begins a capture while none is under way.
+void SettleDebts();
+// Is anything owed anywhere?
+bool AnyDebt();
+// The stream is about to be destroyed.
+void StreamEnds(CUstream stream);
+// In a forked child: nothing of the parent's.
+void ForgetWork();
+
+// A call that waits on the host, on its way: for one stream, or kSeveralStreams for all work of the
+// current context.
+class [[nodiscard]] HostWait {
+ public:
+  explicit HostWait(StreamName stream);
+  // The call returned.
+  CUresult Done(CUresult status) {
+    if (status == CUDA_SUCCESS && work_ != nullptr) work_->EndWait(waiting_);
+    return status;
+  }
+
+ private:
+  ContextWork* work_ = nullptr;
+  ContextWork::Waiting waiting_ = {};
+};
+
+}  // namespace cmp
+
+#endif  // CMP_SHIM_WORK_H_
