@@ -34,7 +34,11 @@ class Submissions(unittest.TestCase):
     def setUpClass(cls):
         cls.header = generator.Header(INCLUDE / "cuda.h")
         cls.text = generator.OUTPUT.read_text(encoding="utf-8")
-        cls.table = re.findall(r"^  S\(X, \w+, (\w+),", cls.text, re.M)
+        rows = re.findall(r"S\(X, (\w+), (\w+), \(([^()]*)\), \(([^()]*)\), (cmp::[\w():]+)\)",
+                          re.sub(r"\s*\\\n\s*", " ", cls.text))
+        cls.table = {symbol: (kind, parameters, arguments, stream)
+                     for kind, symbol, parameters, arguments, stream in rows}
+        assert len(rows) == len(cls.table) == len(re.findall(r"\bS\(X, ", cls.text))
         files, version = re.search(r" from (.*) of CUDA (\d+\.\d+)\.\n", cls.text).groups()
         cls.same_version = version == cls.header.version
         cls.same_headers = cls.same_version and files.split(", ") == cls.header.files
@@ -44,6 +48,17 @@ class Submissions(unittest.TestCase):
             self.skipTest(f"these are the headers {self.header.files} of {self.header.version}")
         self.assertEqual(generator.generate(self.header), self.text,
                          "run scripts/generate-submissions")
+
+    def test_rows_have_the_types_of_these_headers(self):
+        for symbol, (kind, parameters, arguments, _) in self.table.items():
+            self.assertEqual(kind, generator.kind_of(symbol))
+            split = [parameter.rsplit(" ", 1) for parameter in parameters.split(", ")]
+            self.assertEqual(arguments, ", ".join(name for _, name in split))
+            function = self.header.functions.get(symbol)
+            if function is not None:  # else these headers are older
+                self.assertEqual([spelling for spelling, _ in split],
+                                 [generator.spelled(function, of) for of, _ in function.parameters],
+                                 symbol)
 
     def test_every_function_is_decided_on(self):
         self.assertEqual(generator.unknown(self.header), [],
@@ -73,22 +88,27 @@ class Submissions(unittest.TestCase):
         for symbol in generator.OLD_ABI:
             self.assertIn(symbol, self.header.functions)
 
+    def test_later_functions_exist(self):
+        numbers = [[int(part) for part in version.split(".")]
+                   for version in (self.header.version, generator.LATER_VERSION)]
+        if numbers[0] < numbers[1]:
+            self.skipTest(f"these are the headers of {self.header.version}")
+        for function in generator.declarations(generator.LATER):
+            self.assertIn(function.symbol, self.header.declared)
+
     def test_names_are_listed_once(self):
         lists = [*generator.SUBMISSIONS.values(),
                  *(names for _, names in generator.NOT_IN_THE_TABLE)]
         names = " ".join(lists).split()
         self.assertEqual(sorted(names), sorted(set(names)))
-        self.assertEqual(sorted(self.table), sorted(set(self.table)))
 
-    def test_nothing_is_interposed_twice(self):
+    def test_nothing_is_defined_twice_or_not_at_all(self):
         interposed = (ROOT / "shim" / "interposed.h").read_text(encoding="utf-8")
         elsewhere = re.findall(r"\bX\((cu\w+),", interposed)
         self.assertEqual(sorted(set(self.table) & set(elsewhere)), [])
-        for reason, names in generator.NOT_IN_THE_TABLE:
-            if "defined elsewhere" in reason:
-                for name in names.split():
-                    self.assertIn(name, elsewhere)
-                    self.assertIn(name + "_ptsz", elsewhere)
+        for function in self.header.concerned():
+            if "defined elsewhere" in (generator.reason_against(function.symbol) or ""):
+                self.assertIn(function.symbol, elsewhere)
 
 
 class Preprocessor(unittest.TestCase):
