@@ -1,5 +1,6 @@
 #include "copies.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "captures.h"
@@ -49,16 +50,70 @@ CUresult WaitFor(Simulation& sim, Lock& lock, CUcontext context, const ItemPtr& 
   return after == nullptr ? CUDA_ERROR_CONTEXT_IS_DESTROYED : after->sticky;
 }
 
+// The rows of one side, those that touch each other as one.
+std::vector<Range> Rows(const CopySide& side, size_t width, size_t height, size_t depth) {
+  std::vector<Range> rows;
+  for (size_t z = 0; z < depth; ++z) {
+    for (size_t y = 0; y < height; ++y) {
+      const uintptr_t start = side.start + z * side.slice + y * side.pitch;
+      if (!rows.empty() && rows.back().end() == start) {
+        rows.back().bytes += width;
+      } else {
+        rows.push_back({start, width});
+      }
+    }
+  }
+  return rows;
+}
+
+// From the first byte of the side to behind its last one.
+size_t Span(const CopySide& side, const CopyRequest& request) {
+  return side.slice * (request.depth - 1) + side.pitch * (request.height - 1) + request.width;
+}
+
+bool RowsFit(const CopySide& side, const CopyRequest& request) {
+  if (request.height > 1 && side.pitch < request.width) return false;
+  return request.depth == 1 || side.slice >= side.pitch * (request.height - 1) + request.width;
+}
+
+// Both lists hold the same number of bytes.
+void CopyRows(const std::vector<Range>& to, const std::vector<Range>& from) {
+  if (to.size() == 1 && from.size() == 1) {
+    std::memmove(reinterpret_cast<void*>(to[0].start), reinterpret_cast<void*>(from[0].start),
+                 to[0].bytes);
+    return;
+  }
+  size_t row = 0;
+  size_t at = 0;  // in from[row]
+  for (const Range& target : to) {
+    for (size_t done = 0; done < target.bytes;) {
+      const size_t bytes = std::min(target.bytes - done, from[row].bytes - at);
+      std::memmove(reinterpret_cast<void*>(target.start + done),
+                   reinterpret_cast<void*>(from[row].start + at), bytes);
+      done += bytes;
+      at += bytes;
+      if (at == from[row].bytes) {
+        ++row;
+        at = 0;
+      }
+    }
+  }
+}
+
 }  // namespace
 
 CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request) {
   Stream* stream = nullptr;
   const CUresult result = RequireStream(sim, request.stream, request.null_means, &stream);
   if (result != CUDA_SUCCESS) return result;
-  if (request.bytes == 0) return CUDA_SUCCESS;
-  const Place to = PlaceOf(sim, request.to, request.bytes);
-  const Place from = PlaceOf(sim, request.from, request.bytes);
-  if (!Suits(to, request.to_device) || !Suits(from, request.from_device)) {
+  const size_t bytes = request.width * request.height * request.depth;
+  if (bytes == 0) return CUDA_SUCCESS;
+  if (!RowsFit(request.to, request) || !RowsFit(request.from, request)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  const Place to = PlaceOf(sim, request.to.start, Span(request.to, request));
+  const Place from = PlaceOf(sim, request.from.start, Span(request.from, request));
+  if (!Suits(to, request.to.on_device) || !Suits(from, request.from.on_device)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   if (stream->capture != nullptr) {
@@ -68,10 +123,9 @@ CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request) {
   const bool captured = stream->capture != nullptr;
   Work work;
   work.what = "copy";
-  work.duration_ns = CopyDuration(request.bytes, !OnDevice(to) || !OnDevice(from));
-  work.writes = {{request.to, request.bytes}};
-  void* target = reinterpret_cast<void*>(request.to);
-  const auto* source = reinterpret_cast<const unsigned char*>(request.from);
+  work.duration_ns = CopyDuration(bytes, !OnDevice(to) || !OnDevice(from));
+  work.writes = Rows(request.to, request.width, request.height, request.depth);
+  const auto source = Rows(request.from, request.width, request.height, request.depth);
   const CUcontext context = stream->context->handle;
   // A captured copy reads its source when the graph runs.
   const bool staged = from == Place::kPageable && OnDevice(to) && !captured;
@@ -84,11 +138,15 @@ CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request) {
       const CUresult again = RequireStream(sim, request.stream, request.null_means, &stream);
       if (again != CUDA_SUCCESS) return again;
     }
-    auto copy = std::make_shared<std::vector<unsigned char>>(source, source + request.bytes);
-    work.effect = [=](CUresult) { std::memcpy(target, copy->data(), copy->size()); };
+    auto copy = std::make_shared<std::vector<unsigned char>>(bytes);
+    const std::vector<Range> staging{{reinterpret_cast<uintptr_t>(copy->data()), bytes}};
+    CopyRows(staging, source);
+    work.effect = [=, target = work.writes](CUresult) {
+      CopyRows(target, {{reinterpret_cast<uintptr_t>(copy->data()), copy->size()}});
+    };
   } else {
-    work.reads = {{request.from, request.bytes}};
-    work.effect = [=, bytes = request.bytes](CUresult) { std::memmove(target, source, bytes); };
+    work.reads = source;
+    work.effect = [=, target = work.writes](CUresult) { CopyRows(target, source); };
   }
   ItemPtr item;
   const CUresult submitted = SubmitWork(sim, *stream, std::move(work), &item);
@@ -113,7 +171,7 @@ CUresult Set(Simulation& sim, Lock& lock, const SetRequest& request) {
   Work work;
   work.what = "set";
   work.duration_ns = CopyDuration(bytes, !OnDevice(place));
-  work.writes = {{request.to, bytes}};
+  work.writes = Rows({request.to, 1, request.pitch, 0}, row, request.height, 1);
   work.effect = [request](CUresult) {
     for (size_t y = 0; y < request.height; ++y) {
       auto* at = reinterpret_cast<unsigned char*>(request.to + y * request.pitch);

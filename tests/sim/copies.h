@@ -11,16 +11,24 @@
 
 namespace cmp::sim {
 
+// One side of a copy: rows at `pitch` from each other, slices of rows at `slice`.
+struct CopySide {
+  uintptr_t start = 0;
+  // 1 for a device or managed address, 0 for a host address, -1 when the call does not say.
+  int on_device = -1;
+  size_t pitch = 0;
+  size_t slice = 0;
+};
+
 struct CopyRequest {
-  uintptr_t to = 0;
-  uintptr_t from = 0;
-  size_t bytes = 0;
+  CopySide to;
+  CopySide from;
+  size_t width = 0;  // bytes of a row
+  size_t height = 1;
+  size_t depth = 1;
   CUstream stream = nullptr;
   DefaultStream null_means = DefaultStream::kLegacy;
   bool synchronous = false;
-  // 1 for a device or managed address, 0 for a host address, -1 when the call does not say.
-  int to_device = -1;
-  int from_device = -1;
 };
 CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request);
 

@@ -22,12 +22,14 @@ constexpr Kind kDeviceToDevice{1, 1};
 
 CopyRequest Synchronous(Kind kind, uintptr_t to, uintptr_t from, size_t bytes,
                         DefaultStream default_stream) {
-  return {to, from, bytes, nullptr, default_stream, true, kind.to_device, kind.from_device};
+  return {
+      {to, kind.to_device}, {from, kind.from_device}, bytes, 1, 1, nullptr, default_stream, true};
 }
 
 CopyRequest Asynchronous(Kind kind, uintptr_t to, uintptr_t from, size_t bytes, CUstream stream,
                          DefaultStream default_stream) {
-  return {to, from, bytes, stream, default_stream, false, kind.to_device, kind.from_device};
+  return {
+      {to, kind.to_device}, {from, kind.from_device}, bytes, 1, 1, stream, default_stream, false};
 }
 
 SetRequest SetOf(uintptr_t to, size_t pitch, uint32_t value, size_t element_bytes, size_t width,

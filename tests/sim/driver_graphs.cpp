@@ -57,6 +57,19 @@ CUresult Launch(Simulation& sim, CUgraphExec handle, CUstream stream_handle,
   return CUDA_SUCCESS;
 }
 
+// Touches no memory of the program's.
+CUresult Upload(Simulation& sim, CUgraphExec exec, CUstream handle, DefaultStream null_means) {
+  if (sim.graph_execs.Find(exec) == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  Stream* stream = nullptr;
+  const CUresult result = RequireStream(sim, handle, null_means, &stream);
+  if (result != CUDA_SUCCESS) return result;
+  if (stream->capture != nullptr) return Invalidate(*stream->capture);
+  Work work;
+  work.what = "graph upload";
+  work.duration_ns = 1000;
+  return SubmitWork(sim, *stream, std::move(work));
+}
+
 }  // namespace
 }  // namespace cmp::sim
 
@@ -130,16 +143,14 @@ CUresult cuGraphExecDestroy(CUgraphExec exec) {
   });
 }
 
-CUresult cuGraphUpload(CUgraphExec exec, CUstream) {
-  return Enter("cuGraphUpload", [&](Simulation& sim, Lock&) -> CUresult {
-    return sim.graph_execs.Find(exec) == nullptr ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
-  });
+CUresult cuGraphUpload(CUgraphExec exec, CUstream stream) {
+  return Enter("cuGraphUpload",
+               [&](Simulation& sim, Lock&) { return Upload(sim, exec, stream, kLegacy); });
 }
 
-CUresult cuGraphUpload_ptsz(CUgraphExec exec, CUstream) {
-  return Enter("cuGraphUpload_ptsz", [&](Simulation& sim, Lock&) -> CUresult {
-    return sim.graph_execs.Find(exec) == nullptr ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
-  });
+CUresult cuGraphUpload_ptsz(CUgraphExec exec, CUstream stream) {
+  return Enter("cuGraphUpload_ptsz",
+               [&](Simulation& sim, Lock&) { return Upload(sim, exec, stream, kPerThread); });
 }
 
 CUresult cuGraphLaunch(CUgraphExec exec, CUstream stream) {

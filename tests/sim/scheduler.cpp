@@ -50,6 +50,7 @@ void Scheduler::HostCall(Lock& lock) { Advance(lock, TheSettings().call_ns); }
 void Scheduler::Advance(Lock& lock, uint64_t nanoseconds) {
   now_ += nanoseconds;
   progress_ += nanoseconds;
+  EndWaitsForValues();  // the program writes page-locked memory at any time
   RunDue(lock);
 }
 
@@ -98,7 +99,7 @@ ItemPtr Scheduler::Submit(Context& context, Work work, std::vector<ItemPtr> need
 
 void Scheduler::MakeRunnable(Item& item) {
   const ItemPtr owned = pending_.at(item.number);
-  if (item.work.spin_until_id != 0 && !item.cancelled) {
+  if ((item.work.spin_until_id != 0 || !HasItsValue(item)) && !item.cancelled) {
     item.state = ItemState::kSpinning;
     spinning_.push_back(owned);
     return;
@@ -117,6 +118,30 @@ void Scheduler::MakeRunnable(Item& item) {
   item.due = progress_ + left + lateness;
   item.state = ItemState::kRunnable;
   runnable_[KeyOf(item)] = owned;
+}
+
+// Of memory that was freed meanwhile nothing is read: the item ends, and is reported.
+bool Scheduler::HasItsValue(const Item& item) const {
+  if (!item.work.until) return true;
+  for (const Range& range : item.work.reads) {
+    if (!allocations_.IsUsable(range)) return true;
+  }
+  return item.work.until();
+}
+
+bool Scheduler::EndWaitsForValues() {
+  std::vector<ItemPtr> ended;
+  for (const ItemPtr& item : spinning_) {
+    if (item->work.until && HasItsValue(*item)) ended.push_back(item);
+  }
+  for (const ItemPtr& item : ended) {
+    std::erase(spinning_, item);
+    item->work.until = nullptr;
+    item->finished_at = std::max(item->finished_at, now_);
+    MakeRunnable(*item);
+  }
+  changes_ += ended.size();
+  return !ended.empty();
 }
 
 void Scheduler::Run(Lock& lock, const ItemPtr& chosen) {
@@ -151,6 +176,7 @@ void Scheduler::Run(Lock& lock, const ItemPtr& chosen) {
   item->work.effect = nullptr;
   pending_.erase(item->number);
   ++changes_;
+  EndWaitsForValues();
   changed_.notify_all();
 }
 
@@ -191,13 +217,18 @@ ItemPtr Scheduler::ChooseTowards(const std::vector<ItemPtr>& items) {
   if (!lazy()) return runnable_.empty() ? nullptr : runnable_.begin()->second;
   std::unordered_set<Item*> seen;
   std::vector<ItemPtr> candidates;
-  for (const ItemPtr& item : items) CollectNeeds(item, &seen, &candidates);
+  bool any_may_help = false;
+  for (const ItemPtr& item : items) any_may_help |= CollectNeeds(item, &seen, &candidates);
+  if (candidates.empty() && any_may_help) {
+    for (const auto& [key, item] : runnable_) candidates.push_back(item);
+  }
   if (candidates.empty()) return nullptr;
   return candidates[random_() % candidates.size()];
 }
 
-void Scheduler::CollectNeeds(const ItemPtr& item, std::unordered_set<Item*>* seen,
+bool Scheduler::CollectNeeds(const ItemPtr& item, std::unordered_set<Item*>* seen,
                              std::vector<ItemPtr>* runnable) const {
+  bool waits_for_value = false;
   std::vector<ItemPtr> open{item};
   while (!open.empty()) {
     const ItemPtr next = std::move(open.back());
@@ -205,8 +236,10 @@ void Scheduler::CollectNeeds(const ItemPtr& item, std::unordered_set<Item*>* see
     if (next == nullptr || next->state == ItemState::kDone) continue;
     if (!seen->insert(next.get()).second) continue;
     if (next->state == ItemState::kRunnable) runnable->push_back(next);
+    waits_for_value |= next->state == ItemState::kSpinning && next->work.until != nullptr;
     open.insert(open.end(), next->needs.begin(), next->needs.end());
   }
+  return waits_for_value;
 }
 
 void Scheduler::WaitForOtherThreads(Lock& lock, const std::vector<ItemPtr>& items) {
@@ -216,10 +249,17 @@ void Scheduler::WaitForOtherThreads(Lock& lock, const std::vector<ItemPtr>& item
     changed_.wait(lock, moved);
     return;
   }
-  const auto patience = std::chrono::milliseconds(TheSettings().patience_ms);
-  if (ThreadsOfThisProcess() > 1 &&
-      changed_.wait_until(lock, std::chrono::system_clock::now() + patience, moved)) {
-    return;
+  if (ThreadsOfThisProcess() > 1) {
+    // Another thread may call CUDA, or write what an item waits for without telling anybody.
+    const auto clock = [] { return std::chrono::system_clock::now(); };
+    const auto end = clock() + std::chrono::milliseconds(TheSettings().patience_ms);
+    const bool look = std::any_of(spinning_.begin(), spinning_.end(),
+                                  [](const ItemPtr& item) { return item->work.until != nullptr; });
+    while (clock() < end) {
+      const auto next = clock() + std::chrono::milliseconds(1);
+      if (changed_.wait_until(lock, look ? std::min(end, next) : end, moved)) return;
+      if (EndWaitsForValues()) return;
+    }
   }
   ReportDeadlock();
 }
@@ -227,6 +267,12 @@ void Scheduler::WaitForOtherThreads(Lock& lock, const std::vector<ItemPtr>& item
 void Scheduler::ReportDeadlock() const {
   std::fprintf(stderr, "cmp sim: deadlock: a CUDA call waits for work that cannot finish:\n");
   for (const ItemPtr& item : spinning_) {
+    if (item->work.until) {
+      std::fprintf(stderr, "cmp sim:   %s #%llu at %#lx\n", item->work.what,
+                   static_cast<unsigned long long>(item->number),
+                   static_cast<unsigned long>(item->work.reads.front().start));
+      continue;
+    }
     std::fprintf(stderr,
                  "cmp sim:   %s #%llu (id %llu) spins until an item with id %llu is launched\n",
                  item->work.what, static_cast<unsigned long long>(item->number),

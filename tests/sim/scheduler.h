@@ -9,9 +9,10 @@
 // policy it does not: only what the wait needed has run, all else is as far from done as before.
 //
 // Invariants: items are `pending_` from Submit until they are done; `runnable_` holds exactly the
-// pending items in state kRunnable, by due time. The caller holds the simulator's lock, which is
-// released around the program's own functions; `changed_` is signalled after each of those and
-// after each submission.
+// pending items in state kRunnable, by due time; `spinning_` those in state kSpinning, whose end is
+// the launch of another item or a value in memory, looked at in every CUDA call and after every
+// item. The caller holds the simulator's lock, which is released around the program's own
+// functions; `changed_` is signalled after each of those and after each submission.
 #ifndef CMP_TESTS_SIM_SCHEDULER_H_
 #define CMP_TESTS_SIM_SCHEDULER_H_
 
@@ -65,11 +66,14 @@ class Scheduler {
   bool jittered() const { return seed_ != 0; }
 
   void MakeRunnable(Item& item);
+  bool HasItsValue(const Item& item) const;
+  bool EndWaitsForValues();
   void RunDue(Lock& lock);
   void Run(Lock& lock, const ItemPtr& item);
   void Fail(Context& context);
   ItemPtr ChooseTowards(const std::vector<ItemPtr>& items);
-  void CollectNeeds(const ItemPtr& item, std::unordered_set<Item*>* seen,
+  // True when one of them waits for a value, which any other item may write.
+  bool CollectNeeds(const ItemPtr& item, std::unordered_set<Item*>* seen,
                     std::vector<ItemPtr>* runnable) const;
   void WaitForOtherThreads(Lock& lock, const std::vector<ItemPtr>& items);
   [[noreturn]] void ReportDeadlock() const;

@@ -51,6 +51,8 @@ struct Work {
   bool runs_after_error = false;  // cuStreamAddCallback's promise
   bool trap = false;
   uint64_t spin_until_id = 0;
+  // A wait for a value: runs until this holds for what `reads` covers. May be empty.
+  std::function<bool()> until;
 };
 
 enum class ItemState { kBlocked, kSpinning, kRunnable, kRunning, kDone };
