@@ -68,6 +68,23 @@ CUresult EndContext(CUcontext context, Call call) {
   return status;
 }
 
+// cuCtxDetach gives one reference up; the last one ends the context, and then its id is gone.
+template <typename Call>
+CUresult DetachContext(CUcontext context, Call call) {
+  const Driver* driver = LoadedDriver();
+  const bool exiting = g_exiting.load(std::memory_order_acquire);
+  const uint64_t id = driver == nullptr || exiting ? 0 : ContextId(*driver, context);
+  const auto is_it = [context](const ContextIdentity& identity) {
+    return identity.handle == context;
+  };
+  const CUresult status = call();
+  if (status == CUDA_SUCCESS && id != 0 && ContextId(*driver, context) != id) {
+    EndContexts(is_it, [] { return CUDA_SUCCESS; });
+    g_captures.EndedIn(context);
+  }
+  return status;
+}
+
 template <typename Call>
 CUresult ResetPrimary(CUdevice device, Call call) {
   CUcontext primary = PrimaryHandle(device);
@@ -151,6 +168,11 @@ CUresult Driver_cuCtxFromGreenCtx(CUcontext* context, void* green) {
   CMP_REAL(cuCtxFromGreenCtx);
   cmp::StepAsideForGreenContexts();
   return real->cuCtxFromGreenCtx(context, green);
+}
+
+CUresult Driver_cuCtxDetach(CUcontext context) {
+  CMP_REAL(cuCtxDetach);
+  return cmp::DetachContext(context, [&] { return real->cuCtxDetach(context); });
 }
 
 CUresult Driver_cuCtxDestroy(CUcontext context) {

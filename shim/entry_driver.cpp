@@ -6,6 +6,7 @@
 #include "shim/pitches.h"
 #include "shim/process.h"
 #include "shim/service.h"
+#include "shim/work.h"
 
 namespace cmp {
 
@@ -149,11 +150,13 @@ CUresult Driver_cuMemAllocPitch_v2(CUdeviceptr* pointer, size_t* pitch, size_t w
 CUresult Driver_cuMemFreeAsync(CUdeviceptr pointer, CUstream stream) {
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr || real->cuMemFreeAsync == nullptr) return kNoDriver;
+  const cmp::Submission submission(cmp::Explicit(stream));
   return real->cuMemFreeAsync(cmp::ForgetBlock(pointer), stream);
 }
 
 CUresult Driver_cuMemFreeAsync_ptsz(CUdeviceptr pointer, CUstream stream) {
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr || real->cuMemFreeAsync_ptsz == nullptr) return kNoDriver;
+  const cmp::Submission submission(cmp::PerThread(stream));
   return real->cuMemFreeAsync_ptsz(cmp::ForgetBlock(pointer), stream);
 }

@@ -2,6 +2,7 @@
 // the real calls; where the device is out of memory, the pool's idle blocks make room first.
 #include "shim/entry_driver.h"
 #include "shim/service.h"
+#include "shim/work.h"
 
 // `arguments` are those of the entry point, in parentheses.
 #define CMP_WITH_RELEASES(name, arguments)                                         \
@@ -14,20 +15,24 @@ CUresult Driver_cuMemAllocManaged(CUdeviceptr* pointer, size_t bytes, unsigned f
 }
 
 CUresult Driver_cuMemAllocAsync(CUdeviceptr* pointer, size_t bytes, CUstream stream) {
+  const cmp::Submission submission(cmp::Explicit(stream));
   CMP_WITH_RELEASES(cuMemAllocAsync, (pointer, bytes, stream));
 }
 
 CUresult Driver_cuMemAllocAsync_ptsz(CUdeviceptr* pointer, size_t bytes, CUstream stream) {
+  const cmp::Submission submission(cmp::PerThread(stream));
   CMP_WITH_RELEASES(cuMemAllocAsync_ptsz, (pointer, bytes, stream));
 }
 
 CUresult Driver_cuMemAllocFromPoolAsync(CUdeviceptr* pointer, size_t bytes, CUmemoryPool pool,
                                         CUstream stream) {
+  const cmp::Submission submission(cmp::Explicit(stream));
   CMP_WITH_RELEASES(cuMemAllocFromPoolAsync, (pointer, bytes, pool, stream));
 }
 
 CUresult Driver_cuMemAllocFromPoolAsync_ptsz(CUdeviceptr* pointer, size_t bytes, CUmemoryPool pool,
                                              CUstream stream) {
+  const cmp::Submission submission(cmp::PerThread(stream));
   CMP_WITH_RELEASES(cuMemAllocFromPoolAsync_ptsz, (pointer, bytes, pool, stream));
 }
 

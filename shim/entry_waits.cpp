@@ -1,6 +1,7 @@
 // The interposed entry points of the driver that wait on the host for work: what they waited for is
 // finished, and a free after them owes nothing.
 #include "shim/entry_driver.h"
+#include "shim/lookup.h"
 #include "shim/work.h"
 
 #define CMP_REAL(name)                              \

@@ -11,6 +11,8 @@
 
 #include <cstddef>
 
+#include "shim/submissions.inc"
+
 // ---- The runtime: served here already, for speed. Whatever else a runtime does reaches the driver
 // through the entry points below.
 #define CMP_RUNTIME_INTERPOSED(X)               \
@@ -89,7 +91,9 @@
   X(cuStreamEndCapture, (CUstream stream, CUgraph * graph))                                        \
   X(cuStreamEndCapture_ptsz, (CUstream stream, CUgraph * graph))                                   \
   X(cuStreamDestroy, (CUstream stream))                                                            \
-  X(cuStreamDestroy_v2, (CUstream stream))
+  X(cuStreamDestroy_v2, (CUstream stream))                                                         \
+  /* submissions */                                                                                \
+  CMP_SUBMISSION_SYMBOLS(X)
 
 #define CMP_EXPORT extern "C" __attribute__((visibility("default")))
 

@@ -71,7 +71,7 @@ TEST(BoundTest, HoldsWhereAnOversizedRequestCrossesIt) {
   for (Block* block : blocks) ASSERT_TRUE(t.Free(block));  // 64 MiB idle: the peak
   Block* oversized = t.Alloc(100 * kMiB);
   ASSERT_TRUE(t.Free(small));
-  EXPECT_LE(t.context->reserved(), t.context->Bound(0));
+  EXPECT_LE(t.context->reserved(), t.context->bound());
   EXPECT_TRUE(t.Free(oversized));
 }
 
@@ -91,7 +91,7 @@ TEST(BoundTest, HoldsWhereAFreeComesBetweenTheNoteAndTheCrossing) {
   });
   ASSERT_NE(t.Alloc(60 * kMiB), nullptr);
   ASSERT_TRUE(t.Free(second));
-  EXPECT_LE(t.context->reserved(), t.context->Bound(0));
+  EXPECT_LE(t.context->reserved(), t.context->bound());
 }
 
 TEST(BoundTest, TheLongestIdleBlocksGoFirstAndNoMoreThanNeeded) {

@@ -53,7 +53,7 @@ class GlobalPoolTest : public testing::Test {
 };
 
 TEST_F(GlobalPoolTest, AnEmptyPoolHasNothing) {
-  EXPECT_EQ(pool_.bytes(), 0u);
+  EXPECT_EQ(pool_.ready_bytes(), 0u);
   EXPECT_EQ(TakeBatch(256).count, 0u);
   EXPECT_EQ(pool_.TakeLarge(2 * kMiB, kGiB), nullptr);
   EXPECT_EQ(pool_.TakeOldest(1).count, 0u);
@@ -63,12 +63,12 @@ TEST_F(GlobalPoolTest, AnEmptyPoolHasNothing) {
 TEST_F(GlobalPoolTest, BatchesComeBackWholeAndLastInFirstOut) {
   const std::vector<Block*> first = PutBatch(1000, 3);
   const std::vector<Block*> second = PutBatch(1000, 5);
-  EXPECT_EQ(pool_.bytes(), 8 * 1024u);
+  EXPECT_EQ(pool_.ready_bytes(), 8 * 1024u);
   EXPECT_EQ(BlocksOf(TakeBatch(1000)), second);
-  EXPECT_EQ(pool_.bytes(), 3 * 1024u);
+  EXPECT_EQ(pool_.ready_bytes(), 3 * 1024u);
   EXPECT_EQ(BlocksOf(TakeBatch(1000)), first);
   EXPECT_EQ(TakeBatch(1000).count, 0u);
-  EXPECT_EQ(pool_.bytes(), 0u);
+  EXPECT_EQ(pool_.ready_bytes(), 0u);
 }
 
 TEST_F(GlobalPoolTest, TiersDoNotMix) {
@@ -86,14 +86,14 @@ TEST_F(GlobalPoolTest, LargeIsTheBestFit) {
   EXPECT_EQ(pool_.TakeLarge(6 * kMiB, kGiB), of_8);
   EXPECT_EQ(pool_.TakeLarge(6 * kMiB, kGiB), of_10);
   EXPECT_EQ(pool_.TakeLarge(6 * kMiB, kGiB), nullptr);
-  EXPECT_EQ(pool_.bytes(), 0u);
+  EXPECT_EQ(pool_.ready_bytes(), 0u);
 }
 
 TEST_F(GlobalPoolTest, LargeStaysWithinTheSlack) {
   Block* of_20 = PutOne(20 * kMiB);
   EXPECT_EQ(pool_.TakeLarge(16 * kMiB, 18 * kMiB), nullptr);
   EXPECT_EQ(pool_.TakeLarge(16 * kMiB, 20 * kMiB - 1), nullptr);
-  EXPECT_EQ(pool_.bytes(), 20 * kMiB);
+  EXPECT_EQ(pool_.ready_bytes(), 20 * kMiB);
   EXPECT_EQ(pool_.TakeLarge(16 * kMiB, 20 * kMiB), of_20);
 }
 
@@ -133,7 +133,7 @@ TEST_F(GlobalPoolTest, TheOldestGoFirstWhateverTheirSize) {
   EXPECT_EQ(SetOf(pool_.TakeOldest(1)), (std::set<Block*>{first}));
   EXPECT_EQ(SetOf(pool_.TakeOldest(257)), (std::set<Block*>{second, third}));
   EXPECT_EQ(SetOf(pool_.TakeOldest(1)), (std::set<Block*>{fourth}));
-  EXPECT_EQ(pool_.bytes(), 0u);
+  EXPECT_EQ(pool_.ready_bytes(), 0u);
 }
 
 TEST_F(GlobalPoolTest, UseMakesABlockYoungAgain) {
@@ -156,7 +156,7 @@ TEST_F(GlobalPoolTest, NoMoreThanNeededIsTakenFromABatch) {
   PutBatch(1024, 8);
   Block* young = PutOne(4 * kMiB);
   EXPECT_EQ(pool_.TakeOldest(3 * 1024).count, 3u);
-  EXPECT_EQ(pool_.bytes(), 5 * 1024 + 4 * kMiB);
+  EXPECT_EQ(pool_.ready_bytes(), 5 * 1024 + 4 * kMiB);
   EXPECT_EQ(pool_.TakeOldest(1).count, 1u);
   // What is left of the batch is still the oldest, and a batch.
   const Batch rest = TakeBatch(1024);
@@ -171,7 +171,7 @@ TEST_F(GlobalPoolTest, TheRestOfABatchStaysBetweenOlderAndNewer) {
   EXPECT_EQ(pool_.TakeOldest(1024).head, first[0]);
   EXPECT_EQ(BlocksOf(TakeBatch(1024)), second);
   EXPECT_EQ(BlocksOf(TakeBatch(1024)), (std::vector<Block*>{first[1], first[2], first[3]}));
-  EXPECT_EQ(pool_.bytes(), 0u);
+  EXPECT_EQ(pool_.ready_bytes(), 0u);
 }
 
 TEST_F(GlobalPoolTest, TheRestOfABatchKeepsItsAge) {
@@ -192,7 +192,7 @@ TEST_F(GlobalPoolTest, EverythingIsTakenWhenMoreIsWantedThanThereIs) {
     }
   }
   EXPECT_EQ(SetOf(pool_.TakeOldest(~size_t{0})), all);
-  EXPECT_EQ(pool_.bytes(), 0u);
+  EXPECT_EQ(pool_.ready_bytes(), 0u);
 }
 
 // Found by reading: with a largest block that rounds up to 2 MiB there was no list for it.
@@ -202,9 +202,9 @@ TEST_F(GlobalPoolTest, ALargestBlockThatRoundsUpToTwoMiBIsKept) {
   Block* block = Idle(2 * kMiB - 1);
   ASSERT_EQ(block->bytes, 2 * kMiB);
   pool.Put(Batch{block, 1});
-  EXPECT_EQ(pool.bytes(), 2 * kMiB);
+  EXPECT_EQ(pool.ready_bytes(), 2 * kMiB);
   EXPECT_EQ(pool.TakeLarge(2 * kMiB, 2 * kMiB), block);
-  EXPECT_EQ(pool.bytes(), 0u);
+  EXPECT_EQ(pool.ready_bytes(), 0u);
 }
 
 TEST_F(GlobalPoolTest, WithOnlySmallBlocksThereAreNoLargeOnes) {
@@ -263,7 +263,7 @@ TEST_F(GlobalPoolTest, ThreadsLoseAndDoubleNothing) {
   }
   EXPECT_EQ(sum, own.size());
   EXPECT_EQ(all.size(), own.size());
-  EXPECT_EQ(pool_.bytes(), 0u);
+  EXPECT_EQ(pool_.ready_bytes(), 0u);
 }
 
 }  // namespace

@@ -37,7 +37,7 @@ class PoolAllocator {
   void Free(uintptr_t address) {
     Block* block = pool_->Find(address);
     if (block != nullptr && pool_->Take(block, block->address) == BlockState::kLive)
-      pool_->Retire(block, api_);
+      pool_->Retire(block, kReady, api_);
   }
 
  private:

@@ -57,7 +57,7 @@ class TestPool {
   bool Free(Block* block) {
     switch (pool->Take(block, block->address)) {
       case BlockState::kLive:
-        pool->Retire(block, api);
+        pool->Retire(block, kReady, api);
         return true;
       case BlockState::kUnpooled:
         return pool->FreeReal(block, api) == kSuccess;

@@ -28,7 +28,7 @@ TEST(ThreadsTest, AThreadThatExitsHandsItsBlocksToOthers) {
     block = t.Alloc(1000);
     EXPECT_TRUE(t.Free(block));
   });
-  EXPECT_EQ(t.context->global().bytes(), 1024u);
+  EXPECT_EQ(t.context->global().ready_bytes(), 1024u);
   EXPECT_EQ(t.Alloc(1000), block);
   EXPECT_EQ(t.device.allocate_calls(), 1u);
 }
@@ -72,7 +72,7 @@ TEST(ThreadsTest, AllocationsAfterTheThreadsExitHookStillComeBack) {
     Pool::ThreadExit();  // as another thread-specific destructor would find it
     EXPECT_TRUE(t.Free(t.Alloc(1000)));
   });
-  EXPECT_EQ(t.context->global().bytes(), 1024u);
+  EXPECT_EQ(t.context->global().ready_bytes(), 1024u);
   EXPECT_EQ(t.device.allocate_calls(), 1u);
 }
 
@@ -168,7 +168,7 @@ TEST(ContextsTest, AContextDroppedWhileAFreeIsUnderWay) {
     Block* block = t.AllocIn(*context, bytes);
     ASSERT_EQ(t.pool->Take(block, block->address), BlockState::kLive);
     t.pool->DropContext(*context);
-    t.pool->Retire(block, t.api);
+    t.pool->Retire(block, kReady, t.api);
     t.pool->ReleaseThreadCaches(t.api);
     EXPECT_EQ(t.device.release_calls(), 0u) << "memory of a dropped context was freed";
   }

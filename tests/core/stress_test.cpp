@@ -193,7 +193,7 @@ void RunStress(uint64_t seed) {
     Block* block = t.AllocIn(*context, 100);
     ASSERT_NE(block, nullptr);
     ASSERT_TRUE(t.Free(block));
-    EXPECT_LE(context->reserved(), context->Bound(0));
+    EXPECT_LE(context->reserved(), context->bound());
     EXPECT_EQ(context->reserved(), context->ready());
     EXPECT_TRUE(context->open());
   }

@@ -38,7 +38,7 @@ class ThreadCacheTest : public testing::Test {
   // What a program's free is, up to the cache.
   Batch Free(Block* block) {
     EXPECT_TRUE(block->TakeFromProgram(BlockState::kLive));
-    return cache_.Free(block);
+    return cache_.Free(block, kReady);
   }
   static std::vector<Block*> BlocksOf(Batch batch) {
     std::vector<Block*> blocks;

@@ -31,7 +31,8 @@ def interposed():
     for layer in ("RUNTIME", "DRIVER"):
         table = re.search(rf"#define CMP_{layer}_INTERPOSED\(X\)(.*?)\n\n", text, re.S).group(1)
         names |= set(re.findall(r"X\((cu\w+),", table))
-    return names
+    generated = (SOURCE / "shim" / "submissions.inc").read_text()
+    return names | set(re.findall(r"S\(X, \w+, (cu\w+),", generated))
 
 
 def exports(library):
