@@ -2,9 +2,9 @@
 //
 // Invariants: blocks of a context never leave it; reserved() counts every real allocation that the
 // pool holds for it, live or idle. Driver calls of the pool's own about the context (fences, real
-// frees of idle blocks) are made by users of it, and a context ends only once it has none. A ContextPool is never destroyed: once closed (the context was
-// reset, destroyed or has failed) it serves nothing any more and stale references to it are
-// harmless.
+// frees of idle blocks) are made by users of it, and a context ends only once it has none. A
+// ContextPool is never destroyed: once closed (the context was reset, destroyed or has failed) it
+// serves nothing any more and stale references to it are harmless.
 #ifndef CMP_CORE_CONTEXT_POOL_H_
 #define CMP_CORE_CONTEXT_POOL_H_
 
@@ -110,6 +110,8 @@ class ContextPool {
 
   // CMP_RESERVE: what may be reserved, given the peak of live bytes so far.
   size_t bound() const { return bound_.load(std::memory_order_relaxed); }
+  // How close to the bound idle memory should be ready: a quarter of what may be idle at the peak.
+  size_t headroom() const { return (bound() - live_peak()) / 4; }
   // Bytes over it now.
   size_t Excess() const {
     const size_t held = reserved();

@@ -72,8 +72,8 @@ class Fences {
   // REQUIRES: no capture is under way or begins; driver.record_context
   Recorded Record(const Driver& driver, const PoolHost& host, ContextPool& context, Arena& arena);
 
-  // Asks the driver once, if nothing else tells, whether a fence above `stamp` has passed. kSuccess:
-  // yes; kNotReady: no, or none is recorded; else the error that the driver reports.
+  // Asks the driver once, if nothing else tells, whether a fence above `stamp` has passed.
+  // kSuccess: yes; kNotReady: no, or none is recorded; else the error that the driver reports.
   // Harmless to captures.
   int Poll(const Driver& driver, Stamp stamp);
   // Waits until the oldest fence above `stamp` has passed. kNotReady: none is recorded.

@@ -14,8 +14,8 @@ namespace cmp {
 void FillNewBlock(Pool& pool, const Driver& driver, ContextPool& context, DeviceAddress address,
                   size_t bytes);
 
-// An allocation of bytes > 0 in `context`, which is the current one's or nullptr, by the pool or, if
-// `real`, by a real call; filled.
+// An allocation of bytes > 0 in `context`, which is the current one's or nullptr, by the pool or,
+// if `real`, by a real call; filled.
 inline Allocation AllocFilled(Pool& pool, const Driver& driver, ContextPool* context, bool real,
                               size_t bytes, const DeviceApi& api) {
   const Allocation made = context == nullptr || real ? pool.AllocReal(context, bytes, api)

@@ -36,8 +36,8 @@ class GlobalPool {
   // The stamp of what has been retired longest: of a small tier, or of all large blocks. kReady if
   // nothing is.
   Stamp OldestStamp(unsigned tier);
-  // Retired batches of a small tier, or all large blocks, for which passed(stamp) become ready, from
-  // the oldest on until one is not. passed must take no lock.
+  // Retired batches of a small tier, or all large blocks, for which passed(stamp) become ready,
+  // from the oldest on until one is not. passed must take no lock.
   template <typename Passed>
   void Promote(unsigned tier, Passed passed) {
     for (;;) {
@@ -53,6 +53,10 @@ class GlobalPool {
       batch.stamp = kReady;
       Put(batch);
     }
+  }
+  template <typename Passed>
+  void PromoteAll(Passed passed) {
+    for (unsigned tier = 0; tier <= small_tiers_; ++tier) Promote(tier, passed);
   }
   // Is there a ready block that would serve? For large ones: of at least `bytes`, at most `most`.
   bool HasReady(unsigned tier, size_t bytes, size_t most);
@@ -92,7 +96,9 @@ class GlobalPool {
   }
   // Under the list's lock, so that the sums never miss a block that is on a list.
   void AddBytes(std::atomic<size_t>& bytes, Batch batch) { Change(bytes, batch, 1); }
-  void SubtractBytes(std::atomic<size_t>& bytes, Batch batch) { Change(bytes, batch, size_t{0} - 1); }
+  void SubtractBytes(std::atomic<size_t>& bytes, Batch batch) {
+    Change(bytes, batch, size_t{0} - 1);
+  }
   void Change(std::atomic<size_t>& bytes, Batch batch, size_t sign) {
     const size_t change = sign * batch.count * batch.head->bytes;
     bytes.fetch_add(change, std::memory_order_relaxed);

@@ -13,8 +13,7 @@ struct Library {
   static constexpr bool kSeesContextsEnd = false;
 
   static Pool* Started() {
-    static constexpr PoolStart kStart = {&ReadLibraryOptions, &MapStatistics, nullptr,
-                                         &kBlindHost};
+    static constexpr PoolStart kStart = {&ReadLibraryOptions, &MapStatistics, nullptr, &kBlindHost};
     return StartPool(kStart);
   }
 
@@ -32,9 +31,8 @@ struct Library {
     }
     if (pool.options().free_sync == FreeSync::kOrder && fences) {
       const Fences::Recorded fence = readiness.Record(context);
-      if (fence.status == kSuccess &&
-          context.fences().OrderAfter(driver, context.identity().handle, fence.number) ==
-              kSuccess) {
+      if (fence.status == kSuccess && context.fences().OrderAfter(driver, context.identity().handle,
+                                                                  fence.number) == kSuccess) {
         return {true, readiness.StampFor(context, fence.number)};
       }
     }

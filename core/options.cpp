@@ -188,7 +188,8 @@ constexpr Option kOptions[] = {
     {"CMP_RESERVE", "1.15x+256M", "RATIOx+BYTES, RATIOx (1 or more) or BYTES",
      "bound on what the pool holds, against the peak of what the program held", ParseReserve},
     {"CMP_FREE_SYNC", "wait", "wait, order, none",
-     "what `cudaFree` keeps: waits for all work of the context; later work runs after earlier work; "
+     "what `cudaFree` keeps: waits for all work of the context; later work runs after earlier "
+     "work; "
      "neither (freed memory is never reused too early)",
      ParseFreeSync},
     {"CMP_FILL", "off", "off, zero, a byte (171, 0xAB)", "written into every block handed out",

@@ -25,6 +25,15 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
       return Allocation{kSuccess, block->address, block, true};
     }
   }
+  // Near the bound, what other threads keep idle is worth more than a new block, and a retired
+  // block of the tier that will be ready soon makes a whole batch of new ones superfluous.
+  const bool near_bound = context.reserved() + rounded > context.bound();
+  if (near_bound && !oversized && context.EmptyCaches() != 0) {
+    if (Block* block = TakeIdle(context, cache, bytes, rounded, tier)) {
+      return Allocation{kSuccess, block->address, block, true};
+    }
+  }
+  const bool retired = !oversized && OldestStamp(context, cache, tier, rounded) != kReady;
   Allocation made = source_.Make(context, rounded, tier, state, false, api);
   const bool rescue = made.status == kOutOfMemory;
   if (rescue) {
@@ -49,7 +58,7 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   // Alloc waits for nothing, and a real free might: who crosses the bound leaves it to the next
   // free.
   if (context.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
-  if (!rescue && HasShelf(tier)) {
+  if (!rescue && !retired && HasShelf(tier)) {
     Refill(context, *cache, tier, rounded, api);
   } else {
     source_.CheckFreeMemory(context, made.block->bytes, api);
@@ -120,8 +129,7 @@ Stamp Pool::OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier,
 }
 
 // Makes retired blocks of the tier ready whose fences have passed. False: there are none.
-bool Pool::PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier,
-                          size_t rounded) {
+bool Pool::PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded) {
   const Stamp oldest = OldestStamp(context, cache, tier, rounded);
   if (oldest == kReady) return false;
   if (!readiness_.HasPassed(context, oldest) && !readiness_.Ask(context, oldest)) return false;
@@ -162,7 +170,7 @@ void Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_
   const uint32_t wanted = cache.NextRefill(tier) - 1;
   if (wanted == 0) return;
   const size_t bytes = wanted * rounded;
-  if (context.reserved() + bytes > context.bound()) return;
+  if (context.reserved() + bytes + context.headroom() > context.bound()) return;
   if (!source_.CheckFreeMemory(context, bytes, api)) return;
   Batch batch;
   while (batch.count < wanted) {
@@ -232,23 +240,36 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
   }
 }
 
-// A block of this size was freed. Brings the context back under its bound if it is over it. If it
-// is about to cross it, because the program frees faster than the device works and so everything is
-// retired, waits for the oldest fence: never longer than the real free would.
+// A block of this size was freed. Brings the context back under its bound if it is over it. Near
+// the bound, what is idle should be ready: if the device is so far behind that it is retired, the
+// next allocation can only make a new block, and cross it. So the free waits for an older fence, of
+// the block's own tier if that has nothing ready: never longer than the real free would.
 void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
                      const DeviceApi& api) {
   if (context.over_bound.load(std::memory_order_relaxed)) source_.TrimToBound(context, api);
-  if (context.reserved() + bytes <= context.bound()) [[likely]]
+  const size_t headroom = context.headroom();
+  if (context.reserved() + bytes + headroom <= context.bound()) [[likely]]
     return;
-  if (HasShelf(tier) && cache->HasReady(tier)) return;
-  const unsigned list = bytes >= kLargeGranule ? kLargeBlocks : tier;
-  if (context.global().HasReady(list, bytes, bytes + SlackFor(context, bytes))) return;
-  const Stamp oldest = OldestStamp(context, cache, tier, bytes);
-  if (oldest == kReady || readiness_.HasPassed(context, oldest)) return;
+  Stamp wait_for = kReady;
+  if (!HasReady(context, cache, bytes, tier)) {
+    wait_for = OldestStamp(context, cache, tier, bytes);
+  } else if (context.ready() < headroom) {
+    context.EmptyCaches();
+    const auto passed = [&](Stamp stamp) { return readiness_.HasPassed(context, stamp); };
+    context.global().PromoteAll(passed);
+    if (context.ready() < headroom) wait_for = context.fences().passed();
+  }
+  if (wait_for == kReady || readiness_.HasPassed(context, wait_for)) return;
   const uint64_t begin = NowNs();
-  if (!readiness_.Wait(context, oldest)) return;
+  if (!readiness_.Wait(context, wait_for)) return;
   statistics_.CountWait(begin);
   statistics_.process().bound_waits.AddShared(1);
+}
+
+bool Pool::HasReady(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier) {
+  if (HasShelf(tier)) return cache->HasReady(tier) || context.global().HasReady(tier, 0, 0);
+  return context.global().HasReady(bytes >= kLargeGranule ? kLargeBlocks : tier, bytes,
+                                   bytes + SlackFor(context, bytes));
 }
 
 int Pool::FreeReal(Block* block, const DeviceApi& api) {
@@ -351,8 +372,8 @@ size_t Pool::StatisticsBytes(const Options& options) {
   return Statistics::PageBytes(tiers, tiers.TierOf(kMostTierBytes) + 1);
 }
 
-Pool* Pool::Create(const Options& options, void* statistics_page, uint64_t pid,
-                   const char* program, const PoolHost& host) {
+Pool* Pool::Create(const Options& options, void* statistics_page, uint64_t pid, const char* program,
+                   const PoolHost& host) {
   void* memory = MapPages(sizeof(Pool));
   if (memory == nullptr) return nullptr;
   Pool* pool = new (memory) Pool(options, host);

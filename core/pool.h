@@ -159,6 +159,7 @@ class Pool {
   Stamp OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
   size_t SlackFor(const ContextPool& context, size_t rounded) const;
   Block* TakeReadyLarge(ContextPool& context, size_t rounded);
+  bool HasReady(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier);
   void KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
                  const DeviceApi& api);
   void Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,

@@ -11,9 +11,10 @@
 // fills. Only whole batches leave.
 //
 // Invariants: ready_bytes() and retired_bytes() are the sums of the blocks on all shelves; every
-// block here is kIdle and belongs to `owner`. A retired batch's stamp is its blocks' largest. The owner thread takes the flag for every operation; whoever empties the
-// cache of another thread takes it too. That is the only sharing: nothing here is on a cache line
-// that another thread writes in normal running.
+// block here is kIdle and belongs to `owner`. A retired batch's stamp is its blocks' largest. The
+// owner thread takes the flag for every operation; whoever empties the cache of another thread
+// takes it too. That is the only sharing: nothing here is on a cache line that another thread
+// writes in normal running.
 #ifndef CMP_CORE_THREAD_CACHE_H_
 #define CMP_CORE_THREAD_CACHE_H_
 

@@ -141,8 +141,8 @@ CUresult AfterEndCapture(CUresult status, CUstream stream) {
   return status;
 }
 
-// Destroying a stream ends its capture (measured, every mode). Its handle may mean another stream as
-// soon as the real call has begun.
+// Destroying a stream ends its capture (measured, every mode). Its handle may mean another stream
+// as soon as the real call has begun.
 template <typename Destroy>
 CUresult DestroyStream(CUstream stream, Destroy destroy) {
   StreamEnds(stream);

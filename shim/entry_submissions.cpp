@@ -48,18 +48,17 @@ bool Overtakes(const CUlaunchConfig* config, CUfunction, void**, void**) {
 
 }  // namespace cmp
 
-#define CMP_SUBMIT(name, parameters, arguments, stream)                                  \
-  CUresult Driver_##name parameters {                                                    \
-    const cmp::DriverCalls* real = cmp::RealDriver();                                    \
-    if (real == nullptr || real->name == nullptr) return CUDA_ERROR_NOT_INITIALIZED;     \
-    if (!cmp::RuleIsOn(cmp::Rule::kOrderBeforeSynchronousCopy) &&                        \
-        cmp::IsSynchronous(#stream)) {                                                   \
-      return real->name arguments;                                                       \
-    }                                                                                    \
-    const cmp::StreamName to = stream;                                                   \
-    const bool overtakes = to == cmp::kSeveralStreams || cmp::Overtakes arguments;       \
-    const cmp::Submission submission(to, overtakes);                                     \
-    return real->name arguments;                                                         \
+#define CMP_SUBMIT(name, parameters, arguments, stream)                                          \
+  CUresult Driver_##name parameters {                                                            \
+    const cmp::DriverCalls* real = cmp::RealDriver();                                            \
+    if (real == nullptr || real->name == nullptr) return CUDA_ERROR_NOT_INITIALIZED;             \
+    if (!cmp::RuleIsOn(cmp::Rule::kOrderBeforeSynchronousCopy) && cmp::IsSynchronous(#stream)) { \
+      return real->name arguments;                                                               \
+    }                                                                                            \
+    const cmp::StreamName to = stream;                                                           \
+    const bool overtakes = to == cmp::kSeveralStreams || cmp::Overtakes arguments;               \
+    const cmp::Submission submission(to, overtakes);                                             \
+    return real->name arguments;                                                                 \
   }
 
 // A stream's wait for an event touches no memory, and what is submitted after it pays for itself.

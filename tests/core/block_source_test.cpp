@@ -46,7 +46,8 @@ TEST(OutOfMemoryTest, OtherThreadsIdleBlocksAreReleasedToo) {
     while (step.load() != 2) std::this_thread::yield();
   });
   while (step.load() != 1) std::this_thread::yield();
-  EXPECT_GT(t.context->ready() - t.context->global().ready_bytes(), 0u) << "nothing is in its cache";
+  EXPECT_GT(t.context->ready() - t.context->global().ready_bytes(), 0u)
+      << "nothing is in its cache";
   Block* block = t.Alloc(8 * kMiB);
   EXPECT_NE(block, nullptr) << "what the other thread keeps idle was not released";
   step.store(2);

@@ -196,7 +196,8 @@ void Trouble(const char* what) {
   blocks.pop_back();
   FreeAll(blocks);
   if (strcmp(what, "event") == 0) {
-    // The first free of a new thread.
+    // The first free that must wait.
+    MUST(cudaMemset(last, 0, 1));
     const uint64_t before = simCallCount("cuEventCreate");
     simFailNext("cuEventCreate", 1, 2);
     std::thread([] { Say("free", cudaFree(last)); }).join();
