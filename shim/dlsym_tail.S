@@ -4,8 +4,9 @@
 // ever.
 //
 //   void* dlsym(void* handle, const char* name) {
-//     if (void* answer = cmp_answer_dlsym(handle, name, return address)) return answer;
-//     goto *cmp_real_dlsym;
+//     DlsymWay way = cmp_way_of_dlsym(handle, name, return address);  // shim/lookup.cpp
+//     if (way.function == nullptr) return way.value;
+//     goto *way.function(handle, way.value);
 //   }
 #if defined(__x86_64__)
         .text
@@ -17,21 +18,15 @@ dlsym:
         movq    (%rsp), %rdx
         pushq   %rdi
         .cfi_adjust_cfa_offset 8
-        pushq   %rsi
-        .cfi_adjust_cfa_offset 8
-        subq    $8, %rsp
-        .cfi_adjust_cfa_offset 8
-        call    cmp_answer_dlsym
-        addq    $8, %rsp
-        .cfi_adjust_cfa_offset -8
-        popq    %rsi
-        .cfi_adjust_cfa_offset -8
+        call    cmp_way_of_dlsym
         popq    %rdi
         .cfi_adjust_cfa_offset -8
         testq   %rax, %rax
-        jne     1f
-        jmp     *cmp_real_dlsym(%rip)
-1:      ret
+        je      1f
+        movq    %rdx, %rsi
+        jmp     *%rax
+1:      movq    %rdx, %rax
+        ret
         .cfi_endproc
         .size   dlsym, .-dlsym
 #elif defined(__aarch64__)
@@ -46,21 +41,21 @@ dlsym:
         .cfi_offset 29, -32
         .cfi_offset 30, -24
         mov     x29, sp
-        stp     x0, x1, [sp, 16]
+        str     x0, [sp, 16]
         mov     x2, x30
-        bl      cmp_answer_dlsym
-        mov     x9, x0
-        ldp     x0, x1, [sp, 16]
+        bl      cmp_way_of_dlsym
+        mov     x16, x0                 // from x16 a jump may land on bti c
+        mov     x9, x1
+        ldr     x0, [sp, 16]
         ldp     x29, x30, [sp], 32
         .cfi_adjust_cfa_offset -32
         .cfi_restore 29
         .cfi_restore 30
-        cbz     x9, 1f
-        mov     x0, x9
+        cbz     x16, 1f
+        mov     x1, x9
+        br      x16
+1:      mov     x0, x9
         ret
-1:      adrp    x9, cmp_real_dlsym
-        ldr     x9, [x9, :lo12:cmp_real_dlsym]
-        br      x9
         .cfi_endproc
         .size   dlsym, .-dlsym
 #else

@@ -1,84 +1,105 @@
 #include "shim/lookup.h"
 
 #include <dlfcn.h>
-#include <link.h>
-#include <string.h>
 
 #include <cstdint>
-#include <initializer_list>
 #include <new>
 
 #include "core/dynamic_symbols.h"
 #include "core/memory.h"
 #include "shim/entry_driver.h"
+#include "shim/loaded_objects.h"
+#include "shim/search_order.h"
 
 using DlsymFunction = void* (*)(void* handle, const char* name);
 
-// The real dlsym, for dlsym_tail.S to jump to. Found by the first lookup of the process, in
-// whatever thread: all of them find the same.
-extern "C" {
-__attribute__((visibility("hidden"))) constinit DlsymFunction cmp_real_dlsym = nullptr;
-__attribute__((visibility("hidden"))) void* cmp_answer_dlsym(void* handle, const char* name,
-                                                             const void* caller);
-}
+// What our dlsym does: it jumps to `function`, asking for the name `value`, or, where `function` is
+// nullptr, answers `value`. Read by dlsym_tail.S in two registers.
+struct DlsymWay {
+  DlsymFunction function;
+  const void* value;
+};
+static_assert(sizeof(DlsymWay) == 2 * sizeof(void*));
+
+extern "C" __attribute__((visibility("hidden"))) DlsymWay cmp_way_of_dlsym(void* handle,
+                                                                           const char* name,
+                                                                           const void* caller);
 
 namespace cmp {
 
 namespace {
 
-DlsymFunction RealDlsym() {
-  DlsymFunction real = __atomic_load_n(&cmp_real_dlsym, __ATOMIC_ACQUIRE);
-  if (real != nullptr) return real;
-  // By the versions that it has had: glibc 2.34 and later, aarch64 before, x86-64 before.
-  for (const char* version : {"GLIBC_2.34", "GLIBC_2.17", "GLIBC_2.2.5"}) {
-    void* symbol = dlvsym(RTLD_NEXT, "dlsym", version);
-    if (symbol == nullptr) continue;
-    real = reinterpret_cast<DlsymFunction>(symbol);
-    __atomic_store_n(&cmp_real_dlsym, real, __ATOMIC_RELEASE);
-    return real;
-  }
-  __builtin_trap();  // no C library without dlsym can have loaded us
+// ---- The real ones. Found by the first lookup of the process, in whatever thread: all of them
+// find the same.
+
+// The C library's.
+DlsymFunction LibcDlsym() {
+  static constinit std::atomic<DlsymFunction> g_libc_dlsym{nullptr};
+  DlsymFunction libc = g_libc_dlsym.load(std::memory_order_acquire);
+  if (libc != nullptr) return libc;
+  // By its oldest version, which every C library still has: a lookup that fails would allocate, in
+  // a process whose malloc may be what asks. With a version no neighbour's dlsym is found either.
+  libc = reinterpret_cast<DlsymFunction>(dlvsym(RTLD_NEXT, "dlsym", CMP_OLDEST));
+  if (libc == nullptr) __builtin_trap();  // no C library without dlsym can have loaded us
+  g_libc_dlsym.store(libc, std::memory_order_release);
+  return libc;
 }
 
-// ---- The driver's library
+// The one that comes after ours in the search order: another preload's, or the C library's. What we
+// do not answer is passed on to it.
+DlsymFunction NextDlsym() {
+  static constinit std::atomic<DlsymFunction> g_next_dlsym{nullptr};
+  DlsymFunction next = g_next_dlsym.load(std::memory_order_acquire);
+  if (next != nullptr) return next;
+  next = reinterpret_cast<DlsymFunction>(LibcDlsym()(RTLD_NEXT, "dlsym"));
+  if (next == nullptr) next = LibcDlsym();
+  g_next_dlsym.store(next, std::memory_order_release);
+  return next;
+}
 
-struct DriverObject {
-  uintptr_t inside;  // an address in it
-  uintptr_t begin = 0;
-  uintptr_t end = 0;
-};
+// ---- Names and callers
 
+// Where the driver's library is; set before g_driver_calls.
 constinit std::atomic<uintptr_t> g_driver_begin{0};
 constinit std::atomic<uintptr_t> g_driver_end{0};
 
-int FindObject(dl_phdr_info* info, size_t, void* data) {
-  auto* object = static_cast<DriverObject*>(data);
-  uintptr_t begin = ~uintptr_t{0};
-  uintptr_t end = 0;
-  for (int i = 0; i < info->dlpi_phnum; ++i) {
-    const ElfW(Phdr)& segment = info->dlpi_phdr[i];
-    if (segment.p_type != PT_LOAD) continue;
-    const uintptr_t from = info->dlpi_addr + segment.p_vaddr;
-    if (from < begin) begin = from;
-    if (from + segment.p_memsz > end) end = from + segment.p_memsz;
-  }
-  if (object->inside < begin || object->inside >= end) return 0;
-  object->begin = begin;
-  object->end = end;
-  return 1;
+bool IsInDriver(const void* caller) {
+  const auto address = reinterpret_cast<uintptr_t>(caller);
+  return address >= g_driver_begin.load(std::memory_order_relaxed) &&
+         address < g_driver_end.load(std::memory_order_relaxed);
 }
 
-bool IsServedName(const char* name) {
-#define CMP_COMPARE(served, parameters) \
-  if (strcmp(name, #served) == 0) return true;
-  CMP_DRIVER_INTERPOSED(CMP_COMPARE)
-#undef CMP_COMPARE
-  return false;
+enum class Layer { kNone, kRuntime, kDriver };
+
+// strcmp(a, b) == 0. A sanitizer's runtime comes here for its real strcmp before it has one.
+bool IsEqual(const char* a, const char* b) {
+  while (*a != '\0' && *a == *b) ++a, ++b;
+  return *a == *b;
+}
+
+// One of the interposed names: its layer, and a name that nobody has and that looks the same in an
+// error message.
+struct Interposed {
+  Layer layer = Layer::kNone;
+  const char* unfindable = nullptr;
+};
+
+Interposed FindInterposed(const char* name) {
+  if (name == nullptr || name[0] != 'c' || name[1] != 'u') return {};
+#define CMP_RUNTIME_NAME(served, parameters) \
+  if (IsEqual(name, #served)) return {Layer::kRuntime, #served " "};
+#define CMP_DRIVER_NAME(served, parameters) \
+  if (IsEqual(name, #served)) return {Layer::kDriver, #served " "};
+  CMP_RUNTIME_INTERPOSED(CMP_RUNTIME_NAME)
+  CMP_DRIVER_INTERPOSED(CMP_DRIVER_NAME)
+#undef CMP_RUNTIME_NAME
+#undef CMP_DRIVER_NAME
+  return {};
 }
 
 }  // namespace
 
-void* FindSymbol(void* library, const char* name) { return RealDlsym()(library, name); }
+void* FindSymbol(void* library, const char* name) { return LibcDlsym()(library, name); }
 
 const DriverCalls* RealDriverSlow() {
   void* library = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
@@ -91,8 +112,7 @@ const DriverCalls* RealDriverSlow() {
   CMP_DRIVER_INTERPOSED(CMP_FIND)
 #undef CMP_FIND
   if (found->cuMemAlloc_v2 == nullptr || found->cuMemFree_v2 == nullptr) return nullptr;
-  DriverObject object{reinterpret_cast<uintptr_t>(found->cuMemAlloc_v2)};
-  dl_iterate_phdr(&FindObject, &object);
+  const LoadedObject object = ObjectAround(reinterpret_cast<const void*>(found->cuMemAlloc_v2));
   g_driver_begin.store(object.begin, std::memory_order_relaxed);
   g_driver_end.store(object.end, std::memory_order_relaxed);
   const DriverCalls* expected = nullptr;
@@ -115,20 +135,26 @@ void* Replacement(void* function) {
 
 }  // namespace cmp
 
-// What dlsym answers in place of the real one, or nullptr: ask the real one.
-void* cmp_answer_dlsym(void* handle, const char* name, const void* caller) {
-  cmp::RealDlsym();
-  // RTLD_DEFAULT and RTLD_NEXT go by the search order, in which our exports have their place.
-  if (handle == RTLD_DEFAULT || handle == RTLD_NEXT || name == nullptr) return nullptr;
-  if (name[0] != 'c' || name[1] != 'u' || !cmp::IsServedName(name)) return nullptr;
-  if (cmp::RealDriver() == nullptr) return nullptr;
-  // libcuda looks up functions of its own by name: those stay its own.
-  const auto address = reinterpret_cast<uintptr_t>(caller);
-  if (address >= cmp::g_driver_begin.load(std::memory_order_relaxed) &&
-      address < cmp::g_driver_end.load(std::memory_order_relaxed)) {
-    return nullptr;
+DlsymWay cmp_way_of_dlsym(void* handle, const char* name, const void* caller) {
+  const DlsymWay pass_on = {cmp::NextDlsym(), name};
+  // "The dlsym after mine", asked by a neighbour that wraps dlsym itself: passed on it could come
+  // back to the one who asks.
+  if (handle == RTLD_NEXT && name != nullptr && cmp::IsEqual(name, "dlsym")) {
+    return {cmp::LibcDlsym(), name};
   }
+  const cmp::Interposed interposed = cmp::FindInterposed(name);
+  if (interposed.layer == cmp::Layer::kNone) return pass_on;
+  if (cmp::OnlyOursIsFound(handle, name, caller)) {
+    // The answer, its error included, is the C library's, to the caller's own question.
+    return {cmp::LibcDlsym(), interposed.unfindable};
+  }
+  // RTLD_DEFAULT and RTLD_NEXT go by the search order, in which our exports have their place.
+  if (handle == RTLD_DEFAULT || handle == RTLD_NEXT) return pass_on;
+  if (interposed.layer != cmp::Layer::kDriver || cmp::RealDriver() == nullptr) return pass_on;
+  // libcuda looks up functions of its own by name: those stay its own.
+  if (cmp::IsInDriver(caller)) return pass_on;
   void* real = cmp::FindSymbol(handle, name);
   void* ours = cmp::Replacement(real);
-  return ours == real ? nullptr : ours;
+  if (ours == real) return pass_on;
+  return {nullptr, ours};
 }

@@ -2,7 +2,6 @@
 
 #include <dlfcn.h>
 #include <link.h>
-#include <string.h>
 
 #include <atomic>
 #include <cstdint>
@@ -10,46 +9,11 @@
 
 #include "core/dynamic_symbols.h"
 #include "core/memory.h"
+#include "shim/loaded_objects.h"
 
 namespace cmp {
 
 namespace {
-
-bool IsRuntime(const char* path) {
-  const char* slash = strrchr(path, '/');
-  return strncmp(slash == nullptr ? path : slash + 1, "libcudart.so", 12) == 0;
-}
-
-// ---- Which object a caller is in
-
-struct CallerObject {
-  uintptr_t caller;
-  uintptr_t begin = 0;
-  uintptr_t end = 0;
-  char path[1024] = {};     // empty for the main program
-  int runtimes = 0;         // libcudart of any version in the process
-  char runtime[1024] = {};  // the first of them
-};
-
-int Visit(dl_phdr_info* info, size_t, void* data) {
-  auto* object = static_cast<CallerObject*>(data);
-  if (info->dlpi_name != nullptr && IsRuntime(info->dlpi_name) && object->runtimes++ == 0) {
-    strncpy(object->runtime, info->dlpi_name, sizeof(object->runtime) - 1);
-  }
-  for (int i = 0; i < info->dlpi_phnum; ++i) {
-    const ElfW(Phdr)& segment = info->dlpi_phdr[i];
-    if (segment.p_type != PT_LOAD) continue;
-    const uintptr_t begin = info->dlpi_addr + segment.p_vaddr;
-    const uintptr_t end = begin + segment.p_memsz;
-    if (object->caller < begin || object->caller >= end) continue;
-    object->begin = begin;
-    object->end = end;
-    if (info->dlpi_name != nullptr) {
-      strncpy(object->path, info->dlpi_name, sizeof(object->path) - 1);
-    }
-  }
-  return 0;
-}
 
 // ---- Tables of real calls, one per libcudart in use
 
@@ -58,8 +22,7 @@ constinit std::atomic<const RuntimeCalls*> g_tables[kMaxTables] = {};
 
 // Keeps the library that `function` is in, for good: a table of its functions will be remembered.
 void Pin(const void* function) {
-  CallerObject object{reinterpret_cast<uintptr_t>(function)};
-  dl_iterate_phdr(&Visit, &object);
+  const LoadedObject object = ObjectAround(function);
   if (object.path[0] != '\0') dlopen(object.path, RTLD_LAZY | RTLD_NOLOAD);
 }
 
@@ -148,7 +111,7 @@ const RuntimeCalls* FindKnown(uintptr_t caller, unsigned long long unloads) {
   return nullptr;
 }
 
-void Remember(const CallerObject& object, unsigned long long unloads, const RuntimeCalls* calls) {
+void Remember(const LoadedObject& object, unsigned long long unloads, const RuntimeCalls* calls) {
   for (Known& known : g_known) {
     const bool used = known.calls.load(std::memory_order_acquire) != nullptr;
     if (used && known.unloads.load(std::memory_order_relaxed) == unloads) continue;
@@ -169,10 +132,10 @@ const RuntimeCalls* RuntimeOf(const void* caller) {
   const auto address = reinterpret_cast<uintptr_t>(caller);
   const unsigned long long unloads = Unloads();
   if (const RuntimeCalls* calls = FindKnown(address, unloads)) return calls;
-  CallerObject object{address};
-  dl_iterate_phdr(&Visit, &object);
+  const LoadedObject object = ObjectAround(caller);
+  const NamedObjects runtimes = ObjectsNamed("libcudart.so");
   const RuntimeCalls* calls = nullptr;
-  const bool own_first = object.runtimes > 1 && object.path[0] != '\0';
+  const bool own_first = runtimes.count > 1 && object.path[0] != '\0';
   if (own_first) calls = TableOfObject(object.path);
   if (calls == nullptr) calls = NextTable();
   if (calls == nullptr && object.path[0] != '\0') calls = TableOfObject(object.path);
@@ -183,7 +146,7 @@ const RuntimeCalls* RuntimeOf(const void* caller) {
   // The caller depends on none: it found our function by name, or a tail call hides who called. One
   // that is in use is the best guess, and is not remembered.
   calls = g_tables[0].load(std::memory_order_acquire);
-  return calls == nullptr && object.runtimes != 0 ? TableOfObject(object.runtime) : calls;
+  return calls == nullptr && runtimes.count != 0 ? TableOfObject(runtimes.first) : calls;
 }
 
 bool DriverIsLoaded() {

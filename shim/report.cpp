@@ -189,8 +189,8 @@ __attribute__((destructor)) void Report() {
   const char* stats = options.stats;
   if (stats == nullptr || options.mode == Mode::kOff) return;
   const char* reason =
-      "it allocated nothing with cudaMalloc or cuMemAlloc, or came to them past the dynamic linker "
-      "(RTLD_DEEPBIND, dlmopen)";
+      "it allocated nothing with cudaMalloc or cuMemAlloc, or came to them past the shim "
+      "(RTLD_DEEPBIND, dlmopen, another preload's dlsym)";
   if (strcmp(stats, "1") == 0) {
     AddUnreachedSummary(text, reason);
     text.WriteTo(STDERR_FILENO);

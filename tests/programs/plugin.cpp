@@ -1,4 +1,4 @@
-// A plugin that links a CUDA runtime of its own. Built twice, against different runtimes.
+// A plugin that links a CUDA runtime of its own. Built several times, against different runtimes.
 #include <cuda_runtime_api.h>
 #include <stdio.h>
 

@@ -1,0 +1,33 @@
+// The program and the libraries that are loaded in this process.
+#ifndef CMP_SHIM_LOADED_OBJECTS_H_
+#define CMP_SHIM_LOADED_OBJECTS_H_
+
+#include <cstdint>
+
+namespace cmp {
+
+struct LoadedObject {
+  uintptr_t begin = 0;
+  uintptr_t end = 0;     // 0: no object is there (generated code)
+  int place = 0;         // in the order of loading; the main program is 0
+  char path[1024] = {};  // empty: the main program, or no object
+  bool Contains(const void* address) const {
+    return reinterpret_cast<uintptr_t>(address) >= begin &&
+           reinterpret_cast<uintptr_t>(address) < end;
+  }
+};
+
+// The object that `address` is in.
+LoadedObject ObjectAround(const void* address);
+
+struct NamedObjects {
+  int count = 0;
+  char first[1024] = {};  // path
+};
+
+// The libraries whose file name begins with `beginning`.
+NamedObjects ObjectsNamed(const char* beginning);
+
+}  // namespace cmp
+
+#endif  // CMP_SHIM_LOADED_OBJECTS_H_
