@@ -1,22 +1,43 @@
 #include "allocations.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
 
 namespace cmp::sim {
 namespace {
 
 constexpr size_t kHostPage = 4096;
 
+void* MapNothing(void* at, size_t bytes) {
+  return mmap(at, bytes, PROT_NONE,
+              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at != nullptr ? MAP_FIXED : 0), -1, 0);
+}
+
 }  // namespace
+
+PhysicalMemory::~PhysicalMemory() {
+  if (memory != nullptr) {
+    memory->Free(base, bytes);
+  } else if (file >= 0) {
+    close(file);
+  }
+}
 
 void Allocations::AddDevice(size_t capacity) {
   devices_.push_back(std::make_unique<DeviceMemory>(capacity));
 }
 
 Allocation* Allocations::Insert(const Context& context, Allocation allocation) {
-  allocation.device = context.device;
-  allocation.context = context.handle;
-  allocation.context_id = context.id;
+  const Context& owner = context.whole != nullptr ? *context.whole : context;
+  allocation.device = owner.device;
+  allocation.context = owner.handle;
+  allocation.context_id = owner.id;
+  return Insert(allocation);
+}
+
+Allocation* Allocations::Insert(Allocation allocation) {
   allocation.buffer_id = ++last_buffer_id_;
   return &(live_[allocation.base] = allocation);
 }
@@ -70,6 +91,105 @@ Allocation* Allocations::AddImported(const Context& context, uintptr_t mapping,
   return Insert(context, allocation);
 }
 
+Allocation* Allocations::AddExternal(const Context& context, int file, size_t offset,
+                                     size_t bytes) {
+  Allocation allocation;
+  const size_t start = offset / kHostPage * kHostPage;
+  allocation.mapping_bytes = offset + bytes - start;
+  void* mapping = mmap(nullptr, allocation.mapping_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file,
+                       static_cast<off_t>(start));
+  if (mapping == MAP_FAILED) return nullptr;
+  allocation.mapping = reinterpret_cast<uintptr_t>(mapping);
+  allocation.base = allocation.mapping + (offset - start);
+  allocation.bytes = bytes;
+  allocation.kind = MemoryKind::kExternal;
+  return Insert(context, allocation);
+}
+
+std::shared_ptr<PhysicalMemory> Allocations::CreatePhysical(int index, size_t bytes) {
+  DeviceMemory& memory = device(index);
+  bool spoiled = false;
+  const uintptr_t base = memory.Allocate(bytes, &spoiled);
+  if (base == 0) return nullptr;
+  auto physical = std::make_shared<PhysicalMemory>();
+  physical->memory = &memory;
+  physical->base = base;
+  physical->bytes = bytes;
+  physical->file = memory.file();
+  physical->offset = memory.FileOffset(base);
+  return physical;
+}
+
+uintptr_t Allocations::Reserve(size_t bytes, size_t alignment) {
+  // Too much by the alignment, and what is too much given back.
+  void* mapping = MapNothing(nullptr, bytes + alignment);
+  if (mapping == MAP_FAILED) return 0;
+  const auto begin = reinterpret_cast<uintptr_t>(mapping);
+  const uintptr_t start = (begin + alignment - 1) / alignment * alignment;
+  if (start > begin) munmap(mapping, start - begin);
+  const uintptr_t end = start + bytes;
+  if (begin + bytes + alignment > end) {
+    munmap(reinterpret_cast<void*>(end), begin + bytes + alignment - end);
+  }
+  reserved_[start] = bytes;
+  return start;
+}
+
+bool Allocations::Unreserve(uintptr_t start, size_t bytes) {
+  const auto found = reserved_.find(start);
+  if (found == reserved_.end() || found->second != bytes) return false;
+  const auto inside = live_.lower_bound(start);
+  if (inside != live_.end() && inside->first < start + bytes) return false;
+  munmap(reinterpret_cast<void*>(start), bytes);
+  reserved_.erase(found);
+  return true;
+}
+
+bool Allocations::Map(uintptr_t start, size_t bytes, size_t offset,
+                      std::shared_ptr<PhysicalMemory> backing) {
+  auto after = reserved_.upper_bound(start);
+  if (after == reserved_.begin()) return false;
+  const auto& [reserved, length] = *std::prev(after);
+  const Range range{start, bytes};
+  if (range.end() > reserved + length) return false;
+  auto next = live_.lower_bound(range.end());
+  if (next != live_.begin() && std::prev(next)->second.range().Overlaps(range)) return false;
+  // Nobody may touch it before cuMemSetAccess.
+  if (mmap(reinterpret_cast<void*>(start), bytes, PROT_NONE, MAP_SHARED | MAP_FIXED, backing->file,
+           static_cast<off_t>(backing->offset + offset)) == MAP_FAILED) {
+    return false;
+  }
+  Allocation allocation;
+  allocation.base = start;
+  allocation.bytes = bytes;
+  allocation.kind = MemoryKind::kMapped;
+  allocation.device = backing->properties.location.id;
+  allocation.accessible = false;
+  allocation.backing = std::move(backing);
+  Insert(allocation);
+  return true;
+}
+
+std::vector<Allocation*> Allocations::MappedIn(const Range& range) {
+  std::vector<Allocation*> found;
+  uintptr_t at = range.start;
+  while (at < range.end()) {
+    Allocation* next = FindBase(at);
+    if (next == nullptr || next->kind != MemoryKind::kMapped) return {};
+    found.push_back(next);
+    at = next->range().end();
+  }
+  return at == range.end() ? found : std::vector<Allocation*>{};
+}
+
+void Allocations::SetAccess(Allocation& mapped, CUmemAccess_flags access) {
+  mapped.accessible = access != CU_MEM_ACCESS_FLAGS_PROT_NONE;
+  mprotect(reinterpret_cast<void*>(mapped.base), mapped.bytes,
+           access == CU_MEM_ACCESS_FLAGS_PROT_NONE   ? PROT_NONE
+           : access == CU_MEM_ACCESS_FLAGS_PROT_READ ? PROT_READ
+                                                     : PROT_READ | PROT_WRITE);
+}
+
 Allocation* Allocations::Find(uintptr_t address) {
   auto after = live_.upper_bound(address);
   if (after == live_.begin()) return nullptr;
@@ -87,12 +207,17 @@ void Allocations::Release(Allocation& allocation) {
   switch (allocation.kind) {
     case MemoryKind::kDevice:
     case MemoryKind::kPool:
+    case MemoryKind::kArray:
       device(allocation.device).Free(base, allocation.bytes);
       break;
     case MemoryKind::kManaged:
     case MemoryKind::kHost:
     case MemoryKind::kImported:
+    case MemoryKind::kExternal:
       munmap(reinterpret_cast<void*>(allocation.mapping), allocation.mapping_bytes);
+      break;
+    case MemoryKind::kMapped:
+      MapNothing(reinterpret_cast<void*>(base), allocation.bytes);
       break;
     case MemoryKind::kRegistered:
       break;
@@ -108,24 +233,46 @@ void Allocations::ReleaseContext(uint64_t context_id) {
   }
 }
 
-int Allocations::DeviceOf(uintptr_t address) const {
-  for (size_t i = 0; i < devices_.size(); ++i) {
-    if (devices_[i]->Contains(address)) return static_cast<int>(i);
+bool Allocations::IsDeviceAddress(uintptr_t address) const {
+  if (std::any_of(devices_.begin(), devices_.end(),
+                  [=](const auto& memory) { return memory->Contains(address); })) {
+    return true;
   }
-  return -1;
+  auto after = reserved_.upper_bound(address);
+  if (after == reserved_.begin()) return false;
+  const auto& [start, bytes] = *std::prev(after);
+  return address < start + bytes;
 }
 
 bool Allocations::IsUsable(const Range& range) const {
-  if (DeviceOf(range.start) < 0) return true;
+  return !IsDeviceAddress(range.start) || Covers(range);
+}
+
+bool Allocations::Covers(const Range& range) const {
   auto after = live_.upper_bound(range.start);
-  return after != live_.begin() && range.end() <= std::prev(after)->second.range().end();
+  if (after == live_.begin()) return false;
+  auto at = std::prev(after);
+  if (range.start >= at->second.range().end()) return false;
+  while (at->second.accessible) {
+    const uintptr_t end = at->second.range().end();
+    if (range.end() <= end) return true;
+    const bool mapped = at->second.kind == MemoryKind::kMapped;
+    ++at;
+    if (!mapped || at == live_.end() || at->first != end ||
+        at->second.kind != MemoryKind::kMapped) {
+      return false;
+    }
+  }
+  return false;
 }
 
 size_t Allocations::LiveOnDevice(int index) const {
   size_t count = 0;
   for (const auto& [base, allocation] : live_) {
-    count += (allocation.kind == MemoryKind::kDevice || allocation.kind == MemoryKind::kPool) &&
-             allocation.device == index;
+    const MemoryKind kind = allocation.kind;
+    count +=
+        (kind == MemoryKind::kDevice || kind == MemoryKind::kPool || kind == MemoryKind::kArray) &&
+        allocation.device == index;
   }
   return count;
 }

@@ -13,6 +13,21 @@
 
 namespace cmp::sim {
 
+// What cuMemCreate made: gone with the last handle and the last mapping.
+struct PhysicalMemory {
+  PhysicalMemory() = default;
+  PhysicalMemory(const PhysicalMemory&) = delete;
+  PhysicalMemory& operator=(const PhysicalMemory&) = delete;
+  ~PhysicalMemory();
+
+  DeviceMemory* memory = nullptr;  // null: another process's
+  uintptr_t base = 0;              // in `memory`
+  size_t bytes = 0;
+  CUmemAllocationProp properties{};
+  int file = -1;  // where its bytes are; closed at the end when it is another process's
+  size_t offset = 0;
+};
+
 class Allocations {
  public:
   void AddDevice(size_t capacity);
@@ -27,6 +42,20 @@ class Allocations {
   Allocation* AddImported(const Context& context, uintptr_t mapping, size_t mapping_bytes,
                           uintptr_t base, size_t bytes);
 
+  // A buffer of memory that another API allocated: bytes of `file`. Null: they cannot be mapped.
+  Allocation* AddExternal(const Context& context, int file, size_t offset, size_t bytes);
+
+  // Null: the device has no more.
+  std::shared_ptr<PhysicalMemory> CreatePhysical(int device, size_t bytes);
+  uintptr_t Reserve(size_t bytes, size_t alignment);
+  // False: no such reservation, or something is mapped in it.
+  bool Unreserve(uintptr_t start, size_t bytes);
+  // REQUIRES: both sizes are multiples of the host's page. False: not reserved, or mapped already.
+  bool Map(uintptr_t start, size_t bytes, size_t offset, std::shared_ptr<PhysicalMemory> backing);
+  // The mappings that make up the range, in order. Empty: it is not exactly a number of them.
+  std::vector<Allocation*> MappedIn(const Range& range);
+  void SetAccess(Allocation& mapped, CUmemAccess_flags access);
+
   Allocation* Find(uintptr_t address);      // the one that contains the address
   Allocation* FindBase(uintptr_t address);  // the one that begins there
   void Release(Allocation& allocation);
@@ -34,15 +63,20 @@ class Allocations {
 
   // False for device memory that no live allocation covers.
   bool IsUsable(const Range& range) const;
-  // The device whose address range contains the address, or -1.
-  int DeviceOf(uintptr_t address) const;
+  // A live allocation does, or several mappings side by side.
+  bool Covers(const Range& range) const;
+  // An address that can only be a device's: of its memory, or reserved.
+  bool IsDeviceAddress(uintptr_t address) const;
   size_t LiveOnDevice(int index) const;
 
  private:
+  // With the context's device; a green context allocates for its primary one.
   Allocation* Insert(const Context& context, Allocation allocation);
+  Allocation* Insert(Allocation allocation);
 
   std::vector<std::unique_ptr<DeviceMemory>> devices_;
   std::map<uintptr_t, Allocation> live_;
+  std::map<uintptr_t, size_t> reserved_;
   uint64_t last_buffer_id_ = 0;
 };
 

@@ -18,7 +18,7 @@ void Finish(Simulation& sim, const std::shared_ptr<Capture>& capture) {
 
 bool IsCapturedIn(const Capture& capture, const Context& context) {
   return std::any_of(capture.streams.begin(), capture.streams.end(),
-                     [&](const Stream* stream) { return stream->context == &context; });
+                     [&](const Stream* stream) { return context.Includes(*stream->context); });
 }
 
 // Work of the capture that no stream's tail reaches from the origin: a fork that never joined.

@@ -173,5 +173,30 @@ TEST_F(Contexts, AnotherProcessReadsAnExportedBlock) {
   close(ends[1]);
 }
 
+// Deprecated, and still there.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+TEST_F(Contexts, AContextEndsWithItsLastDetach) {
+  CUcontext made = nullptr;
+  CUcontext attached = nullptr;
+#if CUDA_VERSION >= 13000
+  ASSERT_EQ(cuCtxCreate(&made, nullptr, 0, 0), CUDA_SUCCESS);
+#else
+  ASSERT_EQ(cuCtxCreate(&made, 0, 0), CUDA_SUCCESS);
+#endif
+  ASSERT_EQ(cuCtxAttach(&attached, 0), CUDA_SUCCESS);
+  EXPECT_EQ(attached, made);
+  NewBlock(size_t{4} << 20);
+  EXPECT_EQ(cuCtxDetach(made), CUDA_SUCCESS);
+  EXPECT_EQ(simLiveAllocations(0), 1U);
+  EXPECT_EQ(cuCtxDetach(context_), CUDA_ERROR_INVALID_CONTEXT);  // not current
+  EXPECT_EQ(cuCtxDetach(made), CUDA_SUCCESS);
+  EXPECT_EQ(simLiveAllocations(0), 0U);
+  CUcontext current = nullptr;
+  ASSERT_EQ(cuCtxGetCurrent(&current), CUDA_SUCCESS);
+  EXPECT_EQ(current, context_);
+}
+#pragma GCC diagnostic pop
+
 }  // namespace
 }  // namespace cmp::sim

@@ -60,6 +60,16 @@ std::unique_ptr<Context> NewContext(Simulation& sim, int device, unsigned flags)
   return context;
 }
 
+// Their memory goes with the context's other allocations.
+template <typename Handle>
+void RemoveArrays(HandleTable<Handle, Array>& arrays, uint64_t context_id) {
+  std::vector<Handle> ended;
+  for (const auto& [handle, array] : arrays.all()) {
+    if (array->context_id == context_id) ended.push_back(handle);
+  }
+  for (Handle handle : ended) arrays.Remove(handle);
+}
+
 }  // namespace
 
 Context* CreateContext(Simulation& sim, int device, unsigned flags, unsigned version) {
@@ -82,6 +92,20 @@ Context* ActivatePrimary(Simulation& sim, int device) {
   return context;
 }
 
+Context* CreateGreenContext(Simulation& sim, int device) {
+  Context* whole = ActivatePrimary(sim, device);
+  Context* part = CreateContext(sim, device, whole->flags, whole->version);
+  part->whole = whole;
+  return part;
+}
+
+CUresult ReleasePrimary(Simulation& sim, Lock& lock, int device) {
+  Device& owner = sim.devices[static_cast<size_t>(device)];
+  if (owner.primary_retained == 0) return CUDA_ERROR_INVALID_CONTEXT;
+  if (--owner.primary_retained == 0) EndContext(sim, lock, owner.primary_handle);
+  return CUDA_SUCCESS;
+}
+
 CUresult Drain(Simulation& sim, Lock& lock, CUcontext handle) {
   Context* context = sim.contexts.Find(handle);
   if (context == nullptr) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
@@ -93,6 +117,11 @@ CUresult Drain(Simulation& sim, Lock& lock, CUcontext handle) {
 }
 
 void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {
+  std::vector<CUcontext> parts;
+  for (const auto& [part, object] : sim.contexts.all()) {
+    if (object->whole != nullptr && object->whole->handle == handle) parts.push_back(part);
+  }
+  for (CUcontext part : parts) EndContext(sim, lock, part);
   Context* context = sim.contexts.Find(handle);
   while (context != nullptr && sim.scheduler.PendingCount(context) > 0) {
     Drain(sim, lock, handle);
@@ -106,6 +135,8 @@ void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {
     if (object->context == context) events.push_back(event);
   }
   for (CUevent event : events) sim.events.Remove(event);
+  RemoveArrays(sim.arrays, context->id);
+  RemoveArrays(sim.mipmapped_arrays, context->id);
   sim.allocations.ReleaseContext(context->id);
   sim.contexts.Remove(handle, context->primary);
 }

@@ -25,7 +25,12 @@ CUresult RequireContext(Simulation& sim, CUcontext handle, Context** context);
 Context* CreateContext(Simulation& sim, int device, unsigned flags, unsigned version);
 // Makes the device's primary context active when it is not.
 Context* ActivatePrimary(Simulation& sim, int device);
-// May release the lock while it waits; `handle` stands for nothing afterwards.
+// A part of the device's active primary context.
+Context* CreateGreenContext(Simulation& sim, int device);
+// Gives one reference of the device's primary context up.
+CUresult ReleasePrimary(Simulation& sim, Lock& lock, int device);
+// Its green contexts end with it. May release the lock while it waits; `handle` stands for nothing
+// afterwards.
 void EndContext(Simulation& sim, Lock& lock, CUcontext handle);
 
 // Runs everything that is pending in the context. False when it is gone, or failed, meanwhile.

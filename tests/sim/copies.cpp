@@ -14,16 +14,20 @@ enum class Place { kDevice, kManaged, kPageLocked, kPageable, kInvalid };
 Place PlaceOf(Simulation& sim, uintptr_t start, size_t bytes) {
   const Allocation* allocation = sim.allocations.Find(start);
   if (allocation == nullptr) {
-    return sim.allocations.DeviceOf(start) >= 0 ? Place::kInvalid : Place::kPageable;
+    return sim.allocations.IsDeviceAddress(start) ? Place::kInvalid : Place::kPageable;
   }
-  const bool whole = start + bytes <= allocation->range().end();
+  const bool whole = sim.allocations.Covers({start, bytes});
   switch (allocation->kind) {
     case MemoryKind::kDevice:
     case MemoryKind::kPool:
     case MemoryKind::kImported:
+    case MemoryKind::kMapped:
+    case MemoryKind::kExternal:
       return whole ? Place::kDevice : Place::kInvalid;
     case MemoryKind::kManaged:
       return whole ? Place::kManaged : Place::kInvalid;
+    case MemoryKind::kArray:  // has no address
+      return Place::kInvalid;
     case MemoryKind::kHost:
     case MemoryKind::kRegistered:
       break;

@@ -19,7 +19,7 @@ CUresult Destroy(Simulation& sim, Lock& lock, CUcontext handle) {
     sim.misuse.Add("a context handle that is not a live context's was destroyed");
     return CUDA_ERROR_INVALID_CONTEXT;
   }
-  if (context->primary) return CUDA_ERROR_INVALID_CONTEXT;
+  if (context->primary || context->whole != nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   EndContext(sim, lock, handle);
   if (CurrentHandle() == handle) PopCurrentHandle(nullptr);
   return CUDA_SUCCESS;
@@ -33,12 +33,8 @@ CUresult Synchronize(Simulation& sim, Lock& lock, CUcontext handle) {
   return capturing != CUDA_SUCCESS ? capturing : Drain(sim, lock, context->handle);
 }
 
-CUresult ReleasePrimary(Simulation& sim, Lock& lock, CUdevice device) {
-  if (!IsDevice(sim, device)) return CUDA_ERROR_INVALID_DEVICE;
-  Device& owner = sim.devices[static_cast<size_t>(device)];
-  if (owner.primary_retained == 0) return CUDA_ERROR_INVALID_CONTEXT;
-  if (--owner.primary_retained == 0) EndContext(sim, lock, owner.primary_handle);
-  return CUDA_SUCCESS;
+CUresult Release(Simulation& sim, Lock& lock, CUdevice device) {
+  return IsDevice(sim, device) ? ReleasePrimary(sim, lock, device) : CUDA_ERROR_INVALID_DEVICE;
 }
 
 CUresult ResetPrimary(Simulation& sim, Lock& lock, CUdevice device) {
@@ -92,12 +88,12 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext* handle, CUdevice device) {
 
 CUresult cuDevicePrimaryCtxRelease(CUdevice device) {
   return Enter("cuDevicePrimaryCtxRelease",
-               [&](Simulation& sim, Lock& lock) { return ReleasePrimary(sim, lock, device); });
+               [&](Simulation& sim, Lock& lock) { return Release(sim, lock, device); });
 }
 
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
   return Enter("cuDevicePrimaryCtxRelease_v2",
-               [&](Simulation& sim, Lock& lock) { return ReleasePrimary(sim, lock, device); });
+               [&](Simulation& sim, Lock& lock) { return Release(sim, lock, device); });
 }
 
 CUresult cuDevicePrimaryCtxReset(CUdevice device) {
@@ -157,6 +153,30 @@ CUresult cuCtxDestroy(CUcontext handle) {
 CUresult cuCtxDestroy_v2(CUcontext handle) {
   return Enter("cuCtxDestroy_v2",
                [&](Simulation& sim, Lock& lock) { return Destroy(sim, lock, handle); });
+}
+
+CUresult cuCtxAttach(CUcontext* handle, unsigned int flags) {
+  return Enter("cuCtxAttach", [&](Simulation& sim, Lock&) -> CUresult {
+    if (handle == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+    Context* context = nullptr;
+    const CUresult result = RequireContext(sim, &context);
+    if (result != CUDA_SUCCESS) return result;
+    ++context->attached;
+    *handle = context->handle;
+    return CUDA_SUCCESS;
+  });
+}
+
+// The context must be current; the last one ends it.
+CUresult cuCtxDetach(CUcontext handle) {
+  return Enter("cuCtxDetach", [&](Simulation& sim, Lock& lock) -> CUresult {
+    Context* context = sim.contexts.Find(handle);
+    if (context == nullptr || handle != CurrentHandle() || context->primary ||
+        context->whole != nullptr) {
+      return CUDA_ERROR_INVALID_CONTEXT;
+    }
+    return --context->attached > 0 ? CUDA_SUCCESS : Destroy(sim, lock, handle);
+  });
 }
 
 CUresult cuCtxPushCurrent(CUcontext handle) {

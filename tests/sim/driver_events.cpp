@@ -182,7 +182,7 @@ CUresult cuCtxRecordEvent(CUcontext context_handle, CUevent handle) {
     const CUresult unknown = RequireEvent(sim, handle, &event);
     if (unknown != CUDA_SUCCESS) return unknown;
     if (event->context != context) return CUDA_ERROR_INVALID_HANDLE;
-    std::vector<ItemPtr> needs = AllTails(*context);
+    std::vector<ItemPtr> needs = AllTails(sim, *context);
     needs.push_back(context->floor);
     Work work;
     work.what = "context event record";

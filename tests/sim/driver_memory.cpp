@@ -37,9 +37,9 @@ CUresult Allocate(Simulation& sim, CUdeviceptr* pointer, size_t bytes) {
 Allocation* FreeableAt(Simulation& sim, CUdeviceptr pointer) {
   Allocation* allocation = sim.allocations.FindBase(pointer);
   if (allocation == nullptr) return nullptr;
-  const bool freeable = allocation->kind == MemoryKind::kDevice ||
-                        allocation->kind == MemoryKind::kPool ||
-                        allocation->kind == MemoryKind::kManaged;
+  const bool freeable =
+      allocation->kind == MemoryKind::kDevice || allocation->kind == MemoryKind::kPool ||
+      allocation->kind == MemoryKind::kExternal || allocation->kind == MemoryKind::kManaged;
   return freeable ? allocation : nullptr;
 }
 
@@ -149,7 +149,8 @@ CUresult FreeAsync(Simulation& sim, CUdeviceptr pointer, CUstream handle,
   if (unsafe != CUDA_SUCCESS) return unsafe;
   if (pointer == 0) return CUDA_SUCCESS;
   const Allocation* allocation = FreeableAt(sim, pointer);
-  if (allocation == nullptr || allocation->kind == MemoryKind::kManaged) {
+  if (allocation == nullptr || allocation->kind == MemoryKind::kManaged ||
+      allocation->kind == MemoryKind::kExternal) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   if (stream->capture != nullptr) return CUDA_ERROR_NOT_SUPPORTED;

@@ -31,7 +31,8 @@ constexpr size_t kHostPage = 4096;
 
 bool IsDeviceKind(const Allocation& allocation) {
   return allocation.kind == MemoryKind::kDevice || allocation.kind == MemoryKind::kPool ||
-         allocation.kind == MemoryKind::kImported;
+         allocation.kind == MemoryKind::kImported || allocation.kind == MemoryKind::kMapped ||
+         allocation.kind == MemoryKind::kExternal;
 }
 
 template <typename T>

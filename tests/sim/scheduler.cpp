@@ -285,7 +285,7 @@ void Scheduler::ReportDeadlock() const {
 std::vector<ItemPtr> Scheduler::PendingOf(const Context& context) const {
   std::vector<ItemPtr> items;
   for (const auto& [number, item] : pending_) {
-    if (item->context == &context) items.push_back(item);
+    if (context.Includes(*item->context)) items.push_back(item);
   }
   return items;
 }

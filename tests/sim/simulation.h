@@ -35,6 +35,27 @@ struct GraphExec {
   unsigned long long flags = 0;
 };
 
+struct Array {
+  uintptr_t base = 0;  // its allocation's
+  uint64_t context_id = 0;
+  CUDA_ARRAY3D_DESCRIPTOR description{};
+};
+
+struct PhysicalHandle {
+  std::shared_ptr<PhysicalMemory> memory;
+  int references = 1;
+};
+
+struct ExternalMemory {
+  int file = -1;
+  size_t bytes = 0;
+};
+
+struct GreenContext {
+  CUcontext context = nullptr;
+  int device = 0;
+};
+
 using Lock = Scheduler::Lock;
 
 struct Simulation {
@@ -51,6 +72,12 @@ struct Simulation {
   HandleTable<CUevent, Event> events;
   HandleTable<CUgraph, GraphPtr> graphs;
   HandleTable<CUgraphExec, GraphExec> graph_execs;
+  HandleTable<CUarray, Array> arrays;
+  HandleTable<CUmipmappedArray, Array> mipmapped_arrays;
+  HandleTable<CUmemGenericAllocationHandle, PhysicalHandle> physical;
+  HandleTable<CUexternalMemory, ExternalMemory> external;
+  HandleTable<CUgreenCtx, GreenContext> green_contexts;
+  HandleTable<CUdevResourceDesc, CUdevResource> resources;
   std::set<std::shared_ptr<Capture>> captures;  // between begin and end
   uint64_t last_id = 0;                         // contexts, streams, captures: unique for ever
 };

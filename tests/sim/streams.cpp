@@ -103,17 +103,21 @@ CUresult SubmitWork(Simulation& sim, Stream& stream, Work work, ItemPtr* item,
   }
   std::vector<ItemPtr> needs = EarlierWork(stream);
   needs.push_back(stream.context->floor);
+  if (stream.context->whole != nullptr) needs.push_back(stream.context->whole->floor);
   needs.push_back(after);
   stream.tail = sim.scheduler.Submit(*stream.context, std::move(work), std::move(needs));
   if (item != nullptr) *item = stream.tail;
   return CUDA_SUCCESS;
 }
 
-std::vector<ItemPtr> AllTails(Context& context) {
-  ForgetDoneOrphans(context);
+std::vector<ItemPtr> AllTails(Simulation& sim, Context& context) {
   std::vector<ItemPtr> tails;
-  for (const Stream* stream : context.streams) tails.push_back(stream->tail);
-  for (const auto& [blocking, tail] : context.orphans) tails.push_back(tail);
+  for (const auto& [handle, part] : sim.contexts.all()) {
+    if (!context.Includes(*part)) continue;
+    ForgetDoneOrphans(*part);
+    for (const Stream* stream : part->streams) tails.push_back(stream->tail);
+    for (const auto& [blocking, tail] : part->orphans) tails.push_back(tail);
+  }
   return tails;
 }
 

@@ -25,8 +25,8 @@ Stream& PerThreadStream(Simulation& sim, Context& context);
 // Into the stream's capture when it is capturing; `item` is then null.
 CUresult SubmitWork(Simulation& sim, Stream& stream, Work work, ItemPtr* item = nullptr,
                     const ItemPtr& after = nullptr);
-// The last items of all streams of the context, of those gone as well.
-std::vector<ItemPtr> AllTails(Context& context);
+// The last items of all streams that the context includes, of those gone as well.
+std::vector<ItemPtr> AllTails(Simulation& sim, Context& context);
 // What synchronising with the stream has to wait for.
 std::vector<ItemPtr> TailsToWaitFor(Stream& stream);
 

@@ -122,6 +122,9 @@ struct Capture {
 };
 
 struct Context {
+  // A green context is a part of this one; null for every other.
+  Context* whole = nullptr;
+  int attached = 1;  // cuCtxAttach, cuCtxDetach
   CUcontext handle = nullptr;
   uint64_t id = 0;
   int device = 0;
@@ -135,9 +138,25 @@ struct Context {
   std::set<Stream*> streams;               // all of them, the two kinds above included
   // What destroyed streams left behind: blocking or not, and their last items.
   std::vector<std::pair<bool, ItemPtr>> orphans;
+
+  // What a call on this context covers: a primary one's green ones, too, as CUDA documents.
+  bool Includes(const Context& other) const { return &other == this || other.whole == this; }
 };
 
-enum class MemoryKind { kDevice, kPool, kManaged, kHost, kRegistered, kImported };
+// kMapped: physical memory at a reserved address. kExternal: a buffer of external memory.
+enum class MemoryKind {
+  kDevice,
+  kPool,
+  kArray,
+  kManaged,
+  kHost,
+  kRegistered,
+  kImported,
+  kMapped,
+  kExternal
+};
+
+struct PhysicalMemory;
 
 struct Allocation {
   uintptr_t base = 0;
@@ -149,9 +168,11 @@ struct Allocation {
   unsigned flags = 0;
   uint64_t buffer_id = 0;
   unsigned sync_memops = 0;
-  uintptr_t mapping = 0;  // kHost, kManaged, kImported: what to unmap
+  uintptr_t mapping = 0;  // kHost, kManaged, kImported, kExternal: what to unmap
   size_t mapping_bytes = 0;
-  int opened = 0;  // kImported: how often
+  int opened = 0;                           // kImported: how often
+  bool accessible = true;                   // kMapped: cuMemSetAccess
+  std::shared_ptr<PhysicalMemory> backing;  // kMapped
 
   Range range() const { return {base, bytes}; }
 };
