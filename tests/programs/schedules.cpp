@@ -213,10 +213,12 @@ int main(int count, char** arguments) {
          static_cast<unsigned long long>(schedules::g_wrong.load()),
          static_cast<unsigned long long>(unexpected));
   program::SayHazards();
-  printf("# operations: %llu in %.2f s\n# real %llu %llu\n",
-         static_cast<unsigned long long>(operations), seconds,
-         static_cast<unsigned long long>(program::RealAllocations()),
-         static_cast<unsigned long long>(program::RealFrees()));
+  printf("# operations: %llu in %.2f s\n", static_cast<unsigned long long>(operations), seconds);
+  for (const char* name : {"cuMemAlloc_v2", "cuMemFree_v2", "cuCtxRecordEvent", "cuCtxWaitEvent",
+                           "cuStreamBeginCapture_v2", "cuGraphInstantiateWithFlags",
+                           "cuGraphLaunch", "cuLaunchKernel"}) {
+    printf("# %s: %llu\n", name, static_cast<unsigned long long>(simCallCount(name)));
+  }
   const bool good =
       schedules::g_wrong == 0 && unexpected == 0 && simHazardCount() == 0 && simMisuseCount() == 0;
   return good ? 0 : 1;

@@ -21,7 +21,6 @@ Actor::Actor(const Settings& settings, Handover& handover, int number)
       ordering_(settings.free_gives),
       events_(6) {
   MUST(cudaSetDevice(0));
-  MUST(cudaFree(nullptr));
   void* memory = nullptr;
   MUST(cudaMallocHost(&memory, kPageLocked * kPageLockedBytes));
   memset(memory, 0, kPageLocked * kPageLockedBytes);
@@ -48,6 +47,9 @@ void Actor::Run(uint64_t count) {
 }
 
 bool Actor::Operation() {
+  // From a device that is idle most of the time to one that never is.
+  static constexpr uint64_t kPaces[] = {100, 1000, 10000, 40000};
+  if (Chance(200)) pace_ns_ = kPaces[random_.Below(std::size(kPaces))];
   if (settings_.captures && Chance(24)) return Capture();
   if (!graphs_.empty() && Chance(12)) return LaunchGraph();
   if (settings_.contexts > 1 && Chance(24)) return SwitchContext();

@@ -154,7 +154,8 @@ class Actor {
   size_t current_ = 0;
   std::vector<Graph> graphs_;
   std::vector<std::unique_ptr<Kernel>> old_kernels_;  // of graphs that may still run
-  bool errors_allowed_ = false;                       // a capture of this thread is under way
+  uint64_t pace_ns_ = 10000;     // how long most kernels take; changes now and then
+  bool errors_allowed_ = false;  // a capture of this thread is under way
   uint64_t operations_ = 0;
   uint64_t unexpected_ = 0;
   uint64_t fingerprint_ = 0;

@@ -145,7 +145,7 @@ int Actor::Submit(const Step& step, cudaStream_t stream, std::unique_ptr<Kernel>
     for (const Block* block : step.writes) writes.push_back({block->pointer, block->bytes});
     SimWork work = {};
     work.id = step.id;
-    work.duration_ns = Chance(16) ? 200000 : 500 + random_.Below(40000);
+    work.duration_ns = Chance(16) ? 300000 : 100 + random_.Below(pace_ns_);
     work.reads = reads.data();
     work.read_count = reads.size();
     work.writes = writes.data();
