@@ -91,6 +91,36 @@ int BeginCall(CallSite& site) {
   return 0;
 }
 
+void RunHook(CallSite& site, HookWhen when) {
+  thread_local bool t_in_hook = false;
+  if (t_in_hook) return;
+  Hook hook;
+  {
+    const std::lock_guard<std::mutex> guard(site.lock);
+    hook = site.hooks[static_cast<size_t>(when)];
+  }
+  if (hook.function == nullptr) return;
+  t_in_hook = true;
+  hook.function(hook.data);
+  t_in_hook = false;
+}
+
+void PlanHook(const char* name, HookWhen when, const Hook& hook) {
+  CallSite& site = FindCallSite(name);
+  const std::lock_guard<std::mutex> guard(site.lock);
+  site.hooks[static_cast<size_t>(when)] = hook;
+  site.hooked.store(site.hooks[0].function != nullptr || site.hooks[1].function != nullptr,
+                    std::memory_order_release);
+}
+
+void ForgetHooks() {
+  for (CallSite* site : AllCallSites()) {
+    const std::lock_guard<std::mutex> guard(site->lock);
+    site->hooks[0] = site->hooks[1] = Hook{};
+    site->hooked.store(false, std::memory_order_release);
+  }
+}
+
 void PlanFailure(const char* name, const PlannedFailure& failure, uint64_t seed) {
   CallSite& site = FindCallSite(name);
   PlannedFailure planned = failure;

@@ -21,16 +21,25 @@ struct PlannedFailure {
   int error = 0;
 };
 
+// A test's function at a place in every call of an entry point.
+struct Hook {
+  void (*function)(void* data) = nullptr;
+  void* data = nullptr;
+};
+enum class HookWhen { kBefore, kAfter };
+
 struct CallSite {
   explicit CallSite(std::string site_name) : name(std::move(site_name)) {}
 
   const std::string name;
   std::atomic<uint64_t> count{0};
   std::atomic<bool> may_fail{false};
+  std::atomic<bool> hooked{false};
   // Guarded by `lock`.
   std::mutex lock;
   std::vector<PlannedFailure> failures;
   std::mt19937_64 random;
+  Hook hooks[2];
 };
 
 // Never destroyed; the same object for the same name.
@@ -40,6 +49,11 @@ std::vector<CallSite*> AllCallSites();
 // Counts a call; not 0: the error that it must return without doing anything.
 int BeginCall(CallSite& site);
 
+// Calls the site's hook. REQUIRES: the caller holds no lock of the simulator's
+void RunHook(CallSite& site, HookWhen when);
+
+void PlanHook(const char* name, HookWhen when, const Hook& hook);
+void ForgetHooks();
 void PlanFailure(const char* name, const PlannedFailure& failure, uint64_t seed);
 void ForgetFailures();
 void ResetCallCounts();

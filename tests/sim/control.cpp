@@ -77,6 +77,10 @@ void simFailRandomly(const char* name, double probability, uint64_t seed, int er
 
 void simFailNever(void) { ForgetFailures(); }
 
+void simOnCall(const char* name, int when, void (*function)(void* data), void* data) {
+  PlanHook(name, when == SIM_AFTER_CALL ? HookWhen::kAfter : HookWhen::kBefore, {function, data});
+}
+
 void simNoteAlloc(const void* pointer, size_t bytes) {
   Simulation& sim = TheSimulation();
   const std::lock_guard<std::mutex> guard(sim.lock);
@@ -87,6 +91,12 @@ void simNoteFree(const void* pointer) {
   Simulation& sim = TheSimulation();
   const std::lock_guard<std::mutex> guard(sim.lock);
   sim.hazards.NoteFree(AddressOf(pointer));
+}
+
+void simNoteKept(const void* pointer, size_t bytes) {
+  Simulation& sim = TheSimulation();
+  const std::lock_guard<std::mutex> guard(sim.lock);
+  sim.hazards.NoteKept({AddressOf(pointer), bytes});
 }
 
 uint64_t simHazardCount(void) {
@@ -137,6 +147,7 @@ uint64_t simLiveAllocations(int device) {
 
 void simReset(void) {
   ForgetFailures();
+  ForgetHooks();
   ResetCallCounts();
   Simulation& sim = TheSimulation();
   const std::lock_guard<std::mutex> guard(sim.lock);

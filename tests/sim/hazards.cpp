@@ -42,17 +42,24 @@ void Hazards::ReportReuse(Item& item, const Note& note, const char* when) {
 
 void Hazards::NoteAlloc(const Range& block) {
   const Note note{block, ++last_note_};
-  const uintptr_t first = block.start > longest_note_ ? block.start - longest_note_ : 0;
-  for (auto at = live_.lower_bound(first); at != live_.end() && at->first < block.end(); ++at) {
-    if (at->second.block.Overlaps(block)) {
-      report_.Add("live blocks overlap: " + Describe(at->second.block) + " and " + Describe(block));
-    }
-  }
   const uintptr_t begin = block.start > longest_pending_ ? block.start - longest_pending_ : 0;
   for (auto at = pending_.lower_bound(begin); at != pending_.end() && at->first < block.end();
        ++at) {
     if (at->second.range.Overlaps(block)) {
       ReportReuse(*at->second.item, note, at->second.write ? "still writes it" : "still reads it");
+    }
+  }
+  Enter(note);
+}
+
+void Hazards::NoteKept(const Range& block) { Enter({block, ++last_note_}); }
+
+void Hazards::Enter(const Note& note) {
+  const Range& block = note.block;
+  const uintptr_t first = block.start > longest_note_ ? block.start - longest_note_ : 0;
+  for (auto at = live_.lower_bound(first); at != live_.end() && at->first < block.end(); ++at) {
+    if (at->second.block.Overlaps(block)) {
+      report_.Add("live blocks overlap: " + Describe(at->second.block) + " and " + Describe(block));
     }
   }
   longest_note_ = std::max(longest_note_, block.bytes);

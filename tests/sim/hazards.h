@@ -35,6 +35,8 @@ class Hazards {
   // run after the hand-over.
   void NoteAlloc(const Range& block);
   void NoteFree(uintptr_t base);
+  // The free that was noted did not happen: the pending work is still the block's own.
+  void NoteKept(const Range& block);
 
   // A submitted item's ranges count from here until Finish.
   void Submit(const ItemPtr& item);
@@ -59,6 +61,7 @@ class Hazards {
     bool write = false;
   };
 
+  void Enter(const Note& note);
   void ReportReuse(Item& item, const Note& note, const char* when);
 
   std::map<uintptr_t, Note> live_;

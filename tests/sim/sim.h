@@ -77,12 +77,22 @@ void simFailFrom(const char* name, uint64_t nth, int error);  // that one and al
 void simFailRandomly(const char* name, double probability, uint64_t seed, int error);
 void simFailNever(void);
 
+// --- Places in other calls
+// ------------------------------------------------------------------------
+
+enum { SIM_BEFORE_CALL, SIM_AFTER_CALL };
+// `function` is called in every call of the entry point, on the calling thread and without the
+// simulator's lock, right before the call takes effect or right after, before it returns. It may
+// call CUDA (where it is not called again) and let other threads do so. NULL: no longer.
+void simOnCall(const char* name, int when, void (*function)(void* data), void* data);
+
 // --- Checkers -----------------------------------------------------------------------------------
 
 // Call right after the allocation returned and right before the free is called. Also for
 // page-locked memory, whose contents then count for the fingerprint.
 void simNoteAlloc(const void* pointer, size_t bytes);
 void simNoteFree(const void* pointer);
+void simNoteKept(const void* pointer, size_t bytes);  // the free failed: the block is still in use
 uint64_t simHazardCount(void);
 // The first hazards in words, one a line; valid until the calling thread asks again.
 const char* simHazardReport(void);

@@ -110,11 +110,18 @@ CUresult Enter(const char* name, Needs needs, Body&& body) {
   if (const int error = BeginCall(site); error != 0) return static_cast<CUresult>(error);
   const CUresult refused = MayEnter(name, needs == Needs::kInitialisation);
   if (refused != CUDA_SUCCESS) return refused;
+  const bool hooked = site.hooked.load(std::memory_order_acquire);
+  if (hooked) [[unlikely]]
+    RunHook(site, HookWhen::kBefore);
   Simulation& sim = TheSimulation();
   std::unique_lock<std::mutex> lock(sim.lock);
   sim.scheduler.HostCall(lock);
   const CUresult result = body(sim, lock);
   stopwatch.Spend(name);
+  if (hooked) [[unlikely]] {
+    lock.unlock();
+    RunHook(site, HookWhen::kAfter);
+  }
   return result;
 }
 
