@@ -5,6 +5,8 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
+#include <mutex>
 
 #include "../sim/sim.h"
 #include "kernels_ptx.h"
@@ -111,7 +113,14 @@ void Submit(void* launch, cudaStream_t stream, const SimWork& work) {
           "simLaunch");
 }
 
-// The data of a captured item is used as often as the graph is launched: it stays.
+// The data of a captured item is used as often as the graph is launched: it stays for ever.
+SimulatedWord* Kept(const SimulatedWord& word) {
+  static std::mutex mutex;
+  static auto* const words = new std::deque<SimulatedWord>;
+  const std::lock_guard<std::mutex> lock(mutex);
+  return &words->emplace_back(word);
+}
+
 void SubmitWord(void* launch, cudaStream_t stream, uint64_t nanoseconds,
                 const SimulatedWord& word) {
   const SimRange from = {word.from, sizeof(uint32_t)};
@@ -124,7 +133,7 @@ void SubmitWord(void* launch, cudaStream_t stream, uint64_t nanoseconds,
   work.writes = &to;
   work.write_count = 1;
   work.effect = &SimulatedWrite;
-  work.data = new SimulatedWord(word);
+  work.data = Kept(word);
   Submit(launch, stream, work);
 }
 

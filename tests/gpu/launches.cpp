@@ -36,7 +36,11 @@ const void* RuntimeKernel(const Kernels& kernels) {
   cudaKernel_t kernel = nullptr;
   CHECK(load(&library, cmp::demo::kPtx, nullptr, nullptr, 0, nullptr, nullptr, 0));
   CHECK(get(&kernel, library, "empty"));
-  return reinterpret_cast<const void*>(kernel);
+  const auto* function = reinterpret_cast<const void*>(kernel);
+  const bool good =
+      cudaLaunchKernel(function, dim3(1), dim3(1), nullptr, 0, nullptr) == cudaSuccess;
+  cudaGetLastError();
+  return good ? function : nullptr;
 #else
   return nullptr;
 #endif

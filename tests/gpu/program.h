@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -86,29 +87,32 @@ inline double Median(std::vector<double> values) {
 class Watchdog {
  public:
   explicit Watchdog(int seconds) {
-    std::thread([this, seconds] {
+    std::thread([state = state_, seconds] {
       uint64_t seen = ~uint64_t{0};
       for (auto since = Clock::now(); SecondsSince(since) < seconds;) {
-        const uint64_t now = steps_.load(std::memory_order_relaxed);
+        const uint64_t now = state->steps.load(std::memory_order_relaxed);
         if (now != seen) since = Clock::now();
         seen = now;
         std::this_thread::sleep_for(std::chrono::milliseconds(50));
       }
       std::fflush(stdout);
       std::fprintf(stderr, "%s: HANG: no progress for %d s in: %s\n", program_invocation_short_name,
-                   seconds, what_.load());
+                   seconds, state->what.load());
       _exit(1);
     }).detach();
   }
-  // `what` is a literal: what is done next.
+  // `what` outlives the process's work: what is done next.
   void Progress(const char* what) {
-    what_.store(what, std::memory_order_relaxed);
-    steps_.fetch_add(1, std::memory_order_relaxed);
+    state_->what.store(what, std::memory_order_relaxed);
+    state_->steps.fetch_add(1, std::memory_order_relaxed);
   }
 
  private:
-  std::atomic<const char*> what_{"start"};
-  std::atomic<uint64_t> steps_{0};
+  struct State {
+    std::atomic<const char*> what{"start"};
+    std::atomic<uint64_t> steps{0};
+  };
+  std::shared_ptr<State> state_ = std::make_shared<State>();  // the thread outlives main()
 };
 
 // The value behind `--name`, or `otherwise`.

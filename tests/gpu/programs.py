@@ -13,6 +13,8 @@ LIBRARY = BUILD / "libcmp_preload.so"
 CARELESS = BUILD / "libcareless_pool.so"
 HERE = pathlib.Path(__file__).resolve().parent
 SKIPPED = 77
+# The values of CMP_FREE_SYNC that programs run under.
+MODES = tuple(os.environ.get("CMP_TEST_MODES", "wait,order,none").split(","))
 
 
 def gpu_count() -> int:

@@ -7,7 +7,6 @@ import unittest
 import compare_launches
 import programs
 
-MODES = ("wait", "order", "none")
 SEEDS = ("0", "1", "2")
 
 
@@ -57,7 +56,7 @@ class Simulated(unittest.TestCase):
     def test_stress(self):
         arguments = ("--threads", "4", "--blocks", "8000")
         for seed in SEEDS:
-            for mode in ("", *MODES):
+            for mode in ("", *programs.MODES):
                 with self.subTest(seed=seed, mode=mode):
                     output = self.both("stress", *arguments, mode=mode, CMPSIM_SEED=seed)
                     self.assertEqual(output, "blocks 8000 corruptions 0\n")
@@ -65,7 +64,7 @@ class Simulated(unittest.TestCase):
 
     def test_order(self):
         for seed in SEEDS:
-            for mode in ("", *MODES):
+            for mode in ("", *programs.MODES):
                 with self.subTest(seed=seed, mode=mode):
                     flags = ("--stale-allowed",) if mode == "none" else ()
                     output = self.both("order", "--rounds", "1", *flags, mode=mode,
@@ -76,21 +75,21 @@ class Simulated(unittest.TestCase):
     def test_captures(self):
         without = self.both("captures", "--captures", "20").splitlines()
         race = "global, other threads"  # which of these die depends on who comes first
-        for mode in MODES:
+        for mode in programs.MODES:
             with self.subTest(mode=mode):
                 within = self.both("captures", "--captures", "20", mode=mode).splitlines()
                 self.assertEqual([line for line in within if race not in line],
                                  [line for line in without if race not in line])
 
     def test_full(self):
-        for mode in ("", *MODES):
+        for mode in ("", *programs.MODES):
             with self.subTest(mode=mode):
                 self.assertIn("failed 0 corruptions 0", self.both("full", "--steps", "300",
                                                                   mode=mode))
 
     def test_measurements(self):
         """That they run; their times mean nothing here."""
-        for mode in ("", *MODES):
+        for mode in ("", *programs.MODES):
             row = json.loads(self.both("loop", "--iterations", "50", "--repetitions", "1",
                                        mode=mode))
             self.assertEqual(row["bytes"], 1 << 20)
