@@ -5,100 +5,15 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
+#include <mutex>
 
 #include "../sim/sim.h"
+#include "kernels_ptx.h"
 
 namespace cmp::demo {
 
 namespace {
-
-// A grid-stride loop over the words in the first two; the third is launched as one thread.
-constexpr char kPtx[] = R"(
-.version 6.0
-.target sm_50
-.address_size 64
-
-.visible .entry fill(.param .u64 words, .param .u32 count, .param .u32 pattern)
-{
-  .reg .pred %p;
-  .reg .u32 %i, %n, %s, %v, %a, %b, %c;
-  .reg .u64 %base, %at;
-  ld.param.u64 %base, [words];
-  cvta.to.global.u64 %base, %base;
-  ld.param.u32 %n, [count];
-  ld.param.u32 %v, [pattern];
-  mov.u32 %a, %ctaid.x;
-  mov.u32 %b, %ntid.x;
-  mov.u32 %c, %tid.x;
-  mad.lo.u32 %i, %a, %b, %c;
-  mov.u32 %c, %nctaid.x;
-  mul.lo.u32 %s, %b, %c;
-again:
-  setp.ge.u32 %p, %i, %n;
-  @%p bra done;
-  mul.wide.u32 %at, %i, 4;
-  add.u64 %at, %base, %at;
-  add.u32 %a, %v, %i;
-  st.global.u32 [%at], %a;
-  add.u32 %i, %i, %s;
-  bra again;
-done:
-  ret;
-}
-
-.visible .entry check(.param .u64 words, .param .u32 count, .param .u32 pattern,
-                      .param .u64 findings)
-{
-  .reg .pred %p;
-  .reg .u32 %i, %n, %s, %v, %a, %b, %c;
-  .reg .u64 %base, %at, %found, %wrong, %sum, %word;
-  ld.param.u64 %base, [words];
-  cvta.to.global.u64 %base, %base;
-  ld.param.u64 %found, [findings];
-  cvta.to.global.u64 %found, %found;
-  ld.param.u32 %n, [count];
-  ld.param.u32 %v, [pattern];
-  mov.u32 %a, %ctaid.x;
-  mov.u32 %b, %ntid.x;
-  mov.u32 %c, %tid.x;
-  mad.lo.u32 %i, %a, %b, %c;
-  mov.u32 %c, %nctaid.x;
-  mul.lo.u32 %s, %b, %c;
-  mov.u64 %wrong, 0;
-  mov.u64 %sum, 0;
-again:
-  setp.ge.u32 %p, %i, %n;
-  @%p bra done;
-  mul.wide.u32 %at, %i, 4;
-  add.u64 %at, %base, %at;
-  ld.global.u32 %a, [%at];
-  cvt.u64.u32 %word, %a;
-  add.u64 %sum, %sum, %word;
-  add.u32 %b, %v, %i;
-  setp.ne.u32 %p, %a, %b;
-  @%p add.u64 %wrong, %wrong, 1;
-  add.u32 %i, %i, %s;
-  bra again;
-done:
-  red.global.add.u64 [%found], %wrong;
-  red.global.add.u64 [%found+8], %sum;
-  ret;
-}
-
-.visible .entry delay(.param .u64 nanoseconds)
-{
-  .reg .pred %p;
-  .reg .u64 %begin, %now, %length;
-  ld.param.u64 %length, [nanoseconds];
-  mov.u64 %begin, %globaltimer;
-again:
-  mov.u64 %now, %globaltimer;
-  sub.u64 %now, %now, %begin;
-  setp.lt.u64 %p, %now, %length;
-  @%p bra again;
-  ret;
-}
-)";
 
 constexpr unsigned kThreads = 256;
 constexpr unsigned kMostBlocks = 64;
@@ -126,6 +41,46 @@ void SimulatedCheck(void* data) {
   delete work;
 }
 
+struct SimulatedStamp {
+  uint32_t* words;
+  uint32_t count;
+  uint32_t id;
+  bool expects;
+  bool last;  // of the two items of one Stamp: frees this
+  Corruptions* corruptions;
+};
+
+// The first, the last, and every so many between.
+void SimulatedStampWords(void* data) {
+  auto* stamp = static_cast<SimulatedStamp*>(data);
+  const uint32_t step = stamp->count / 128 + 1;
+  for (uint32_t i = 0; i < stamp->count + step; i += step) {
+    uint32_t* word = stamp->words + (i < stamp->count ? i : stamp->count - 1);
+    if (stamp->expects && *word != stamp->id &&
+        __atomic_fetch_add(&stamp->corruptions->words, 1, __ATOMIC_RELAXED) == 0) {
+      stamp->corruptions->expected = stamp->id;
+      stamp->corruptions->found = *word;
+    }
+    *word = stamp->id;
+  }
+  stamp->expects = true;
+  if (stamp->last) delete stamp;
+  stamp->last = true;
+}
+
+struct SimulatedWord {
+  const uint32_t* from;  // or nullptr: `value`
+  uint32_t value;
+  uint32_t* to;
+};
+
+void SimulatedWrite(void* data) {
+  const auto* word = static_cast<const SimulatedWord*>(data);
+  *word->to = word->from != nullptr ? *word->from : word->value;
+}
+
+void Nothing(void*) {}
+
 void Require(bool good, const char* what) {
   if (good) return;
   std::fprintf(stderr, "%s failed\n", what);
@@ -139,13 +94,47 @@ Function* Find(void* library, const char* name) {
   return function;
 }
 
-void Launch(void* launch, void* kernel, cudaStream_t stream, uint32_t count, void** parameters) {
-  const unsigned wanted = (count + kThreads - 1) / kThreads;
-  const unsigned blocks = wanted < kMostBlocks ? wanted : kMostBlocks;
-  const unsigned threads = count < kThreads ? 1 : kThreads;
+void Launch(void* launch, void* kernel, cudaStream_t stream, unsigned blocks, unsigned threads,
+            void** parameters) {
   const CUresult status = reinterpret_cast<decltype(&cuLaunchKernel)>(launch)(
       static_cast<CUfunction>(kernel), blocks, 1, 1, threads, 1, 1, 0, stream, parameters, nullptr);
   Require(status == CUDA_SUCCESS, "cuLaunchKernel");
+}
+
+void LaunchOverWords(void* launch, void* kernel, cudaStream_t stream, uint32_t count,
+                     void** parameters) {
+  const unsigned wanted = (count + kThreads - 1) / kThreads;
+  Launch(launch, kernel, stream, wanted < kMostBlocks ? wanted : kMostBlocks,
+         count < kThreads ? 1 : kThreads, parameters);
+}
+
+void Submit(void* launch, cudaStream_t stream, const SimWork& work) {
+  Require(reinterpret_cast<decltype(&simLaunch)>(launch)(stream, &work) == CUDA_SUCCESS,
+          "simLaunch");
+}
+
+// The data of a captured item is used as often as the graph is launched: it stays for ever.
+SimulatedWord* Kept(const SimulatedWord& word) {
+  static std::mutex mutex;
+  static auto* const words = new std::deque<SimulatedWord>;
+  const std::lock_guard<std::mutex> lock(mutex);
+  return &words->emplace_back(word);
+}
+
+void SubmitWord(void* launch, cudaStream_t stream, uint64_t nanoseconds,
+                const SimulatedWord& word) {
+  const SimRange from = {word.from, sizeof(uint32_t)};
+  const SimRange to = {word.to, sizeof(uint32_t)};
+  SimWork work = {};
+  work.id = word.value;
+  work.duration_ns = nanoseconds;
+  work.reads = &from;
+  work.read_count = word.from != nullptr ? 1 : 0;
+  work.writes = &to;
+  work.write_count = 1;
+  work.effect = &SimulatedWrite;
+  work.data = Kept(word);
+  Submit(launch, stream, work);
 }
 
 void LaunchSimulated(void* launch, cudaStream_t stream, SimulatedWork* data, bool writes,
@@ -161,8 +150,7 @@ void LaunchSimulated(void* launch, cudaStream_t stream, SimulatedWork* data, boo
   work.write_count = 1;
   work.effect = effect;
   work.data = data;
-  Require(reinterpret_cast<decltype(&simLaunch)>(launch)(stream, &work) == CUDA_SUCCESS,
-          "simLaunch");
+  Submit(launch, stream, work);
 }
 
 }  // namespace
@@ -178,15 +166,22 @@ Kernels::Kernels() {
       Find<decltype(cuModuleLoadData)>(driver, "cuModuleLoadData")(&module, kPtx) == CUDA_SUCCESS,
       "cuModuleLoadData");
   auto* get = Find<decltype(cuModuleGetFunction)>(driver, "cuModuleGetFunction");
-  CUfunction fill = nullptr;
-  CUfunction check = nullptr;
-  Require(get(&fill, module, "fill") == CUDA_SUCCESS, "finding the kernel fill");
-  Require(get(&check, module, "check") == CUDA_SUCCESS, "finding the kernel check");
-  CUfunction delay = nullptr;
-  Require(get(&delay, module, "delay") == CUDA_SUCCESS, "finding the kernel delay");
-  delay_ = delay;
-  fill_ = fill;
-  check_ = check;
+  const struct {
+    void** function;
+    const char* name;
+  } functions[] = {{&fill_, "fill"},
+                   {&check_, "check"},
+                   {&delay_, "delay"},
+                   {&stamp_, "stamp"},
+                   {&write_late_, "write_late"},
+                   {&copy_word_, "copy_word"},
+                   {&spin_until_, "spin_until"},
+                   {&empty_, "empty"}};
+  for (const auto& [function, name] : functions) {
+    CUfunction found = nullptr;
+    Require(get(&found, module, name) == CUDA_SUCCESS, name);
+    *function = found;
+  }
 }
 
 void Kernels::Fill(cudaStream_t stream, void* words, uint32_t count, uint32_t pattern) const {
@@ -197,7 +192,7 @@ void Kernels::Fill(cudaStream_t stream, void* words, uint32_t count, uint32_t pa
     return;
   }
   void* parameters[] = {&words, &count, &pattern};
-  Launch(launch_, fill_, stream, count, parameters);
+  LaunchOverWords(launch_, fill_, stream, count, parameters);
 }
 
 void Kernels::Delay(cudaStream_t stream, uint64_t nanoseconds) const {
@@ -205,13 +200,11 @@ void Kernels::Delay(cudaStream_t stream, uint64_t nanoseconds) const {
     SimWork work = {};
     work.id = 1;
     work.duration_ns = nanoseconds;
-    Require(
-        reinterpret_cast<decltype(&simLaunch)>(simulated_launch_)(stream, &work) == CUDA_SUCCESS,
-        "simLaunch");
+    Submit(simulated_launch_, stream, work);
     return;
   }
   void* parameters[] = {&nanoseconds};
-  Launch(launch_, delay_, stream, 1, parameters);
+  Launch(launch_, delay_, stream, 1, 1, parameters);
 }
 
 void Kernels::Check(cudaStream_t stream, const void* words, uint32_t count, uint32_t pattern,
@@ -223,7 +216,76 @@ void Kernels::Check(cudaStream_t stream, const void* words, uint32_t count, uint
     return;
   }
   void* parameters[] = {&words, &count, &pattern, &findings};
-  Launch(launch_, check_, stream, count, parameters);
+  LaunchOverWords(launch_, check_, stream, count, parameters);
+}
+
+void Kernels::Stamp(cudaStream_t stream, void* words, uint32_t count, uint32_t id, bool fresh,
+                    uint64_t nanoseconds, Corruptions* corruptions) const {
+  if (simulated()) {  // in two items, since one takes effect at its end alone
+    auto* data =
+        new SimulatedStamp{static_cast<uint32_t*>(words), count, id, !fresh, false, corruptions};
+    const SimRange block = {words, size_t{count} * 4};
+    SimWork work = {};
+    work.id = id;
+    work.reads = &block;
+    work.read_count = fresh ? 0 : 1;
+    work.writes = &block;
+    work.write_count = 1;
+    work.effect = &SimulatedStampWords;
+    work.data = data;
+    Submit(simulated_launch_, stream, work);
+    work.read_count = 1;
+    work.duration_ns = nanoseconds;
+    Submit(simulated_launch_, stream, work);
+    return;
+  }
+  uint32_t is_fresh = fresh ? 1 : 0;
+  void* parameters[] = {&words, &count, &id, &is_fresh, &nanoseconds, &corruptions};
+  Launch(launch_, stamp_, stream, 1, 32, parameters);
+}
+
+void Kernels::WriteLate(cudaStream_t stream, uint32_t* word, uint32_t value,
+                        uint64_t nanoseconds) const {
+  if (simulated()) {
+    SubmitWord(simulated_launch_, stream, nanoseconds, {nullptr, value, word});
+    return;
+  }
+  void* parameters[] = {&word, &value, &nanoseconds};
+  Launch(launch_, write_late_, stream, 1, 1, parameters);
+}
+
+void Kernels::CopyWord(cudaStream_t stream, const uint32_t* from, uint32_t* to) const {
+  if (simulated()) {
+    SubmitWord(simulated_launch_, stream, 1000, {from, 0, to});
+    return;
+  }
+  void* parameters[] = {&from, &to};
+  Launch(launch_, copy_word_, stream, 1, 1, parameters);
+}
+
+void Kernels::SpinUntil(cudaStream_t stream, const uint32_t* word, uint32_t value,
+                        uint32_t* gave_up) const {
+  if (simulated()) {
+    SimWork work = {};
+    work.spin_until_id = value;
+    work.effect = &Nothing;
+    Submit(simulated_launch_, stream, work);
+    return;
+  }
+  uint64_t nanoseconds = 3000000000;
+  void* parameters[] = {&word, &value, &nanoseconds, &gave_up};
+  Launch(launch_, spin_until_, stream, 1, 1, parameters);
+}
+
+void Kernels::Empty(cudaStream_t stream) const {
+  if (simulated()) {
+    SimWork work = {};
+    work.duration_ns = 1000;
+    work.effect = &Nothing;
+    Submit(simulated_launch_, stream, work);
+    return;
+  }
+  Launch(launch_, empty_, stream, 1, 1, nullptr);
 }
 
 }  // namespace cmp::demo

@@ -10,8 +10,11 @@ import tempfile
 
 BUILD = pathlib.Path(os.environ.get("CMP_BUILD", "build")).resolve()
 LIBRARY = BUILD / "libcmp_preload.so"
+CARELESS = BUILD / "libcareless_pool.so"
 HERE = pathlib.Path(__file__).resolve().parent
 SKIPPED = 77
+# The values of CMP_FREE_SYNC that programs run under.
+MODES = tuple(os.environ.get("CMP_TEST_MODES", "wait,order,none").split(","))
 
 
 def gpu_count() -> int:
@@ -50,9 +53,9 @@ class Result:
         return float(words[words.index(word) + 1])
 
 
-def run(*command: str, preload: bool, simulated: bool = False, timeout: float = 240,
-        **settings: str) -> Result:
-    """Runs a program; with `preload` under the pool, and with its statistics."""
+def run(*command: str, preload: bool | pathlib.Path, simulated: bool = False,
+        timeout: float = 240, **settings: str) -> Result:
+    """Runs a program; with `preload` under the pool (or that library), and with its statistics."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("CMP_")} | settings
     folder = str(BUILD / "sim") if simulated else runtime_folder()
     if folder:
@@ -60,7 +63,8 @@ def run(*command: str, preload: bool, simulated: bool = False, timeout: float = 
     with tempfile.TemporaryDirectory() as place:
         file = os.path.join(place, "statistics.json")
         if preload:
-            env["LD_PRELOAD"] = ":".join(filter(None, [sanitizer_runtime(), str(LIBRARY)]))
+            library = LIBRARY if preload is True else preload
+            env["LD_PRELOAD"] = ":".join(filter(None, [sanitizer_runtime(), str(library)]))
             env["CMP_STATS"] = file
         done = subprocess.run(list(command), env=env, capture_output=True, text=True,
                               timeout=timeout, check=False)

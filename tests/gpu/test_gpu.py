@@ -1,14 +1,22 @@
 """What must be true on a GPU: programs give the same results without and with the pool.
 
-Skipped where there is no GPU. Prints time and real calls side by side; asserts no time.
+Skipped where there is no GPU. Prints time and real calls side by side, and a table of figures at
+the end; asserts no time.
 """
 
 import importlib.util
+import json
+import os
+import pathlib
+import re
 import subprocess
 import sys
 import unittest
 
+import compare_launches
 import programs
+
+FIGURES = []  # (what, under what, figures), for the table
 
 
 def side_by_side(name: str, without: programs.Result, with_pool: programs.Result) -> None:
@@ -91,6 +99,143 @@ class Gpu(unittest.TestCase):
         cached = programs.run(*train, preload=False)
         self.assertEqual(cached.output, results[0].output)
         print(f"PyTorch training, PyTorch's own cache: {cached.number('seconds'):.3f} s")
+
+
+def add_figure(what: str, under: str, figures: str) -> None:
+    """A row of the table; also printed at once, for whoever watches."""
+    FIGURES.append((what, under, figures))
+    print(f"{what} | {under} | {figures}", flush=True)
+
+
+def print_figures() -> None:
+    print("\n| program | under | figures |\n|---|---|---|")
+    for row in FIGURES:
+        print("| " + " | ".join(row) + " |")
+    sys.stdout.flush()
+
+
+class Streams(unittest.TestCase):
+    """Programs that look for what a pool may do wrong while the device is busy."""
+
+    @classmethod
+    def tearDownClass(cls):
+        print_figures()
+
+    def one(self, under: str, *command: str, code: int = 0, **settings: str) -> programs.Result:
+        """Runs a program of the build folder: 'real calls', a mode, or a library to preload."""
+        program, *arguments = command
+        if under in programs.MODES:
+            settings["CMP_FREE_SYNC"] = under
+        preload = pathlib.Path(under) if "/" in under else under in programs.MODES
+        result = programs.run(str(programs.BUILD / program), *arguments, preload=preload,
+                              **settings)
+        self.assertEqual(result.code, code, result.output + result.errors)
+        return result
+
+    def stress(self, under: str, name: str, *arguments: str, **settings: str) -> int:
+        result = self.one(under, "stress", *arguments, **settings)
+        blocks, corruptions = map(int, re.findall(r"\d+", result.output))
+        words = result.errors.split()
+        add_figure("stress", name, f"{blocks:,} blocks, {corruptions:,} corruptions, "
+                   f"{result.number('seconds'):.1f} s, "
+                   f"{words[words.index('pending_at_free') + 1]} pending at the free")
+        return blocks
+
+    def test_stress(self):
+        self.stress("real calls", "real calls", "--seconds", "4")
+        for mode in programs.MODES:
+            with self.subTest(mode=mode):
+                if mode == "none":  # nothing but the fences keeps the blocks apart
+                    blocks = self.stress(mode, mode, "--blocks", "2000000", "--seconds", "60")
+                    self.assertGreaterEqual(blocks, 2000000)
+                else:
+                    self.stress(mode, mode, "--blocks", "1000000", "--seconds", "8")
+
+    def test_stress_notices(self):
+        """The program must notice a pool without the rule."""
+        self.stress(str(programs.CARELESS), "a careless pool", "--blocks", "100000",
+                    "--expect-corruption")
+
+    @unittest.skipUnless("CMP_RULES_PRELOAD" in os.environ,
+                         "CMP_RULES_PRELOAD does not name a preload whose rules can be off")
+    def test_stress_without_fences(self):
+        self.stress(os.environ["CMP_RULES_PRELOAD"], "none, fences off", "--blocks", "200000",
+                    "--expect-corruption", CMP_FREE_SYNC="none",
+                    CMP_TEST_RULES_OFF="fence_before_reuse")
+
+    def test_order(self):
+        for under in ("real calls", *programs.MODES, str(programs.CARELESS)):
+            flags = {"none": ["--stale-allowed"],
+                     str(programs.CARELESS): ["--expect-stale"]}.get(under, [])
+            with self.subTest(under=under):
+                result = self.one(under, "order", *flags)
+                add_figure("order", "a careless pool" if "/" in under else under,
+                           "; ".join(line for line in result.output.splitlines()
+                                     if line.startswith(("order", "spin"))))
+
+    def test_loop(self):
+        for streams in ("1", "4"):
+            for under in ("real calls", *programs.MODES):
+                result = self.one(under, "loop", "--streams", streams, "--repetitions", "5")
+                row = json.loads(result.output)
+                peak = (f", reserved at most "
+                        f"{result.statistics['process']['reserved_peak_bytes'] >> 20} MiB"
+                        if result.statistics else f", {row['malloc_mib']} MiB")
+                add_figure(f"loop, {streams} streams", under,
+                           f"{row['malloc_us']} µs, {row['malloc_ratio']} times the kernels "
+                           f"alone{peak}; asynchronous {row['async_ratio']} times, "
+                           f"{row['async_mib']} MiB")
+
+    def test_launches(self):
+        for (what, threads), (without, within, ratio) in compare_launches.compare(
+                "80", 3, CMP_FREE_SYNC="order").items():
+            add_figure(f"{what}, {threads} threads", "order",
+                       f"{without:.0f} ns without, {within:.0f} ns with, ratio {ratio:.3f}")
+
+    def test_captures(self):
+        def survivors(output: str) -> dict:
+            rows = re.findall(r"(.*): survived (\d+) right (\d+) allocated (\d+)", output)
+            return {name: tuple(map(int, counts)) for name, *counts in rows}
+
+        without = survivors(self.one("real calls", "captures").output)
+        for mode in programs.MODES:
+            with self.subTest(mode=mode):
+                within = survivors(self.one(mode, "captures").output)
+                # Which of these die depends on who comes first.
+                race = "global, other threads"
+                add_figure("captures", mode, f"survived '{race}': {without[race][0]} without, "
+                           f"{within[race][0]} with; the others: "
+                           f"{sum(c[0] for n, c in without.items() if n != race)} and "
+                           f"{sum(c[0] for n, c in within.items() if n != race)}")
+                for name, counts in without.items():
+                    self.assertEqual(within[name][0], within[name][1], name)
+                    if name == race:
+                        continue
+                    for real, ours in zip(counts, within[name]):
+                        self.assertGreaterEqual(ours, real, name)
+
+    def test_full(self):
+        for under in ("real calls", *programs.MODES):
+            with self.subTest(under=under):
+                result = self.one(under, "full", "--steps", "1500")
+                add_figure("full", under, f"{result.output.strip()}, "
+                           f"{result.number('seconds'):.1f} s")
+
+    @unittest.skipUnless(importlib.util.find_spec("torch"), "PyTorch is not installed")
+    def test_torch(self):
+        for script, settings in (("torch_graphs.py", {}),
+                                 ("torch_streams.py", {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})):
+            command = (sys.executable, str(programs.HERE / script))
+            without = programs.run(*command, preload=False, **settings)
+            self.assertEqual(without.code, 0, without.errors)
+            self.assertNotIn("False", without.output)
+            for mode in programs.MODES:
+                with self.subTest(script=script, mode=mode):
+                    within = programs.run(*command, preload=True, CMP_FREE_SYNC=mode, **settings)
+                    self.assertEqual(within.code, 0, within.errors)
+                    self.assertEqual(within.output, without.output)
+                    self.assertTrue(within.statistics["reached"])
+            add_figure(script, "all modes", "the same results")
 
 
 if __name__ == "__main__":

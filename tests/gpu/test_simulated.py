@@ -1,8 +1,13 @@
 """The GPU tests' own programs on the simulated CUDA: without and with the pool alike."""
 
+import json
+import os
 import unittest
 
+import compare_launches
 import programs
+
+SEEDS = ("0", "1", "2")
 
 
 class Simulated(unittest.TestCase):
@@ -30,6 +35,67 @@ class Simulated(unittest.TestCase):
         without, with_pool = self.compare("ipc")
         self.assertIn("8 blocks shared, 0 wrong", without.output)
         self.assertGreaterEqual(with_pool.statistics["process"]["unpooled_blocks"], 8)
+
+    def both(self, program: str, *arguments: str, mode: str = "", **settings: str) -> str:
+        """Output of a program that must end well without (mode '') or with the pool."""
+        if mode:
+            settings["CMP_FREE_SYNC"] = mode
+        result = programs.run(str(programs.BUILD / program), *arguments, preload=bool(mode),
+                              simulated=True, **settings)
+        self.assertEqual(result.code, 0, result.output + result.errors)
+        return result.output
+
+    def careless(self, program: str, *arguments: str, **settings: str) -> None:
+        """A pool without rules must be noticed; not with sanitizers, which notice it first."""
+        if os.environ.get("CMP_SANITIZE"):
+            return
+        result = programs.run(str(programs.BUILD / program), *arguments, simulated=True,
+                              preload=programs.CARELESS, **settings)
+        self.assertEqual(result.code, 0, result.output + result.errors)
+
+    def test_stress(self):
+        arguments = ("--threads", "4", "--blocks", "8000")
+        for seed in SEEDS:
+            for mode in ("", *programs.MODES):
+                with self.subTest(seed=seed, mode=mode):
+                    output = self.both("stress", *arguments, mode=mode, CMPSIM_SEED=seed)
+                    self.assertEqual(output, "blocks 8000 corruptions 0\n")
+            self.careless("stress", *arguments, "--expect-corruption", CMPSIM_SEED=seed)
+
+    def test_order(self):
+        for seed in SEEDS:
+            for mode in ("", *programs.MODES):
+                with self.subTest(seed=seed, mode=mode):
+                    flags = ("--stale-allowed",) if mode == "none" else ()
+                    output = self.both("order", "--rounds", "1", *flags, mode=mode,
+                                       CMPSIM_SEED=seed)
+                    self.assertIn("spin: 8 kernels ended", output)
+            self.careless("order", "--rounds", "1", "--expect-stale", CMPSIM_SEED=seed)
+
+    def test_captures(self):
+        without = self.both("captures", "--captures", "20").splitlines()
+        race = "global, other threads"  # which of these die depends on who comes first
+        for mode in programs.MODES:
+            with self.subTest(mode=mode):
+                within = self.both("captures", "--captures", "20", mode=mode).splitlines()
+                self.assertEqual([line for line in within if race not in line],
+                                 [line for line in without if race not in line])
+
+    def test_full(self):
+        for mode in ("", *programs.MODES):
+            with self.subTest(mode=mode):
+                self.assertIn("failed 0 corruptions 0", self.both("full", "--steps", "300",
+                                                                  mode=mode))
+
+    def test_measurements(self):
+        """That they run; their times mean nothing here."""
+        for mode in ("", *programs.MODES):
+            row = json.loads(self.both("loop", "--iterations", "50", "--repetitions", "1",
+                                       mode=mode))
+            self.assertEqual(row["bytes"], 1 << 20)
+        cases = compare_launches.measure("2", False, simulated=True)
+        self.assertEqual(len(cases), 6)
+        self.assertEqual(cases.keys(), compare_launches.measure("2", True, simulated=True).keys())
 
 
 if __name__ == "__main__":

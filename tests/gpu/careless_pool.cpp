@@ -1,0 +1,58 @@
+// A pool as one must not write it: a freed block is handed out at once, and cudaFree waits for
+// nothing. Preloaded under the programs of this folder it shows that they would notice.
+#include <cuda_runtime_api.h>
+#include <dlfcn.h>
+
+#include <map>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+namespace {
+
+struct State {
+  std::mutex mutex;
+  std::map<size_t, std::vector<void*>> idle;
+  std::unordered_map<void*, size_t> live;
+};
+
+State& TheState() {
+  static State* state = new State;  // used until the process ends
+  return *state;
+}
+
+}  // namespace
+
+extern "C" {
+
+__attribute__((visibility("default"))) cudaError_t cudaMalloc(void** pointer, size_t bytes) {
+  static const auto real =
+      reinterpret_cast<cudaError_t (*)(void**, size_t)>(dlsym(RTLD_NEXT, "cudaMalloc"));
+  size_t rounded = 256;
+  while (rounded < bytes) rounded *= 2;
+  State& state = TheState();
+  const std::lock_guard<std::mutex> lock(state.mutex);
+  std::vector<void*>& idle = state.idle[rounded];
+  if (idle.empty()) {
+    const cudaError_t status = real(pointer, rounded);
+    if (status != cudaSuccess) return status;
+  } else {
+    *pointer = idle.back();
+    idle.pop_back();
+  }
+  state.live[*pointer] = rounded;
+  return cudaSuccess;
+}
+
+__attribute__((visibility("default"))) cudaError_t cudaFree(void* pointer) {
+  static const auto real = reinterpret_cast<cudaError_t (*)(void*)>(dlsym(RTLD_NEXT, "cudaFree"));
+  State& state = TheState();
+  const std::lock_guard<std::mutex> lock(state.mutex);
+  const auto found = state.live.find(pointer);
+  if (found == state.live.end()) return real(pointer);
+  state.idle[found->second].push_back(pointer);
+  state.live.erase(found);
+  return cudaSuccess;
+}
+
+}  // extern "C"
