@@ -63,8 +63,11 @@ void SimulatedStampWords(void* data) {
     }
     *word = stamp->id;
   }
+  if (stamp->last) {
+    delete stamp;
+    return;
+  }
   stamp->expects = true;
-  if (stamp->last) delete stamp;
   stamp->last = true;
 }
 

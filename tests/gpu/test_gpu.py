@@ -173,6 +173,12 @@ class Streams(unittest.TestCase):
                            "; ".join(line for line in result.output.splitlines()
                                      if line.startswith(("order", "spin"))))
 
+    def test_spin_notices(self):
+        """A cudaMalloc that waits must be noticed, and the program must come to an end."""
+        result = self.one(str(programs.CARELESS), "order", "--rounds", "1", "--stale-allowed",
+                          code=1, CARELESS_MALLOC_WAITS="1")
+        self.assertIn("DEADLOCK", result.output)
+
     def test_loop(self):
         for streams in ("1", "4"):
             for under in ("real calls", *programs.MODES):

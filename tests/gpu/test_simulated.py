@@ -54,12 +54,12 @@ class Simulated(unittest.TestCase):
         self.assertEqual(result.code, 0, result.output + result.errors)
 
     def test_stress(self):
-        arguments = ("--threads", "4", "--blocks", "8000")
+        arguments = ("--threads", "4", "--blocks", "4000")
         for seed in SEEDS:
             for mode in ("", *programs.MODES):
                 with self.subTest(seed=seed, mode=mode):
                     output = self.both("stress", *arguments, mode=mode, CMPSIM_SEED=seed)
-                    self.assertEqual(output, "blocks 8000 corruptions 0\n")
+                    self.assertEqual(output, "blocks 4000 corruptions 0\n")
             self.careless("stress", *arguments, "--expect-corruption", CMPSIM_SEED=seed)
 
     def test_order(self):
@@ -71,6 +71,14 @@ class Simulated(unittest.TestCase):
                                        CMPSIM_SEED=seed)
                     self.assertIn("spin: 8 kernels ended", output)
             self.careless("order", "--rounds", "1", "--expect-stale", CMPSIM_SEED=seed)
+
+    @unittest.skipIf(os.environ.get("CMP_SANITIZE"), "the careless pool is not for sanitizers")
+    def test_spin_notices(self):
+        result = programs.run(str(programs.BUILD / "order"), "--rounds", "1", "--stale-allowed",
+                              preload=programs.CARELESS, simulated=True,
+                              CARELESS_MALLOC_WAITS="1", CMPSIM_PATIENCE_MS="300")
+        self.assertNotEqual(result.code, 0)
+        self.assertIn("deadlock", result.errors)
 
     def test_captures(self):
         without = self.both("captures", "--captures", "20").splitlines()
