@@ -76,6 +76,7 @@ class Dlsym(Neighbours):
                 self.assertEqual(run("lookups", names, preload=order).notes["dlsym"], "12")
 
 
+@unittest.skipIf(SANITIZE, "a sanitizer has malloc to itself")
 class Malloc(Neighbours):
     PROGRAMS = (
         ("plain", [100]),
@@ -85,29 +86,34 @@ class Malloc(Neighbours):
         ("endings", ["late-malloc"]),
     )
 
-    def orders(self, library):
+    def beside_both_ways(self, library, env=None):
+        results = []
         for order in ([library, PRELOAD], [PRELOAD, library]):
             for program, args in self.PROGRAMS:
-                with self.subTest(library=library, order=order, program=program):
-                    yield order, program, args
+                with self.subTest(order=order, program=program):
+                    results.append(self.beside(order, program, args, env=env, served=10))
+        return results
 
-    @unittest.skipIf("thread" in SANITIZE, "ThreadSanitizer must have malloc to itself")
     def test_wrapper(self):
-        for order, program, args in self.orders(PROGRAMS / "malloc_wrapper.so"):
-            within = self.beside(order, program, args, served=10)
+        for within in self.beside_both_ways(PROGRAMS / "malloc_wrapper.so"):
             self.assertEqual(within.notes["allocated during lookups"], "0")
             self.assertGreater(int(within.notes["mallocs"]), 0)
 
-    @unittest.skipIf(SANITIZE, "a sanitizer brings its own malloc")
-    def test_allocators(self):
-        for name in ("jemalloc", "mimalloc", "asan"):
-            library = find_library(name)
-            with self.subTest(name=name):
-                if library is None:
-                    self.skipTest(f"lib{name} is not installed")
-                env = {"ASAN_OPTIONS": "detect_leaks=0:verify_asan_link_order=0"}
-                for order, program, args in self.orders(library):
-                    self.beside(order, program, args, env=env, served=10)
+    def allocator(self, name):
+        library = find_library(name)
+        if library is None:
+            self.skipTest(f"lib{name} is not installed")
+        env = {"ASAN_OPTIONS": "detect_leaks=0:verify_asan_link_order=0"}
+        self.beside_both_ways(library, env)
+
+    def test_jemalloc(self):
+        self.allocator("jemalloc")
+
+    def test_mimalloc(self):
+        self.allocator("mimalloc")
+
+    def test_asan(self):
+        self.allocator("asan")
 
 
 if __name__ == "__main__":
