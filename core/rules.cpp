@@ -1,24 +1,38 @@
-// Only in the test build libcmp_preload_rules.so.
+// Only in the test build libcmp_preload_rules.so: CMP_TEST_RULES_OFF names the rules that are off.
 #include "core/rules.h"
-
-#ifdef CMP_TEST_RULES
 
 #include <stdlib.h>
 #include <string.h>
 
+#include <atomic>
+
 namespace cmp {
 
+namespace {
+constexpr const char* kNames[] = {"fence_before_reuse",
+                                  "order_on_second_stream",
+                                  "order_before_synchronous_copy",
+                                  "stamp_protocol",
+                                  "event_reuse",
+                                  "capture"};
+constexpr unsigned kRead = 1U << 31;
+constinit std::atomic<unsigned> g_off{0};
+
+unsigned ReadOff() {
+  unsigned off = kRead;
+  const char* text = getenv("CMP_TEST_RULES_OFF");
+  for (unsigned i = 0; text != nullptr && i < sizeof(kNames) / sizeof(kNames[0]); ++i) {
+    if (strstr(text, kNames[i]) != nullptr) off |= 1U << i;
+  }
+  g_off.store(off, std::memory_order_relaxed);
+  return off;
+}
+}  // namespace
+
 bool RuleIsOn(Rule rule) {
-  static constexpr const char* kNames[] = {"fence_before_reuse",
-                                           "order_on_second_stream",
-                                           "order_before_synchronous_copy",
-                                           "stamp_protocol",
-                                           "event_reuse",
-                                           "capture"};
-  const char* off = getenv("CMP_TEST_RULES_OFF");
-  return off == nullptr || strstr(off, kNames[static_cast<int>(rule)]) == nullptr;
+  unsigned off = g_off.load(std::memory_order_relaxed);
+  if (off == 0) off = ReadOff();
+  return (off >> static_cast<unsigned>(rule) & 1) == 0;
 }
 
 }  // namespace cmp
-
-#endif  // CMP_TEST_RULES
