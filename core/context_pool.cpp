@@ -19,25 +19,30 @@ void ContextPool::AddCache(ThreadCache* cache) {
   caches_.store(cache, std::memory_order_release);  // ready() walks without the lock
 }
 
-void ContextPool::PutAll(ThreadCache* cache, size_t* bytes) {
-  cache->Empty([&](unsigned, Batch batch) {
+void ContextPool::PutAll(ThreadCache* cache, unsigned tier, size_t* bytes) {
+  const auto put = [&](unsigned, Batch batch) {
     *bytes += batch.count * batch.head->bytes;
     global_.Put(batch);
-  });
+  };
+  if (tier == kAllTiers) {
+    cache->Empty(put);
+  } else {
+    cache->EmptyShelf(tier, put);
+  }
 }
 
 void ContextPool::AbandonCache(ThreadCache* cache) {
   size_t bytes = 0;
-  PutAll(cache, &bytes);
+  PutAll(cache, kAllTiers, &bytes);
   Held held(caches_lock_);
   cache->has_thread = false;
 }
 
-size_t ContextPool::EmptyCaches() {
+size_t ContextPool::EmptyShelves(unsigned tier) {
   size_t bytes = 0;
   for (ThreadCache* cache = caches_.load(std::memory_order_acquire); cache != nullptr;
        cache = cache->next_of_context) {
-    PutAll(cache, &bytes);
+    PutAll(cache, tier, &bytes);
   }
   return bytes;
 }

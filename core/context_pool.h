@@ -94,7 +94,10 @@ class ContextPool {
   // The thread of `cache` is gone: its blocks go to the global pool, the next thread may have it.
   void AbandonCache(ThreadCache* cache);
   // Moves the blocks of every thread's cache to the global pool; returns their bytes.
-  size_t EmptyCaches();
+  size_t EmptyCaches() { return EmptyShelves(kAllTiers); }
+  // The same of one tier.
+  static constexpr unsigned kAllTiers = ~0U;
+  size_t EmptyShelves(unsigned tier);
 
   // Accounts, in bytes. Reads of several threads' counters are not one snapshot: a batch on its
   // way between a cache and the global pool counts as live.
@@ -140,7 +143,7 @@ class ContextPool {
   std::atomic<bool> scarce{false};
 
  private:
-  void PutAll(ThreadCache* cache, size_t* bytes);
+  void PutAll(ThreadCache* cache, unsigned tier, size_t* bytes);
 
   const ContextIdentity identity_;
   Arena* arena_ = nullptr;

@@ -254,7 +254,6 @@ void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, uns
   if (!HasReady(context, cache, bytes, tier)) {
     wait_for = OldestStamp(context, cache, tier, bytes);
   } else if (context.ready() < headroom) {
-    context.EmptyCaches();
     const auto passed = [&](Stamp stamp) { return readiness_.HasPassed(context, stamp); };
     context.global().PromoteAll(passed);
     if (context.ready() < headroom) wait_for = context.fences().passed();

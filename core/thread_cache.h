@@ -125,19 +125,16 @@ class alignas(64) ThreadCache {
   void CountFree(unsigned tier, size_t requested, size_t bytes);
   // The number of blocks to make at the next refill of `tier`.
   uint32_t NextRefill(unsigned tier);
-  // Takes everything: calls put(tier, batch) for each batch. The flag is held.
+  // Takes everything, or one shelf: calls put(tier, batch) for each batch. The flag is held.
   template <typename Put>
   void Empty(Put put) {
     Held held(flag_);
-    for (unsigned tier = 0; tier < limits_->tiers; ++tier) {
-      Shelf& shelf = shelves_[tier];
-      for (Batch* batch : {&shelf.current, &shelf.spare, &shelf.retired, &shelf.retiring}) {
-        if (batch->count != 0) put(tier, *batch);
-        *batch = Batch{};
-      }
-    }
-    ready_bytes_.store(0, std::memory_order_relaxed);
-    retired_bytes_.store(0, std::memory_order_relaxed);
+    for (unsigned tier = 0; tier < limits_->tiers; ++tier) TakeShelf(tier, put);
+  }
+  template <typename Put>
+  void EmptyShelf(unsigned tier, Put put) {
+    Held held(flag_);
+    TakeShelf(tier, put);
   }
 
   ContextPool* owner() const { return owner_; }
@@ -162,6 +159,17 @@ class alignas(64) ThreadCache {
   void AddReadyBytes(size_t bytes) { Add(ready_bytes_, bytes); }
   bool OverLimit() const { return ready_bytes() + retired_bytes() > limits_->bytes; }
   Batch Retire(Shelf& shelf, Block* block, Stamp stamp);
+  template <typename Put>
+  void TakeShelf(unsigned tier, Put put) {
+    Shelf& shelf = shelves_[tier];
+    for (Batch* batch : {&shelf.current, &shelf.spare, &shelf.retired, &shelf.retiring}) {
+      if (batch->count == 0) continue;
+      Add(batch->stamp == kReady ? ready_bytes_ : retired_bytes_,
+          -(batch->count * batch->head->bytes));
+      put(tier, *batch);
+      *batch = Batch{};
+    }
+  }
   Batch Overflow(Batch& filling, Batch& full, Bytes& bytes);
 
   OwnerFlag flag_;
