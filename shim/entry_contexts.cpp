@@ -1,4 +1,5 @@
 // The interposed entry points of the driver that end contexts, and that begin and end captures.
+#include "core/driver_api.h"
 #include "shim/captures.h"
 #include "shim/entry_driver.h"
 #include "shim/service.h"
@@ -111,7 +112,10 @@ CUresult AfterPrimaryRelease(CUresult status, CUdevice device) {
 // forget; frees of blocks in use are then real ones.
 void StepAsideForGreenContexts() {
   Pool* pool = g_pool.load(std::memory_order_acquire);
+  const Driver* driver = LoadedDriver();
   if (g_green_contexts.exchange(true, std::memory_order_acq_rel) || pool == nullptr) return;
+  // What is idle must not outlive its context, whose last reference a green context may hold.
+  if (driver != nullptr) pool->ReleaseThreadCaches(DriverApi(*driver));
   pool->ForEachContext([&](ContextPool& context) { pool->CloseContext(context); });
 }
 

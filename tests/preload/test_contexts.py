@@ -1,5 +1,6 @@
 """Contexts: resets, several devices, contexts of the driver API, old drivers, threads."""
 
+
 from preload import OLD_DRIVER, TestCase, main
 
 
@@ -42,6 +43,12 @@ class Contexts(TestCase):
                 without, within = self.check("driver", env)
                 self.assertIn("stale free: 1, last error 1", without.results)
                 self.assertGreaterEqual(within.process["contexts"], 6)
+
+    def test_detached_contexts(self):
+        for env in ({}, {"CMPSIM_SEED": "2"}, OLD_DRIVER):
+            with self.subTest(env=env):
+                without, _ = self.check("detached", env)
+                self.assertIn("wrong words 0\nhazards 0, misuse 0", without.results)
 
     def test_same_handle_again(self):
         for env in ({}, OLD_DRIVER):

@@ -88,7 +88,8 @@ class Memory(TestCase):
                 peak = within.process["reserved_peak_bytes"]
                 self.assertLessEqual(peak, (bound + 32) * MIB, f"{peak / MIB} MiB")
                 self.assertLessEqual(within.process["reserved_bytes"], bound * MIB)
-                self.assert_served(within, 100)
+                # With no room beside the peak, each wave drives the one before it out.
+                self.assert_served(within, 100 if bound > 32 else 0)
 
     def test_reserve_is_used(self):
         """Without a tight bound the pool does hold more: the test above can fail."""

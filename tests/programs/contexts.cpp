@@ -189,6 +189,58 @@ void DriverContexts() {
   printf("live %llu\n", static_cast<unsigned long long>(simLiveAllocations(0)));
 }
 
+// A context that ends with its last detach, without a cuCtxDestroy.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+void Detached() {
+  constexpr size_t kLarge = size_t{32} << 20;
+  static std::atomic<uint64_t> wrong{0};
+  MustDriver(cuInit(0), "cuInit");
+  MUST(cudaFree(nullptr));
+  CUcontext primary = nullptr;
+  MustDriver(cuCtxGetCurrent(&primary), "cuCtxGetCurrent");
+  for (int round = 0; round < 3; ++round) {
+    const CUcontext context = MakeContext();
+    CUcontext attached = nullptr;
+    MustDriver(cuCtxAttach(&attached, 0), "cuCtxAttach");
+    NormalWork("own context");
+    char* stale = Allocate(5000);
+    char* freed = Allocate(5000);
+    MUST(cudaFree(freed));
+    program::Warm(kLarge);  // idle in a context that is about to end
+    printf("detach %d\n", static_cast<int>(cuCtxDetach(context)));
+    NormalWork("still there");
+    printf("last detach %d\n", static_cast<int>(cuCtxDetach(context)));
+    MustDriver(cuCtxSetCurrent(primary), "cuCtxSetCurrent");
+    Say("stale free", cudaFree(stale));
+    Say("stale double free", cudaFree(freed));
+    cudaGetLastError();
+    NormalWork("primary context");
+    // The same addresses again; and a request that makes the pool give up what is idle.
+    std::vector<char*> blocks;
+    for (int i = 0; i < 8; ++i) blocks.push_back(Allocate(kLarge));
+    const cudaStream_t stream = program::NonBlockingStream();
+    for (char* block : blocks) {
+      simNoteAlloc(block, kLarge);
+      program::LaunchWrite(stream, block, kLarge, 7, 1000);
+    }
+    void* impossible = nullptr;
+    Say("too much", cudaMalloc(&impossible, size_t{1} << 40));
+    Say("too much for the device", cudaMalloc(&impossible, size_t{900} << 20));
+    cudaGetLastError();
+    for (char* block : blocks) {
+      program::LaunchCheck(stream, block, kLarge, 7, &wrong, 1000);
+      simNoteFree(block);
+      Say("free", cudaFree(block));
+    }
+    MUST(cudaStreamDestroy(stream));
+  }
+  program::Warm(5000);
+  program::NoteServed("primary context", 5000);
+  printf("wrong words %llu\n", static_cast<unsigned long long>(wrong));
+}
+#pragma GCC diagnostic pop
+
 // A context is destroyed while threads have caches of it, and the next one has its handle.
 void SameHandle() {
   MustDriver(cuInit(0), "cuInit");
@@ -263,6 +315,8 @@ int main(int count, char** arguments) {
     Threads();
   } else if (strcmp(scenario, "driver") == 0) {
     DriverContexts();
+  } else if (strcmp(scenario, "detached") == 0) {
+    Detached();
   } else if (strcmp(scenario, "same-handle") == 0) {
     SameHandle();
   } else if (strcmp(scenario, "abandoned-capture") == 0) {

@@ -194,17 +194,17 @@ void Trouble(const char* what) {
   static void* last;
   last = blocks.back();
   blocks.pop_back();
-  FreeAll(blocks);
   if (strcmp(what, "event") == 0) {
     // The first free that must wait.
-    MUST(cudaMemset(last, 0, 1));
     const uint64_t before = simCallCount("cuEventCreate");
     simFailNext("cuEventCreate", 1, 2);
     std::thread([] { Say("free", cudaFree(last)); }).join();
     simFailNever();
     const uint64_t calls = simCallCount("cuEventCreate") - before;
     printf("# event creations: %llu\n", static_cast<unsigned long long>(calls));
-  } else if (strcmp(what, "host-function") == 0) {
+  }
+  FreeAll(blocks);
+  if (strcmp(what, "host-function") == 0) {
     const cudaStream_t stream = program::NonBlockingStream();
     const auto free = [](void* block) { Say("free in a host function", cudaFree(block)); };
     MUST(cudaLaunchHostFunc(stream, free, last));

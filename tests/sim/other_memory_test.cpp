@@ -117,6 +117,9 @@ TEST_F(OtherMemory, PhysicalMemoryLastsUntilItsLastHandleAndMapping) {
   const size_t before = Free();
   const CUmemGenericAllocationHandle handle = Create(4 * kMiB);
   EXPECT_EQ(before - Free(), 4 * kMiB);
+  CUmemAllocationProp properties{};
+  ASSERT_EQ(cuMemGetAllocationPropertiesFromHandle(&properties, handle), CUDA_SUCCESS);
+  EXPECT_EQ(properties.requestedHandleTypes, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
   const CUdeviceptr start = Reserve(8 * kMiB);
   EXPECT_EQ(before - Free(), 4 * kMiB);
   ASSERT_EQ(cuMemMap(start, 4 * kMiB, 0, handle, 0), CUDA_SUCCESS);

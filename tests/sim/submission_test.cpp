@@ -163,6 +163,9 @@ TEST_F(Submission, ABatchOfCopies) {
   EXPECT_EQ(Word(b)[1], 7U);
   EXPECT_EQ(cuMemcpyBatchAsync(to, from, bytes, 2, &attributes, &index, 1, nullptr),
             CUDA_ERROR_INVALID_VALUE);
+  to[1] = b + (size_t{512} << 20);  // nobody's
+  EXPECT_EQ(cuMemcpyBatchAsync(to, from, bytes, 2, &attributes, &index, 1, stream),
+            CUDA_ERROR_INVALID_VALUE);
 #endif
 }
 
@@ -334,6 +337,25 @@ TEST_F(Submission, EachKindComesInItsStreamsOrder) {
   ExpectStreamOrder("upload", [&](CUstream s) { return cuGraphUpload(exec, s); });
   cuGraphExecDestroy(exec);
   cuGraphDestroy(graph);
+}
+
+TEST_F(Submission, ABatchOfPrefetches) {
+#if CUDA_VERSION >= 13000
+  const CUstream stream = NewStream();
+  CUdeviceptr managed[2] = {};
+  size_t bytes[] = {4096, 8192};
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_EQ(cuMemAllocManaged(&managed[i], bytes[i], CU_MEM_ATTACH_GLOBAL), CUDA_SUCCESS);
+  }
+  CUmemLocation places[] = {{CU_MEM_LOCATION_TYPE_DEVICE, {0}}, {CU_MEM_LOCATION_TYPE_DEVICE, {9}}};
+  size_t indices[] = {0, 1};
+  EXPECT_EQ(cuMemPrefetchBatchAsync(managed, bytes, 2, places, indices, 1, 0, stream),
+            CUDA_SUCCESS);
+  EXPECT_EQ(simPendingCount(context_), 2U);
+  // The second place is the second range's.
+  EXPECT_EQ(cuMemPrefetchBatchAsync(managed, bytes, 2, places, indices, 2, 0, stream),
+            CUDA_ERROR_INVALID_DEVICE);
+#endif
 }
 
 TEST_F(Submission, ManagedMemoryAlone) {
