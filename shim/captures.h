@@ -15,7 +15,8 @@
 // then on such a process synchronises no more; its frees are real ones.
 //
 // Invariant: under_way counts begins that are in progress or have succeeded and whose capture has
-// not been seen to end. Whether it ended is asked of the stream, not taken from return codes.
+// not been seen to end. Whether it ended is asked of the stream, not taken from return codes. A
+// stream leaves the list before it is destroyed, so every stream on it can be asked.
 #ifndef CMP_SHIM_CAPTURES_H_
 #define CMP_SHIM_CAPTURES_H_
 
@@ -24,6 +25,7 @@
 
 #include <atomic>
 
+#include "core/driver.h"
 #include "core/lock.h"
 #include "core/rules.h"
 #include "core/types.h"
@@ -58,6 +60,8 @@ class Captures {
   void AfterBegin(CUstream stream, ContextHandle context, bool begun);
   // The capture that this thread, or any for a named stream, began on `stream` has ended.
   void Ended(CUstream stream);
+  // Forgets captures that have ended in ways that nobody saw: asks every stream, now and then.
+  void Revisit(const Driver& driver);
   // A context was reset or destroyed, and its captures with it.
   void EndedIn(ContextHandle context);
 
@@ -65,7 +69,7 @@ class Captures {
   void Forget();
 
  private:
-  static constexpr int kPatience = 2000;  // yields: a millisecond or more
+  static constexpr uint64_t kPatienceNs = 100'000'000;
 
   struct Capture {
     CUstream stream = nullptr;
@@ -95,6 +99,7 @@ class Captures {
   alignas(64) std::atomic<int> recording_{0};
   std::atomic<int> synchronising_{0};
   std::atomic<bool> ever_{false};
+  std::atomic<unsigned> visits_{0};
   alignas(64) Mutex lock_;
   Places places_;
 };

@@ -59,6 +59,7 @@ Settlement SettleFree(Pool& pool, const Driver& driver, Block* block) {
   if (!context.open() || g_exiting.load(std::memory_order_acquire)) return kRealFree;
   if (g_captures.UnderWay() && RuleIsOn(Rule::kCapture)) [[unlikely]] {
     pool.statistics().process().capture_real_calls.AddShared(1);
+    g_captures.Revisit(driver);
     return kRealFree;
   }
   const FreeSync mode = pool.options().free_sync;

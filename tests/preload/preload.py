@@ -29,6 +29,10 @@ SIM = _path("CMP_TEST_SIM")
 PROGRAMS = _path("CMP_TEST_PROGRAMS")
 SANITIZE = os.environ.get("CMP_TEST_SANITIZE", "")
 # What must be loaded before a library that was built with a sanitizer.
+# The whole suite may be run under another CMP_FREE_SYNC. What the program sees is then the same, but
+# how much is served depends on how far the device has come.
+MODE = os.environ.get("CMP_TEST_MODE", "")
+WAIT = {"CMP_FREE_SYNC": "wait"}
 PRELOAD_FIRST = os.environ.get("CMP_TEST_PRELOAD_FIRST", "")
 
 # A driver from before 12.5: without context events.
@@ -102,6 +106,8 @@ def environment(preload=True, env=None):
         libraries = []
     if libraries:
         result["LD_PRELOAD"] = " ".join(libraries)
+    if MODE and preload:
+        result["CMP_FREE_SYNC"] = MODE
     for name, value in (env or {}).items():
         if value is None:
             result.pop(name, None)
@@ -182,7 +188,7 @@ class TestCase(unittest.TestCase):
         """The pool served requests, and the report adds up."""
         self.assertIsNotNone(result.stats, repr(result))
         self.assertTrue(result.stats["reached"])
-        self.assertGreaterEqual(result.hits, at_least, result.stats)
+        self.assertGreaterEqual(result.hits, 0 if MODE else at_least, result.stats)
         totals = result.totals
         self.assertEqual(
             totals["requests"],
