@@ -50,6 +50,8 @@ class Actor {
 
   // Up to `count` operations, on the calling thread, always the same one.
   void Run(uint64_t count);
+  // Frees a block that long work has just been launched on, and asks for one of its size.
+  bool FreeBusy();
   // Checks all contents and gives everything back.
   void Finish();
 
