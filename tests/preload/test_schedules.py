@@ -9,7 +9,7 @@ import os
 import shlex
 import time
 
-from preload import OLD_DRIVER, PRELOAD, PROGRAMS, SANITIZE, TestCase, environment, main, run
+from preload import OLD_DRIVER, PROGRAMS, SANITIZE, TestCase, environment, main, run
 
 SEED = int(os.environ.get("CMP_TEST_SEED", "1"))
 SCALE = float(os.environ.get("CMP_TEST_SCALE", "1")) * (0.02 if SANITIZE else 1)
@@ -145,6 +145,8 @@ class Schedules(TestCase):
 
     def test_careless_pools(self):
         """The schedules find out a pool that gives less than their mode asks for."""
+        if SANITIZE:
+            self.skipTest("the races are real ones")
         careless = PROGRAMS / "careless_pool.so"
         for leaves, wrong, right in (
             ("reuse", ("none", "order", "wait"), ()),

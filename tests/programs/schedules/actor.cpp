@@ -214,15 +214,14 @@ bool Actor::FreeAny(size_t context) {
   return Allocate(64) && blocks_.size() > before && Free(blocks_.size() - 1);
 }
 
-Block* Actor::RandomBlock(bool known, bool page_locked) {
+Block* Actor::RandomBlock(bool known, bool page_locked, bool any_context) {
   auto& from = page_locked ? page_locked_ : blocks_;
   if (from.empty()) return nullptr;
   const size_t start = random_.Below(from.size());
   for (size_t i = 0; i < from.size(); ++i) {
     Block* block = from[(start + i) % from.size()].get();
-    if ((block->known || !known) && (block->page_locked || block->context == current_)) {
-      return block;
-    }
+    const bool reachable = block->page_locked || any_context || block->context == current_;
+    if (reachable && (block->known || !known)) return block;
   }
   return nullptr;
 }
