@@ -460,6 +460,56 @@ void Capture(int rounds) {
   }
 }
 
+// A free waits for the process's other contexts, and one of them is destroyed meanwhile, at the nth
+// call of a place: the program may, as nothing of its own is under way there.
+void DestroyedContext(int rounds) {
+  Helper helper;
+  const auto must = [](CUresult result, const char* what) {
+    program::Must(static_cast<cudaError_t>(result), what);
+  };
+  for (int round = 0; round < rounds; ++round) {
+    for (const char* name : {"cuCtxRecordEvent", "cuEventSynchronize", "cuEventQuery"}) {
+      for (const int when : {SIM_BEFORE_CALL, SIM_AFTER_CALL}) {
+        for (int nth = 1; nth <= 3; ++nth) {
+          CUcontext context = nullptr;
+          helper.Do([&] {
+#if CUDA_VERSION >= 13000
+            must(cuCtxCreate(&context, nullptr, 0, 0), "cuCtxCreate");
+#else
+            must(cuCtxCreate(&context, 0, 0), "cuCtxCreate");
+#endif
+            CUdeviceptr block = 0;
+            must(cuMemAlloc_v2(&block, 5000), "cuMemAlloc");
+            must(cuMemsetD8_v2(block, 1, 5000), "cuMemsetD8");
+            must(cuMemFree_v2(block), "cuMemFree");
+            must(cuMemAlloc_v2(&block, 5000), "cuMemAlloc");
+          });
+          helper.Wait();
+          struct State {
+            AtPlace at;
+            int left;
+          } state{{std::this_thread::get_id(), helper, nullptr, false}, nth};
+          state.at.task = [&] { must(cuCtxDestroy(context), "cuCtxDestroy"); };
+          const auto called = [](void* data) {
+            auto* counted = static_cast<State*>(data);
+            if (std::this_thread::get_id() == counted->at.thread && --counted->left == 0) {
+              AtPlace::Called(&counted->at);
+            }
+          };
+          char* block = NotedAllocate(5000);
+          LaunchWrite(nullptr, block, 1, 1000);
+          simOnCall(name, when, called, &state);
+          NotedFree(block);
+          simOnCall(name, when, nullptr, nullptr);
+          if (!state.at.done) helper.Do(state.at.task);
+          helper.Wait();
+          NotedFree(NotedAllocate(5000));
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -484,6 +534,8 @@ int main(int count, char** arguments) {
                   {"cuCtxRecordEvent", SIM_BEFORE_CALL},
                   {"cuEventCreate", SIM_AFTER_CALL}},
                  rounds);
+  } else if (strcmp(scenario, "destroyed-context") == 0) {
+    DestroyedContext(rounds);
   } else if (strcmp(scenario, "capture") == 0) {
     Capture(rounds);
   } else {

@@ -137,6 +137,7 @@ class Interloper {
       if (stop_) break;
       const uint64_t count = wanted_;
       lock.unlock();
+      if (count % 2 == 0) actor.FreeBusy();
       actor.Run(count);
       lock.lock();
       wanted_ = 0;

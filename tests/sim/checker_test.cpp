@@ -136,6 +136,53 @@ TEST_F(Checker, LaunchesAreCountedWhereInterposersSeeThem) {
             CUDA_ERROR_INVALID_HANDLE);
 }
 
+TEST_F(Checker, AFreeThatFailedIsNoHazard) {
+  const CUstream stream = NewStream();
+  const CUdeviceptr block = NewBlock(4096);
+  simNoteAlloc(Word(block), 4096);
+  LaunchHash(stream, 1, 10 * kMillisecond, {}, {{Word(block), 64}});
+  simNoteFree(Word(block));
+  simNoteKept(Word(block), 4096);
+  EXPECT_EQ(simHazardCount(), 0U);
+  simNoteAlloc(Word(block), 64);  // it is in use again
+  EXPECT_EQ(simHazardCount(), 2U);
+  expected_hazards_ = 2;
+}
+
+// What a hook saw: the fills that had been counted, and those that had been done.
+struct Seen {
+  CUdeviceptr block;
+  uint64_t calls;
+  unsigned char value;
+};
+
+TEST_F(Checker, AHookRunsBeforeTheCallTakesEffectOrAfter) {
+  Seen before{NewBlock(512), 0, 0};
+  Seen after{before.block, 0, 0};
+  cuMemsetD8(before.block, 1, 512);
+  const auto look = [](void* data) {
+    auto* seen = static_cast<Seen*>(data);
+    ++seen->calls;
+    cuCtxSynchronize();                     // CUDA may be called
+    cuMemsetD8(seen->block + 256, 9, 256);  // where the hook is not called again
+    cuMemcpyDtoH(&seen->value, seen->block, 1);
+  };
+  simOnCall("cuMemsetD8_v2", SIM_BEFORE_CALL, look, &before);
+  simOnCall("cuMemsetD8_v2", SIM_AFTER_CALL, look, &after);
+  cuMemsetD8(before.block, 2, 256);
+  EXPECT_EQ(before.calls, 1U);
+  EXPECT_EQ(before.value, 1);
+  EXPECT_EQ(after.calls, 1U);
+  EXPECT_EQ(after.value, 2);
+  simOnCall("cuMemsetD8_v2", SIM_AFTER_CALL, nullptr, nullptr);
+  cuMemsetD8(before.block, 3, 256);
+  EXPECT_EQ(before.calls, 2U);
+  EXPECT_EQ(after.calls, 1U);
+  simReset();
+  cuMemsetD8(before.block, 4, 256);
+  EXPECT_EQ(before.calls, 2U);
+}
+
 TEST_F(Checker, ATrapIsSticky) {
   const CUdeviceptr block = NewBlock(512);
   const CUstream stream = NewStream();

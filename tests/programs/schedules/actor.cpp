@@ -54,6 +54,7 @@ bool Actor::Operation() {
   if (!graphs_.empty() && Chance(12)) return LaunchGraph();
   if (settings_.contexts > 1 && Chance(24)) return SwitchContext();
   if (settings_.threads > 1 && Chance(16)) return Chance(2) ? GiveAway() : TakeOver();
+  if (Chance(40)) return FreeBusy();
   switch (random_.Below(32)) {
     case 0:
     case 1:
@@ -92,6 +93,25 @@ bool Actor::Operation() {
     default:
       return Launch(RandomStream());
   }
+}
+
+bool Actor::FreeBusy() {
+  Block* block = RandomBlock(false, false);
+  if (block == nullptr || block->graphs > 0) return false;
+  Step step;
+  step.id = (static_cast<uint64_t>(number_) << 40) + operations_;
+  step.writes.push_back(block);
+  const uint64_t pace = pace_ns_;
+  pace_ns_ = 300000;
+  const bool launched = Do(step, RandomStream());
+  pace_ns_ = pace;
+  if (!launched || !MayFree(*block)) return launched;
+  const size_t bytes = block->bytes;
+  const auto found = std::find_if(blocks_.begin(), blocks_.end(),
+                                  [&](const auto& owned) { return owned.get() == block; });
+  Free(static_cast<size_t>(found - blocks_.begin()));
+  if (Chance(2) && blocks_.size() < kMostBlocks) Allocate(bytes);
+  return true;
 }
 
 bool Actor::Ok(int status, const char* what) {
@@ -194,15 +214,14 @@ bool Actor::FreeAny(size_t context) {
   return Allocate(64) && blocks_.size() > before && Free(blocks_.size() - 1);
 }
 
-Block* Actor::RandomBlock(bool known, bool page_locked) {
+Block* Actor::RandomBlock(bool known, bool page_locked, bool any_context) {
   auto& from = page_locked ? page_locked_ : blocks_;
   if (from.empty()) return nullptr;
   const size_t start = random_.Below(from.size());
   for (size_t i = 0; i < from.size(); ++i) {
     Block* block = from[(start + i) % from.size()].get();
-    if ((block->known || !known) && (block->page_locked || block->context == current_)) {
-      return block;
-    }
+    const bool reachable = block->page_locked || any_context || block->context == current_;
+    if (reachable && (block->known || !known)) return block;
   }
   return nullptr;
 }

@@ -50,6 +50,8 @@ class Actor {
 
   // Up to `count` operations, on the calling thread, always the same one.
   void Run(uint64_t count);
+  // Frees a block that long work has just been launched on, and asks for one of its size.
+  bool FreeBusy();
   // Checks all contents and gives everything back.
   void Finish();
 
@@ -99,7 +101,7 @@ class Actor {
   bool CheckAndFree(size_t index);
   bool Free(size_t index);  // REQUIRES: MayFree
   bool FreeAny(size_t context);
-  Block* RandomBlock(bool known, bool page_locked);
+  Block* RandomBlock(bool known, bool page_locked, bool any_context = false);
   void PickBlocks(Step* step, bool page_locked);
   bool Check(Block& block);
   bool HostAccess();
@@ -122,6 +124,7 @@ class Actor {
   bool WaitEvent();
   bool Synchronize();
   bool SynchronizeContext();
+  void SynchronizeContextOf(uint32_t place);
   bool Ask();
   bool CreateOrDestroyStream();
   bool DestroyStream(size_t index);

@@ -43,13 +43,15 @@ bool Actor::MakeOrdered(uint32_t place, const Block& block, bool write) {
     const StreamOf* own = StreamAt(place);
     if (other == nullptr || own == nullptr || other->capturing ||
         ordering_.ContextOf(other->place) != current_ || Chance(2)) {
-      SynchronizeContext();
-      return done();
+      SynchronizeContextOf(submission.stream);
+      if (!ordering_.Before(place).Covers(submission)) return false;
+      continue;
     }
     EventOf& event = events_[random_.Below(events_.size())];
     if (event.handle == nullptr || event.context != current_) {
-      SynchronizeContext();
-      return done();
+      SynchronizeContextOf(submission.stream);
+      if (!ordering_.Before(place).Covers(submission)) return false;
+      continue;
     }
     event.recorded = false;
     if (!Ok(cudaEventRecord(event.handle, other->handle), "cudaEventRecord")) return false;
@@ -104,7 +106,10 @@ bool Actor::MakeOrderedForHost(const Block& block, bool write) {
     }
     return done();
   }
-  SynchronizeContext();
+  for (const Submission& submission : block.reads) {
+    if (write && !ordering_.host().Covers(submission)) SynchronizeContextOf(submission.stream);
+  }
+  if (!block.MayRead(ordering_.host())) SynchronizeContextOf(block.write.stream);
   return done();
 }
 
@@ -203,7 +208,8 @@ bool Actor::AsyncCopyOrSet() {
     step.value = static_cast<unsigned char>(random_.Next());
   } else {
     step.what = Step::kCopy;
-    Block* from = RandomBlock(true, !to->page_locked && Chance(4));
+    // Between contexts as well: they share the addresses.
+    Block* from = RandomBlock(true, !to->page_locked && Chance(4), Chance(4));
     if (from == nullptr || from == to) return false;
     step.reads.push_back(from);
   }
@@ -303,6 +309,14 @@ bool Actor::SynchronizeContext() {
       Chance(2) ? static_cast<int>(cudaDeviceSynchronize()) : static_cast<int>(cuCtxSynchronize());
   if (Ok(status, "a context's synchronisation")) ordering_.HostWaitsForContext(current_);
   return true;
+}
+
+void Actor::SynchronizeContextOf(uint32_t place) {
+  const size_t before = current_;
+  const size_t context = ordering_.ContextOf(place);
+  if (context != before) Enter(context);
+  SynchronizeContext();
+  if (context != before) Enter(before);
 }
 
 // Questions whose answers depend on the time, and are not looked at.

@@ -1,0 +1,89 @@
+"""The checks can fail: with one of the pool's rules off, a directed program and the random
+schedules see it; with all rules on they pass.
+
+Needs the preload that CMP_TEST_RULES_OFF reaches (the target cmp_preload_rules), and the modes of
+CMP_FREE_SYNC that the rules belong to.
+"""
+
+import os
+import pathlib
+
+from preload import TestCase, main, run
+
+RULES = pathlib.Path(os.environ.get("CMP_TEST_PRELOAD_RULES", ""))
+DEVICES = (0, 1, 2, 3)
+POOLS = ({}, {"CMP_BATCH_BYTES": "1"}, {"CMP_THREAD_CACHE_BYTES": "8K"})
+RANDOM_SEEDS = range(1, 7)
+
+
+class Mutants(TestCase):
+    def setUp(self):
+        self.assertTrue(RULES.is_file(), "CMP_TEST_PRELOAD_RULES is not a library")
+
+    def run_rules(self, program, args, mode, rules_off, env):
+        settings = {"CMP_FREE_SYNC": mode, "CMP_TEST_RULES_OFF": rules_off, **env}
+        result = run(program, args, preload=[RULES], env=settings, stats=False, limit_s=120)
+        self.assertIn(result.code, (0, 1), repr(result))
+        self.assertEqual(result.err, "")
+        return result
+
+    def directed(self, rule, mode, *args):
+        """Each run passes with the rule, and one of them fails without."""
+        failed = 0
+        for pool in POOLS:
+            for device in DEVICES:
+                env = {"CMPSIM_SEED": device, **pool}
+                with self.subTest(args=args, env=env):
+                    self.assert_ok(self.run_rules("orders", args, mode, None, env))
+                    failed += self.run_rules("orders", args, mode, rule, env).code
+        print(f"{rule}: orders {' '.join(args)} failed in {failed} of {len(POOLS) * 4}", flush=True)
+        self.assertGreater(failed, 0, f"orders {args} does not see that {rule} is off")
+
+    def random(self, rule, mode, operations, *args):
+        """The same; the first schedule that fails is enough. Where its results are decided by the
+        seed alone, others than the real calls' are a failure, too."""
+        predictable = not {"--threads", "--interleave", "--failures"}.intersection(args)
+        for seed in RANDOM_SEEDS:
+            env = {"CMPSIM_SEED": seed, **POOLS[seed % len(POOLS)]}
+            schedule = ["--seed", seed, "--mode", mode, "--operations", operations, *args]
+            within = self.run_rules("schedules", schedule, mode, None, env)
+            self.assert_ok(within)
+            if predictable:
+                without = run("schedules", schedule, preload=False, env=env)
+                self.assertEqual(without.results, within.results)
+            mutant = self.run_rules("schedules", schedule, mode, rule, env)
+            if mutant.code == 1 or (predictable and mutant.results != within.results):
+                print(f"{rule}: found by schedule {seed}", flush=True)
+                return
+        self.fail(f"no schedule {args} sees that {rule} is off")
+
+    def test_fence_before_reuse(self):
+        for mode in ("none", "order"):
+            self.directed("fence_before_reuse", mode, "reuse")
+            self.random("fence_before_reuse", mode, 50000)
+            self.random("fence_before_reuse", mode, 50000, "--threads", 3)
+
+    def test_order_on_second_stream(self):
+        self.directed("order_on_second_stream", "order", "second-stream")
+        self.random("order_on_second_stream", "order", 50000)
+
+    def test_order_before_synchronous_copy(self):
+        self.directed("order_before_synchronous_copy", "order", "synchronous-copy")
+        self.random("order_before_synchronous_copy", "order", 50000)
+
+    def test_stamp_protocol(self):
+        self.directed("stamp_protocol", "none", "stamp")
+        self.directed("stamp_protocol", "order", "stamp")
+        self.random("stamp_protocol", "none", 300000, "--interleave", "--small")
+
+    def test_event_reuse(self):
+        self.directed("event_reuse", "none", "event-reuse")
+        self.random("event_reuse", "none", 300000, "--interleave", "--small")
+
+    def test_capture(self):
+        self.directed("capture", "order", "capture")
+        self.random("capture", "order", 100000, "--captures")
+
+
+if __name__ == "__main__":
+    main()
