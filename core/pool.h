@@ -128,7 +128,7 @@ class Pool {
   void CloseContext(ContextPool& context) { source_.Close(context); }
   // Drops the pool of the current context's handle if that names another context by now: where
   // nobody sees contexts end. Costs a driver call of 10 ns.
-  void DropIfGone(const Driver& driver);
+  void DropIfGone(const Driver& driver, ContextHandle current);
   // The context was reset or destroyed: its pool and side-table entries are dropped without a real
   // call. Waits for calls of the pool's own about it that other threads are making.
   void DropContext(ContextPool& context);
