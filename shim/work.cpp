@@ -53,12 +53,17 @@ bool IsOrderMode() {
   return pool != nullptr && pool->options().free_sync == FreeSync::kOrder;
 }
 
-}  // namespace
-
-StreamName NameThisThreadsStream() {
-  static constinit std::atomic<StreamName> g_next{3};
-  return t_thread_stream = g_next.fetch_add(2, std::memory_order_relaxed);
+// A stream under the name by which it is noted.
+StreamName Named(StreamName stream) {
+  static constinit std::atomic<StreamName> g_next{kUnnamedStream + 2};
+  if (stream != kUnnamedStream) return stream;
+  if (t_thread_stream == kUnnamedStream) {
+    t_thread_stream = g_next.fetch_add(2, std::memory_order_relaxed);
+  }
+  return t_thread_stream;
 }
+
+}  // namespace
 
 ContextWork* FindWork(StreamName stream) {
   const Driver* driver = LoadedDriver();
@@ -101,12 +106,14 @@ void ContextWork::Add(StreamName stream) {
 
 void ContextWork::Note(StreamName stream) {
   if (context_ == nullptr) return;
+  stream = Named(stream);
   Held held(lock_);
   Add(stream);
 }
 
 void ContextWork::Enter(StreamName stream, bool overtakes) {
   if (context_ == nullptr) return;
+  stream = Named(stream);
   for (;;) {
     uint64_t owed = 0;
     {

@@ -55,7 +55,9 @@ class TestPool {
   }
   // False: not a block in use.
   bool Free(Block* block) {
-    switch (pool->Take(block, block->address)) {
+    const bool live = pool->TakeLive(block, block->address);
+    if (live && pool->RetireHit(block)) return true;
+    switch (live ? BlockState::kLive : pool->Take(block, block->address)) {
       case BlockState::kLive:
         pool->Retire(block, kReady, api);
         return true;
