@@ -73,8 +73,8 @@ bool Overtakes(const CUlaunchConfig* config, CUfunction, void**, void**) {
     if (!work->IsQuiet(to) || cmp::Overtakes arguments || cmp::kRulesMayBeOff) [[unlikely]]      \
       return Slow_##name arguments;                                                              \
     const CUresult status = real->name arguments;                                                \
-    if (!work->IsQuiet(to)) [[unlikely]]                                                         \
-      work->Note(to);                                                                            \
+    if (cmp::IsToBeNoted(work, to)) [[unlikely]]                                                 \
+      cmp::NoteSubmitted(work, to);                                                              \
     return status;                                                                               \
   }
 

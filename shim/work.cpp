@@ -77,8 +77,15 @@ ContextWork* FindWork(StreamName stream) {
     return &g_no_work;  // not a stream: the real call will say so
   }
   ContextWork* work = WorkOfContext(context);
-  known = KnownStream{stream, epoch, work};
+  // A context without a pool may get one, and nobody would tell this thread.
+  if (work != &g_no_work) known = KnownStream{stream, epoch, work};
   return work;
+}
+
+void NoteSubmitted(ContextWork* work, StreamName stream) {
+  if (!work->IsQuiet(stream)) work->Note(stream);
+  ContextWork* now = WorkOf(stream);
+  if (now != work && !now->IsQuiet(stream)) now->Note(stream);
 }
 
 // ---- One context
@@ -87,6 +94,7 @@ void ContextWork::SetQuiet() {
   StreamName quiet = since_;
   if (debt_ != 0 && (debt_of_ != since_ || since_ == kSeveralStreams)) quiet = kNoStream;
   quiet_.store(quiet, std::memory_order_release);
+  ++notes_;  // a stream that is quiet again is not noted: no wait that is in progress may count on it
 }
 
 void ContextWork::SetDebt(uint64_t debt, StreamName of) {
@@ -99,7 +107,7 @@ void ContextWork::SetDebt(uint64_t debt, StreamName of) {
 
 void ContextWork::Add(StreamName stream) {
   since_ = Join(since_, stream);
-  ++notes_;
+  unfinished_ = Join(unfinished_, stream);
   context_->fences().SetWorkSince(true);
   SetQuiet();
 }
@@ -189,6 +197,8 @@ void ContextWork::StreamEnds(StreamName stream) {
   Held held(lock_);
   if (since_ == stream) since_ = kSeveralStreams;
   if (debt_of_ == stream) debt_of_ = kSeveralStreams;
+  if (unpaid_before_of_ == stream) unpaid_before_of_ = kSeveralStreams;
+  if (unfinished_ == stream) unfinished_ = kSeveralStreams;
   SetQuiet();
 }
 
@@ -198,19 +208,13 @@ void ContextWork::End() {
   SetQuiet();
 }
 
-ContextWork::Waiting ContextWork::BeginWait(StreamName stream, bool order) {
+ContextWork::Waiting ContextWork::BeginWait(StreamName stream) {
   const Fences& fences = context_->fences();
   Held held(lock_);
-  // Does the end of this one stream's work mean the end of all work? If nothing else was submitted
-  // since the newest fence, and all before that fence is done, is on this stream too, or was put
-  // before this stream's work by the order that is kept.
   const uint64_t fence = fences.published();
-  bool for_all = stream == kSeveralStreams;
-  if (!for_all && debt_ != 0) {
-    for_all = debt_of_ == stream && (since_ == kNoStream || since_ == stream);
-  } else if (!for_all) {
-    for_all = since_ == stream && (order || fences.passed() >= fence);
-  }
+  if (fences.passed() >= fences.started()) unfinished_ = since_;
+  const bool for_all =
+      stream == kSeveralStreams || unfinished_ == stream || unfinished_ == kNoStream;
   // From now on every submission is noted.
   if (for_all) quiet_.store(kNoStream, std::memory_order_release);
   return {for_all, notes_, fence};
@@ -222,6 +226,7 @@ void ContextWork::EndWait(const Waiting& waiting) {
   Held held(lock_);
   if (notes_ == waiting.notes && context_->fences().started() == waiting.fence) {
     since_ = kNoStream;
+    unfinished_ = kNoStream;
     SetDebt(0, kNoStream);
     context_->fences().SetWorkSince(false);
   }
@@ -236,7 +241,7 @@ HostWait::HostWait(StreamName stream) {
   const bool of_current = stream == kSeveralStreams || stream == kLegacyStream || stream % 2 == 1;
   if (of_current && !work->IsOf(CurrentContext(*driver))) return;
   work_ = work;
-  waiting_ = work->BeginWait(stream, IsOrderMode());
+  waiting_ = work->BeginWait(stream);
 }
 
 // ---- All contexts

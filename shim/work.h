@@ -93,7 +93,7 @@ class alignas(64) ContextWork {
     uint64_t notes;
     uint64_t fence;
   };
-  Waiting BeginWait(StreamName stream, bool order);
+  Waiting BeginWait(StreamName stream);
   void EndWait(const Waiting& waiting);
 
  private:
@@ -113,6 +113,7 @@ class alignas(64) ContextWork {
 
   alignas(64) Mutex lock_;
   StreamName since_ = kSeveralStreams;
+  StreamName unfinished_ = kSeveralStreams;  // with work since all work was last known to be done
   uint64_t debt_ = 0;
   StreamName debt_of_ = kNoStream;
   uint64_t unpaid_before_ = 0;  // the debt when the fence that is being recorded began
@@ -131,6 +132,12 @@ inline ContextWork* WorkOf(StreamName stream) {
   return work != nullptr ? work : FindWork(stream);
 }
 
+// The look after the real call. Another context may have got a pool meanwhile.
+inline bool IsToBeNoted(const ContextWork* work, StreamName stream) {
+  return g_only_work.load(std::memory_order_acquire) != work || !work->IsQuiet(stream);
+}
+void NoteSubmitted(ContextWork* work, StreamName stream);
+
 // A submission on its way: lives across the real call.
 class [[nodiscard]] Submission {
  public:
@@ -140,8 +147,8 @@ class [[nodiscard]] Submission {
       work_->Enter(stream, overtakes);
   }
   ~Submission() {
-    if (!work_->IsQuiet(stream_)) [[unlikely]]
-      work_->Note(stream_);
+    if (IsToBeNoted(work_, stream_)) [[unlikely]]
+      NoteSubmitted(work_, stream_);
   }
   Submission(const Submission&) = delete;
   Submission& operator=(const Submission&) = delete;
