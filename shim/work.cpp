@@ -72,7 +72,8 @@ ContextWork* FindWork(StreamName stream) {
     return &g_no_work;  // not a stream: the real call will say so
   }
   ContextWork* work = WorkOfContext(context);
-  known = KnownStream{stream, epoch, work};
+  // A context without a pool may be getting one just now.
+  if (work != &g_no_work) known = KnownStream{stream, epoch, work};
   return work;
 }
 
