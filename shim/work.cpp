@@ -243,7 +243,11 @@ void SettleDebts() {
       [&](ContextPool& context) { static_cast<ContextWork*>(context.of_host)->Settle(*driver); });
 }
 
-bool AnyDebt() { return g_debts.load(std::memory_order_seq_cst) != 0; }
+bool AnyDebt() {
+  // Nobody pays any more once the process exits.
+  return g_debts.load(std::memory_order_seq_cst) != 0 &&
+         g_pool.load(std::memory_order_acquire) != nullptr;
+}
 
 void StreamEnds(CUstream stream) {
   if (IsDefaultStream(stream)) return;

@@ -155,7 +155,7 @@ extern const PoolHost kShimHost;
 
 // Pays the debts of all contexts. For whoever begins a capture while none is under way.
 void SettleDebts();
-// Is anything owed anywhere?
+// Is anything owed anywhere, that will be paid?
 bool AnyDebt();
 // The stream is about to be destroyed.
 void StreamEnds(CUstream stream);
