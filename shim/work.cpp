@@ -82,6 +82,7 @@ ContextWork* FindWork(StreamName stream) {
 void ContextWork::SetQuiet() {
   StreamName quiet = since_;
   if (debt_ != 0 && (debt_of_ != since_ || since_ == kSeveralStreams)) quiet = kNoStream;
+  if (quiet != kNoStream) ++notes_;  // who waits learns no more of every submission
   quiet_.store(quiet, std::memory_order_release);
 }
 

@@ -116,7 +116,7 @@ class alignas(64) ContextWork {
   StreamName debt_of_ = kNoStream;
   uint64_t unpaid_before_ = 0;  // the debt when the fence that is being recorded began
   StreamName unpaid_before_of_ = kNoStream;
-  uint64_t notes_ = 0;
+  uint64_t notes_ = 0;  // grows with every submission noted, and when a stream becomes quiet
 };
 
 // The only context with a pool; the one that stands for none while there is none; nullptr when
