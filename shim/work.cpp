@@ -96,6 +96,7 @@ void ContextWork::SetDebt(uint64_t debt, StreamName of) {
 
 void ContextWork::Add(StreamName stream) {
   since_ = Join(since_, stream);
+  unfinished_ = Join(unfinished_, stream);
   ++notes_;
   context_->fences().SetWorkSince(true);
   SetQuiet();
@@ -160,11 +161,16 @@ void ContextWork::Settle(const Driver& driver) {
   SetQuiet();
 }
 
+void ContextWork::ForgetFinished() {
+  if (context_->fences().passed() >= begun_) unfinished_ = since_;
+}
+
 void ContextWork::FenceBegins(uint64_t number, bool order) {
   if (context_ == nullptr) return;
   Held held(lock_);
+  ForgetFinished();
+  begun_ = context_->fences().started();
   unpaid_before_ = debt_;
-  unpaid_before_of_ = debt_of_;
   if (order && number != 0 && since_ != kNoStream) {
     SetDebt(number, debt_ == 0 ? since_ : Join(debt_of_, since_));
   }
@@ -176,13 +182,15 @@ void ContextWork::FenceBegins(uint64_t number, bool order) {
 void ContextWork::FenceFailed() {
   if (context_ == nullptr) return;
   Held held(lock_);
-  SetDebt(unpaid_before_, unpaid_before_of_);
+  // Of which streams is not known any more: they may have ended meanwhile.
+  SetDebt(unpaid_before_, kSeveralStreams);
   Add(kSeveralStreams);
 }
 
 void ContextWork::StreamEnds(StreamName stream) {
   Held held(lock_);
   if (since_ == stream) since_ = kSeveralStreams;
+  if (unfinished_ == stream) unfinished_ = kSeveralStreams;
   if (debt_of_ == stream) debt_of_ = kSeveralStreams;
   SetQuiet();
 }
@@ -193,22 +201,13 @@ void ContextWork::End() {
   SetQuiet();
 }
 
-ContextWork::Waiting ContextWork::BeginWait(StreamName stream, bool order) {
-  const Fences& fences = context_->fences();
+ContextWork::Waiting ContextWork::BeginWait(StreamName stream) {
   Held held(lock_);
-  // Does the end of this one stream's work mean the end of all work? If nothing else was submitted
-  // since the newest fence, and all before that fence is done, is on this stream too, or was put
-  // before this stream's work by the order that is kept.
-  const uint64_t fence = fences.published();
-  bool for_all = stream == kSeveralStreams;
-  if (!for_all && debt_ != 0) {
-    for_all = debt_of_ == stream && (since_ == kNoStream || since_ == stream);
-  } else if (!for_all) {
-    for_all = since_ == stream && (order || fences.passed() >= fence);
-  }
+  ForgetFinished();
+  const bool for_all = stream == kSeveralStreams || stream == unfinished_;
   // From now on every submission is noted.
   if (for_all) quiet_.store(kNoStream, std::memory_order_release);
-  return {for_all, notes_, fence};
+  return {for_all, notes_, context_->fences().published()};
 }
 
 void ContextWork::EndWait(const Waiting& waiting) {
@@ -217,6 +216,7 @@ void ContextWork::EndWait(const Waiting& waiting) {
   Held held(lock_);
   if (notes_ == waiting.notes && context_->fences().started() == waiting.fence) {
     since_ = kNoStream;
+    unfinished_ = kNoStream;
     SetDebt(0, kNoStream);
     context_->fences().SetWorkSince(false);
   }
@@ -231,7 +231,7 @@ HostWait::HostWait(StreamName stream) {
   const bool of_current = stream == kSeveralStreams || stream == kLegacyStream || stream % 2 == 1;
   if (of_current && !work->IsOf(CurrentContext(*driver))) return;
   work_ = work;
-  waiting_ = work->BeginWait(stream, IsOrderMode());
+  waiting_ = work->BeginWait(stream);
 }
 
 // ---- All contexts
