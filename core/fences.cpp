@@ -47,7 +47,7 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, Cont
     fence->newer = nullptr;
     (newest_ == nullptr ? oldest_ : newest_->newer) = fence;
     newest_ = fence;
-    published_.store(number, std::memory_order_release);
+    RaiseTo(published_, number);  // who synchronised meanwhile may have raised it further
   };
   const bool stamped_first = RuleIsOn(Rule::kStampProtocol);
   uint64_t number = stamped_first ? Begin() : 0;

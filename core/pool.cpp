@@ -124,8 +124,9 @@ Block* Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, s
 // The stamp of what has been retired longest and might serve the tier; kReady: nothing is retired.
 Stamp Pool::OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded) {
   const Stamp here = HasShelf(tier) ? cache->OldestStamp(tier) : kReady;
-  if (here != kReady) return here;
-  return context.global().OldestStamp(rounded >= kLargeGranule ? kLargeBlocks : tier);
+  const Stamp there = context.global().OldestStamp(rounded >= kLargeGranule ? kLargeBlocks : tier);
+  if (here == kReady || there == kReady) return here + there;  // the other one
+  return here < there ? here : there;
 }
 
 // Makes retired blocks of the tier ready whose fences have passed. False: there are none.

@@ -93,8 +93,8 @@ void NoteSubmitted(ContextWork* work, StreamName stream) {
 void ContextWork::SetQuiet() {
   StreamName quiet = since_;
   if (debt_ != 0 && (debt_of_ != since_ || since_ == kSeveralStreams)) quiet = kNoStream;
+  if (quiet != kNoStream) ++notes_;  // who waits learns no more of every submission
   quiet_.store(quiet, std::memory_order_release);
-  ++notes_;  // a stream that is quiet again is not noted: no wait that is in progress may count on it
 }
 
 void ContextWork::SetDebt(uint64_t debt, StreamName of) {
@@ -108,6 +108,7 @@ void ContextWork::SetDebt(uint64_t debt, StreamName of) {
 void ContextWork::Add(StreamName stream) {
   since_ = Join(since_, stream);
   unfinished_ = Join(unfinished_, stream);
+  ++notes_;
   context_->fences().SetWorkSince(true);
   SetQuiet();
 }
@@ -173,11 +174,16 @@ void ContextWork::Settle(const Driver& driver) {
   SetQuiet();
 }
 
+void ContextWork::ForgetFinished() {
+  if (context_->fences().passed() >= begun_) unfinished_ = since_;
+}
+
 void ContextWork::FenceBegins(uint64_t number, bool order) {
   if (context_ == nullptr) return;
   Held held(lock_);
+  ForgetFinished();
+  begun_ = context_->fences().started();
   unpaid_before_ = debt_;
-  unpaid_before_of_ = debt_of_;
   if (order && number != 0 && since_ != kNoStream) {
     SetDebt(number, debt_ == 0 ? since_ : Join(debt_of_, since_));
   }
@@ -189,16 +195,16 @@ void ContextWork::FenceBegins(uint64_t number, bool order) {
 void ContextWork::FenceFailed() {
   if (context_ == nullptr) return;
   Held held(lock_);
-  SetDebt(unpaid_before_, unpaid_before_of_);
+  // Of which streams is not known any more: they may have ended meanwhile.
+  SetDebt(unpaid_before_, kSeveralStreams);
   Add(kSeveralStreams);
 }
 
 void ContextWork::StreamEnds(StreamName stream) {
   Held held(lock_);
   if (since_ == stream) since_ = kSeveralStreams;
-  if (debt_of_ == stream) debt_of_ = kSeveralStreams;
-  if (unpaid_before_of_ == stream) unpaid_before_of_ = kSeveralStreams;
   if (unfinished_ == stream) unfinished_ = kSeveralStreams;
+  if (debt_of_ == stream) debt_of_ = kSeveralStreams;
   SetQuiet();
 }
 
@@ -209,15 +215,12 @@ void ContextWork::End() {
 }
 
 ContextWork::Waiting ContextWork::BeginWait(StreamName stream) {
-  const Fences& fences = context_->fences();
   Held held(lock_);
-  const uint64_t fence = fences.published();
-  if (fences.passed() >= fences.started()) unfinished_ = since_;
-  const bool for_all =
-      stream == kSeveralStreams || unfinished_ == stream || unfinished_ == kNoStream;
+  ForgetFinished();
+  const bool for_all = stream == kSeveralStreams || stream == unfinished_;
   // From now on every submission is noted.
   if (for_all) quiet_.store(kNoStream, std::memory_order_release);
-  return {for_all, notes_, fence};
+  return {for_all, notes_, context_->fences().published()};
 }
 
 void ContextWork::EndWait(const Waiting& waiting) {
@@ -254,7 +257,11 @@ void SettleDebts() {
       [&](ContextPool& context) { static_cast<ContextWork*>(context.of_host)->Settle(*driver); });
 }
 
-bool AnyDebt() { return g_debts.load(std::memory_order_seq_cst) != 0; }
+bool AnyDebt() {
+  // Nobody pays any more once the process exits.
+  return g_debts.load(std::memory_order_seq_cst) != 0 &&
+         g_pool.load(std::memory_order_acquire) != nullptr;
+}
 
 void StreamEnds(CUstream stream) {
   if (IsDefaultStream(stream)) return;

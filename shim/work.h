@@ -1,14 +1,19 @@
 // What the process has submitted to each context since the context's newest fence, and what its
 // later submissions owe: the order that a free promised.
 //
-//   since   nothing, one stream, or several: the streams with work submitted since the newest fence
-//   debt    the fence of a free, and the streams that had work before it: a submission to any other
-//           stream must be preceded by a wait for that fence, on the device
+//   since        nothing, one stream, or several: the streams with work submitted since the newest
+//                fence
+//   unfinished   likewise, since all work was last known to be done: a wait for the only such
+//                stream is a wait for all. (That the order of a debt puts other streams' work first
+//                is no help: a submission counts before its real call is made.)
+//   debt         the fence of a free, and the streams that had work before it: a submission to any
+//                other stream must be preceded by a wait for that fence, on the device
 //
 //   a submission to stream s:   debt, and it is not s alone that had work: cuCtxWaitEvent, no debt
 //                               since += s
 //   a fence is begun:           if since is not empty: debt = the fence, of the streams in since
 //                               (and in a debt that was not paid); since = nothing
+//   a wait for all has ended:   nothing is unfinished, if meanwhile nothing was submitted
 //
 // The usual submission changes nothing of this: its stream is `quiet`. It is one load and a branch,
 // made before the real call and once more after it. Before, so that what is owed is paid first and
@@ -105,6 +110,7 @@ class alignas(64) ContextWork {
   void SetQuiet();
   void SetDebt(uint64_t debt, StreamName of);
   void Add(StreamName stream);
+  void ForgetFinished();
 
   void Pay(uint64_t number);
 
@@ -113,12 +119,12 @@ class alignas(64) ContextWork {
 
   alignas(64) Mutex lock_;
   StreamName since_ = kSeveralStreams;
-  StreamName unfinished_ = kSeveralStreams;  // with work since all work was last known to be done
+  StreamName unfinished_ = kSeveralStreams;
+  uint64_t begun_ = 0;  // once this fence has passed, only what is in since_ is unfinished
   uint64_t debt_ = 0;
   StreamName debt_of_ = kNoStream;
   uint64_t unpaid_before_ = 0;  // the debt when the fence that is being recorded began
-  StreamName unpaid_before_of_ = kNoStream;
-  uint64_t notes_ = 0;
+  uint64_t notes_ = 0;  // grows with every submission noted, and when a stream becomes quiet
 };
 
 // The only context with a pool; the one that stands for none while there is none; nullptr when
@@ -163,7 +169,7 @@ extern const PoolHost kShimHost;
 
 // Pays the debts of all contexts. For whoever begins a capture while none is under way.
 void SettleDebts();
-// Is anything owed anywhere?
+// Is anything owed anywhere, that will be paid?
 bool AnyDebt();
 // The stream is about to be destroyed.
 void StreamEnds(CUstream stream);

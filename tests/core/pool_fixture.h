@@ -31,10 +31,11 @@ void OnAnotherThread(Body body) {
 
 class TestPool {
  public:
-  explicit TestPool(const Options& options = {}, size_t capacity = FakeDevice::kPlenty)
+  explicit TestPool(const Options& options = {}, size_t capacity = FakeDevice::kPlenty,
+                    const PoolHost& host = kBlindHost)
       : device(capacity), api(device), page_bytes_(Pool::StatisticsBytes(options)) {
     page_ = MapPages(page_bytes_);
-    pool = Pool::Create(options, page_, static_cast<uint64_t>(getpid()), "test");
+    pool = Pool::Create(options, page_, static_cast<uint64_t>(getpid()), "test", host);
     identity = {FreshHandle(), next_id_.fetch_add(1), 0, true};
     context = pool->OpenContext(identity);
   }
@@ -53,13 +54,13 @@ class TestPool {
     if (Block* block = pool->AllocHit(in.identity().handle, bytes)) return block;
     return pool->Alloc(in, bytes, api).block;
   }
-  // False: not a block in use.
-  bool Free(Block* block) {
+  // False: not a block in use. A live block may be handed out once a fence above `stamp` passed.
+  bool Free(Block* block, Stamp stamp = kReady) {
     const bool live = pool->TakeLive(block, block->address);
-    if (live && pool->RetireHit(block)) return true;
+    if (live && stamp == kReady && pool->RetireHit(block)) return true;
     switch (live ? BlockState::kLive : pool->Take(block, block->address)) {
       case BlockState::kLive:
-        pool->Retire(block, kReady, api);
+        pool->Retire(block, stamp, api);
         return true;
       case BlockState::kUnpooled:
         return pool->FreeReal(block, api) == kSuccess;

@@ -1,0 +1,590 @@
+// What was submitted, what is owed, and what a free comes to: shim/work.h and shim/free_sync.h.
+#include "shim/work.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <map>
+#include <thread>
+#include <vector>
+
+#include "core/pool_instance.h"
+#include "fake_driver.h"
+#include "pool_fixture.h"
+#include "shim/captures.h"
+#include "shim/free_sync.h"
+
+namespace cmp {
+namespace {
+
+using test::FakeDriver;
+using test::OnAnotherThread;
+using test::TestPool;
+
+constexpr StreamName kA = 0xa000;
+constexpr StreamName kB = 0xb000;
+constexpr StreamName kC = 0xc000;
+
+Options WithFreeSync(FreeSync free_sync) {
+  Options options;
+  options.free_sync = free_sync;
+  return options;
+}
+
+class WorkTest : public testing::TestWithParam<FreeSync> {
+ protected:
+  explicit WorkTest(FreeSync free_sync = FreeSync::kOrder)
+      : pool_(WithFreeSync(free_sync), test::FakeDevice::kPlenty, kShimHost) {
+    g_driver = &driver_.table();
+    g_pool = pool_.pool;
+    FakeDriver::SetCurrent(pool_.identity.handle);
+  }
+  ~WorkTest() override {
+    pool_.pool->ForEachContext([&](ContextPool& context) { pool_.pool->DropContext(context); });
+    EXPECT_FALSE(AnyDebt()) << "what ended contexts owed is counted still";
+    EXPECT_EQ(driver_.errors, 0u) << "an event was misused";
+    EXPECT_FALSE(g_captures.UnderWay());
+    g_pool = nullptr;
+    g_driver = nullptr;
+  }
+
+  ContextPool& context() { return *pool_.context; }
+  Fences& fences() { return context().fences(); }
+  static ContextWork& WorkOf(ContextPool& context) {
+    return *static_cast<ContextWork*>(context.of_host);
+  }
+  ContextWork& work() { return WorkOf(context()); }
+  static void Submit(StreamName stream, bool overtakes = false) {
+    const Submission submission(stream, overtakes);
+  }
+  Settlement Free() { return FreeIn(context()); }
+  // Of a block that no test looks at.
+  Settlement FreeIn(ContextPool& in) {
+    Block block;
+    block.owner_context = &in;
+    return SettleFree(*pool_.pool, driver_.table(), &block);
+  }
+  // A wait of the program's; `meanwhile` happens while it is on its way.
+  template <typename Meanwhile>
+  void Synchronize(StreamName stream, Meanwhile meanwhile) {
+    HostWait wait(stream);
+    meanwhile();
+    driver_.Finish();
+    wait.Done(CUDA_SUCCESS);
+  }
+  void Synchronize(StreamName stream = kSeveralStreams) {
+    Synchronize(stream, [] {});
+  }
+  bool NothingIsUnfinished() { return Free().stamp == kReady; }
+
+  FakeDriver driver_;
+  TestPool pool_;
+};
+
+class NoneTest : public WorkTest {
+ protected:
+  NoneTest() : WorkTest(FreeSync::kNone) {}
+};
+class WaitTest : public WorkTest {
+ protected:
+  WaitTest() : WorkTest(FreeSync::kWait) {}
+};
+
+// ---- What a free comes to
+
+TEST_F(WaitTest, AFreeWaitsForWhatIsUnfinishedAndOnlyOnce) {
+  EXPECT_EQ(Free().stamp, kReady);
+  EXPECT_EQ(driver_.waits, 1u) << "what came before the pool is not known";
+  EXPECT_TRUE(Free().pooled);
+  EXPECT_EQ(driver_.waits, 1u);
+  Submit(kA);
+  EXPECT_EQ(Free().stamp, kReady);
+  EXPECT_EQ(driver_.waits, 2u);
+}
+
+TEST_F(WaitTest, AFreeWaitsForOtherContextsToo) {
+  ContextPool& other = *pool_.OpenAnother();
+  EXPECT_EQ(Free().stamp, kReady);
+  EXPECT_EQ(driver_.waits, 2u);
+  EXPECT_TRUE(other.fences().Idle());
+}
+
+TEST_F(WaitTest, AfterASynchronisationOfTheProgramsAFreeWaitsForNothing) {
+  Submit(kA);
+  Submit(kB);
+  Synchronize();
+  EXPECT_EQ(Free().stamp, kReady);
+  EXPECT_EQ(driver_.waits + driver_.records, 0u);
+}
+
+TEST_F(NoneTest, AFreeRecordsNothingAndItsBlockIsRetired) {
+  Submit(kA);
+  const Settlement settled = Free();
+  EXPECT_TRUE(settled.pooled);
+  EXPECT_NE(settled.stamp, kReady);
+  EXPECT_EQ(driver_.records + driver_.waits, 0u);
+  EXPECT_FALSE(AnyDebt());
+}
+
+TEST_F(WorkTest, AFreeRecordsAtOnceAndFreesWithNothingInBetweenShareTheFence) {
+  Submit(kA);
+  const Settlement first = Free();
+  EXPECT_TRUE(first.pooled);
+  EXPECT_EQ(driver_.records, 1u);
+  EXPECT_EQ(Free().stamp, first.stamp);
+  EXPECT_EQ(driver_.records, 1u);
+  Submit(kA);
+  EXPECT_GT(Free().stamp, first.stamp);
+  EXPECT_EQ(driver_.records, 2u);
+  EXPECT_EQ(driver_.waits, 0u);
+}
+
+TEST_F(WorkTest, WhereARecordFailsTheFreeIsReal) {
+  Submit(kA);
+  driver_.record_status = CUDA_ERROR_NOT_PERMITTED;
+  EXPECT_FALSE(Free().pooled);
+  EXPECT_TRUE(context().open());
+  EXPECT_TRUE(fences().work_since());
+}
+
+TEST_F(WorkTest, WhileACaptureIsUnderWayAFreeIsReal) {
+  Submit(kA);
+  g_captures.BeforeBegin();
+  EXPECT_FALSE(Free().pooled);
+  EXPECT_EQ(driver_.records, 0u);
+  g_captures.AfterBegin(nullptr, nullptr, false);
+  EXPECT_TRUE(Free().pooled);
+}
+
+TEST_F(WorkTest, AFreeInAClosedContextIsReal) {
+  context().Close();
+  EXPECT_FALSE(Free().pooled);
+}
+
+// ---- Order
+
+TEST_F(WorkTest, AnotherStreamIsOrderedOnceAndTheSameOneNever) {
+  Synchronize();
+  Submit(kA);
+  Free();
+  EXPECT_TRUE(AnyDebt());
+  for (int i = 0; i < 3; ++i) Submit(kA);
+  EXPECT_EQ(driver_.orders, 0u) << "a stream is in order by itself";
+  for (int i = 0; i < 3; ++i) Submit(kB);
+  EXPECT_EQ(driver_.orders, 1u);
+  EXPECT_FALSE(AnyDebt());
+  Submit(kA);
+  EXPECT_EQ(driver_.orders, 1u);
+}
+
+TEST_F(WorkTest, OrderComesBeforeTheSubmission) {
+  Synchronize();
+  Submit(kA);
+  Free();
+  {
+    const Submission submission(kB);
+    EXPECT_EQ(driver_.orders, 1u) << "it is too late after the real call";
+  }
+}
+
+TEST_F(WorkTest, AfterSeveralStreamsEveryStreamIsOrdered) {
+  Synchronize();
+  Submit(kA);
+  Submit(kB);
+  Free();
+  Submit(kA);
+  EXPECT_EQ(driver_.orders, 1u);
+}
+
+TEST_F(WorkTest, WorkThatMayOvertakeItsOwnStreamIsOrdered) {
+  Synchronize();
+  Submit(kA);
+  Free();
+  Submit(kA);
+  Submit(kA, true);
+  EXPECT_EQ(driver_.orders, 1u);
+}
+
+TEST_F(WorkTest, DebtsOfSeveralFreesArePaidTogether) {
+  Synchronize();
+  Submit(kA);
+  Free();
+  Submit(kA);
+  Free();
+  Submit(kB);
+  EXPECT_EQ(driver_.orders, 1u);
+  Free();
+  Submit(kC);
+  EXPECT_EQ(driver_.orders, 2u);
+}
+
+TEST_F(WorkTest, WhatIsDoneNeedsNoOrder) {
+  Synchronize();
+  Submit(kA);
+  Free();
+  driver_.Finish();
+  Submit(kB);
+  EXPECT_EQ(driver_.orders, 0u);
+  EXPECT_FALSE(AnyDebt());
+}
+
+TEST_F(WorkTest, WhereTheDeviceCannotBeOrderedTheHostWaits) {
+  Synchronize();
+  Submit(kA);
+  Free();
+  driver_.order_status = CUDA_ERROR_NOT_SUPPORTED;
+  Submit(kB);
+  EXPECT_EQ(driver_.waits, 1u);
+  EXPECT_FALSE(AnyDebt());
+}
+
+TEST_F(WorkTest, ADestroyedStreamsHandleIsAnotherStream) {
+  Synchronize();
+  Submit(kA);
+  Free();
+  StreamEnds(reinterpret_cast<CUstream>(kA));
+  Submit(kA);
+  EXPECT_EQ(driver_.orders, 1u);
+}
+
+TEST_F(WorkTest, AFailedRecordLeavesTheOlderDebt) {
+  Synchronize();
+  Submit(kA);
+  Free();
+  Submit(kA);
+  driver_.record_status = CUDA_ERROR_NOT_PERMITTED;
+  EXPECT_FALSE(Free().pooled);
+  driver_.record_status = CUDA_SUCCESS;
+  EXPECT_TRUE(AnyDebt());
+  Submit(kB);
+  EXPECT_EQ(driver_.orders, 1u);
+  EXPECT_FALSE(AnyDebt());
+}
+
+// Found by reading: the older debt's stream was destroyed while the record was on its way.
+TEST_F(WorkTest, AfterAFailedRecordAStreamThatEndedMeanwhileIsOrdered) {
+  Synchronize();
+  Submit(kA);
+  Free();
+  driver_.on_record = [&] { StreamEnds(reinterpret_cast<CUstream>(kA)); };
+  driver_.record_status = CUDA_ERROR_NOT_PERMITTED;
+  Submit(kA);
+  EXPECT_FALSE(Free().pooled);
+  driver_.on_record = [] {};
+  driver_.record_status = CUDA_SUCCESS;
+  Submit(kA);
+  EXPECT_EQ(driver_.orders, 1u);
+}
+
+TEST_F(WorkTest, AContextThatEndedOwesNothing) {
+  Submit(kA);
+  Free();
+  ASSERT_TRUE(AnyDebt());
+  pool_.pool->DropContext(context());
+  EXPECT_FALSE(AnyDebt());
+  Submit(kB);
+  EXPECT_EQ(driver_.orders, 0u);
+}
+
+TEST_F(WorkTest, ACaptureBeginsOnlyOnceDebtsArePaid) {
+  Synchronize();
+  Submit(kA);
+  Free();
+  g_captures.BeforeBegin();
+  EXPECT_EQ(driver_.orders, 1u);
+  EXPECT_FALSE(AnyDebt());
+  Submit(kB);
+  EXPECT_EQ(driver_.orders, 1u) << "during a capture";
+  g_captures.AfterBegin(nullptr, nullptr, false);
+}
+
+// Found by reading: once the process exits nobody pays, and a capture waited for it for ever.
+TEST_F(WorkTest, ACaptureThatBeginsWhileTheProcessExitsDoesNotWait) {
+  Submit(kA);
+  Free();
+  ASSERT_TRUE(AnyDebt());
+  g_exiting = true;
+  g_pool = nullptr;
+  std::atomic<bool> begun{false};
+  std::thread beginner([&] {
+    g_captures.BeforeBegin();
+    begun = true;
+  });
+  for (int i = 0; i < 1000 && !begun; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_TRUE(begun) << "it waits for ever";
+  if (!begun) work().End();  // lets it go
+  beginner.join();
+  g_captures.AfterBegin(nullptr, nullptr, false);
+  g_exiting = false;
+}
+
+// ---- Waits of the program's
+
+TEST_F(WorkTest, AWaitForTheOnlyStreamIsForAll) {
+  Synchronize();
+  Submit(kA);
+  Synchronize(kA);
+  EXPECT_TRUE(NothingIsUnfinished());
+  Submit(kA);
+  Free();
+  Submit(kA);
+  Synchronize(kA);
+  EXPECT_TRUE(NothingIsUnfinished());
+  EXPECT_FALSE(AnyDebt()) << "what was waited for needs no order";
+}
+
+TEST_F(WorkTest, AWaitForOneOfSeveralStreamsIsNot) {
+  Synchronize();
+  Submit(kA);
+  Submit(kB);
+  Synchronize(kA);
+  EXPECT_FALSE(NothingIsUnfinished());
+}
+
+TEST_F(WorkTest, AWaitForAStreamThatDidNothingIsNot) {
+  Synchronize();
+  Submit(kA);
+  Synchronize(kB);
+  EXPECT_FALSE(NothingIsUnfinished());
+}
+
+TEST_F(NoneTest, WithoutOrderAWaitForOneStreamSaysNothingOfOlderWorkOfOthers) {
+  Synchronize();
+  Submit(kA);
+  pool_.pool->readiness().Record(context());
+  Submit(kB);
+  {
+    HostWait wait(kB);
+    wait.Done(CUDA_SUCCESS);  // the work of kA runs on
+  }
+  EXPECT_FALSE(NothingIsUnfinished());
+  EXPECT_LT(fences().passed(), fences().published());
+}
+
+TEST_F(WorkTest, AFailedWaitFinishesNothing) {
+  Synchronize();
+  Submit(kA);
+  HostWait wait(kSeveralStreams);
+  wait.Done(CUDA_ERROR_NOT_PERMITTED);
+  EXPECT_FALSE(NothingIsUnfinished());
+}
+
+TEST_F(WorkTest, WorkSubmittedDuringAWaitIsUnfinished) {
+  Synchronize();
+  Submit(kA);
+  Synchronize(kSeveralStreams, [] { Submit(kA); });
+  EXPECT_FALSE(NothingIsUnfinished());
+}
+
+TEST_F(WorkTest, WorkOnItsWayDuringAWaitIsUnfinished) {
+  Synchronize();
+  Submit(kA);
+  {
+    HostWait wait(kSeveralStreams);
+    {
+      const Submission submission(kA);
+      wait.Done(CUDA_SUCCESS);
+    }
+  }
+  EXPECT_FALSE(NothingIsUnfinished());
+}
+
+TEST_F(WorkTest, AWaitForAnotherContextSaysNothing) {
+  ContextPool& other = *pool_.OpenAnother();
+  Synchronize();
+  FakeDriver::SetCurrent(other.identity().handle);
+  Synchronize();
+  FakeDriver::SetCurrent(pool_.identity.handle);
+  EXPECT_TRUE(NothingIsUnfinished());
+  Submit(kLegacyStream);
+  FakeDriver::SetCurrent(other.identity().handle);
+  Synchronize();
+  EXPECT_FALSE(NothingIsUnfinished());
+}
+
+// Found by reading: the end of one wait made a stream quiet while another wait was on its way, so
+// that work was not noted which that other wait did not cover.
+TEST_F(WorkTest, WorkBetweenTwoWaitsIsUnfinished) {
+  Synchronize();
+  Submit(kA);
+  HostWait first(kSeveralStreams);
+  Submit(kA);
+  HostWait second(kSeveralStreams);
+  first.Done(CUDA_SUCCESS);
+  Submit(kA);
+  second.Done(CUDA_SUCCESS);
+  EXPECT_FALSE(NothingIsUnfinished());
+}
+
+// The same, where another stream is destroyed.
+TEST_F(WorkTest, WorkAfterAnotherStreamEndedDuringAWaitIsUnfinished) {
+  Synchronize();
+  Submit(kA);
+  Synchronize(kSeveralStreams, [] {
+    StreamEnds(reinterpret_cast<CUstream>(kB));
+    Submit(kA);
+  });
+  EXPECT_FALSE(NothingIsUnfinished());
+}
+
+// The same, where a capture begins.
+TEST_F(WorkTest, WorkAfterADebtWasPaidDuringAWaitIsUnfinished) {
+  Synchronize();
+  Submit(kA);
+  Free();
+  Submit(kA);
+  Synchronize(kSeveralStreams, [] {
+    SettleDebts();
+    Submit(kA);
+  });
+  EXPECT_FALSE(NothingIsUnfinished());
+}
+
+// Found by reading: a submission counted as put behind the fence before its real call was made.
+TEST_F(WorkTest, AWaitForAStreamWhoseWorkIsStillOnItsWaySaysNothingOfOthers) {
+  Synchronize();
+  Submit(kA);
+  Free();
+  const uint64_t fence = fences().published();
+  {
+    const Submission submission(kB);  // ordered after the fence, but not submitted yet
+    Free();                           // by another thread
+    HostWait wait(kB);                // returns at once
+    wait.Done(CUDA_SUCCESS);
+    EXPECT_LT(fences().passed(), fence) << "the work on the first stream runs on";
+  }
+}
+
+// The same with work that is on its way, unordered, while a fence is recorded.
+TEST_F(WorkTest, WorkThatWasOnItsWayDuringARecordIsNotBehindTheFence) {
+  Synchronize();
+  Submit(kA);
+  Submit(kB);
+  {
+    const Submission submission(kB);  // nothing is owed
+    Free();                           // by another thread; the real call comes after it
+  }
+  const uint64_t fence = fences().published();
+  SettleDebts();  // a capture begins
+  HostWait wait(kB);
+  wait.Done(CUDA_SUCCESS);
+  EXPECT_LT(fences().passed(), fence) << "the work on the first stream runs on";
+}
+
+// ---- Several contexts
+
+TEST_F(WorkTest, WithSeveralContextsWorkIsThatOfTheStreamsContext) {
+  ContextPool& other = *pool_.OpenAnother();
+  std::map<CUstream, ContextHandle> contexts = {
+      {reinterpret_cast<CUstream>(kA), pool_.identity.handle},
+      {reinterpret_cast<CUstream>(kB), other.identity().handle}};
+  driver_.on_stream_context = [&](CUstream stream, CUcontext* context) {
+    *context = static_cast<CUcontext>(contexts.at(stream));
+    return CUDA_SUCCESS;
+  };
+  EXPECT_EQ(FindWork(kA), &work());
+  EXPECT_EQ(FindWork(kB), &WorkOf(other));
+  EXPECT_EQ(FindWork(kLegacyStream), &work()) << "of the current context";
+  FakeDriver::SetCurrent(other.identity().handle);
+  EXPECT_EQ(FindWork(kLegacyStream), &WorkOf(other));
+  EXPECT_EQ(FindWork(ThreadStream()), &WorkOf(other));
+  // The handle means another stream once this one is destroyed.
+  StreamEnds(reinterpret_cast<CUstream>(kA));
+  contexts[reinterpret_cast<CUstream>(kA)] = other.identity().handle;
+  EXPECT_EQ(FindWork(kA), &WorkOf(other));
+}
+
+// Found by reading: a thread that looked while a context was being opened never looked again.
+TEST_F(WorkTest, AStreamWhoseContextHasNoPoolYetIsLookedUpAgain) {
+  ContextPool& other = *pool_.OpenAnother();
+  ContextHandle later = test::FreshHandle();
+  driver_.on_stream_context = [&](CUstream, CUcontext* context) {
+    *context = static_cast<CUcontext>(later);
+    return CUDA_SUCCESS;
+  };
+  EXPECT_EQ(FindWork(kA), &g_no_work);
+  later = other.identity().handle;  // it has one, and nothing tells the thread
+  EXPECT_EQ(FindWork(kA), &WorkOf(other));
+}
+
+TEST_F(WorkTest, FreesOfOneContextOweNothingToTheOther) {
+  ContextPool& other = *pool_.OpenAnother();
+  driver_.on_stream_context = [&](CUstream stream, CUcontext* context) {
+    const bool first = stream == reinterpret_cast<CUstream>(kA);
+    *context = static_cast<CUcontext>(first ? pool_.identity.handle : other.identity().handle);
+    return CUDA_SUCCESS;
+  };
+  Synchronize();
+  Submit(kA);
+  Submit(kB);
+  EXPECT_TRUE(Free().pooled);
+  Submit(kB);
+  EXPECT_EQ(driver_.orders, 0u);
+  pool_.pool->DropContext(other);
+  Submit(kC);
+  EXPECT_EQ(driver_.orders, 1u) << "with one context left every stream is its";
+}
+
+// ---- Threads
+
+// A submission that has returned is unfinished until a wait or a fence that was begun after its
+// real call says otherwise.
+TEST_F(WorkTest, NoFreeMissesWorkOfItsOwnThread) {
+  constexpr int kWaiters = 2;
+  std::atomic<uint64_t> moment{1};
+  std::atomic<uint64_t> covered{0};  // a wait or record began then, the latest
+  const auto cover = [&] {
+    const uint64_t now = moment.fetch_add(1);
+    uint64_t seen = covered;
+    while (seen < now && !covered.compare_exchange_weak(seen, now)) {
+    }
+  };
+  driver_.on_record = cover;
+  std::atomic<int> running{2};
+  std::atomic<int> missed{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kWaiters; ++i) {
+    threads.emplace_back([&] {
+      FakeDriver::SetCurrent(pool_.identity.handle);
+      while (running != 0) {
+        HostWait wait(kSeveralStreams);
+        cover();
+        driver_.Finish();
+        for (int yields = 0; yields < 20; ++yields) std::this_thread::yield();
+        wait.Done(CUDA_SUCCESS);
+        for (int yields = 0; yields < 20; ++yields) std::this_thread::yield();
+      }
+    });
+  }
+  threads.emplace_back([&] {
+    while (running != 0) {
+      StreamEnds(reinterpret_cast<CUstream>(kC));
+      SettleDebts();
+      std::this_thread::yield();
+    }
+  });
+  for (const StreamName stream : {kA, kB}) {
+    threads.emplace_back([&, stream] {
+      FakeDriver::SetCurrent(pool_.identity.handle);
+      for (int i = 0; i < 20000; ++i) {
+        uint64_t submitted = 0;
+        Stamp clock = 0;
+        {
+          const Submission submission(stream);
+          submitted = moment.fetch_add(1);  // the real call
+          clock = Fences::Now();
+        }
+        const Settlement settled = Free();
+        if (settled.stamp == kReady ? covered < submitted : settled.stamp < clock) ++missed;
+      }
+      --running;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(missed, 0);
+}
+
+}  // namespace
+}  // namespace cmp
