@@ -78,7 +78,8 @@ class Mutants(TestCase):
 
     def test_event_reuse(self):
         self.directed("event_reuse", "none", "event-reuse")
-        self.random("event_reuse", "none", 300000, "--interleave", "--small")
+        # The random schedules do not find this one: it takes a thread that asks about the event in
+        # the few instructions between its announcement and its record.
 
     def test_capture(self):
         self.directed("capture", "order", "capture")
