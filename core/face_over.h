@@ -51,8 +51,9 @@ class FaceOver {
     Pool* pool = g_pool.load(std::memory_order_acquire);
     const Driver* driver = LoadDriver(DriverSource::kLoaded);
     if (pool != nullptr && driver != nullptr && !Host::Capturing()) [[likely]] {
-      if constexpr (!Host::kSeesContextsEnd) pool->DropIfGone(*driver);
-      if (const Block* block = pool->AllocHit(CurrentContext(*driver), bytes)) [[likely]] {
+      const ContextHandle context = CurrentContext(*driver);
+      if constexpr (!Host::kSeesContextsEnd) pool->DropIfGone(*driver, context);
+      if (const Block* block = pool->AllocHit(context, bytes)) [[likely]] {
         *pointer = reinterpret_cast<void*>(block->address);
         return kSuccess;
       }
@@ -88,7 +89,7 @@ class FaceOver {
     }
     if (g_exiting.load(std::memory_order_acquire)) return true;  // no CUDA call any more
     if constexpr (!Host::kSeesContextsEnd) {
-      pool->DropIfGone(*driver);
+      pool->DropIfGone(*driver, CurrentContext(*driver));
       if (pool->Find(address) != block) return false;
     }
     const DriverApi api(*driver);

@@ -45,6 +45,8 @@ class OwnerFlag {
         sched_yield();
       }
   }
+  // False: somebody else has it.
+  [[nodiscard]] bool TryLock() { return !taken_.exchange(true, std::memory_order_acquire); }
   void Unlock() { taken_.store(false, std::memory_order_release); }
 
  private:

@@ -202,8 +202,7 @@ BlockState Pool::Take(Block* block, DeviceAddress address) {
     if (!block->TakeFromProgram(owned)) continue;
     if (block->address == address) [[likely]]
       return owned;
-    // A double free that lost so late that the record has another block by now: give it back.
-    block->state.store(owned, std::memory_order_release);
+    GiveBack(block, owned);
     return BlockState::kUnused;
   }
   return block->state.load(std::memory_order_acquire);

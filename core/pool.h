@@ -25,7 +25,8 @@ namespace cmp {
 // instruction to reach, and a preloaded library's thread-local storage is static.
 struct ThreadMemory {
   static constexpr size_t kEntries = 4;
-  struct Entry {
+  // An epoch of now: `cache` is there.
+  struct alignas(32) Entry {
     ContextHandle handle = nullptr;
     uint64_t epoch = 0;
     ThreadCache* cache = nullptr;
@@ -55,10 +56,35 @@ class Pool {
     // bytes - 1 wraps for 0, which is never a hit. hit_bytes_ is 0 where hits must not happen.
     if (bytes - 1 >= hit_bytes_) [[unlikely]]
       return nullptr;
-    ThreadCache* cache = RememberedCache(handle);
-    if (cache == nullptr) [[unlikely]]
+    const ThreadMemory::Entry* entry = Remembered(handle);
+    if (entry == nullptr) [[unlikely]]
       return nullptr;
-    return cache->Alloc(tiers_.TierOf(bytes), bytes);
+    return entry->cache->AllocHit(tiers_.TierOf(bytes), bytes);
+  }
+  // The hit path of a free: Take, if the program has the block and a free brings it into the pool.
+  // False says nothing (call Take).
+  bool TakeLive(Block* block, DeviceAddress address) {
+    if (!block->TakeFromProgram(BlockState::kLive)) [[unlikely]]
+      return false;
+    if (block->address == address) [[likely]]
+      return true;
+    GiveBack(block, BlockState::kLive);
+    return false;
+  }
+  // And then, if the block is ready and its context's pool is on: Retire, where that is only to put
+  // the block back on this thread's shelf. False: nothing was done.
+  bool RetireHit(Block* block) {
+    if (!HasShelf(block->tier)) [[unlikely]]
+      return false;
+    ContextPool* context = block->owner();
+    const ThreadMemory::Entry& entry = t_memory.EntryOf(context->identity().handle);
+    // The epoch has changed if the context was closed.
+    if (entry.epoch != g_cache_epoch.load(std::memory_order_acquire) ||
+        entry.cache->owner() != context || context->over_bound.load(std::memory_order_relaxed))
+        [[unlikely]] {
+      return false;
+    }
+    return entry.cache->FreeHit(block);
   }
 
   // An allocation of bytes > 0 in `context`, which must be current: from this thread's cache, the
@@ -102,7 +128,7 @@ class Pool {
   void CloseContext(ContextPool& context) { source_.Close(context); }
   // Drops the pool of the current context's handle if that names another context by now: where
   // nobody sees contexts end. Costs a driver call of 10 ns.
-  void DropIfGone(const Driver& driver);
+  void DropIfGone(const Driver& driver, ContextHandle current);
   // The context was reset or destroyed: its pool and side-table entries are dropped without a real
   // call. Waits for calls of the pool's own about it that other threads are making.
   void DropContext(ContextPool& context);
@@ -141,15 +167,23 @@ class Pool {
 
  private:
   Pool(const Options& options, const PoolHost& host);
-  ThreadCache* RememberedCache(ContextHandle handle) const {
-    ThreadMemory::Entry& entry = t_memory.EntryOf(handle);
+  static const ThreadMemory::Entry* Remembered(ContextHandle handle) {
+    const ThreadMemory::Entry& entry = t_memory.EntryOf(handle);
     // acquire pairs with the release that made the entry stale: what the dropping thread did
     // before is seen.
     if (entry.handle != handle || entry.epoch != g_cache_epoch.load(std::memory_order_acquire))
         [[unlikely]] {
       return nullptr;
     }
-    return entry.cache;
+    return &entry;
+  }
+  static ThreadCache* RememberedCache(ContextHandle handle) {
+    const ThreadMemory::Entry* entry = Remembered(handle);
+    return entry == nullptr ? nullptr : entry->cache;
+  }
+  // A double free that lost so late that the record has another block by now: the program keeps it.
+  static void GiveBack(Block* block, BlockState state) {
+    block->state.store(state, std::memory_order_release);
   }
   Block* TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
                   unsigned tier);

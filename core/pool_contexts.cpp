@@ -53,12 +53,11 @@ ContextPool* Pool::OpenContext(const ContextIdentity& identity) {
   return context;
 }
 
-void Pool::DropIfGone(const Driver& driver) {
-  const ContextHandle handle = CurrentContext(driver);
-  const ThreadCache* cache = RememberedCache(handle);
+void Pool::DropIfGone(const Driver& driver, ContextHandle current) {
+  const ThreadCache* cache = RememberedCache(current);
   if (cache == nullptr) return;  // Alloc will look
   ContextPool& context = *cache->owner();
-  if (context.identity().id != ContextId(driver, handle)) DropContext(context);
+  if (context.identity().id != ContextId(driver, current)) DropContext(context);
 }
 
 void Pool::DropContext(ContextPool& context) {

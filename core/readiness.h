@@ -29,11 +29,11 @@ class Readiness {
   // it. Loads only.
   Stamp StampNow(const ContextPool& context) const {
     const Fences& fences = context.fences();
-    Stamp stamp = Fences::Now();
-    if (!fences.work_since()) {
-      // The newest fence covers all that was submitted. started() is read after work_since().
-      stamp = fences.started() - 1;
-      if (fences.passed() > stamp) stamp = kReady;
+    Stamp stamp = kReady;
+    if (fences.work_since()) {
+      stamp = Fences::Now();
+    } else if (const uint64_t newest = fences.started(); fences.passed() < newest) {
+      stamp = newest - 1;  // it covers all that was submitted: it is read after work_since()
     }
     if (contexts_.count() > 1) [[unlikely]]
       return WithOthers(context, stamp);

@@ -16,8 +16,10 @@ enum class Rule {
 
 #ifdef CMP_TEST_RULES
 bool RuleIsOn(Rule rule);  // core/rules.cpp: CMP_TEST_RULES_OFF=name,name
+inline constexpr bool kRulesMayBeOff = true;
 #else
 constexpr bool RuleIsOn(Rule) { return true; }
+inline constexpr bool kRulesMayBeOff = false;
 #endif
 
 }  // namespace cmp

@@ -16,6 +16,7 @@
 #define CMP_CORE_SIDE_TABLE_H_
 
 #include <atomic>
+#include <bit>
 
 #include "core/memory.h"
 #include "core/types.h"
@@ -28,10 +29,8 @@ class SideTable {
 
   // The block whose base is `address`, or nullptr.
   Block* Find(DeviceAddress address) const {
-    if (address == 0 || (address & (kMinBlock - 1)) != 0 || address >> kAddressBits != 0)
-        [[unlikely]] {
-      return nullptr;
-    }
+    if (std::rotr(address, kSlotShift) >> (kAddressBits - kSlotShift) != 0) [[unlikely]]
+      return nullptr;  // not aligned, or beyond the table; 0 is in it, and no block's
     // acquire on every level pairs with the release that published the node or the block.
     const Root* root = root_.load(std::memory_order_acquire);
     if (root == nullptr) [[unlikely]]

@@ -35,7 +35,7 @@ struct CacheLimits {
 
 class alignas(64) ThreadCache {
  public:
-  struct Shelf {
+  struct alignas(64) Shelf {  // what a ready block needs is on one line
     Batch current;
     Batch spare;
     Batch retiring;
@@ -45,6 +45,33 @@ class alignas(64) ThreadCache {
 
   ThreadCache(ContextPool* owner, const CacheLimits* limits, TierCounters* counters, Shelf* shelves)
       : owner_(owner), counters_(counters), limits_(limits), shelves_(shelves) {}
+
+  // The hit path: as Alloc, but nullptr says nothing. Waits for nobody.
+  Block* AllocHit(unsigned tier, size_t requested) {
+    if (!flag_.TryLock()) [[unlikely]]
+      return nullptr;
+    Shelf& shelf = shelves_[tier];
+    Block* block = shelf.current.count == 0 ? nullptr : Take(shelf, tier, requested);
+    flag_.Unlock();
+    return block;
+  }
+  // The hit path: as Free of a ready block, if nothing becomes full by it. False: nothing was done.
+  bool FreeHit(Block* block) {
+    if (!flag_.TryLock()) [[unlikely]]
+      return false;
+    const unsigned tier = block->tier;
+    Shelf& shelf = shelves_[tier];
+    const size_t ready = ready_bytes() + block->bytes;
+    const bool room =
+        shelf.current.count + 1 < limits_->batch[tier] && ready + retired_bytes() <= limits_->bytes;
+    if (room) [[likely]] {
+      CountFreed(*block, tier);
+      shelf.current.Push(block);
+      ready_bytes_.store(ready, std::memory_order_relaxed);
+    }
+    flag_.Unlock();
+    return room;
+  }
 
   // A block of `tier`, handed out to the program, or nullptr: nothing here.
   // REQUIRES: tier < limits.tiers
@@ -56,14 +83,7 @@ class alignas(64) ThreadCache {
       shelf.current = shelf.spare;
       shelf.spare = Batch{};
     }
-    Block* block = shelf.current.Pop();
-    AddReadyBytes(-block->bytes);
-    block->GiveToProgram(requested);
-    TierCounters& counters = counters_[tier];
-    counters.thread_cache_hits.Add(1);
-    counters.requested_bytes.Add(requested);
-    counters.block_bytes.Add(block->bytes);
-    return block;
+    return Take(shelf, tier, requested);
   }
 
   // Takes a block back: ready, or retired until a fence above `stamp` has passed. What is returned
@@ -71,10 +91,7 @@ class alignas(64) ThreadCache {
   // REQUIRES: block is kIdle, of owner(), and block->tier < limits.tiers
   [[nodiscard]] Batch Free(Block* block, Stamp stamp) {
     Held held(flag_);
-    TierCounters& counters = counters_[block->tier];
-    counters.frees.Add(1);
-    counters.requested_freed_bytes.Add(block->requested);
-    counters.block_freed_bytes.Add(block->bytes);
+    CountFreed(*block, block->tier);
     Shelf& shelf = shelves_[block->tier];
     if (stamp != kReady) return Retire(shelf, block, stamp);
     shelf.current.Push(block);
@@ -158,6 +175,23 @@ class alignas(64) ThreadCache {
   }
   void AddReadyBytes(size_t bytes) { Add(ready_bytes_, bytes); }
   bool OverLimit() const { return ready_bytes() + retired_bytes() > limits_->bytes; }
+  // REQUIRES for all below: the flag is held
+  Block* Take(Shelf& shelf, unsigned tier, size_t requested) {
+    Block* block = shelf.current.Pop();
+    AddReadyBytes(-block->bytes);
+    block->GiveToProgram(requested);
+    TierCounters& counters = counters_[tier];
+    counters.thread_cache_hits.Add(1);
+    counters.requested_bytes.Add(requested);
+    counters.block_bytes.Add(block->bytes);
+    return block;
+  }
+  void CountFreed(const Block& block, unsigned tier) {
+    TierCounters& counters = counters_[tier];
+    counters.frees.Add(1);
+    counters.requested_freed_bytes.Add(block.requested);
+    counters.block_freed_bytes.Add(block.bytes);
+  }
   Batch Retire(Shelf& shelf, Block* block, Stamp stamp);
   template <typename Put>
   void TakeShelf(unsigned tier, Put put) {

@@ -24,13 +24,13 @@ class Tiers {
  public:
   // REQUIRES: steps is 1, 2, 4, 8 or 16
   explicit constexpr Tiers(unsigned steps)
-      : shift_(static_cast<unsigned>(std::bit_width(steps)) - 1) {}
+      : shift_(static_cast<unsigned>(std::bit_width(steps)) - 1), steps_(steps) {}
 
   // The tier that serves a request. REQUIRES: 0 < bytes < 2^48
   constexpr unsigned TierOf(size_t bytes) const {
     const size_t unit = (bytes - 1) / kMinBlock;  // 0-based, in steps of 256 B
-    if (unit >> shift_ == 0) return static_cast<unsigned>(unit);
-    const unsigned doubling = static_cast<unsigned>(std::bit_width(unit)) - 1 - shift_;
+    // Doubling 0 has 2 S steps; | keeps smaller units in it, and leaves the others' width.
+    const unsigned doubling = (63 ^ static_cast<unsigned>(__builtin_clzll(unit | steps_))) - shift_;
     return (doubling << shift_) + static_cast<unsigned>(unit >> doubling);
   }
 
@@ -49,10 +49,11 @@ class Tiers {
     return (bytes + kLargeGranule - 1) & ~(kLargeGranule - 1);
   }
 
-  constexpr unsigned steps() const { return 1u << shift_; }
+  constexpr unsigned steps() const { return steps_; }
 
  private:
-  unsigned shift_;  // log2 of the steps per doubling
+  unsigned shift_;  // log2 of
+  unsigned steps_;  // the steps per doubling
 };
 
 // 2 MiB falls into a tier of its own for every number of steps, so "small" is a range of tiers.

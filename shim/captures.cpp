@@ -3,6 +3,7 @@
 #include <new>
 
 #include "core/memory.h"
+#include "core/pool_instance.h"
 #include "core/statistics.h"
 #include "shim/work.h"
 
@@ -43,7 +44,8 @@ void Captures::BeforeBegin() {
     }
   }
   if (first) SettleDebts();
-  while (AnyDebt()) sched_yield();
+  // Once the process exits nobody pays any more.
+  while (AnyDebt() && g_pool.load(std::memory_order_acquire) != nullptr) sched_yield();
 }
 
 void Captures::AfterBegin(CUstream stream, ContextHandle context, bool begun) {

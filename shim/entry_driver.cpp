@@ -44,6 +44,12 @@ constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
   return static_cast<CUresult>(made.status);
 }
 
+[[gnu::noinline]] CUresult MemFreeSlow(Pool& pool, Block* block, DeviceAddress address, bool live) {
+  const Driver& driver = *LoadedDriver();  // where there is a block there is one
+  const DriverApi api(driver);
+  return static_cast<CUresult>(FreeBlock(pool, driver, block, address, live, api));
+}
+
 [[gnu::noinline]] CUresult MemFreeForeign(CUdeviceptr pointer) {
   const DriverCalls* real = RealDriver();
   if (real == nullptr) return kNoDriver;
@@ -115,9 +121,10 @@ CUresult Driver_cuMemFree_v2(CUdeviceptr pointer) {
   cmp::Pool* pool = cmp::g_pool.load(std::memory_order_acquire);
   if (pool != nullptr && cmp::t_inside_real == 0) [[likely]] {
     if (cmp::Block* block = pool->Find(pointer)) [[likely]] {
-      const cmp::Driver& driver = *cmp::LoadedDriver();  // where there is a block there is one
-      const cmp::DriverApi api(driver);
-      return static_cast<CUresult>(cmp::FreeBlock(*pool, driver, block, pointer, api));
+      bool live = false;
+      if (cmp::FreeHit(*pool, block, pointer, &live)) [[likely]]
+        return CUDA_SUCCESS;
+      return cmp::MemFreeSlow(*pool, block, pointer, live);
     }
   }
   return cmp::MemFreeForeign(pointer);

@@ -66,6 +66,13 @@ cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, 
   return MallocServed(*pool, *real, pointer, bytes, caller);
 }
 
+[[gnu::noinline]] cudaError_t FreeSlow(Pool& pool, Block* block, DeviceAddress address, bool live,
+                                       const void* caller) {
+  const Driver& driver = *LoadedDriver();  // where there is a block there is one
+  const RuntimeApi api(&driver, caller);
+  return static_cast<cudaError_t>(FreeBlock(pool, driver, block, address, live, api));
+}
+
 // A pointer that is not ours: the real call, untouched.
 [[gnu::noinline]] cudaError_t FreeForeign(void* pointer, const void* caller) {
   const RuntimeCalls* real = RuntimeOf(caller);
@@ -105,9 +112,10 @@ CMP_EXPORT cudaError_t cudaFree(void* pointer) {
   if (pool != nullptr) [[likely]] {
     const auto address = reinterpret_cast<cmp::DeviceAddress>(pointer);
     if (cmp::Block* block = pool->Find(address)) [[likely]] {
-      const cmp::Driver& driver = *cmp::LoadedDriver();  // where there is a block there is one
-      const cmp::RuntimeApi api(&driver, CMP_CALLER);
-      return static_cast<cudaError_t>(cmp::FreeBlock(*pool, driver, block, address, api));
+      bool live = false;
+      if (cmp::FreeHit(*pool, block, address, &live)) [[likely]]
+        return cudaSuccess;
+      return cmp::FreeSlow(*pool, block, address, live, CMP_CALLER);
     }
   }
   return cmp::FreeForeign(pointer, CMP_CALLER);

@@ -48,8 +48,11 @@ bool Overtakes(const CUlaunchConfig* config, CUfunction, void**, void**) {
 
 }  // namespace cmp
 
+// The usual submission changes nothing of what is known. Whatever else there may be to do is left
+// to a function of the same arguments, so that nothing has to be kept for it here.
 #define CMP_SUBMIT(name, parameters, arguments, stream)                                          \
-  CUresult Driver_##name parameters {                                                            \
+  namespace {                                                                                    \
+  [[gnu::noinline]] CUresult Slow_##name parameters {                                            \
     const cmp::DriverCalls* real = cmp::RealDriver();                                            \
     if (real == nullptr || real->name == nullptr) return CUDA_ERROR_NOT_INITIALIZED;             \
     if (!cmp::RuleIsOn(cmp::Rule::kOrderBeforeSynchronousCopy) && cmp::IsSynchronous(#stream)) { \
@@ -59,16 +62,24 @@ bool Overtakes(const CUlaunchConfig* config, CUfunction, void**, void**) {
     const bool overtakes = to == cmp::kSeveralStreams || cmp::Overtakes arguments;               \
     const cmp::Submission submission(to, overtakes);                                             \
     return real->name arguments;                                                                 \
+  }                                                                                              \
+  }                                                                                              \
+  CUresult Driver_##name parameters {                                                            \
+    const cmp::DriverCalls* real = cmp::g_driver_calls.load(std::memory_order_acquire);          \
+    cmp::ContextWork* work = cmp::g_only_work.load(std::memory_order_acquire);                   \
+    if (real == nullptr || real->name == nullptr || work == nullptr) [[unlikely]]                \
+      return Slow_##name arguments;                                                              \
+    const cmp::StreamName to = stream;                                                           \
+    if (!work->IsQuiet(to) || cmp::Overtakes arguments || cmp::kRulesMayBeOff) [[unlikely]]      \
+      return Slow_##name arguments;                                                              \
+    const CUresult status = real->name arguments;                                                \
+    if (cmp::IsToBeNoted(work, to)) [[unlikely]]                                                 \
+      cmp::NoteSubmitted(work, to);                                                              \
+    return status;                                                                               \
   }
 
-// A stream's wait for an event touches no memory, and what is submitted after it pays for itself.
-#define CMP_PASS(name, parameters, arguments, stream)                                \
-  CUresult Driver_##name parameters {                                                \
-    const cmp::DriverCalls* real = cmp::RealDriver();                                \
-    if (real == nullptr || real->name == nullptr) return CUDA_ERROR_NOT_INITIALIZED; \
-    return real->name arguments;                                                     \
-  }
-
+// Records of events, and waits for them, touch no memory, but a program learns from them that earlier
+// work is done: they are submissions like all others.
 #define CMP_Launch CMP_SUBMIT
 #define CMP_Copy CMP_SUBMIT
 #define CMP_Set CMP_SUBMIT
@@ -76,7 +87,7 @@ bool Overtakes(const CUlaunchConfig* config, CUfunction, void**, void**) {
 #define CMP_HostFunction CMP_SUBMIT
 #define CMP_StreamMemoryOperation CMP_SUBMIT
 #define CMP_EventRecord CMP_SUBMIT
-#define CMP_EventWait CMP_PASS
+#define CMP_EventWait CMP_SUBMIT
 #define CMP_Other CMP_SUBMIT
 #define CMP_DEFINE(kind, name, parameters, arguments, stream) \
   CMP_##kind(name, parameters, arguments, stream)

@@ -1,7 +1,6 @@
 #include "shim/free_sync.h"
 
 #include "core/pool_instance.h"
-#include "shim/captures.h"
 
 namespace cmp {
 

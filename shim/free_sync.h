@@ -17,8 +17,17 @@
 
 #include "core/driver.h"
 #include "core/pool.h"
+#include "shim/captures.h"
 
 namespace cmp {
+
+// The usual free: no work is unfinished, so `block` is ready and nothing is owed. False says
+// nothing (call SettleFree). Loads only. REQUIRES: the caller took the block from the program, and
+// will find out whether its context is open. (An exit that begins meanwhile needs no look: nobody
+// calls CUDA here.)
+inline bool IsSettled(Pool& pool, const Block& block) {
+  return !g_captures.UnderWay() && pool.readiness().StampNow(*block.owner()) == kReady;
+}
 
 // Pays what the free of `block` owes. REQUIRES: the caller took the block from the program.
 Settlement SettleFree(Pool& pool, const Driver& driver, Block* block);

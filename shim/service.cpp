@@ -2,7 +2,6 @@
 
 #include "core/driver_api.h"
 #include "core/fill.h"
-#include "shim/free_sync.h"
 
 namespace cmp {
 
@@ -16,9 +15,9 @@ Allocation AllocInContext(Pool& pool, const Driver& driver, size_t bytes, const 
   return AllocFilled(pool, driver, context, capturing, bytes, api);
 }
 
-int FreeBlock(Pool& pool, const Driver& driver, Block* block, DeviceAddress address,
+int FreeBlock(Pool& pool, const Driver& driver, Block* block, DeviceAddress address, bool live,
               const DeviceApi& api) {
-  const BlockState taken = pool.Take(block, address);
+  const BlockState taken = live ? BlockState::kLive : pool.Take(block, address);
   if (taken == BlockState::kLive) [[likely]] {
     if (const Settlement settled = SettleFree(pool, driver, block); settled.pooled) [[likely]] {
       pool.Retire(block, settled.stamp, api);

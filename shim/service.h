@@ -6,6 +6,7 @@
 #include "core/driver.h"
 #include "core/pool_instance.h"
 #include "shim/captures.h"
+#include "shim/free_sync.h"
 #include "shim/lookup.h"
 
 namespace cmp {
@@ -34,8 +35,15 @@ inline Block* AllocHit(size_t bytes) {
 // call.
 Allocation AllocInContext(Pool& pool, const Driver& driver, size_t bytes, const DeviceApi& api);
 
-// Frees the block of ours at `address`, in any state; the status is the layer's own.
-int FreeBlock(Pool& pool, const Driver& driver, Block* block, DeviceAddress address,
+// The hit path of a free of the block of ours at `address`. False: call FreeBlock. *live: the block
+// was taken from the program.
+inline bool FreeHit(Pool& pool, Block* block, DeviceAddress address, bool* live) {
+  *live = pool.TakeLive(block, address);
+  return *live && IsSettled(pool, *block) && pool.RetireHit(block);
+}
+// Frees the block of ours at `address`, in any state; the status is the layer's own. `live`: it was
+// live, and is taken from the program.
+int FreeBlock(Pool& pool, const Driver& driver, Block* block, DeviceAddress address, bool live,
               const DeviceApi& api);
 
 // Counts a real free of a pointer that is not ours.

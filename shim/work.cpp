@@ -53,12 +53,17 @@ bool IsOrderMode() {
   return pool != nullptr && pool->options().free_sync == FreeSync::kOrder;
 }
 
-}  // namespace
-
-StreamName NameThisThreadsStream() {
-  static constinit std::atomic<StreamName> g_next{3};
-  return t_thread_stream = g_next.fetch_add(2, std::memory_order_relaxed);
+// A stream under the name by which it is noted.
+StreamName Named(StreamName stream) {
+  static constinit std::atomic<StreamName> g_next{kUnnamedStream + 2};
+  if (stream != kUnnamedStream) return stream;
+  if (t_thread_stream == kUnnamedStream) {
+    t_thread_stream = g_next.fetch_add(2, std::memory_order_relaxed);
+  }
+  return t_thread_stream;
 }
+
+}  // namespace
 
 ContextWork* FindWork(StreamName stream) {
   const Driver* driver = LoadedDriver();
@@ -72,9 +77,15 @@ ContextWork* FindWork(StreamName stream) {
     return &g_no_work;  // not a stream: the real call will say so
   }
   ContextWork* work = WorkOfContext(context);
-  // A context without a pool may be getting one just now.
+  // A context without a pool may get one, and nobody would tell this thread.
   if (work != &g_no_work) known = KnownStream{stream, epoch, work};
   return work;
+}
+
+void NoteSubmitted(ContextWork* work, StreamName stream) {
+  if (!work->IsQuiet(stream)) work->Note(stream);
+  ContextWork* now = WorkOf(stream);
+  if (now != work && !now->IsQuiet(stream)) now->Note(stream);
 }
 
 // ---- One context
@@ -104,12 +115,14 @@ void ContextWork::Add(StreamName stream) {
 
 void ContextWork::Note(StreamName stream) {
   if (context_ == nullptr) return;
+  stream = Named(stream);
   Held held(lock_);
   Add(stream);
 }
 
 void ContextWork::Enter(StreamName stream, bool overtakes) {
   if (context_ == nullptr) return;
+  stream = Named(stream);
   for (;;) {
     uint64_t owed = 0;
     {

@@ -40,12 +40,11 @@ inline constexpr StreamName kNoStream = 0;
 inline constexpr StreamName kLegacyStream = 2;
 inline constexpr StreamName kSeveralStreams = ~uintptr_t{0};
 
-// The thread's own default stream. Thread numbers are never reused, as addresses would be.
-inline thread_local constinit StreamName t_thread_stream = 0;
-StreamName NameThisThreadsStream();
-inline StreamName ThreadStream() {
-  return t_thread_stream != 0 ? t_thread_stream : NameThisThreadsStream();
-}
+// The thread's own default stream: named when a submission to it is noted first, which one that
+// is quiet never is. Thread numbers are never reused, as addresses would be.
+inline constexpr StreamName kUnnamedStream = 1;
+inline thread_local constinit StreamName t_thread_stream = kUnnamedStream;
+inline StreamName ThreadStream() { return t_thread_stream; }
 inline bool IsDefaultStream(CUstream stream) { return reinterpret_cast<uintptr_t>(stream) <= 2; }
 // The stream that a handle means in the entry points of the legacy default stream...
 inline StreamName Explicit(CUstream stream) {
@@ -68,7 +67,9 @@ class alignas(64) ContextWork {
   // is seen with what was done before it.
   bool IsQuiet(StreamName stream) const {
     const StreamName quiet = quiet_.load(std::memory_order_acquire);
-    return quiet == stream || quiet == kSeveralStreams;
+    if (quiet == stream) [[likely]]
+      return true;
+    return quiet == kSeveralStreams;
   }
   // Before a submission to a stream that is not quiet, or to one that may overtake earlier work of
   // its own stream: pays what is owed, and notes it.
@@ -137,6 +138,12 @@ inline ContextWork* WorkOf(StreamName stream) {
   return work != nullptr ? work : FindWork(stream);
 }
 
+// The look after the real call. Another context may have got a pool meanwhile.
+inline bool IsToBeNoted(const ContextWork* work, StreamName stream) {
+  return g_only_work.load(std::memory_order_acquire) != work || !work->IsQuiet(stream);
+}
+void NoteSubmitted(ContextWork* work, StreamName stream);
+
 // A submission on its way: lives across the real call.
 class [[nodiscard]] Submission {
  public:
@@ -146,8 +153,8 @@ class [[nodiscard]] Submission {
       work_->Enter(stream, overtakes);
   }
   ~Submission() {
-    if (!work_->IsQuiet(stream_)) [[unlikely]]
-      work_->Note(stream_);
+    if (IsToBeNoted(work_, stream_)) [[unlikely]]
+      NoteSubmitted(work_, stream_);
   }
   Submission(const Submission&) = delete;
   Submission& operator=(const Submission&) = delete;

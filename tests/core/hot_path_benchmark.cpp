@@ -36,8 +36,8 @@ class PoolAllocator {
   }
   void Free(uintptr_t address) {
     Block* block = pool_->Find(address);
-    if (block != nullptr && pool_->Take(block, block->address) == BlockState::kLive)
-      pool_->Retire(block, kReady, api_);
+    if (block == nullptr || !pool_->TakeLive(block, address)) return;
+    if (!pool_->RetireHit(block)) pool_->Retire(block, kReady, api_);
   }
 
  private:

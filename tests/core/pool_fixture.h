@@ -56,7 +56,9 @@ class TestPool {
   }
   // False: not a block in use. A live block may be handed out once a fence above `stamp` passed.
   bool Free(Block* block, Stamp stamp = kReady) {
-    switch (pool->Take(block, block->address)) {
+    const bool live = pool->TakeLive(block, block->address);
+    if (live && stamp == kReady && pool->RetireHit(block)) return true;
+    switch (live ? BlockState::kLive : pool->Take(block, block->address)) {
       case BlockState::kLive:
         pool->Retire(block, stamp, api);
         return true;

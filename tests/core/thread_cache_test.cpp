@@ -61,6 +61,41 @@ TEST_F(ThreadCacheTest, AnEmptyCacheServesNothing) {
   EXPECT_EQ(counters_[0].thread_cache_hits.Get(), 0u);
 }
 
+TEST_F(ThreadCacheTest, AHitDoesWhatTheOtherPathDoes) {
+  cache_.Stock(1, IdleBatch(1, 3));
+  Block* block = cache_.AllocHit(1, 500);
+  ASSERT_NE(block, nullptr);
+  EXPECT_EQ(block->state.load(), BlockState::kLive);
+  EXPECT_EQ(block->requested, 500u);
+  EXPECT_EQ(cache_.ready_bytes(), 2 * kSizes[1]);
+  ASSERT_TRUE(block->TakeFromProgram(BlockState::kLive));
+  EXPECT_TRUE(cache_.FreeHit(block));
+  EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[1]);
+  EXPECT_EQ(counters_[1].thread_cache_hits.Get(), 1u);
+  EXPECT_EQ(counters_[1].frees.Get(), 1u);
+  EXPECT_EQ(counters_[1].requested_bytes.Get(), 500u);
+  EXPECT_EQ(counters_[1].requested_freed_bytes.Get(), 500u);
+  EXPECT_EQ(counters_[1].block_bytes.Get(), kSizes[1]);
+  EXPECT_EQ(counters_[1].block_freed_bytes.Get(), kSizes[1]);
+  EXPECT_EQ(cache_.Alloc(1, 512), block);
+}
+
+TEST_F(ThreadCacheTest, AHitLeavesToTheOtherPathWhatMovesABatch) {
+  EXPECT_EQ(cache_.AllocHit(0, 1), nullptr);
+  cache_.Stock(0, IdleBatch(0, 3));
+  Block* fourth = Idle(0);
+  EXPECT_FALSE(cache_.FreeHit(fourth)) << "it makes the batch full";
+  EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0]) << "nothing was done";
+  EXPECT_EQ(counters_[0].frees.Get(), 0u);
+  EXPECT_EQ(cache_.Free(fourth, kReady).count, 0u);
+  EXPECT_EQ(cache_.AllocHit(0, 1), nullptr) << "the full batch is the spare now";
+  EXPECT_NE(cache_.Alloc(0, 1), nullptr);
+  EXPECT_NE(cache_.AllocHit(0, 1), nullptr);
+  limits_.bytes = 3 * kSizes[0] - 1;
+  EXPECT_FALSE(cache_.FreeHit(Idle(0))) << "it crosses the limit";
+  EXPECT_EQ(cache_.ready_bytes(), 2 * kSizes[0]);
+}
+
 TEST_F(ThreadCacheTest, ServesWhatWasFreedLast) {
   cache_.Stock(1, IdleBatch(1, 3));
   Block* first = cache_.Alloc(1, 500);

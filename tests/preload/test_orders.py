@@ -20,13 +20,16 @@ class Orders(TestCase):
         for (scenario, device), without in expected.items():
             self.assert_ok(without)
             for mode in sorted(mode for mode in FREE_SYNC if scenario in PROMISES[mode]):
-                for pool in POOLS:
+                # With a fence at every free, the other thread of these two mostly waits for the first.
+                slow = mode == "order" and scenario in ("stamp", "event-reuse")
+                for pool in POOLS[:1] if slow else POOLS:
                     env = {"CMP_FREE_SYNC": mode, "CMPSIM_SEED": device, **pool}
                     with self.subTest(scenario=scenario, env=env):
                         within = run("orders", [scenario], env=env)
                         self.assertEqual(without.results, within.results, within.err)
                         self.assertEqual(within.err, "")
-                        self.assert_served(within)
+                        # On a lazy device hardly any fence passes.
+                        self.assert_served(within, 1 if mode == "wait" or device % 2 == 1 else 0)
 
     def test_destroyed_context(self):
         """A context that another thread destroys while a free deals with it."""

@@ -287,7 +287,8 @@ enum Actions : unsigned {
   kLooksForFences = 2,  // it looks for passed fences, as nothing of the size is ready
   kMakesFences = 4,     // it frees behind work on several streams
   kOwnLongWork = 8,     // the thread that makes the call freed blocks behind long work, before
-  kAllActions = 16,
+  kOthersBefore = 16,   // so did the other thread
+  kAllActions = 32,
 };
 
 // What the other thread does once the caller stands at the place.
@@ -347,13 +348,23 @@ void Interleave(const Place& place, unsigned actions, size_t bytes, Helper& help
       others_blocks.Write(long_others, kLong);
       others_blocks.Free();
     }
-    if ((actions & kLooksForFences) != 0) made.Allocate(other_bytes, kCount);
+    if ((actions & kLooksForFences) != 0) {
+      made.Allocate(other_bytes, kCount);
+      made.Allocate(bytes, kCount);
+    }
     if ((actions & kMakesFences) != 0) {
       others_spare.Write(others, 10);
       others_spare.Write(mine, 10);
       others_spare.Free();
     }
   };
+  if ((actions & kOthersBefore) != 0) {
+    helper.Do([&] {
+      others_blocks.Write(long_others, kLong);
+      others_blocks.Free();
+    });
+    helper.Wait();
+  }
   if ((actions & kOwnLongWork) != 0) {
     my_blocks.Write(long_mine, kLong);
     my_blocks.Free();

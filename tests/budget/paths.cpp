@@ -1,0 +1,257 @@
+// The paths whose instructions are counted: each function named path_... is one path and makes one
+// call. It is called once, after everything around it has reached its steady state; the counter
+// (budget.py) starts when the function is entered and stops at path_done. paths PART runs one part
+// of them: what needs an environment of its own.
+#define __CUDA_API_VERSION_INTERNAL  // cuda.h declares every ABI version under its own name
+#include <cuda.h>
+
+#include "core/cuda_memory_pool.h"
+#include "tests/programs/program.h"
+
+namespace {
+
+constexpr size_t kBytes = 5000;  // beyond the first tiers, whose number is simpler to find
+void* g_pointer = nullptr;
+void* g_other_pointer = nullptr;
+CUdeviceptr g_address = 0;
+CUstream g_stream = nullptr;
+CUstream g_other_stream = nullptr;
+CUevent g_event = nullptr;
+char g_host[64];
+
+SimWork g_work = {};
+const SimWork* g_work_pointer = &g_work;
+void* g_arguments[] = {&g_work_pointer};
+
+int Launch(CUstream stream) {
+  return cuLaunchKernel(simFunction(), 1, 1, 1, 1, 1, 1, 0, stream, g_arguments, nullptr);
+}
+
+int LaunchOnOwnStream() {
+  return cuLaunchKernel_ptsz(simFunction(), 1, 1, 1, 1, 1, 1, 0, nullptr, g_arguments, nullptr);
+}
+
+void MustBe0(int status, const char* what) {
+  program::Must(static_cast<cudaError_t>(status), what);
+}
+#define MUST_BE_0(call) MustBe0(call, #call)
+
+}  // namespace
+
+// The calls' results are looked at outside of the paths.
+int g_status = 0;
+
+extern "C" __attribute__((noinline, visibility("default"))) void path_done() {
+  asm volatile("");  // so that calls of it are made
+}
+
+#define PATH(name) extern "C" __attribute__((noinline, visibility("default"))) void path_##name()
+
+PATH(cudaMalloc_hit) { g_status = cudaMalloc(&g_pointer, kBytes); }
+PATH(cudaFree_ready) { g_status = cudaFree(g_pointer); }
+PATH(cuMemAlloc_v2_hit) { g_status = cuMemAlloc_v2(&g_address, kBytes); }
+PATH(cuMemFree_v2_ready) { g_status = cuMemFree_v2(g_address); }
+
+PATH(cudaFree_none_retired) { g_status = cudaFree(g_pointer); }
+PATH(cudaFree_order_fence_shared) { g_status = cudaFree(g_pointer); }
+PATH(cudaFree_order_fence_recorded) { g_status = cudaFree(g_pointer); }
+
+PATH(cuLaunchKernel_quiet) { g_status = Launch(g_stream); }
+PATH(cuLaunchKernel_quiet_several_streams) { g_status = Launch(g_stream); }
+PATH(cuLaunchKernel_quiet_legacy_stream) { g_status = Launch(nullptr); }
+PATH(cuLaunchKernel_ptsz_quiet) { g_status = LaunchOnOwnStream(); }
+PATH(cudaMemcpyAsync_quiet) {
+  g_status = cudaMemcpyAsync(g_pointer, g_host, sizeof(g_host), cudaMemcpyHostToDevice, g_stream);
+}
+PATH(cuMemcpyHtoD_v2_quiet) { g_status = cuMemcpyHtoD_v2(g_address, g_host, sizeof(g_host)); }
+PATH(cuMemsetD8Async_quiet) { g_status = cuMemsetD8Async(g_address, 0, 64, g_stream); }
+PATH(cuEventRecord_quiet) { g_status = cuEventRecord(g_event, g_stream); }
+PATH(cuStreamWaitEvent) { g_status = cuStreamWaitEvent(g_stream, g_event, 0); }
+PATH(cuLaunchKernel_first_after_fence) { g_status = Launch(g_stream); }
+PATH(cuLaunchKernel_pays_order) { g_status = Launch(g_other_stream); }
+
+PATH(cudaMalloc_hit_other_context) { g_status = cudaMalloc(&g_other_pointer, kBytes); }
+PATH(cudaFree_ready_other_context) { g_status = cudaFree(g_other_pointer); }
+PATH(cuLaunchKernel_quiet_two_contexts) { g_status = Launch(g_stream); }
+
+PATH(CudaMemoryPool_Alloc_hit) { g_pointer = CudaMemoryPool::Instance().Alloc(kBytes); }
+PATH(CudaMemoryPool_Free) { g_status = CudaMemoryPool::Instance().Free(g_pointer, kBytes) ? 0 : 1; }
+PATH(CudaMemoryPool_Free_none) {
+  g_status = CudaMemoryPool::Instance().Free(g_pointer, kBytes) ? 0 : 1;
+}
+
+namespace {
+
+#define RUN(path)             \
+  do {                        \
+    path();                   \
+    path_done();              \
+    MustBe0(g_status, #path); \
+  } while (false)
+
+// Blocks on the thread's shelf, more than the paths take from it, and far from a full batch.
+void FillShelf() {
+  void* pointers[24] = {};
+  for (void*& pointer : pointers) MUST(cudaMalloc(&pointer, kBytes));
+  MUST(cudaDeviceSynchronize());
+  for (void* pointer : pointers) MUST(cudaFree(pointer));
+}
+
+void MakeStreams() {
+  g_stream = program::NonBlockingStream();
+  g_other_stream = program::NonBlockingStream();
+}
+
+void Hits() {
+  FillShelf();
+  RUN(path_cudaMalloc_hit);
+  RUN(path_cudaFree_ready);
+  RUN(path_cuMemAlloc_v2_hit);
+  RUN(path_cuMemFree_v2_ready);
+}
+
+void FreesUnderNone() {
+  MakeStreams();
+  FillShelf();
+  void* earlier = program::Allocate(kBytes);
+  MUST(cudaMalloc(&g_pointer, kBytes));
+  g_work.duration_ns = 1'000'000'000;
+  MUST_BE_0(Launch(g_stream));
+  MUST(cudaFree(earlier));
+  RUN(path_cudaFree_none_retired);
+}
+
+void FreesUnderOrder() {
+  MakeStreams();
+  FillShelf();
+  g_work.duration_ns = 1'000'000'000;
+  void* pointers[6] = {};
+  for (void*& pointer : pointers) MUST(cudaMalloc(&pointer, kBytes));
+  // Fences that pass, whose events are then there for later ones.
+  for (int i = 0; i < 3; ++i) {
+    MUST_BE_0(Launch(g_stream));
+    MUST(cudaFree(pointers[i]));
+  }
+  MUST(cudaDeviceSynchronize());
+  MUST_BE_0(Launch(g_stream));
+  MUST(cudaFree(pointers[3]));
+  MUST_BE_0(Launch(g_stream));
+  g_pointer = pointers[4];
+  RUN(path_cudaFree_order_fence_recorded);
+  g_pointer = pointers[5];
+  RUN(path_cudaFree_order_fence_shared);
+}
+
+// What a submission costs right after a free that recorded a fence.
+void SlowSubmissions() {
+  g_work.duration_ns = 1'000'000'000;
+  void* earlier[4] = {};
+  for (void*& pointer : earlier) MUST(cudaMalloc(&pointer, kBytes));
+  MUST_BE_0(Launch(g_stream));
+  MUST(cudaFree(earlier[0]));
+  RUN(path_cuLaunchKernel_first_after_fence);
+  MUST(cudaDeviceSynchronize());
+  for (void* pointer : {earlier[1], earlier[2]}) {
+    MUST_BE_0(Launch(g_stream));
+    MUST(cudaFree(pointer));
+    MUST_BE_0(Launch(g_other_stream));
+    MUST(cudaDeviceSynchronize());
+  }
+  MUST_BE_0(Launch(g_stream));
+  MUST(cudaFree(earlier[3]));
+  RUN(path_cuLaunchKernel_pays_order);
+}
+
+void QuietSubmissions() {
+  MUST(cudaMalloc(&g_pointer, kBytes));
+  MUST_BE_0(cuMemAlloc_v2(&g_address, kBytes));
+  MUST_BE_0(cuEventCreate(&g_event, 0));
+  // A wait for all, then one stream alone: a stream is quiet once it has work.
+  MUST(cudaDeviceSynchronize());
+  MUST_BE_0(Launch(g_stream));
+  RUN(path_cuLaunchKernel_quiet);
+  MUST(cudaMemcpyAsync(g_pointer, g_host, 64, cudaMemcpyHostToDevice, g_stream));
+  RUN(path_cudaMemcpyAsync_quiet);
+  RUN(path_cuMemsetD8Async_quiet);
+  RUN(path_cuEventRecord_quiet);
+  RUN(path_cuStreamWaitEvent);
+
+  MUST(cudaDeviceSynchronize());
+  MUST_BE_0(Launch(nullptr));
+  RUN(path_cuLaunchKernel_quiet_legacy_stream);
+  RUN(path_cuMemcpyHtoD_v2_quiet);
+
+  MUST(cudaDeviceSynchronize());
+  MUST_BE_0(LaunchOnOwnStream());
+  RUN(path_cuLaunchKernel_ptsz_quiet);
+
+  MUST_BE_0(Launch(g_other_stream));
+  MUST_BE_0(Launch(g_stream));
+  RUN(path_cuLaunchKernel_quiet_several_streams);
+}
+
+void Submissions() {
+  MakeStreams();
+  FillShelf();
+  QuietSubmissions();
+  MUST(cudaDeviceSynchronize());
+  SlowSubmissions();
+}
+
+void TwoContexts() {
+  CUstream streams[2] = {};
+  for (int round = 0; round < 3; ++round) {
+    for (int device = 0; device < 2; ++device) {
+      MUST(cudaSetDevice(device));
+      FillShelf();
+      if (round == 0) streams[device] = program::NonBlockingStream();
+      MUST_BE_0(Launch(streams[device]));
+      MUST(cudaDeviceSynchronize());
+    }
+  }
+  MUST(cudaSetDevice(0));
+  MUST(cudaFree(program::Allocate(kBytes)));
+  MUST(cudaSetDevice(1));
+  RUN(path_cudaMalloc_hit_other_context);
+  RUN(path_cudaFree_ready_other_context);
+  MUST_BE_0(Launch(streams[1]));
+  MUST_BE_0(Launch(streams[0]));
+  g_stream = streams[1];
+  RUN(path_cuLaunchKernel_quiet_two_contexts);
+}
+
+void Library() {
+  CudaMemoryPool& pool = CudaMemoryPool::Instance();
+  void* pointers[24] = {};
+  for (void*& pointer : pointers) pointer = pool.Alloc(kBytes);
+  for (void* pointer : pointers) MUST_BE_0(pool.Free(pointer) ? 0 : 1);
+  RUN(path_CudaMemoryPool_Alloc_hit);
+  MUST_BE_0(g_pointer == nullptr ? 1 : 0);
+}
+
+}  // namespace
+
+int main(int, char** arguments) {
+  const char* part = arguments[1] == nullptr ? "" : arguments[1];
+  if (strcmp(part, "hits") == 0) {
+    Hits();
+  } else if (strcmp(part, "none") == 0) {
+    FreesUnderNone();
+  } else if (strcmp(part, "order") == 0) {
+    FreesUnderOrder();
+  } else if (strcmp(part, "submissions") == 0) {
+    Submissions();
+  } else if (strcmp(part, "two_contexts") == 0) {
+    TwoContexts();
+  } else if (strcmp(part, "library") == 0) {
+    Library();
+    RUN(path_CudaMemoryPool_Free);
+  } else if (strcmp(part, "library_none") == 0) {
+    Library();
+    RUN(path_CudaMemoryPool_Free_none);
+  } else {
+    fprintf(stderr, "paths PART; the parts are in budget.py\n");
+    return 2;
+  }
+  return 0;
+}
