@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <map>
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -531,8 +532,8 @@ TEST_F(WorkTest, FreesOfOneContextOweNothingToTheOther) {
 
 // A submission that has returned is unfinished until a wait or a fence that was begun after its
 // real call says otherwise.
-TEST_F(WorkTest, NoFreeMissesWorkOfItsOwnThread) {
-  constexpr int kWaiters = 2;
+TEST_F(NoneTest, NoFreeMissesWorkOfItsOwnThread) {
+  constexpr int kWaiters = 3;
   std::atomic<uint64_t> moment{1};
   std::atomic<uint64_t> covered{0};  // a wait or record began then, the latest
   const auto cover = [&] {
@@ -542,19 +543,23 @@ TEST_F(WorkTest, NoFreeMissesWorkOfItsOwnThread) {
     }
   };
   driver_.on_record = cover;
+  const auto pause = [](unsigned yields) {
+    while (yields-- != 0) std::this_thread::yield();
+  };
   std::atomic<int> running{2};
   std::atomic<int> missed{0};
   std::vector<std::thread> threads;
   for (int i = 0; i < kWaiters; ++i) {
-    threads.emplace_back([&] {
+    threads.emplace_back([&, i] {
+      std::mt19937 random(static_cast<unsigned>(i));
       FakeDriver::SetCurrent(pool_.identity.handle);
       while (running != 0) {
         HostWait wait(kSeveralStreams);
         cover();
         driver_.Finish();
-        for (int yields = 0; yields < 20; ++yields) std::this_thread::yield();
+        pause(random() % 8);
         wait.Done(CUDA_SUCCESS);
-        for (int yields = 0; yields < 20; ++yields) std::this_thread::yield();
+        pause(random() % 8);
       }
     });
   }
@@ -568,7 +573,7 @@ TEST_F(WorkTest, NoFreeMissesWorkOfItsOwnThread) {
   for (const StreamName stream : {kA, kB}) {
     threads.emplace_back([&, stream] {
       FakeDriver::SetCurrent(pool_.identity.handle);
-      for (int i = 0; i < 20000; ++i) {
+      for (int i = 0; i < 40000; ++i) {
         uint64_t submitted = 0;
         Stamp clock = 0;
         {
@@ -576,6 +581,8 @@ TEST_F(WorkTest, NoFreeMissesWorkOfItsOwnThread) {
           submitted = moment.fetch_add(1);  // the real call
           clock = Fences::Now();
         }
+        if (i % 2 == 0) continue;  // so that there is work between two frees
+        if (i % 3 == 0) pause(2);
         const Settlement settled = Free();
         if (settled.stamp == kReady ? covered < submitted : settled.stamp < clock) ++missed;
       }
