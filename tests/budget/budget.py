@@ -45,7 +45,7 @@ Cost = collections.namedtuple("Cost", "instructions atomics calls")  # calls: a 
 
 def margin(instructions, same_compiler):
     """By how much a path may exceed its budget before that counts."""
-    return max(3, instructions // 20) if same_compiler else max(8, instructions // 4)
+    return max(3, instructions // 20) if same_compiler else max(16, instructions // 4)
 
 
 # ---- Counting
