@@ -24,7 +24,7 @@ namespace cmp {
 // What a thread remembers: the caches of the contexts that it used last. Initial-exec: one
 // instruction to reach, and a preloaded library's thread-local storage is static.
 struct ThreadMemory {
-  static constexpr size_t kEntries = 4;
+  static constexpr size_t kEntries = 16;
   // An epoch of now: `cache` is there.
   struct alignas(32) Entry {
     ContextHandle handle = nullptr;
@@ -35,9 +35,14 @@ struct ThreadMemory {
   ThreadCache* caches = nullptr;  // all that this thread owns, through next_of_thread
   bool exit_hook = false;
 
+  // The entry of a context, or the one that it would get: one of two places.
   Entry& EntryOf(ContextHandle handle) {
     const auto bits = reinterpret_cast<uintptr_t>(handle);
-    return entries[((bits >> 4) ^ (bits >> 12)) % kEntries];
+    const size_t first = ((bits >> 4) ^ (bits >> 12)) % kEntries;
+    if (entries[first].handle == handle) [[likely]]
+      return entries[first];
+    const bool taken = entries[first].handle != nullptr;
+    return entries[taken ? (first ^ (bits >> 8)) % kEntries ^ 1 : first];
   }
 };
 extern thread_local constinit ThreadMemory t_memory;

@@ -69,8 +69,9 @@ bool Holds(Word now, Word wanted, unsigned condition) {
 
 template <typename Word>
 bool Holds(const Operation& operation) {
-  Word now = 0;
-  std::memcpy(&now, PointerTo(operation.address), sizeof now);
+  // The host may write it meanwhile.
+  const auto* word = static_cast<const Word*>(PointerTo(operation.address));
+  const Word now = __atomic_load_n(word, __ATOMIC_RELAXED);
   return Holds<Word>(now, static_cast<Word>(operation.value), operation.flags);
 }
 

@@ -216,7 +216,7 @@ TEST_F(Submission, AnyWriterEndsAWaitForAValue) {
   ASSERT_EQ(cuStreamWaitValue32(waiter, address, 1, CU_STREAM_WAIT_VALUE_AND), CUDA_SUCCESS);
   std::thread host([word] {
     std::this_thread::sleep_for(std::chrono::milliseconds(30));
-    *word = 1;
+    __atomic_store_n(word, 1, __ATOMIC_RELAXED);
   });
   EXPECT_EQ(cuStreamSynchronize(waiter), CUDA_SUCCESS);
   host.join();
