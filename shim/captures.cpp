@@ -87,6 +87,7 @@ void Captures::Revisit(const Driver& driver) {
   constexpr unsigned kEvery = 64;
   if (visits_.fetch_add(1, std::memory_order_relaxed) % kEvery != kEvery - 1) return;
   Held held(lock_);
+  if (ending_ != 0) return;
   Visit([&](Capture& capture) {
     // Another thread's default stream cannot be asked from here.
     if (!capture.used || capture.stream == CU_STREAM_PER_THREAD) return false;
@@ -118,6 +119,7 @@ void Captures::Forget() {
   recording_.store(0, std::memory_order_seq_cst);
   synchronising_.store(0, std::memory_order_seq_cst);
   new (&lock_) Mutex;
+  ending_ = 0;
   Visit([](Capture& capture) {
     capture = Capture{};
     return false;

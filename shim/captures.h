@@ -15,8 +15,8 @@
 // then on such a process synchronises no more; its frees are real ones.
 //
 // Invariant: under_way counts begins that are in progress or have succeeded and whose capture has
-// not been seen to end. Whether it ended is asked of the stream, not taken from return codes. A
-// stream leaves the list before it is destroyed, so every stream on it can be asked.
+// not been seen to end. Whether it ended is asked of the stream, not taken from return codes. While
+// streams are being destroyed (Ending) none is asked; afterwards they are off the list.
 #ifndef CMP_SHIM_CAPTURES_H_
 #define CMP_SHIM_CAPTURES_H_
 
@@ -65,11 +65,28 @@ class Captures {
   // A context was reset or destroyed, and its captures with it.
   void EndedIn(ContextHandle context);
 
+  // Around a real call that destroys streams, and Ended or EndedIn after it.
+  class [[nodiscard]] Ending {
+   public:
+    explicit Ending(Captures& captures) : captures_(captures) { captures_.ChangeEnding(1); }
+    ~Ending() { captures_.ChangeEnding(-1); }
+    Ending(const Ending&) = delete;
+    Ending& operator=(const Ending&) = delete;
+
+   private:
+    Captures& captures_;
+  };
+
   // In a forked child: none of the parent's captures is the child's.
   void Forget();
 
  private:
   static constexpr uint64_t kPatienceNs = 100'000'000;
+
+  void ChangeEnding(int change) {
+    Held held(lock_);  // waits for who asks just now
+    ending_ += change;
+  }
 
   struct Capture {
     CUstream stream = nullptr;
@@ -101,6 +118,7 @@ class Captures {
   std::atomic<bool> ever_{false};
   std::atomic<unsigned> visits_{0};
   alignas(64) Mutex lock_;
+  int ending_ = 0;
   Places places_;
 };
 

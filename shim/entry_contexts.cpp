@@ -63,6 +63,7 @@ auto PrimaryOf(CUdevice device) {
 
 template <typename Call>
 CUresult EndContext(CUcontext context, Call call) {
+  const Captures::Ending ending(g_captures);
   const CUresult status = EndContexts(
       [context](const ContextIdentity& identity) { return identity.handle == context; }, call);
   if (status == CUDA_SUCCESS) g_captures.EndedIn(context);
@@ -78,6 +79,7 @@ CUresult DetachContext(CUcontext context, Call call) {
   const auto is_it = [context](const ContextIdentity& identity) {
     return identity.handle == context;
   };
+  const Captures::Ending ending(g_captures);
   const CUresult status = call();
   if (status == CUDA_SUCCESS && id != 0 && ContextId(*driver, context) != id) {
     EndContexts(is_it, [] { return CUDA_SUCCESS; });
@@ -89,13 +91,17 @@ CUresult DetachContext(CUcontext context, Call call) {
 template <typename Call>
 CUresult ResetPrimary(CUdevice device, Call call) {
   CUcontext primary = PrimaryHandle(device);
+  const Captures::Ending ending(g_captures);
   const CUresult status = EndContexts(PrimaryOf(device), call);
   if (status == CUDA_SUCCESS && primary != nullptr) g_captures.EndedIn(primary);
   return status;
 }
 
 // One reference of a primary context was given up: it may have been the last.
-CUresult AfterPrimaryRelease(CUresult status, CUdevice device) {
+template <typename Call>
+CUresult ReleasePrimary(CUdevice device, Call call) {
+  const Captures::Ending ending(g_captures);
+  const CUresult status = call();
   const Driver* driver = LoadedDriver();
   if (status != CUDA_SUCCESS || driver == nullptr || g_exiting.load(std::memory_order_acquire)) {
     return status;
@@ -103,7 +109,13 @@ CUresult AfterPrimaryRelease(CUresult status, CUdevice device) {
   unsigned flags = 0;
   int active = 1;
   if (driver->primary_state(device, &flags, &active) == CUDA_SUCCESS && active == 0) {
-    EndContexts(PrimaryOf(device), [] { return CUDA_SUCCESS; });
+    const auto is_primary = PrimaryOf(device);
+    if (Pool* pool = g_pool.load(std::memory_order_acquire)) {
+      pool->ForEachContext([&](const ContextPool& context) {
+        if (is_primary(context.identity())) g_captures.EndedIn(context.identity().handle);
+      });
+    }
+    EndContexts(is_primary, [] { return CUDA_SUCCESS; });
   }
   return status;
 }
@@ -150,6 +162,7 @@ CUresult AfterEndCapture(CUresult status, CUstream stream) {
 template <typename Destroy>
 CUresult DestroyStream(CUstream stream, Destroy destroy) {
   StreamEnds(stream);
+  const Captures::Ending ending(g_captures);
   const CUresult status = destroy();
   if (status == CUDA_SUCCESS && g_captures.UnderWay()) g_captures.Ended(stream);
   return status;
@@ -191,12 +204,12 @@ CUresult Driver_cuCtxDestroy_v2(CUcontext context) {
 
 CUresult Driver_cuDevicePrimaryCtxRelease(CUdevice device) {
   CMP_REAL(cuDevicePrimaryCtxRelease);
-  return cmp::AfterPrimaryRelease(real->cuDevicePrimaryCtxRelease(device), device);
+  return cmp::ReleasePrimary(device, [&] { return real->cuDevicePrimaryCtxRelease(device); });
 }
 
 CUresult Driver_cuDevicePrimaryCtxRelease_v2(CUdevice device) {
   CMP_REAL(cuDevicePrimaryCtxRelease_v2);
-  return cmp::AfterPrimaryRelease(real->cuDevicePrimaryCtxRelease_v2(device), device);
+  return cmp::ReleasePrimary(device, [&] { return real->cuDevicePrimaryCtxRelease_v2(device); });
 }
 
 CUresult Driver_cuDevicePrimaryCtxReset(CUdevice device) {

@@ -48,6 +48,12 @@ class FakeDriver {
       return only_->WaitFor(reinterpret_cast<Event*>(event));
     };
     table_.exchange_capture_mode = [](CUstreamCaptureMode*) { return CUDA_SUCCESS; };
+    table_.stream_is_capturing = [](CUstream, CUstreamCaptureStatus* status) {
+      ++only_->capture_questions;
+      *status =
+          only_->stream_captures ? CU_STREAM_CAPTURE_STATUS_ACTIVE : CU_STREAM_CAPTURE_STATUS_NONE;
+      return CUDA_SUCCESS;
+    };
     table_.stream_context = [](CUstream stream, CUcontext* context) {
       return only_->on_stream_context(stream, context);
     };
@@ -83,6 +89,9 @@ class FakeDriver {
     return CUDA_ERROR_INVALID_HANDLE;
   };
 
+  // The answer of every stream.
+  std::atomic<bool> stream_captures{false};
+
   // How often each call was made.
   std::atomic<unsigned> creates{0};
   std::atomic<unsigned> records{0};
@@ -90,6 +99,7 @@ class FakeDriver {
   std::atomic<unsigned> waits{0};
   std::atomic<unsigned> orders{0};
   std::atomic<unsigned> synchronizes{0};
+  std::atomic<unsigned> capture_questions{0};
   std::atomic<unsigned> errors{0};
 
  private:

@@ -321,6 +321,32 @@ TEST_F(WorkTest, ACaptureThatBeginsWhileTheProcessExitsDoesNotWait) {
   g_exiting = false;
 }
 
+// A free now and then asks the streams whose captures are under way.
+TEST_F(WorkTest, ACaptureThatEndedUnseenIsFoundOut) {
+  g_captures.BeforeBegin();
+  g_captures.AfterBegin(reinterpret_cast<CUstream>(kA), pool_.identity.handle, true);
+  driver_.stream_captures = true;
+  for (int i = 0; i < 64; ++i) EXPECT_FALSE(Free().pooled);
+  EXPECT_EQ(driver_.capture_questions, 1u);
+  EXPECT_TRUE(g_captures.UnderWay());
+  driver_.stream_captures = false;
+  for (int i = 0; i < 64; ++i) Free();
+  EXPECT_FALSE(g_captures.UnderWay());
+}
+
+// Found by reading: a stream that was being destroyed by another thread was asked.
+TEST_F(WorkTest, AStreamThatIsBeingDestroyedIsNotAsked) {
+  g_captures.BeforeBegin();
+  g_captures.AfterBegin(reinterpret_cast<CUstream>(kA), pool_.identity.handle, true);
+  {
+    const Captures::Ending ending(g_captures);
+    for (int i = 0; i < 200; ++i) EXPECT_FALSE(Free().pooled);
+    EXPECT_EQ(driver_.capture_questions, 0u);
+    g_captures.Ended(reinterpret_cast<CUstream>(kA));
+  }
+  EXPECT_TRUE(Free().pooled);
+}
+
 // ---- Waits of the program's
 
 TEST_F(WorkTest, AWaitForTheOnlyStreamIsForAll) {
