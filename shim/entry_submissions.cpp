@@ -78,8 +78,8 @@ bool Overtakes(const CUlaunchConfig* config, CUfunction, void**, void**) {
     return status;                                                                               \
   }
 
-// Records of events, and waits for them, touch no memory, but a program learns from them that earlier
-// work is done: they are submissions like all others.
+// Records of events, and waits for them, touch no memory, but a program learns from them that
+// earlier work is done: they are submissions like all others.
 #define CMP_Launch CMP_SUBMIT
 #define CMP_Copy CMP_SUBMIT
 #define CMP_Set CMP_SUBMIT

@@ -6,6 +6,8 @@
 #include <cuda.h>
 
 #include "core/cuda_memory_pool.h"
+#include <initializer_list>
+
 #include "tests/programs/program.h"
 
 namespace {
