@@ -73,8 +73,8 @@ bool Overtakes(const CUlaunchConfig* config, CUfunction, void**, void**) {
     if (!work->IsQuiet(to) || cmp::Overtakes arguments || cmp::kRulesMayBeOff) [[unlikely]]      \
       return Slow_##name arguments;                                                              \
     const CUresult status = real->name arguments;                                                \
-    if (cmp::IsToBeNoted(work, to)) [[unlikely]]                                                 \
-      cmp::NoteSubmitted(work, to);                                                              \
+    if (cmp::IsToBeNoted(work, work, to)) [[unlikely]]                                           \
+      cmp::NoteSubmitted(work, work, to);                                                        \
     return status;                                                                               \
   }
 

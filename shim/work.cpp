@@ -82,8 +82,9 @@ ContextWork* FindWork(StreamName stream) {
   return work;
 }
 
-void NoteSubmitted(ContextWork* work, StreamName stream) {
+void NoteSubmitted(const ContextWork* only, ContextWork* work, StreamName stream) {
   if (!work->IsQuiet(stream)) work->Note(stream);
+  if (g_only_work.load(std::memory_order_acquire) == only) return;
   ContextWork* now = WorkOf(stream);
   if (now != work && !now->IsQuiet(stream)) now->Note(stream);
 }

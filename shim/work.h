@@ -138,28 +138,32 @@ inline ContextWork* WorkOf(StreamName stream) {
   return work != nullptr ? work : FindWork(stream);
 }
 
-// The look after the real call. Another context may have got a pool meanwhile.
-inline bool IsToBeNoted(const ContextWork* work, StreamName stream) {
-  return g_only_work.load(std::memory_order_acquire) != work || !work->IsQuiet(stream);
+// The look after the real call, for who found `only` in g_only_work before it: another context may
+// have got a pool meanwhile.
+inline bool IsToBeNoted(const ContextWork* only, const ContextWork* work, StreamName stream) {
+  return g_only_work.load(std::memory_order_acquire) != only || !work->IsQuiet(stream);
 }
-void NoteSubmitted(ContextWork* work, StreamName stream);
+void NoteSubmitted(const ContextWork* only, ContextWork* work, StreamName stream);
 
 // A submission on its way: lives across the real call.
 class [[nodiscard]] Submission {
  public:
   explicit Submission(StreamName stream, bool overtakes = false)
-      : work_(WorkOf(stream)), stream_(stream) {
+      : only_(g_only_work.load(std::memory_order_acquire)),
+        work_(only_ != nullptr ? only_ : FindWork(stream)),
+        stream_(stream) {
     if (!work_->IsQuiet(stream) || overtakes) [[unlikely]]
       work_->Enter(stream, overtakes);
   }
   ~Submission() {
-    if (IsToBeNoted(work_, stream_)) [[unlikely]]
-      NoteSubmitted(work_, stream_);
+    if (IsToBeNoted(only_, work_, stream_)) [[unlikely]]
+      NoteSubmitted(only_, work_, stream_);
   }
   Submission(const Submission&) = delete;
   Submission& operator=(const Submission&) = delete;
 
  private:
+  ContextWork* only_;
   ContextWork* work_;
   StreamName stream_;
 };
