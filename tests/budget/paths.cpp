@@ -5,9 +5,9 @@
 #define __CUDA_API_VERSION_INTERNAL  // cuda.h declares every ABI version under its own name
 #include <cuda.h>
 
-#include "core/cuda_memory_pool.h"
 #include <initializer_list>
 
+#include "core/cuda_memory_pool.h"
 #include "tests/programs/program.h"
 
 namespace {
