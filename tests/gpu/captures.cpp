@@ -190,9 +190,9 @@ int main(int argc, char** argv) {
   auto* corruptions = AllocateZeros<Corruptions>(1);
   Captures all(kernels, watchdog);
   Warm();
-  // Not among them: frees of other threads during captures in global mode. They die by them, and with
-  // the real calls the driver now and then crashes: 580.159.04, SIGSEGV in cuMemFree, in 4 of 14 runs
-  // of 200 such captures on an H200, without the pool.
+  // Not among them: frees of other threads during captures in global mode. They die by them, and
+  // with the real calls the driver now and then crashes: 580.159.04, SIGSEGV in cuMemFree, in 4 of
+  // 14 runs of 200 such captures on an H200, without the pool.
   const Kind kinds[] = {
       {"global, no traffic", cudaStreamCaptureModeGlobal, Traffic::kNone},
       {"thread-local, no traffic", cudaStreamCaptureModeThreadLocal, Traffic::kNone},
