@@ -32,11 +32,13 @@ uint64_t Fences::Begin() {
 }
 
 Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, ContextPool& context,
-                                Arena& arena) {
+                                Arena& arena, FencePurpose purpose) {
   const uint64_t seen = Now();
   Held recorder(recorder_);
   // Begun after we came, so it covers us.
-  if (const uint64_t newest = published(); newest > seen) return {kSuccess, newest};
+  const bool for_order = purpose == FencePurpose::kOrder;
+  const uint64_t newest = for_order ? newest_for_order_ : published();
+  if (newest > seen) return {kSuccess, newest};
   int status = kSuccess;
   Fence* fence = TakeFence(driver, context, arena, &status);
   if (fence == nullptr) return {status, 0};
@@ -51,7 +53,7 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, Cont
   };
   const bool stamped_first = RuleIsOn(Rule::kStampProtocol);
   uint64_t number = stamped_first ? Begin() : 0;
-  host.fence_begins(context, number);
+  host.fence_begins(context, number, purpose);
   if (!RuleIsOn(Rule::kEventReuse)) publish(number);
   status = driver.record_context(static_cast<CUcontext>(context.identity().handle),
                                  static_cast<CUevent>(fence->event));
@@ -66,6 +68,7 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, Cont
     return {status, 0};
   }
   if (!fence->queued) publish(number);
+  if (for_order) newest_for_order_ = number;
   return {kSuccess, number};
 }
 

@@ -18,8 +18,13 @@
 // - passed <= published <= started; each only grows.
 // - One recorder at a time in each context, and one poller. The recorder's flag is held across
 //   cuCtxRecordEvent and the poller's across cuEventQuery, which wait for nothing but the driver's
-//   own lock and never call back; nobody who holds either takes another lock of the pool but the
-//   queue's. One record serves everybody who waited for the flag.
+//   own lock and never call back; who holds one takes only locks below it (lock.h). One record
+//   serves everybody who waited for the flag.
+//
+// That stamps are sound, and that a submission which is noted after its call is seen in time
+// (shim/work.h), needs a driver in which a launch and a record of the same context exclude each
+// other, so that what came before one is seen after the other. A driver that records a point in all
+// streams at once cannot do without.
 #ifndef CMP_CORE_FENCES_H_
 #define CMP_CORE_FENCES_H_
 
@@ -36,6 +41,10 @@ class Arena;
 class ContextPool;
 struct Driver;
 struct PoolHost;
+
+// What a fence is recorded for. Only one for order may let later submissions wait: one for reuse
+// may be recorded at any time, and so cover work that the program submitted after its last free.
+enum class FencePurpose : uint8_t { kReuse, kOrder };
 
 class Fences {
  public:
@@ -68,9 +77,10 @@ class Fences {
     int status;
     uint64_t number;  // of a fence that covers all that was submitted before the call
   };
-  // Records a fence, or joins one that is begun meanwhile.
+  // Records a fence, or joins one for the same purpose, or for order, that is begun meanwhile.
   // REQUIRES: no capture is under way or begins; driver.record_context
-  Recorded Record(const Driver& driver, const PoolHost& host, ContextPool& context, Arena& arena);
+  Recorded Record(const Driver& driver, const PoolHost& host, ContextPool& context, Arena& arena,
+                  FencePurpose purpose = FencePurpose::kReuse);
 
   // Asks the driver once, if nothing else tells, whether a fence above `stamp` has passed.
   // kSuccess: yes; kNotReady: no, or none is recorded; else the error that the driver reports.
@@ -113,6 +123,7 @@ class Fences {
   std::atomic<bool> work_since_{true};
 
   alignas(64) OwnerFlag recorder_;
+  uint64_t newest_for_order_ = 0;  // under recorder_
   OwnerFlag poller_;
   Mutex queue_lock_;
   Fence* oldest_ = nullptr;

@@ -10,7 +10,7 @@ constinit const PoolHost kBlindHost = {
     [] {},
     [] { return true; },
     [] {},
-    [](ContextPool&, uint64_t) {},
+    [](ContextPool&, uint64_t, FencePurpose) {},
     [](ContextPool&) {},
     [](ContextPool&) {},
     [](ContextPool&) {},

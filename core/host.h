@@ -25,7 +25,7 @@ struct PoolHost {
 
   // Around the record of fence `number`, or with 0 a synchronisation: the work seen so far is
   // covered by it, unless it failed.
-  void (*fence_begins)(ContextPool& context, uint64_t number);
+  void (*fence_begins)(ContextPool& context, uint64_t number, FencePurpose purpose);
   void (*fence_failed)(ContextPool& context);
 
   // A context got a pool; it has one no more.

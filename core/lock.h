@@ -1,6 +1,7 @@
 // The locks of the pool. Order (a thread that holds one may take only those below it):
 //
-//   process        first use, context table                     (one per process)
+//   process        first use, context table, work table         (one per process each)
+//   captures       captures under way                           (one per process; shim/captures.h)
 //   recorder       a context's fences: who records              (one per context)
 //   poller         a context's fences: who asks                 (one per context)
 //   work           what was submitted to a context              (one per context; shim/work.h)
@@ -10,7 +11,9 @@
 //   tier lock      one free list of a context's global pool     (one per list)
 //   record lock    the store of block records, the arena        (one per process each)
 //
-// No lock is held across a CUDA call, but for the recorder's and the poller's; see fences.h.
+// Those of the shim's report and pitches are taken alone. No lock is held across a CUDA call, but
+// for the recorder's and the poller's (fences.h) and that of the captures (captures.cpp), which say
+// why.
 #ifndef CMP_CORE_LOCK_H_
 #define CMP_CORE_LOCK_H_
 

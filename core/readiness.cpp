@@ -26,13 +26,13 @@ void Readiness::CloseIfBroken(ContextPool& context, int status) {
   }
 }
 
-Fences::Recorded Readiness::Record(ContextPool& context) {
+Fences::Recorded Readiness::Record(ContextPool& context, FencePurpose purpose) {
   const Driver* driver = host_.driver();
   const ContextPool::User user(context);
   if (driver == nullptr || !user.entered()) return {kNotReady, 0};
   if (!host_.enter_recording()) return {kCaptureUnderWay, 0};
   const Fences::Recorded recorded =
-      context.fences().Record(*driver, host_, context, context.arena());
+      context.fences().Record(*driver, host_, context, context.arena(), purpose);
   host_.leave_recording();
   if (recorded.status == CUDA_ERROR_NOT_SUPPORTED) {
     g_refused.store(true, std::memory_order_relaxed);
@@ -107,7 +107,7 @@ int Readiness::Finish(ContextPool& context) {
 int Readiness::Synchronize(ContextPool& context, const Driver& driver) {
   if (!host_.enter_synchronizing()) return kCaptureUnderWay;
   const uint64_t number = context.fences().Begin();
-  host_.fence_begins(context, 0);
+  host_.fence_begins(context, 0, FencePurpose::kOrder);
   auto* handle = static_cast<CUcontext>(context.identity().handle);
   int status = kSuccess;
   if (CurrentContext(driver) == handle) {

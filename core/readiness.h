@@ -45,6 +45,11 @@ class Readiness {
     return contexts_.count() > 1 ? WithOthers(context, number - 1) : number - 1;
   }
 
+  // The stamp of a block whose own context has finished all work from before the free.
+  Stamp StampOfOthers(const ContextPool& context) const {
+    return contexts_.count() > 1 ? WithOthers(context, kReady) : kReady;
+  }
+
   // May blocks of `context` with this stamp be handed out? Loads only.
   bool HasPassed(const ContextPool& context, Stamp stamp) const {
     if (!context.fences().Covers(stamp)) return false;
@@ -67,7 +72,7 @@ class Readiness {
   // Records a fence that covers everything submitted so far. The status is the driver's, or
   // kCaptureUnderWay, and then nothing was done. An error of a broken context closes it.
   static constexpr int kCaptureUnderWay = 900;  // as CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
-  Fences::Recorded Record(ContextPool& context);
+  Fences::Recorded Record(ContextPool& context, FencePurpose purpose = FencePurpose::kReuse);
 
   // Can the driver mark a context's work at all (12.5 and later)?
   static bool HasContextEvents(const Driver& driver) {

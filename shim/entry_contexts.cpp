@@ -21,20 +21,23 @@ CUresult EndContexts(Condition condition, Call call) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   if (pool == nullptr) return call();
   constexpr size_t kMost = 64;
-  ContextPool* closed[kMost];
+  struct Ending {
+    ContextPool* context;
+    bool was_open;
+  } ending[kMost];
   size_t count = 0;
   pool->ForEachContext([&](ContextPool& context) {
-    if (count < kMost && condition(context.identity()) && context.CloseAndDrain()) {
-      closed[count++] = &context;
+    if (count < kMost && condition(context.identity())) {
+      ending[count++] = {&context, context.CloseAndDrain()};
     }
   });
   const CUresult status = call();
   for (size_t i = 0; i < count; ++i) {
     if (status == CUDA_SUCCESS) {
-      pool->DropContext(*closed[i]);
-      pool->statistics().process().contexts_dropped.AddShared(1);
-    } else {
-      pool->ReopenContext(*closed[i]);
+      pool->DropContext(*ending[i].context);
+      if (ending[i].was_open) pool->statistics().process().contexts_dropped.AddShared(1);
+    } else if (ending[i].was_open) {
+      pool->ReopenContext(*ending[i].context);
     }
   }
   return status;
@@ -106,17 +109,21 @@ CUresult ReleasePrimary(CUdevice device, Call call) {
   if (status != CUDA_SUCCESS || driver == nullptr || g_exiting.load(std::memory_order_acquire)) {
     return status;
   }
+  // It may have been the last reference; and another thread may have made the device's next primary
+  // context since, of the same handle and another id.
   unsigned flags = 0;
-  int active = 1;
-  if (driver->primary_state(device, &flags, &active) == CUDA_SUCCESS && active == 0) {
-    const auto is_primary = PrimaryOf(device);
-    if (Pool* pool = g_pool.load(std::memory_order_acquire)) {
-      pool->ForEachContext([&](const ContextPool& context) {
-        if (is_primary(context.identity())) g_captures.EndedIn(context.identity().handle);
-      });
-    }
-    EndContexts(is_primary, [] { return CUDA_SUCCESS; });
+  int active = 0;
+  if (driver->primary_state(device, &flags, &active) != CUDA_SUCCESS) return status;
+  const auto has_ended = [&](const ContextIdentity& identity) {
+    return identity.primary && identity.device == device &&
+           (active == 0 || ContextId(*driver, identity.handle) != identity.id);
+  };
+  if (Pool* pool = g_pool.load(std::memory_order_acquire)) {
+    pool->ForEachContext([&](const ContextPool& context) {
+      if (has_ended(context.identity())) g_captures.EndedIn(context.identity().handle);
+    });
   }
+  EndContexts(has_ended, [] { return CUDA_SUCCESS; });
   return status;
 }
 
@@ -185,6 +192,13 @@ CUresult Driver_cuCtxFromGreenCtx(CUcontext* context, void* green) {
   CMP_REAL(cuCtxFromGreenCtx);
   cmp::StepAsideForGreenContexts();
   return real->cuCtxFromGreenCtx(context, green);
+}
+
+// Its streams end with it.
+CUresult Driver_cuGreenCtxDestroy(void* green) {
+  CMP_REAL(cuGreenCtxDestroy);
+  cmp::SomeStreamsEnd();
+  return real->cuGreenCtxDestroy(green);
 }
 
 CUresult Driver_cuCtxDetach(CUcontext context) {

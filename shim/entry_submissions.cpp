@@ -39,6 +39,17 @@ bool Overtakes(const CUlaunchConfig* config, CUfunction, void**, void**) {
   return false;
 }
 
+// Does the call return only once the work is done? Copies to the host without a stream do.
+constexpr bool IsHostWait(const char* symbol) {
+  const auto begins = [symbol](const char* with) {
+    for (const char* at = symbol; *with != '\0'; ++at, ++with) {
+      if (*at != *with) return false;
+    }
+    return true;
+  };
+  return begins("cuMemcpyDtoH") && !begins("cuMemcpyDtoHAsync");
+}
+
 // For the tests of the rules: a copy or set without a stream parameter.
 [[maybe_unused]] bool IsSynchronous(const char* stream) {
   return strstr(stream, "nullptr") != nullptr;
@@ -59,6 +70,9 @@ bool Overtakes(const CUlaunchConfig* config, CUfunction, void**, void**) {
       return real->name arguments;                                                               \
     }                                                                                            \
     const cmp::StreamName to = stream;                                                           \
+    if (cmp::IsHostWait(#name)) {                                                                \
+      return cmp::SubmitAndWait(to, [&] { return real->name arguments; });                       \
+    }                                                                                            \
     const bool overtakes = to == cmp::kSeveralStreams || cmp::Overtakes arguments;               \
     const cmp::Submission submission(to, overtakes);                                             \
     return real->name arguments;                                                                 \
@@ -70,7 +84,8 @@ bool Overtakes(const CUlaunchConfig* config, CUfunction, void**, void**) {
     if (real == nullptr || real->name == nullptr || work == nullptr) [[unlikely]]                \
       return Slow_##name arguments;                                                              \
     const cmp::StreamName to = stream;                                                           \
-    if (!work->IsQuiet(to) || cmp::Overtakes arguments || cmp::kRulesMayBeOff) [[unlikely]]      \
+    if (!work->IsQuiet(to) || cmp::Overtakes arguments || cmp::IsHostWait(#name) ||              \
+        cmp::kRulesMayBeOff) [[unlikely]]                                                        \
       return Slow_##name arguments;                                                              \
     const CUresult status = real->name arguments;                                                \
     if (cmp::IsToBeNoted(work, work, to)) [[unlikely]]                                           \

@@ -6,22 +6,13 @@ namespace cmp {
 
 namespace {
 
-// Waits for all work of `context`, and of the process's other contexts, which may use the block too
-// (peer access and copies). That it waits for those is more than the real call is known to do.
+// Waits for all work of `context`. Other contexts may use the block too (peer access and copies):
+// their work only delays its reuse.
 Settlement WaitForAll(Pool& pool, ContextPool& context) {
-  Readiness& readiness = pool.readiness();
   const uint64_t begin = NowNs();
-  int status = readiness.Finish(context);
-  if (pool.contexts().count() > 1) {
-    pool.ForEachContext([&](ContextPool& other) {
-      if (&other == &context || !other.open() || status != kSuccess) return;
-      // A broken context's work is over.
-      const int waited = readiness.Finish(other);
-      status = IsBrokenContextStatus(waited) ? kSuccess : waited;
-    });
-  }
+  const int status = pool.readiness().Finish(context);
   pool.statistics().CountWait(begin);
-  if (status == kSuccess) return {true, kReady};
+  if (status == kSuccess) return {true, pool.readiness().StampOfOthers(context)};
   if (status == Readiness::kCaptureUnderWay) {
     pool.statistics().process().capture_real_calls.AddShared(1);
   }
@@ -46,7 +37,7 @@ Settlement KeepOrder(Pool& pool, ContextPool& context) {
       return {true, pool.readiness().StampFor(context, newest)};
     }
   }
-  const Fences::Recorded fence = pool.readiness().Record(context);
+  const Fences::Recorded fence = pool.readiness().Record(context, FencePurpose::kOrder);
   if (fence.status != kSuccess) return WaitForAll(pool, context);
   return {true, pool.readiness().StampFor(context, fence.number)};
 }

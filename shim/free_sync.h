@@ -4,8 +4,7 @@
 // The real cudaFree waits for all work of the context that owns the memory. CMP_FREE_SYNC says how
 // much of that is kept:
 //
-//   wait    all of it, and for the process's other contexts that have a pool too: the block is
-//           ready at once
+//   wait    all of it: the block is ready at once, unless another context has unfinished work
 //   order   work submitted later runs after work submitted before, on the device: a fence is
 //           recorded at once, and work.h sees to the rest
 //   none    nothing but that the block is not handed out too early

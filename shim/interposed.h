@@ -67,6 +67,7 @@
     (void* handle, CUdeviceptr pointer, size_t bytes, int type, unsigned long long flags))         \
   /* contexts: partial ones, and ends */                                                           \
   X(cuCtxFromGreenCtx, (CUcontext * context, void* green))                                         \
+  X(cuGreenCtxDestroy, (void* green))                                                              \
   X(cuCtxDetach, (CUcontext context))                                                              \
   X(cuCtxDestroy, (CUcontext context))                                                             \
   X(cuCtxDestroy_v2, (CUcontext context))                                                          \

@@ -8,6 +8,7 @@
 namespace cmp {
 
 constinit ContextWork g_no_work{nullptr};
+constinit ContextWork g_any_work{nullptr, kNoStream};
 
 namespace {
 
@@ -48,6 +49,14 @@ ContextWork* WorkOfContext(ContextHandle handle) {
   return context == nullptr ? &g_no_work : static_cast<ContextWork*>(context->of_host);
 }
 
+template <typename Visitor>
+void ForEachWork(Visitor visit) {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  if (pool == nullptr) return;
+  pool->ForEachContext(
+      [&](ContextPool& context) { visit(*static_cast<ContextWork*>(context.of_host)); });
+}
+
 bool IsOrderMode() {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   return pool != nullptr && pool->options().free_sync == FreeSync::kOrder;
@@ -77,8 +86,9 @@ ContextWork* FindWork(StreamName stream) {
     return &g_no_work;  // not a stream: the real call will say so
   }
   ContextWork* work = WorkOfContext(context);
-  // A context without a pool may get one, and nobody would tell this thread.
-  if (work != &g_no_work) known = KnownStream{stream, epoch, work};
+  // A context without a pool may get one, and nobody would tell this thread. Or it is a green one.
+  if (work == &g_no_work) return &g_any_work;
+  known = KnownStream{stream, epoch, work};
   return work;
 }
 
@@ -115,6 +125,9 @@ void ContextWork::Add(StreamName stream) {
 }
 
 void ContextWork::Note(StreamName stream) {
+  if (this == &g_any_work) {
+    return ForEachWork([&](ContextWork& work) { work.Note(stream); });
+  }
   if (context_ == nullptr) return;
   stream = Named(stream);
   Held held(lock_);
@@ -122,6 +135,9 @@ void ContextWork::Note(StreamName stream) {
 }
 
 void ContextWork::Enter(StreamName stream, bool overtakes) {
+  if (this == &g_any_work) {
+    return ForEachWork([&](ContextWork& work) { work.Enter(stream, overtakes); });
+  }
   if (context_ == nullptr) return;
   stream = Named(stream);
   for (;;) {
@@ -179,12 +195,15 @@ void ContextWork::ForgetFinished() {
   if (context_->fences().passed() >= begun_) unfinished_ = since_;
 }
 
-void ContextWork::FenceBegins(uint64_t number, bool order) {
+void ContextWork::FenceBegins(uint64_t number, FencePurpose purpose, bool order) {
   if (context_ == nullptr) return;
   Held held(lock_);
   ForgetFinished();
   begun_ = context_->fences().started();
   unpaid_before_ = debt_;
+  // Where order is owed, only the fence of a free says for what: what was submitted since may have
+  // to run beside what is submitted next.
+  if (order && number != 0 && purpose == FencePurpose::kReuse) return;
   if (order && number != 0 && since_ != kNoStream) {
     SetDebt(number, debt_ == 0 ? since_ : Join(debt_of_, since_));
   }
@@ -209,6 +228,14 @@ void ContextWork::StreamEnds(StreamName stream) {
   SetQuiet();
 }
 
+void ContextWork::AnyStreamEnds() {
+  Held held(lock_);
+  if (since_ != kNoStream) since_ = kSeveralStreams;
+  if (unfinished_ != kNoStream) unfinished_ = kSeveralStreams;
+  if (debt_ != 0) debt_of_ = kSeveralStreams;
+  SetQuiet();
+}
+
 void ContextWork::End() {
   Held held(lock_);
   SetDebt(0, kNoStream);
@@ -224,24 +251,26 @@ ContextWork::Waiting ContextWork::BeginWait(StreamName stream) {
   return {for_all, notes_, context_->fences().published()};
 }
 
-void ContextWork::EndWait(const Waiting& waiting) {
-  if (!waiting.for_all) return;
+bool ContextWork::EndWait(const Waiting& waiting) {
+  if (!waiting.for_all) return false;
   context_->fences().NoteWaited(waiting.fence);
   Held held(lock_);
-  if (notes_ == waiting.notes && context_->fences().started() == waiting.fence) {
+  const bool finished = notes_ == waiting.notes && context_->fences().started() == waiting.fence;
+  if (finished) {
     since_ = kNoStream;
     unfinished_ = kNoStream;
     SetDebt(0, kNoStream);
     context_->fences().SetWorkSince(false);
   }
   SetQuiet();
+  return finished;
 }
 
 // The default streams are those of the current context, and so is "all".
 HostWait::HostWait(StreamName stream) {
   const Driver* driver = LoadedDriver();
   ContextWork* work = WorkOf(stream == kSeveralStreams ? kLegacyStream : stream);
-  if (driver == nullptr || work == &g_no_work) return;
+  if (driver == nullptr || work == &g_no_work || work == &g_any_work) return;
   const bool of_current = stream == kSeveralStreams || stream == kLegacyStream || stream % 2 == 1;
   if (of_current && !work->IsOf(CurrentContext(*driver))) return;
   work_ = work;
@@ -251,11 +280,9 @@ HostWait::HostWait(StreamName stream) {
 // ---- All contexts
 
 void SettleDebts() {
-  const Driver* driver = LoadedDriver();
-  Pool* pool = g_pool.load(std::memory_order_acquire);
-  if (driver == nullptr || pool == nullptr) return;
-  pool->ForEachContext(
-      [&](ContextPool& context) { static_cast<ContextWork*>(context.of_host)->Settle(*driver); });
+  if (const Driver* driver = LoadedDriver()) {
+    ForEachWork([&](ContextWork& work) { work.Settle(*driver); });
+  }
 }
 
 bool AnyDebt() {
@@ -266,12 +293,13 @@ bool AnyDebt() {
 
 void StreamEnds(CUstream stream) {
   if (IsDefaultStream(stream)) return;
-  Pool* pool = g_pool.load(std::memory_order_acquire);
-  if (pool == nullptr) return;
   g_stream_epoch.fetch_add(1, std::memory_order_acq_rel);
-  pool->ForEachContext([&](ContextPool& context) {
-    static_cast<ContextWork*>(context.of_host)->StreamEnds(reinterpret_cast<StreamName>(stream));
-  });
+  ForEachWork([&](ContextWork& work) { work.StreamEnds(reinterpret_cast<StreamName>(stream)); });
+}
+
+void SomeStreamsEnd() {
+  g_stream_epoch.fetch_add(1, std::memory_order_acq_rel);
+  ForEachWork([](ContextWork& work) { work.AnyStreamEnds(); });
 }
 
 void ForgetWork() {
@@ -288,8 +316,8 @@ constinit const PoolHost kShimHost = {
     [] { g_captures.LeaveRecording(); },
     [] { return g_captures.EnterSynchronising(); },
     [] { g_captures.LeaveSynchronising(); },
-    [](ContextPool& context, uint64_t number) {
-      static_cast<ContextWork*>(context.of_host)->FenceBegins(number, IsOrderMode());
+    [](ContextPool& context, uint64_t number, FencePurpose purpose) {
+      static_cast<ContextWork*>(context.of_host)->FenceBegins(number, purpose, IsOrderMode());
     },
     [](ContextPool& context) { static_cast<ContextWork*>(context.of_host)->FenceFailed(); },
     [](ContextPool& context) {

@@ -11,7 +11,7 @@
 //
 //   a submission to stream s:   debt, and it is not s alone that had work: cuCtxWaitEvent, no debt
 //                               since += s
-//   a fence is begun:           if since is not empty: debt = the fence, of the streams in since
+//   a free records a fence:     if since is not empty: debt = the fence, of the streams in since
 //                               (and in a debt that was not paid); since = nothing
 //   a wait for all has ended:   nothing is unfinished, if meanwhile nothing was submitted
 //
@@ -60,8 +60,8 @@ inline StreamName PerThread(CUstream stream) {
 // One context's state. Never destroyed, so stale pointers to it are harmless.
 class alignas(64) ContextWork {
  public:
-  explicit constexpr ContextWork(ContextPool* context)
-      : quiet_(kSeveralStreams), context_(context) {}
+  explicit constexpr ContextWork(ContextPool* context, StreamName quiet = kSeveralStreams)
+      : quiet_(quiet), context_(context) {}
 
   // True if a submission to `stream` changes nothing. acquire: a fence whose begin ended the quiet
   // is seen with what was done before it.
@@ -78,13 +78,14 @@ class alignas(64) ContextWork {
   void Note(StreamName stream);
 
   // Around the record of fence `number` (0: a synchronisation), by its recorder.
-  void FenceBegins(uint64_t number, bool order);
+  void FenceBegins(uint64_t number, FencePurpose purpose, bool order);
   void FenceFailed();
 
   // Pays the debt, if there is one. REQUIRES: no capture is under way or begins
   void Settle(const Driver& driver);
   // The handle may mean another stream from now on.
   void StreamEnds(StreamName stream);
+  void AnyStreamEnds();
   // The context ended, and with it what it owes.
   void End();
   bool IsOf(ContextHandle handle) const {
@@ -99,7 +100,8 @@ class alignas(64) ContextWork {
     uint64_t fence;
   };
   Waiting BeginWait(StreamName stream);
-  void EndWait(const Waiting& waiting);
+  // True if nothing is unfinished now.
+  bool EndWait(const Waiting& waiting);
 
  private:
   static StreamName Join(StreamName one, StreamName other) {
@@ -130,6 +132,9 @@ class alignas(64) ContextWork {
 // The only context with a pool; the one that stands for none while there is none; nullptr when
 // there are several.
 extern constinit ContextWork g_no_work;
+// Stands for all contexts with a pool: for work of which it is not known whose it is (a stream of a
+// green context says neither its own nor the primary one's handle). Never quiet.
+extern constinit ContextWork g_any_work;
 inline constinit std::atomic<ContextWork*> g_only_work{&g_no_work};
 // One of several: whose stream it is. Never nullptr.
 ContextWork* FindWork(StreamName stream);
@@ -168,6 +173,11 @@ class [[nodiscard]] Submission {
   StreamName stream_;
 };
 
+// A submission by call() that returns only once it, and with it all earlier work of its stream, is
+// done: a synchronous copy to the host (CUDA runtime API, "API synchronization behavior").
+template <typename Call>
+CUresult SubmitAndWait(StreamName stream, Call call);
+
 // The shim as the pool's host.
 extern const PoolHost kShimHost;
 
@@ -177,6 +187,8 @@ void SettleDebts();
 bool AnyDebt();
 // The stream is about to be destroyed.
 void StreamEnds(CUstream stream);
+// Streams are about to be destroyed, and which is not known.
+void SomeStreamsEnd();
 // In a forked child: nothing of the parent's.
 void ForgetWork();
 
@@ -187,14 +199,28 @@ class [[nodiscard]] HostWait {
   explicit HostWait(StreamName stream);
   // The call returned.
   CUresult Done(CUresult status) {
-    if (status == CUDA_SUCCESS && work_ != nullptr) work_->EndWait(waiting_);
+    if (status == CUDA_SUCCESS && work_ != nullptr) finished_ = work_->EndWait(waiting_);
     return status;
   }
+  // Did it finish all work of the context?
+  bool finished() const { return finished_; }
 
  private:
+  bool finished_ = false;
   ContextWork* work_ = nullptr;
   ContextWork::Waiting waiting_ = {};
 };
+
+template <typename Call>
+CUresult SubmitAndWait(StreamName stream, Call call) {
+  ContextWork* only = g_only_work.load(std::memory_order_acquire);
+  ContextWork* work = only != nullptr ? only : FindWork(stream);
+  if (!work->IsQuiet(stream)) work->Enter(stream, false);
+  HostWait wait(stream);
+  const CUresult status = wait.Done(call());
+  if (!wait.finished() && IsToBeNoted(only, work, stream)) NoteSubmitted(only, work, stream);
+  return status;
+}
 
 }  // namespace cmp
 

@@ -187,7 +187,7 @@ struct FakeHost {
       &Leave,
       &Enter,
       &Leave,
-      [](ContextPool& context, uint64_t) { context.fences().SetWorkSince(false); },
+      [](ContextPool& context, uint64_t, FencePurpose) { context.fences().SetWorkSince(false); },
       [](ContextPool& context) {
         ++failed;
         context.fences().SetWorkSince(true);

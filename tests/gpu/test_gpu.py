@@ -71,6 +71,10 @@ class Gpu(unittest.TestCase):
         _, with_pool = self.compare(str(programs.BUILD / "ipc"))
         self.assertGreaterEqual(with_pool.statistics["process"]["unpooled_blocks"], 8)
 
+    def test_driver_api(self):
+        _, with_pool = self.compare(str(programs.BUILD / "driver_api"))
+        self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.8)
+
     def test_questions(self):
         _, with_pool = self.compare(str(programs.BUILD / "questions"))
         self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.3)

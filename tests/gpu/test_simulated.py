@@ -26,6 +26,11 @@ class Simulated(unittest.TestCase):
         self.assertGreater(with_pool.statistics["totals"]["thread_cache_hits"], 0)
         self.assertGreater(with_pool.statistics["process"]["capture_real_calls"], 0)
 
+    def test_driver_api(self):
+        without, with_pool = self.compare("driver_api")
+        self.assertEqual(without.output.count("wrong words 0"), 4)
+        self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.8)
+
     def test_questions(self):
         without, with_pool = self.compare("questions")
         self.assertIn("buffer ids of three allocations: 3 different", without.output)

@@ -71,15 +71,15 @@ class Mutants(TestCase):
         self.directed("order_before_synchronous_copy", "order", "synchronous-copy")
         self.random("order_before_synchronous_copy", "order", 50000)
 
+    # The random schedules do not find these two for sure: it takes a thread that does the one wrong
+    # thing in the few instructions around a record.
+
     def test_stamp_protocol(self):
         self.directed("stamp_protocol", "none", "stamp")
         self.directed("stamp_protocol", "order", "stamp")
-        self.random("stamp_protocol", "none", 300000, "--interleave", "--small")
 
     def test_event_reuse(self):
         self.directed("event_reuse", "none", "event-reuse")
-        # The random schedules do not find this one: it takes a thread that asks about the event in
-        # the few instructions between its announcement and its record.
 
     def test_capture(self):
         self.directed("capture", "order", "capture")

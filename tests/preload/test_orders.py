@@ -12,24 +12,23 @@ PROMISES = {"wait": HOST, "auto": HOST, "order": ORDER, "none": REUSE}
 
 class Orders(TestCase):
     def test_promises(self):
-        expected = {
-            (scenario, device): run("orders", [scenario], preload=False, env={"CMPSIM_SEED": device})
-            for scenario in HOST
-            for device in DEVICES
-        }
-        for (scenario, device), without in expected.items():
-            self.assert_ok(without)
-            for mode in sorted(mode for mode in FREE_SYNC if scenario in PROMISES[mode]):
-                # With a fence at every free, the other thread of these two mostly waits for the first.
-                slow = mode == "order" and scenario in ("stamp", "event-reuse")
-                for pool in POOLS[:1] if slow else POOLS:
-                    env = {"CMP_FREE_SYNC": mode, "CMPSIM_SEED": device, **pool}
-                    with self.subTest(scenario=scenario, env=env):
-                        within = run("orders", [scenario], env=env)
-                        self.assertEqual(without.results, within.results, within.err)
-                        self.assertEqual(within.err, "")
-                        # On a lazy device hardly any fence passes.
-                        self.assert_served(within, 1 if mode == "wait" or device % 2 == 1 else 0)
+        for scenario in HOST:
+            # Threads that mostly wait for each other: fewer of these.
+            slow = scenario in ("stamp", "event-reuse")
+            args = [scenario, "1"] if slow else [scenario]
+            for device in DEVICES[:2] if slow else DEVICES:
+                without = run("orders", args, preload=False, env={"CMPSIM_SEED": device})
+                self.assert_ok(without)
+                for mode in sorted(mode for mode in FREE_SYNC if scenario in PROMISES[mode]):
+                    for pool in POOLS[:2] if slow else POOLS:
+                        env = {"CMP_FREE_SYNC": mode, "CMPSIM_SEED": device, **pool}
+                        with self.subTest(scenario=scenario, env=env):
+                            within = run("orders", args, env=env)
+                            self.assertEqual(without.results, within.results, within.err)
+                            self.assertEqual(within.err, "")
+                            # On a lazy device hardly any fence passes.
+                            eager = mode == "wait" or device % 2 == 1
+                            self.assert_served(within, 1 if eager else 0)
 
     def test_destroyed_context(self):
         """A context that another thread destroys while a free deals with it."""

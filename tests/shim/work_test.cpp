@@ -103,11 +103,15 @@ TEST_F(WaitTest, AFreeWaitsForWhatIsUnfinishedAndOnlyOnce) {
   EXPECT_EQ(driver_.waits, 2u);
 }
 
-TEST_F(WaitTest, AFreeWaitsForOtherContextsToo) {
+TEST_F(WaitTest, AFreeWaitsForItsOwnContextAndOthersOnlyDelayReuse) {
   ContextPool& other = *pool_.OpenAnother();
-  EXPECT_EQ(Free().stamp, kReady);
+  const Stamp stamp = Free().stamp;
+  EXPECT_EQ(driver_.waits, 1u);
+  EXPECT_NE(stamp, kReady);
+  EXPECT_FALSE(pool_.pool->readiness().HasPassed(context(), stamp));
+  EXPECT_TRUE(FreeIn(other).pooled);
   EXPECT_EQ(driver_.waits, 2u);
-  EXPECT_TRUE(other.fences().Idle());
+  EXPECT_EQ(Free().stamp, kReady);
 }
 
 TEST_F(WaitTest, AfterASynchronisationOfTheProgramsAFreeWaitsForNothing) {
@@ -163,6 +167,22 @@ TEST_F(WorkTest, AFreeInAClosedContextIsReal) {
 }
 
 // ---- Order
+
+TEST_F(WorkTest, AFenceForReuseLetsNobodyWait) {
+  Synchronize();
+  Submit(kA);
+  // What is dry records a fence, over work that no free was to order.
+  EXPECT_EQ(pool_.pool->readiness().Record(context()).status, kSuccess);
+  EXPECT_FALSE(AnyDebt());
+  Submit(kB);
+  EXPECT_EQ(driver_.orders, 0u);
+  // The next free owes order for all of it, and does not take that fence for its own.
+  Free();
+  EXPECT_EQ(driver_.records, 2u);
+  EXPECT_TRUE(AnyDebt());
+  Submit(kC);
+  EXPECT_EQ(driver_.orders, 1u);
+}
 
 TEST_F(WorkTest, AnotherStreamIsOrderedOnceAndTheSameOneNever) {
   Synchronize();
