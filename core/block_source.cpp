@@ -112,8 +112,10 @@ bool BlockSource::CheckFreeMemory(ContextPool& context, size_t bytes, const Devi
 }
 
 size_t BlockSource::Destroy(ContextPool& context, Batch batch, const DeviceApi& api) {
+  if (batch.count == 0) return 0;
   size_t bytes = 0;
   const ContextPool::User user(context);
+  releasing_.fetch_add(1, std::memory_order_acq_rel);
   while (batch.count != 0) {
     Block* block = batch.Pop();
     if (!user.entered()) {
@@ -123,6 +125,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, const DeviceApi& 
     if (!Detach(block)) continue;
     // Waits for the block's work by itself, so a retired one may be freed.
     const int status = RealFree(block->address, api);
+    releases_.fetch_add(1, std::memory_order_release);
     Block* displaced = nullptr;
     if (status != kSuccess && !IsBrokenContextStatus(status) &&
         Attach(context, block, BlockState::kIdle, &displaced)) {
@@ -135,7 +138,18 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, const DeviceApi& 
     records_.Return(block);
     if (status != kSuccess) Close(context);
   }
+  releasing_.fetch_sub(1, std::memory_order_acq_rel);
   return bytes;
+}
+
+bool BlockSource::AwaitReleases() const {
+  const uint64_t seen = releases_.load(std::memory_order_acquire);
+  if (releasing_.load(std::memory_order_acquire) == 0) return false;
+  while (releasing_.load(std::memory_order_acquire) != 0 &&
+         releases_.load(std::memory_order_acquire) == seen) {
+    sched_yield();
+  }
+  return true;
 }
 
 size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api) {

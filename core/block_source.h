@@ -53,6 +53,9 @@ class BlockSource {
   // they were: the ready ones that have waited longest, and if those do not suffice, retired ones,
   // for whose work the real free waits.
   size_t ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api);
+  // Another thread may have taken what is idle and be about to free it. If so, waits for its next
+  // real free and returns true: it is worth another try.
+  bool AwaitReleases() const;
   // Brings the context back under its bound if it is over it.
   void TrimToBound(ContextPool& context, const DeviceApi& api);
 
@@ -89,6 +92,8 @@ class BlockSource {
   void Register(ContextPool& context, Allocation* made, size_t bytes, unsigned tier,
                 BlockState state);
 
+  std::atomic<int> releasing_{0};      // threads inside Destroy
+  std::atomic<uint64_t> releases_{0};  // real frees that Destroy has made
   BlockRecords records_;
   SideTable& side_table_;
   Statistics& statistics_;
@@ -110,7 +115,7 @@ Allocation BlockSource::MakeAfterReleases(ContextPool& context, size_t requested
     }
     const Allocation made = Make(context, bytes, tier, state, false, api);
     if (made.status != kOutOfMemory) return made;
-    if (released == 0) break;
+    if (released == 0 && !AwaitReleases()) break;
   }
   // A block of an odd size fits no tier: it is really freed when it comes back.
   const BlockState exact = requested == bytes ? state : BlockState::kUnpooled;

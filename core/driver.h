@@ -21,6 +21,7 @@ namespace cmp {
   X(push_current, "cuCtxPushCurrent_v2", true, (CUcontext context))                           \
   X(pop_current, "cuCtxPopCurrent_v2", true, (CUcontext * context))                           \
   X(context_device, "cuCtxGetDevice", true, (CUdevice * device))                              \
+  X(context_flags, "cuCtxGetFlags", false, (unsigned* flags))                                 \
   X(context_id, "cuCtxGetId", false, (CUcontext context, unsigned long long* id))             \
   X(synchronize, "cuCtxSynchronize", true, (void))                                            \
   X(record_context, "cuCtxRecordEvent", false, (CUcontext context, CUevent event))            \

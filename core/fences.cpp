@@ -85,8 +85,15 @@ Fences::Fence* Fences::TakeFence(const Driver& driver, ContextPool& context, Are
   // An event belongs to the context that is current when it is made.
   *status = driver.push_current(static_cast<CUcontext>(context.identity().handle));
   if (*status != kSuccess) return nullptr;
+  // Who waits for it sleeps where the context's own synchronisations do (cuda.h, CU_CTX_SCHED_*).
+  unsigned how = CU_EVENT_DISABLE_TIMING;
+  unsigned flags = 0;
+  if (driver.context_flags != nullptr && driver.context_flags(&flags) == CUDA_SUCCESS &&
+      (flags & CU_CTX_SCHED_MASK) == CU_CTX_SCHED_BLOCKING_SYNC) {
+    how |= CU_EVENT_BLOCKING_SYNC;
+  }
   CUevent event = nullptr;
-  *status = driver.event_create(&event, CU_EVENT_DISABLE_TIMING);
+  *status = driver.event_create(&event, how);
   CUcontext popped = nullptr;
   driver.pop_current(&popped);
   if (*status != kSuccess) return nullptr;

@@ -70,7 +70,7 @@ Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& 
   ContextPool& owner = context == nullptr ? unpooled_ : *context;
   const unsigned tier = tiers_.TierOf(bytes < kMostTierBytes ? bytes : kMostTierBytes);
   Allocation made = source_.Make(owner, bytes, tier, BlockState::kUnpooled, true, api);
-  if (made.status == kOutOfMemory && ReleaseThreadCaches(api) != 0) {
+  if (made.status == kOutOfMemory && ReleaseForRetry(api)) {
     made = source_.Make(owner, bytes, tier, BlockState::kUnpooled, true, api);
     if (made.status == kSuccess) {
       api.Recovered();
@@ -329,6 +329,12 @@ size_t Pool::ReleasableBytes(int device) {
 size_t Pool::ReleaseThreadCaches(const DeviceApi& api) {
   ForEachContext([](ContextPool& context) { context.EmptyCaches(); });
   return ReleaseAll(api);
+}
+
+bool Pool::ReleaseForRetry(const DeviceApi& api) {
+  // In this order: what another thread is releasing now is off the lists.
+  const bool released = ReleaseThreadCaches(api) != 0;
+  return source_.AwaitReleases() || released;
 }
 
 size_t Pool::ReleaseOthers(ContextPool& except, const DeviceApi& api) {

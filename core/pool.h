@@ -161,6 +161,9 @@ class Pool {
   // The same after emptying every thread's cache.
   size_t ReleaseThreadCaches(const DeviceApi& api);
 
+  // The same for a real allocation that failed for lack of memory. True: it is worth another try.
+  bool ReleaseForRetry(const DeviceApi& api);
+
   Statistics& statistics() { return statistics_; }
   const Tiers& tiers() const { return tiers_; }
   const Options& options() const { return options_; }

@@ -6,6 +6,10 @@ namespace cmp {
 
 thread_local constinit ThreadMemory t_memory;
 
+namespace {
+constinit ThreadExitHook g_exit_hook(&Pool::ThreadExit);
+}  // namespace
+
 ContextPool* Pool::FindContext(ContextHandle handle, uint64_t id) {
   ContextPool* found = nullptr;
   ForEachContext([&](ContextPool& context) {
@@ -95,7 +99,7 @@ ThreadCache* Pool::CacheFor(ContextPool& context) {
     }
     cache->next_of_thread = memory.caches;
     memory.caches = cache;
-    if (!memory.exit_hook) memory.exit_hook = CallAtThreadExit(&Pool::ThreadExit);
+    if (!memory.exit_hook) memory.exit_hook = g_exit_hook.Arm();
   }
   if (context.open()) entry = ThreadMemory::Entry{handle, epoch, cache};
   return cache;

@@ -2,12 +2,25 @@
 #ifndef CMP_CORE_THREAD_EXIT_H_
 #define CMP_CORE_THREAD_EXIT_H_
 
+#include <atomic>
+#include <cstdint>
+
 namespace cmp {
 
-// `function` is called once when the calling thread exits, after its C++ thread-local objects were
-// destroyed; a later call from another such destructor asks anew and is served. There is one
-// function per process. False: the system has no thread-specific key left.
-bool CallAtThreadExit(void (*function)());
+// A function to call when a thread exits that has armed it.
+class ThreadExitHook {
+ public:
+  explicit constexpr ThreadExitHook(void (*function)()) : function_(function) {}
+
+  // The function is called once when the calling thread exits, after its C++ thread-local objects
+  // were destroyed; a later call from another such destructor arms it anew and is served. False:
+  // the system has no thread-specific key left.
+  bool Arm();
+
+ private:
+  void (*function_)();
+  std::atomic<uint64_t> key_{0};  // plus one; 0 while there is none
+};
 
 }  // namespace cmp
 

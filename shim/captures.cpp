@@ -5,6 +5,7 @@
 #include "core/memory.h"
 #include "core/pool_instance.h"
 #include "core/statistics.h"
+#include "core/thread_exit.h"
 #include "shim/work.h"
 
 namespace cmp {
@@ -14,6 +15,8 @@ namespace {
 // Its address names the thread; a capture whose thread has gone keeps a name that a later thread
 // may get, which then makes real calls for a while: safe.
 thread_local constinit char t_thread_name = 0;
+
+constinit ThreadExitHook g_thread_exit([] { g_captures.EndedWithThread(); });
 
 }  // namespace
 
@@ -53,6 +56,7 @@ void Captures::AfterBegin(CUstream stream, ContextHandle context, bool begun) {
     under_way_.fetch_sub(1, std::memory_order_seq_cst);
     return;
   }
+  if (stream == CU_STREAM_PER_THREAD) g_thread_exit.Arm();
   const Capture begun_now{stream, context, &t_thread_name, true};
   const auto put = [&](Capture& capture) {
     if (capture.used) return false;
@@ -90,16 +94,23 @@ void Captures::Revisit(const Driver& driver) {
   if (ending_ != 0) return;
   Visit([&](Capture& capture) {
     // Another thread's default stream cannot be asked from here.
-    if (!capture.used || capture.stream == CU_STREAM_PER_THREAD) return false;
-    CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_ACTIVE;
-    if (driver.stream_is_capturing(capture.stream, &status) != CUDA_SUCCESS ||
-        status != CU_STREAM_CAPTURE_STATUS_NONE) {
+    if (!capture.used ||
+        (capture.stream == CU_STREAM_PER_THREAD && capture.thread != &t_thread_name)) {
       return false;
     }
+    CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_ACTIVE;
+    const CUresult asked = driver.stream_is_capturing(capture.stream, &status);
+    const bool gone = asked == CUDA_ERROR_INVALID_HANDLE || asked == CUDA_ERROR_INVALID_CONTEXT ||
+                      asked == CUDA_ERROR_CONTEXT_IS_DESTROYED;
+    if (!gone && (asked != CUDA_SUCCESS || status != CU_STREAM_CAPTURE_STATUS_NONE)) return false;
     capture.used = false;
     under_way_.fetch_sub(1, std::memory_order_seq_cst);
     return false;
   });
+}
+
+void Captures::EndedWithThread() {
+  if (UnderWay()) Ended(CU_STREAM_PER_THREAD);
 }
 
 void Captures::EndedIn(ContextHandle context) {

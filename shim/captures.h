@@ -62,6 +62,8 @@ class Captures {
   void Ended(CUstream stream);
   // Forgets captures that have ended in ways that nobody saw: asks every stream, now and then.
   void Revisit(const Driver& driver);
+  // This thread exits, and its own default stream with it: nobody can end a capture on that.
+  void EndedWithThread();
   // A context was reset or destroyed, and its captures with it.
   void EndedIn(ContextHandle context);
 

@@ -31,6 +31,7 @@ CUresult EndContexts(Condition condition, Call call) {
       ending[count++] = {&context, context.CloseAndDrain()};
     }
   });
+  ForgetStreams();
   const CUresult status = call();
   for (size_t i = 0; i < count; ++i) {
     if (status == CUDA_SUCCESS) {
@@ -146,7 +147,11 @@ CUresult BeginCapture(CUstream stream, Begin begin) {
   const CUresult status = begin();
   const Driver* driver = LoadedDriver();
   const bool exiting = g_exiting.load(std::memory_order_acquire);
-  const ContextHandle context = driver == nullptr || exiting ? nullptr : CurrentContext(*driver);
+  CUcontext context = nullptr;
+  if (driver != nullptr && !exiting &&
+      (IsDefaultStream(stream) || driver->stream_context(stream, &context) != CUDA_SUCCESS)) {
+    context = static_cast<CUcontext>(CurrentContext(*driver));
+  }
   g_captures.AfterBegin(stream, context, status == CUDA_SUCCESS);
   return status;
 }

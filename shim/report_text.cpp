@@ -70,11 +70,17 @@ void AddSummary(Text& text, Pool& pool) {
            Count{s.real_calls_avoided});
   text.Add("cmp:   frees that waited for the GPU: %llu, %.2f ms (times are sums over threads)\n",
            Count{process.wait_calls.Get()}, Milliseconds(process.wait_ns.Get()));
+  if (process.fences.Get() + process.order_waits.Get() != 0) {
+    text.Add("cmp:   fences recorded %llu, asked about %llu times; streams ordered %llu times\n",
+             Count{process.fences.Get()}, Count{process.fence_queries.Get()},
+             Count{process.order_waits.Get()});
+  }
   text.Add(
-      "cmp:   MiB: live %.1f (asked for %.1f), ready %.1f, reserved %.1f; peaks: live %.1f, "
-      "reserved %.1f\n",
+      "cmp:   MiB: live %.1f (asked for %.1f), ready %.1f, retired %.1f, reserved %.1f; peaks: "
+      "live %.1f, reserved %.1f\n",
       Mebibytes(s.live_block_bytes), Mebibytes(s.live_requested_bytes), Mebibytes(s.ready_bytes),
-      Mebibytes(s.reserved_bytes), Mebibytes(s.live_peak_bytes), Mebibytes(s.reserved_peak_bytes));
+      Mebibytes(s.retired_bytes), Mebibytes(s.reserved_bytes), Mebibytes(s.live_peak_bytes),
+      Mebibytes(s.reserved_peak_bytes));
   const Count wrong = process.double_frees.Get();
   if (wrong != 0) text.Add("cmp:   double frees: %llu\n", wrong);
   if (s.failed_allocations != 0 || process.out_of_memory_rescues.Get() != 0) {

@@ -45,15 +45,16 @@ Block* TakeObserved(Pool& pool, DeviceAddress address) {
   return block != nullptr && pool.Take(block, address) == BlockState::kUnpooled ? block : nullptr;
 }
 
-size_t ReleaseForOthers() {
+bool ReleaseForOthers() {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   const Driver* driver = LoadedDriver();
   // From inside a real call of ours the pool does it itself; during a capture a real free of ours
   // could end it.
-  if (pool == nullptr || driver == nullptr || t_inside_real != 0 || g_captures.UnderWay()) return 0;
-  const size_t bytes = pool->ReleaseThreadCaches(DriverApi(*driver));
-  if (bytes != 0) pool->statistics().process().out_of_memory_rescues.AddShared(1);
-  return bytes;
+  if (pool == nullptr || driver == nullptr || t_inside_real != 0 || g_captures.UnderWay())
+    return false;
+  const bool worth = pool->ReleaseForRetry(DriverApi(*driver));
+  if (worth) pool->statistics().process().out_of_memory_rescues.AddShared(1);
+  return worth;
 }
 
 Block* BlockAround(const Pool& pool, const Driver& driver, CUdeviceptr pointer) {

@@ -55,11 +55,11 @@ Block* TakeObserved(Pool& pool, DeviceAddress address);
 
 // An allocation that the pool does not serve, by call(): if the device is out of memory, idle
 // blocks are released and it is tried again. What fits without the pool fits with it.
-size_t ReleaseForOthers();
+bool ReleaseForOthers();
 template <typename Call>
 CUresult WithReleases(Call call) {
   const CUresult status = call();
-  if (status != CUDA_ERROR_OUT_OF_MEMORY || ReleaseForOthers() == 0) return status;
+  if (status != CUDA_ERROR_OUT_OF_MEMORY || !ReleaseForOthers()) return status;
   return call();
 }
 

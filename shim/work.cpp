@@ -297,8 +297,10 @@ void StreamEnds(CUstream stream) {
   ForEachWork([&](ContextWork& work) { work.StreamEnds(reinterpret_cast<StreamName>(stream)); });
 }
 
+void ForgetStreams() { g_stream_epoch.fetch_add(1, std::memory_order_acq_rel); }
+
 void SomeStreamsEnd() {
-  g_stream_epoch.fetch_add(1, std::memory_order_acq_rel);
+  ForgetStreams();
   ForEachWork([](ContextWork& work) { work.AnyStreamEnds(); });
 }
 

@@ -187,6 +187,8 @@ void SettleDebts();
 bool AnyDebt();
 // The stream is about to be destroyed.
 void StreamEnds(CUstream stream);
+// A context is about to end, and its streams with it.
+void ForgetStreams();
 // Streams are about to be destroyed, and which is not known.
 void SomeStreamsEnd();
 // In a forked child: nothing of the parent's.
