@@ -33,14 +33,38 @@ const Driver* DriverWithContext(const RuntimeCalls& real) {
   return driver;
 }
 
+cudaError_t MallocFromPool(Pool& pool, const Driver& driver, void** pointer, size_t bytes,
+                           const void* caller) {
+  const RuntimeApi api(&driver, caller);
+  const Allocation made = AllocInContext(pool, driver, bytes, api);
+  *pointer = reinterpret_cast<void*>(made.address);
+  return static_cast<cudaError_t>(made.status);
+}
+
+// Callers (return addresses) whose runtime this thread found to be served. To look that up takes
+// the dynamic linker's lock, which a large allocation from the pool must not wait for. That another
+// library has been loaded over the caller since, with a call at the very same place and a runtime
+// before version 12, is the one case in which this is wrong.
+constexpr size_t kServedCallers = 8;
+thread_local constinit const void* t_served_callers[kServedCallers] = {};
+const void*& ServedCaller(const void* caller) {
+  return t_served_callers[(reinterpret_cast<uintptr_t>(caller) >> 2) % kServedCallers];
+}
+
+// The pool, for a caller that it has served before; nullptr where that is not enough to know.
+Pool* PoolFor(const void* caller) {
+  if (ServedCaller(caller) != caller) return nullptr;
+  const Driver* driver = LoadedDriver();
+  if (driver == nullptr || CurrentContext(*driver) == nullptr) return nullptr;
+  return g_pool.load(std::memory_order_acquire);
+}
+
 cudaError_t MallocServed(Pool& pool, const RuntimeCalls& real, void** pointer, size_t bytes,
                          const void* caller) {
   const Driver* driver = DriverWithContext(real);
   if (driver == nullptr) return real.cudaMalloc(pointer, bytes);
-  const RuntimeApi api(driver, caller);
-  const Allocation made = AllocInContext(pool, *driver, bytes, api);
-  *pointer = reinterpret_cast<void*>(made.address);
-  return static_cast<cudaError_t>(made.status);
+  ServedCaller(caller) = caller;
+  return MallocFromPool(pool, *driver, pointer, bytes, caller);
 }
 
 // CMP_MODE=observe: the real call, counted and timed, its memory remembered.
@@ -54,6 +78,11 @@ cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, 
 }
 
 [[gnu::noinline]] cudaError_t MallocSlow(void** pointer, size_t bytes, const void* caller) {
+  if (pointer != nullptr && bytes != 0) {
+    if (Pool* pool = PoolFor(caller)) {
+      return MallocFromPool(*pool, *LoadedDriver(), pointer, bytes, caller);
+    }
+  }
   const RuntimeCalls* real = RuntimeOf(caller);
   if (real == nullptr) return kNoRuntime;
   Pool* pool = StartedPool();

@@ -36,7 +36,8 @@ class Orders(TestCase):
             for device in DEVICES:
                 env = {"CMP_FREE_SYNC": mode, "CMPSIM_SEED": device}
                 with self.subTest(env=env):
-                    self.run_both("orders", ["destroyed-context"], env)
+                    _, within = self.run_both("orders", ["destroyed-context"], env)
+                    self.assertGreater(int(within.notes["destroyed meanwhile"]), 0)
 
     def test_careless_pools(self):
         """Each scenario finds out the pool that leaves away what it is about."""

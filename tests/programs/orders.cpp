@@ -471,10 +471,12 @@ void Capture(int rounds) {
   }
 }
 
-// A free waits for the process's other contexts, and one of them is destroyed meanwhile, at the nth
-// call of a place: the program may, as nothing of its own is under way there.
+// A block is freed, and what looks for it asks about the process's other contexts; one of them is
+// destroyed meanwhile, at the nth call of a place: the program may, as nothing of its own is under
+// way there.
 void DestroyedContext(int rounds) {
   Helper helper;
+  int meanwhile = 0;
   const auto must = [](CUresult result, const char* what) {
     program::Must(static_cast<cudaError_t>(result), what);
   };
@@ -511,7 +513,9 @@ void DestroyedContext(int rounds) {
           LaunchWrite(nullptr, block, 1, 1000);
           simOnCall(name, when, called, &state);
           NotedFree(block);
+          NotedFree(NotedAllocate(5000));
           simOnCall(name, when, nullptr, nullptr);
+          meanwhile += state.at.done ? 1 : 0;
           if (!state.at.done) helper.Do(state.at.task);
           helper.Wait();
           NotedFree(NotedAllocate(5000));
@@ -519,6 +523,7 @@ void DestroyedContext(int rounds) {
       }
     }
   }
+  printf("# destroyed meanwhile: %d\n", meanwhile);
 }
 
 }  // namespace
