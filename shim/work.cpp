@@ -141,29 +141,22 @@ void ContextWork::Enter(StreamName stream, bool overtakes) {
   if (context_ == nullptr) return;
   stream = Named(stream);
   for (;;) {
-    uint64_t owed = 0;
     {
       Held held(lock_);
-      if (debt_ != 0 && (debt_of_ != stream || overtakes)) owed = debt_;
-      if (owed == 0 || !RuleIsOn(Rule::kOrderOnSecondStream)) return Add(stream);
+      const bool owes = debt_ != 0 && (debt_of_ != stream || overtakes);
+      if (!owes || !RuleIsOn(Rule::kOrderOnSecondStream)) return Add(stream);
     }
-    Pay(owed);
+    Pay();
   }
 }
 
-void ContextWork::Pay(uint64_t number) {
+void ContextWork::Pay() {
   if (g_pool.load(std::memory_order_acquire) == nullptr) return End();  // the process exits
   if (!g_captures.EnterRecording()) {
     sched_yield();  // who began the capture pays, or has paid
     return;
   }
-  {
-    Held held(lock_);
-    if (debt_ != number) number = 0;  // somebody else has
-  }
-  if (number != 0) {
-    if (const Driver* driver = LoadedDriver()) Settle(*driver);
-  }
+  if (const Driver* driver = LoadedDriver()) Settle(*driver);
   g_captures.LeaveRecording();
 }
 
@@ -171,9 +164,13 @@ void ContextWork::Settle(const Driver& driver) {
   uint64_t number = 0;
   {
     Held held(lock_);
-    number = debt_;
+    if (!paying_) number = debt_;
+    paying_ |= number != 0;
   }
-  if (number == 0) return;
+  if (number == 0) {  // nothing is owed, or another thread is paying it
+    sched_yield();
+    return;
+  }
   Fences& fences = context_->fences();
   // Often the work is done by now: a query (0.2 µs) is less than streams that wait for each other.
   const ContextPool::User user(*context_);
@@ -186,6 +183,7 @@ void ContextWork::Settle(const Driver& driver) {
     }
   }
   Held held(lock_);
+  paying_ = false;
   if (debt_ != number) return;
   SetDebt(0, kNoStream);
   SetQuiet();

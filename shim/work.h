@@ -81,7 +81,8 @@ class alignas(64) ContextWork {
   void FenceBegins(uint64_t number, FencePurpose purpose, bool order);
   void FenceFailed();
 
-  // Pays the debt, if there is one. REQUIRES: no capture is under way or begins
+  // Pays the debt, if there is one and no other thread is paying it.
+  // REQUIRES: no capture is under way or begins
   void Settle(const Driver& driver);
   // The handle may mean another stream from now on.
   void StreamEnds(StreamName stream);
@@ -114,7 +115,7 @@ class alignas(64) ContextWork {
   void Add(StreamName stream);
   void ForgetFinished();
 
-  void Pay(uint64_t number);
+  void Pay();
 
   std::atomic<StreamName> quiet_;
   ContextPool* const context_;
@@ -125,6 +126,7 @@ class alignas(64) ContextWork {
   uint64_t begun_ = 0;  // once this fence has passed, only what is in since_ is unfinished
   uint64_t debt_ = 0;
   StreamName debt_of_ = kNoStream;
+  bool paying_ = false;         // a thread is in the driver about it
   uint64_t unpaid_before_ = 0;  // the debt when the fence that is being recorded began
   uint64_t notes_ = 0;  // grows with every submission noted, and when a stream becomes quiet
 };
