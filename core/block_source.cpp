@@ -1,5 +1,7 @@
 #include "core/block_source.h"
 
+#include "core/idle_chunks.h"
+
 namespace cmp {
 
 int BlockSource::RealAllocate(size_t bytes, bool last_resort, const DeviceApi& api,
@@ -62,8 +64,9 @@ void BlockSource::Register(ContextPool& context, Allocation* made, size_t bytes,
   if (!SideTable::CanHold(made->address)) return;
   Block* block = records_.Take();
   if (block == nullptr) return;
-  block->address = made->address;
-  block->bytes = bytes;
+  // Atomic because idle_chunks.h may look at the record's last block.
+  __atomic_store_n(&block->address, made->address, __ATOMIC_RELAXED);
+  __atomic_store_n(&block->bytes, bytes, __ATOMIC_RELAXED);
   block->requested = bytes;
   block->buffer_id.store(0, std::memory_order_relaxed);
   block->tier = static_cast<uint16_t>(tier);
@@ -166,6 +169,13 @@ void BlockSource::TrimToBound(ContextPool& context, const DeviceApi& api) {
   context.EmptyCaches();
   excess = context.Excess();
   if (excess != 0) ReleaseIdle(context, excess, api);
+}
+
+size_t BlockSource::WhollyIdleBytes(int device) {
+  return cmp::WhollyIdleBytes(records_, [device](const Block* block) {
+    const ContextPool* owner = block->owner();
+    return owner != nullptr && owner->open() && owner->identity().device == device;
+  });
 }
 
 void BlockSource::Close(ContextPool& context) {

@@ -59,6 +59,9 @@ class BlockSource {
   // Brings the context back under its bound if it is over it.
   void TrimToBound(ContextPool& context, const DeviceApi& api);
 
+  // What the small idle blocks of a device's open contexts would give back to the driver.
+  size_t WhollyIdleBytes(int device);
+
   // Counts that a block in use ends in a real free, whoever makes it.
   void CountRealFree(const Block& block);
 

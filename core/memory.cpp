@@ -14,6 +14,10 @@ void* MapPages(size_t bytes) {
   return pages == MAP_FAILED ? nullptr : pages;
 }
 
+void UnmapPages(void* pages, size_t bytes) {
+  if (pages != nullptr) munmap(pages, bytes);
+}
+
 void* Arena::Allocate(size_t bytes) {
   bytes = (bytes + 63) & ~size_t{63};
   if (bytes >= kArenaChunk / 4) return MapPages(bytes);

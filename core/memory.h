@@ -16,6 +16,8 @@ namespace cmp {
 
 // Whole pages, zeroed on first touch; nullptr when the system has none left. Thread-safe.
 void* MapPages(size_t bytes);
+// Gives whole pages back. nullptr is nothing.
+void UnmapPages(void* pages, size_t bytes);
 
 class Arena {
  public:

@@ -317,7 +317,7 @@ size_t Pool::ReleaseAll(const DeviceApi& api) {
 }
 
 size_t Pool::ReleasableBytes(int device) {
-  size_t bytes = 0;
+  size_t bytes = source_.WhollyIdleBytes(device);
   ForEachContext([&](ContextPool& context) {
     if (context.identity().device == device) {
       bytes += context.global().large_bytes();

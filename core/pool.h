@@ -148,8 +148,9 @@ class Pool {
   // This thread's cache for a context; nullptr when memory is exhausted.
   ThreadCache* CacheFor(ContextPool& context);
 
-  // What releasing the idle blocks of a device's contexts would give back to the driver, as far as
-  // it is sure to: blocks of 2 MiB and more, which have their physical memory to themselves.
+  // What releasing the idle blocks of a device's contexts would give back to the driver: blocks of
+  // 2 MiB and more, which have their physical memory to themselves, and wholly idle chunks of
+  // smaller ones.
   size_t ReleasableBytes(int device);
 
   // Reopens a context that was closed only for the time of a call that then failed.

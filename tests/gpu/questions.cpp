@@ -68,10 +68,21 @@ int main() {
        {size_t{1}, size_t{1000}, size_t{70000}, kMiB, 2 * kMiB + 1, size_t{5000001}, 100 * kMiB}) {
     Questions(bytes);
   }
-  // What is freed is free again.
+  // What is freed is free again; small blocks as far as their chunks of 2 MiB are wholly idle.
   size_t before = 0;
   size_t after = 0;
   size_t total = 0;
+  for (const size_t bytes : {size_t{2000}, size_t{70000}, size_t{700000}}) {
+    cudaMemGetInfo(&before, &total);
+    std::vector<void*> small(64 * kMiB / bytes);
+    for (void*& block : small) cudaMalloc(&block, bytes);
+    for (size_t i = 0; i + 1 < small.size(); ++i) cudaFree(small[i]);
+    cudaMemGetInfo(&after, &total);
+    std::printf(
+        "all but one of 64 MiB in blocks of %zu are freed: at least 58 MiB are free again: %s\n",
+        bytes, after + 6 * kMiB >= before ? "yes" : "no");
+    cudaFree(small.back());
+  }
   cudaMemGetInfo(&before, &total);
   std::vector<void*> blocks(20);
   for (void*& block : blocks) cudaMalloc(&block, 30 * kMiB);
