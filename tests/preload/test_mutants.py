@@ -75,11 +75,11 @@ class Mutants(TestCase):
     # thing in the few instructions around a record.
 
     def test_stamp_protocol(self):
-        self.directed("stamp_protocol", "none", "stamp")
-        self.directed("stamp_protocol", "order", "stamp")
+        self.directed("stamp_protocol", "none", "stamp", "1")
+        self.directed("stamp_protocol", "order", "stamp", "1")
 
     def test_event_reuse(self):
-        self.directed("event_reuse", "none", "event-reuse")
+        self.directed("event_reuse", "none", "event-reuse", "1")
 
     def test_capture(self):
         self.directed("capture", "order", "capture")
