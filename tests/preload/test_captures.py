@@ -1,6 +1,6 @@
 """Stream captures: the same results and the same survival, and the pool serves again afterwards."""
 
-from preload import MODE, OLD_DRIVER, WAIT, TestCase, main, run
+from preload import MODE, OLD_DRIVER, SANITIZE, WAIT, TestCase, main, run
 
 
 class Captures(TestCase):
@@ -69,13 +69,14 @@ class Captures(TestCase):
         for mode, name in ((1, "thread-local"), (2, "relaxed")):
             for env, captures in (({}, 3000), ({"CMPSIM_SEED": "2"}, 500), (OLD_DRIVER, 500)):
                 with self.subTest(mode=name, env=env):
-                    without, within = self.run_both("captures", ["storm", mode, captures, 3], env)
+                    count = captures // 10 if SANITIZE else captures
+                    without, within = self.run_both("captures", ["storm", mode, count, 3], env)
                     self.assertIn("captures that died 0, calls that failed 0", without.results)
-                    if env == WAIT:  # an old driver's frees are real once the process has captured
+                    if env != OLD_DRIVER:  # whose frees are real once the process has captured
                         self.assert_served_after(within)
-                    # A free meets a capture almost always, and is a real one then.
-                    self.assertGreater(within.totals["requests"], 150)
-                    self.assertGreater(within.process["capture_real_calls"], 0)
+                    self.assertGreater(within.totals["requests"], 15 if SANITIZE else 150)
+                    if not MODE:  # a free that waits meets a capture almost always: a real one then
+                        self.assertGreater(within.process["capture_real_calls"], 0)
 
 
 if __name__ == "__main__":
