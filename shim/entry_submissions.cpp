@@ -39,7 +39,8 @@ bool Overtakes(const CUlaunchConfig* config, CUfunction, void**, void**) {
   return false;
 }
 
-// Does the call return only once the work is done? Copies to the host without a stream do.
+// Does the call return only once the work is done? Copies to the host without a stream do, if there
+// is anything to copy: a copy of nothing need not wait for anything.
 constexpr bool IsHostWait(const char* symbol) {
   const auto begins = [symbol](const char* with) {
     for (const char* at = symbol; *with != '\0'; ++at, ++with) {
@@ -48,6 +49,12 @@ constexpr bool IsHostWait(const char* symbol) {
     return true;
   };
   return begins("cuMemcpyDtoH") && !begins("cuMemcpyDtoHAsync");
+}
+
+bool CopiesSomething(void*, CUdeviceptr, size_t bytes) { return bytes != 0; }
+template <typename... Arguments>
+constexpr bool CopiesSomething(const Arguments&...) {
+  return false;
 }
 
 // For the tests of the rules: a copy or set without a stream parameter.
@@ -70,7 +77,7 @@ constexpr bool IsHostWait(const char* symbol) {
       return real->name arguments;                                                               \
     }                                                                                            \
     const cmp::StreamName to = stream;                                                           \
-    if (cmp::IsHostWait(#name)) {                                                                \
+    if (cmp::IsHostWait(#name) && cmp::CopiesSomething arguments) {                              \
       return cmp::SubmitAndWait(to, [&] { return real->name arguments; });                       \
     }                                                                                            \
     const bool overtakes = to == cmp::kSeveralStreams || cmp::Overtakes arguments;               \

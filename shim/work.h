@@ -175,11 +175,6 @@ class [[nodiscard]] Submission {
   StreamName stream_;
 };
 
-// A submission by call() that returns only once it, and with it all earlier work of its stream, is
-// done: a synchronous copy to the host (CUDA runtime API, "API synchronization behavior").
-template <typename Call>
-CUresult SubmitAndWait(StreamName stream, Call call);
-
 // The shim as the pool's host.
 extern const PoolHost kShimHost;
 
@@ -215,6 +210,8 @@ class [[nodiscard]] HostWait {
   ContextWork::Waiting waiting_ = {};
 };
 
+// A submission by call() that returns only once it, and with it all earlier work of its stream, is
+// done: a synchronous copy to the host (CUDA runtime API, "API synchronization behavior").
 template <typename Call>
 CUresult SubmitAndWait(StreamName stream, Call call) {
   ContextWork* only = g_only_work.load(std::memory_order_acquire);

@@ -142,6 +142,16 @@ void Reuse(int rounds) {
         std::thread(again).join();
       }
     }
+    // A synchronous copy to the host finishes its stream; a copy of nothing does not.
+    MUST(cudaDeviceSynchronize());
+    uint64_t word = 0;
+    for (const size_t bytes : {size_t{8}, size_t{0}}) {
+      char* block = NotedAllocate(5000);
+      LaunchWrite(nullptr, block, 1, 20000);
+      cuMemcpyDtoH_v2(&word, reinterpret_cast<CUdeviceptr>(block), bytes);
+      NotedFree(block);
+      NotedFree(NotedAllocate(5000));
+    }
   }
   MUST(cudaDeviceSynchronize());
   Expect(simHazardCount() == 0, "memory was handed out too early");
