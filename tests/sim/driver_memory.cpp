@@ -72,7 +72,9 @@ CUresult AllocateHost(Simulation& sim, void** pointer, size_t bytes, unsigned fl
   Context* context = nullptr;
   const CUresult result = RequireUnsafe(sim, &context);
   if (result != CUDA_SUCCESS) return result;
-  if (pointer == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  constexpr unsigned kKnownFlags =
+      CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED;
+  if (pointer == nullptr || (flags & ~kKnownFlags) != 0) return CUDA_ERROR_INVALID_VALUE;
   *pointer = nullptr;
   if (bytes == 0) return CUDA_SUCCESS;
   const Allocation* allocation =
@@ -101,8 +103,18 @@ CUresult FreeHost(Simulation& sim, Lock& lock, void* pointer) {
   return CUDA_SUCCESS;
 }
 
+bool IsPageLocked(Simulation& sim, const void* pointer) {
+  const Allocation* allocation = sim.allocations.Find(AddressOf(pointer));
+  return allocation != nullptr &&
+         (allocation->kind == MemoryKind::kHost || allocation->kind == MemoryKind::kRegistered);
+}
+
 CUresult Register(Simulation& sim, void* pointer, size_t bytes, unsigned flags) {
-  if (pointer == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  constexpr unsigned kKnownFlags = CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP |
+                                   CU_MEMHOSTREGISTER_IOMEMORY | CU_MEMHOSTREGISTER_READ_ONLY;
+  if (pointer == nullptr || bytes == 0 || (flags & ~kKnownFlags) != 0) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
   Context* context = nullptr;
   const CUresult result = RequireUnsafe(sim, &context);
   if (result != CUDA_SUCCESS) return result;
@@ -259,10 +271,7 @@ CUresult cuMemHostUnregister(void* pointer) {
 
 CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* device, void* pointer, unsigned int flags) {
   return Enter("cuMemHostGetDevicePointer_v2", [&](Simulation& sim, Lock&) -> CUresult {
-    if (device == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
-    const Allocation* allocation = sim.allocations.Find(AddressOf(pointer));
-    if (allocation == nullptr ||
-        (allocation->kind != MemoryKind::kHost && allocation->kind != MemoryKind::kRegistered)) {
+    if (device == nullptr || flags != 0 || !IsPageLocked(sim, pointer)) {
       return CUDA_ERROR_INVALID_VALUE;
     }
     *device = AddressOf(pointer);  // unified addressing
@@ -272,11 +281,8 @@ CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* device, void* pointer, unsign
 
 CUresult cuMemHostGetFlags(unsigned int* flags, void* pointer) {
   return Enter("cuMemHostGetFlags", [&](Simulation& sim, Lock&) -> CUresult {
-    const Allocation* allocation = sim.allocations.Find(AddressOf(pointer));
-    if (flags == nullptr || allocation == nullptr || allocation->kind != MemoryKind::kHost) {
-      return CUDA_ERROR_INVALID_VALUE;
-    }
-    *flags = allocation->flags | CU_MEMHOSTALLOC_DEVICEMAP;
+    if (flags == nullptr || !IsPageLocked(sim, pointer)) return CUDA_ERROR_INVALID_VALUE;
+    *flags = CU_MEMHOSTALLOC_DEVICEMAP;  // whatever it was made with, as measured
     return CUDA_SUCCESS;
   });
 }

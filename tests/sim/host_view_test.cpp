@@ -174,5 +174,91 @@ TEST_F(HostView, LockedMemoryIsReadAndWrittenWhenTheCopyRuns) {
   ASSERT_EQ(cuMemHostUnregister(registered.data()), CUDA_SUCCESS);
 }
 
+TEST_F(HostView, AKernelWritesEveryKindOfHostMemoryAtItsEnd) {
+  std::vector<uint64_t> registered(8, 0);
+  ASSERT_EQ(cuMemHostRegister(registered.data(), 64, CU_MEMHOSTREGISTER_DEVICEMAP), CUDA_SUCCESS);
+  CUdeviceptr managed = 0;
+  ASSERT_EQ(cuMemAllocManaged(&managed, 64, CU_MEM_ATTACH_GLOBAL), CUDA_SUCCESS);
+  const CUstream s = NewStream();
+  for (uint64_t* word : {Word(managed), registered.data(), reinterpret_cast<uint64_t*>(locked_),
+                         reinterpret_cast<uint64_t*>(NewLocked(64, CU_MEMHOSTALLOC_DEVICEMAP))}) {
+    CUdeviceptr mapped = managed;
+    if (word != Word(managed)) {
+      ASSERT_EQ(cuMemHostGetDevicePointer(&mapped, word, 0), CUDA_SUCCESS);
+    }
+    EXPECT_EQ(Word(mapped), word);  // the host's address is the device's
+    const Store store{Word(mapped), 5};
+    LaunchStore(s, &store, kLong);
+    simAdvance(kLong / 2);
+    EXPECT_EQ(*word, 0U);
+    simAdvance(kLong);
+    EXPECT_EQ(*word, 5U);
+  }
+  ASSERT_EQ(cuMemHostUnregister(registered.data()), CUDA_SUCCESS);
+}
+
+TEST_F(HostView, EndsOfHostMemoryWait) {
+  std::vector<unsigned char> memory(4096);
+  CUdeviceptr managed = 0;
+  ASSERT_EQ(cuMemHostRegister(memory.data(), 4096, 0), CUDA_SUCCESS);
+  ASSERT_EQ(cuMemAllocManaged(&managed, 64, CU_MEM_ATTACH_GLOBAL), CUDA_SUCCESS);
+  const CUstream s = NewStream();
+  void* more = nullptr;
+  const auto begins = [&] {
+    std::vector<unsigned char> another(4096);
+    EXPECT_EQ(cuMemAllocHost(&more, 64), CUDA_SUCCESS);
+    EXPECT_EQ(cuMemHostRegister(another.data(), 4096, 0), CUDA_SUCCESS);
+    EXPECT_EQ(simPendingCount(context_), 1U);
+    return cuMemHostUnregister(another.data());
+  };
+  EXPECT_TRUE(Waits(s, begins, "cuMemHostUnregister"));
+  EXPECT_TRUE(Waits(
+      s, [&] { return cuMemHostUnregister(memory.data()); }, "cuMemHostUnregister"));
+  EXPECT_TRUE(Waits(
+      s, [&] { return cuMemFreeHost(more); }, "cuMemFreeHost"));
+  EXPECT_TRUE(Waits(
+      s, [&] { return cuMemFree(managed); }, "cuMemFree of managed memory"));
+}
+
+TEST_F(HostView, PageLockedMemoryTellsTheSameFlagsWhateverItWasMadeWith) {
+  std::vector<unsigned char> registered(4096);
+  ASSERT_EQ(cuMemHostRegister(registered.data(), 4096, 0), CUDA_SUCCESS);
+  for (unsigned char* host :
+       {locked_, registered.data(), NewLocked(64, CU_MEMHOSTALLOC_PORTABLE),
+        NewLocked(64, CU_MEMHOSTALLOC_DEVICEMAP), NewLocked(64, CU_MEMHOSTALLOC_WRITECOMBINED)}) {
+    unsigned flags = 0;
+    ASSERT_EQ(cuMemHostGetFlags(&flags, host + 8), CUDA_SUCCESS);
+    EXPECT_EQ(flags, 2U);
+    CUdeviceptr device = 0;
+    void* back = nullptr;
+    unsigned type = 0;
+    unsigned managed = 1;
+    const CUdeviceptr address = Address(host + 8);
+    ASSERT_EQ(cuPointerGetAttribute(&device, CU_POINTER_ATTRIBUTE_DEVICE_POINTER, address),
+              CUDA_SUCCESS);
+    ASSERT_EQ(cuPointerGetAttribute(&back, CU_POINTER_ATTRIBUTE_HOST_POINTER, address),
+              CUDA_SUCCESS);
+    ASSERT_EQ(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address),
+              CUDA_SUCCESS);
+    ASSERT_EQ(cuPointerGetAttribute(&managed, CU_POINTER_ATTRIBUTE_IS_MANAGED, address),
+              CUDA_SUCCESS);
+    EXPECT_EQ(device, address);
+    EXPECT_EQ(back, host + 8);
+    EXPECT_EQ(type, static_cast<unsigned>(CU_MEMORYTYPE_HOST));
+    EXPECT_EQ(managed, 0U);
+    cudaPointerAttributes attributes{};
+    ASSERT_EQ(cudaPointerGetAttributes(&attributes, host), cudaSuccess);
+    EXPECT_EQ(attributes.devicePointer, host);
+  }
+  unsigned flags = 0;
+  CUdeviceptr device = 0;
+  EXPECT_EQ(cuMemHostGetFlags(&flags, Word(block_)), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuMemHostGetDevicePointer(&device, pageable_.data(), 0), CUDA_ERROR_INVALID_VALUE);
+  void* none = nullptr;
+  EXPECT_EQ(cuMemHostAlloc(&none, 64, 0x100), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuMemHostRegister(pageable_.data(), 64, 0x100), CUDA_ERROR_INVALID_VALUE);
+  ASSERT_EQ(cuMemHostUnregister(registered.data()), CUDA_SUCCESS);
+}
+
 }  // namespace
 }  // namespace cmp::sim
