@@ -1,6 +1,7 @@
 #include "contexts.h"
 
 #include <array>
+#include <cstdio>
 
 #include "streams.h"
 
@@ -106,14 +107,29 @@ CUresult ReleasePrimary(Simulation& sim, Lock& lock, int device) {
   return CUDA_SUCCESS;
 }
 
-CUresult Drain(Simulation& sim, Lock& lock, CUcontext handle) {
-  Context* context = sim.contexts.Find(handle);
+void ShowPrinted(Simulation& sim, const Context& context) {
+  for (const auto& [handle, part] : sim.contexts.all()) {
+    if (!context.Includes(*part)) continue;
+    std::fputs(part->printed.c_str(), stdout);
+    part->printed.clear();
+  }
+}
+
+CUresult WaitFor(Simulation& sim, Lock& lock, CUcontext handle, const std::vector<ItemPtr>& items) {
+  const Context* context = sim.contexts.Find(handle);
   if (context == nullptr) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
   const uint64_t id = context->id;
-  sim.scheduler.Wait(lock, sim.scheduler.PendingOf(*context));
+  sim.scheduler.Wait(lock, items);
   context = sim.contexts.Find(handle);
   if (context == nullptr || context->id != id) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+  ShowPrinted(sim, *context);
   return context->sticky;
+}
+
+CUresult Drain(Simulation& sim, Lock& lock, CUcontext handle) {
+  const Context* context = sim.contexts.Find(handle);
+  if (context == nullptr) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+  return WaitFor(sim, lock, handle, sim.scheduler.PendingOf(*context));
 }
 
 void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {
@@ -128,6 +144,7 @@ void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {
     context = sim.contexts.Find(handle);
   }
   if (context == nullptr) return;
+  ShowPrinted(sim, *context);
   const std::set<Stream*> streams = context->streams;
   for (Stream* stream : streams) RemoveStream(sim, *stream);
   std::vector<CUevent> events;

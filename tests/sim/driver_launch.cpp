@@ -82,6 +82,7 @@ Work WorkOf(const SimWork& description) {
   work.writes = CopyRanges(description.writes, description.write_count);
   work.trap = (description.flags & SIM_WORK_TRAP) != 0;
   work.spin_until_id = description.spin_until_id;
+  if (description.print != nullptr) work.print = description.print;
   if (description.effect != nullptr) {
     work.host_side = true;
     work.effect = [effect = description.effect, data = description.data](CUresult) {

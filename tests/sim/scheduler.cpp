@@ -164,6 +164,7 @@ void Scheduler::Run(Lock& lock, const ItemPtr& chosen) {
       item->work.effect(status);
     }
   }
+  if (usable && !item->cancelled) item->context->printed += item->work.print;
   item->state = ItemState::kDone;
   if (item->work.trap && !item->cancelled) Fail(*item->context);
   for (Item* dependent : item->dependents) {

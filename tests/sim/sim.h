@@ -47,6 +47,9 @@ typedef struct SimWork {
   void* data;
   uint64_t spin_until_id;  // not 0: runs until an item with that id is launched after this one
   unsigned flags;          // SIM_WORK_*
+  // What the kernel prints. It goes to stdout when the program next waits for a stream, an event,
+  // a context, a copy or a free, or exits, and only if the kernel is done by then.
+  const char* print;
 } SimWork;
 
 // --- Work ---------------------------------------------------------------------------------------

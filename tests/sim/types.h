@@ -51,6 +51,7 @@ struct Work {
   bool runs_after_error = false;  // cuStreamAddCallback's promise
   bool trap = false;
   uint64_t spin_until_id = 0;
+  std::string print;
   // A wait for a value: runs until this holds for what `reads` covers. May be empty.
   std::function<bool()> until;
 };
@@ -132,7 +133,8 @@ struct Context {
   bool primary = false;
   unsigned version = 0;
   CUresult sticky = CUDA_SUCCESS;
-  ItemPtr floor;  // cuCtxWaitEvent: all later work of the context comes after it
+  std::string printed;  // by kernels that are done; not shown yet
+  ItemPtr floor;        // cuCtxWaitEvent: all later work of the context comes after it
   Stream* legacy = nullptr;
   std::map<uint64_t, Stream*> per_thread;  // by thread
   std::set<Stream*> streams;               // all of them, the two kinds above included
