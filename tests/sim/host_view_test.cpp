@@ -1,6 +1,6 @@
 // What the host can see of the device's work, and when: which calls wait, when page-locked memory
 // is read and written, what pointers are said to be. Each answer was measured on an H200.
-#include <cstring>
+#include <cstdlib>
 #include <functional>
 #include <vector>
 
@@ -258,6 +258,21 @@ TEST_F(HostView, PageLockedMemoryTellsTheSameFlagsWhateverItWasMadeWith) {
   EXPECT_EQ(cuMemHostAlloc(&none, 64, 0x100), CUDA_ERROR_INVALID_VALUE);
   EXPECT_EQ(cuMemHostRegister(pageable_.data(), 64, 0x100), CUDA_ERROR_INVALID_VALUE);
   ASSERT_EQ(cuMemHostUnregister(registered.data()), CUDA_SUCCESS);
+}
+
+// Both in processes of their own: the environment is read once.
+TEST_F(HostView, AccessToPageableMemoryIsAsTheEnvironmentSays) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  const auto exit_with_attribute = [] {
+    int access = -1;
+    cuDeviceGetAttribute(&access, CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS, 0);
+    std::exit(access);
+  };
+  unsetenv("CMPSIM_PAGEABLE_ACCESS");
+  EXPECT_EXIT(exit_with_attribute(), testing::ExitedWithCode(0), "");
+  setenv("CMPSIM_PAGEABLE_ACCESS", "1", 1);
+  EXPECT_EXIT(exit_with_attribute(), testing::ExitedWithCode(1), "");
+  unsetenv("CMPSIM_PAGEABLE_ACCESS");
 }
 
 }  // namespace
