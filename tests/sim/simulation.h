@@ -51,6 +51,13 @@ struct ExternalMemory {
   size_t bytes = 0;
 };
 
+// A texture or a surface.
+struct DeviceObject {
+  bool texture = false;
+  uint64_t context_id = 0;
+  std::shared_ptr<const char> alive = std::make_shared<const char>();  // what work of it looks at
+};
+
 struct GreenContext {
   CUcontext context = nullptr;
   int device = 0;
@@ -75,6 +82,7 @@ struct Simulation {
   HandleTable<CUarray, Array> arrays;
   HandleTable<CUmipmappedArray, Array> mipmapped_arrays;
   HandleTable<CUmemGenericAllocationHandle, PhysicalHandle> physical;
+  HandleTable<CUtexObject, DeviceObject> device_objects;  // a CUsurfObject is the same type
   HandleTable<CUexternalMemory, ExternalMemory> external;
   HandleTable<CUgreenCtx, GreenContext> green_contexts;
   HandleTable<CUdevResourceDesc, CUdevResource> resources;
