@@ -155,6 +155,7 @@ void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {
   RemoveThoseOf(context->id, sim.arrays);
   RemoveThoseOf(context->id, sim.mipmapped_arrays);
   RemoveThoseOf(context->id, sim.device_objects);
+  RemoveThoseOf(context->id, sim.modules);
   sim.allocations.ReleaseContext(context->id);
   sim.contexts.Remove(handle, context->primary);
 }

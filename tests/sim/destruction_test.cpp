@@ -142,5 +142,79 @@ TEST_F(Destruction, StreamOrderedMemoryUnderPendingWork) {
   EXPECT_EQ(simPendingCount(context_), 1U);
 }
 
+TEST_F(Destruction, AModulesVariablesEndWithIt) {
+  const CUstream stream = NewStream();
+  LaunchHash(stream, 1, kLong, {}, {});
+  CUmodule module = nullptr;
+  ASSERT_EQ(cuModuleLoadData(&module, "global x 64; managed y 64;"), CUDA_SUCCESS);
+  EXPECT_EQ(simPendingCount(context_), 0U);  // loading waits
+  CUdeviceptr x = 0;
+  CUdeviceptr y = 0;
+  size_t bytes = 0;
+  ASSERT_EQ(cuModuleGetGlobal(&x, &bytes, module, "x"), CUDA_SUCCESS);
+  EXPECT_EQ(bytes, 64U);
+  ASSERT_EQ(cuModuleGetGlobal(&y, nullptr, module, "y"), CUDA_SUCCESS);
+  EXPECT_EQ(cuModuleGetGlobal(&y, nullptr, module, "z"), CUDA_ERROR_NOT_FOUND);
+  for (const auto& [address, expected] : {std::pair{x, 0U}, std::pair{y, 1U}}) {
+    unsigned managed = 7;
+    ASSERT_EQ(cuPointerGetAttribute(&managed, CU_POINTER_ATTRIBUTE_IS_MANAGED, address),
+              CUDA_SUCCESS);
+    EXPECT_EQ(managed, expected);
+    EXPECT_EQ(cuMemFree(address), CUDA_ERROR_INVALID_VALUE);
+  }
+  LaunchHash(stream, 1, kLong, {}, {{Word(x), 64}, {Word(y), 64}});
+  EXPECT_EQ(cuModuleUnload(module), CUDA_SUCCESS);
+  EXPECT_EQ(simPendingCount(context_), 0U);  // unloading waits
+  EXPECT_EQ(cuModuleUnload(module), CUDA_ERROR_INVALID_HANDLE);
+  EXPECT_EQ(cuMemsetD8(x, 0, 1), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuModuleLoadData(&module, "ELF"), CUDA_ERROR_INVALID_IMAGE);
+}
+
+TEST_F(Destruction, ALibrarysVariablesUnderPendingWork) {
+  const CUstream stream = NewStream();
+  const auto load = [] {
+    CUlibrary library = nullptr;
+    EXPECT_EQ(cuLibraryLoadData(&library, "global x 64; managed y 64", nullptr, nullptr, 0, nullptr,
+                                nullptr, 0),
+              CUDA_SUCCESS);
+    return library;
+  };
+  CUlibrary library = load();
+  CUdeviceptr x = 0;
+  CUdeviceptr y = 0;
+  CUdeviceptr again = 0;
+  ASSERT_EQ(cuLibraryGetGlobal(&x, nullptr, library, "x"), CUDA_SUCCESS);
+  ASSERT_EQ(cuLibraryGetGlobal(&again, nullptr, library, "x"), CUDA_SUCCESS);
+  EXPECT_EQ(again, x);
+  EXPECT_EQ(cuLibraryGetGlobal(&again, nullptr, library, "y"), CUDA_ERROR_NOT_FOUND);
+  EXPECT_EQ(cuLibraryGetManaged(&again, nullptr, library, "x"), CUDA_ERROR_NOT_FOUND);
+  LaunchHash(stream, 1, kLong, {}, {{Word(x), 8}});
+  ExpectHazard("unloaded without a wait", [=] { return cuLibraryUnload(library); });
+  library = load();
+  ASSERT_EQ(cuLibraryGetManaged(&y, nullptr, library, "y"), CUDA_SUCCESS);
+  EXPECT_EQ(*Word(y), 0U);  // the host reads it, too
+  LaunchHash(stream, 1, kLong, {{Word(y), 8}}, {});
+  ExpectHazard("unloaded without a wait", [=] { return cuLibraryUnload(library); });
+  EXPECT_EQ(cuLibraryUnload(library), CUDA_ERROR_INVALID_HANDLE);
+}
+
+TEST_F(Destruction, AContextEndsItsModulesAndItsVariablesOfLibraries) {
+  CUlibrary library = nullptr;
+  CUmodule module = nullptr;
+  CUdeviceptr x = 0;
+  ASSERT_EQ(cuLibraryLoadData(&library, "global x 64", nullptr, nullptr, 0, nullptr, nullptr, 0),
+            CUDA_SUCCESS);
+  ASSERT_EQ(cuLibraryGetGlobal(&x, nullptr, library, "x"), CUDA_SUCCESS);
+  ASSERT_EQ(cuModuleLoadData(&module, "global x 64"), CUDA_SUCCESS);
+  ASSERT_EQ(cudaDeviceReset(), cudaSuccess);
+  ASSERT_EQ(cudaFree(nullptr), cudaSuccess);
+  EXPECT_EQ(simUsedBytes(0), 0U);
+  EXPECT_EQ(cuModuleUnload(module), CUDA_ERROR_INVALID_HANDLE);
+  const CUdeviceptr block = NewBlock(64);
+  EXPECT_EQ(block, x);  // somebody else's by now
+  EXPECT_EQ(cuLibraryUnload(library), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemFree(block), CUDA_SUCCESS);
+}
+
 }  // namespace
 }  // namespace cmp::sim

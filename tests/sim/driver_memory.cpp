@@ -36,7 +36,7 @@ CUresult Allocate(Simulation& sim, CUdeviceptr* pointer, size_t bytes) {
 // A block that cuMemFree takes, or null.
 Allocation* FreeableAt(Simulation& sim, CUdeviceptr pointer) {
   Allocation* allocation = sim.allocations.FindBase(pointer);
-  if (allocation == nullptr) return nullptr;
+  if (allocation == nullptr || allocation->variable) return nullptr;
   const bool freeable =
       allocation->kind == MemoryKind::kDevice || allocation->kind == MemoryKind::kPool ||
       allocation->kind == MemoryKind::kExternal || allocation->kind == MemoryKind::kManaged;

@@ -178,10 +178,11 @@ struct Allocation {
   unsigned flags = 0;
   uint64_t buffer_id = 0;
   unsigned sync_memops = 0;
-  uintptr_t mapping = 0;  // kHost, kManaged, kImported, kExternal: what to unmap
+  uintptr_t mapping = 0;  // of the host's, of another's: what to unmap
   size_t mapping_bytes = 0;
   int opened = 0;                           // kImported: how often
   bool accessible = true;                   // kMapped: cuMemSetAccess
+  bool variable = false;                    // kDevice, kManaged: a module's, gone with it alone
   std::shared_ptr<PhysicalMemory> backing;  // kMapped
 
   Range range() const { return {base, bytes}; }
