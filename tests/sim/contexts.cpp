@@ -62,13 +62,13 @@ std::unique_ptr<Context> NewContext(Simulation& sim, int device, unsigned flags)
 }
 
 // Their memory goes with the context's other allocations.
-template <typename Handle>
-void RemoveArrays(HandleTable<Handle, Array>& arrays, uint64_t context_id) {
+template <typename Handle, typename Object>
+void RemoveThoseOf(uint64_t context_id, HandleTable<Handle, Object>& objects) {
   std::vector<Handle> ended;
-  for (const auto& [handle, array] : arrays.all()) {
-    if (array->context_id == context_id) ended.push_back(handle);
+  for (const auto& [handle, object] : objects.all()) {
+    if (object->context_id == context_id) ended.push_back(handle);
   }
-  for (Handle handle : ended) arrays.Remove(handle);
+  for (Handle handle : ended) objects.Remove(handle);
 }
 
 }  // namespace
@@ -152,8 +152,10 @@ void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {
     if (object->context == context) events.push_back(event);
   }
   for (CUevent event : events) sim.events.Remove(event);
-  RemoveArrays(sim.arrays, context->id);
-  RemoveArrays(sim.mipmapped_arrays, context->id);
+  RemoveThoseOf(context->id, sim.arrays);
+  RemoveThoseOf(context->id, sim.mipmapped_arrays);
+  RemoveThoseOf(context->id, sim.device_objects);
+  RemoveThoseOf(context->id, sim.modules);
   sim.allocations.ReleaseContext(context->id);
   sim.contexts.Remove(handle, context->primary);
 }

@@ -36,7 +36,7 @@ CUresult Allocate(Simulation& sim, CUdeviceptr* pointer, size_t bytes) {
 // A block that cuMemFree takes, or null.
 Allocation* FreeableAt(Simulation& sim, CUdeviceptr pointer) {
   Allocation* allocation = sim.allocations.FindBase(pointer);
-  if (allocation == nullptr) return nullptr;
+  if (allocation == nullptr || allocation->variable) return nullptr;
   const bool freeable =
       allocation->kind == MemoryKind::kDevice || allocation->kind == MemoryKind::kPool ||
       allocation->kind == MemoryKind::kExternal || allocation->kind == MemoryKind::kManaged;
@@ -44,7 +44,7 @@ Allocation* FreeableAt(Simulation& sim, CUdeviceptr pointer) {
 }
 
 // Waits for all streams of the block's context, which need not be current; a call that fails waits
-// for nothing.
+// for nothing, and neither does the free of stream-ordered memory, as measured.
 CUresult Free(Simulation& sim, Lock& lock, CUdeviceptr pointer) {
   const CUresult unsafe = CheckUnsafeCall(sim);
   if (unsafe != CUDA_SUCCESS) return unsafe;
@@ -56,8 +56,15 @@ CUresult Free(Simulation& sim, Lock& lock, CUdeviceptr pointer) {
     return pointer == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
   }
   const uint64_t buffer_id = found->buffer_id;
-  const CUresult drained = Drain(sim, lock, found->context);
-  if (drained != CUDA_SUCCESS) return drained;
+  if (found->kind == MemoryKind::kPool) {
+    Context* context = nullptr;
+    const CUresult result = RequireContext(sim, found->context, &context);
+    if (result != CUDA_SUCCESS) return result;
+    sim.hazards.NoteReleased(found->range(), "freed without a wait");
+  } else {
+    const CUresult drained = Drain(sim, lock, found->context);
+    if (drained != CUDA_SUCCESS) return drained;
+  }
   Allocation* allocation = FreeableAt(sim, pointer);
   if (allocation == nullptr || allocation->buffer_id != buffer_id) return CUDA_ERROR_INVALID_VALUE;
   const size_t bytes = allocation->bytes;
@@ -171,7 +178,9 @@ CUresult FreeAsync(Simulation& sim, CUdeviceptr pointer, CUstream handle,
   work.runs_after_error = true;
   work.effect = [&sim, pointer, id = allocation->buffer_id](CUresult) {
     Allocation* freed = sim.allocations.FindBase(pointer);
-    if (freed != nullptr && freed->buffer_id == id) sim.allocations.Release(*freed);
+    if (freed == nullptr || freed->buffer_id != id) return;
+    sim.hazards.NoteReleased(freed->range(), "freed in the order of a stream");
+    sim.allocations.Release(*freed);
   };
   return SubmitWork(sim, *stream, std::move(work));
 }

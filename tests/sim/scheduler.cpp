@@ -122,7 +122,7 @@ void Scheduler::MakeRunnable(Item& item) {
 
 // Of memory that was freed meanwhile nothing is read: the item ends, and is reported.
 bool Scheduler::HasItsValue(const Item& item) const {
-  if (!item.work.until) return true;
+  if (!item.work.until || item.lost) return true;
   for (const Range& range : item.work.reads) {
     if (!allocations_.IsUsable(range)) return true;
   }

@@ -50,6 +50,10 @@ typedef struct SimWork {
   // What the kernel prints. It goes to stdout when the program next waits for a stream, an event,
   // a context, a copy or a free, or exits, and only if the kernel is done by then.
   const char* print;
+  // Textures and surfaces that it reads or writes through. One that was destroyed before the kernel
+  // is done is a hazard.
+  const unsigned long long* objects;
+  size_t object_count;
 } SimWork;
 
 // --- Work ---------------------------------------------------------------------------------------
