@@ -68,6 +68,25 @@ void ManagedDriver() {
   KernelWrites(reinterpret_cast<char*>(memory));
 }
 
+// What `__managed__` makes.
+void ManagedVariable() {
+  CUlibrary library = nullptr;
+  MUST_DRIVER(
+      cuLibraryLoadData(&library, "managed y 64", nullptr, nullptr, 0, nullptr, nullptr, 0));
+  CUdeviceptr variable = 0;
+  MUST_DRIVER(cuLibraryGetManaged(&variable, nullptr, library, "y"));
+  KernelWrites(reinterpret_cast<char*>(variable));
+  KernelReads(reinterpret_cast<char*>(variable) + 8);
+}
+
+void ManagedVariableOfModule() {
+  CUmodule module = nullptr;
+  MUST_DRIVER(cuModuleLoadData(&module, "global x 64; managed y 64"));
+  CUdeviceptr variable = 0;
+  MUST_DRIVER(cuModuleGetGlobal_v2(&variable, nullptr, module, "y"));
+  KernelWrites(reinterpret_cast<char*>(variable));
+}
+
 // Mapped for the device when it was made; asked about here only by kernels.
 void Mapped() {
   KernelWrites(PageLocked(4096, cudaHostAllocMapped));
@@ -217,6 +236,9 @@ std::vector<Scenario> MemoryScenarios() {
   add("visible_managed", "managed-rest", ManagedRest);
   add("visible_managed", "managed-driver", ManagedDriver);
   add("visible_managed", "managed-before-first-block", ManagedMemory, true);
+  add("visible_managed", "managed-variable", ManagedVariable);
+  add("visible_managed", "managed-variable-before-first-block", ManagedVariable, true);
+  add("visible_managed", "managed-variable-of-module", ManagedVariableOfModule);
   add("visible_mapped", "mapped", Mapped);
   add("visible_mapped", "mapped-before-first-block", Mapped, true);
   add("visible_mapped", "registered-mapped", RegisteredMapped);
