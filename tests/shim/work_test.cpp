@@ -89,6 +89,7 @@ class NoneTest : public WorkTest {
 class AutoTest : public WorkTest {
  protected:
   AutoTest() : WorkTest(FreeSync::kAuto) {
+    work().Begin(true);  // the pool was not there yet when its context was
     EXPECT_EQ(Free().stamp, kReady) << "what came before the pool may be visible";
     EXPECT_EQ(process().wait_unknown.Get(), 1u);
     waits_ = driver_.waits;

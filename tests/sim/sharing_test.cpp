@@ -1,5 +1,5 @@
-// What the program shares with others, who may look at it at any time: external semaphores, IPC
-// events.
+// What the program shares with others or with the host, who may look at it at any time: external
+// semaphores, IPC events, memory of the host that the driver makes, pools.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -11,6 +11,7 @@ namespace cmp::sim {
 namespace {
 
 constexpr uint64_t kLong = 17 * kMillisecond;
+constexpr size_t kBytes = size_t{2} << 20;
 
 class Sharing : public SimTest {
  protected:
@@ -127,6 +128,114 @@ TEST_F(Sharing, AnOpenedEventIsTheSameEvent) {
   EXPECT_EQ(cuEventQuery(opened), CUDA_SUCCESS);
   ASSERT_EQ(cuEventDestroy(opened), CUDA_SUCCESS);
   EXPECT_EQ(cuIpcOpenEventHandle(&opened, shared), CUDA_ERROR_INVALID_VALUE);
+}
+
+TEST_F(Sharing, HostLocatedPhysicalMemoryIsTheHosts) {
+  CUmemAllocationProp properties{};
+  properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+  const CUdeviceptr zeros = NewBlock(64);
+  const uint64_t used = simUsedBytes(0);
+  const CUstream stream = NewStream();
+  for (const CUmemLocationType type : {CU_MEM_LOCATION_TYPE_HOST, CU_MEM_LOCATION_TYPE_HOST_NUMA}) {
+    properties.location.type = type;
+    CUmemGenericAllocationHandle handle = 0;
+    CUdeviceptr start = 0;
+    ASSERT_EQ(cuMemCreate(&handle, kBytes, &properties, 0), CUDA_SUCCESS);
+    ASSERT_EQ(cuMemAddressReserve(&start, kBytes, 0, 0, 0), CUDA_SUCCESS);
+    ASSERT_EQ(cuMemMap(start, kBytes, 0, handle, 0), CUDA_SUCCESS);
+    CUmemAccessDesc access[2] = {};
+    access[0].location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+    access[1].location.type = type;
+    access[0].flags = access[1].flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+    ASSERT_EQ(cuMemSetAccess(start, kBytes, access, 2), CUDA_SUCCESS);
+    EXPECT_EQ(simUsedBytes(0), used);
+    unsigned place = 0;
+    ASSERT_EQ(cuPointerGetAttribute(&place, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, start), CUDA_SUCCESS);
+    EXPECT_EQ(place, static_cast<unsigned>(CU_MEMORYTYPE_HOST));
+    LaunchHash(stream, 1, kLong, {}, {});
+    ASSERT_EQ(cuMemcpyDtoHAsync(Word(start), zeros, 8, stream), CUDA_SUCCESS);
+    EXPECT_EQ(cuStreamQuery(stream), CUDA_ERROR_NOT_READY);  // as of page-locked memory
+    *Word(start) = 7;
+    ASSERT_EQ(cuStreamSynchronize(stream), CUDA_SUCCESS);
+    EXPECT_EQ(*Word(start), 0U);
+    ASSERT_EQ(cuMemUnmap(start, kBytes), CUDA_SUCCESS);
+    ASSERT_EQ(cuMemAddressFree(start, kBytes), CUDA_SUCCESS);
+    ASSERT_EQ(cuMemRelease(handle), CUDA_SUCCESS);
+    properties.location.type = CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT;
+    EXPECT_EQ(cuMemCreate(&handle, kBytes, &properties, 0), CUDA_ERROR_INVALID_VALUE);
+  }
+}
+
+TEST_F(Sharing, PoolsOfTheDeviceAndOfTheHost) {
+  const CUstream stream = NewStream();
+  for (const CUmemLocationType type : {CU_MEM_LOCATION_TYPE_DEVICE, CU_MEM_LOCATION_TYPE_HOST}) {
+    CUmemPoolProps properties{};
+    properties.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
+    properties.location.type = type;
+    CUmemoryPool pool = nullptr;
+    ASSERT_EQ(cuMemPoolCreate(&pool, &properties), CUDA_SUCCESS);
+    EXPECT_EQ(cuMemPoolTrimTo(pool, 0), CUDA_SUCCESS);
+    CUdeviceptr block = 0;
+    ASSERT_EQ(cuMemAllocFromPoolAsync(&block, 64, pool, stream), CUDA_SUCCESS);
+    ASSERT_EQ(cuMemPoolDestroy(pool), CUDA_SUCCESS);
+    EXPECT_EQ(cuMemPoolDestroy(pool), CUDA_ERROR_INVALID_VALUE);
+    EXPECT_EQ(cuMemAllocFromPoolAsync(&block, 64, pool, stream), CUDA_ERROR_INVALID_VALUE);
+    unsigned place = 0;
+    ASSERT_EQ(cuPointerGetAttribute(&place, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, block), CUDA_SUCCESS);
+    const bool device = type == CU_MEM_LOCATION_TYPE_DEVICE;
+    EXPECT_EQ(place, static_cast<unsigned>(device ? CU_MEMORYTYPE_DEVICE : CU_MEMORYTYPE_HOST));
+    EXPECT_EQ(simLiveAllocations(0), device ? 1U : 0U);
+    const Store store{Word(block), 5};
+    LaunchStore(stream, &store, kLong);
+    EXPECT_EQ(*Word(block), 0U);
+    ASSERT_EQ(cuStreamSynchronize(stream), CUDA_SUCCESS);
+    EXPECT_EQ(*Word(block), 5U);
+    ASSERT_EQ(cuMemFreeAsync(block, stream), CUDA_SUCCESS);
+    ASSERT_EQ(cuStreamSynchronize(stream), CUDA_SUCCESS);
+    EXPECT_EQ(cuMemFree(block), CUDA_ERROR_INVALID_VALUE);
+  }
+  CUmemPoolProps wrong{};
+  CUmemoryPool pool = nullptr;
+  wrong.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
+  EXPECT_EQ(cuMemPoolCreate(&pool, &wrong), CUDA_ERROR_INVALID_VALUE);
+  wrong.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  wrong.location.id = 9;
+  EXPECT_EQ(cuMemPoolCreate(&pool, &wrong), CUDA_ERROR_INVALID_DEVICE);
+  ASSERT_EQ(cuDeviceGetDefaultMemPool(&pool, 0), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemPoolDestroy(pool), CUDA_ERROR_INVALID_VALUE);
+}
+
+TEST_F(Sharing, AnImportedPointerOfAPoolIsTheSameMemory) {
+  CUmemPoolProps properties{};
+  properties.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
+  properties.handleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+  properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  CUmemoryPool pool = nullptr;
+  ASSERT_EQ(cuMemPoolCreate(&pool, &properties), CUDA_SUCCESS);
+  int file = -1;
+  ASSERT_EQ(cuMemPoolExportToShareableHandle(&file, pool, properties.handleTypes, 0), CUDA_SUCCESS);
+  CUmemoryPool imported = nullptr;
+  ASSERT_EQ(cuMemPoolImportFromShareableHandle(&imported,
+                                               reinterpret_cast<void*>(static_cast<intptr_t>(file)),
+                                               properties.handleTypes, 0),
+            CUDA_SUCCESS);
+  close(file);
+  const CUstream stream = NewStream();
+  CUdeviceptr block = 0;
+  CUdeviceptr again = 0;
+  EXPECT_EQ(cuMemAllocFromPoolAsync(&block, 64, imported, stream), CUDA_ERROR_INVALID_VALUE);
+  ASSERT_EQ(cuMemAllocFromPoolAsync(&block, 64, pool, stream), CUDA_SUCCESS);
+  CUmemPoolPtrExportData shared;
+  ASSERT_EQ(cuMemPoolExportPointer(&shared, block), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemPoolImportPointer(&again, pool, &shared), CUDA_ERROR_INVALID_VALUE);
+  ASSERT_EQ(cuMemPoolImportPointer(&again, imported, &shared), CUDA_SUCCESS);
+  EXPECT_NE(again, block);
+  *Word(block) = 9;
+  EXPECT_EQ(*Word(again), 9U);
+  EXPECT_EQ(cuMemFree(again), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemFree(block), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemPoolDestroy(imported), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemPoolDestroy(pool), CUDA_SUCCESS);
 }
 
 TEST_F(Sharing, EventsThatAreNotForIt) {

@@ -82,6 +82,12 @@ struct Module {
   CUcontext context = nullptr;
 };
 
+struct MemoryPool {
+  CUmemLocation location{};
+  CUmemAllocationHandleType handle_types = CU_MEM_HANDLE_TYPE_NONE;
+  bool imported = false;  // its pointers alone can be imported
+};
+
 struct ExternalSemaphore {
   std::shared_ptr<uint64_t> value;  // in a page of the file that stands for it
   bool timeline = false;
@@ -117,6 +123,7 @@ struct Simulation {
   HandleTable<CUlibrary, Image> libraries;
   HandleTable<CUexternalMemory, ExternalMemory> external;
   HandleTable<CUexternalSemaphore, ExternalSemaphore> semaphores;
+  HandleTable<CUmemoryPool, MemoryPool> pools;  // but for the default ones
   HandleTable<CUgreenCtx, GreenContext> green_contexts;
   HandleTable<CUdevResourceDesc, CUdevResource> resources;
   std::set<std::shared_ptr<Capture>> captures;  // between begin and end

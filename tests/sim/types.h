@@ -188,6 +188,7 @@ struct Allocation {
   size_t mapping_bytes = 0;
   int opened = 0;                           // kImported: how often
   bool accessible = true;                   // kMapped: cuMemSetAccess
+  bool on_host = false;                     // kPool, kMapped: its location is the host
   bool variable = false;                    // kDevice, kManaged: a module's, gone with it alone
   std::shared_ptr<PhysicalMemory> backing;  // kMapped
 
