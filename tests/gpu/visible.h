@@ -17,7 +17,7 @@ inline constexpr uint64_t kLateNs = 100000000;  // how long the kernel runs
 // What CMP_FREE_SYNC=none gives.
 enum class WithoutWait {
   kWrong,    // always
-  kUnknown,  // what the hardware makes of it
+  kUnknown,  // what the hardware makes of it; the simulated one makes it wrong
   kRight,    // the host can see nothing: no free may wait
 };
 
@@ -36,8 +36,8 @@ class Stage {
     free();
     free_seconds_ = Now() - begin;
   }
-  // Whether the last free ran for as long as the kernel before it.
-  bool Waited() const { return free_seconds_ > 0.5e-9 * kLateNs; }
+  // Whether the last free waited for the kernel.
+  bool Waited() const { return free_seconds_ > 0.2e-9 * kLateNs; }
   void ReportFree() const;
 
   void KeepBusy() const { kernels.Delay(busy, kLateNs); }

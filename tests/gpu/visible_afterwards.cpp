@@ -1,5 +1,6 @@
 // What is asked, destroyed or ended after cudaFree: it must find the device as after a real one.
 #include "../demo/kernels_ptx.h"
+#include "../sim/sim.h"
 #include "visible.h"
 #include "visible_ptx.h"
 
@@ -36,7 +37,7 @@ bool EventElapsedTime(Stage& stage) {
   stage.Free();
   float milliseconds = 0;
   return cudaEventElapsedTime(&milliseconds, begin, end) == cudaSuccess &&
-         milliseconds > 0.5e-6 * kLateNs;
+         milliseconds > 0.2e-6 * kLateNs;
 }
 
 // ---- What the real calls destroy without a wait, while a kernel may use it
@@ -46,6 +47,11 @@ bool Finished(uint32_t expected, const uint32_t* word) {
   return cudaDeviceSynchronize() == cudaSuccess &&
          cudaMemcpy(&value, word, sizeof(value), cudaMemcpyDeviceToHost) == cudaSuccess &&
          value == expected;
+}
+
+// The simulated CUDA tells of work that uses what is gone.
+bool IsHazard(const Stage& stage) {
+  return stage.kernels.simulated() && DRIVER(stage, simHazardCount)() != 0;
 }
 
 // The kernel would fault, or write nowhere.
@@ -69,7 +75,7 @@ bool StreamOrderedFreed(Stage& stage) {
   CHECK(cudaFree(memory));
   CHECK(cudaMallocAsync(&next, 4096, stage.other));
   CHECK(cudaMemsetAsync(next, 0xAB, 4096, stage.other));
-  return Finished(0xABABABAB, static_cast<uint32_t*>(next));
+  return Finished(0xABABABAB, static_cast<uint32_t*>(next)) && !IsHazard(stage);
 }
 
 bool LibraryUnloaded(Stage& stage) {
@@ -100,7 +106,6 @@ bool LibraryUnloaded(Stage& stage) {
 }
 
 CUfunction LateKernel(const Stage& stage, const char* name) {
-  if (stage.kernels.simulated()) stage.Skip("no modules");
   CUmodule module = nullptr;
   CUfunction kernel = nullptr;
   MUST(DRIVER(stage, cuModuleLoadData)(&module, kLatePtx));
@@ -122,9 +127,20 @@ CUtexObject Texture(const Stage& stage, const uint32_t* words, size_t bytes) {
   return texture;
 }
 
+bool SimulatedTextureDestroyed(Stage& stage, CUtexObject texture) {
+  SimWork work = {};
+  work.duration_ns = kLateNs;
+  work.objects = &texture;
+  work.object_count = 1;
+  MUST(DRIVER(stage, simLaunch)(stage.busy, &work));
+  stage.Free();
+  MUST(DRIVER(stage, cuTexObjectDestroy)(texture));
+  CHECK(cudaDeviceSynchronize());
+  return !IsHazard(stage);
+}
+
 // The next texture may take its place, and the kernel then read that.
 bool TextureDestroyed(Stage& stage) {
-  const CUfunction kernel = LateKernel(stage, "fetch_late");
   constexpr size_t kBytes = 4096;
   uint32_t* const memory = AllocateZeros<uint32_t>(kBytes / 4);
   uint32_t* const others = AllocateZeros<uint32_t>(kBytes / 4);
@@ -133,6 +149,8 @@ bool TextureDestroyed(Stage& stage) {
   auto* const launch = DRIVER(stage, cuLaunchKernel);
   auto* const destroy = DRIVER(stage, cuTexObjectDestroy);
   CUtexObject texture = Texture(stage, memory, kBytes);
+  if (stage.kernels.simulated()) return SimulatedTextureDestroyed(stage, texture);
+  const CUfunction kernel = LateKernel(stage, "fetch_late");
   uint32_t* to = stage.word;
   uint64_t nanoseconds = 0;
   void* parameters[] = {&texture, &to, &nanoseconds};
@@ -155,13 +173,17 @@ bool TextureDestroyed(Stage& stage) {
 // The kernel prints "right"; without a wait the process ends before that. Returns by printing that
 // alone.
 bool PrintedAtExit(Stage& stage) {
-  const CUfunction kernel = LateKernel(stage, "print_late");
-  uint64_t nanoseconds = kLateNs;
-  void* parameters[] = {&nanoseconds};
-  auto* const launch = DRIVER(stage, cuLaunchKernel);
+  const CUfunction kernel = stage.kernels.simulated() ? nullptr : LateKernel(stage, "print_late");
   std::printf("device printf at exit: ");
   std::fflush(stdout);
-  MUST(launch(kernel, 1, 1, 1, 1, 1, 1, 0, stage.busy, parameters, nullptr));
+  uint64_t nanoseconds = kLateNs;
+  void* parameters[] = {&nanoseconds};
+  SimWork work = {};
+  work.duration_ns = kLateNs;
+  work.print = "right\n";
+  MUST(kernel != nullptr ? DRIVER(stage, cuLaunchKernel)(kernel, 1, 1, 1, 1, 1, 1, 0, stage.busy,
+                                                         parameters, nullptr)
+                         : DRIVER(stage, simLaunch)(stage.busy, &work));
   stage.Free();
   stage.ReportFree();
   std::exit(0);

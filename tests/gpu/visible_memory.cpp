@@ -27,24 +27,26 @@ bool Managed(Stage& stage) {
   return HostSeesWord(stage, word);
 }
 
+const char* ManagedImage(const Stage& stage) {
+  return stage.kernels.simulated() ? "managed managed_word 4" : kManagedPtx;
+}
+
 bool ManagedVariableOfModule(Stage& stage) {
-  if (stage.kernels.simulated()) stage.Skip("no modules");
   RequireConcurrentManagedAccess(stage);
   CUmodule module = nullptr;
   CUdeviceptr word = 0;
   size_t bytes = 0;
-  MUST(DRIVER(stage, cuModuleLoadData)(&module, kManagedPtx));
+  MUST(DRIVER(stage, cuModuleLoadData)(&module, ManagedImage(stage)));
   MUST(DRIVER(stage, cuModuleGetGlobal)(&word, &bytes, module, "managed_word"));
   return HostSeesWord(stage, reinterpret_cast<uint32_t*>(word));
 }
 
 bool ManagedVariableOfLibrary(Stage& stage) {
-  if (stage.kernels.simulated()) stage.Skip("no libraries");
   RequireConcurrentManagedAccess(stage);
   CUlibrary library = nullptr;
   CUdeviceptr word = 0;
   size_t bytes = 0;
-  MUST(DRIVER(stage, cuLibraryLoadData)(&library, kManagedPtx, nullptr, nullptr, 0, nullptr,
+  MUST(DRIVER(stage, cuLibraryLoadData)(&library, ManagedImage(stage), nullptr, nullptr, 0, nullptr,
                                         nullptr, 0));
   MUST(DRIVER(stage, cuLibraryGetManaged)(&word, &bytes, library, "managed_word"));
   return HostSeesWord(stage, reinterpret_cast<uint32_t*>(word));

@@ -98,17 +98,14 @@ bool CopyFreedByAnotherThread(Stage& stage) {
   return Seen(copied.host) == stage.value;
 }
 
-bool CopyThenFree(Stage& stage, size_t bytes) {
+bool CopyThenFreeLarge(Stage& stage) {
   const Copied copied = Buffers();
-  char* const block = Allocate<char>(bytes);
+  char* const block = Allocate<char>(40 * kMiB);
   stage.WriteLate(copied.device);
   CopyToHost(copied, stage.busy);
   stage.Free([block] { CHECK(cudaFree(block)); });
   return Seen(copied.host) == stage.value;
 }
-
-bool CopyThenFreeLarge(Stage& stage) { return CopyThenFree(stage, 40 * kMiB); }
-bool CopyThenFreeOversized(Stage& stage) { return CopyThenFree(stage, 1100 * kMiB); }
 
 bool CopyThenFreeByDriver(Stage& stage) {
   const Copied copied = Buffers();
@@ -276,8 +273,6 @@ std::vector<Scenario> PendingWork() {
       {"copy on a stream since destroyed", kWrong, kCopies, &CopyOnDestroyedStream},
       {"copy, another thread frees", kWrong, kCopies, &CopyFreedByAnotherThread},
       {"copy, a large block is freed", kWrong, kCopies, &CopyThenFreeLarge},
-      // The real free waits by itself, whatever the mode.
-      {"copy, an oversized block is freed", WithoutWait::kUnknown, "", &CopyThenFreeOversized},
       {"copy, cuMemFree", kWrong, kCopies, &CopyThenFreeByDriver},
       {"copy during a synchronisation", WithoutWait::kUnknown, "finished_if_begun_after",
        &CopyDuringSynchronisation},
