@@ -109,6 +109,7 @@ class Gpu(unittest.TestCase):
         _, with_pool = self.compare(sys.executable, str(programs.HERE / "torch_loader.py"),
                                     **UNCACHED)
         self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.5)
+        add_figure("PyTorch with workers", "auto", with_pool.waits())
 
     def test_edges(self):
         _, with_pool = self.compare(str(programs.BUILD / "edges"))
@@ -127,7 +128,7 @@ class Gpu(unittest.TestCase):
         self.assertGreater(results[1].statistics["totals"]["hit_rate"], 0.8)
         cached = programs.run(*train, preload=False)
         self.assertEqual(cached.output, results[0].output)
-        print(f"PyTorch training, PyTorch's own cache: {cached.number('seconds'):.3f} s")
+        add_figure("PyTorch training", "PyTorch's own cache", f"{cached.number('seconds'):.3f} s")
 
 
 class Visible(visible_scenarios.VisibleScenarios, unittest.TestCase):
@@ -172,7 +173,7 @@ class Training(unittest.TestCase):
     """PyTorch without its own cache, fed page-locked and pageable batches."""
 
     KINDS = ("pinned", "pageable", "conv")
-    STEPS = 400  # of all trainings of a kind, the one that warms up included
+    STEPS = 240  # of all trainings of a kind, the one that warms up included
 
     def train(self, *kinds: str, mode: str = "", **settings: str) -> programs.Result:
         if mode:
@@ -198,7 +199,8 @@ class Training(unittest.TestCase):
             real = without.number(f"{kind}_seconds")
             for under, result in results.items():
                 seconds = result.number(f"{kind}_seconds")
-                add_figure(f"PyTorch, {kind}", under, f"{seconds:.3f} s, {real / seconds:.2f} times")
+                add_figure(f"PyTorch, {kind}", under,
+                           f"{seconds:.3f} s, {real / seconds:.2f} times")
             # On its own, so that its waits are known.
             with self.subTest(under="auto", kind=kind):
                 result = self.train(kind, mode="auto", **UNCACHED)

@@ -8,8 +8,8 @@ Run it with PYTORCH_NO_CUDA_MEMORY_CACHING=1, so that every tensor is a cudaMall
                                     conv      like pinned, a network whose convolutions are cuDNN's
 
 Each kind is trained three times anew; prints `KIND DIGEST LOSS` for each on stdout, and
-`KIND_seconds` of the median one on stderr. The losses stay on the device until a training ends, as in programs
-that do not log every step.
+`KIND_seconds` of the median one on stderr. The losses stay on the device until a training ends, as
+in programs that do not log every step.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 BATCH = 128
-BATCHES = 100
+BATCHES = 60
 TRAININGS = 3
 
 

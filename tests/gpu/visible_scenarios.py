@@ -1,4 +1,4 @@
-"""What the host sees right after cudaFree: every scenario of the program `visible`, one process each.
+"""What the host sees right after cudaFree: the scenarios of the program `visible`, each a process.
 
 For the tests on a GPU and on the simulated CUDA alike.
 """
