@@ -7,8 +7,6 @@
 
 #include "visible.h"
 
-extern char** environ;
-
 namespace cmp::gpu {
 
 namespace {
