@@ -3,6 +3,10 @@
 // alone. The three take turns, so that what else happens on the machine meets all of them.
 //
 //   loop [--bytes N] [--kernel-us N] [--iterations N] [--repetitions N] [--streams N]
+//        [--copy synchronised|pending]
+//
+// With --copy, each iteration also copies a word of its block to page-locked memory, and waits for
+// that before it frees the block, or leaves it pending.
 //
 // Prints one JSON line: medians in µs an iteration, ratios to the kernels alone, and by how much
 // free device memory had shrunk at most (a pool may count its idle blocks as free: its own report
@@ -19,6 +23,7 @@ using cmp::demo::Kernels;
 using namespace cmp::gpu;
 
 enum Way { kAlone, kMalloc, kMallocAsync, kWays };
+enum class Copy { kNone, kSynchronised, kPending };
 
 struct Loop {
   const Kernels& kernels;
@@ -26,7 +31,9 @@ struct Loop {
   size_t bytes;
   uint64_t kernel_ns;
   int iterations;
-  void* own_block;  // of the kernels alone
+  Copy copy;
+  uint32_t* page_locked;  // where it copies to
+  void* own_block;        // of the kernels alone
   Corruptions* corruptions;
 };
 
@@ -58,6 +65,11 @@ void Iterate(const Loop& loop, Way way, uint32_t id) {
   if (way == kMallocAsync) CHECK(cudaMallocAsync(&block, loop.bytes, stream));
   loop.kernels.Stamp(stream, block, static_cast<uint32_t>(loop.bytes / 4), id, true, loop.kernel_ns,
                      loop.corruptions);
+  if (loop.copy != Copy::kNone) {
+    CHECK(
+        cudaMemcpyAsync(loop.page_locked, block, sizeof(uint32_t), cudaMemcpyDeviceToHost, stream));
+  }
+  if (loop.copy == Copy::kSynchronised) CHECK(cudaStreamSynchronize(stream));
   if (way == kMalloc) CHECK(cudaFree(block));
   if (way == kMallocAsync) CHECK(cudaFreeAsync(block, stream));
 }
@@ -71,6 +83,11 @@ double Measure(const Loop& loop, Way way, size_t* least_free) {
   *least_free = std::min(*least_free, FreeBytes());
   CHECK(cudaDeviceSynchronize());
   return SecondsSince(begin) * 1e6 / loop.iterations;
+}
+
+Copy CopyNamed(const char* name) {
+  if (std::strcmp(name, "synchronised") == 0) return Copy::kSynchronised;
+  return std::strcmp(name, "pending") == 0 ? Copy::kPending : Copy::kNone;
 }
 
 }  // namespace
@@ -87,6 +104,8 @@ int main(int argc, char** argv) {
             static_cast<size_t>(number("--bytes", "1048576")),
             static_cast<uint64_t>(number("--kernel-us", "20")) * 1000,
             static_cast<int>(number("--iterations", "2000")),
+            CopyNamed(Argument(argc, argv, "--copy", "none")),
+            nullptr,
             nullptr,
             AllocateZeros<Corruptions>(1)};
   for (int i = 0; i < number("--streams", "1"); ++i) {
@@ -94,6 +113,7 @@ int main(int argc, char** argv) {
   }
   const int repetitions = static_cast<int>(number("--repetitions", "7"));
   KeepAsyncPool();
+  CHECK(cudaMallocHost(reinterpret_cast<void**>(&loop.page_locked), sizeof(uint32_t)));
   loop.own_block = Allocate<char>(loop.bytes);
   std::vector<double> times[kWays];
   size_t least_free[kWays] = {};

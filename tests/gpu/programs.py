@@ -14,7 +14,7 @@ CARELESS = BUILD / "libcareless_pool.so"
 HERE = pathlib.Path(__file__).resolve().parent
 SKIPPED = 77
 # The values of CMP_FREE_SYNC that programs run under; a sanitized build is slow.
-USUAL_MODES = "order" if os.environ.get("CMP_SANITIZE") else "wait,order,none"
+USUAL_MODES = "auto,order" if os.environ.get("CMP_SANITIZE") else "wait,auto,order,none"
 MODES = tuple(os.environ.get("CMP_TEST_MODES", USUAL_MODES).split(","))
 
 
@@ -52,6 +52,23 @@ class Result:
         """The number behind a word on stderr, as in 'seconds 0.123'."""
         words = self.errors.split()
         return float(words[words.index(word) + 1])
+
+    def waits(self) -> str:
+        """How many frees waited, and why."""
+        return in_words(wait_counters(self.statistics)) or "no waits"
+
+
+def wait_counters(statistics: dict) -> dict:
+    """The counters of waits, those that were skipped too."""
+    return {name: count for name, count in statistics["process"].items()
+            if name.startswith(("wait", "skipped")) and count != 0}
+
+
+def in_words(counters: dict) -> str:
+    """Times in milliseconds."""
+    return ", ".join(
+        f"{name[:-3]} {count / 1e6:.1f} ms" if name.endswith("_ns") else f"{name} {count:,}"
+        for name, count in counters.items())
 
 
 def run(*command: str, preload: bool | pathlib.Path, simulated: bool = False,

@@ -4,6 +4,7 @@ Skipped where there is no GPU. Prints time and real calls side by side, and a ta
 the end; asserts no time.
 """
 
+import collections
 import importlib.util
 import json
 import os
@@ -15,7 +16,10 @@ import unittest
 
 import compare_launches
 import programs
+import visible_scenarios
 
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+UNCACHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 FIGURES = []  # (what, under what, figures), for the table
 
 
@@ -29,12 +33,36 @@ def side_by_side(name: str, without: programs.Result, with_pool: programs.Result
     print(f"{name}: {seconds[0]:.3f} s without, {seconds[1]:.3f} s with "
           f"({seconds[0] / seconds[1]:.2f} times), real calls {calls} and {real}, "
           f"hit rate {100 * totals['hit_rate']:.1f}%", flush=True)
+    add_figure(name, "auto", f"{seconds[0]:.3f} s without, {seconds[1]:.3f} s with; "
+               f"{totals['frees']:,} frees, {with_pool.waits()}")
+
+
+def add_figure(what: str, under: str, figures: str) -> None:
+    """A row of the table; also printed at once, for whoever watches."""
+    FIGURES.append((what, under, figures))
+    print(f"{what} | {under} | {figures}", flush=True)
+
+
+def tearDownModule() -> None:  # pylint: disable=invalid-name
+    print("\n| program | under | figures |\n|---|---|---|")
+    for row in FIGURES:
+        print("| " + " | ".join(row) + " |")
+    sys.stdout.flush()
+
+
+def built_by_nvcc() -> bool:
+    """Builds the programs that need nvcc. False without it."""
+    made = subprocess.run(["cmake", "--build", str(programs.BUILD), "--target", "nvcc_programs"],
+                          capture_output=True, text=True, check=False)
+    if made.returncode != 0 and "nvcc_programs" not in made.stderr:
+        raise AssertionError(made.stdout)
+    return made.returncode == 0
 
 
 class Gpu(unittest.TestCase):
     def compare(self, *command: str, **settings: str) -> tuple[programs.Result, programs.Result]:
         without = programs.run(*command, preload=False, **settings)
-        with_pool = programs.run(*command, preload=True, **settings)
+        with_pool = programs.run(*command, preload=True, CMP_FREE_SYNC="auto", **settings)
         self.assertEqual(without.code, 0, without.errors)
         self.assertEqual(with_pool.code, 0, with_pool.errors)
         self.assertEqual(with_pool.output, without.output)
@@ -50,11 +78,8 @@ class Gpu(unittest.TestCase):
                 self.assertGreater(results[1].statistics["totals"]["hit_rate"], 0.8)
 
     def test_thrust(self):
-        made = subprocess.run(["cmake", "--build", str(programs.BUILD), "--target",
-                               "thrust_programs"], capture_output=True, text=True, check=False)
-        if made.returncode != 0 and "thrust_programs" in made.stderr:
+        if not built_by_nvcc():
             self.skipTest("no nvcc")
-        self.assertEqual(made.returncode, 0, made.stdout)
         for runtime in ("shared", "static"):
             with self.subTest(runtime=runtime):
                 results = self.compare(str(programs.BUILD / f"thrust_{runtime}"))
@@ -79,11 +104,12 @@ class Gpu(unittest.TestCase):
         _, with_pool = self.compare(str(programs.BUILD / "questions"))
         self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.3)
 
-    @unittest.skipUnless(importlib.util.find_spec("torch"), "PyTorch is not installed")
+    @unittest.skipUnless(HAS_TORCH, "PyTorch is not installed")
     def test_torch_with_workers(self):
         _, with_pool = self.compare(sys.executable, str(programs.HERE / "torch_loader.py"),
-                                    PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+                                    **UNCACHED)
         self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.5)
+        add_figure("PyTorch with workers", "auto", with_pool.waits())
 
     def test_edges(self):
         _, with_pool = self.compare(str(programs.BUILD / "edges"))
@@ -94,36 +120,106 @@ class Gpu(unittest.TestCase):
         _, with_pool = self.compare(str(programs.BUILD / "churn"), "4", "500", CMP_FILL="0xAB")
         self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.5)
 
-    @unittest.skipUnless(importlib.util.find_spec("torch"), "PyTorch is not installed")
+    @unittest.skipUnless(HAS_TORCH, "PyTorch is not installed")
     def test_torch(self):
         train = (sys.executable, str(programs.HERE / "torch_train.py"), "50")
-        results = self.compare(*train, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+        results = self.compare(*train, **UNCACHED)
         side_by_side("PyTorch training, uncached", *results)
         self.assertGreater(results[1].statistics["totals"]["hit_rate"], 0.8)
         cached = programs.run(*train, preload=False)
         self.assertEqual(cached.output, results[0].output)
-        print(f"PyTorch training, PyTorch's own cache: {cached.number('seconds'):.3f} s")
+        add_figure("PyTorch training", "PyTorch's own cache", f"{cached.number('seconds'):.3f} s")
 
 
-def add_figure(what: str, under: str, figures: str) -> None:
-    """A row of the table; also printed at once, for whoever watches."""
-    FIGURES.append((what, under, figures))
-    print(f"{what} | {under} | {figures}", flush=True)
+class Visible(visible_scenarios.VisibleScenarios, unittest.TestCase):
+    """What the host sees right after cudaFree."""
+
+    def report(self, under: str, results: dict) -> None:
+        answers = {s.name: visible_scenarios.answer(r) for s, r in results.items()}
+        waits = collections.Counter()
+        for scenario, result in results.items():
+            figures = f"visible: {scenario.name} | {under} | {answers[scenario.name]}"
+            if result.statistics:
+                figures += f" | {result.waits()}"
+                waits.update(programs.wait_counters(result.statistics))
+            print(figures, flush=True)
+        count = collections.Counter(answers.values())
+        unknown = ", ".join(f"{s.name} {answers[s.name]}" for s in results
+                            if s.without_wait == "unknown")
+        add_figure("visible", under, "; ".join(filter(None, [
+            ", ".join(f"{n} {what}" for what, n in count.items()), unknown,
+            programs.in_words(waits)])))
+
+    def test_managed_variable(self):
+        """Of a program that the runtime registers variables of."""
+        if not built_by_nvcc():
+            self.skipTest("no nvcc")
+        program = str(programs.BUILD / "visible_managed")
+        without = programs.run(program, preload=False)
+        self.assertEqual(without.code, 0, without.errors)
+        self.assertNotIn("wrong", without.output)
+        for mode in programs.MODES:
+            with self.subTest(mode=mode):
+                within = programs.run(program, preload=True, CMP_FREE_SYNC=mode)
+                self.assertEqual(within.code, 0, within.errors)
+                add_figure("visible_managed", mode, f"{within.output.strip()}; {within.waits()}")
+                if "skipped" not in without.output:
+                    right = mode in ("wait", "auto")
+                    self.assertIn("right" if right else "wrong", within.output)
 
 
-def print_figures() -> None:
-    print("\n| program | under | figures |\n|---|---|---|")
-    for row in FIGURES:
-        print("| " + " | ".join(row) + " |")
-    sys.stdout.flush()
+@unittest.skipUnless(HAS_TORCH, "PyTorch is not installed")
+class Training(unittest.TestCase):
+    """PyTorch without its own cache, fed page-locked and pageable batches."""
+
+    KINDS = ("pinned", "pageable", "conv")
+    STEPS = 240  # of all trainings of a kind, the one that warms up included
+
+    def train(self, *kinds: str, mode: str = "", **settings: str) -> programs.Result:
+        if mode:
+            settings["CMP_FREE_SYNC"] = mode
+        result = programs.run(sys.executable, str(programs.HERE / "torch_loader_pinned.py"), *kinds,
+                              preload=bool(mode), **settings)
+        self.assertEqual(result.code, 0, result.errors)
+        if mode:
+            self.assertTrue(result.statistics["reached"])
+        return result
+
+    def test_training(self):
+        without = self.train(*self.KINDS, **UNCACHED)
+        losses = without.output.splitlines()
+        results = {"real calls": without, "PyTorch's own cache": self.train(*self.KINDS)}
+        for mode in programs.MODES:
+            if mode != "auto":
+                results[mode] = self.train(*self.KINDS, mode=mode, **UNCACHED)
+        for under, result in results.items():
+            with self.subTest(under=under):
+                self.assertEqual(result.output.splitlines(), losses)
+        for kind in self.KINDS:
+            real = without.number(f"{kind}_seconds")
+            for under, result in results.items():
+                seconds = result.number(f"{kind}_seconds")
+                add_figure(f"PyTorch, {kind}", under,
+                           f"{seconds:.3f} s, {real / seconds:.2f} times")
+            # On its own, so that its waits are known.
+            with self.subTest(under="auto", kind=kind):
+                result = self.train(kind, mode="auto", **UNCACHED)
+                self.assertEqual(result.output.splitlines(),
+                                 [line for line in losses if line.startswith(kind)])
+                seconds = result.number(f"{kind}_seconds")
+                totals = result.statistics["totals"]
+                add_figure(f"PyTorch, {kind}", "auto",
+                           f"{seconds:.3f} s, {real / seconds:.2f} times; {totals['frees']:,} "
+                           f"frees, hit rate {100 * totals['hit_rate']:.1f}%, {result.waits()}")
+                # Two page-locked copies a step may stop a free each; what cuDNN maps for itself,
+                # and the copies that are over, must not.
+                process = result.statistics["process"]
+                self.assertLessEqual(process["wait_calls"] - process["bound_waits"],
+                                     3 * self.STEPS)
 
 
 class Streams(unittest.TestCase):
     """Programs that look for what a pool may do wrong while the device is busy."""
-
-    @classmethod
-    def tearDownClass(cls):
-        print_figures()
 
     def one(self, under: str, *command: str, code: int = 0, **settings: str) -> programs.Result:
         """Runs a program of the build folder: 'real calls', a mode, or a library to preload."""
@@ -202,6 +298,24 @@ class Streams(unittest.TestCase):
                            f"alone{peak}; asynchronous {row['async_ratio']} times, "
                            f"{row['async_mib']} MiB")
 
+    def test_loop_with_copies(self):
+        """A copy to page-locked memory stops the free behind it, unless it is over."""
+        for copy in ("synchronised", "pending"):
+            for under in ("real calls", *programs.MODES):
+                result = self.one(under, "loop", "--copy", copy, "--repetitions", "3")
+                row = json.loads(result.output)
+                waits = f"; {result.waits()}" if result.statistics else ""
+                add_figure(f"loop, copy {copy}", under,
+                           f"{row['malloc_us']} µs, {row['malloc_ratio']} times the same without "
+                           f"allocations; asynchronous {row['async_ratio']} times{waits}")
+                if under == "auto":
+                    with self.subTest(copy=copy):
+                        waited = result.statistics["process"]["wait_calls"]
+                        if copy == "synchronised":
+                            self.assertEqual(waited, 0)
+                        else:
+                            self.assertGreater(waited, 0.9 * result.statistics["totals"]["frees"])
+
     def test_launches(self):
         for (what, threads), (without, within, ratio) in compare_launches.compare(
                 "80", 3, CMP_FREE_SYNC="order").items():
@@ -232,10 +346,10 @@ class Streams(unittest.TestCase):
                 add_figure("full", under, f"{result.output.strip()}, "
                            f"{result.number('seconds'):.1f} s")
 
-    @unittest.skipUnless(importlib.util.find_spec("torch"), "PyTorch is not installed")
+    @unittest.skipUnless(HAS_TORCH, "PyTorch is not installed")
     def test_torch(self):
         for script, settings in (("torch_graphs.py", {}),
-                                 ("torch_streams.py", {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"})):
+                                 ("torch_streams.py", UNCACHED)):
             command = (sys.executable, str(programs.HERE / script))
             without = programs.run(*command, preload=False, **settings)
             self.assertEqual(without.code, 0, without.errors)
@@ -246,7 +360,7 @@ class Streams(unittest.TestCase):
                     self.assertEqual(within.code, 0, within.errors)
                     self.assertEqual(within.output, without.output)
                     self.assertTrue(within.statistics["reached"])
-            add_figure(script, "all modes", "the same results")
+                    add_figure(script, mode, f"the same results; {within.waits()}")
 
 
 if __name__ == "__main__":

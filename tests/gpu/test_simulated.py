@@ -6,6 +6,7 @@ import unittest
 
 import compare_launches
 import programs
+import visible_scenarios
 
 SEEDS = ("0", "1", "2")
 
@@ -104,9 +105,18 @@ class Simulated(unittest.TestCase):
             row = json.loads(self.both("loop", "--iterations", "50", "--repetitions", "1",
                                        mode=mode))
             self.assertEqual(row["bytes"], 1 << 20)
+            for copy in ("synchronised", "pending"):
+                self.both("loop", "--iterations", "50", "--repetitions", "1", "--copy", copy,
+                          mode=mode)
         cases = compare_launches.measure("2", False, simulated=True)
         self.assertEqual(len(cases), 6)
         self.assertEqual(cases.keys(), compare_launches.measure("2", True, simulated=True).keys())
+
+
+class Visible(visible_scenarios.VisibleScenarios, unittest.TestCase):
+    """As far as the simulated CUDA goes."""
+
+    simulated = True
 
 
 if __name__ == "__main__":
