@@ -142,7 +142,7 @@ void SharedMemoryGoneWithReset() {
   PageLocked(4096, cudaHostAllocMapped);
   MUST(cudaDeviceReset());
   char* device = DeviceWord();
-  MUST(cudaDeviceSynchronize());
+  Settle();
   FreeBehindKernel(device);
 }
 
