@@ -41,14 +41,26 @@ bool IsPageLocked(const void* address) {
 }
 bool IsPageLocked(void* address) { return IsPageLocked(const_cast<const void*>(address)); }
 
-bool IsSidePageLocked(CUmemorytype type, const void* host, CUdeviceptr device) {
-  if (type == CU_MEMORYTYPE_HOST) return IsPageLocked(host);
-  return type != CU_MEMORYTYPE_ARRAY && IsPageLocked(device);
+bool IsSidePageLocked(CUmemorytype type, const void* host, CUdeviceptr device, size_t offset) {
+  if (type == CU_MEMORYTYPE_HOST) device = reinterpret_cast<CUdeviceptr>(host);
+  return type != CU_MEMORYTYPE_ARRAY && IsPageLocked(device + offset);
+}
+// Where the box begins on each side: its offsets may lead far from the address.
+size_t SourceOffset(const CUDA_MEMCPY2D& box) { return box.srcY * box.srcPitch + box.srcXInBytes; }
+size_t TargetOffset(const CUDA_MEMCPY2D& box) { return box.dstY * box.dstPitch + box.dstXInBytes; }
+template <typename Box>
+size_t SourceOffset(const Box& box) {
+  return (box.srcZ * box.srcHeight + box.srcY) * box.srcPitch + box.srcXInBytes;
+}
+template <typename Box>
+size_t TargetOffset(const Box& box) {
+  return (box.dstZ * box.dstHeight + box.dstY) * box.dstPitch + box.dstXInBytes;
 }
 template <typename Box>
 bool IsBoxPageLocked(const Box* box) {
-  return box != nullptr && (IsSidePageLocked(box->srcMemoryType, box->srcHost, box->srcDevice) ||
-                            IsSidePageLocked(box->dstMemoryType, box->dstHost, box->dstDevice));
+  return box != nullptr &&
+         (IsSidePageLocked(box->srcMemoryType, box->srcHost, box->srcDevice, SourceOffset(*box)) ||
+          IsSidePageLocked(box->dstMemoryType, box->dstHost, box->dstDevice, TargetOffset(*box)));
 }
 bool IsPageLocked(const CUDA_MEMCPY2D* box) { return IsBoxPageLocked(box); }
 bool IsPageLocked(const CUDA_MEMCPY3D* box) { return IsBoxPageLocked(box); }

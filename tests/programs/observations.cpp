@@ -34,13 +34,6 @@ const char* NameOf(Expect expect) {
   return "quiet";
 }
 
-// The pool of the process exists, and everything from before it is known to be done.
-void Settle() {
-  void* block = program::Allocate(1000);
-  MUST(cudaDeviceSynchronize());
-  MUST(cudaFree(block));
-}
-
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -53,7 +46,7 @@ int main(int count, char** arguments) {
     }
     if (wanted != scenario.name) continue;
     MUST(cudaFree(nullptr));
-    if (!scenario.from_start) Settle();
+    if (!scenario.from_start) observations::Settle();
     scenario.run();
     MUST(cudaDeviceSynchronize());
     printf("wrong %d\n", observations::g_wrong);

@@ -1,5 +1,7 @@
 // Copies and sets of page-locked memory: what they wrote is there, and what they read may be
 // overwritten, when a free has returned.
+#include <dlfcn.h>
+
 #include "scene.h"
 
 // What programs built for per-thread default streams are linked to.
@@ -52,6 +54,18 @@ void Copy2DUnified(const Sides& sides) {
   MUST_DRIVER(cuMemcpy2DAsync_v2(&box, sides.stream));
 }
 
+// The box begins far from the address that its offsets count from, which is in other memory.
+void Copy2DFrom(const Sides& sides) {
+  constexpr size_t kOffset = 16 * kPitch + 8;
+  CUDA_MEMCPY2D box = BoxOf<CUDA_MEMCPY2D>(sides);
+  size_t& x = sides.to_host ? box.dstXInBytes : box.srcXInBytes;
+  size_t& y = sides.to_host ? box.dstY : box.srcY;
+  y = kOffset / kPitch;
+  x = kOffset % kPitch;
+  box.srcHost = box.dstHost = sides.host - kOffset;
+  MUST_DRIVER(cuMemcpy2DAsync_v2(&box, sides.stream));
+}
+
 void Copy3D(const Sides& sides) {
   CUDA_MEMCPY3D box = BoxOf<CUDA_MEMCPY3D>(sides);
   box.srcHeight = box.dstHeight = kRows;
@@ -79,6 +93,23 @@ void CopyBatch(const Sides& sides) {
   attributes.srcAccessOrder = CU_MEMCPY_SRC_ACCESS_ORDER_STREAM;
   size_t first = 0;
   MUST_DRIVER(cuMemcpyBatchAsync(to, from, bytes, 2, &attributes, &first, 1, sides.stream));
+}
+#endif
+
+#if CUDA_VERSION >= 12080
+// As programs built with CUDA 12.8 call it.
+void CopyBatchOf12(const Sides& sides) {
+  using Batch = CUresult (*)(CUdeviceptr*, CUdeviceptr*, size_t*, size_t, CUmemcpyAttributes*,
+                             size_t*, size_t, size_t*, CUstream);
+  static const auto batch = reinterpret_cast<Batch>(dlsym(RTLD_DEFAULT, "cuMemcpyBatchAsync"));
+  CUdeviceptr to[] = {Address(sides.to())};
+  CUdeviceptr from[] = {Address(sides.from())};
+  size_t bytes[] = {8};
+  CUmemcpyAttributes attributes = {};
+  attributes.srcAccessOrder = CU_MEMCPY_SRC_ACCESS_ORDER_STREAM;
+  size_t first = 0;
+  size_t failed = 0;
+  MUST_DRIVER(batch(to, from, bytes, 1, &attributes, &first, 1, &failed, sides.stream));
 }
 #endif
 
@@ -120,7 +151,11 @@ std::vector<Way> Ways() {
          [](const Sides& s) {
            MUST_DRIVER(cuMemcpyDtoDAsync_v2(Address(s.to()), Address(s.from()), 8, s.stream));
          }},
-        {"2d", Copy2D}, {"2d-unified", Copy2DUnified}, {"3d", Copy3D}, {"3d-peer", Copy3DPeer},
+        {"2d", Copy2D}, {"2d-unified", Copy2DUnified}, {"2d-at-offset", Copy2DFrom}, {"3d", Copy3D},
+        {"3d-peer", Copy3DPeer},
+#if CUDA_VERSION >= 12080
+        {"batch-of-12", CopyBatchOf12, false},
+#endif
 #if CUDA_VERSION >= 13000
         {"batch", CopyBatch, false},
 #endif
@@ -146,11 +181,12 @@ constexpr uint64_t kSet = 0x0707070707070707;
 std::vector<std::pair<std::string, char*>> PageLockedWords() {
   void* made = nullptr;
   MUST_DRIVER(cuMemAllocHost_v2(&made, kBytes));
-  static std::vector<char> registered(3 * kBytes);
-  MUST(cudaHostRegister(registered.data(), registered.size(), cudaHostRegisterDefault));
+  static std::vector<char> memory(5 * kBytes);
+  char* registered = memory.data() + kBytes;
+  MUST(cudaHostRegister(registered, 3 * kBytes, cudaHostRegisterDefault));
   return {{"cudaHostAlloc", PageLocked(kBytes) + 512},
           {"cuMemAllocHost", static_cast<char*>(made)},
-          {"cudaHostRegister", registered.data() + kBytes + 24}};
+          {"cudaHostRegister", registered + 24}};
 }
 
 std::vector<std::pair<std::string, cudaStream_t>> Streams(bool with_legacy) {
@@ -261,6 +297,9 @@ void ManyStreams() {
       MUST(cudaMemcpyAsync(host + i * 8, device + i * 64, 8, cudaMemcpyDefault, streams[i]));
     }
     MUST(cudaStreamSynchronize(streams[20]));
+    if (first_is_longest) {  // some are gone, and so is what their handles meant
+      for (int i = 0; i < kCount; i += 3) MUST(cudaStreamDestroy(streams[i]));
+    }
     FreeUnrelated();
     uint64_t missing = 0;
     for (int i = 0; i < kCount; ++i) missing += HostWord(host + i * 8) == 17 ? 0 : 1;

@@ -82,6 +82,17 @@ void FreeStreamOrdered() {
   UseAndEnd(static_cast<char*>(block), 0, [=] { MUST(cudaFree(block)); });
 }
 
+void TextureWhileCapturing() {
+  const cudaStream_t captured = NonBlockingStream();
+  const CUtexObject texture = NewTexture();
+  cudaGraph_t graph = nullptr;
+  UseAndEnd(nullptr, texture, [&] {
+    MUST(cudaStreamBeginCapture(captured, cudaStreamCaptureModeRelaxed));
+    MUST_DRIVER(cuTexObjectDestroy(texture));
+    MUST(cudaStreamEndCapture(captured, &graph));
+  });
+}
+
 // ---- The process. From here on nothing is printed but by what is under test: `exit` is its end.
 
 // Registered before CUDA is initialised, so it runs after what CUDA does at exit.
@@ -132,6 +143,7 @@ std::vector<Scenario> EndScenarios() {
   };
   constexpr const char* kDestruction = "pay_before_destruction";
   add(kDestruction, "texture", Texture);
+  add(kDestruction, "texture-while-capturing", TextureWhileCapturing);
   add(kDestruction, "surface", Surface);
   add(kDestruction, "library", Library);
   add(kDestruction, "unmap", Unmap);

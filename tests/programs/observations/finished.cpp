@@ -82,38 +82,51 @@ cudaEvent_t NewEvent() {
   return event;
 }
 
-void EventSynchronize() {
+// An event behind a copy that is soon done. `again`: it is recorded once more, meanwhile.
+void EventSynchronize(bool again) {
+  Copies before;
   const cudaStream_t stream = NonBlockingStream();
   const cudaEvent_t event = NewEvent();
-  // Recorded again meanwhile, behind the copy.
   Meanwhile(
       {"cuEventSynchronize"}, stream,
       [&] {
+        before.Submit(stream, kShort);
         MUST(cudaEventRecord(event, stream));
         MUST(cudaEventSynchronize(event));
       },
-      [&] { MUST(cudaEventRecord(event, stream)); });
+      [&] {
+        if (again) MUST(cudaEventRecord(event, stream));
+      });
 }
 
-void EventQuery() {
+void EventQuery(bool again) {
+  Copies before;
   const cudaStream_t stream = NonBlockingStream();
   const cudaEvent_t event = NewEvent();
   Meanwhile(
       {"cuEventQuery"}, stream,
       [&] {
+        before.Submit(stream, kShort);
         MUST(cudaEventRecord(event, stream));
         MUST(cudaStreamSynchronize(stream));
         MUST(cudaEventQuery(event));
       },
-      [&] { MUST(cudaEventRecord(event, stream)); });
+      [&] {
+        if (again) MUST(cudaEventRecord(event, stream));
+      });
 }
 
 void EventRecord() {
+  Copies before;
   const cudaStream_t stream = NonBlockingStream();
   const cudaEvent_t event = NewEvent();
   Meanwhile(
-      {"cuEventRecord"}, stream, [&] { MUST(cudaEventRecord(event, stream)); }, Nothing,
-      [&] { MUST(cudaEventSynchronize(event)); });
+      {"cuEventRecord"}, stream,
+      [&] {
+        before.Submit(stream, kShort);
+        MUST(cudaEventRecord(event, stream));
+      },
+      Nothing, [&] { MUST(cudaEventSynchronize(event)); });
 }
 
 // ---- Another stream, another event
@@ -123,7 +136,7 @@ void EventRecordedBefore() {
   const cudaStream_t stream = NonBlockingStream();
   const cudaEvent_t event = NewEvent();
   for (const bool by_query : {false, true}) {
-    WriteWord(stream, copies.device + 64, 1, kShort);
+    copies.Submit(stream, kShort);
     MUST(cudaEventRecord(event, stream));
     MUST(cudaStreamSynchronize(stream));
     copies.Submit(stream);
@@ -279,7 +292,7 @@ void OneOfSeveral() {
 
 std::vector<Scenario> FinishedScenarios() {
   std::vector<Scenario> scenarios;
-  const auto add = [&](const char* rule, const char* name, void (*run)()) {
+  const auto add = [&](const char* rule, const char* name, const std::function<void()>& run) {
     scenarios.push_back({Expect::kVisible, rule, name, run});
   };
   constexpr const char* kBegun = "finished_if_begun_after";
@@ -287,12 +300,14 @@ std::vector<Scenario> FinishedScenarios() {
   add(kBegun, "submitted-during-stream-query", StreamQuery);
   add(kBegun, "submitted-during-context-synchronize", ContextSynchronize);
   add(kBegun, "submitted-during-synchronous-copy", SynchronousCopy);
-  add(kBegun, "submitted-during-event-synchronize", EventSynchronize);
-  add(kBegun, "submitted-during-event-query", EventQuery);
+  add(kBegun, "submitted-during-event-synchronize", [] { EventSynchronize(false); });
+  add(kBegun, "submitted-during-event-query", [] { EventQuery(false); });
   add(kBegun, "submitted-during-event-record", EventRecord);
+  add(kBegun, "event-recorded-before", EventRecordedBefore);
+  add(kBegun, "event-between", EventBetween);
   constexpr const char* kCopies = "visible_copies";
-  add(kCopies, "event-recorded-before", EventRecordedBefore);
-  add(kCopies, "event-between", EventBetween);
+  add(kCopies, "recorded-during-event-synchronize", [] { EventSynchronize(true); });
+  add(kCopies, "recorded-during-event-query", [] { EventQuery(true); });
   add(kCopies, "event-recorded-elsewhere", EventRecordedElsewhere);
   add(kCopies, "event-handle-reused", EventHandleReused);
   add(kCopies, "other-stream-synchronized", OtherStream);

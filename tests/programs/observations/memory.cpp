@@ -202,27 +202,112 @@ void SynchronousOperations() {
   KernelWrites(block);
 }
 
+// Another process would wait for the event, and look then.
+void IpcEventExport() {
+  cudaEvent_t event = nullptr;
+  MUST(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventInterprocess));
+  CUipcEventHandle handle = {};
+  MUST_DRIVER(cuIpcGetEventHandle(&handle, event));
+  KernelWrites(DeviceWord());
+}
+
 // Memory that another interface allocated, and sees.
-void ExternalMemory() {
-  constexpr size_t kBytes = size_t{2} << 20;
-  const int file = memfd_create("external", MFD_CLOEXEC);
-  void* seen = MAP_FAILED;
-  if (ftruncate(file, static_cast<off_t>(kBytes)) == 0) {
-    seen = mmap(nullptr, kBytes, PROT_READ, MAP_SHARED, file, 0);
+struct External {
+  static constexpr size_t kBytes = size_t{2} << 20;
+  int file = memfd_create("external", MFD_CLOEXEC);
+  char* seen = nullptr;
+
+  External() {
+    void* mapped = MAP_FAILED;
+    if (ftruncate(file, static_cast<off_t>(kBytes)) == 0) {
+      mapped = mmap(nullptr, kBytes, PROT_READ, MAP_SHARED, file, 0);
+    }
+    MUST(mapped == MAP_FAILED ? cudaErrorMemoryAllocation : cudaSuccess);
+    seen = static_cast<char*>(mapped);
   }
-  if (seen == MAP_FAILED) return See("file", 0, 1);
+};
+
+void ExternalMemory() {
+  const External external;
   CUDA_EXTERNAL_MEMORY_HANDLE_DESC description = {};
   description.type = CU_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD;
-  description.handle.fd = file;
-  description.size = kBytes;
+  description.handle.fd = external.file;
+  description.size = External::kBytes;
   CUexternalMemory memory = nullptr;
   MUST_DRIVER(cuImportExternalMemory(&memory, &description));
   CUDA_EXTERNAL_MEMORY_BUFFER_DESC part = {};
-  part.size = kBytes;
+  part.size = External::kBytes;
   CUdeviceptr buffer = 0;
   MUST_DRIVER(cuExternalMemoryGetMappedBuffer(&buffer, memory, &part));
-  KernelWrites(reinterpret_cast<char*>(buffer),
-               [seen] { return HostLooks(static_cast<char*>(seen)); });
+  KernelWrites(reinterpret_cast<char*>(buffer), [&] { return HostLooks(external.seen); });
+}
+
+// The other interface sees the semaphore's value, which follows the work.
+void ExternalSemaphore() {
+  const External external;
+  CUDA_EXTERNAL_SEMAPHORE_HANDLE_DESC description = {};
+  description.type = CU_EXTERNAL_SEMAPHORE_HANDLE_TYPE_TIMELINE_SEMAPHORE_FD;
+  description.handle.fd = external.file;
+  CUexternalSemaphore semaphore = nullptr;
+  MUST_DRIVER(cuImportExternalSemaphore(&semaphore, &description));
+  char* device = DeviceWord();
+  for (const cudaStream_t stream : {NonBlockingStream(), cudaStream_t{nullptr}}) {
+    CUDA_EXTERNAL_SEMAPHORE_SIGNAL_PARAMS parameters = {};
+    parameters.params.fence.value = NextValue();
+    WriteWord(stream, device, 1, kLong);
+    MUST_DRIVER(cuSignalExternalSemaphoresAsync(&semaphore, &parameters, 1, stream));
+    FreeUnrelated();
+    See("semaphore", HostLooks(external.seen), parameters.params.fence.value);
+    MUST(cudaDeviceSynchronize());
+  }
+}
+
+// ---- Memory of the host that the driver makes, and that kernels use
+
+void PhysicalOfHost() {
+  CUmemAllocationProp properties = PhysicalProperties();
+  properties.location.type = CU_MEM_LOCATION_TYPE_HOST;
+  properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_NONE;
+  CUmemGenericAllocationHandle handle = 0;
+  CUdeviceptr start = 0;
+  MUST_DRIVER(cuMemCreate(&handle, kPhysicalBytes, &properties, 0));
+  MUST_DRIVER(cuMemAddressReserve(&start, kPhysicalBytes, 0, 0, 0));
+  MUST_DRIVER(cuMemMap(start, kPhysicalBytes, 0, handle, 0));
+  CUmemAccessDesc access[2] = {};
+  access[0].location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  access[1].location = properties.location;
+  access[0].flags = access[1].flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+  MUST_DRIVER(cuMemSetAccess(start, kPhysicalBytes, access, 2));
+  KernelWrites(reinterpret_cast<char*>(start));
+}
+
+CUmemoryPool NewPool(CUmemLocationType place, CUmemAllocationHandleType shared_as) {
+  CUmemPoolProps properties = {};
+  properties.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
+  properties.location.type = place;
+  properties.handleTypes = shared_as;
+  CUmemoryPool pool = nullptr;
+  MUST_DRIVER(cuMemPoolCreate(&pool, &properties));
+  return pool;
+}
+
+char* FromPool(CUmemoryPool pool) {
+  CUdeviceptr block = 0;
+  MUST_DRIVER(cuMemAllocFromPoolAsync(&block, 4096, pool, nullptr));
+  MUST(cudaDeviceSynchronize());
+  return reinterpret_cast<char*>(block);
+}
+
+void PoolOfHost() {
+  KernelWrites(FromPool(NewPool(CU_MEM_LOCATION_TYPE_HOST, CU_MEM_HANDLE_TYPE_NONE)));
+}
+
+void PoolExport() {
+  const auto kShared = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+  CUmemoryPool pool = NewPool(CU_MEM_LOCATION_TYPE_DEVICE, kShared);
+  int file = -1;
+  MUST_DRIVER(cuMemPoolExportToShareableHandle(&file, pool, kShared, 0));
+  KernelWrites(FromPool(pool));
 }
 
 }  // namespace
@@ -254,7 +339,12 @@ std::vector<Scenario> MemoryScenarios() {
   add("visible_exports", "dma-buf-export", DmaBufExport);
   add("visible_imports", "ipc-import", IpcImport);
   add("visible_imports", "shareable-import", ShareableImport);
+  add("visible_exports", "ipc-event-export", IpcEventExport);
+  add("visible_exports", "pool-export", PoolExport);
   add("visible_imports", "external-memory", ExternalMemory);
+  add("visible_imports", "external-semaphore", ExternalSemaphore);
+  add("visible_mapped", "physical-of-host", PhysicalOfHost);
+  add("visible_mapped", "pool-of-host", PoolOfHost);
   add("visible_attributes", "synchronous-operations", SynchronousOperations);
   return scenarios;
 }

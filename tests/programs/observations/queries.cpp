@@ -148,6 +148,24 @@ void LaterWork() {
   MUST(cudaDeviceSynchronize());
 }
 
+// A query is allowed while the thread captures, and means another stream.
+void WhileCapturing() {
+  const cudaStream_t stream = NonBlockingStream();
+  const cudaStream_t captured = NonBlockingStream();
+  const cudaEvent_t event = NewEvent();
+  char* device = DeviceWord();
+  WriteWord(stream, device, 1, kLong);
+  MUST(cudaEventRecord(event, stream));
+  FreeUnrelated();
+  MUST(cudaStreamBeginCapture(captured, cudaStreamCaptureModeRelaxed));
+  MUST(cudaMemsetAsync(device + 64, 1, 8, captured));
+  See("stream", Answer(cudaStreamQuery(stream)), 0);
+  See("event", Answer(cudaEventQuery(event)), 0);
+  cudaGraph_t graph = nullptr;
+  Check("the capture", Answer(cudaStreamEndCapture(captured, &graph)), 0);
+  MUST(cudaDeviceSynchronize());
+}
+
 // Without a free in between nobody promises anything.
 void WithoutFree() {
   const cudaStream_t stream = NonBlockingStream();
@@ -176,6 +194,7 @@ std::vector<Scenario> QueryScenarios() {
   add("elapsed-time", ElapsedTime);
   add("elapsed-time-driver", ElapsedTimeOfDriver);
   add("query-later-work", LaterWork);
+  add("query-while-capturing", WhileCapturing);
   scenarios.push_back({Expect::kQuiet, "-", "query-without-free", WithoutFree});
   return scenarios;
 }

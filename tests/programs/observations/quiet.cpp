@@ -107,6 +107,14 @@ void AddSynchronised(std::vector<Scenario>* scenarios) {
                             MUST(cudaStreamSynchronize(nullptr));
                           });
                         }});
+  scenarios->push_back({Expect::kQuiet, "-", "synchronised-event-of-legacy", [] {
+                          cudaStream_t blocking = nullptr;
+                          MUST(cudaStreamCreate(&blocking));
+                          Synchronised(blocking, [](cudaStream_t, cudaEvent_t event) {
+                            MUST(cudaEventRecord(event, nullptr));
+                            MUST(cudaEventSynchronize(event));
+                          });
+                        }});
   scenarios->push_back({Expect::kQuiet, "-", "synchronised-copy", [] {
                           char* device = DeviceWord();
                           Synchronised(nullptr, [=](cudaStream_t, cudaEvent_t) { WordOf(device); });
@@ -125,6 +133,16 @@ void SharedMemoryGone() {
   std::vector<char> memory(4096);
   MUST(cudaHostRegister(memory.data(), memory.size(), cudaHostRegisterMapped));
   MUST(cudaHostUnregister(memory.data()));
+  FreeBehindKernel(device);
+}
+
+void SharedMemoryGoneWithReset() {
+  void* managed = nullptr;
+  MUST(cudaMallocManaged(&managed, 4096, cudaMemAttachGlobal));
+  PageLocked(4096, cudaHostAllocMapped);
+  MUST(cudaDeviceReset());
+  char* device = DeviceWord();
+  Settle();
   FreeBehindKernel(device);
 }
 
@@ -163,6 +181,7 @@ std::vector<Scenario> QuietScenarios() {
   add("device-copies", DeviceCopies);
   AddSynchronised(&scenarios);
   add("shared-memory-gone", SharedMemoryGone);
+  add("shared-memory-gone-with-reset", SharedMemoryGoneWithReset);
   add("nvidia-library-maps", NvidiaLibraryMaps);
   scenarios.push_back(
       {Expect::kVisible, "visible_mapped", "program-library-maps", ProgramLibraryMaps});

@@ -97,6 +97,13 @@ inline uint64_t HostWord(const char* at) {
 }
 inline void SetHostWord(char* at, uint64_t word) { memcpy(at, &word, sizeof word); }
 
+// The pool of the context exists, and everything from before it is known to be done.
+inline void Settle() {
+  char* block = Allocate(1000);
+  MUST(cudaDeviceSynchronize());
+  MUST(cudaFree(block));
+}
+
 inline void FreeUnrelated() { MUST(cudaFree(Allocate(1000))); }
 
 // For work that is to be still running when a free has returned: with the real one it is not.
