@@ -6,6 +6,7 @@
 #include "shim/pitches.h"
 #include "shim/process.h"
 #include "shim/service.h"
+#include "shim/visible_memory.h"
 #include "shim/work.h"
 
 namespace cmp {
@@ -50,19 +51,27 @@ constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
   return static_cast<CUresult>(FreeBlock(pool, driver, block, address, live, api));
 }
 
+// The real call. It waits by itself, but for stream-ordered memory (measured); managed memory is
+// the program's no more.
+CUresult MemFreeOther(const DriverCalls& real, CUdeviceptr pointer) {
+  PayBeforeDestruction();
+  const EndOfRange end(pointer);
+  return end.Done(real.cuMemFree_v2(pointer));
+}
+
 [[gnu::noinline]] CUresult MemFreeForeign(CUdeviceptr pointer) {
   const DriverCalls* real = RealDriver();
   if (real == nullptr) return kNoDriver;
   Pool* pool = g_started.load(std::memory_order_acquire);
   if (pool == nullptr || pointer == 0 || t_inside_real != 0 || pool->options().mode == Mode::kOff) {
-    return real->cuMemFree_v2(pointer);
+    return MemFreeOther(*real, pointer);
   }
   const Driver* driver = LoadedDriver();
   if (Block* block = driver == nullptr ? nullptr : TakeObserved(*pool, pointer)) {
     return static_cast<CUresult>(pool->FreeReal(block, DriverApi(*driver)));
   }
   const uint64_t begin = NowNs();
-  const CUresult status = real->cuMemFree_v2(pointer);
+  const CUresult status = MemFreeOther(*real, pointer);
   CountForeignFree(*pool, begin);
   return status;
 }

@@ -69,7 +69,8 @@ Options ReadShimOptions() {
 }
 
 Pool* StartedPool() {
-  static constexpr PoolStart kStart = {&ReadShimOptions, &OpenStatisticsPage, &Forked, &kShimHost};
+  static constexpr PoolStart kStart = {&ReadShimOptions, &OpenStatisticsPage, &Forked, &PayAtExit,
+                                       &kShimHost};
   return StartPool(kStart);
 }
 
