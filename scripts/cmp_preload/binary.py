@@ -39,7 +39,7 @@ def read_elf(path: str) -> Elf | None:
             machine = struct.unpack_from("<H", head, 18)[0]
             if head[4] != 2:
                 return Elf(32, machine, "", [])
-            offset, = struct.unpack_from("<Q", head, 32)
+            (offset,) = struct.unpack_from("<Q", head, 32)
             size, count = struct.unpack_from("<HH", head, 54)
             file.seek(offset)
             table = file.read(size * count)
@@ -55,13 +55,16 @@ def read_elf(path: str) -> Elf | None:
                     interpreter = at(where, length).split(b"\0")[0].decode(errors="replace")
                 elif kind == PT_DYNAMIC:
                     data = at(where, length)
-                    entries = list(struct.iter_unpack("<qQ", data[:len(data) // 16 * 16]))
+                    entries = list(struct.iter_unpack("<qQ", data[: len(data) // 16 * 16]))
                     strings = next((value for tag, value in entries if tag == DT_STRTAB), 0)
                     for load, _, start, address, _, extent in segments:
                         if load == PT_LOAD and address <= strings < address + extent:
                             base = start + strings - address
-                            needed = [at(base + value, 256).split(b"\0")[0].decode(errors="replace")
-                                      for tag, value in entries if tag == DT_NEEDED]
+                            needed = [
+                                at(base + value, 256).split(b"\0")[0].decode(errors="replace")
+                                for tag, value in entries
+                                if tag == DT_NEEDED
+                            ]
             return Elf(64, machine, interpreter, needed)
     except (OSError, struct.error):
         return None

@@ -10,7 +10,7 @@ import sys
 USAGE = """usage: cmp-preload [--library PATH] COMMAND ...
 
   run     [OPTION...] [--] PROGRAM [ARGUMENT...]   start a program under the pool
-  trial   [OPTION...] [--] PROGRAM [ARGUMENT...]   without and with it: what is gained, is it safe here
+  trial   [OPTION...] [--] PROGRAM [ARGUMENT...]   without and with it: what is gained, is it safe
   doctor  [OPTION...] [PROGRAM]                    does it work on this machine, for this program
   report  [OPTION...] FILE...                      what statistics files say
 
@@ -34,8 +34,9 @@ class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong, and what would be right."""
 
     def __init__(self, **more) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-                         **more)
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **more
+        )
 
     def error(self, message: str):
         raise Failure(f"{message} ({self.prog} --help has all options)", 2)
@@ -44,13 +45,23 @@ class Parser(argparse.ArgumentParser):
         """As parse_args, with a suggestion for an option that is not one."""
         parsed, unknown = self.parse_known_args(arguments)
         if unknown:
-            right = [flag for action in self._actions for flag in action.option_strings
-                     if flag.startswith("--")]
+            right = [
+                flag
+                for action in self._actions
+                for flag in action.option_strings
+                if flag.startswith("--")
+            ]
             name = unknown[0].split("=", 1)[0]
             close = difflib.get_close_matches(name, right, 1, 0.75)
-            raise Failure(f"{name} is not an option of {self.prog}"
-                          + (f"; did you mean {close[0]}?" if close else
-                             f"; these are: {' '.join(sorted(right))}"), 2)
+            raise Failure(
+                f"{name} is not an option of {self.prog}"
+                + (
+                    f"; did you mean {close[0]}?"
+                    if close
+                    else f"; these are: {' '.join(sorted(right))}"
+                ),
+                2,
+            )
         return parsed
 
 
@@ -92,6 +103,7 @@ def _command(arguments: list[str], here: str) -> int:
 
     def find_library():
         from cmp_preload.library import find
+
         return find(path, here)
 
     name = arguments[0]

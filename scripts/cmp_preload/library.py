@@ -21,7 +21,7 @@ class Option(NamedTuple):
 
     @property
     def flag(self) -> str:
-        return "--" + self.name[len("CMP_"):].lower().replace("_", "-")
+        return "--" + self.name[len("CMP_") :].lower().replace("_", "-")
 
 
 class Library:
@@ -47,7 +47,8 @@ class Library:
         rows: list[tuple[str, ...]] = []
         visitor = ctypes.CFUNCTYPE(None, *[ctypes.c_char_p] * fields)
         getattr(self._functions(), function)(
-            visitor(lambda *texts: rows.append(tuple(text.decode() for text in texts))))
+            visitor(lambda *texts: rows.append(tuple(text.decode() for text in texts)))
+        )
         return rows
 
     def options(self) -> list[Option]:
@@ -66,8 +67,10 @@ class Library:
         if not any(c in self.path for c in " :\t\n"):
             return self.path
         if private_folder is None or any(c in private_folder for c in " :\t\n"):
-            raise Failure(f"LD_PRELOAD cannot name a path with spaces or colons; make a link: "
-                          f"ln -s '{self.path}' /somewhere/{NAME} and use --library")
+            raise Failure(
+                f"LD_PRELOAD cannot name a path with spaces or colons; make a link: "
+                f"ln -s '{self.path}' /somewhere/{NAME} and use --library"
+            )
         link = os.path.join(private_folder, NAME)
         if not os.path.islink(link):
             os.symlink(self.path, link)
@@ -81,10 +84,18 @@ def find(given: str | None, here: str) -> Library:
             raise Failure(f"--library: {given} is not there", 2)
         return Library(os.path.abspath(given))
     above = os.path.dirname(here)
-    for place in (here, os.path.join(above, "build"), os.path.join(above, "lib"),
-                  os.path.join(above, "lib64"), *glob.glob(os.path.join(above, "lib", "*-linux-*"))):
+    for place in (
+        here,
+        os.path.join(above, "build"),
+        os.path.join(above, "lib"),
+        os.path.join(above, "lib64"),
+        *glob.glob(os.path.join(above, "lib", "*-linux-*")),
+    ):
         path = os.path.join(place, NAME)
         if os.path.isfile(path):
             return Library(path)
-    raise Failure(f"{NAME} is not there; build first (cmake --preset release && cmake --build "
-                  f"build), or give --library PATH", 2)
+    raise Failure(
+        f"{NAME} is not there; build first (cmake --preset release && cmake --build "
+        f"build), or give --library PATH",
+        2,
+    )

@@ -64,8 +64,9 @@ class Interruptions:
 class Measurer:
     """Runs one command again and again, in a process group of its own."""
 
-    def __init__(self, command: list[str], stdin: str | None, files: list[str], tee: bool,
-                 find_library) -> None:
+    def __init__(
+        self, command: list[str], stdin: str | None, files: list[str], tee: bool, find_library
+    ) -> None:
         self.find_library = find_library
         self.interruptions = Interruptions()
         self.command = command
@@ -82,13 +83,20 @@ class Measurer:
             self.interruptions.hold()  # or a process could start that nobody knows of
             begin = time.perf_counter()
             try:
-                process = subprocess.Popen(self.command, stdin=stdin, stdout=subprocess.PIPE,
-                                           stderr=subprocess.PIPE, env=environment,
-                                           start_new_session=True)
+                process = subprocess.Popen(
+                    self.command,
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env=environment,
+                    start_new_session=True,
+                )
             except OSError as error:
                 raise Failure(f"cannot run {self.command[0]}: {error.strerror}") from None
-        readers = {name: _Reader(stream, self.tee) for name, stream in
-                   (("stdout", process.stdout), ("stderr", process.stderr))}
+        readers = {
+            name: _Reader(stream, self.tee)
+            for name, stream in (("stdout", process.stdout), ("stderr", process.stderr))
+        }
 
         def over_limit() -> None:
             result.over_limit = True

@@ -22,8 +22,9 @@ def rules_of(patterns: list[str]) -> list[re.Pattern]:
 class Comparison:
     """What one output (stdout, say) must look like: learnt from runs without the pool."""
 
-    def __init__(self, name: str, references: list[bytes], rules: list[re.Pattern],
-                 tolerance: float) -> None:
+    def __init__(
+        self, name: str, references: list[bytes], rules: list[re.Pattern], tolerance: float
+    ) -> None:
         self.name = name
         self._rules = rules
         self._tolerance = tolerance
@@ -32,7 +33,9 @@ class Comparison:
         self.incomparable: str | None = None  # why it cannot be compared at all
         runs = [self._lines(data) for data in references]
         self._reference = runs[0]
-        if any(run != runs[0] for run in runs) and all(sorted(run) == sorted(runs[0]) for run in runs):
+        if any(run != runs[0] for run in runs) and all(
+            sorted(run) == sorted(runs[0]) for run in runs
+        ):
             self._sorted = True  # the same lines in another order: several processes, say
             runs = [sorted(run) for run in runs]
             self._reference = runs[0]
@@ -84,6 +87,7 @@ class Comparison:
     def _difference(self, i: int, left: str | None, right: str | None) -> str:
         def shown(line: str | None) -> str:
             return "nothing" if line is None else f"'{shorten(line, 60)}'"
+
         return f"{self.name} line {i + 1}: {shown(left)}, then {shown(right)}"
 
 

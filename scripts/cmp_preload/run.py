@@ -9,8 +9,9 @@ import signal
 from cmp_preload import binary, settings
 from cmp_preload.cli import Failure, Parser, add_command, command_of, warn
 
-ABOUT = """Starts PROGRAM with the pool under it. Children inherit the pool (shell scripts, mpirun, torchrun);
-with --reports each process that uses CUDA leaves a report of its own, for cmp-preload report."""
+ABOUT = """Starts PROGRAM with the pool under it. Children inherit the pool (shell scripts, mpirun,
+torchrun); with --reports each process that uses CUDA leaves a report of its own, for
+cmp-preload report."""
 
 
 def reports_setting(folder: str) -> dict[str, str]:
@@ -35,14 +36,22 @@ def become(command: list[str], environment: dict[str, str]) -> None:
         os.execvpe(command[0], command, environment)
     except OSError as error:
         missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        raise Failure(f"cannot run {command[0]}: {error.strerror}", 127 if missing else 126) from None
+        raise Failure(
+            f"cannot run {command[0]}: {error.strerror}", 127 if missing else 126
+        ) from None
 
 
 def main(arguments: list[str], find_library) -> int:
-    parser = Parser(prog="cmp-preload run", description=ABOUT,
-                    usage="cmp-preload run [OPTION...] [--] PROGRAM [ARGUMENT...]")
-    parser.add_argument("--reports", metavar="FOLDER",
-                        help="a JSON report of each process into FOLDER (made if it is not there)")
+    parser = Parser(
+        prog="cmp-preload run",
+        description=ABOUT,
+        usage="cmp-preload run [OPTION...] [--] PROGRAM [ARGUMENT...]",
+    )
+    parser.add_argument(
+        "--reports",
+        metavar="FOLDER",
+        help="a JSON report of each process into FOLDER (made if it is not there)",
+    )
     library = find_library()
     options = settings.add_settings(parser, library)
     add_command(parser)

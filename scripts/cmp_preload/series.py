@@ -50,22 +50,32 @@ class Series:
         process = self.counters["process"]
         if not process:
             return None
-        return (process["real_malloc_ns"] + process["real_free_ns"] + process["wait_ns"]) / 1e9
+        return statistics.allocation_ns(process) / 1e9
 
 
 def series_of(modes: list[str], times: int, filled: bool) -> list[Series]:
-    found = [Series("without", None, times),
-             Series("observed", {"CMP_MODE": "observe"}, times)]
+    found = [Series("without", None, times), Series("observed", {"CMP_MODE": "observe"}, times)]
     found += [Series(mode, {"CMP_MODE": "pool", "CMP_FREE_SYNC": mode}, times) for mode in modes]
     if filled:
-        found.append(Series("filled", {"CMP_MODE": "pool", "CMP_FREE_SYNC": modes[0],
-                                       "CMP_FILL": POISON}, 1))
+        found.append(
+            Series("filled", {"CMP_MODE": "pool", "CMP_FREE_SYNC": modes[0], "CMP_FILL": POISON}, 1)
+        )
     return found
 
 
 def table_of(all_series: list[Series]) -> str:
-    rows = [["", "wall time", "spread", "in allocation", "real calls", "hit rate", "peak memory",
-             "frees that waited"]]
+    rows = [
+        [
+            "",
+            "wall time",
+            "spread",
+            "in allocation",
+            "real calls",
+            "hit rate",
+            "peak memory",
+            "frees that waited",
+        ]
+    ]
     for series in all_series:
         spread = f"{text.seconds(series.fastest)} to {text.seconds(series.slowest)}"
         row = [series.name, text.seconds(series.median), spread if len(series.runs) > 1 else ""]
@@ -79,17 +89,7 @@ def table_of(all_series: list[Series]) -> str:
         if series.name == "observed":
             rows.append(row + [""] * 3)
             continue
-        row.append(f"{int(1000 * counters['totals']['hit_rate']) / 10}%")
+        row.append(text.floor_percent(counters["totals"]["hit_rate"]))
         row.append(text.size(process["reserved_peak_bytes"]))
-        rows.append(row + [waits_of(process)])
+        rows.append(row + [statistics.waits_in_words(process)])
     return text.table(rows, left=(0, 7))
-
-
-def waits_of(process: dict) -> str:
-    """Frees that waited, for how long and why."""
-    if not process["wait_calls"]:
-        return "none"
-    reasons = statistics.wait_reasons(process)
-    words = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in list(reasons.items())[:3])
-    return (f"{process['wait_calls']:,}, {text.seconds(process['wait_ns'] / 1e9)}"
-            + (f" ({words})" if words else ""))

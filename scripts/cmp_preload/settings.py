@@ -17,8 +17,9 @@ def add_settings(parser: Parser, library: Library, without: tuple[str, ...] = ()
     options = [option for option in library.options() if option.name not in without]
     for option in options:
         text = f"{option.values}; {option.meaning.replace('`', '')} (default: {option.default})"
-        group.add_argument(option.flag, dest=option.name, metavar="VALUE",
-                           help=text.replace("%", "%%"))
+        group.add_argument(
+            option.flag, dest=option.name, metavar="VALUE", help=text.replace("%", "%%")
+        )
     return options
 
 
@@ -54,8 +55,11 @@ def _is_pool(preload: str) -> bool:
 def without_pool(environment: Environment) -> Environment:
     """`environment` with nothing of the pool in it; other preloads stay."""
     result = {name: value for name, value in environment.items() if not name.startswith("CMP_")}
-    others = [name for name in environment.get("LD_PRELOAD", "").replace(":", " ").split()
-              if not _is_pool(name)]
+    others = [
+        name
+        for name in environment.get("LD_PRELOAD", "").replace(":", " ").split()
+        if not _is_pool(name)
+    ]
     result.pop("LD_PRELOAD", None)
     if others:
         result["LD_PRELOAD"] = ":".join(others)

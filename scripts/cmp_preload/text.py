@@ -4,10 +4,14 @@ from __future__ import annotations
 
 
 def seconds(value: float) -> str:
-    for unit, scale in (("s", 1), ("ms", 1e3), ("µs", 1e6)):
-        if value * scale >= 0.9995 or unit == "µs":
-            return f"{value * scale:.{3 if value * scale < 10 else 2 if value * scale < 100 else 1}f} {unit}"
-    raise AssertionError
+    """Four digits, in the unit that fits."""
+    for unit, scale in (("s", 1), ("ms", 1e3)):
+        if value * scale >= 0.9995:
+            break
+    else:
+        unit, scale = "µs", 1e6
+    scaled = value * scale
+    return f"{scaled:.{3 if scaled < 10 else 2 if scaled < 100 else 1}f} {unit}"
 
 
 def size(value: float) -> str:
@@ -17,12 +21,19 @@ def size(value: float) -> str:
         value /= 1024
     else:
         unit = "TiB"
-    return f"{value:.0f} {unit}" if value == int(value) or unit == "B" else f"{value:.1f} {unit}"
+    return f"{value:.4g} {unit}"
+
+
+def floor_percent(ratio: float) -> str:
+    """100% only if it is all."""
+    return f"{int(1000 * ratio) / 10}%"
 
 
 def share(part: float, whole: float) -> str:
     percent = 100 * part / whole if whole else 0
-    return f"{percent:.1f}%" if percent < 9.95 or percent > 99 and percent < 100 else f"{percent:.0f}%"
+    return (
+        f"{percent:.1f}%" if percent < 9.95 or percent > 99 and percent < 100 else f"{percent:.0f}%"
+    )
 
 
 def count(value: int, noun: str) -> str:
@@ -30,7 +41,7 @@ def count(value: int, noun: str) -> str:
 
 
 def shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else text[:length - 1] + "…"
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def table(rows: list[list[str]], left: tuple[int, ...] = (0,)) -> str:
@@ -38,7 +49,9 @@ def table(rows: list[list[str]], left: tuple[int, ...] = (0,)) -> str:
     widths = [max(len(cell) for cell in column) for column in zip(*rows)]
     lines = []
     for row in rows:
-        cells = (cell.ljust(width) if i in left else cell.rjust(width)
-                 for i, (cell, width) in enumerate(zip(row, widths)))
+        cells = (
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths))
+        )
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)

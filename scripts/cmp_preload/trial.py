@@ -12,10 +12,10 @@ from cmp_preload.cli import Failure, Parser, add_command, command_of, warn
 from cmp_preload.measure import Measurer, Run
 from cmp_preload.series import Series, series_of, table_of
 
-ABOUT = """Runs PROGRAM without the pool, observed (real calls, counted and timed), with the pool in each mode
-of CMP_FREE_SYNC, and once with new memory filled with 0xFF, in turn, several times. Compares exit
-code and output; prints times, what the pool did, a verdict and what to set. The table goes to
-stdout, progress to stderr. Exit code 1: the results were not the same.
+ABOUT = """Runs PROGRAM without the pool, observed (real calls, counted and timed), with the pool in
+each mode of CMP_FREE_SYNC, and once with new memory filled with 0xFF, in turn, several times.
+Compares exit code and output; prints times, what the pool did, a verdict and what to set. The
+table goes to stdout, progress to stderr. Exit code 1: the results were not the same.
 
 Numbers in lines that vary between runs without the pool are not compared."""
 
@@ -23,8 +23,16 @@ STRICTEST = "wait"  # what a trial may leave out: others keep as much where it c
 
 
 class Trial:
-    def __init__(self, parsed: argparse.Namespace, measurer: Measurer, environment: dict[str, str],
-                 preload: str, chosen: dict[str, str], folder: str | None, total: int) -> None:
+    def __init__(
+        self,
+        parsed: argparse.Namespace,
+        measurer: Measurer,
+        environment: dict[str, str],
+        preload: str,
+        chosen: dict[str, str],
+        folder: str | None,
+        total: int,
+    ) -> None:
         self._parsed = parsed
         self._measurer = measurer
         self._environment = environment
@@ -81,11 +89,18 @@ class Trial:
         references = [self.warm, *plain.runs]
         names = [name for name in self.warm.outputs if name != "stderr" or self._parsed.stderr]
         rules = outputs.rules_of(self._parsed.ignore)
-        comparisons = [outputs.Comparison(name, [run.outputs[name] for run in references], rules,
-                                          self._parsed.tolerance) for name in names]
+        comparisons = [
+            outputs.Comparison(
+                name, [run.outputs[name] for run in references], rules, self._parsed.tolerance
+            )
+            for name in names
+        ]
         for series in all_series[1:]:
-            series.different = [where for where in
-                                (self._difference(run, comparisons) for run in series.runs) if where]
+            series.different = [
+                where
+                for where in (self._difference(run, comparisons) for run in series.runs)
+                if where
+            ]
         return comparisons
 
     def _difference(self, run: Run, comparisons: list[outputs.Comparison]) -> str | None:
@@ -99,9 +114,11 @@ class Trial:
 def require_success(run: Run, code: int, command: list[str]) -> None:
     if run.over_limit or run.code != code:
         last = run.outputs["stderr"].decode(errors="replace").strip().splitlines()[-3:]
-        raise Failure(f"{command[0]} fails without the pool: {run.ending()}"
-                      + (", expected with --code" if code else "")
-                      + "".join(f"\n    {line}" for line in last))
+        raise Failure(
+            f"{command[0]} fails without the pool: {run.ending()}"
+            + (", expected with --code" if code else "")
+            + "".join(f"\n    {line}" for line in last)
+        )
 
 
 def progress(line: str, last: bool) -> None:
@@ -125,25 +142,66 @@ def main(arguments: list[str], find_library) -> int:
     values = [value.strip() for value in free_sync.values.split(",")]
     # The default first.
     usual = [free_sync.default] + [v for v in values if v not in (free_sync.default, STRICTEST)]
-    parser = Parser(prog="cmp-preload trial", description=ABOUT,
-                    usage="cmp-preload trial [OPTION...] [--] PROGRAM [ARGUMENT...]")
-    parser.add_argument("-n", "--runs", type=positive, default=3, metavar="RUNS",
-                        help="of each variant (default: 3)")
-    parser.add_argument("--modes", default=",".join(usual), metavar="MODE,...",
-                        help=f"values of CMP_FREE_SYNC to try, of: {free_sync.values} "
-                             f"(default: {','.join(usual)})")
-    parser.add_argument("--no-fill", action="store_true", help="leave out the run with filled memory")
-    parser.add_argument("--ignore", action="append", default=[], metavar="REGEX",
-                        help="parts of output lines that are noise; may be given several times")
-    parser.add_argument("--tolerance", type=float, default=0.0, metavar="RATIO",
-                        help="numbers that differ by no more are the same, as 1e-6 (default: 0)")
-    parser.add_argument("--stderr", action="store_true", help="compare what it writes on stderr too")
-    parser.add_argument("--file", action="append", default=[], metavar="FILE",
-                        help="a file that it writes, compared too; may be given several times")
-    parser.add_argument("--code", type=int, default=0, metavar="N",
-                        help="the exit code of a run that went well (default: 0)")
-    parser.add_argument("--limit", type=float, metavar="SECONDS", help="a run that takes longer is "
-                        "ended (default: ten times the first run, and a minute)")
+    parser = Parser(
+        prog="cmp-preload trial",
+        description=ABOUT,
+        usage="cmp-preload trial [OPTION...] [--] PROGRAM [ARGUMENT...]",
+    )
+    parser.add_argument(
+        "-n",
+        "--runs",
+        type=positive,
+        default=3,
+        metavar="RUNS",
+        help="of each variant (default: 3)",
+    )
+    parser.add_argument(
+        "--modes",
+        default=",".join(usual),
+        metavar="MODE,...",
+        help=f"values of CMP_FREE_SYNC to try, of: {free_sync.values} "
+        f"(default: {','.join(usual)})",
+    )
+    parser.add_argument(
+        "--no-fill", action="store_true", help="leave out the run with filled memory"
+    )
+    parser.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="REGEX",
+        help="parts of output lines that are noise; may be given several times",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.0,
+        metavar="RATIO",
+        help="numbers that differ by no more are the same, as 1e-6 (default: 0)",
+    )
+    parser.add_argument(
+        "--stderr", action="store_true", help="compare what it writes on stderr too"
+    )
+    parser.add_argument(
+        "--file",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a file that it writes, compared too; may be given several times",
+    )
+    parser.add_argument(
+        "--code",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the exit code of a run that went well (default: 0)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        metavar="SECONDS",
+        help="a run that takes longer is " "ended (default: ten times the first run, and a minute)",
+    )
     parser.add_argument("--stdin", metavar="FILE", help="what it reads (default: nothing)")
     parser.add_argument("--tee", action="store_true", help="show what it writes, on stderr")
     options = settings.add_settings(parser, library, ("CMP_MODE", "CMP_FREE_SYNC", "CMP_STATS"))
@@ -164,15 +222,23 @@ def main(arguments: list[str], find_library) -> int:
         raise Failure(f"nothing to try: {command[0]} would run without the pool: {reason}")
     all_series = series_of(modes, parsed.runs, not parsed.no_fill and "CMP_FILL" not in chosen)
     with _PrivateFolder() as folder:
-        trial = Trial(parsed, Measurer(command, parsed.stdin, parsed.file, parsed.tee, find_library), environment,
-                      library.preload_path(folder), chosen, folder,
-                      1 + sum(series.times for series in all_series))
+        trial = Trial(
+            parsed,
+            Measurer(command, parsed.stdin, parsed.file, parsed.tee, find_library),
+            environment,
+            library.preload_path(folder),
+            chosen,
+            folder,
+            1 + sum(series.times for series in all_series),
+        )
         try:
             trial.measure(all_series)
             comparisons = trial.compare(all_series)
             cure = None
             usual = all_series[2]
-            if "CMP_FILL" not in chosen and (usual.different or (all_series[-1].name == "filled" and all_series[-1].different)):
+            if "CMP_FILL" not in chosen and (
+                usual.different or (all_series[-1].name == "filled" and all_series[-1].different)
+            ):
                 # Does it read memory before it writes there? Then zeros help.
                 cure = Series("zeroed", {**usual.settings, "CMP_FILL": "zero"}, 1)
                 cure.runs.append(trial.run(cure))

@@ -34,24 +34,37 @@ def of(all_series: list, comparisons: list, chosen: dict[str, str], command: lis
     usual = modes[0]
     found = Verdict()
     found.same = not usual.different and not observed.different
-    reached = any(one["reached"] for series in (observed, *modes) for run in series.runs
-                  for one in run.statistics)
+    reached = any(
+        one["reached"]
+        for series in (observed, *modes)
+        for run in series.runs
+        for one in run.statistics
+    )
 
-    parts = [speed(usual, plain) if reached and not usual.different else "",
-             share_of_allocation(observed), results(all_series, comparisons)]
+    parts = [
+        speed(usual, plain) if reached and not usual.different else "",
+        share_of_allocation(observed),
+        results(all_series, comparisons),
+    ]
     headline = "; ".join(part for part in parts if part) + "."
     found.say(headline[0].upper() + headline[1:])
     for comparison in comparisons:
         if comparison.incomparable:
-            found.say(f"{comparison.name} was not compared: it varies without the pool "
-                      f"({comparison.incomparable}). Say what is noise with --ignore REGEX.")
+            found.say(
+                f"{comparison.name} was not compared: it varies without the pool "
+                f"({comparison.incomparable}). Say what is noise with --ignore REGEX."
+            )
         elif comparison.varying:
-            found.say(f"Numbers in {text.count(len(comparison.varying), 'line')} of {comparison.name} "
-                      "vary without the pool and were not compared.")
+            found.say(
+                f"Numbers in {text.count(len(comparison.varying), 'line')} of {comparison.name} "
+                "vary without the pool and were not compared."
+            )
     for series in [observed, *modes]:
         if series.different:
-            found.say(f"Results differ with {series.name} in {len(series.different)} of "
-                      f"{text.count(len(series.runs), 'run')}: {series.different[0]}.")
+            found.say(
+                f"Results differ with {series.name} in {len(series.different)} of "
+                f"{text.count(len(series.runs), 'run')}: {series.different[0]}."
+            )
     recommended = dict(chosen)
     zeros_help = reads_unwritten_memory(found, usual, by_name.get("filled"), by_name.get("zeroed"))
     if zeros_help:
@@ -67,8 +80,10 @@ def of(all_series: list, comparisons: list, chosen: dict[str, str], command: lis
     if best in modes[1:]:
         recommended["CMP_FREE_SYNC"] = best.name
     if reached and is_faster(best, plain):
-        flags = "".join(f" --{name[4:].lower().replace('_', '-')} {shlex.quote(value)}"
-                        for name, value in recommended.items())
+        flags = "".join(
+            f" --{name[4:].lower().replace('_', '-')} {shlex.quote(value)}"
+            for name, value in recommended.items()
+        )
         found.say(f"Recommended: cmp-preload run{flags} -- {shlex.join(command)}")
     return found
 
@@ -78,17 +93,25 @@ def reads_unwritten_memory(found: Verdict, usual, filled, zeroed) -> bool:
     shows = filled is not None and filled.different and not usual.different
     helps = zeroed is not None and not zeroed.different and (shows or bool(usual.different))
     if shows:
-        found.say(f"With new memory filled with {filled.settings['CMP_FILL']}: {filled.different[0]}.")
+        found.say(
+            f"With new memory filled with {filled.settings['CMP_FILL']}: {filled.different[0]}."
+        )
     if shows or helps:
-        found.say("It reads memory before it writes there; what is in new memory is not defined, with "
-                  "the pool often old data." + (" With zeros there the results are as without the pool."
-                                                if helps else ""))
+        found.say(
+            "It reads memory before it writes there; what is in new memory is not defined, with "
+            "the pool often old data."
+            + (" With zeros there the results are as without the pool." if helps else "")
+        )
     return helps
 
 
 def speed(usual, plain) -> str:
     def times(ratio: float) -> str:
-        return f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.1f}" if ratio >= 1.195 else f"{ratio:.2f}"
+        return (
+            f"{ratio:.0f}"
+            if ratio >= 9.95
+            else f"{ratio:.1f}" if ratio >= 1.195 else f"{ratio:.2f}"
+        )
 
     if is_faster(usual, plain):
         return f"{times(plain.median / usual.median)} times faster with {usual.name}"
@@ -103,8 +126,10 @@ def share_of_allocation(observed) -> str:
         return ""
     if inside <= observed.median:
         return f"allocation was {text.share(inside, observed.median)} of the run"
-    return (f"allocation took {text.seconds(inside)}, its threads together, in a run of "
-            f"{text.seconds(observed.median)}")
+    return (
+        f"allocation took {text.seconds(inside)}, its threads together, in a run of "
+        f"{text.seconds(observed.median)}"
+    )
 
 
 def results(all_series: list, comparisons: list) -> str:
@@ -125,24 +150,34 @@ def why_not(observed, usual, reached: bool, command: list[str]) -> str:
         reason = next((one["reason"] for run in usual.runs for one in run.statistics), None)
         if reason is not None:
             return f"Nothing to gain: the pool served nothing: {reason}."
-        return ("Nothing to gain: no process of it made a CUDA call that reached the pool; "
-                f"cmp-preload doctor {shlex.quote(command[0])} may say why.")
+        return (
+            "Nothing to gain: no process of it made a CUDA call that reached the pool; "
+            f"cmp-preload doctor {shlex.quote(command[0])} may say why."
+        )
     inside = observed.allocation_s()
     counters = usual.counters
     if inside is not None and inside < LITTLE * observed.median:
         calls = observed.counters["totals"].get("requests", 0)
-        return (f"Nothing to gain: its {text.count(calls, 'allocation')} took {text.seconds(inside)} "
-                f"of {text.seconds(observed.median)}.")
+        return (
+            f"Nothing to gain: its {text.count(calls, 'allocation')} took {text.seconds(inside)} "
+            f"of {text.seconds(observed.median)}."
+        )
     if counters["totals"].get("hit_rate", 0) < 0.5:
-        return ("Little was reused: it allocates memory that it keeps, or sizes that do not come "
-                "again; the first allocation of each block is a real call.")
+        return (
+            "Little was reused: it allocates memory that it keeps, or sizes that do not come "
+            "again; the first allocation of each block is a real call."
+        )
     if counters["process"]["wait_ns"] / 1e9 > LITTLE * usual.median:
-        return (f"Frees still waited {text.seconds(counters['process']['wait_ns'] / 1e9)} for the GPU: "
-                "the program would have waited for its results elsewhere.")
+        return (
+            f"Frees still waited {text.seconds(counters['process']['wait_ns'] / 1e9)} for the GPU: "
+            "the program would have waited for its results elsewhere."
+        )
     if observed.median > usual.median:
         return "What it gains is less than runs differ by: a longer run, or more (-n), would tell."
-    return ("The time that allocation took is saved, but the run is as long: the GPU or other work "
-            "is what it waits for.")
+    return (
+        "The time that allocation took is saved, but the run is as long: the GPU or other work "
+        "is what it waits for."
+    )
 
 
 def hints(found: Verdict, observed, usual, modes: list) -> None:
@@ -155,20 +190,32 @@ def hints(found: Verdict, observed, usual, modes: list) -> None:
     if waited > LITTLE * usual.median:
         bound = reasons.get("bound", 0)
         if bound > process["wait_calls"] / 4:
-            found.say(f"{bound:,} frees waited because the pool may hold no more memory: a larger "
-                      "--reserve (2x+1G) lets it.")
+            found.say(
+                f"{bound:,} frees waited because the pool may hold no more memory: a larger "
+                "--reserve (2x+1G) lets it."
+            )
         for mode in modes[1:]:
             if is_faster(mode, usual) and not mode.different:
-                found.say(f"--free-sync {mode.name} is {usual.median / mode.median:.1f} times as "
-                          "fast again, with the same results here; it keeps less of what cudaFree promises "
-                          "(README.md, cudaFree without the stall).")
+                found.say(
+                    f"--free-sync {mode.name} is {usual.median / mode.median:.1f} times as "
+                    "fast again, with the same results here; it keeps less of what cudaFree gives "
+                    "(README.md, cudaFree without the stall)."
+                )
     oversized = totals["real"] - process.get("capture_real_calls", 0)
     if oversized > LITTLE * totals["requests"]:
-        found.say(f"{text.count(oversized, 'request')} went past the pool because of their size: a larger "
-                  "--max-block keeps them.")
-    failed = process["failed_allocations"] - observed.counters["process"].get("failed_allocations", 0)
+        found.say(
+            f"{text.count(oversized, 'request')} went past the pool because of their size: "
+            "a larger --max-block keeps them."
+        )
+    failed = process["failed_allocations"] - observed.counters["process"].get(
+        "failed_allocations", 0
+    )
     if failed > 0:
-        found.say(f"{text.count(failed, 'allocation')} more failed than without: memory is short here.")
+        found.say(
+            f"{text.count(failed, 'allocation')} more failed than without: memory is short here."
+        )
     if process["out_of_memory_rescues"]:
-        found.say(f"Memory was short {process['out_of_memory_rescues']:,} times; the pool gave back what "
-                  "was idle.")
+        found.say(
+            f"Memory was short {process['out_of_memory_rescues']:,} times; the pool gave back what "
+            "was idle."
+        )

@@ -1,12 +1,13 @@
 """Runs cmp-preload on the simulated CUDA, for the tests of this folder.
 
-    ctest -R scripts --output-on-failure
+ctest -R scripts --output-on-failure
 """
 
 import os
 import pathlib
 import signal
 import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -20,8 +21,9 @@ ROOT = os.geteuid() == 0
 
 
 def environment(env=None):
-    result = {name: value for name, value in os.environ.items()
-              if not name.startswith(("CMP", "LD_"))}
+    result = {
+        name: value for name, value in os.environ.items() if not name.startswith(("CMP", "LD_"))
+    }
     result["LD_LIBRARY_PATH"] = str(BUILD / "sim")
     for name, value in (env or {}).items():
         if value is None:
@@ -32,15 +34,28 @@ def environment(env=None):
 
 
 def start(*arguments, env=None, **more):
-    return subprocess.Popen([str(COMMAND), *map(str, arguments)], env=environment(env), text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
+    return subprocess.Popen(
+        [sys.executable, str(COMMAND), *map(str, arguments)],
+        env=environment(env),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **more,
+    )
 
 
 def run(*arguments, env=None, **more):
     """Runs cmp-preload to its end; code, stdout and stderr."""
-    return subprocess.run([str(COMMAND), *map(str, arguments)], env=environment(env), text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, check=False,
-                          **more)
+    return subprocess.run(
+        [sys.executable, str(COMMAND), *map(str, arguments)],
+        env=environment(env),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=120,
+        check=False,
+        **more,
+    )
 
 
 class TestCase(unittest.TestCase):
