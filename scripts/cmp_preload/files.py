@@ -30,7 +30,9 @@ def write_private(path: str, beginning: str, content: str) -> None:
 def _begins(path: str, beginning: bytes) -> bool:
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return os.read(file, len(beginning)) == beginning
+        finally:
+            os.close(file)
     except OSError:
         return False
-    with open(file, "rb") as stream:
-        return stream.read(len(beginning)) == beginning

@@ -117,7 +117,11 @@ def speed(usual, plain) -> str:
         return f"{times(plain.median / usual.median)} times faster with {usual.name}"
     if is_faster(plain, usual):
         return f"{times(usual.median / plain.median)} times SLOWER with {usual.name}"
-    return f"No faster with {usual.name}"
+    ratio = plain.median / usual.median
+    if ratio >= 1.05 or ratio <= 0.95:  # but the runs differ by as much
+        word = f"{times(ratio)} times faster" if ratio > 1 else f"{times(1 / ratio)} times slower"
+        return f"{word} with {usual.name}, which is within what runs differ by"
+    return f"As fast with {usual.name} as without"
 
 
 def share_of_allocation(observed) -> str:
@@ -168,15 +172,11 @@ def why_not(observed, usual, reached: bool, command: list[str]) -> str:
             "again; the first allocation of each block is a real call."
         )
     if counters["process"]["wait_ns"] / 1e9 > LITTLE * usual.median:
-        return (
-            f"Frees still waited {text.seconds(counters['process']['wait_ns'] / 1e9)} for the GPU: "
-            "the program would have waited for its results elsewhere."
-        )
+        return f"Frees still waited for the GPU: {statistics.waits_in_words(counters['process'])}."
     if observed.median > usual.median:
-        return "What it gains is less than runs differ by: a longer run, or more (-n), would tell."
+        return "A longer run, or more of them (-n), would tell."
     return (
-        "The time that allocation took is saved, but the run is as long: the GPU or other work "
-        "is what it waits for."
+        "The time of allocation is saved, but the run is as long: it waits for the GPU or others."
     )
 
 
@@ -194,13 +194,13 @@ def hints(found: Verdict, observed, usual, modes: list) -> None:
                 f"{bound:,} frees waited because the pool may hold no more memory: a larger "
                 "--reserve (2x+1G) lets it."
             )
-        for mode in modes[1:]:
-            if is_faster(mode, usual) and not mode.different:
-                found.say(
-                    f"--free-sync {mode.name} is {usual.median / mode.median:.1f} times as "
-                    "fast again, with the same results here; it keeps less of what cudaFree gives "
-                    "(README.md, cudaFree without the stall)."
-                )
+    for mode in modes[1:]:
+        if is_faster(mode, usual) and not mode.different:
+            found.say(
+                f"--free-sync {mode.name} is {usual.median / mode.median:.1f} times as "
+                "fast again, with the same results here; it keeps less of what cudaFree gives "
+                "(README.md, cudaFree without the stall)."
+            )
     oversized = totals["real"] - process.get("capture_real_calls", 0)
     if oversized > LITTLE * totals["requests"]:
         found.say(

@@ -4,13 +4,18 @@ import html.parser
 import importlib.util
 import json
 import re
+import resource
 import signal
 import stat
 import subprocess
 import sys
 import unittest
 
-from command import COMMAND, PLAIN, PROGRAMS, TestCase, environment, main, run, start
+from command import COMMAND, PLAIN, PROGRAMS, SOURCE, TestCase, environment, main, run, start
+
+sys.path.insert(0, str(SOURCE / "scripts"))
+from cmp_preload.cli import Failure
+from cmp_preload.files import write_private
 
 HAS_MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None
 
@@ -200,6 +205,45 @@ class Wrong(TestCase):
         self.assertFalse(page.exists())
 
 
+class Files(TestCase):
+    """What --html writes with; needs no matplotlib."""
+
+    def test_private_and_replaced(self):
+        path = self.folder() / "page"
+        for content in ("<!mine> one", "<!mine> two"):
+            write_private(str(path), "<!mine>", content)
+            self.assertEqual(path.read_text(), content)
+            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+        self.assertEqual(list(path.parent.iterdir()), [path])
+
+    def test_other_files_are_not_touched(self):
+        folder = self.folder()
+        (folder / "mine").write_text("mine")
+        (folder / "link").symlink_to(folder / "target")
+        (folder / "sub").mkdir()
+        for name in ("mine", "link", "no/where", "sub"):
+            with self.assertRaises(Failure):
+                write_private(str(folder / name), "<!x>", "<!x> content")
+        names = sorted(path.name for path in folder.iterdir())
+        self.assertEqual(names, ["link", "mine", "sub"])
+        self.assertEqual((folder / "mine").read_text(), "mine")
+
+    def test_no_room(self):
+        """Nothing is left of what could not be written whole."""
+        path = self.folder() / "page"
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            with self.assertRaises(Failure) as raised:
+                write_private(str(path), "<!x>", "<!x>" + 1000 * "content")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, before)
+        self.assertIn("page", str(raised.exception))
+        self.assertEqual(list(path.parent.iterdir()), [])
+
+
 class Structure(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
@@ -242,17 +286,6 @@ class Page(TestCase):
         self.assertNotIn("http", re.sub(r"base64,[^\"]*", "", page.read_text()))
         # A page of ours is replaced.
         self.assert_ok(run("report", "--html", page, self.reports))
-
-    def test_other_files_are_not_touched(self):
-        folder = self.folder()
-        (folder / "mine").write_text("mine")
-        (folder / "link").symlink_to(folder / "target")
-        for name in ("mine", "link", "no/where", "."):
-            result = run("report", "--html", folder / name, self.reports)
-            self.assert_ok(result, 1)
-            self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
-        self.assertEqual(sorted(path.name for path in folder.iterdir()), ["link", "mine"])
-        self.assertEqual((folder / "mine").read_text(), "mine")
 
     def test_names_are_text(self):
         path = next(iter(self.reports.iterdir()))
