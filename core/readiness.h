@@ -69,8 +69,8 @@ class Readiness {
   // the driver's, or kCaptureUnderWay. An error of a broken context closes it.
   int Finish(ContextPool& context);
 
-  // The same until fence `number` of `context` has passed. The status is the driver's. An error of a
-  // broken context closes it.
+  // The same until fence `number` of `context` has passed. The status is the driver's. An error of
+  // a broken context closes it.
   int WaitFor(ContextPool& context, uint64_t number);
   // Adds what is known of skipped waits to the statistics.
   void CountSkipped(ContextPool& context);

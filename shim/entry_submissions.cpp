@@ -47,9 +47,8 @@ bool IsSidePageLocked(CUmemorytype type, const void* host, CUdeviceptr device) {
 }
 template <typename Box>
 bool IsBoxPageLocked(const Box* box) {
-  return box != nullptr &&
-         (IsSidePageLocked(box->srcMemoryType, box->srcHost, box->srcDevice) ||
-          IsSidePageLocked(box->dstMemoryType, box->dstHost, box->dstDevice));
+  return box != nullptr && (IsSidePageLocked(box->srcMemoryType, box->srcHost, box->srcDevice) ||
+                            IsSidePageLocked(box->dstMemoryType, box->dstHost, box->dstDevice));
 }
 bool IsPageLocked(const CUDA_MEMCPY2D* box) { return IsBoxPageLocked(box); }
 bool IsPageLocked(const CUDA_MEMCPY3D* box) { return IsBoxPageLocked(box); }

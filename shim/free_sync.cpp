@@ -9,9 +9,9 @@ namespace cmp {
 namespace {
 
 // What a wait for `context` that did not succeed comes to. A broken context is closed by now: the
-// program gets the real calls, and with them the real errors. Other errors (a capture that was begun
-// where the shim cannot see it, a call from a host function, no memory for an event) say nothing
-// about the context: this one free is real.
+// program gets the real calls, and with them the real errors. Other errors (a capture that was
+// begun where the shim cannot see it, a call from a host function, no memory for an event) say
+// nothing about the context: this one free is real.
 Settlement Failed(Pool& pool, int status) {
   if (status == Readiness::kCaptureUnderWay) {
     pool.statistics().process().capture_real_calls.AddShared(1);
@@ -50,7 +50,7 @@ uint64_t FenceForOrder(Pool& pool, ContextPool& context) {
 
 Counter& CounterOf(ProcessCounters& process, Visible what) {
   // In the order of Visible.
-  static constexpr Counter ProcessCounters::* kCounters[] = {
+  static constexpr Counter ProcessCounters::*kCounters[] = {
 #define CMP_NAME(name, meaning) &ProcessCounters::name,
       CMP_WAIT_REASONS(CMP_NAME)
 #undef CMP_NAME
@@ -82,6 +82,7 @@ Settlement KeepVisible(Pool& pool, ContextPool& context) {
     pool.statistics().CountWait(begin);
     CounterOf(process, wait_for.what).AddShared(1);
     if (status != kSuccess) return Failed(pool, status);
+    work->PendingVisible();  // forgets what is done
   }
   if (fences.passed() >= fence) return {true, pool.readiness().StampOfOthers(context)};
   fences.NoteSkipped(fence);

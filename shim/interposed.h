@@ -82,8 +82,7 @@
   X(cuImportExternalMemory, (void* memory, const void* descriptor))                                \
   X(cuImportExternalSemaphore, (void* semaphore, const void* descriptor))                          \
   X(cuGraphicsGLRegisterBuffer, (void* resource, unsigned buffer, unsigned flags))                 \
-  X(cuGraphicsGLRegisterImage,                                                                     \
-    (void* resource, unsigned image, unsigned target, unsigned flags))                             \
+  X(cuGraphicsGLRegisterImage, (void* resource, unsigned image, unsigned target, unsigned flags))  \
   X(cuGLRegisterBufferObject, (unsigned buffer))                                                   \
   X(cuGraphicsEGLRegisterImage, (void* resource, void* image, unsigned flags))                     \
   X(cuGraphicsVDPAURegisterVideoSurface, (void* resource, unsigned surface, unsigned flags))       \
@@ -113,8 +112,7 @@
   X(cuModuleUnload, (CUmodule module))                                                             \
   X(cuLibraryUnload, (void* library))                                                              \
   X(cuMemUnmap, (CUdeviceptr pointer, size_t bytes))                                               \
-  X(cuMemSetAccess,                                                                                \
-    (CUdeviceptr pointer, size_t bytes, const void* accesses, size_t count))                       \
+  X(cuMemSetAccess, (CUdeviceptr pointer, size_t bytes, const void* accesses, size_t count))       \
   X(cuMemRelease, (unsigned long long handle))                                                     \
   X(cuMemAddressFree, (CUdeviceptr pointer, size_t bytes))                                         \
   X(cuMemPoolDestroy, (CUmemoryPool pool))                                                         \

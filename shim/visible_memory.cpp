@@ -33,7 +33,8 @@ class VisibleMemory::Change {
 // acquire and release, so that a reader's look at changes_ stays behind its loads.
 VisibleMemory::Range VisibleMemory::Load(const Entry& entry) {
   return {entry.begin.load(std::memory_order_acquire), entry.end.load(std::memory_order_acquire),
-          entry.context.load(std::memory_order_acquire), entry.what.load(std::memory_order_acquire)};
+          entry.context.load(std::memory_order_acquire),
+          entry.what.load(std::memory_order_acquire)};
 }
 
 void VisibleMemory::Store(Entry& entry, const Range& range) {

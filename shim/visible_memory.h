@@ -76,7 +76,7 @@ class VisibleMemory {
   void Recount();
 
   Mutex lock_;
-  std::atomic<uint32_t> changes_{0};  // odd while one is under way
+  std::atomic<uint32_t> changes_{0};      // odd while one is under way
   std::atomic<Entry*> entries_{nullptr};  // by address; replaced by a larger one, never freed
   std::atomic<size_t> count_{0};
   size_t room_ = 0;
@@ -88,8 +88,8 @@ class VisibleMemory {
 
 inline constinit VisibleMemory g_visible_memory;
 
-// ---- What `caller` (a return address) does, noted. NVIDIA's own libraries do not count, other than
-// the CUDA runtime, which speaks for the program.
+// ---- What `caller` (a return address) does, noted. NVIDIA's own libraries do not count, other
+// than the CUDA runtime, which speaks for the program.
 
 // Takes the dynamic linker's lock.
 bool IsNvidiaLibrary(const void* caller);

@@ -58,9 +58,8 @@ void VisibleWork::StreamEnds(StreamName stream) {
     // Of two, the later submission, and the fence that covers both.
     const bool later = ended.submission > others->submission;
     others->submission = std::max(others->submission, ended.submission);
-    others->fence = ended.fence == 0 || others->fence == 0
-                        ? 0
-                        : std::max(ended.fence, others->fence);
+    others->fence =
+        ended.fence == 0 || others->fence == 0 ? 0 : std::max(ended.fence, others->fence);
     if (later) others->what = ended.what;
   }
 }

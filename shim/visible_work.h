@@ -20,11 +20,11 @@ namespace cmp {
 // Why a free waits, in the order of CMP_WAIT_REASONS.
 enum class Visible : uint8_t {
   // Pending work.
-  kCopies,          // copies and sets of page-locked memory
-  kHostFunctions,   // functions of the host's
-  kGraphs,          // graphs, which may hold all of these
-  kStreamMemory,    // waits for, and writes of, values in memory
-  kUnknown,         // any of these, from before the pool
+  kCopies,         // copies and sets of page-locked memory
+  kHostFunctions,  // functions of the host's
+  kGraphs,         // graphs, which may hold all of these
+  kStreamMemory,   // waits for, and writes of, values in memory
+  kUnknown,        // any of these, from before the pool
   // What exists.
   kManaged,         // managed memory and variables
   kMapped,          // memory of the host that kernels can use, and the other way round
@@ -39,9 +39,7 @@ enum class Visible : uint8_t {
 class VisibleWork {
  public:
   // Starts with work from before anybody looked.
-  constexpr VisibleWork() {
-    streams_[0] = {kSeveralStreams, 1, 0, Visible::kUnknown, false};
-  }
+  constexpr VisibleWork() { streams_[0] = {kSeveralStreams, 1, 0, Visible::kUnknown, false}; }
 
   // `after_legacy`: a wait for the legacy stream waits for this one, too.
   void Add(StreamName stream, Visible what, bool after_legacy);
@@ -68,9 +66,9 @@ class VisibleWork {
  private:
   static constexpr size_t kMost = 32;
   struct Stream {
-    StreamName name;     // kSeveralStreams: not known, or more than fit
+    StreamName name;  // kSeveralStreams: not known, or more than fit
     uint64_t submission;
-    uint64_t fence;      // 0: none has begun since
+    uint64_t fence;  // 0: none has begun since
     Visible what;
     bool after_legacy;
   };

@@ -365,7 +365,7 @@ void HostWait::Begin(ContextWork* work, StreamName stream) {
 
 // ---- All contexts
 
-bool PaySkipped(Counter ProcessCounters::* count) {
+bool PaySkipped(Counter ProcessCounters::*count) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   if (pool == nullptr) return false;
   bool waited = false;

@@ -186,7 +186,7 @@ extern const PoolHost kShimHost;
 
 // Waits, in all contexts, for what frees did not wait for, and counts it. False: there was nothing
 // to wait for.
-bool PaySkipped(Counter ProcessCounters::* count);
+bool PaySkipped(Counter ProcessCounters::*count);
 // Before something ends that work may still use, in a call that does not wait by itself.
 inline void PayBeforeDestruction() {
   if (RuleIsOn(Rule::kPayBeforeDestruction)) PaySkipped(&ProcessCounters::paid_by_destruction);

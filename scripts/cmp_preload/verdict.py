@@ -197,8 +197,8 @@ def hints(found: Verdict, observed, usual, modes: list) -> None:
     for mode in modes[1:]:
         if is_faster(mode, usual) and not mode.different:
             found.say(
-                f"--free-sync {mode.name} is {usual.median / mode.median:.1f} times as "
-                "fast again, with the same results here; it keeps less of what cudaFree gives "
+                f"--free-sync {mode.name} is {usual.median / mode.median:.1f} times faster than "
+                f"{usual.name}, with the same results here; it keeps less of what cudaFree gives "
                 "(README.md, cudaFree without the stall)."
             )
     oversized = totals["real"] - process.get("capture_real_calls", 0)
