@@ -79,6 +79,8 @@ def command_of(parsed: argparse.Namespace) -> list[str]:
 
 def main(arguments: list[str], here: str) -> int:
     """`here`: the folder that cmp-preload was started in the name of."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal of another character set
     try:
         code = _command(arguments, here)
         sys.stdout.flush()

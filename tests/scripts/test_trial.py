@@ -65,6 +65,21 @@ class Trials(TestCase):
         result = self.trial("-n", "1", "--modes", "wait", "--", script, env=COSTS)
         self.assertEqual(rows(result)["observed"][3], "1,000")
 
+    def test_terminal_of_another_character_set(self):
+        result = run(
+            "trial",
+            "-n",
+            "1",
+            "--modes",
+            "wait",
+            "--",
+            PLAIN,
+            "10",
+            env={"PYTHONIOENCODING": "ascii"},
+        )
+        self.assert_ok(result)
+        self.assertIn("\\xb5s", result.stdout)
+
     def test_without_cuda(self):
         result = self.trial("-n", "2", "--", "echo", "hello")
         self.assertIn("Nothing to gain: no process of it made a CUDA call", verdict(result))
