@@ -9,6 +9,7 @@ import os
 import pathlib
 
 from preload import TestCase, main, run
+from test_observations import SCENARIOS, real_results
 
 RULES = pathlib.Path(os.environ.get("CMP_TEST_PRELOAD_RULES", ""))
 DEVICES = (0, 1, 2, 3)
@@ -38,6 +39,24 @@ class Mutants(TestCase):
                     failed += self.run_rules("orders", args, mode, rule, env).code
         print(f"{rule}: orders {' '.join(args)} failed in {failed} of {len(POOLS) * 4}", flush=True)
         self.assertGreater(failed, 0, f"orders {args} does not see that {rule} is off")
+
+    def observed(self, rule):
+        """The same, for each scenario that a host sees the rule in."""
+        scenarios = [scenario for scenario in SCENARIOS if scenario.rule == rule]
+        self.assertTrue(scenarios)
+        for scenario in scenarios:
+            failed = 0
+            for device in DEVICES:
+                env = scenario.environment({"CMPSIM_SEED": device})
+                with self.subTest(scenario=scenario.name, env=env):
+                    expected = real_results(scenario, device)
+                    within = self.run_rules("observations", [scenario.name], "auto", None, env)
+                    self.assert_ok(within)
+                    self.assertEqual(expected.results, within.results)
+                    mutant = self.run_rules("observations", [scenario.name], "auto", rule, env)
+                    failed += mutant.results != expected.results
+            print(f"{rule}: {scenario.name} failed in {failed} of {len(DEVICES)}", flush=True)
+            self.assertGreater(failed, 0, f"{scenario.name} does not see that {rule} is off")
 
     def random(self, rule, mode, operations, *args):
         """The same; the first schedule that fails is enough. Where its results are decided by the
@@ -84,6 +103,57 @@ class Mutants(TestCase):
     def test_capture(self):
         self.directed("capture", "order", "capture")
         self.random("capture", "order", 100000, "--captures")
+
+    # ---- What a host can see
+
+    def test_visible_copies(self):
+        self.observed("visible_copies")
+        self.random("visible_copies", "auto", 50000)
+        self.random("visible_copies", "auto", 50000, "--threads", 3)
+
+    def test_visible_host_functions(self):
+        self.observed("visible_host_functions")
+        self.random("visible_host_functions", "auto", 50000)
+
+    def test_visible_graphs(self):
+        self.observed("visible_graphs")
+        self.random("visible_graphs", "auto", 50000, "--captures")
+
+    def test_visible_stream_memory(self):
+        self.observed("visible_stream_memory")
+        self.random("visible_stream_memory", "auto", 50000)
+
+    def test_visible_managed(self):
+        self.observed("visible_managed")
+
+    def test_visible_mapped(self):
+        self.observed("visible_mapped")
+
+    def test_visible_pageable_access(self):
+        self.observed("visible_pageable_access")
+
+    def test_visible_exports(self):
+        self.observed("visible_exports")
+
+    def test_visible_imports(self):
+        self.observed("visible_imports")
+
+    def test_visible_attributes(self):
+        self.observed("visible_attributes")
+
+    def test_pay_before_queries(self):
+        self.observed("pay_before_queries")
+        self.random("pay_before_queries", "auto", 50000)
+
+    def test_pay_before_destruction(self):
+        self.observed("pay_before_destruction")
+
+    def test_pay_at_exit(self):
+        self.observed("pay_at_exit")
+
+    # Not by random schedules: it takes a submission during another thread's synchronisation.
+    def test_finished_if_begun_after(self):
+        self.observed("finished_if_begun_after")
 
 
 if __name__ == "__main__":

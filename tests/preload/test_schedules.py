@@ -15,9 +15,8 @@ SEED = int(os.environ.get("CMP_TEST_SEED", "1"))
 # As it is: more than ten million operations in all.
 SCALE = float(os.environ.get("CMP_TEST_SCALE", "1")) * (0.02 if SANITIZE else 0.6)
 
-# The values of CMP_FREE_SYNC that the preload knows. Schedules for the others run under `wait`,
-# which gives all that they ask for.
-FREE_SYNC = {"wait", "order", "none"}
+# The values of CMP_FREE_SYNC.
+FREE_SYNC = {"wait", "auto", "order", "none"}
 
 # Pools of all sizes: small caches move blocks between threads at once.
 POOLS = (
@@ -70,8 +69,7 @@ class Schedules(TestCase):
         return result
 
     def settings(self, mode, number, device):
-        free_sync = mode if mode in FREE_SYNC else "wait"
-        return {"CMP_FREE_SYNC": free_sync, "CMPSIM_SEED": device, **POOLS[number % len(POOLS)]}
+        return {"CMP_FREE_SYNC": mode, "CMPSIM_SEED": device, **POOLS[number % len(POOLS)]}
 
     def compare(self, mode, schedules, operations, *args, env=None):
         """One thread: the contents, and the results of all calls, are the real ones."""
@@ -107,27 +105,30 @@ class Schedules(TestCase):
         self.compare("wait", 6, 70000)
         self.compare("wait", 1, 20000, env=OLD_DRIVER)
 
+    def test_auto(self):
+        self.compare("auto", 6, 100000)
+        self.compare("auto", 1, 20000, env=OLD_DRIVER)
+
     def test_order(self):
         self.compare("order", 6, 100000)
-        self.compare("auto", 3, 70000)
 
     def test_none(self):
         self.compare("none", 6, 100000)
 
     def test_threads(self):
-        for mode in ("none", "order", "wait"):
+        for mode in ("none", "order", "auto", "wait"):
             self.check(mode, 2, 100000, "--threads", 4)
             self.check(mode, 2, 100000, "--interleave", "--small")
 
     def test_captures(self):
-        for mode in ("none", "order", "wait"):
+        for mode in ("none", "order", "auto", "wait"):
             self.compare(mode, 2, 60000, "--captures")
             self.check(mode, 1, 60000, "--captures", "--threads", 3)
             self.check(mode, 1, 60000, "--captures", "--interleave")
         self.compare("order", 1, 20000, "--captures", env=OLD_DRIVER)
 
     def test_failures(self):
-        for mode in ("none", "order", "wait"):
+        for mode in ("none", "order", "auto", "wait"):
             self.check(mode, 2, 50000, "--failures", 1)
             self.check(mode, 1, 50000, "--failures", 20)
             self.check(mode, 1, 50000, "--failures", 3, "--threads", 3)
@@ -135,13 +136,13 @@ class Schedules(TestCase):
             self.check(mode, 1, 50000, "--failures", 3, "--captures")
 
     def test_contexts(self):
-        for mode in ("none", "order", "wait"):
+        for mode in ("none", "order", "auto", "wait"):
             self.compare(mode, 2, 60000, "--contexts", 3)
             self.compare(mode, 1, 60000, "--contexts", 4, "--captures")
 
     def test_context_threads(self):
         """Contexts that one thread destroys while others free blocks of their own."""
-        for mode in ("none", "order", "wait"):
+        for mode in ("none", "order", "auto", "wait"):
             self.check(mode, 2, 60000, "--contexts", 3, "--threads", 3)
 
     def test_careless_pools(self):
@@ -150,10 +151,10 @@ class Schedules(TestCase):
             self.skipTest("the races are real ones")
         careless = PROGRAMS / "careless_pool.so"
         for leaves, wrong, right in (
-            ("reuse", ("none", "order", "wait"), ()),
-            ("order", ("order", "wait"), ("none",)),
-            ("host", ("wait",), ("none", "order")),
-            ("nothing", (), ("none", "order", "wait")),
+            ("reuse", ("none", "order", "auto", "wait"), ()),
+            ("order", ("order", "auto", "wait"), ("none",)),
+            ("host", ("auto", "wait"), ("none", "order")),
+            ("nothing", (), ("none", "order", "auto", "wait")),
         ):
             for mode in wrong + right:
                 for device in DEVICES:

@@ -3,19 +3,21 @@
 //   orders SCENARIO [ROUNDS]
 //
 // Everything found wrong is one line; exit code 1 if there was any.
-#include <chrono>
-#include <condition_variable>
-#include <functional>
-#include <mutex>
 #include <thread>
 #include <vector>
 
-#include "program.h"
+#include "helper.h"
+#include "words.h"
 
 namespace {
 
 using program::Allocate;
+using program::AtPlace;
+using program::Helper;
+using program::LaunchWord;
 using program::NonBlockingStream;
+using program::WordOf;
+using program::WriteWord;
 
 constexpr uint64_t kLong = 50 * 1000 * 1000;  // ns: longer than all calls of a round
 
@@ -35,91 +37,6 @@ void NotedFree(char* pointer) {
   simNoteFree(pointer);
   MUST(cudaFree(pointer));
 }
-
-// A kernel that writes `value`, or copies a word, late.
-struct WordKernel {
-  uint64_t value;
-  const char* from;  // null: the value
-  char* to;
-};
-void RunWordKernel(void* data) {
-  const auto* kernel = static_cast<WordKernel*>(data);
-  if (kernel->from == nullptr) {
-    memcpy(kernel->to, &kernel->value, sizeof kernel->value);
-  } else {
-    memcpy(kernel->to, kernel->from, sizeof kernel->value);
-  }
-  delete kernel;
-}
-void LaunchWord(cudaStream_t stream, const WordKernel& kernel, uint64_t duration_ns) {
-  const SimRange read = {kernel.from, 8};
-  const SimRange write = {kernel.to, 8};
-  SimWork work = {};
-  work.duration_ns = duration_ns;
-  work.reads = &read;
-  work.read_count = kernel.from == nullptr ? 0 : 1;
-  work.writes = &write;
-  work.write_count = 1;
-  work.effect = &RunWordKernel;
-  work.data = new WordKernel(kernel);
-  MUST(program::Launch(stream, work));
-}
-void LaunchWrite(cudaStream_t stream, char* to, uint64_t value, uint64_t duration_ns) {
-  LaunchWord(stream, {value, nullptr, to}, duration_ns);
-}
-
-uint64_t WordOf(const char* device) {
-  uint64_t word = 0;
-  MUST(cudaMemcpy(&word, device, sizeof word, cudaMemcpyDeviceToHost));
-  return word;
-}
-
-// A thread that does what it is told while another one stands at some place.
-class Helper {
- public:
-  Helper() : thread_([this] { Serve(); }) {}
-  ~Helper() {
-    {
-      const std::lock_guard<std::mutex> guard(lock_);
-      stop_ = true;
-    }
-    changed_.notify_all();
-    thread_.join();
-  }
-  // Returns when it is done, or held up for too long by what the caller holds.
-  void Do(std::function<void()> task) {
-    Wait();
-    std::unique_lock<std::mutex> lock(lock_);
-    task_ = std::move(task);
-    changed_.notify_all();
-    changed_.wait_for(lock, std::chrono::milliseconds(20), [&] { return task_ == nullptr; });
-  }
-  void Wait() {
-    std::unique_lock<std::mutex> lock(lock_);
-    changed_.wait(lock, [&] { return task_ == nullptr; });
-  }
-
- private:
-  void Serve() {
-    MUST(cudaSetDevice(0));
-    std::unique_lock<std::mutex> lock(lock_);
-    for (;;) {
-      changed_.wait(lock, [&] { return task_ != nullptr || stop_; });
-      if (task_ == nullptr) return;
-      lock.unlock();
-      task_();
-      lock.lock();
-      task_ = nullptr;
-      changed_.notify_all();
-    }
-  }
-
-  std::mutex lock_;
-  std::condition_variable changed_;
-  std::function<void()> task_;
-  bool stop_ = false;
-  std::thread thread_;
-};
 
 // Memory is not handed out while earlier work may touch it: by the same thread, by another one.
 void Reuse(int rounds) {
@@ -147,7 +64,7 @@ void Reuse(int rounds) {
     uint64_t word = 0;
     for (const size_t bytes : {size_t{8}, size_t{0}}) {
       char* block = NotedAllocate(5000);
-      LaunchWrite(nullptr, block, 1, 20000);
+      WriteWord(nullptr, block, 1, 20000);
       cuMemcpyDtoH_v2(&word, reinterpret_cast<CUdeviceptr>(block), bytes);
       NotedFree(block);
       NotedFree(NotedAllocate(5000));
@@ -168,7 +85,7 @@ void SecondStream(int rounds) {
     for (const cudaStream_t writer : kinds) {
       for (const cudaStream_t reader : kinds) {
         char* y = NotedAllocate(1000);
-        LaunchWrite(writer, x, ++value, 30000);
+        WriteWord(writer, x, ++value, 30000);
         NotedFree(y);
         LaunchWord(reader, {0, x, z}, 100);
         // Not by a free or a synchronous copy, which would order everything.
@@ -178,8 +95,8 @@ void SecondStream(int rounds) {
 
         // Three streams, the free between the second and the third.
         y = NotedAllocate(1000);
-        LaunchWrite(writer, x, ++value, 30000);
-        LaunchWrite(kinds[round % 2], z + 64, value, 10);
+        WriteWord(writer, x, ++value, 30000);
+        WriteWord(kinds[round % 2], z + 64, value, 10);
         NotedFree(y);
         MUST(cudaMemcpyAsync(z, x, 8, cudaMemcpyDeviceToDevice, reader));
         MUST(cudaDeviceSynchronize());
@@ -187,9 +104,9 @@ void SecondStream(int rounds) {
 
         // The later work writes: the earlier must not come after it.
         y = NotedAllocate(1000);
-        LaunchWrite(writer, x, ++value, 30000);
+        WriteWord(writer, x, ++value, 30000);
         NotedFree(y);
-        LaunchWrite(reader, x, ++value, 10);
+        WriteWord(reader, x, ++value, 10);
         MUST(cudaDeviceSynchronize());
         Expect(WordOf(x) == value, "earlier work on another stream overwrote later work");
       }
@@ -197,7 +114,7 @@ void SecondStream(int rounds) {
     // A stream that does not exist yet at the free; one that exists no more.
     char* y = NotedAllocate(1000);
     cudaStream_t gone = NonBlockingStream();
-    LaunchWrite(gone, x, ++value, 30000);
+    WriteWord(gone, x, ++value, 30000);
     MUST(cudaStreamDestroy(gone));
     NotedFree(y);
     const cudaStream_t fresh = NonBlockingStream();
@@ -218,7 +135,7 @@ void SynchronousCopy(int rounds) {
   uint64_t value = 1;
   const auto write_and_free = [&] {
     char* y = NotedAllocate(1000);
-    LaunchWrite(stream, x, ++value, 30000);
+    WriteWord(stream, x, ++value, 30000);
     NotedFree(y);
   };
   for (int round = 0; round < rounds; ++round) {
@@ -264,7 +181,7 @@ void Host(int rounds) {
   for (int round = 0; round < rounds; ++round) {
     const auto value = static_cast<uint64_t>(1000 + round);
     char* y = NotedAllocate(1000);
-    LaunchWrite(stream, x, value, 30000);
+    WriteWord(stream, x, value, 30000);
     MUST(cudaMemcpyAsync(words, x, 8, cudaMemcpyDeviceToHost, stream));
     NotedFree(y);
     Expect(words[0] == value, "a copy to page-locked memory was not done after the free");
@@ -276,7 +193,7 @@ void Host(int rounds) {
     MUST(cudaDeviceSynchronize());
     Expect(WordOf(x) == value, "a copy from page-locked memory was not done after the free");
     y = NotedAllocate(1000);
-    LaunchWrite(stream, x, value, 30000);
+    WriteWord(stream, x, value, 30000);
     MUST(cudaLaunchHostFunc(stream, &AddOne, &called));
     NotedFree(y);
     Expect(called == static_cast<uint64_t>(round + 1),
@@ -301,28 +218,13 @@ enum Actions : unsigned {
   kAllActions = 32,
 };
 
-// What the other thread does once the caller stands at the place.
-struct AtPlace {
-  std::thread::id thread;
-  Helper& helper;
-  std::function<void()> task;
-  bool done;
-
-  static void Called(void* data) {
-    auto* at = static_cast<AtPlace*>(data);
-    if (at->done || std::this_thread::get_id() != at->thread) return;
-    at->done = true;
-    at->helper.Do(at->task);
-  }
-};
-
 class Blocks {
  public:
   void Allocate(size_t bytes, int count) {
     for (int i = 0; i < count; ++i) blocks_.push_back(NotedAllocate(bytes));
   }
   void Write(cudaStream_t stream, uint64_t duration_ns) const {
-    for (char* block : blocks_) LaunchWrite(stream, block, 7, duration_ns);
+    for (char* block : blocks_) WriteWord(stream, block, 7, duration_ns);
   }
   void Free() {
     for (char* block : blocks_) NotedFree(block);
@@ -444,11 +346,11 @@ void CaptureMeetsFree(const Place& place, int rounds) {
     state.done = false;
     char* y = NotedAllocate(1000);
     char* y2 = NotedAllocate(1000);
-    LaunchWrite(first, x, 1, 30000);
-    LaunchWrite(second, x + 64, 1, 30000);
+    WriteWord(first, x, 1, 30000);
+    WriteWord(second, x + 64, 1, 30000);
     simOnCall(place.name, place.when, &AtPlace::Called, &state);
     NotedFree(y);
-    LaunchWrite(first, x + 64, 2, 100);
+    WriteWord(first, x + 64, 2, 100);
     simOnCall(place.name, place.when, nullptr, nullptr);
     if (!state.done) {  // no such call is made: the capture is simply under way
       state.done = true;
@@ -457,7 +359,7 @@ void CaptureMeetsFree(const Place& place, int rounds) {
     helper.Wait();
     NotedFree(y2);  // during the capture
     NotedFree(NotedAllocate(1000));
-    LaunchWrite(second, x + 128, 2, 100);
+    WriteWord(second, x + 128, 2, 100);
     helper.Do([&] {
       cudaGraph_t graph = nullptr;
       const cudaError_t ended = cudaStreamEndCapture(captured, &graph);
@@ -520,7 +422,7 @@ void DestroyedContext(int rounds) {
             }
           };
           char* block = NotedAllocate(5000);
-          LaunchWrite(nullptr, block, 1, 1000);
+          WriteWord(nullptr, block, 1, 1000);
           simOnCall(name, when, called, &state);
           NotedFree(block);
           NotedFree(NotedAllocate(5000));

@@ -28,7 +28,7 @@ constexpr const char* kPoolCalls[] = {
 
 bool ParseMode(const char* text, Gives* gives) {
   const std::pair<const char*, Gives> modes[] = {{"wait", Gives::kHost},
-                                                 {"auto", Gives::kHost},
+                                                 {"auto", Gives::kVisible},
                                                  {"order", Gives::kOrder},
                                                  {"none", Gives::kNothing}};
   for (const auto& [name, value] : modes) {

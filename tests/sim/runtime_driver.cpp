@@ -100,8 +100,9 @@ const Driver& TheDriver() {
   return *driver;
 }
 
-cudaError_t EnsureContext(const Driver& driver) {
-  CUcontext current = nullptr;
+cudaError_t EnsureContext(const Driver& driver, CUcontext* context) {
+  CUcontext own = nullptr;
+  CUcontext& current = context == nullptr ? own : *context;
   CUresult result = driver.legacy.cuCtxGetCurrent(&current);
   if (result != CUDA_SUCCESS) return FromDriver(result);
   if (current == nullptr) {

@@ -51,8 +51,8 @@ struct Driver {
 const Driver& TheDriver();
 
 // Makes the primary context of the thread's device current when the thread has no context, or when
-// its context is a primary one that was reset.
-cudaError_t EnsureContext(const Driver& driver);
+// its context is a primary one that was reset. `context`, if asked for, is the current one then.
+cudaError_t EnsureContext(const Driver& driver, CUcontext* context = nullptr);
 cudaError_t SetDevice(const Driver& driver, int device);
 int ThreadDevice();
 // cudaDeviceReset: the next call that needs the context makes it anew.

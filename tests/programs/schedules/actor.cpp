@@ -25,10 +25,14 @@ Actor::Actor(const Settings& settings, Handover& handover, int number)
   MUST(cudaMallocHost(&memory, kPageLocked * kPageLockedBytes));
   memset(memory, 0, kPageLocked * kPageLockedBytes);
   page_locked_memory_ = static_cast<char*>(memory);
+  registered_memory_.resize(kPageLocked * kPageLockedBytes);
+  MUST(cudaHostRegister(registered_memory_.data(), registered_memory_.size(),
+                        cudaHostRegisterDefault));
   for (size_t i = 0; i < kPageLocked; ++i) {
     page_locked_.push_back(std::make_unique<Block>());
     Block& block = *page_locked_.back();
-    block.pointer = page_locked_memory_ + i * kPageLockedBytes;
+    block.pointer =
+        (i % 2 == 0 ? page_locked_memory_ : registered_memory_.data()) + i * kPageLockedBytes;
     block.bytes = kPageLockedBytes;
     block.page_locked = true;
     block.known = true;
@@ -55,7 +59,7 @@ bool Actor::Operation() {
   if (settings_.contexts > 1 && Chance(24)) return SwitchContext();
   if (settings_.threads > 1 && Chance(16)) return Chance(2) ? GiveAway() : TakeOver();
   if (Chance(40)) return FreeBusy();
-  switch (random_.Below(32)) {
+  switch (random_.Below(36)) {
     case 0:
     case 1:
     case 2:
@@ -89,7 +93,12 @@ bool Actor::Operation() {
     case 21:
       return CreateOrDestroyStream();
     case 22:
+    case 23:
+    case 24:
       return HostAccess();
+    case 25:
+    case 26:
+      return VisibleCopyOrSet();
     default:
       return Launch(RandomStream());
   }
@@ -394,6 +403,7 @@ void Actor::Finish() {
     }
   }
   Ok(cudaFreeHost(page_locked_memory_), "cudaFreeHost");
+  Ok(cudaHostUnregister(registered_memory_.data()), "cudaHostUnregister");
 }
 
 }  // namespace schedules

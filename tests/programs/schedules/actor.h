@@ -70,8 +70,10 @@ class Actor {
   struct EventOf {
     cudaEvent_t handle = nullptr;
     size_t context = 0;
+    bool timed = false;
     bool recorded = false;
-    Clock clock;
+    Submission point;  // the record
+    Clock clock;       // up to it
   };
   struct ContextOf {
     CUcontext handle = nullptr;
@@ -119,13 +121,18 @@ class Actor {
   bool Launch(StreamOf& stream);
   bool HostFunction();
   bool AsyncCopyOrSet();
+  bool VisibleCopyOrSet();
   bool SyncCopyOrSet();
+  bool Record(EventOf* event, const StreamOf& stream);
   bool RecordEvent();
   bool WaitEvent();
   bool Synchronize();
   bool SynchronizeContext();
   void SynchronizeContextOf(uint32_t place);
   bool Ask();
+  bool AskStream(const StreamOf& stream);
+  bool AskEvent(const EventOf& event);
+  bool AskElapsedTime(const EventOf& begin, const EventOf& end);
   bool CreateOrDestroyStream();
   bool DestroyStream(size_t index);
 
@@ -152,6 +159,7 @@ class Actor {
   std::vector<std::unique_ptr<Block>> blocks_;
   std::vector<std::unique_ptr<Block>> page_locked_;
   char* page_locked_memory_ = nullptr;
+  std::vector<char> registered_memory_;
   std::vector<EventOf> events_;
   std::vector<ContextOf> contexts_;
   size_t current_ = 0;

@@ -92,6 +92,9 @@ bool Actor::CaptureStep(Graph* graph, std::vector<Branch>* branches) {
     step.to_last = Chance(2);
     step.value = static_cast<unsigned char>(random_.Next());
     step.writes.push_back(to);
+  } else if (Chance(4)) {
+    step.what = Step::kHostFunction;
+    PickBlocks(&step, true);
   } else {
     PickBlocks(&step, false);
     std::erase_if(step.writes, [](const Block* block) { return !block->known; });
@@ -194,7 +197,7 @@ bool Actor::LaunchGraph() {
   const cudaStream_t handle = stream.handle;
   if (!all.MayRun(ordering_.Before(place)) && !MakeOrdered(place, all)) return false;
   if (!Ok(cudaGraphLaunch(graph.executable, handle), "cudaGraphLaunch")) return true;
-  all.Note(ordering_.Submit(place, ordering_.Before(place)));
+  all.Note(ordering_.Submit(place, ordering_.Before(place), true));
   for (const Step& step : graph.steps) step.Apply();
   return true;
 }

@@ -97,7 +97,10 @@ void Actor::SettleEverything() {
   ordering_.Forget();
   for (const auto& block : blocks_) block->Settled();
   for (const auto& block : page_locked_) block->Settled();
-  for (EventOf& event : events_) event.clock = Clock{};
+  for (EventOf& event : events_) {
+    event.clock = Clock{};
+    event.point = {};
+  }
   if (graphs_.empty()) old_kernels_.clear();
 }
 

@@ -53,11 +53,7 @@ bool Actor::MakeOrdered(uint32_t place, const Block& block, bool write) {
       if (!ordering_.Before(place).Covers(submission)) return false;
       continue;
     }
-    event.recorded = false;
-    if (!Ok(cudaEventRecord(event.handle, other->handle), "cudaEventRecord")) return false;
-    ordering_.Submit(other->place, ordering_.Before(other->place));
-    event.clock = ordering_.Before(other->place);
-    event.recorded = true;
+    if (!Record(&event, *other)) return false;
     if (!Ok(cudaStreamWaitEvent(own->handle, event.handle, 0), "cudaStreamWaitEvent")) return false;
     Clock before = ordering_.Before(place);
     before.Join(event.clock);
@@ -127,11 +123,22 @@ int Actor::Submit(const Step& step, cudaStream_t stream, std::unique_ptr<Kernel>
     const Block& to = *step.writes[0];
     const char* source = step.from_last ? from.last() : from.pointer;
     char* target = step.to_last ? to.last() : to.pointer;
-    if (!from.page_locked && !to.page_locked && Chance(2)) {
-      return cuMemcpyDtoDAsync_v2(reinterpret_cast<CUdeviceptr>(target),
-                                  reinterpret_cast<CUdeviceptr>(source), 8, stream);
+    if (Chance(2) || (from.page_locked && to.page_locked)) {
+      return cudaMemcpyAsync(target, source, 8, cudaMemcpyDefault, stream);
     }
-    return cudaMemcpyAsync(target, source, 8, cudaMemcpyDefault, stream);
+    if (to.page_locked) {
+      return cuMemcpyDtoHAsync_v2(target, reinterpret_cast<CUdeviceptr>(source), 8, stream);
+    }
+    if (from.page_locked) {
+      return cuMemcpyHtoDAsync_v2(reinterpret_cast<CUdeviceptr>(target), source, 8, stream);
+    }
+    return cuMemcpyDtoDAsync_v2(reinterpret_cast<CUdeviceptr>(target),
+                                reinterpret_cast<CUdeviceptr>(source), 8, stream);
+  }
+  if (step.what == Step::kWriteValue) {
+    Block& to = *step.writes[0];
+    char* at = step.to_last ? to.last() : to.pointer;
+    return cuStreamWriteValue64(stream, reinterpret_cast<CUdeviceptr>(at), step.word, 0);
   }
   auto kernel = std::make_unique<Kernel>();
   kernel->id = step.id;
@@ -175,7 +182,7 @@ bool Actor::Do(const Step& step, StreamOf& stream) {
   const cudaStream_t handle = stream.handle;
   if (!step.MayRun(ordering_.Before(place)) && !MakeOrdered(place, step)) return false;
   if (!Ok(Submit(step, handle, nullptr), "a submission")) return true;
-  step.Note(ordering_.Submit(place, ordering_.Before(place)));
+  step.Note(ordering_.Submit(place, ordering_.Before(place), step.IsVisible()));
   step.Apply();
   return true;
 }
@@ -216,6 +223,27 @@ bool Actor::AsyncCopyOrSet() {
   return Do(step, RandomStream());
 }
 
+// Between a block and page-locked memory, or of the latter alone.
+bool Actor::VisibleCopyOrSet() {
+  Step step;
+  step.from_last = Chance(2);
+  step.to_last = Chance(2);
+  Block* host = RandomBlock(true, true);
+  Block* device = RandomBlock(true, false);
+  if (device == nullptr || Chance(4)) {
+    step.what = Chance(2) ? Step::kSet : Step::kWriteValue;
+    step.value = static_cast<unsigned char>(random_.Next());
+    step.word = random_.Next();
+    step.writes.push_back(host);
+  } else {
+    step.what = Step::kCopy;
+    const bool to_host = Chance(2);
+    step.reads.push_back(to_host ? device : host);
+    step.writes.push_back(to_host ? host : device);
+  }
+  return Do(step, RandomStream());
+}
+
 bool Actor::SyncCopyOrSet() {
   StreamOf& legacy = contexts_[current_].streams[0];
   Block* block = RandomBlock(true, false);
@@ -244,6 +272,15 @@ bool Actor::SyncCopyOrSet() {
   return true;
 }
 
+bool Actor::Record(EventOf* event, const StreamOf& stream) {
+  event->recorded = false;
+  if (!Ok(cudaEventRecord(event->handle, stream.handle), "cudaEventRecord")) return false;
+  event->point = ordering_.Submit(stream.place, ordering_.Before(stream.place));
+  event->clock = ordering_.Before(stream.place);
+  event->recorded = true;
+  return true;
+}
+
 bool Actor::RecordEvent() {
   EventOf& event = events_[random_.Below(events_.size())];
   if (event.handle != nullptr && (event.context != current_ || Chance(8))) {
@@ -252,18 +289,15 @@ bool Actor::RecordEvent() {
     event.handle = nullptr;
   }
   if (event.handle == nullptr) {
-    const unsigned flags = Chance(2) ? cudaEventDefault : cudaEventDisableTiming;
+    event.timed = Chance(2);
+    const unsigned flags = event.timed ? cudaEventDefault : cudaEventDisableTiming;
     if (!Ok(cudaEventCreateWithFlags(&event.handle, flags), "cudaEventCreate")) {
       event.handle = nullptr;
       return true;
     }
     event.context = current_;
   }
-  const StreamOf& stream = RandomStream();
-  if (!Ok(cudaEventRecord(event.handle, stream.handle), "cudaEventRecord")) return true;
-  ordering_.Submit(stream.place, ordering_.Before(stream.place));
-  event.clock = ordering_.Before(stream.place);
-  event.recorded = true;
+  Record(&event, RandomStream());
   return true;
 }
 
@@ -319,26 +353,54 @@ void Actor::SynchronizeContextOf(uint32_t place) {
   if (context != before) Enter(before);
 }
 
-// Questions whose answers depend on the time, and are not looked at.
+// Questions. Where the answer must be that the work is done, the host relies on it; otherwise it
+// depends on the time, and is not looked at.
 bool Actor::Ask() {
   const EventOf& event = events_[random_.Below(events_.size())];
-  int status = 0;
-  switch (random_.Below(3)) {
+  switch (random_.Below(5)) {
     case 0:
-      status = cudaStreamQuery(RandomStream().handle);
-      break;
     case 1:
-      if (event.handle == nullptr) return false;
-      status = cudaEventQuery(event.handle);
-      break;
+      return AskStream(RandomStream());
+    case 2:
+      return AskEvent(event);
+    case 3:
+      return AskElapsedTime(event, events_[random_.Below(events_.size())]);
     default: {
       size_t free = 0;
       size_t total = 0;
-      status = cudaMemGetInfo(&free, &total);
-      break;
+      Ok(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+      return true;
     }
   }
-  if (status != 0 && status != cudaErrorNotReady) Ok(status, "a query");
+}
+
+bool Actor::AskStream(const StreamOf& stream) {
+  // Of other threads' blocking streams nothing is known here.
+  const bool must = ordering_.IsAnsweredDone(stream.place) &&
+                    (stream.kind != Kind::kLegacy || settings_.threads == 1);
+  const int status = cudaStreamQuery(stream.handle);
+  if (!must && (status == 0 || status == cudaErrorNotReady)) return true;
+  if (Ok(status, "a query of a stream") && must) ordering_.HostWaitsForStream(stream.place);
+  return true;
+}
+
+bool Actor::AskEvent(const EventOf& event) {
+  if (event.handle == nullptr) return false;
+  const bool must = event.recorded && ordering_.IsAnsweredDone(event.point);
+  const int status = cudaEventQuery(event.handle);
+  if (!must && (status == 0 || status == cudaErrorNotReady)) return true;
+  if (Ok(status, "a query of an event") && must) ordering_.HostWaitsFor(event.clock);
+  return true;
+}
+
+bool Actor::AskElapsedTime(const EventOf& begin, const EventOf& end) {
+  const auto usable = [](const EventOf& event) { return event.recorded && event.timed; };
+  if (!usable(begin) || !usable(end) || begin.context != end.context) return false;
+  float milliseconds = 0;
+  const bool must = ordering_.IsAnsweredDone(begin.point) && ordering_.IsAnsweredDone(end.point);
+  const int status = cudaEventElapsedTime(&milliseconds, begin.handle, end.handle);
+  if (!must && (status == 0 || status == cudaErrorNotReady)) return true;
+  Ok(status, "a question for a time");
   return true;
 }
 

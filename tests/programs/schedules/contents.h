@@ -132,7 +132,7 @@ inline void RunKernel(void* data) {
 
 // One thing that the device is asked to do, and its meaning for the expected words.
 struct Step {
-  enum What { kKernel, kHostFunction, kCopy, kSet };
+  enum What { kKernel, kHostFunction, kCopy, kSet, kWriteValue };
 
   What what = kKernel;
   uint64_t id = 0;
@@ -141,13 +141,15 @@ struct Step {
   bool from_last = false;  // copies and sets: which word
   bool to_last = false;
   unsigned char value = 0;
+  uint64_t word = 0;  // of kWriteValue
 
   void Apply() const {
-    if (what == kCopy || what == kSet) {
-      const uint64_t word = what == kSet ? uint64_t{0x0101010101010101} * value
-                            : from_last  ? reads[0]->words.last
-                                         : reads[0]->words.first;
-      (to_last ? writes[0]->words.last : writes[0]->words.first) = word;
+    if (what == kCopy || what == kSet || what == kWriteValue) {
+      const uint64_t written = what == kWriteValue ? word
+                               : what == kSet      ? uint64_t{0x0101010101010101} * value
+                               : from_last         ? reads[0]->words.last
+                                                   : reads[0]->words.first;
+      (to_last ? writes[0]->words.last : writes[0]->words.first) = written;
       return;
     }
     uint64_t hash = program::Mix(id);
@@ -162,6 +164,13 @@ struct Step {
       if (!block->MayWrite(before)) return false;
     }
     return true;
+  }
+  // Can the host see when it is done?
+  bool IsVisible() const {
+    const auto page_locked = [](const Block* block) { return block->page_locked; };
+    return what == kHostFunction || what == kWriteValue ||
+           std::any_of(reads.begin(), reads.end(), page_locked) ||
+           std::any_of(writes.begin(), writes.end(), page_locked);
   }
   void Note(Submission submission) const {
     for (Block* block : reads) block->NoteRead(submission);

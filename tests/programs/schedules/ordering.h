@@ -45,6 +45,8 @@ enum class Kind { kLegacy, kBlocking, kNonBlocking };
 // What a free promises for all earlier work of the block's context.
 enum class Gives {
   kHost,     // it is done when the free returns
+  kVisible,  // it looks so: work that the host can see the end of is done when the free returns,
+             // questions are answered as if all were, and later work runs after all of it
   kOrder,    // it is done before work that is submitted to the context after the free
   kNothing,  // no more than that the block is not reused too early
 };
@@ -58,7 +60,7 @@ class Ordering {
   uint32_t AddStream(size_t context, Kind kind) {
     const size_t place = FindFree();
     if (place == count_) ++count_;
-    streams_[place] = {context, kind, true, false, {}};
+    streams_[place] = {context, kind, true, false, {}, {}};
     return static_cast<uint32_t>(place);
   }
   // Its pending work stays pending.
@@ -80,11 +82,13 @@ class Ordering {
     }
     return clock;
   }
-  // A submission that comes after `before`, which is Before(stream) or more.
-  Submission Submit(uint32_t stream, const Clock& before) {
+  // A submission that comes after `before`, which is Before(stream) or more. `visible`: the host
+  // can see when it is done.
+  Submission Submit(uint32_t stream, const Clock& before, bool visible = false) {
     const Submission submission{stream, before.NumberOf(stream) + 1};
     streams_[stream].clock = before;
     streams_[stream].clock.Set(submission);
+    if (visible) streams_[stream].visible = streams_[stream].clock;
     return submission;
   }
 
@@ -107,23 +111,49 @@ class Ordering {
   }
   // A block of the context was freed.
   void Free(size_t context) {
-    if (free_gives_ == Gives::kHost) HostWaitsForContext(context);
-    if (free_gives_ == Gives::kOrder) {
-      ForEachOf(context, [&](const Stream& stream) { floors_[context].Join(stream.clock); });
-    }
+    if (free_gives_ == Gives::kNothing) return;
+    if (free_gives_ == Gives::kHost) return HostWaitsForContext(context);
+    ForEachOf(context, [&](const Stream& stream) {
+      floors_[context].Join(stream.clock);
+      if (free_gives_ != Gives::kVisible) return;
+      answers_[context].Join(stream.clock);
+      host_.Join(stream.visible);
+    });
   }
   bool FreeOrders() const { return free_gives_ != Gives::kNothing; }
-  bool FreeShowsHost() const { return free_gives_ == Gives::kHost; }
+  bool FreeShowsHost() const {
+    return free_gives_ == Gives::kHost || free_gives_ == Gives::kVisible;
+  }
+
+  // Must a question about it be answered by "done"?
+  bool IsAnsweredDone(Submission submission) const {
+    return host_.Covers(submission) ||
+           answers_[streams_[submission.stream].context].Covers(submission);
+  }
+  // The legacy stream is done when every blocking stream is.
+  bool IsAnsweredDone(uint32_t stream) const {
+    const Stream& own = streams_[stream];
+    for (uint32_t i = 0; i < count_; ++i) {
+      const Stream& other = streams_[i];
+      const bool counts =
+          i == stream || (own.kind == Kind::kLegacy && other.used && other.context == own.context &&
+                          other.kind == Kind::kBlocking);
+      if (counts && !IsAnsweredDone(Submission{i, other.clock.NumberOf(i)})) return false;
+    }
+    return true;
+  }
 
   // All work of all contexts is done: every number begins again, destroyed streams leave their
   // places. Whoever keeps submissions or clocks forgets them as well.
   void Forget() {
     for (size_t i = 0; i < count_; ++i) {
       streams_[i].clock = Clock{};
+      streams_[i].visible = Clock{};
       if (streams_[i].destroyed) streams_[i] = Stream{};
     }
     host_ = Clock{};
     floors_ = {};
+    answers_ = {};
   }
 
  private:
@@ -132,7 +162,8 @@ class Ordering {
     Kind kind = Kind::kNonBlocking;
     bool used = false;
     bool destroyed = false;
-    Clock clock;  // up to its last submission, which included
+    Clock clock;    // up to its last submission, which included
+    Clock visible;  // likewise, up to the last one that the host can see the end of
   };
 
   size_t FindFree() const {
@@ -153,6 +184,7 @@ class Ordering {
   size_t count_ = 0;
   Clock host_;
   std::array<Clock, kContexts> floors_{};
+  std::array<Clock, kContexts> answers_{};
 };
 
 }  // namespace schedules

@@ -1,0 +1,183 @@
+// Answers about work: after a free they are those of a device that has done all of it.
+#include "scene.h"
+
+namespace observations {
+namespace {
+
+cudaEvent_t NewEvent(unsigned flags = cudaEventDefault) {
+  cudaEvent_t event = nullptr;
+  MUST(cudaEventCreateWithFlags(&event, flags));
+  return event;
+}
+
+uint64_t Answer(cudaError_t answer) {
+  cudaGetLastError();
+  return static_cast<uint64_t>(answer);
+}
+
+// Long work on `stream`, a free, and the question.
+void Ask(const char* what, cudaStream_t stream, const std::function<cudaError_t()>& ask) {
+  char* device = DeviceWord();
+  for (int round = 0; round < 3; ++round) {
+    WriteWord(stream, device, 1, kLong);
+    FreeUnrelated();
+    See(what, Answer(ask()), 0);
+    See(what, Answer(ask()), 0);
+    MUST(cudaDeviceSynchronize());
+  }
+}
+
+void Streams() {
+  cudaStream_t blocking = nullptr;
+  MUST(cudaStreamCreate(&blocking));
+  for (const cudaStream_t stream :
+       {NonBlockingStream(), blocking, cudaStream_t{nullptr}, cudaStream_t{cudaStreamPerThread}}) {
+    Ask("stream", stream, [=] { return cudaStreamQuery(stream); });
+  }
+  Ask("legacy stream of a busy blocking one", blocking, [] { return cudaStreamQuery(nullptr); });
+}
+
+void StreamOfDriver() {
+  const cudaStream_t stream = NonBlockingStream();
+  Ask("stream", stream, [=] { return static_cast<cudaError_t>(cuStreamQuery(stream)); });
+}
+
+void StreamAskedByAnotherThread() {
+  const cudaStream_t stream = NonBlockingStream();
+  Helper helper;
+  Ask("stream", stream, [&] {
+    cudaError_t answer = cudaErrorUnknown;
+    helper.Do([&] { answer = cudaStreamQuery(stream); });
+    helper.Wait();
+    return answer;
+  });
+}
+
+// Two frees, and work between them.
+void StreamAfterTwoFrees() {
+  const cudaStream_t stream = NonBlockingStream();
+  const cudaStream_t other = NonBlockingStream();
+  char* device = DeviceWord();
+  WriteWord(stream, device, 1, kLong);
+  FreeUnrelated();
+  WriteWord(other, device + 64, 1, kLong);
+  FreeUnrelated();
+  See("first stream", Answer(cudaStreamQuery(stream)), 0);
+  See("second stream", Answer(cudaStreamQuery(other)), 0);
+  MUST(cudaDeviceSynchronize());
+}
+
+// `record` puts the event behind the long work.
+void Event(const char* what, unsigned flags,
+           const std::function<cudaError_t(cudaEvent_t, cudaStream_t)>& record) {
+  const cudaEvent_t event = NewEvent(flags);
+  char* device = DeviceWord();
+  for (const cudaStream_t stream :
+       {NonBlockingStream(), cudaStream_t{nullptr}, cudaStream_t{cudaStreamPerThread}}) {
+    WriteWord(stream, device, 1, kLong);
+    MUST(record(event, stream));
+    FreeUnrelated();
+    See(what, Answer(cudaEventQuery(event)), 0);
+    MUST(cudaDeviceSynchronize());
+  }
+}
+
+void Events() {
+  Event("event", cudaEventDefault, cudaEventRecord);
+  Event("event without times", cudaEventDisableTiming, cudaEventRecord);
+  Event("event with flags", cudaEventDefault, [](cudaEvent_t event, cudaStream_t stream) {
+    return cudaEventRecordWithFlags(event, stream, cudaEventRecordDefault);
+  });
+}
+
+void EventOfDriver() {
+  const cudaEvent_t event = NewEvent();
+  const cudaStream_t stream = NonBlockingStream();
+  WriteWord(stream, DeviceWord(), 1, kLong);
+  MUST_DRIVER(cuEventRecord(event, stream));
+  FreeUnrelated();
+  See("event", static_cast<uint64_t>(cuEventQuery(event)), 0);
+  MUST(cudaDeviceSynchronize());
+}
+
+void ElapsedTime() {
+  const cudaEvent_t begin = NewEvent();
+  const cudaEvent_t end = NewEvent();
+  char* device = DeviceWord();
+  for (const cudaStream_t stream : {NonBlockingStream(), cudaStream_t{nullptr}}) {
+    float milliseconds = -1;
+    MUST(cudaEventRecord(begin, stream));
+    WriteWord(stream, device, 1, kLong);
+    MUST(cudaEventRecord(end, stream));
+    FreeUnrelated();
+    See("answer", Answer(cudaEventElapsedTime(&milliseconds, begin, end)), 0);
+    See("time was told", milliseconds > 1 ? 1 : 0, 1);
+    MUST(cudaDeviceSynchronize());
+  }
+}
+
+void ElapsedTimeOfDriver() {
+  const cudaEvent_t begin = NewEvent();
+  const cudaEvent_t end = NewEvent();
+  const cudaStream_t stream = NonBlockingStream();
+  float milliseconds = -1;
+  MUST(cudaEventRecord(begin, stream));
+  WriteWord(stream, DeviceWord(), 1, kLong);
+  MUST(cudaEventRecord(end, stream));
+  FreeUnrelated();
+  See("answer", static_cast<uint64_t>(cuEventElapsedTime(&milliseconds, begin, end)), 0);
+  MUST(cudaDeviceSynchronize());
+}
+
+// Work from after the free is not ready, whatever is paid.
+void LaterWork() {
+  const cudaStream_t stream = NonBlockingStream();
+  const cudaEvent_t before = NewEvent();
+  const cudaEvent_t after = NewEvent();
+  char* device = DeviceWord();
+  WriteWord(stream, device, 1, kLong);
+  MUST(cudaEventRecord(before, stream));
+  FreeUnrelated();
+  WriteWord(stream, device, 2, 10 * kLong);
+  MUST(cudaEventRecord(after, stream));
+  Check("stream", Answer(cudaStreamQuery(stream)), cudaErrorNotReady);
+  Check("event of later work", Answer(cudaEventQuery(after)), cudaErrorNotReady);
+  float milliseconds = 0;
+  Check("time", Answer(cudaEventElapsedTime(&milliseconds, before, after)), cudaErrorNotReady);
+  See("event of earlier work", Answer(cudaEventQuery(before)), 0);
+  MUST(cudaDeviceSynchronize());
+}
+
+// Without a free in between nobody promises anything.
+void WithoutFree() {
+  const cudaStream_t stream = NonBlockingStream();
+  const cudaEvent_t event = NewEvent();
+  WriteWord(stream, DeviceWord(), 1, kLong);
+  MUST(cudaEventRecord(event, stream));
+  Check("stream", Answer(cudaStreamQuery(stream)), cudaErrorNotReady);
+  Check("event", Answer(cudaEventQuery(event)), cudaErrorNotReady);
+  NoteRunning();
+  MUST(cudaDeviceSynchronize());
+}
+
+}  // namespace
+
+std::vector<Scenario> QueryScenarios() {
+  std::vector<Scenario> scenarios;
+  const auto add = [&](const char* name, void (*run)()) {
+    scenarios.push_back({Expect::kVisible, "pay_before_queries", name, run});
+  };
+  add("query-streams", Streams);
+  add("query-stream-driver", StreamOfDriver);
+  add("query-stream-of-another-thread", StreamAskedByAnotherThread);
+  add("query-streams-after-two-frees", StreamAfterTwoFrees);
+  add("query-events", Events);
+  add("query-event-driver", EventOfDriver);
+  add("elapsed-time", ElapsedTime);
+  add("elapsed-time-driver", ElapsedTimeOfDriver);
+  add("query-later-work", LaterWork);
+  scenarios.push_back({Expect::kQuiet, "-", "query-without-free", WithoutFree});
+  return scenarios;
+}
+
+}  // namespace observations

@@ -1,0 +1,172 @@
+// What the host cannot see: a free need not wait, and long work of another stream goes on.
+#include <dlfcn.h>
+
+#include "scene.h"
+
+namespace observations {
+namespace {
+
+// Long work that nobody looks at, and a free.
+void FreeBehindKernel(char* device) {
+  WriteWord(NonBlockingStream(), device + 128, 1, kLong);
+  FreeUnrelated();
+  NoteRunning();
+  MUST(cudaDeviceSynchronize());
+}
+
+void Kernels() {
+  char* device = DeviceWord();
+  FreeBehindKernel(device);
+  WriteWord(nullptr, device, 1, kLong);
+  FreeBehindKernel(device);
+}
+
+// Small enough to be staged.
+void PageableCopy() {
+  char* device = DeviceWord();
+  const cudaStream_t stream = NonBlockingStream();
+  std::vector<char> pageable(1024, 3);
+  for (const bool by_kind : {true, false}) {
+    WriteWord(stream, device, 1, kLong);
+    MUST(cudaMemcpyAsync(device, pageable.data(), pageable.size(),
+                         by_kind ? cudaMemcpyHostToDevice : cudaMemcpyDefault, stream));
+    FreeBehindKernel(device);
+  }
+  MUST(cudaMemcpyAsync(pageable.data(), device, 8, cudaMemcpyDeviceToHost, stream));
+  Check("pageable", HostWord(pageable.data()), 0x0303030303030303);
+  FreeBehindKernel(device);
+}
+
+// With page-locked memory about, that nobody uses.
+void DeviceCopies() {
+  char* device = DeviceWord();
+  PageLocked();
+  const cudaStream_t stream = NonBlockingStream();
+  WriteWord(stream, device, 1, kLong);
+  MUST(cudaMemcpyAsync(device + 64, device, 8, cudaMemcpyDeviceToDevice, stream));
+  MUST(cudaMemcpyAsync(device + 72, device, 8, cudaMemcpyDefault, stream));
+  MUST(cudaMemsetAsync(device, 1, 8, stream));
+  FreeBehindKernel(device);
+}
+
+using Synchronise = std::function<void(cudaStream_t, cudaEvent_t)>;
+
+// `synchronise` with visible work of every kind on the stream; the event is behind that.
+void Synchronised(cudaStream_t stream, const Synchronise& synchronise) {
+  char* device = DeviceWord();
+  char* host = PageLocked();
+  cudaEvent_t event = nullptr;
+  MUST(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  for (int round = 0; round < 3; ++round) {
+    MUST(cudaMemcpyAsync(host, device, 8, cudaMemcpyDeviceToHost, stream));
+    MUST(cudaMemsetAsync(host + 8, 1, 8, stream));
+    MUST(cudaMemcpyAsync(device + 64, host, 8, cudaMemcpyHostToDevice, stream));
+    MUST(cudaLaunchHostFunc(
+        stream, [](void*) {}, nullptr));
+    MUST_DRIVER(cuStreamWriteValue32(stream, Address(host + 64), 1, 0));
+    MUST(cudaEventRecord(event, stream));
+    synchronise(stream, event);
+    FreeBehindKernel(device);
+  }
+}
+
+void AddSynchronised(std::vector<Scenario>* scenarios) {
+  const std::pair<const char*, Synchronise> ways[] = {
+      {"stream", [](cudaStream_t stream, cudaEvent_t) { MUST(cudaStreamSynchronize(stream)); }},
+      {"stream-query",
+       [](cudaStream_t stream, cudaEvent_t) {
+         while (cudaStreamQuery(stream) != cudaSuccess) cudaGetLastError();
+       }},
+      {"event", [](cudaStream_t, cudaEvent_t event) { MUST(cudaEventSynchronize(event)); }},
+      {"event-query",
+       [](cudaStream_t, cudaEvent_t event) {
+         while (cudaEventQuery(event) != cudaSuccess) cudaGetLastError();
+       }},
+      {"context", [](cudaStream_t, cudaEvent_t) { MUST(cudaDeviceSynchronize()); }},
+      {"context-driver", [](cudaStream_t, cudaEvent_t) { MUST_DRIVER(cuCtxSynchronize()); }},
+      {"stream-then-destroyed",
+       [](cudaStream_t stream, cudaEvent_t) {
+         cudaStream_t other = NonBlockingStream();
+         MUST(cudaMemsetAsync(PageLocked(), 1, 8, other));
+         MUST(cudaStreamSynchronize(other));
+         MUST(cudaStreamDestroy(other));
+         MUST(cudaStreamSynchronize(stream));
+       }},
+  };
+  for (const auto& [name, synchronise] : ways) {
+    scenarios->push_back(
+        {Expect::kQuiet, "-", std::string("synchronised-") + name, [way = synchronise] {
+           Synchronised(NonBlockingStream(), way);
+           Synchronised(cudaStreamPerThread, way);
+         }});
+  }
+  scenarios->push_back({Expect::kQuiet, "-", "synchronised-legacy", [] {
+                          cudaStream_t blocking = nullptr;
+                          MUST(cudaStreamCreate(&blocking));
+                          Synchronised(blocking, [](cudaStream_t, cudaEvent_t) {
+                            MUST(cudaStreamSynchronize(nullptr));
+                          });
+                        }});
+  scenarios->push_back({Expect::kQuiet, "-", "synchronised-copy", [] {
+                          char* device = DeviceWord();
+                          Synchronised(nullptr, [=](cudaStream_t, cudaEvent_t) { WordOf(device); });
+                        }});
+}
+
+// Memory that the host saw, and that is gone.
+void SharedMemoryGone() {
+  char* device = DeviceWord();
+  void* managed = nullptr;
+  MUST(cudaMallocManaged(&managed, 4096, cudaMemAttachGlobal));
+  MUST(cudaFree(managed));
+  FreeBehindKernel(device);
+  MUST(cudaFreeHost(PageLocked(4096, cudaHostAllocMapped)));
+  FreeBehindKernel(device);
+  std::vector<char> memory(4096);
+  MUST(cudaHostRegister(memory.data(), memory.size(), cudaHostRegisterMapped));
+  MUST(cudaHostUnregister(memory.data()));
+  FreeBehindKernel(device);
+}
+
+// What a library maps for itself counts if it is the program's, and not if it is NVIDIA's.
+char* MappedBy(const char* library) {
+  void* opened = dlopen(library, RTLD_NOW);
+  if (opened == nullptr) program::Must(cudaErrorUnknown, dlerror());
+  char* word = reinterpret_cast<char* (*)()>(dlsym(opened, "MapPageLocked"))();
+  SetHostWord(word, 0);
+  return word;
+}
+
+void NvidiaLibraryMaps() {
+  char* word = MappedBy("libcudnn_maps.so");
+  WriteWord(NonBlockingStream(), word, 17, kLong);
+  FreeBehindKernel(DeviceWord());
+  Check("the library's word at last", HostWord(word), 17);
+}
+
+void ProgramLibraryMaps() {
+  char* word = MappedBy("libprogram_maps.so");
+  WriteWord(NonBlockingStream(), word, 17, kLong);
+  FreeUnrelated();
+  See("the library's word", HostWord(word), 17);
+}
+
+}  // namespace
+
+std::vector<Scenario> QuietScenarios() {
+  std::vector<Scenario> scenarios;
+  const auto add = [&](const char* name, void (*run)()) {
+    scenarios.push_back({Expect::kQuiet, "-", name, run});
+  };
+  add("kernels", Kernels);
+  add("pageable-copy", PageableCopy);
+  add("device-copies", DeviceCopies);
+  AddSynchronised(&scenarios);
+  add("shared-memory-gone", SharedMemoryGone);
+  add("nvidia-library-maps", NvidiaLibraryMaps);
+  scenarios.push_back(
+      {Expect::kVisible, "visible_mapped", "program-library-maps", ProgramLibraryMaps});
+  return scenarios;
+}
+
+}  // namespace observations
