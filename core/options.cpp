@@ -283,4 +283,19 @@ void PrintOptionTable(void (*print)(const char* row)) {
   }
 }
 
+void VisitOptions(void (*visit)(const char* name, const char* default_value, const char* values,
+                                const char* meaning)) {
+  for (const Option& option : kOptions) {
+    visit(option.name, option.default_value, option.values, option.meaning);
+  }
+}
+
+bool IsRightValue(const char* name, const char* value) {
+  for (const Option& option : kOptions) {
+    Options options;
+    if (strcmp(option.name, name) == 0) return option.parse(value, &options);
+  }
+  return false;
+}
+
 }  // namespace cmp

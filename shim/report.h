@@ -1,5 +1,5 @@
 // CMP_STATS: what happened, told at exit: a summary on stderr, or a JSON file. While the process
-// runs with a file, its counters live in FILE.live (mapped; scripts/cmp-stats reads it), which
+// runs with a file, its counters live in FILE.live (mapped; cmp-preload report reads it), which
 // survives a kill and is removed when the JSON is written.
 //
 // Files are made privately (mode 0600), follow no symbolic link and replace nothing that the shim
