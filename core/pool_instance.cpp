@@ -18,6 +18,7 @@ constinit Hook g_forked = nullptr;  // likewise
 void ForkedChild() {
   // The lock may have been held by a thread that the child does not have.
   new (&g_process_lock) Mutex;
+  g_hit_pool.store(nullptr, std::memory_order_release);
   g_pool.store(nullptr, std::memory_order_release);
   g_started.store(nullptr, std::memory_order_release);
   Pool::ForgetThread();
@@ -42,7 +43,10 @@ Pool* StartPool(const PoolStart& start) {
       Pool::Create(options, page, static_cast<uint64_t>(getpid()), ProgramName(), *start.host);
   if (pool == nullptr) return nullptr;
   // In this order: who finds a started pool and no pool takes it for one that is off.
-  if (options.mode == Mode::kPool) g_pool.store(pool, std::memory_order_release);
+  if (options.mode == Mode::kPool) {
+    g_pool.store(pool, std::memory_order_release);
+    if (options.trace == nullptr) g_hit_pool.store(pool, std::memory_order_release);
+  }
   g_started.store(pool, std::memory_order_release);
   return pool;
 }
@@ -52,6 +56,7 @@ void WatchExit() {
   if (g_exit_watched.exchange(true, std::memory_order_relaxed)) return;
   atexit([] {
     g_exiting.store(true, std::memory_order_release);
+    g_hit_pool.store(nullptr, std::memory_order_release);
     g_pool.store(nullptr, std::memory_order_release);  // what the program still calls is real
   });
 }

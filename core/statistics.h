@@ -51,6 +51,10 @@ class Counter {
   X(block_bytes, "bytes of the blocks that served the requests")        \
   X(block_freed_bytes, "bytes of those that came back")
 
+// How often this thread has counted a wait: who looks before and after a free learns whether it was
+// one.
+inline thread_local constinit uint32_t t_waits = 0;
+
 // Once per process (atomic adds): rare beside the calls that they count.
 #define CMP_PROCESS_COUNTERS(X)                                                            \
   X(real_malloc_calls, "real allocation calls, failed ones included")                      \
