@@ -1,24 +1,12 @@
-"""Traces of CMP_TRACE: reading, RMM's CSV, and what cmp-replay makes of them.
+"""Traces of CMP_TRACE, and the CSV of RMM's logging resource and replay benchmark: both are read and
+written here. The format of a trace is described in shim/trace_format.h."""
 
-    python3 trace.py show FILE                    what is in it, as JSON
-    python3 trace.py csv FILE [OUT.csv]           as the CSV of RMM's logging and replay benchmark
-    python3 trace.py replay FILE [--backend pool|real|async ...]
+from __future__ import annotations
 
-FILE is a trace, or such a CSV. The format of a trace is described in shim/trace.h.
-"""
-
-import argparse
 import csv
 import datetime
-import json
 import mmap
-import os
-import pathlib
-import shutil
 import struct
-import subprocess
-import sys
-import tempfile
 import typing
 
 SCHEMA = 1
@@ -211,113 +199,3 @@ def read_csv(path) -> Trace:
     except (UnicodeDecodeError, TypeError, ValueError, csv.Error) as error:
         raise TraceError(f"neither a trace nor a CSV of RMM's: {error}") from error
     return Trace(calls)
-
-
-# ---- Replay
-
-
-def tool(name) -> pathlib.Path:
-    """One of the project's programs, of a build folder or installed; as CMP_REPLAY says."""
-    here = pathlib.Path(__file__).resolve()
-    places = [os.environ.get(name.upper().replace("-", "_")), here.parents[2] / "build" / name,
-              *(parent / "bin" / name for parent in here.parents), shutil.which(name)]
-    for place in places:
-        if place and os.access(place, os.X_OK):
-            return pathlib.Path(place)
-    raise TraceError(f"{name} was not found: set {name.upper().replace('-', '_')} to its path")
-
-
-def preload_library() -> pathlib.Path:
-    """libcmp_preload.so, of a build folder or installed; as CMP_PRELOAD_LIBRARY says."""
-    here = pathlib.Path(__file__).resolve()
-    name = "libcmp_preload.so"
-    places = [os.environ.get("CMP_PRELOAD_LIBRARY"), here.parents[2] / "build" / name]
-    for parent in here.parents:
-        places += [parent / name, parent / "lib" / name, parent / "lib64" / name,
-                   *parent.glob(f"lib/*-linux-gnu/{name}")]
-    for place in places:
-        if place and os.path.exists(place):
-            return pathlib.Path(place)
-    raise TraceError(f"{name} was not found: set CMP_PRELOAD_LIBRARY to its path")
-
-
-def replay(path, backend="pool", order="start", settings=None) -> dict:
-    """Replays the trace in `path` in a process of its own. backend: pool (the real calls under the
-    preload), real, or async (cuMemAllocAsync). `settings`: CMP_ variables of the pool."""
-    with tempfile.TemporaryDirectory(prefix="cmp-replay-") as folder:
-        with open(path, "rb") as file:
-            is_trace = file.read(len(MAGIC)) == MAGIC
-        if not is_trace:
-            converted = os.path.join(folder, "trace")
-            write(read_csv(path), converted)
-            path = converted
-        environment = {name: value for name, value in os.environ.items()
-                       if not name.startswith("CMP_")}
-        report = os.path.join(folder, "stats.json")
-        others = [library for library in environment.pop("LD_PRELOAD", "").split()
-                  if "libcmp_preload" not in library]
-        if backend == "pool":
-            environment.update(settings or {}, CMP_STATS=report)
-            others.append(str(preload_library()))
-        if others:
-            environment["LD_PRELOAD"] = " ".join(others)
-        command = [str(tool("cmp-replay")), "--order", order,
-                   "--backend", "async" if backend == "async" else "sync", str(path)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise TraceError(done.stderr.strip() or f"cmp-replay ended with {done.returncode}")
-        result = json.loads(done.stdout)
-        result["backend"] = backend
-        if os.path.exists(report):
-            with open(report, encoding="utf-8") as file:
-                statistics = json.load(file)
-            result["reserved_peak_bytes"] = statistics["process"]["reserved_peak_bytes"]
-            result["hit_rate"] = statistics["totals"]["hit_rate"]
-            result["settings"] = settings or {}
-    return result
-
-
-def main(arguments=None) -> int:
-    """The command line; `cmp-preload replay` is one too."""
-    parser = argparse.ArgumentParser(prog="trace.py", description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    show = commands.add_parser("show", help="what is in a trace, as JSON")
-    to_csv = commands.add_parser("csv", help="as a CSV of RMM's")
-    again = commands.add_parser("replay", help="play it again")
-    for command in (show, to_csv, again):
-        command.add_argument("file")
-    to_csv.add_argument("out", nargs="?")
-    again.add_argument("--backend", choices=("pool", "real", "async", "all"), default="all")
-    again.add_argument("--order", choices=("start", "thread"), default="start",
-                       help="start: calls start in the order in which they happened; thread: each "
-                            "thread's own order, and no free before its allocation")
-    options = parser.parse_args(arguments)
-    try:
-        if options.command == "show":
-            print(json.dumps(read(options.file).summary(), indent=2))
-        elif options.command == "csv":
-            trace = read(options.file)
-            if options.out is None:
-                write_csv(trace, sys.stdout)
-            else:
-                with open(options.out, "w", newline="", encoding="utf-8") as file:
-                    write_csv(trace, file)
-        else:
-            backends = ("real", "pool", "async") if options.backend == "all" else (options.backend,)
-            settings = {name: value for name, value in os.environ.items()
-                        if name.startswith("CMP_") and name not in ("CMP_TRACE", "CMP_STATS")}
-            for backend in backends:
-                print(json.dumps(replay(options.file, backend, options.order, settings)), flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
-    except TraceError as error:
-        print(f"{options.file}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
