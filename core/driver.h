@@ -21,6 +21,8 @@ namespace cmp {
   X(push_current, "cuCtxPushCurrent_v2", true, (CUcontext context))                           \
   X(pop_current, "cuCtxPopCurrent_v2", true, (CUcontext * context))                           \
   X(context_device, "cuCtxGetDevice", true, (CUdevice * device))                              \
+  X(device_attribute, "cuDeviceGetAttribute", false,                                          \
+    (int* value, CUdevice_attribute attribute, CUdevice device))                              \
   X(context_flags, "cuCtxGetFlags", false, (unsigned* flags))                                 \
   X(context_id, "cuCtxGetId", false, (CUcontext context, unsigned long long* id))             \
   X(synchronize, "cuCtxSynchronize", true, (void))                                            \
@@ -44,6 +46,7 @@ namespace cmp {
     (CUdeviceptr * base, size_t * bytes, CUdeviceptr address))                                \
   X(stream_create, "cuStreamCreate", true, (CUstream * stream, unsigned flags))               \
   X(stream_context, "cuStreamGetCtx", true, (CUstream stream, CUcontext * context))           \
+  X(stream_flags, "cuStreamGetFlags", false, (CUstream stream, unsigned* flags))              \
   X(stream_synchronize, "cuStreamSynchronize", true, (CUstream stream))                       \
   X(memset_async, "cuMemsetD8Async", true,                                                    \
     (CUdeviceptr address, unsigned char value, size_t bytes, CUstream stream))

@@ -1,9 +1,13 @@
 #include "core/fences.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "core/context_pool.h"
 #include "core/driver.h"
 #include "core/host.h"
 #include "core/memory.h"
+#include "core/statistics.h"
 
 namespace cmp {
 
@@ -45,6 +49,7 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, Cont
   const auto publish = [&](uint64_t number) {
     Held queue(queue_lock_);
     fence->number = number;
+    fence->recorded_ns = NowNs();
     fence->queued = true;
     fence->newer = nullptr;
     (newest_ == nullptr ? oldest_ : newest_->newer) = fence;
@@ -125,15 +130,31 @@ void Fences::Unuse(Fence* fence) {
 void Fences::Pass(uint64_t number) {
   RaiseTo(passed_, number);
   Held queue(queue_lock_);
+  if (oldest_ == nullptr || oldest_->number > number) return;
+  const uint64_t now = NowNs();
+  const uint64_t skipped = skipped_.load(std::memory_order_relaxed);
   while (oldest_ != nullptr && oldest_->number <= number) {
     Fence* fence = oldest_;
     oldest_ = fence->newer;
+    if (fence->number <= skipped) {
+      const uint64_t begin = std::max(fence->recorded_ns, counted_ns_);
+      skipped_time_.max_ns += now - std::min(now, begin);
+      skipped_time_.min_ns += seen_open_ns_ - std::min(seen_open_ns_, begin);
+      counted_ns_ = now;
+    }
     if (oldest_ == nullptr) newest_ = nullptr;
     fence->queued = false;
     if (fence->users != 0) continue;
     fence->newer = unused_;
     unused_ = fence;
   }
+}
+
+void Fences::NoteSkipped(uint64_t number) { RaiseTo(skipped_, number); }
+
+Fences::SkippedTime Fences::TakeSkippedTime() {
+  Held queue(queue_lock_);
+  return std::exchange(skipped_time_, SkippedTime{});
 }
 
 void Fences::NoteWaited(uint64_t number) {
@@ -152,7 +173,12 @@ int Fences::Poll(const Driver& driver, Stamp stamp) {
     const RelaxedCaptureMode relaxed(driver);
     status = driver.event_query(static_cast<CUevent>(fence->event));
   }
-  if (status == kSuccess) Pass(fence->number);
+  if (status == kSuccess) {
+    Pass(fence->number);
+  } else if (status == kNotReady) {
+    Held queue(queue_lock_);
+    seen_open_ns_ = NowNs();
+  }
   Unuse(fence);
   return status;
 }

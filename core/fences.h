@@ -93,6 +93,20 @@ class Fences {
   // device waits, not the host. REQUIRES: no capture is under way or begins
   int OrderAfter(const Driver& driver, ContextHandle context, uint64_t number);
 
+  // A free that fence `number` covers returned without waiting, where the real one would have
+  // waited.
+  void NoteSkipped(uint64_t number);
+  // The newest such fence.
+  uint64_t skipped() const { return skipped_.load(std::memory_order_acquire); }
+  // How long the real frees would have waited, so far and in sum, on a device that was as fast: at
+  // least until a fence was last seen open, at most until it was seen to have passed. Time in which
+  // several waited counts once.
+  struct SkippedTime {
+    uint64_t min_ns = 0;
+    uint64_t max_ns = 0;
+  };
+  SkippedTime TakeSkippedTime();
+
   // All work of the context was waited for by other means, from a moment after fence `number`
   // was begun (or after the clock showed it).
   void NoteWaited(uint64_t number);
@@ -102,6 +116,7 @@ class Fences {
  private:
   struct Fence {
     uint64_t number = 0;
+    uint64_t recorded_ns = 0;
     void* event = nullptr;
     uint32_t users = 0;  // threads that ask or wait for it now
     bool queued = false;
@@ -121,6 +136,7 @@ class Fences {
   std::atomic<uint64_t> started_;
   std::atomic<uint64_t> published_;
   std::atomic<bool> work_since_{true};
+  std::atomic<uint64_t> skipped_{0};
 
   alignas(64) OwnerFlag recorder_;
   uint64_t newest_for_order_ = 0;  // under recorder_
@@ -129,6 +145,9 @@ class Fences {
   Fence* oldest_ = nullptr;
   Fence* newest_ = nullptr;
   Fence* unused_ = nullptr;
+  uint64_t seen_open_ns_ = 0;  // when the oldest fence was last seen open
+  uint64_t counted_ns_ = 0;    // the time until then is in skipped_time_
+  SkippedTime skipped_time_;
 };
 
 }  // namespace cmp

@@ -13,7 +13,8 @@ struct Library {
   static constexpr bool kSeesContextsEnd = false;
 
   static Pool* Started() {
-    static constexpr PoolStart kStart = {&ReadLibraryOptions, &MapStatistics, nullptr, &kBlindHost};
+    static constexpr PoolStart kStart = {&ReadLibraryOptions, &MapStatistics, nullptr, nullptr,
+                                         &kBlindHost};
     return StartPool(kStart);
   }
 
@@ -21,6 +22,7 @@ struct Library {
   static bool Capturing() { return false; }
 
   // Submissions are not seen either: every free is followed by a fence, and by what the mode owes.
+  // What the host could notice is not known: `auto` waits.
   static Settlement SettleFree(Pool& pool, const Driver& driver, Block* block) {
     ContextPool& context = *block->owner();
     Readiness& readiness = pool.readiness();

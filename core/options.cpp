@@ -118,6 +118,7 @@ bool ParseReserve(const char* text, Options* options) {
 
 bool ParseFreeSync(const char* text, Options* options) {
   if (strcmp(text, "wait") == 0) return options->free_sync = FreeSync::kWait, true;
+  if (strcmp(text, "auto") == 0) return options->free_sync = FreeSync::kAuto, true;
   if (strcmp(text, "order") == 0) return options->free_sync = FreeSync::kOrder, true;
   if (strcmp(text, "none") == 0) return options->free_sync = FreeSync::kNone, true;
   return false;
@@ -196,10 +197,10 @@ constexpr Option kOptions[] = {
      "how much larger a reused block of 2M or more may be", ParseSlack},
     {"CMP_RESERVE", "1.15x+256M", "RATIOx+BYTES, RATIOx (1 or more) or BYTES",
      "bound on what the pool holds, against the peak of what the program held", ParseReserve},
-    {"CMP_FREE_SYNC", "wait", "wait, order, none",
-     "what `cudaFree` keeps: waits for all work of the context; later work runs after earlier "
-     "work; "
-     "neither (freed memory is never reused too early)",
+    {"CMP_FREE_SYNC", "auto", "wait, auto, order, none",
+     "what `cudaFree` keeps: waits for all work of the context; waits where the host could notice, "
+     "and the device keeps the order; the order only; nothing but that memory is not reused too "
+     "early",
      ParseFreeSync},
     {"CMP_FILL", "off", "off, zero, a byte (171, 0xAB)", "written into every block handed out",
      ParseFill},

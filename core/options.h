@@ -11,7 +11,7 @@
 namespace cmp {
 
 enum class Mode : uint8_t { kPool, kObserve, kOff };
-enum class FreeSync : uint8_t { kWait, kOrder, kNone };
+enum class FreeSync : uint8_t { kWait, kAuto, kOrder, kNone };
 
 // An amount that may depend on another: percent of it, plus fixed bytes.
 struct RelativeBytes {
@@ -21,7 +21,7 @@ struct RelativeBytes {
 
 struct Options {
   Mode mode = Mode::kPool;
-  FreeSync free_sync = FreeSync::kWait;
+  FreeSync free_sync = FreeSync::kAuto;
   unsigned tier_steps = 4;
   size_t max_block = kGiB;
   size_t thread_cache_max_block = kMiB;

@@ -14,6 +14,7 @@ constinit std::atomic<bool> g_exit_watched{false};
 constinit bool g_fork_watched = false;  // written under g_process_lock
 using Hook = void (*)();
 constinit Hook g_forked = nullptr;  // likewise
+constinit std::atomic<Hook> g_on_exit{nullptr};
 
 void ForkedChild() {
   // The lock may have been held by a thread that the child does not have.
@@ -34,6 +35,7 @@ Pool* StartPool(const PoolStart& start) {
   if (!g_fork_watched) {
     g_fork_watched = true;
     g_forked = start.forked;
+    g_on_exit.store(start.exiting, std::memory_order_relaxed);
     pthread_atfork(nullptr, nullptr, &ForkedChild);
   }
   const Options options = start.read_options();
@@ -55,6 +57,7 @@ void WatchExit() {
   if (g_exit_watched.load(std::memory_order_relaxed)) return;
   if (g_exit_watched.exchange(true, std::memory_order_relaxed)) return;
   atexit([] {
+    if (const Hook exiting = g_on_exit.load(std::memory_order_relaxed)) exiting();
     g_exiting.store(true, std::memory_order_release);
     g_hit_pool.store(nullptr, std::memory_order_release);
     g_pool.store(nullptr, std::memory_order_release);  // what the program still calls is real

@@ -31,6 +31,8 @@ struct PoolStart {
   void* (*open_statistics)(const Options& options, size_t bytes);
   // Called in a forked child, after the pool was left behind; may be nullptr.
   void (*forked)();
+  // Called when the process begins to exit, while CUDA can still be called; may be nullptr.
+  void (*exiting)();
   const PoolHost* host;
 };
 

@@ -50,6 +50,7 @@ bool Readiness::AskOne(ContextPool& context, Stamp stamp) {
   const int status = context.fences().Poll(*driver, stamp);
   statistics_.process().fence_queries.AddShared(1);
   CloseIfBroken(context, status);
+  if (status == kSuccess) CountSkipped(context);
   return status == kSuccess;
 }
 
@@ -80,12 +81,25 @@ bool Readiness::Ask(ContextPool& context, Stamp stamp) {
 
 bool Readiness::Wait(ContextPool& context, Stamp stamp) {
   Cover(context, stamp);
+  return WaitFor(context, stamp + 1) == kSuccess;
+}
+
+int Readiness::WaitFor(ContextPool& context, uint64_t number) {
   const Driver* driver = host_.driver();
   const ContextPool::User user(context);
-  if (driver == nullptr || !user.entered()) return false;
-  const int status = context.fences().Wait(*driver, stamp);
+  if (driver == nullptr || !user.entered()) return kNotReady;
+  const int status = context.fences().Wait(*driver, number - 1);
   CloseIfBroken(context, status);
-  return status == kSuccess;
+  if (status == kSuccess) CountSkipped(context);
+  return status;
+}
+
+void Readiness::CountSkipped(ContextPool& context) {
+  if (context.fences().skipped() == 0) return;
+  const Fences::SkippedTime time = context.fences().TakeSkippedTime();
+  if (time.max_ns == 0) return;
+  statistics_.process().skipped_wait_min_ns.AddShared(time.min_ns);
+  statistics_.process().skipped_wait_max_ns.AddShared(time.max_ns);
 }
 
 int Readiness::Finish(ContextPool& context) {
@@ -97,7 +111,7 @@ int Readiness::Finish(ContextPool& context) {
   if (HasContextEvents(*driver)) {
     const Fences::Recorded recorded = Record(context);
     status = recorded.status;
-    if (status == kSuccess) status = context.fences().Wait(*driver, recorded.number - 1);
+    if (status == kSuccess) status = WaitFor(context, recorded.number);
   }
   if (status == CUDA_ERROR_NOT_SUPPORTED) status = Synchronize(context, *driver);
   CloseIfBroken(context, status);

@@ -69,6 +69,12 @@ class Readiness {
   // the driver's, or kCaptureUnderWay. An error of a broken context closes it.
   int Finish(ContextPool& context);
 
+  // The same until fence `number` of `context` has passed. The status is the driver's. An error of
+  // a broken context closes it.
+  int WaitFor(ContextPool& context, uint64_t number);
+  // Adds what is known of skipped waits to the statistics.
+  void CountSkipped(ContextPool& context);
+
   // Records a fence that covers everything submitted so far. The status is the driver's, or
   // kCaptureUnderWay, and then nothing was done. An error of a broken context closes it.
   static constexpr int kCaptureUnderWay = 900;  // as CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED

@@ -14,7 +14,21 @@ constexpr const char* kNames[] = {"fence_before_reuse",
                                   "order_before_synchronous_copy",
                                   "stamp_protocol",
                                   "event_reuse",
-                                  "capture"};
+                                  "capture",
+                                  "visible_copies",
+                                  "visible_host_functions",
+                                  "visible_graphs",
+                                  "visible_stream_memory",
+                                  "visible_managed",
+                                  "visible_mapped",
+                                  "visible_pageable_access",
+                                  "visible_exports",
+                                  "visible_imports",
+                                  "visible_attributes",
+                                  "pay_before_queries",
+                                  "pay_before_destruction",
+                                  "pay_at_exit",
+                                  "finished_if_begun_after"};
 constexpr unsigned kRead = 1U << 31;
 constinit std::atomic<unsigned> g_off{0};
 

@@ -12,6 +12,21 @@ enum class Rule {
   kStampProtocol,               // a free is covered by a fence that was begun after it
   kEventReuse,                  // an event is recorded again only once its fence has passed
   kCapture,                     // nothing is recorded while a capture is under way
+  // CMP_FREE_SYNC=auto: a free waits while one of these is pending, or exists
+  kVisibleCopies,
+  kVisibleHostFunctions,
+  kVisibleGraphs,
+  kVisibleStreamMemory,
+  kVisibleManaged,
+  kVisibleMapped,
+  kVisiblePageableAccess,
+  kVisibleExports,
+  kVisibleImports,
+  kVisibleAttributes,
+  kPayBeforeQueries,      // a query does not say "not ready" because of a wait that was skipped
+  kPayBeforeDestruction,  // nothing is destroyed under work that a free would have waited for
+  kPayAtExit,             // what was skipped is waited for before the process ends
+  kFinishedIfBegunAfter,  // a synchronisation finishes only what was submitted before it began
 };
 
 #ifdef CMP_TEST_RULES

@@ -51,33 +51,56 @@ class Counter {
   X(block_bytes, "bytes of the blocks that served the requests")        \
   X(block_freed_bytes, "bytes of those that came back")
 
+// Of wait_calls under CMP_FREE_SYNC=auto: what the host could have noticed. First what was pending,
+// then what exists in the process.
+#define CMP_WAIT_REASONS(X)                                                       \
+  X(wait_copies, "frees that waited for copies and sets of page-locked memory")   \
+  X(wait_host_functions, "for functions of the host's in a stream")               \
+  X(wait_graphs, "for graphs")                                                    \
+  X(wait_stream_memory, "for waits for, and writes of, values in memory")         \
+  X(wait_unknown, "for work from before the pool, which may be any of these")     \
+  X(wait_managed, "because there is managed memory")                              \
+  X(wait_mapped, "because there is memory that the host and the device share")    \
+  X(wait_pageable_access, "because the device can access all memory of the host") \
+  X(wait_exports, "because other processes or devices were given memory")         \
+  X(wait_imports, "because memory or semaphores of others are used")              \
+  X(wait_attributes, "because memory was given attributes")
+
 // How often this thread has counted a wait: who looks before and after a free learns whether it was
 // one.
 inline thread_local constinit uint32_t t_waits = 0;
 
 // Once per process (atomic adds): rare beside the calls that they count.
-#define CMP_PROCESS_COUNTERS(X)                                                            \
-  X(real_malloc_calls, "real allocation calls, failed ones included")                      \
-  X(real_malloc_ns, "nanoseconds inside them")                                             \
-  X(real_free_calls, "real free calls, failed ones included")                              \
-  X(real_free_ns, "nanoseconds inside them")                                               \
-  X(wait_calls, "frees that waited for the context's work")                                \
-  X(wait_ns, "nanoseconds inside those waits")                                             \
-  X(bound_waits, "of those, frees that waited for an older fence because of CMP_RESERVE")  \
-  X(fences, "fences recorded")                                                             \
-  X(fence_queries, "times that the driver was asked whether a fence has passed")           \
-  X(order_waits, "times that a stream had to wait on the device for work before a free")   \
-  X(failed_allocations, "requests that ended in an error")                                 \
-  X(out_of_memory_rescues, "requests that failed at first and were served after releases") \
-  X(double_frees, "frees of blocks that were idle already")                                \
-  X(foreign_frees, "frees of pointers that are not ours")                                  \
-  X(capture_real_calls, "calls that were real because a capture was under way")            \
-  X(unpooled_blocks, "blocks that left the pool (IPC, asynchronous free)")                 \
-  X(contexts, "contexts that got a pool")                                                  \
-  X(contexts_dropped, "contexts that were reset, destroyed or had failed")                 \
-  X(thread_caches, "thread caches made")                                                   \
-  X(reserved_bytes, "bytes of real allocations that the pool holds now")                   \
-  X(reserved_peak_bytes, "the most that it held")                                          \
+#define CMP_PROCESS_COUNTERS(X)                                                             \
+  X(real_malloc_calls, "real allocation calls, failed ones included")                       \
+  X(real_malloc_ns, "nanoseconds inside them")                                              \
+  X(real_free_calls, "real free calls, failed ones included")                               \
+  X(real_free_ns, "nanoseconds inside them")                                                \
+  X(wait_calls, "frees that waited for the context's work")                                 \
+  X(wait_ns, "nanoseconds inside those waits")                                              \
+  X(bound_waits, "of those, frees that waited for an older fence because of CMP_RESERVE")   \
+  CMP_WAIT_REASONS(X)                                                                       \
+  X(skipped_waits, "frees that did not wait although the real ones would have")             \
+  X(skipped_wait_min_ns, "for how long those, at least: by when the fences were seen open") \
+  X(skipped_wait_max_ns, "and at most: by when they were seen to have passed")              \
+  X(paid_by_queries, "skipped waits that a query of the program's paid")                    \
+  X(paid_by_destruction, "that the destruction of something paid")                          \
+  X(paid_at_exit, "that were paid at the end of the process")                               \
+  X(paid_ns, "nanoseconds inside those")                                                    \
+  X(fences, "fences recorded")                                                              \
+  X(fence_queries, "times that the driver was asked whether a fence has passed")            \
+  X(order_waits, "times that a stream had to wait on the device for work before a free")    \
+  X(failed_allocations, "requests that ended in an error")                                  \
+  X(out_of_memory_rescues, "requests that failed at first and were served after releases")  \
+  X(double_frees, "frees of blocks that were idle already")                                 \
+  X(foreign_frees, "frees of pointers that are not ours")                                   \
+  X(capture_real_calls, "calls that were real because a capture was under way")             \
+  X(unpooled_blocks, "blocks that left the pool (IPC, asynchronous free)")                  \
+  X(contexts, "contexts that got a pool")                                                   \
+  X(contexts_dropped, "contexts that were reset, destroyed or had failed")                  \
+  X(thread_caches, "thread caches made")                                                    \
+  X(reserved_bytes, "bytes of real allocations that the pool holds now")                    \
+  X(reserved_peak_bytes, "the most that it held")                                           \
   X(live_peak_bytes, "the most that the program held, sampled when the pool moves batches")
 
 struct TierCounters {

@@ -1,11 +1,12 @@
 // cmp-replay: the allocations and frees of a trace (CMP_TRACE), made again by as many threads, and
 // how long they took, as JSON. Under the preload they are the pool's.
 //
-//   cmp-replay [--backend sync|async] [--order start|thread] FILE
+//   cmp-replay [--backend sync|async] [--order start|call|thread] FILE
 //
 //   sync    cuMemAlloc and cuMemFree
 //   async   cuMemAllocAsync and cuMemFreeAsync, each thread on a stream of its own
 //   start   calls start in the order in which they happened, and may overlap (default)
+//   call    calls are made one after the other in that order
 //   thread  each thread's own order; a free waits for its allocation
 //
 // What the trace does not know (what kernels did meanwhile, the time between calls) is left out.
@@ -187,6 +188,8 @@ Trace ReadTrace(const char* path) {
 
 // ---- Playing it again
 
+enum class Order { kStart, kCall, kThread };
+
 struct alignas(64) ThreadState {
   std::atomic<uint32_t> turn{0};  // plus one: the call that may start
   std::vector<uint64_t> allocation_ns;
@@ -196,8 +199,8 @@ struct alignas(64) ThreadState {
 
 class Replay {
  public:
-  Replay(const Driver& driver, Trace& trace, bool async, bool keep_starts)
-      : driver_(driver), trace_(trace), async_(async), keep_starts_(keep_starts) {
+  Replay(const Driver& driver, Trace& trace, bool async, Order order)
+      : driver_(driver), trace_(trace), async_(async), order_(order) {
     Check(driver_.cuInit(0), "cuInit");
     int devices = 0;
     Check(driver_.cuDeviceGetCount(&devices), "cuDeviceGetCount");
@@ -225,7 +228,7 @@ class Replay {
       });
     }
     ready.arrive_and_wait();  // all have what they need
-    if (!trace_.calls.empty()) PassTurn(0);
+    PassTurn(0);
     const auto begin = Clock::now();
     ready.arrive_and_wait();
     for (std::thread& thread : threads) thread.join();
@@ -304,6 +307,7 @@ class Replay {
   }
 
   void PassTurn(uint32_t call) {
+    if (call >= trace_.calls.size()) return;
     std::atomic<uint32_t>& turn = states()[trace_.calls[call].thread].turn;
     turn.store(call + 1, std::memory_order_release);
     turn.notify_one();
@@ -325,15 +329,14 @@ class Replay {
       const Call& call = trace_.calls[index];
       Object& object = trace_.objects[call.object];
       if (object.device != device) UseDevice(device = object.device);
-      if (keep_starts_) {
-        AwaitTurn(state, index);
-        if (index + 1 < trace_.calls.size()) PassTurn(index + 1);
-      }
+      if (order_ != Order::kThread) AwaitTurn(state, index);
+      if (order_ == Order::kStart) PassTurn(index + 1);
       if (call.allocates) {
         Allocate(state, object, streams[device]);
       } else {
         Free(state, object, streams[device]);
       }
+      if (order_ == Order::kCall) PassTurn(index + 1);
     }
   }
 
@@ -371,7 +374,7 @@ class Replay {
   const Driver& driver_;
   Trace& trace_;
   const bool async_;
-  const bool keep_starts_;
+  const Order order_;
   std::vector<CUcontext> contexts_;
   std::vector<ThreadState> states_{trace_.of_thread.size()};
   std::atomic<size_t> live_{0};
@@ -398,16 +401,21 @@ int main(int count, char** arguments) {
     }
   }
   const bool async = std::strcmp(backend, "async") == 0;
-  const bool keep_starts = std::strcmp(order, "start") == 0;
+  const bool starts = std::strcmp(order, "start") == 0;
+  const bool calls = std::strcmp(order, "call") == 0;
   right = right && path != nullptr && (async || std::strcmp(backend, "sync") == 0) &&
-          (keep_starts || std::strcmp(order, "thread") == 0);
+          (starts || calls || std::strcmp(order, "thread") == 0);
   if (!right) {
-    std::fputs("usage: cmp-replay [--backend sync|async] [--order start|thread] FILE\n", stderr);
+    std::fputs("usage: cmp-replay [--backend sync|async] [--order start|call|thread] FILE\n",
+               stderr);
     return 2;
   }
   Trace trace = ReadTrace(path);
   const Driver driver;
-  Replay replay(driver, trace, async, keep_starts);
+  Replay replay(driver, trace, async,
+                starts  ? Order::kStart
+                : calls ? Order::kCall
+                        : Order::kThread);
   replay.Run();
   replay.Print(backend);
   return 0;

@@ -6,6 +6,7 @@
 #include "shim/pitches.h"
 #include "shim/process.h"
 #include "shim/service.h"
+#include "shim/visible_memory.h"
 #include "shim/work.h"
 
 namespace cmp {
@@ -50,8 +51,16 @@ constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
   return static_cast<CUresult>(FreeBlock(pool, driver, block, address, live, api));
 }
 
+// The real call. It waits by itself, but for stream-ordered memory (measured); managed memory is
+// the program's no more.
+CUresult MemFreeOther(const DriverCalls& real, CUdeviceptr pointer) {
+  PayBeforeDestruction();
+  const EndOfRange end(pointer);
+  return end.Done(real.cuMemFree_v2(pointer));
+}
+
 // A pointer that is not ours: the real call, untouched. And every pointer, where calls are traced.
-[[gnu::noinline]] CUresult MemFreeOther(CUdeviceptr pointer) {
+[[gnu::noinline]] CUresult MemFreeForeign(CUdeviceptr pointer) {
   if (Block* block = t_inside_real != 0 ? nullptr : TracedBlock(pointer)) {
     Pool& pool = *g_started.load(std::memory_order_acquire);
     const Driver& driver = *LoadedDriver();
@@ -62,7 +71,7 @@ constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
   if (real == nullptr) return kNoDriver;
   Pool* pool = g_started.load(std::memory_order_acquire);
   if (pool == nullptr || pointer == 0 || t_inside_real != 0 || pool->options().mode == Mode::kOff) {
-    return real->cuMemFree_v2(pointer);
+    return MemFreeOther(*real, pointer);
   }
   const Driver* driver = LoadedDriver();
   int observed = CUDA_SUCCESS;
@@ -70,7 +79,7 @@ constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
     return static_cast<CUresult>(observed);
   }
   const uint64_t begin = NowNs();
-  const CUresult status = real->cuMemFree_v2(pointer);
+  const CUresult status = MemFreeOther(*real, pointer);
   CountForeignFree(*pool, pointer, status, begin);
   return status;
 }
@@ -145,7 +154,7 @@ CUresult Driver_cuMemFree_v2(CUdeviceptr pointer) {
       return cmp::MemFreeSlow(*pool, block, pointer, live);
     }
   }
-  return cmp::MemFreeOther(pointer);
+  return cmp::MemFreeForeign(pointer);
 }
 
 // The pitch is the driver's: asked for once per device, width and element size, then remembered.

@@ -12,4 +12,7 @@ CMP_DRIVER_INTERPOSED(CMP_DECLARE)
 #undef CMP_DECLARE
 }
 
+// Who called the entry point.
+#define CMP_CALLER __builtin_extract_return_addr(__builtin_return_address(0))
+
 #endif  // CMP_SHIM_ENTRY_DRIVER_H_

@@ -2,6 +2,7 @@
 // the real calls; where the device is out of memory, the pool's idle blocks make room first.
 #include "shim/entry_driver.h"
 #include "shim/service.h"
+#include "shim/visible_memory.h"
 #include "shim/work.h"
 
 // `arguments` are those of the entry point, in parentheses.
@@ -11,7 +12,14 @@
   return cmp::WithReleases([&] { return real->name arguments; })
 
 CUresult Driver_cuMemAllocManaged(CUdeviceptr* pointer, size_t bytes, unsigned flags) {
-  CMP_WITH_RELEASES(cuMemAllocManaged, (pointer, bytes, flags));
+  const cmp::DriverCalls* real = cmp::RealDriver();
+  if (real == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
+  const CUresult status =
+      cmp::WithReleases([&] { return real->cuMemAllocManaged(pointer, bytes, flags); });
+  if (status == CUDA_SUCCESS) {
+    cmp::AddRange(cmp::Visible::kManaged, *pointer, bytes, CMP_CALLER);
+  }
+  return status;
 }
 
 CUresult Driver_cuMemAllocAsync(CUdeviceptr* pointer, size_t bytes, CUstream stream) {
@@ -38,6 +46,10 @@ CUresult Driver_cuMemAllocFromPoolAsync_ptsz(CUdeviceptr* pointer, size_t bytes,
 
 CUresult Driver_cuMemCreate(void* handle, size_t bytes, const void* properties,
                             unsigned long long flags) {
+  if (properties != nullptr) {
+    const auto* memory = static_cast<const CUmemAllocationProp*>(properties);
+    cmp::NotePlace(static_cast<int>(memory->type), memory->location, CMP_CALLER);
+  }
   CMP_WITH_RELEASES(cuMemCreate, (handle, bytes, properties, flags));
 }
 

@@ -3,6 +3,7 @@
 // was asked for, the pool's idle memory is free.
 #include "shim/entry_driver.h"
 #include "shim/service.h"
+#include "shim/visible_memory.h"
 
 namespace cmp {
 
@@ -49,6 +50,13 @@ void CorrectAttribute(Block* block, CUpointer_attribute attribute, void* data) {
   }
 }
 
+// Page-locked memory whose device pointer was asked for is used by kernels.
+void NoteDevicePointer(CUpointer_attribute attribute, CUdeviceptr pointer, const void* caller) {
+  if (attribute != CU_POINTER_ATTRIBUTE_DEVICE_POINTER) return;
+  if (!g_visible_memory.IsPageLocked(pointer) || IsNvidiaLibrary(caller)) return;
+  g_visible_memory.SetMapped(pointer);
+}
+
 }  // namespace
 
 }  // namespace cmp
@@ -93,6 +101,7 @@ CUresult Driver_cuPointerGetAttribute(void* data, CUpointer_attribute attribute,
   if (status == CUDA_SUCCESS && place.block != nullptr) {
     cmp::CorrectAttribute(place.block, attribute, data);
   }
+  if (status == CUDA_SUCCESS) cmp::NoteDevicePointer(attribute, pointer, CMP_CALLER);
   return status;
 }
 
@@ -108,6 +117,9 @@ CUresult Driver_cuPointerGetAttributes(unsigned count, CUpointer_attribute* attr
       cmp::CorrectAttribute(place.block, attributes[i], data[i]);
     }
   }
+  for (unsigned i = 0; status == CUDA_SUCCESS && i < count; ++i) {
+    cmp::NoteDevicePointer(attributes[i], pointer, CMP_CALLER);
+  }
   return status;
 }
 
@@ -120,6 +132,7 @@ CUresult Driver_cuPointerSetAttribute(const void* value, CUpointer_attribute att
     return real->cuPointerSetAttribute(value, attribute, kNowhere);
   }
   cmp::UnpoolRange(pointer);
+  cmp::NoteShared(cmp::Visible::kAttributes, CMP_CALLER);
   return real->cuPointerSetAttribute(value, attribute, pointer);
 }
 
@@ -128,6 +141,7 @@ CUresult Driver_cuIpcGetMemHandle(CUipcMemHandle* handle, CUdeviceptr pointer) {
   if (real == nullptr) return kNoDriver;
   if (cmp::PlaceOf(pointer).freed) return real->cuIpcGetMemHandle(handle, kNowhere);
   cmp::UnpoolRange(pointer);
+  cmp::NoteShared(cmp::Visible::kExports, CMP_CALLER);
   return real->cuIpcGetMemHandle(handle, pointer);
 }
 
@@ -139,5 +153,6 @@ CUresult Driver_cuMemGetHandleForAddressRange(void* handle, CUdeviceptr pointer,
     return real->cuMemGetHandleForAddressRange(handle, kNowhere, bytes, type, flags);
   }
   cmp::UnpoolRange(pointer);
+  cmp::NoteShared(cmp::Visible::kExports, CMP_CALLER);
   return real->cuMemGetHandleForAddressRange(handle, pointer, bytes, type, flags);
 }

@@ -103,7 +103,7 @@ cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, 
 }
 
 // A pointer that is not ours: the real call, untouched. And every pointer, where calls are traced.
-[[gnu::noinline]] cudaError_t FreeOther(void* pointer, const void* caller) {
+[[gnu::noinline]] cudaError_t FreeForeign(void* pointer, const void* caller) {
   const auto address = reinterpret_cast<DeviceAddress>(pointer);
   if (Block* block = TracedBlock(address)) {
     Pool& pool = *g_started.load(std::memory_order_acquire);
@@ -156,5 +156,5 @@ CMP_EXPORT cudaError_t cudaFree(void* pointer) {
       return cmp::FreeSlow(*pool, block, address, live, CMP_CALLER);
     }
   }
-  return cmp::FreeOther(pointer, CMP_CALLER);
+  return cmp::FreeForeign(pointer, CMP_CALLER);
 }

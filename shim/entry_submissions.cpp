@@ -5,6 +5,7 @@
 #include "core/rules.h"
 #include "shim/entry_driver.h"
 #include "shim/lookup.h"
+#include "shim/visible_memory.h"
 #include "shim/work.h"
 
 namespace cmp {
@@ -21,46 +22,197 @@ CUstream StreamOf(const CUDA_GRAPH_INSTANTIATE_PARAMS* parameters) {
 CUstream StreamOf(const CUstream* stream) { return stream == nullptr ? nullptr : *stream; }
 StreamName AnyStream() { return kSeveralStreams; }
 
-// May the work begin before earlier work of its own stream has ended? A launch with programmatic
-// dependencies may (CUDA programming guide, "Programmatic Dependent Launch").
-template <typename... Arguments>
-constexpr bool Overtakes(const Arguments&...) {
-  return false;
-}
-bool Overtakes(const CUlaunchConfig* config, CUfunction, void**, void**) {
-  if (config == nullptr || config->attrs == nullptr) return false;
-  for (unsigned i = 0; i < config->numAttrs; ++i) {
-    const CUlaunchAttributeID id = config->attrs[i].id;
-    if (id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION ||
-        id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT) {
-      return true;
-    }
-  }
-  return false;
-}
-
-// Does the call return only once the work is done? Copies to the host without a stream do, if there
-// is anything to copy: a copy of nothing need not wait for anything.
-constexpr bool IsHostWait(const char* symbol) {
-  const auto begins = [symbol](const char* with) {
-    for (const char* at = symbol; *with != '\0'; ++at, ++with) {
-      if (*at != *with) return false;
-    }
-    return true;
-  };
-  return begins("cuMemcpyDtoH") && !begins("cuMemcpyDtoHAsync");
-}
-
-bool CopiesSomething(void*, CUdeviceptr, size_t bytes) { return bytes != 0; }
-template <typename... Arguments>
-constexpr bool CopiesSomething(const Arguments&...) {
-  return false;
-}
-
 // For the tests of the rules: a copy or set without a stream parameter.
 [[maybe_unused]] bool IsSynchronous(const char* stream) {
   return strstr(stream, "nullptr") != nullptr;
 }
+
+// What the host could see of a submission, under CMP_FREE_SYNC=auto.
+Visible VisibleIf(Visible what, Rule rule) {
+  const bool noted = g_tracks_visible.load(std::memory_order_acquire) && RuleIsOn(rule);
+  return noted ? what : Visible::kNothing;
+}
+
+// ---- Does an argument of a copy or set name page-locked memory?
+
+bool IsPageLocked(CUdeviceptr address) { return g_visible_memory.IsPageLocked(address); }
+bool IsPageLocked(const void* address) {
+  return g_visible_memory.IsPageLocked(reinterpret_cast<uintptr_t>(address));
+}
+bool IsPageLocked(void* address) { return IsPageLocked(const_cast<const void*>(address)); }
+
+bool IsSidePageLocked(CUmemorytype type, const void* host, CUdeviceptr device) {
+  if (type == CU_MEMORYTYPE_HOST) return IsPageLocked(host);
+  return type != CU_MEMORYTYPE_ARRAY && IsPageLocked(device);
+}
+template <typename Box>
+bool IsBoxPageLocked(const Box* box) {
+  return box != nullptr && (IsSidePageLocked(box->srcMemoryType, box->srcHost, box->srcDevice) ||
+                            IsSidePageLocked(box->dstMemoryType, box->dstHost, box->dstDevice));
+}
+bool IsPageLocked(const CUDA_MEMCPY2D* box) { return IsBoxPageLocked(box); }
+bool IsPageLocked(const CUDA_MEMCPY3D* box) { return IsBoxPageLocked(box); }
+bool IsPageLocked(const CUDA_MEMCPY3D_PEER* box) { return IsBoxPageLocked(box); }
+
+// Arrays, contexts, streams, numbers.
+template <typename Other>
+constexpr bool IsPageLocked(const Other&) {
+  return false;
+}
+
+// ---- What is particular about each kind
+//
+//   IsUsual   is there nothing to note if the stream is quiet?
+//   Submit    the real call, call(), with everything noted
+
+struct Plain {
+  template <typename... Arguments>
+  static constexpr bool IsUsual(const ContextWork&, const Arguments&...) {
+    return true;
+  }
+  template <typename Call, typename... Arguments>
+  static CUresult Submit(StreamName to, Call call, const Arguments&...) {
+    const Submission submission(to, to == kSeveralStreams);
+    return call();
+  }
+};
+
+using Copy = Plain;
+using Set = Plain;
+using EventWait = Plain;
+using Other = Plain;
+
+// A launch with programmatic dependencies may begin before earlier work of its own stream has ended
+// (CUDA programming guide, "Programmatic Dependent Launch").
+struct Launch {
+  template <typename... Arguments>
+  static constexpr bool Overtakes(const Arguments&...) {
+    return false;
+  }
+  static bool Overtakes(const CUlaunchConfig* config, CUfunction, void**, void**) {
+    if (config == nullptr || config->attrs == nullptr) return false;
+    for (unsigned i = 0; i < config->numAttrs; ++i) {
+      const CUlaunchAttributeID id = config->attrs[i].id;
+      if (id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION ||
+          id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT) {
+        return true;
+      }
+    }
+    return false;
+  }
+  template <typename... Arguments>
+  static bool IsUsual(const ContextWork&, const Arguments&... arguments) {
+    return !Overtakes(arguments...);
+  }
+  template <typename Call, typename... Arguments>
+  static CUresult Submit(StreamName to, Call call, const Arguments&... arguments) {
+    const Submission submission(to, to == kSeveralStreams || Overtakes(arguments...));
+    return call();
+  }
+};
+
+// A copy of nothing need not wait for anything.
+struct CopyToHost {
+  template <typename... Arguments>
+  static constexpr bool IsUsual(const ContextWork&, const Arguments&...) {
+    return false;
+  }
+  template <typename Call>
+  static CUresult Submit(StreamName to, Call call, void*, CUdeviceptr, size_t bytes) {
+    return bytes == 0 ? Plain::Submit(to, call) : SubmitAndWait(to, call);
+  }
+};
+
+// Work that the host could see the end of, if Derived::What(arguments...) says so.
+template <typename Derived>
+struct MaybeVisible {
+  template <typename... Arguments>
+  static bool IsUsual(const ContextWork&, const Arguments&... arguments) {
+    return Derived::What(arguments...) == Visible::kNothing;
+  }
+  template <typename Call, typename... Arguments>
+  static CUresult Submit(StreamName to, Call call, const Arguments&... arguments) {
+    const Submission submission(to, to == kSeveralStreams, Derived::What(arguments...));
+    return call();
+  }
+};
+
+struct AsyncCopy : MaybeVisible<AsyncCopy> {
+  template <typename... Arguments>
+  static Visible What(const Arguments&... arguments) {
+    if (!g_tracks_visible.load(std::memory_order_acquire)) return Visible::kNothing;
+    return (IsPageLocked(arguments) || ...) ? VisibleIf(Visible::kCopies, Rule::kVisibleCopies)
+                                            : Visible::kNothing;
+  }
+};
+using AsyncSet = AsyncCopy;
+
+struct CopyList : MaybeVisible<CopyList> {
+  template <typename... Arguments>
+  static Visible What(const Arguments&...) {
+    return g_visible_memory.HasPageLocked() ? VisibleIf(Visible::kCopies, Rule::kVisibleCopies)
+                                            : Visible::kNothing;
+  }
+};
+
+struct HostFunction : MaybeVisible<HostFunction> {
+  template <typename... Arguments>
+  static Visible What(const Arguments&...) {
+    return VisibleIf(Visible::kHostFunctions, Rule::kVisibleHostFunctions);
+  }
+};
+
+struct StreamMemoryOperation : MaybeVisible<StreamMemoryOperation> {
+  template <typename... Arguments>
+  static Visible What(const Arguments&...) {
+    return VisibleIf(Visible::kStreamMemory, Rule::kVisibleStreamMemory);
+  }
+};
+
+// A graph may also record events, anywhere in its work.
+struct GraphLaunch : MaybeVisible<GraphLaunch> {
+  template <typename... Arguments>
+  static Visible What(const Arguments&...) {
+    return VisibleIf(Visible::kGraphs, Rule::kVisibleGraphs);
+  }
+  template <typename Call, typename... Arguments>
+  static CUresult Submit(StreamName to, Call call, const Arguments&... arguments) {
+    g_events.ForgetAll();
+    const CUresult status = MaybeVisible::Submit(to, call, arguments...);
+    g_events.ForgetAll();
+    return status;
+  }
+};
+
+// Records of events, and waits for them, touch no memory, but a program learns from them that
+// earlier work is done: they are submissions like all others.
+struct EventRecord {
+  // The event, and on which stream it is recorded; one of a whole context is not followed.
+  struct Target {
+    CUevent event;
+    bool followed;
+  };
+  template <typename... Flags>
+  static Target TargetOf(CUevent event, CUstream, const Flags&...) {
+    return {event, true};
+  }
+  static Target TargetOf(const void*, CUevent event) { return {event, false}; }
+
+  template <typename... Arguments>
+  static bool IsUsual(const ContextWork& work, const Arguments&... arguments) {
+    return !work.MayHaveVisible() && !g_events.MayKnow(TargetOf(arguments...).event);
+  }
+  template <typename Call, typename... Arguments>
+  static CUresult Submit(StreamName to, Call call, const Arguments&... arguments) {
+    const Target target = TargetOf(arguments...);
+    // It stands for nothing until it is recorded: who asks about it meanwhile learns nothing.
+    g_events.Forget(target.event);
+    const RecordedPoint point = target.followed ? WorkOf(to)->PointOf(to) : RecordedPoint{};
+    const CUresult status = Plain::Submit(to, call);
+    if (status == CUDA_SUCCESS && point.work != nullptr) g_events.Recorded(target.event, point);
+    return status;
+  }
+};
 
 }  // namespace
 
@@ -68,7 +220,8 @@ constexpr bool CopiesSomething(const Arguments&...) {
 
 // The usual submission changes nothing of what is known. Whatever else there may be to do is left
 // to a function of the same arguments, so that nothing has to be kept for it here.
-#define CMP_SUBMIT(name, parameters, arguments, stream)                                          \
+#define CMP_LIST(...) __VA_ARGS__
+#define CMP_DEFINE(kind, name, parameters, arguments, stream)                                    \
   namespace {                                                                                    \
   [[gnu::noinline]] CUresult Slow_##name parameters {                                            \
     const cmp::DriverCalls* real = cmp::RealDriver();                                            \
@@ -76,13 +229,8 @@ constexpr bool CopiesSomething(const Arguments&...) {
     if (!cmp::RuleIsOn(cmp::Rule::kOrderBeforeSynchronousCopy) && cmp::IsSynchronous(#stream)) { \
       return real->name arguments;                                                               \
     }                                                                                            \
-    const cmp::StreamName to = stream;                                                           \
-    if (cmp::IsHostWait(#name) && cmp::CopiesSomething arguments) {                              \
-      return cmp::SubmitAndWait(to, [&] { return real->name arguments; });                       \
-    }                                                                                            \
-    const bool overtakes = to == cmp::kSeveralStreams || cmp::Overtakes arguments;               \
-    const cmp::Submission submission(to, overtakes);                                             \
-    return real->name arguments;                                                                 \
+    return cmp::kind::Submit(                                                                    \
+        stream, [&] { return real->name arguments; }, CMP_LIST arguments);                       \
   }                                                                                              \
   }                                                                                              \
   CUresult Driver_##name parameters {                                                            \
@@ -91,7 +239,7 @@ constexpr bool CopiesSomething(const Arguments&...) {
     if (real == nullptr || real->name == nullptr || work == nullptr) [[unlikely]]                \
       return Slow_##name arguments;                                                              \
     const cmp::StreamName to = stream;                                                           \
-    if (!work->IsQuiet(to) || cmp::Overtakes arguments || cmp::IsHostWait(#name) ||              \
+    if (!work->IsQuiet(to) || !cmp::kind::IsUsual(*work, CMP_LIST arguments) ||                  \
         cmp::kRulesMayBeOff) [[unlikely]]                                                        \
       return Slow_##name arguments;                                                              \
     const CUresult status = real->name arguments;                                                \
@@ -99,18 +247,4 @@ constexpr bool CopiesSomething(const Arguments&...) {
       cmp::NoteSubmitted(work, work, to);                                                        \
     return status;                                                                               \
   }
-
-// Records of events, and waits for them, touch no memory, but a program learns from them that
-// earlier work is done: they are submissions like all others.
-#define CMP_Launch CMP_SUBMIT
-#define CMP_Copy CMP_SUBMIT
-#define CMP_Set CMP_SUBMIT
-#define CMP_GraphLaunch CMP_SUBMIT
-#define CMP_HostFunction CMP_SUBMIT
-#define CMP_StreamMemoryOperation CMP_SUBMIT
-#define CMP_EventRecord CMP_SUBMIT
-#define CMP_EventWait CMP_SUBMIT
-#define CMP_Other CMP_SUBMIT
-#define CMP_DEFINE(kind, name, parameters, arguments, stream) \
-  CMP_##kind(name, parameters, arguments, stream)
 CMP_SUBMISSIONS(CMP_DEFINE)

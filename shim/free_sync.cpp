@@ -1,10 +1,23 @@
 #include "shim/free_sync.h"
 
 #include "core/pool_instance.h"
+#include "shim/visible_memory.h"
+#include "shim/work.h"
 
 namespace cmp {
 
 namespace {
+
+// What a wait for `context` that did not succeed comes to. A broken context is closed by now: the
+// program gets the real calls, and with them the real errors. Other errors (a capture that was
+// begun where the shim cannot see it, a call from a host function, no memory for an event) say
+// nothing about the context: this one free is real.
+Settlement Failed(Pool& pool, int status) {
+  if (status == Readiness::kCaptureUnderWay) {
+    pool.statistics().process().capture_real_calls.AddShared(1);
+  }
+  return kRealFree;
+}
 
 // Waits for all work of `context`. Other contexts may use the block too (peer access and copies):
 // their work only delays its reuse.
@@ -12,14 +25,8 @@ Settlement WaitForAll(Pool& pool, ContextPool& context) {
   const uint64_t begin = NowNs();
   const int status = pool.readiness().Finish(context);
   pool.statistics().CountWait(begin);
-  if (status == kSuccess) return {true, pool.readiness().StampOfOthers(context)};
-  if (status == Readiness::kCaptureUnderWay) {
-    pool.statistics().process().capture_real_calls.AddShared(1);
-  }
-  // A broken context is closed by now: the program gets the real calls, and with them the real
-  // errors. Other errors (a capture that was begun where the shim cannot see it, a call from a host
-  // function, no memory for an event) say nothing about the context: this one free is real.
-  return kRealFree;
+  if (status != kSuccess) return Failed(pool, status);
+  return {true, pool.readiness().StampOfOthers(context)};
 }
 
 // Drivers before 12.5 cannot mark a context's work: then one wait serves many frees.
@@ -29,17 +36,57 @@ bool IsTimeToWait() {
   return ++t_frees % kFrees == 0;
 }
 
-Settlement KeepOrder(Pool& pool, ContextPool& context) {
+// A fence that covers all work from before the free, and that later work runs after; number 0 if
+// none could be recorded.
+uint64_t FenceForOrder(Pool& pool, ContextPool& context) {
   const Fences& fences = context.fences();
   // In this order; see FenceBegins. A fence that is still being recorded could fail.
   if (!fences.work_since()) {
-    if (const uint64_t newest = fences.started(); fences.published() >= newest) {
-      return {true, pool.readiness().StampFor(context, newest)};
-    }
+    if (const uint64_t newest = fences.started(); fences.published() >= newest) return newest;
   }
   const Fences::Recorded fence = pool.readiness().Record(context, FencePurpose::kOrder);
-  if (fence.status != kSuccess) return WaitForAll(pool, context);
-  return {true, pool.readiness().StampFor(context, fence.number)};
+  return fence.status == kSuccess ? fence.number : 0;
+}
+
+Counter& CounterOf(ProcessCounters& process, Visible what) {
+  // In the order of Visible.
+  static constexpr Counter ProcessCounters::*kCounters[] = {
+#define CMP_NAME(name, meaning) &ProcessCounters::name,
+      CMP_WAIT_REASONS(CMP_NAME)
+#undef CMP_NAME
+  };
+  static_assert(sizeof(kCounters) / sizeof(kCounters[0]) == size_t(Visible::kNothing));
+  return process.*kCounters[static_cast<size_t>(what)];
+}
+
+Settlement KeepOrder(Pool& pool, ContextPool& context) {
+  const uint64_t fence = FenceForOrder(pool, context);
+  if (fence == 0) return WaitForAll(pool, context);
+  return {true, pool.readiness().StampFor(context, fence)};
+}
+
+// Waits for what the host could see of the context's work, and keeps the order of the rest.
+Settlement KeepVisible(Pool& pool, ContextPool& context) {
+  auto* work = static_cast<ContextWork*>(context.of_host);
+  const uint64_t fence = work == &g_no_work ? 0 : FenceForOrder(pool, context);
+  if (fence == 0) return WaitForAll(pool, context);
+  VisibleWork::Pending wait_for = {fence, g_visible_memory.Exists()};
+  if (wait_for.what == Visible::kNothing) {
+    wait_for = work->MayHaveVisible() ? work->PendingVisible() : VisibleWork::Pending{};
+  }
+  Fences& fences = context.fences();
+  ProcessCounters& process = pool.statistics().process();
+  if (wait_for.fence > fences.passed()) {
+    const uint64_t begin = NowNs();
+    const int status = pool.readiness().WaitFor(context, wait_for.fence);
+    pool.statistics().CountWait(begin);
+    CounterOf(process, wait_for.what).AddShared(1);
+    if (status != kSuccess) return Failed(pool, status);
+  }
+  if (fences.passed() >= fence) return {true, pool.readiness().StampOfOthers(context)};
+  fences.NoteSkipped(fence);
+  process.skipped_waits.AddShared(1);
+  return {true, pool.readiness().StampFor(context, fence)};
 }
 
 }  // namespace
@@ -59,6 +106,7 @@ Settlement SettleFree(Pool& pool, const Driver& driver, Block* block) {
   const bool can_record = Readiness::HasContextEvents(driver);
   if (mode == FreeSync::kNone && (can_record || !IsTimeToWait())) return {true, stamp};
   if (mode == FreeSync::kOrder && can_record) return KeepOrder(pool, context);
+  if (mode == FreeSync::kAuto && can_record) return KeepVisible(pool, context);
   return WaitForAll(pool, context);
 }
 

@@ -5,6 +5,9 @@
 // much of that is kept:
 //
 //   wait    all of it: the block is ready at once, unless another context has unfinished work
+//   auto    order, and a wait where the host could notice that there was none (visible_work.h,
+//           visible_memory.h): until the work is done that it could see, or all of it where it
+//           shares memory with kernels
 //   order   work submitted later runs after work submitted before, on the device: a fence is
 //           recorded at once, and work.h sees to the rest
 //   none    nothing but that the block is not handed out too early

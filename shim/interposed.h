@@ -65,6 +65,64 @@
   X(cuIpcGetMemHandle, (CUipcMemHandle * handle, CUdeviceptr pointer))                             \
   X(cuMemGetHandleForAddressRange,                                                                 \
     (void* handle, CUdeviceptr pointer, size_t bytes, int type, unsigned long long flags))         \
+  X(cuIpcGetEventHandle, (CUipcEventHandle * handle, CUevent event))                               \
+  X(cuMemExportToShareableHandle,                                                                  \
+    (void* shareable, unsigned long long handle, int type, unsigned long long flags))              \
+  X(cuMemPoolExportToShareableHandle,                                                              \
+    (void* shareable, CUmemoryPool pool, int type, unsigned long long flags))                      \
+  X(cuMemPoolExportPointer, (void* shared, CUdeviceptr pointer))                                   \
+  /* imports */                                                                                    \
+  X(cuIpcOpenMemHandle, (CUdeviceptr * pointer, CUipcMemHandle handle, unsigned flags))            \
+  X(cuIpcOpenMemHandle_v2, (CUdeviceptr * pointer, CUipcMemHandle handle, unsigned flags))         \
+  X(cuIpcOpenEventHandle, (CUevent * event, CUipcEventHandle handle))                              \
+  X(cuMemImportFromShareableHandle, (void* handle, void* shareable, int type))                     \
+  X(cuMemPoolImportFromShareableHandle,                                                            \
+    (void* pool, void* shareable, int type, unsigned long long flags))                             \
+  X(cuMemPoolImportPointer, (CUdeviceptr * pointer, CUmemoryPool pool, void* shared))              \
+  X(cuImportExternalMemory, (void* memory, const void* descriptor))                                \
+  X(cuImportExternalSemaphore, (void* semaphore, const void* descriptor))                          \
+  X(cuGraphicsGLRegisterBuffer, (void* resource, unsigned buffer, unsigned flags))                 \
+  X(cuGraphicsGLRegisterImage, (void* resource, unsigned image, unsigned target, unsigned flags))  \
+  X(cuGLRegisterBufferObject, (unsigned buffer))                                                   \
+  X(cuGraphicsEGLRegisterImage, (void* resource, void* image, unsigned flags))                     \
+  X(cuGraphicsVDPAURegisterVideoSurface, (void* resource, unsigned surface, unsigned flags))       \
+  X(cuGraphicsVDPAURegisterOutputSurface, (void* resource, unsigned surface, unsigned flags))      \
+  X(cuEGLStreamConsumerConnect, (void* connection, void* stream))                                  \
+  X(cuEGLStreamConsumerConnectWithFlags, (void* connection, void* stream, unsigned flags))         \
+  X(cuEGLStreamProducerConnect, (void* connection, void* stream, int width, int height))           \
+  /* memory that the host and the device share */                                                  \
+  X(cuMemHostAlloc, (void** pointer, size_t bytes, unsigned flags))                                \
+  X(cuMemAllocHost_v2, (void** pointer, size_t bytes))                                             \
+  X(cuMemFreeHost, (void* pointer))                                                                \
+  X(cuMemHostRegister, (void* pointer, size_t bytes, unsigned flags))                              \
+  X(cuMemHostRegister_v2, (void* pointer, size_t bytes, unsigned flags))                           \
+  X(cuMemHostUnregister, (void* pointer))                                                          \
+  X(cuMemHostGetDevicePointer_v2, (CUdeviceptr * address, void* pointer, unsigned flags))          \
+  X(cuModuleGetGlobal_v2,                                                                          \
+    (CUdeviceptr * address, size_t * bytes, CUmodule module, const char* name))                    \
+  X(cuLibraryGetGlobal, (CUdeviceptr * address, size_t * bytes, void* library, const char* name))  \
+  X(cuLibraryGetManaged, (CUdeviceptr * address, size_t * bytes, void* library, const char* name)) \
+  X(cuMemPoolCreate, (void* pool, const void* properties))                                         \
+  X(cuMemGetDefaultMemPool, (void* pool, const void* location, int type))                          \
+  X(cuMemGetMemPool, (void* pool, const void* location, int type))                                 \
+  X(cuMemPoolSetAccess, (CUmemoryPool pool, const void* accesses, size_t count))                   \
+  /* ends of what work may still use */                                                            \
+  X(cuTexObjectDestroy, (unsigned long long object))                                               \
+  X(cuSurfObjectDestroy, (unsigned long long object))                                              \
+  X(cuModuleUnload, (CUmodule module))                                                             \
+  X(cuLibraryUnload, (void* library))                                                              \
+  X(cuMemUnmap, (CUdeviceptr pointer, size_t bytes))                                               \
+  X(cuMemSetAccess, (CUdeviceptr pointer, size_t bytes, const void* accesses, size_t count))       \
+  X(cuMemRelease, (unsigned long long handle))                                                     \
+  X(cuMemAddressFree, (CUdeviceptr pointer, size_t bytes))                                         \
+  X(cuMemPoolDestroy, (CUmemoryPool pool))                                                         \
+  X(cuArrayDestroy, (CUarray array))                                                               \
+  X(cuMipmappedArrayDestroy, (void* array))                                                        \
+  X(cuIpcCloseMemHandle, (CUdeviceptr pointer))                                                    \
+  X(cuDestroyExternalMemory, (void* memory))                                                       \
+  X(cuDestroyExternalSemaphore, (void* semaphore))                                                 \
+  X(cuGraphicsUnregisterResource, (void* resource))                                                \
+  X(cuCtxDisablePeerAccess, (CUcontext peer))                                                      \
   /* contexts: partial ones, and ends */                                                           \
   X(cuCtxFromGreenCtx, (CUcontext * context, void* green))                                         \
   X(cuGreenCtxDestroy, (void* green))                                                              \
@@ -77,8 +135,18 @@
   X(cuDevicePrimaryCtxReset_v2, (CUdevice device))                                                 \
   /* waits on the host */                                                                          \
   X(cuCtxSynchronize, (void))                                                                      \
+  X(cuCtxSynchronize_v2, (CUcontext context))                                                      \
   X(cuStreamSynchronize, (CUstream stream))                                                        \
   X(cuStreamSynchronize_ptsz, (CUstream stream))                                                   \
+  X(cuEventSynchronize, (CUevent event))                                                           \
+  /* questions about work, and events that end */                                                  \
+  X(cuStreamQuery, (CUstream stream))                                                              \
+  X(cuStreamQuery_ptsz, (CUstream stream))                                                         \
+  X(cuEventQuery, (CUevent event))                                                                 \
+  X(cuEventElapsedTime, (float* milliseconds, CUevent begin, CUevent end))                         \
+  X(cuEventElapsedTime_v2, (float* milliseconds, CUevent begin, CUevent end))                      \
+  X(cuEventDestroy, (CUevent event))                                                               \
+  X(cuEventDestroy_v2, (CUevent event))                                                            \
   /* captures */                                                                                   \
   X(cuStreamBeginCapture, (CUstream stream))                                                       \
   X(cuStreamBeginCapture_ptsz, (CUstream stream))                                                  \

@@ -79,7 +79,8 @@ Options ReadShimOptions() {
 }
 
 Pool* StartedPool() {
-  static constexpr PoolStart kStart = {&StartOptions, &OpenStatisticsPage, &Forked, &kShimHost};
+  static constexpr PoolStart kStart = {&StartOptions, &OpenStatisticsPage, &Forked, &PayAtExit,
+                                       &kShimHost};
   return StartPool(kStart);
 }
 

@@ -31,6 +31,14 @@ const char* NameOf(Mode mode) {
   return "off";
 }
 
+// For what frees waited, the words of core/statistics.h.
+void AddReasons(Text& text, const ProcessCounters& process) {
+#define CMP_ADD(name, meaning) \
+  if (process.name.Get() != 0) text.Add("cmp:     %llu %s\n", Count{process.name.Get()}, meaning);
+  CMP_WAIT_REASONS(CMP_ADD)
+#undef CMP_ADD
+}
+
 void AddJsonHead(Text& text, const char* mode) {
   text.Add("%s %d,\n  \"version\": \"%s\",\n  \"program\": ", kJsonBeginning, kJsonSchemaVersion,
            Version());
@@ -70,6 +78,20 @@ void AddSummary(Text& text, Pool& pool) {
            Count{s.real_calls_avoided});
   text.Add("cmp:   frees that waited for the GPU: %llu, %.2f ms (times are sums over threads)\n",
            Count{process.wait_calls.Get()}, Milliseconds(process.wait_ns.Get()));
+  AddReasons(text, process);
+  if (process.skipped_waits.Get() != 0) {
+    text.Add(
+        "cmp:   frees that did not wait: %llu; the real ones would have, for %.0f to %.0f ms (an "
+        "estimate)\n",
+        Count{process.skipped_waits.Get()}, Milliseconds(process.skipped_wait_min_ns.Get()),
+        Milliseconds(process.skipped_wait_max_ns.Get()));
+  }
+  const Count paid = process.paid_by_queries.Get() + process.paid_by_destruction.Get() +
+                     process.paid_at_exit.Get();
+  if (paid != 0) {
+    text.Add("cmp:   of those, waited for later: %llu, %.2f ms\n", paid,
+             Milliseconds(process.paid_ns.Get()));
+  }
   if (process.fences.Get() + process.order_waits.Get() != 0) {
     text.Add("cmp:   fences recorded %llu, asked about %llu times; streams ordered %llu times\n",
              Count{process.fences.Get()}, Count{process.fence_queries.Get()},

@@ -56,9 +56,13 @@ uint64_t UnixNs() {
   return static_cast<uint64_t>(now.tv_sec) * 1000000000u + static_cast<uint64_t>(now.tv_nsec);
 }
 
+// fstat, which C libraries before 2.33 have under another name. The kernel's structure is the
+// library's on both architectures.
+bool StatusOf(int file, struct stat* status) { return syscall(SYS_fstat, file, status) == 0; }
+
 bool IsStillTheFile() {
   struct stat now;
-  return fstat(g_file.file, &now) == 0 && now.st_dev == g_file.device && now.st_ino == g_file.inode;
+  return StatusOf(g_file.file, &now) && now.st_dev == g_file.device && now.st_ino == g_file.inode;
 }
 
 // One more step of the file, mapped; nullptr with errno.
@@ -176,7 +180,7 @@ bool BeginTrace(const Options& options) {
     return false;
   }
   struct stat made;
-  void* step = fstat(g_file.file, &made) == 0 ? Grow() : nullptr;
+  void* step = StatusOf(g_file.file, &made) ? Grow() : nullptr;
   if (step == nullptr) {
     WarnOfTrace(strerror(errno));
     close(g_file.file);

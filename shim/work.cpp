@@ -4,6 +4,7 @@
 #include "core/rules.h"
 #include "shim/captures.h"
 #include "shim/service.h"
+#include "shim/visible_memory.h"
 
 namespace cmp {
 
@@ -57,9 +58,35 @@ void ForEachWork(Visitor visit) {
       [&](ContextPool& context) { visit(*static_cast<ContextWork*>(context.of_host)); });
 }
 
-bool IsOrderMode() {
+bool Keeps(FreeSync mode) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
-  return pool != nullptr && pool->options().free_sync == FreeSync::kOrder;
+  return pool != nullptr && pool->options().free_sync == mode;
+}
+bool KeepsOrder() { return Keeps(FreeSync::kOrder) || Keeps(FreeSync::kAuto); }
+
+// Does a wait for the legacy stream wait for this one? (Measured; streams made with
+// cudaStreamNonBlocking are not waited for.)
+bool IsAfterLegacy(StreamName stream) {
+  if (stream == kSeveralStreams) return false;
+  if (stream == kLegacyStream || stream % 2 == 1) return true;
+  const Driver* driver = LoadedDriver();
+  unsigned flags = CU_STREAM_NON_BLOCKING;
+  return driver != nullptr && driver->stream_flags != nullptr &&
+         driver->stream_flags(reinterpret_cast<CUstream>(stream), &flags) == CUDA_SUCCESS &&
+         (flags & CU_STREAM_NON_BLOCKING) == 0;
+}
+
+// Such a device's kernels may use all memory of the host (CUDA programming guide, "Unified
+// memory").
+void NotePageableAccess(int device) {
+  const Driver* driver = LoadedDriver();
+  int has = 0;
+  if (driver != nullptr && driver->device_attribute != nullptr &&
+      driver->device_attribute(&has, CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS, device) ==
+          CUDA_SUCCESS &&
+      has != 0) {
+    g_visible_memory.NoteForGood(Visible::kPageableAccess);
+  }
 }
 
 // A stream under the name by which it is noted.
@@ -92,11 +119,12 @@ ContextWork* FindWork(StreamName stream) {
   return work;
 }
 
-void NoteSubmitted(const ContextWork* only, ContextWork* work, StreamName stream) {
-  if (!work->IsQuiet(stream)) work->Note(stream);
+void NoteSubmitted(const ContextWork* only, ContextWork* work, StreamName stream, Visible visible) {
+  const bool always = visible != Visible::kNothing;
+  if (always || !work->IsQuiet(stream)) work->Note(stream, visible);
   if (g_only_work.load(std::memory_order_acquire) == only) return;
   ContextWork* now = WorkOf(stream);
-  if (now != work && !now->IsQuiet(stream)) now->Note(stream);
+  if (now != work && (always || !now->IsQuiet(stream))) now->Note(stream, visible);
 }
 
 // ---- One context
@@ -116,35 +144,43 @@ void ContextWork::SetDebt(uint64_t debt, StreamName of) {
   debt_of_ = of;
 }
 
-void ContextWork::Add(StreamName stream) {
+void ContextWork::Add(StreamName stream, Visible visible, bool after_legacy) {
   since_ = Join(since_, stream);
   unfinished_ = Join(unfinished_, stream);
   ++notes_;
+  if (visible != Visible::kNothing) {
+    visible_.Add(stream, visible, after_legacy);
+    CountVisible();
+  }
   context_->fences().SetWorkSince(true);
   SetQuiet();
 }
 
-void ContextWork::Note(StreamName stream) {
+void ContextWork::Note(StreamName stream, Visible visible) {
   if (this == &g_any_work) {
-    return ForEachWork([&](ContextWork& work) { work.Note(stream); });
+    return ForEachWork([&](ContextWork& work) { work.Note(stream, visible); });
   }
   if (context_ == nullptr) return;
   stream = Named(stream);
+  const bool after_legacy = visible != Visible::kNothing && IsAfterLegacy(stream);
   Held held(lock_);
-  Add(stream);
+  Add(stream, visible, after_legacy);
 }
 
-void ContextWork::Enter(StreamName stream, bool overtakes) {
+void ContextWork::Enter(StreamName stream, bool overtakes, Visible visible) {
   if (this == &g_any_work) {
-    return ForEachWork([&](ContextWork& work) { work.Enter(stream, overtakes); });
+    return ForEachWork([&](ContextWork& work) { work.Enter(stream, overtakes, visible); });
   }
   if (context_ == nullptr) return;
   stream = Named(stream);
+  const bool after_legacy = visible != Visible::kNothing && IsAfterLegacy(stream);
   for (;;) {
     {
       Held held(lock_);
       const bool owes = debt_ != 0 && (debt_of_ != stream || overtakes);
-      if (!owes || !RuleIsOn(Rule::kOrderOnSecondStream)) return Add(stream);
+      if (!owes || !RuleIsOn(Rule::kOrderOnSecondStream)) {
+        return Add(stream, visible, after_legacy);
+      }
     }
     Pay();
   }
@@ -199,6 +235,7 @@ void ContextWork::FenceBegins(uint64_t number, FencePurpose purpose, bool order)
   ForgetFinished();
   begun_ = context_->fences().started();
   unpaid_before_ = debt_;
+  visible_.FenceBegins(begun_);
   // Where order is owed, only the fence of a free says for what: what was submitted since may have
   // to run beside what is submitted next.
   if (order && number != 0 && purpose == FencePurpose::kReuse) return;
@@ -215,7 +252,8 @@ void ContextWork::FenceFailed() {
   Held held(lock_);
   // Of which streams is not known any more: they may have ended meanwhile.
   SetDebt(unpaid_before_, kSeveralStreams);
-  Add(kSeveralStreams);
+  visible_.FenceFailed();
+  Add(kSeveralStreams, Visible::kNothing, false);
 }
 
 void ContextWork::StreamEnds(StreamName stream) {
@@ -223,6 +261,8 @@ void ContextWork::StreamEnds(StreamName stream) {
   if (since_ == stream) since_ = kSeveralStreams;
   if (unfinished_ == stream) unfinished_ = kSeveralStreams;
   if (debt_of_ == stream) debt_of_ = kSeveralStreams;
+  visible_.StreamEnds(stream);
+  CountVisible();
   SetQuiet();
 }
 
@@ -231,11 +271,46 @@ void ContextWork::AnyStreamEnds() {
   if (since_ != kNoStream) since_ = kSeveralStreams;
   if (unfinished_ != kNoStream) unfinished_ = kSeveralStreams;
   if (debt_ != 0) debt_of_ = kSeveralStreams;
+  visible_.StreamEnds(kSeveralStreams);
+  CountVisible();
   SetQuiet();
+}
+
+void ContextWork::Begin(bool tracks_visible) {
+  Held held(lock_);
+  tracks_visible_ = tracks_visible;
+  CountVisible();
+}
+
+void ContextWork::CountVisible() {
+  visible_count_.store(tracks_visible_ ? visible_.count() : 0, std::memory_order_release);
+}
+
+VisibleWork::Pending ContextWork::PendingVisible() {
+  Held held(lock_);
+  const VisibleWork::Pending pending = visible_.Until(context_->fences().passed());
+  CountVisible();
+  return pending;
+}
+
+RecordedPoint ContextWork::PointOf(StreamName stream) {
+  if (context_ == nullptr || !MayHaveVisible()) return {};
+  stream = Named(stream);
+  Held held(lock_);
+  return {this, stream, visible_.last()};
+}
+
+void ContextWork::Reached(const RecordedPoint& point) {
+  Held held(lock_);
+  const bool begun_after = RuleIsOn(Rule::kFinishedIfBegunAfter);
+  visible_.Finished(point.stream, begun_after ? point.submission : visible_.last());
+  CountVisible();
 }
 
 void ContextWork::End() {
   Held held(lock_);
+  visible_.Clear();
+  CountVisible();
   SetDebt(0, kNoStream);
   SetQuiet();
 }
@@ -246,13 +321,17 @@ ContextWork::Waiting ContextWork::BeginWait(StreamName stream) {
   const bool for_all = stream == kSeveralStreams || stream == unfinished_;
   // From now on every submission is noted.
   if (for_all) quiet_.store(kNoStream, std::memory_order_release);
-  return {for_all, notes_, context_->fences().published()};
+  return {for_all, for_all ? kSeveralStreams : stream, notes_, context_->fences().published(),
+          visible_.last()};
 }
 
 bool ContextWork::EndWait(const Waiting& waiting) {
-  if (!waiting.for_all) return false;
-  context_->fences().NoteWaited(waiting.fence);
+  if (waiting.for_all) context_->fences().NoteWaited(waiting.fence);
   Held held(lock_);
+  const bool begun_after = RuleIsOn(Rule::kFinishedIfBegunAfter);
+  visible_.Finished(waiting.stream, begun_after ? waiting.visible : visible_.last());
+  CountVisible();
+  if (!waiting.for_all) return false;
   const bool finished = notes_ == waiting.notes && context_->fences().started() == waiting.fence;
   if (finished) {
     since_ = kNoStream;
@@ -271,11 +350,45 @@ HostWait::HostWait(StreamName stream) {
   if (driver == nullptr || work == &g_no_work || work == &g_any_work) return;
   const bool of_current = stream == kSeveralStreams || stream == kLegacyStream || stream % 2 == 1;
   if (of_current && !work->IsOf(CurrentContext(*driver))) return;
+  Begin(work, stream);
+}
+
+HostWait::HostWait(ContextHandle context) {
+  ContextWork* work = WorkOfContext(context);
+  if (work != &g_no_work) Begin(work, kSeveralStreams);
+}
+
+void HostWait::Begin(ContextWork* work, StreamName stream) {
   work_ = work;
   waiting_ = work->BeginWait(stream);
 }
 
 // ---- All contexts
+
+bool PaySkipped(Counter ProcessCounters::*count) {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  if (pool == nullptr) return false;
+  bool waited = false;
+  pool->ForEachContext([&](ContextPool& context) {
+    const Fences& fences = context.fences();
+    const uint64_t skipped = fences.skipped();
+    if (!context.open() || fences.passed() >= skipped) return;
+    const uint64_t begin = NowNs();
+    pool->readiness().WaitFor(context, skipped);
+    ProcessCounters& process = pool->statistics().process();
+    process.paid_ns.AddShared(NowNs() - begin);
+    (process.*count).AddShared(1);
+    waited = true;
+  });
+  return waited;
+}
+
+void PayAtExit() {
+  if (RuleIsOn(Rule::kPayAtExit)) PaySkipped(&ProcessCounters::paid_at_exit);
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  if (pool == nullptr) return;
+  pool->ForEachContext([&](ContextPool& context) { pool->readiness().CountSkipped(context); });
+}
 
 void SettleDebts() {
   if (const Driver* driver = LoadedDriver()) {
@@ -307,6 +420,9 @@ void ForgetWork() {
   for (ContextWork*& work : g_contexts) work = nullptr;
   g_only_work.store(&g_no_work, std::memory_order_release);
   g_debts.store(0, std::memory_order_seq_cst);
+  g_tracks_visible.store(false, std::memory_order_release);
+  g_visible_memory.Forget();
+  g_events.Reset();
   g_stream_epoch.fetch_add(1, std::memory_order_acq_rel);
 }
 
@@ -317,12 +433,18 @@ constinit const PoolHost kShimHost = {
     [] { return g_captures.EnterSynchronising(); },
     [] { g_captures.LeaveSynchronising(); },
     [](ContextPool& context, uint64_t number, FencePurpose purpose) {
-      static_cast<ContextWork*>(context.of_host)->FenceBegins(number, purpose, IsOrderMode());
+      static_cast<ContextWork*>(context.of_host)->FenceBegins(number, purpose, KeepsOrder());
     },
     [](ContextPool& context) { static_cast<ContextWork*>(context.of_host)->FenceFailed(); },
     [](ContextPool& context) {
       auto* work = context.arena().New<ContextWork>(&context);
       context.of_host = work == nullptr ? &g_no_work : work;
+      const bool tracks = Keeps(FreeSync::kAuto);
+      if (work != nullptr) work->Begin(tracks);
+      if (tracks) {
+        g_tracks_visible.store(true, std::memory_order_release);
+        NotePageableAccess(context.identity().device);
+      }
       Held held(g_contexts_lock);
       for (ContextWork*& place : g_contexts) {
         if (place != nullptr) continue;
@@ -334,6 +456,7 @@ constinit const PoolHost kShimHost = {
     },
     [](ContextPool& context) {
       static_cast<ContextWork*>(context.of_host)->End();
+      g_visible_memory.ContextEnds(context.identity().handle);
       Held held(g_contexts_lock);
       for (ContextWork*& place : g_contexts) {
         if (place == context.of_host) place = nullptr;

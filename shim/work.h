@@ -22,40 +22,22 @@
 // submitted after the fence.
 //
 // Stream handles are reused: when a stream is destroyed, what is known of it counts as several.
+//
+// Under CMP_FREE_SYNC=auto also what of it the host could see (visible_work.h), and so what a free
+// waits for.
 #ifndef CMP_SHIM_WORK_H_
 #define CMP_SHIM_WORK_H_
-
-#include <cuda.h>
 
 #include "core/host.h"
 #include "core/lock.h"
 #include "core/pool.h"
+#include "core/rules.h"
+#include "core/statistics.h"
+#include "shim/events.h"
+#include "shim/streams.h"
+#include "shim/visible_work.h"
 
 namespace cmp {
-
-// Names a stream within its context: the handle, kLegacyStream, or an odd number for the default
-// stream of one thread.
-using StreamName = uintptr_t;
-inline constexpr StreamName kNoStream = 0;
-inline constexpr StreamName kLegacyStream = 2;
-inline constexpr StreamName kSeveralStreams = ~uintptr_t{0};
-
-// The thread's own default stream: named when a submission to it is noted first, which one that
-// is quiet never is. Thread numbers are never reused, as addresses would be.
-inline constexpr StreamName kUnnamedStream = 1;
-inline thread_local constinit StreamName t_thread_stream = kUnnamedStream;
-inline StreamName ThreadStream() { return t_thread_stream; }
-inline bool IsDefaultStream(CUstream stream) { return reinterpret_cast<uintptr_t>(stream) <= 2; }
-// The stream that a handle means in the entry points of the legacy default stream...
-inline StreamName Explicit(CUstream stream) {
-  if (!IsDefaultStream(stream)) [[likely]]
-    return reinterpret_cast<StreamName>(stream);
-  return stream == CU_STREAM_PER_THREAD ? ThreadStream() : kLegacyStream;
-}
-// ... and in those of the per-thread one.
-inline StreamName PerThread(CUstream stream) {
-  return stream == nullptr ? ThreadStream() : Explicit(stream);
-}
 
 // One context's state. Never destroyed, so stale pointers to it are harmless.
 class alignas(64) ContextWork {
@@ -71,11 +53,20 @@ class alignas(64) ContextWork {
       return true;
     return quiet == kSeveralStreams;
   }
-  // Before a submission to a stream that is not quiet, or to one that may overtake earlier work of
-  // its own stream: pays what is owed, and notes it.
-  void Enter(StreamName stream, bool overtakes);
+  // Before a submission to a stream that is not quiet, one that may overtake earlier work of its
+  // own stream, or one that the host could see: pays what is owed, and notes it.
+  void Enter(StreamName stream, bool overtakes, Visible visible);
   // Notes a submission.
-  void Note(StreamName stream);
+  void Note(StreamName stream, Visible visible);
+
+  // May there be work whose end the host could see? One load.
+  bool MayHaveVisible() const { return visible_count_.load(std::memory_order_acquire) != 0; }
+  // What of it a free that is covered by a fence must wait for.
+  VisibleWork::Pending PendingVisible();
+  // An event is about to be recorded on `stream`: what it will stand for.
+  RecordedPoint PointOf(StreamName stream);
+  // It was waited for.
+  void Reached(const RecordedPoint& point);
 
   // Around the record of fence `number` (0: a synchronisation), by its recorder.
   void FenceBegins(uint64_t number, FencePurpose purpose, bool order);
@@ -87,7 +78,8 @@ class alignas(64) ContextWork {
   // The handle may mean another stream from now on.
   void StreamEnds(StreamName stream);
   void AnyStreamEnds();
-  // The context ended, and with it what it owes.
+  // The context got its pool; it ended, and with it what it owes.
+  void Begin(bool tracks_visible);
   void End();
   bool IsOf(ContextHandle handle) const {
     return context_ != nullptr && context_->identity().handle == handle;
@@ -97,8 +89,10 @@ class alignas(64) ContextWork {
   // takes what the first returned, if the call succeeded.
   struct Waiting {
     bool for_all;  // the wait covers everything submitted before it
+    StreamName stream;
     uint64_t notes;
     uint64_t fence;
+    uint64_t visible;  // the newest visible submission
   };
   Waiting BeginWait(StreamName stream);
   // True if nothing is unfinished now.
@@ -112,8 +106,9 @@ class alignas(64) ContextWork {
   // REQUIRES for all: lock_ held
   void SetQuiet();
   void SetDebt(uint64_t debt, StreamName of);
-  void Add(StreamName stream);
+  void Add(StreamName stream, Visible visible, bool after_legacy);
   void ForgetFinished();
+  void CountVisible();
 
   void Pay();
 
@@ -129,6 +124,9 @@ class alignas(64) ContextWork {
   bool paying_ = false;         // a thread is in the driver about it
   uint64_t unpaid_before_ = 0;  // the debt when the fence that is being recorded began
   uint64_t notes_ = 0;  // grows with every submission noted, and when a stream becomes quiet
+  bool tracks_visible_ = false;
+  VisibleWork visible_;
+  std::atomic<size_t> visible_count_{0};
 };
 
 // The only context with a pool; the one that stands for none while there is none; nullptr when
@@ -150,21 +148,24 @@ inline ContextWork* WorkOf(StreamName stream) {
 inline bool IsToBeNoted(const ContextWork* only, const ContextWork* work, StreamName stream) {
   return g_only_work.load(std::memory_order_acquire) != only || !work->IsQuiet(stream);
 }
-void NoteSubmitted(const ContextWork* only, ContextWork* work, StreamName stream);
+void NoteSubmitted(const ContextWork* only, ContextWork* work, StreamName stream,
+                   Visible visible = Visible::kNothing);
 
 // A submission on its way: lives across the real call.
 class [[nodiscard]] Submission {
  public:
-  explicit Submission(StreamName stream, bool overtakes = false)
+  explicit Submission(StreamName stream, bool overtakes = false,
+                      Visible visible = Visible::kNothing)
       : only_(g_only_work.load(std::memory_order_acquire)),
         work_(only_ != nullptr ? only_ : FindWork(stream)),
-        stream_(stream) {
-    if (!work_->IsQuiet(stream) || overtakes) [[unlikely]]
-      work_->Enter(stream, overtakes);
+        stream_(stream),
+        visible_(visible) {
+    if (!work_->IsQuiet(stream) || overtakes || visible != Visible::kNothing) [[unlikely]]
+      work_->Enter(stream, overtakes, visible);
   }
   ~Submission() {
-    if (IsToBeNoted(only_, work_, stream_)) [[unlikely]]
-      NoteSubmitted(only_, work_, stream_);
+    if (visible_ != Visible::kNothing || IsToBeNoted(only_, work_, stream_)) [[unlikely]]
+      NoteSubmitted(only_, work_, stream_, visible_);
   }
   Submission(const Submission&) = delete;
   Submission& operator=(const Submission&) = delete;
@@ -173,10 +174,25 @@ class [[nodiscard]] Submission {
   ContextWork* only_;
   ContextWork* work_;
   StreamName stream_;
+  Visible visible_;
 };
+
+// Is it to be noted what the host could see? From the first context with a pool on, under
+// CMP_FREE_SYNC=auto; that one's work from before counts as visible.
+inline constinit std::atomic<bool> g_tracks_visible{false};
 
 // The shim as the pool's host.
 extern const PoolHost kShimHost;
+
+// Waits, in all contexts, for what frees did not wait for, and counts it. False: there was nothing
+// to wait for.
+bool PaySkipped(Counter ProcessCounters::*count);
+// Before something ends that work may still use, in a call that does not wait by itself.
+inline void PayBeforeDestruction() {
+  if (RuleIsOn(Rule::kPayBeforeDestruction)) PaySkipped(&ProcessCounters::paid_by_destruction);
+}
+// Before the process ends: what it leaves behind is what it would have left.
+void PayAtExit();
 
 // Pays the debts of all contexts. For whoever begins a capture while none is under way.
 void SettleDebts();
@@ -196,6 +212,8 @@ void ForgetWork();
 class [[nodiscard]] HostWait {
  public:
   explicit HostWait(StreamName stream);
+  // For all work of this context.
+  explicit HostWait(ContextHandle context);
   // The call returned.
   CUresult Done(CUresult status) {
     if (status == CUDA_SUCCESS && work_ != nullptr) finished_ = work_->EndWait(waiting_);
@@ -205,6 +223,8 @@ class [[nodiscard]] HostWait {
   bool finished() const { return finished_; }
 
  private:
+  void Begin(ContextWork* work, StreamName stream);
+
   bool finished_ = false;
   ContextWork* work_ = nullptr;
   ContextWork::Waiting waiting_ = {};
@@ -216,7 +236,7 @@ template <typename Call>
 CUresult SubmitAndWait(StreamName stream, Call call) {
   ContextWork* only = g_only_work.load(std::memory_order_acquire);
   ContextWork* work = only != nullptr ? only : FindWork(stream);
-  if (!work->IsQuiet(stream)) work->Enter(stream, false);
+  if (!work->IsQuiet(stream)) work->Enter(stream, false, Visible::kNothing);
   HostWait wait(stream);
   const CUresult status = wait.Done(call());
   if (!wait.finished() && IsToBeNoted(only, work, stream)) NoteSubmitted(only, work, stream);

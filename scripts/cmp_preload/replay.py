@@ -106,9 +106,9 @@ def main(arguments=None, find_library=None) -> int:
     parser = argparse.ArgumentParser(prog="cmp-preload replay", description=ABOUT)
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("--backend", choices=[*BACKENDS, "all"], default="all")
-    parser.add_argument("--order", choices=("start", "thread"), default="start",
+    parser.add_argument("--order", choices=("start", "call", "thread"), default="start",
                         help="start (default): calls start in the order in which they happened; "
-                             "thread: each thread's own order, and no free before its allocation")
+                             "call: one after the other in that order; thread: each thread's own order, and no free before its allocation")
     parser.add_argument("--json", action="store_true", help="one line of JSON for each backend")
     parser.add_argument("--summary", action="store_true",
                         help="no replay: what is in the trace, as JSON")

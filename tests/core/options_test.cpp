@@ -155,7 +155,9 @@ TEST_F(OptionsTest, Reserve) {
 }
 
 TEST_F(OptionsTest, FreeSync) {
+  EXPECT_EQ(Options().free_sync, FreeSync::kAuto);
   EXPECT_EQ(Good("CMP_FREE_SYNC", "wait").free_sync, FreeSync::kWait);
+  EXPECT_EQ(Good("CMP_FREE_SYNC", "auto").free_sync, FreeSync::kAuto);
   Bad("CMP_FREE_SYNC", {"Wait", "sync", "1"}, [](const Options& o) { return o.free_sync; });
 }
 

@@ -52,6 +52,17 @@ Allocation* Allocations::AllocateDevice(const Context& context, size_t bytes, Me
   return Insert(context, allocation);
 }
 
+Allocation* Allocations::AllocateVariable(const Context* context, size_t bytes, bool managed) {
+  bool spoiled = false;
+  Allocation allocation;
+  allocation.base = device(context != nullptr ? context->device : 0).Allocate(bytes, &spoiled);
+  if (allocation.base == 0) return nullptr;
+  allocation.bytes = bytes;
+  allocation.kind = managed ? MemoryKind::kManaged : MemoryKind::kDevice;
+  allocation.variable = true;
+  return context != nullptr ? Insert(*context, allocation) : Insert(allocation);
+}
+
 Allocation* Allocations::AllocateHost(const Context& context, size_t bytes, MemoryKind kind,
                                       unsigned flags) {
   Allocation allocation;
@@ -204,23 +215,12 @@ Allocation* Allocations::FindBase(uintptr_t address) {
 
 void Allocations::Release(Allocation& allocation) {
   const uintptr_t base = allocation.base;
-  switch (allocation.kind) {
-    case MemoryKind::kDevice:
-    case MemoryKind::kPool:
-    case MemoryKind::kArray:
-      device(allocation.device).Free(base, allocation.bytes);
-      break;
-    case MemoryKind::kManaged:
-    case MemoryKind::kHost:
-    case MemoryKind::kImported:
-    case MemoryKind::kExternal:
-      munmap(reinterpret_cast<void*>(allocation.mapping), allocation.mapping_bytes);
-      break;
-    case MemoryKind::kMapped:
-      MapNothing(reinterpret_cast<void*>(base), allocation.bytes);
-      break;
-    case MemoryKind::kRegistered:
-      break;
+  if (allocation.kind == MemoryKind::kMapped) {
+    MapNothing(reinterpret_cast<void*>(base), allocation.bytes);
+  } else if (allocation.mapping != 0) {
+    munmap(reinterpret_cast<void*>(allocation.mapping), allocation.mapping_bytes);
+  } else if (allocation.kind != MemoryKind::kRegistered) {
+    device(allocation.device).Free(base, allocation.bytes);
   }
   live_.erase(base);
 }
@@ -272,7 +272,7 @@ size_t Allocations::LiveOnDevice(int index) const {
     const MemoryKind kind = allocation.kind;
     count +=
         (kind == MemoryKind::kDevice || kind == MemoryKind::kPool || kind == MemoryKind::kArray) &&
-        allocation.device == index;
+        !allocation.variable && allocation.device == index;
   }
   return count;
 }

@@ -35,6 +35,9 @@ class Allocations {
 
   // Device or pool memory. Null: out of memory.
   Allocation* AllocateDevice(const Context& context, size_t bytes, MemoryKind kind, bool* spoiled);
+  // A variable of a module, in the device's memory. No context: on the first device, for ever.
+  // Null: out of memory.
+  Allocation* AllocateVariable(const Context* context, size_t bytes, bool managed);
   // Managed or page-locked memory of the host. Null: the host has no more.
   Allocation* AllocateHost(const Context& context, size_t bytes, MemoryKind kind, unsigned flags);
   // Null: part of the range is registered or allocated already.

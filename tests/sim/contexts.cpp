@@ -1,6 +1,7 @@
 #include "contexts.h"
 
 #include <array>
+#include <cstdio>
 
 #include "streams.h"
 
@@ -61,13 +62,13 @@ std::unique_ptr<Context> NewContext(Simulation& sim, int device, unsigned flags)
 }
 
 // Their memory goes with the context's other allocations.
-template <typename Handle>
-void RemoveArrays(HandleTable<Handle, Array>& arrays, uint64_t context_id) {
+template <typename Handle, typename Object>
+void RemoveThoseOf(uint64_t context_id, HandleTable<Handle, Object>& objects) {
   std::vector<Handle> ended;
-  for (const auto& [handle, array] : arrays.all()) {
-    if (array->context_id == context_id) ended.push_back(handle);
+  for (const auto& [handle, object] : objects.all()) {
+    if (object->context_id == context_id) ended.push_back(handle);
   }
-  for (Handle handle : ended) arrays.Remove(handle);
+  for (Handle handle : ended) objects.Remove(handle);
 }
 
 }  // namespace
@@ -106,14 +107,29 @@ CUresult ReleasePrimary(Simulation& sim, Lock& lock, int device) {
   return CUDA_SUCCESS;
 }
 
-CUresult Drain(Simulation& sim, Lock& lock, CUcontext handle) {
-  Context* context = sim.contexts.Find(handle);
+void ShowPrinted(Simulation& sim, const Context& context) {
+  for (const auto& [handle, part] : sim.contexts.all()) {
+    if (!context.Includes(*part)) continue;
+    std::fputs(part->printed.c_str(), stdout);
+    part->printed.clear();
+  }
+}
+
+CUresult WaitFor(Simulation& sim, Lock& lock, CUcontext handle, const std::vector<ItemPtr>& items) {
+  const Context* context = sim.contexts.Find(handle);
   if (context == nullptr) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
   const uint64_t id = context->id;
-  sim.scheduler.Wait(lock, sim.scheduler.PendingOf(*context));
+  sim.scheduler.Wait(lock, items);
   context = sim.contexts.Find(handle);
   if (context == nullptr || context->id != id) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+  ShowPrinted(sim, *context);
   return context->sticky;
+}
+
+CUresult Drain(Simulation& sim, Lock& lock, CUcontext handle) {
+  const Context* context = sim.contexts.Find(handle);
+  if (context == nullptr) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+  return WaitFor(sim, lock, handle, sim.scheduler.PendingOf(*context));
 }
 
 void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {
@@ -128,6 +144,7 @@ void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {
     context = sim.contexts.Find(handle);
   }
   if (context == nullptr) return;
+  ShowPrinted(sim, *context);
   const std::set<Stream*> streams = context->streams;
   for (Stream* stream : streams) RemoveStream(sim, *stream);
   std::vector<CUevent> events;
@@ -135,8 +152,10 @@ void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {
     if (object->context == context) events.push_back(event);
   }
   for (CUevent event : events) sim.events.Remove(event);
-  RemoveArrays(sim.arrays, context->id);
-  RemoveArrays(sim.mipmapped_arrays, context->id);
+  RemoveThoseOf(context->id, sim.arrays);
+  RemoveThoseOf(context->id, sim.mipmapped_arrays);
+  RemoveThoseOf(context->id, sim.device_objects);
+  RemoveThoseOf(context->id, sim.modules);
   sim.allocations.ReleaseContext(context->id);
   sim.contexts.Remove(handle, context->primary);
 }

@@ -33,8 +33,14 @@ CUresult ReleasePrimary(Simulation& sim, Lock& lock, int device);
 // afterwards.
 void EndContext(Simulation& sim, Lock& lock, CUcontext handle);
 
-// Runs everything that is pending in the context. False when it is gone, or failed, meanwhile.
+// Writes what kernels of the context printed to stdout, the program's own stream.
+void ShowPrinted(Simulation& sim, const Context& context);
+
+// Runs everything that is pending in the context, and shows what it printed. The error of a context
+// that failed, or is gone, meanwhile.
 CUresult Drain(Simulation& sim, Lock& lock, CUcontext handle);
+// The same for some of its items.
+CUresult WaitFor(Simulation& sim, Lock& lock, CUcontext handle, const std::vector<ItemPtr>& items);
 
 }  // namespace cmp::sim
 

@@ -1,8 +1,9 @@
 // Copies and sets: what they read and write, and whether the host waits for them.
 //
-// What CUDA documents ("API synchronization behavior"): a synchronous copy to the host waits; one
-// from pageable memory returns once the source was staged; device to device and sets of device
-// memory wait for nothing; an asynchronous copy with a pageable side stages or waits.
+// What CUDA documents ("API synchronization behavior"), as measured: a synchronous copy to the host
+// waits; one from pageable memory returns once the source was staged; device to device and sets of
+// device memory wait for nothing; an asynchronous copy with a pageable side stages a little and
+// otherwise waits.
 #ifndef CMP_TESTS_SIM_COPIES_H_
 #define CMP_TESTS_SIM_COPIES_H_
 

@@ -38,6 +38,8 @@ int Attribute(CUdevice_attribute attribute) {
     case CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED:
     case CU_DEVICE_ATTRIBUTE_CAN_USE_STREAM_WAIT_VALUE_NOR:
       return 1;
+    case CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS:
+      return TheSettings().pageable_access;
     case CU_DEVICE_ATTRIBUTE_TEXTURE_PITCH_ALIGNMENT:
       return 32;
     case CU_DEVICE_ATTRIBUTE_TEXTURE_ALIGNMENT:
@@ -45,7 +47,7 @@ int Attribute(CUdevice_attribute attribute) {
     case CU_DEVICE_ATTRIBUTE_MAX_PITCH:
       return 0x7fffffff;
     default:
-      return 0;  // CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS among them, as measured
+      return 0;
   }
 }
 

@@ -149,10 +149,7 @@ CUresult cuEventSynchronize(CUevent handle) {
     Event* event = nullptr;
     const CUresult result = RequireAskable(sim, handle, &event);
     if (result != CUDA_SUCCESS) return result;
-    const CUcontext context = event->context->handle;
-    sim.scheduler.Wait(lock, {event->marker});
-    const Context* after = sim.contexts.Find(context);
-    return after == nullptr ? CUDA_ERROR_CONTEXT_IS_DESTROYED : after->sticky;
+    return WaitFor(sim, lock, event->context->handle, {event->marker});
   });
 }
 

@@ -73,7 +73,7 @@ CUresult AddCallback(Simulation& sim, CUstream handle, DefaultStream null_means,
 
 }  // namespace
 
-Work WorkOf(const SimWork& description) {
+Work WorkOf(const Simulation& sim, const SimWork& description) {
   Work work;
   work.what = "kernel";
   work.id = description.id;
@@ -82,6 +82,11 @@ Work WorkOf(const SimWork& description) {
   work.writes = CopyRanges(description.writes, description.write_count);
   work.trap = (description.flags & SIM_WORK_TRAP) != 0;
   work.spin_until_id = description.spin_until_id;
+  for (size_t i = 0; i < description.object_count; ++i) {
+    const auto* object = sim.device_objects.Find(description.objects[i]);
+    work.objects.push_back({description.objects[i], object == nullptr ? nullptr : object->alive});
+  }
+  if (description.print != nullptr) work.print = description.print;
   if (description.effect != nullptr) {
     work.host_side = true;
     work.effect = [effect = description.effect, data = description.data](CUresult) {
@@ -100,7 +105,7 @@ CUresult LaunchWork(Simulation& sim, CUstream handle, DefaultStream null_means,
   if (work == nullptr) return CUDA_ERROR_INVALID_VALUE;
   Stream* stream = nullptr;
   const CUresult result = RequireStream(sim, handle, null_means, &stream);
-  return result != CUDA_SUCCESS ? result : SubmitWork(sim, *stream, WorkOf(*work));
+  return result != CUDA_SUCCESS ? result : SubmitWork(sim, *stream, WorkOf(sim, *work));
 }
 
 const SimWork* WorkIn(CUfunction function, void** parameters) {

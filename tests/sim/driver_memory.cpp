@@ -36,7 +36,7 @@ CUresult Allocate(Simulation& sim, CUdeviceptr* pointer, size_t bytes) {
 // A block that cuMemFree takes, or null.
 Allocation* FreeableAt(Simulation& sim, CUdeviceptr pointer) {
   Allocation* allocation = sim.allocations.FindBase(pointer);
-  if (allocation == nullptr) return nullptr;
+  if (allocation == nullptr || allocation->variable) return nullptr;
   const bool freeable =
       allocation->kind == MemoryKind::kDevice || allocation->kind == MemoryKind::kPool ||
       allocation->kind == MemoryKind::kExternal || allocation->kind == MemoryKind::kManaged;
@@ -44,7 +44,7 @@ Allocation* FreeableAt(Simulation& sim, CUdeviceptr pointer) {
 }
 
 // Waits for all streams of the block's context, which need not be current; a call that fails waits
-// for nothing.
+// for nothing, and neither does the free of stream-ordered memory, as measured.
 CUresult Free(Simulation& sim, Lock& lock, CUdeviceptr pointer) {
   const CUresult unsafe = CheckUnsafeCall(sim);
   if (unsafe != CUDA_SUCCESS) return unsafe;
@@ -56,8 +56,15 @@ CUresult Free(Simulation& sim, Lock& lock, CUdeviceptr pointer) {
     return pointer == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
   }
   const uint64_t buffer_id = found->buffer_id;
-  const CUresult drained = Drain(sim, lock, found->context);
-  if (drained != CUDA_SUCCESS) return drained;
+  if (found->kind == MemoryKind::kPool) {
+    Context* context = nullptr;
+    const CUresult result = RequireContext(sim, found->context, &context);
+    if (result != CUDA_SUCCESS) return result;
+    sim.hazards.NoteReleased(found->range(), "freed without a wait");
+  } else {
+    const CUresult drained = Drain(sim, lock, found->context);
+    if (drained != CUDA_SUCCESS) return drained;
+  }
   Allocation* allocation = FreeableAt(sim, pointer);
   if (allocation == nullptr || allocation->buffer_id != buffer_id) return CUDA_ERROR_INVALID_VALUE;
   const size_t bytes = allocation->bytes;
@@ -72,7 +79,9 @@ CUresult AllocateHost(Simulation& sim, void** pointer, size_t bytes, unsigned fl
   Context* context = nullptr;
   const CUresult result = RequireUnsafe(sim, &context);
   if (result != CUDA_SUCCESS) return result;
-  if (pointer == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  constexpr unsigned kKnownFlags =
+      CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED;
+  if (pointer == nullptr || (flags & ~kKnownFlags) != 0) return CUDA_ERROR_INVALID_VALUE;
   *pointer = nullptr;
   if (bytes == 0) return CUDA_SUCCESS;
   const Allocation* allocation =
@@ -101,8 +110,18 @@ CUresult FreeHost(Simulation& sim, Lock& lock, void* pointer) {
   return CUDA_SUCCESS;
 }
 
+bool IsPageLocked(Simulation& sim, const void* pointer) {
+  const Allocation* allocation = sim.allocations.Find(AddressOf(pointer));
+  return allocation != nullptr &&
+         (allocation->kind == MemoryKind::kHost || allocation->kind == MemoryKind::kRegistered);
+}
+
 CUresult Register(Simulation& sim, void* pointer, size_t bytes, unsigned flags) {
-  if (pointer == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
+  constexpr unsigned kKnownFlags = CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP |
+                                   CU_MEMHOSTREGISTER_IOMEMORY | CU_MEMHOSTREGISTER_READ_ONLY;
+  if (pointer == nullptr || bytes == 0 || (flags & ~kKnownFlags) != 0) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
   Context* context = nullptr;
   const CUresult result = RequireUnsafe(sim, &context);
   if (result != CUDA_SUCCESS) return result;
@@ -159,7 +178,9 @@ CUresult FreeAsync(Simulation& sim, CUdeviceptr pointer, CUstream handle,
   work.runs_after_error = true;
   work.effect = [&sim, pointer, id = allocation->buffer_id](CUresult) {
     Allocation* freed = sim.allocations.FindBase(pointer);
-    if (freed != nullptr && freed->buffer_id == id) sim.allocations.Release(*freed);
+    if (freed == nullptr || freed->buffer_id != id) return;
+    sim.hazards.NoteReleased(freed->range(), "freed in the order of a stream");
+    sim.allocations.Release(*freed);
   };
   return SubmitWork(sim, *stream, std::move(work));
 }
@@ -259,10 +280,7 @@ CUresult cuMemHostUnregister(void* pointer) {
 
 CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* device, void* pointer, unsigned int flags) {
   return Enter("cuMemHostGetDevicePointer_v2", [&](Simulation& sim, Lock&) -> CUresult {
-    if (device == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
-    const Allocation* allocation = sim.allocations.Find(AddressOf(pointer));
-    if (allocation == nullptr ||
-        (allocation->kind != MemoryKind::kHost && allocation->kind != MemoryKind::kRegistered)) {
+    if (device == nullptr || flags != 0 || !IsPageLocked(sim, pointer)) {
       return CUDA_ERROR_INVALID_VALUE;
     }
     *device = AddressOf(pointer);  // unified addressing
@@ -272,11 +290,8 @@ CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* device, void* pointer, unsign
 
 CUresult cuMemHostGetFlags(unsigned int* flags, void* pointer) {
   return Enter("cuMemHostGetFlags", [&](Simulation& sim, Lock&) -> CUresult {
-    const Allocation* allocation = sim.allocations.Find(AddressOf(pointer));
-    if (flags == nullptr || allocation == nullptr || allocation->kind != MemoryKind::kHost) {
-      return CUDA_ERROR_INVALID_VALUE;
-    }
-    *flags = allocation->flags | CU_MEMHOSTALLOC_DEVICEMAP;
+    if (flags == nullptr || !IsPageLocked(sim, pointer)) return CUDA_ERROR_INVALID_VALUE;
+    *flags = CU_MEMHOSTALLOC_DEVICEMAP;  // whatever it was made with, as measured
     return CUDA_SUCCESS;
   });
 }

@@ -47,10 +47,7 @@ CUresult QueryStream(Simulation& sim, Lock&, Stream& stream) {
 CUresult SynchronizeStream(Simulation& sim, Lock& lock, Stream& stream) {
   const CUresult capturing = CheckStreamCall(sim, stream);
   if (capturing != CUDA_SUCCESS) return capturing;
-  const CUcontext context = stream.context->handle;
-  sim.scheduler.Wait(lock, TailsToWaitFor(stream));
-  const Context* after = sim.contexts.Find(context);
-  return after == nullptr ? CUDA_ERROR_CONTEXT_IS_DESTROYED : after->sticky;
+  return WaitFor(sim, lock, stream.context->handle, TailsToWaitFor(stream));
 }
 
 CUresult WaitEvent(Simulation& sim, Stream& stream, CUevent handle) {

@@ -36,6 +36,14 @@ CUresult CheckProperties(const Simulation& sim, const CUmemAllocationProp* prope
   return IsDevice(sim, properties->location.id) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
 }
 
+void SetAccess(Simulation& sim, Allocation& mapped, CUmemAccess_flags access) {
+  if (access != CU_MEM_ACCESS_FLAGS_PROT_READWRITE) {
+    sim.hazards.NoteReleased(mapped.range(), "made inaccessible",
+                             access == CU_MEM_ACCESS_FLAGS_PROT_READ);
+  }
+  sim.allocations.SetAccess(mapped, access);
+}
+
 bool IsWhole(uint64_t bytes) { return bytes != 0 && bytes % kGranularity == 0; }
 
 CUmemGenericAllocationHandle AddHandle(Simulation& sim, std::shared_ptr<PhysicalMemory> memory) {
@@ -186,7 +194,10 @@ CUresult cuMemUnmap(CUdeviceptr start, size_t bytes) {
   return Enter("cuMemUnmap", [&](Simulation& sim, Lock&) -> CUresult {
     const std::vector<Allocation*> mapped = sim.allocations.MappedIn({start, bytes});
     if (mapped.empty()) return CUDA_ERROR_INVALID_VALUE;
-    for (Allocation* each : mapped) sim.allocations.Release(*each);
+    for (Allocation* each : mapped) {
+      sim.hazards.NoteReleased(each->range(), "unmapped");
+      sim.allocations.Release(*each);
+    }
     return CUDA_SUCCESS;
   });
 }
@@ -199,7 +210,7 @@ CUresult cuMemSetAccess(CUdeviceptr start, size_t bytes, const CUmemAccessDesc* 
     for (size_t i = 0; i < count; ++i) {
       if (access[i].location.type != CU_MEM_LOCATION_TYPE_DEVICE) return CUDA_ERROR_NOT_SUPPORTED;
       if (!IsDevice(sim, access[i].location.id)) return CUDA_ERROR_INVALID_DEVICE;
-      for (Allocation* each : mapped) sim.allocations.SetAccess(*each, access[i].flags);
+      for (Allocation* each : mapped) SetAccess(sim, *each, access[i].flags);
     }
     return CUDA_SUCCESS;
   });

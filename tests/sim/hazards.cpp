@@ -52,6 +52,20 @@ void Hazards::NoteAlloc(const Range& block) {
   Enter(note);
 }
 
+void Hazards::NoteReleased(const Range& memory, const char* how, bool writes_alone) {
+  const uintptr_t begin = memory.start > longest_pending_ ? memory.start - longest_pending_ : 0;
+  for (auto at = pending_.lower_bound(begin); at != pending_.end() && at->first < memory.end();
+       ++at) {
+    const PendingRange& pending = at->second;
+    Item& item = *pending.item;
+    const bool ran = item.cancelled || item.state == ItemState::kRunning;
+    if (ran || item.lost || !pending.range.Overlaps(memory)) continue;
+    if (writes_alone && !pending.write) continue;
+    item.lost = true;
+    report_.Add(Describe(item) + " still uses " + Describe(memory) + ", which was " + how);
+  }
+}
+
 void Hazards::NoteKept(const Range& block) { Enter({block, ++last_note_}); }
 
 void Hazards::Enter(const Note& note) {
@@ -81,7 +95,15 @@ void Hazards::Submit(const ItemPtr& item) {
 }
 
 bool Hazards::Execute(Item& item, const Allocations& allocations) {
+  if (item.lost) return false;
   bool usable = true;
+  for (const UsedObject& used : item.work.objects) {
+    if (!used.object.expired()) continue;
+    char handle[24];
+    std::snprintf(handle, sizeof handle, "%#llx", static_cast<unsigned long long>(used.handle));
+    report_.Add(Describe(item) + " uses object " + handle + ", which was destroyed");
+    usable = false;
+  }
   const auto check = [&](const Range& range, const char* verb) {
     if (range.bytes == 0) return;
     if (!allocations.IsUsable(range)) {

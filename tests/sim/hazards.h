@@ -38,10 +38,14 @@ class Hazards {
   // The free that was noted did not happen: the pending work is still the block's own.
   void NoteKept(const Range& block);
 
+  // The memory is given up by a call that waits for nothing: what is pending on it is reported, and
+  // will not be done. `writes_alone`: it can still be read.
+  void NoteReleased(const Range& memory, const char* how, bool writes_alone = false);
+
   // A submitted item's ranges count from here until Finish.
   void Submit(const ItemPtr& item);
   // REQUIRES: called when the item takes effect, before it does. False: it touches device memory
-  // that is not allocated, and must not be done.
+  // that is not allocated, or uses what was destroyed, and must not be done.
   bool Execute(Item& item, const Allocations& allocations);
   void Finish(const Item& item);
 

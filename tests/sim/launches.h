@@ -7,7 +7,7 @@
 
 namespace cmp::sim {
 
-Work WorkOf(const SimWork& description);
+Work WorkOf(const Simulation& sim, const SimWork& description);
 CUresult LaunchWork(Simulation& sim, CUstream stream, DefaultStream null_means,
                     const SimWork* work);
 // The launch parameters of simFunction(), or null when they are not.

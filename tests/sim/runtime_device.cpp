@@ -106,8 +106,15 @@ cudaError_t cudaInitDevice(int device, unsigned int, unsigned int) {
 }
 
 cudaError_t cudaDeviceSynchronize() {
-  return CallDriver("cudaDeviceSynchronize",
-                    [&](const Driver& driver) { return driver.legacy.cuCtxSynchronize(); });
+  return CallDriver("cudaDeviceSynchronize", [&](const Driver& driver) {
+    // Only runtime 13 knows the second version.
+    if (CUDART_VERSION < 13000 || driver.legacy.cuCtxSynchronize_v2 == nullptr) {
+      return driver.legacy.cuCtxSynchronize();
+    }
+    CUcontext context = nullptr;
+    const CUresult result = driver.legacy.cuCtxGetCurrent(&context);
+    return result == CUDA_SUCCESS ? driver.legacy.cuCtxSynchronize_v2(context) : result;
+  });
 }
 
 cudaError_t cudaDeviceReset() {

@@ -24,8 +24,12 @@ void FetchAll(GetProcAddress get, cuuint64_t stream_flags, DriverFunctions* func
         reinterpret_cast<void**>(&functions->name));
 #define CMP_SIM_DRIVER_STREAM(name, version, symbol) \
   Fetch(get, #name, version, stream_flags, reinterpret_cast<void**>(&functions->name));
+#define CMP_SIM_DRIVER_NEWER(symbol, name, version)       \
+  Fetch(get, #name, version, CU_GET_PROC_ADDRESS_DEFAULT, \
+        reinterpret_cast<void**>(&functions->symbol));
 #include "runtime_functions.inc"
 #undef CMP_SIM_DRIVER
+#undef CMP_SIM_DRIVER_NEWER
 #undef CMP_SIM_DRIVER_STREAM
 }
 

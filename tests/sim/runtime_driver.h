@@ -20,6 +20,10 @@
 
 #include "runtime_hooks.h"
 
+#if CUDA_VERSION < 13000
+extern "C" CUresult cuCtxSynchronize_v2(CUcontext context);
+#endif
+
 namespace cmp::sim {
 
 // The functions of the driver for one meaning of the stream 0. A function that the driver lacks is
@@ -27,8 +31,10 @@ namespace cmp::sim {
 struct DriverFunctions {
 #define CMP_SIM_DRIVER(name, version, symbol) decltype(&::symbol) name = nullptr;
 #define CMP_SIM_DRIVER_STREAM(name, version, symbol) CMP_SIM_DRIVER(name, version, symbol)
+#define CMP_SIM_DRIVER_NEWER(symbol, name, version) CMP_SIM_DRIVER(symbol, version, symbol)
 #include "runtime_functions.inc"
 #undef CMP_SIM_DRIVER
+#undef CMP_SIM_DRIVER_NEWER
 #undef CMP_SIM_DRIVER_STREAM
 };
 

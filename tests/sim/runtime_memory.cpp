@@ -207,13 +207,14 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
                 int device = 0;
                 CUdeviceptr device_pointer = 0;
                 void* host_pointer = nullptr;
+                CUcontext context = nullptr;
                 CUpointer_attribute wanted[] = {
-                    CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_IS_MANAGED,
-                    CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, CU_POINTER_ATTRIBUTE_DEVICE_POINTER,
-                    CU_POINTER_ATTRIBUTE_HOST_POINTER};
-                void* data[] = {&type, &managed, &device, &device_pointer, &host_pointer};
+                    CU_POINTER_ATTRIBUTE_CONTEXT,        CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
+                    CU_POINTER_ATTRIBUTE_DEVICE_POINTER, CU_POINTER_ATTRIBUTE_HOST_POINTER,
+                    CU_POINTER_ATTRIBUTE_IS_MANAGED,     CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL};
+                void* data[] = {&context, &type, &device_pointer, &host_pointer, &managed, &device};
                 const CUresult result =
-                    driver.legacy.cuPointerGetAttributes(5, wanted, data, DeviceAddress(pointer));
+                    driver.legacy.cuPointerGetAttributes(6, wanted, data, DeviceAddress(pointer));
                 if (result != CUDA_SUCCESS) return FromDriver(result);
                 std::memset(attributes, 0, sizeof *attributes);
                 attributes->type = managed != 0                   ? cudaMemoryTypeManaged

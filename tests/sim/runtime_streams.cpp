@@ -159,6 +159,11 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
   return CallDriver("cudaEventElapsedTime", [&](const Driver& driver) {
+#if CUDA_VERSION >= 12080
+    if (driver.legacy.cuEventElapsedTime_v2 != nullptr) {
+      return driver.legacy.cuEventElapsedTime_v2(milliseconds, start, end);
+    }
+#endif
     return driver.legacy.cuEventElapsedTime(milliseconds, start, end);
   });
 }

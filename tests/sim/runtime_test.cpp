@@ -1,4 +1,5 @@
 // The simulated runtime: edge cases of its own, error state, per-thread streams.
+#include <cstdlib>
 #include <initializer_list>
 
 #include "test_device.h"
@@ -41,6 +42,39 @@ TEST_F(Runtime, ReachesTheDriverByItsOwnEntryPoints) {
   for (const char* name : {"cuMemAlloc_v2", "cuMemsetD8_v2", "cuMemcpyDtoH_v2", "cuMemFree_v2"}) {
     EXPECT_EQ(simCallCount(name), 1U) << name;
   }
+}
+
+TEST_F(Runtime, CallsTheNewestAbiOfTheDriver) {
+  const CUstream stream = NewStream();
+  LaunchHash(stream, 1, 10 * kMillisecond, {}, {});
+  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  EXPECT_EQ(simPendingCount(context_), 0U);
+  EXPECT_EQ(simCallCount("cuCtxSynchronize_v2"), CUDART_VERSION >= 13000 ? 1U : 0U);
+  EXPECT_EQ(simCallCount("cuCtxSynchronize"), CUDART_VERSION >= 13000 ? 0U : 1U);
+  const CUevent event = NewEvent();
+  float milliseconds = 0;
+  LaunchHash(stream, 2, 10 * kMillisecond, {}, {});
+  ASSERT_EQ(cudaEventRecord(event, stream), cudaSuccess);
+  EXPECT_EQ(cudaEventElapsedTime(&milliseconds, event, event), cudaErrorNotReady);
+  EXPECT_EQ(simCallCount("cuEventElapsedTime_v2"), CUDART_VERSION >= 12080 ? 1U : 0U);
+}
+
+// In a process of its own: the driver's version is read once.
+TEST_F(Runtime, CallsTheOldAbiOfAnOldDriver) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  setenv("CMPSIM_DRIVER_VERSION", "12040", 1);
+  EXPECT_EXIT(
+      {
+        LaunchHash(NewStream(), 1, 10 * kMillisecond, {}, {});
+        const bool synchronized =
+            cudaDeviceSynchronize() == cudaSuccess && simPendingCount(nullptr) == 0;
+        std::exit(synchronized && simCallCount("cuCtxSynchronize") == 1 &&
+                          simCallCount("cuCtxSynchronize_v2") == 0
+                      ? 0
+                      : 1);
+      },
+      testing::ExitedWithCode(0), "");
+  unsetenv("CMPSIM_DRIVER_VERSION");
 }
 
 TEST_F(Runtime, CopiesBetweenEveryTwoPlaces) {

@@ -122,7 +122,7 @@ void Scheduler::MakeRunnable(Item& item) {
 
 // Of memory that was freed meanwhile nothing is read: the item ends, and is reported.
 bool Scheduler::HasItsValue(const Item& item) const {
-  if (!item.work.until) return true;
+  if (!item.work.until || item.lost) return true;
   for (const Range& range : item.work.reads) {
     if (!allocations_.IsUsable(range)) return true;
   }
@@ -164,6 +164,7 @@ void Scheduler::Run(Lock& lock, const ItemPtr& chosen) {
       item->work.effect(status);
     }
   }
+  if (usable && !item->cancelled) item->context->printed += item->work.print;
   item->state = ItemState::kDone;
   if (item->work.trap && !item->cancelled) Fail(*item->context);
   for (Item* dependent : item->dependents) {

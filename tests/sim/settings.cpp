@@ -45,6 +45,7 @@ Settings ReadSettings() {
   settings.driver_version = static_cast<int>(ReadNumber("CMPSIM_DRIVER_VERSION", 13000));
   settings.context_events =
       ReadNumber("CMPSIM_CONTEXT_EVENTS", settings.driver_version >= 12050 ? 1 : 0) != 0;
+  settings.pageable_access = ReadNumber("CMPSIM_PAGEABLE_ACCESS", 0) != 0;
   settings.seed = ReadNumber("CMPSIM_SEED", settings.seed);
   settings.call_ns = ReadNumber("CMPSIM_CALL_NS", settings.call_ns);
   settings.lateness_ns = ReadNumber("CMPSIM_LATENESS_NS", settings.lateness_ns);

@@ -15,6 +15,7 @@ struct Settings {
   int devices = 1;                  // CMPSIM_DEVICES
   int driver_version = 13000;       // CMPSIM_DRIVER_VERSION
   bool context_events = true;       // CMPSIM_CONTEXT_EVENTS=0: cuCtxRecordEvent is missing
+  bool pageable_access = false;     // CMPSIM_PAGEABLE_ACCESS=1: the device reads any host memory
   uint64_t seed = 0;                // CMPSIM_SEED
   uint64_t call_ns = 1000;          // CMPSIM_CALL_NS: virtual host time of every CUDA call
   uint64_t lateness_ns = 200000;    // CMPSIM_LATENESS_NS: extra delay of the lazy policy, at most

@@ -47,6 +47,13 @@ typedef struct SimWork {
   void* data;
   uint64_t spin_until_id;  // not 0: runs until an item with that id is launched after this one
   unsigned flags;          // SIM_WORK_*
+  // What the kernel prints. It goes to stdout when the program next waits for a stream, an event,
+  // a context, a copy or a free, or exits, and only if the kernel is done by then.
+  const char* print;
+  // Textures and surfaces that it reads or writes through. One that was destroyed before the kernel
+  // is done is a hazard.
+  const unsigned long long* objects;
+  size_t object_count;
 } SimWork;
 
 // --- Work ---------------------------------------------------------------------------------------

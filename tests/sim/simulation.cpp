@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "contexts.h"
 #include "settings.h"
 
 namespace cmp::sim {
@@ -73,10 +74,17 @@ uint64_t ThisThread() {
 }
 
 // The handler runs before those that were registered earlier, static destructors of the program
-// among them: what they call meets a driver that is gone, as with the real one.
+// among them: what they call meets a driver that is gone, as with the real one. What kernels that
+// are done printed is shown; what is pending will not happen.
 void NoteInitialised() {
   if (g_initialised.exchange(true)) return;
-  std::atexit([] { g_exiting.store(true); });
+  std::atexit([] {
+    g_exiting.store(true);
+    if (InForkedChild()) return;
+    Simulation& sim = TheSimulation();
+    const std::lock_guard<std::mutex> guard(sim.lock);
+    for (const auto& [handle, context] : sim.contexts.all()) ShowPrinted(sim, *context);
+  });
 }
 
 bool InForkedChild() { return g_forked.load(std::memory_order_relaxed); }

@@ -8,8 +8,10 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <unordered_map>
 #include <utility>
 
@@ -51,6 +53,35 @@ struct ExternalMemory {
   size_t bytes = 0;
 };
 
+// A texture or a surface.
+struct DeviceObject {
+  bool texture = false;
+  uint64_t context_id = 0;
+  std::shared_ptr<const char> alive = std::make_shared<const char>();  // what work of it looks at
+};
+
+// What a module's or a library's image declares, and where that is. A library's variables are made
+// when they are asked for: managed ones once, others in each context.
+struct Image {
+  struct Variable {
+    std::string name;
+    size_t bytes = 0;
+    bool managed = false;
+  };
+  struct Place {
+    uintptr_t base = 0;
+    uint64_t buffer_id = 0;  // of its allocation, which may have ended with its context
+  };
+  std::vector<Variable> variables;
+  std::map<std::pair<uint64_t, std::string>, Place> places;  // by the context's id, or 0, and name
+};
+
+struct Module {
+  Image image;
+  uint64_t context_id = 0;
+  CUcontext context = nullptr;
+};
+
 struct GreenContext {
   CUcontext context = nullptr;
   int device = 0;
@@ -75,6 +106,9 @@ struct Simulation {
   HandleTable<CUarray, Array> arrays;
   HandleTable<CUmipmappedArray, Array> mipmapped_arrays;
   HandleTable<CUmemGenericAllocationHandle, PhysicalHandle> physical;
+  HandleTable<CUtexObject, DeviceObject> device_objects;  // a CUsurfObject is the same type
+  HandleTable<CUmodule, Module> modules;
+  HandleTable<CUlibrary, Image> libraries;
   HandleTable<CUexternalMemory, ExternalMemory> external;
   HandleTable<CUgreenCtx, GreenContext> green_contexts;
   HandleTable<CUdevResourceDesc, CUdevResource> resources;

@@ -38,6 +38,12 @@ struct Range {
   }
 };
 
+// A texture, surface or external semaphore that work uses.
+struct UsedObject {
+  uint64_t handle = 0;
+  std::weak_ptr<const void> object;  // expired: it was destroyed, or never was
+};
+
 // What a submission asks the device to do.
 struct Work {
   const char* what = "work";  // for reports
@@ -45,12 +51,14 @@ struct Work {
   uint64_t duration_ns = 0;
   std::vector<Range> reads;
   std::vector<Range> writes;
+  std::vector<UsedObject> objects;
   // The result of everything before it in the context: an error after a trap. May be empty.
   std::function<void(CUresult)> effect;
   bool host_side = false;         // the effect is the program's code: called without the lock
   bool runs_after_error = false;  // cuStreamAddCallback's promise
   bool trap = false;
   uint64_t spin_until_id = 0;
+  std::string print;
   // A wait for a value: runs until this holds for what `reads` covers. May be empty.
   std::function<bool()> until;
 };
@@ -63,6 +71,7 @@ struct Item {
   Work work;
   ItemState state = ItemState::kBlocked;
   bool cancelled = false;  // its context failed before it ran
+  bool lost = false;       // its memory was released under it: reported, and will not be done
   uint64_t submitted_at = 0;
   uint64_t finished_at = 0;
   uint64_t due = 0;  // on the scheduler's progress clock, once runnable
@@ -132,7 +141,8 @@ struct Context {
   bool primary = false;
   unsigned version = 0;
   CUresult sticky = CUDA_SUCCESS;
-  ItemPtr floor;  // cuCtxWaitEvent: all later work of the context comes after it
+  std::string printed;  // by kernels that are done; not shown yet
+  ItemPtr floor;        // cuCtxWaitEvent: all later work of the context comes after it
   Stream* legacy = nullptr;
   std::map<uint64_t, Stream*> per_thread;  // by thread
   std::set<Stream*> streams;               // all of them, the two kinds above included
@@ -168,10 +178,11 @@ struct Allocation {
   unsigned flags = 0;
   uint64_t buffer_id = 0;
   unsigned sync_memops = 0;
-  uintptr_t mapping = 0;  // kHost, kManaged, kImported, kExternal: what to unmap
+  uintptr_t mapping = 0;  // of the host's, of another's: what to unmap
   size_t mapping_bytes = 0;
   int opened = 0;                           // kImported: how often
   bool accessible = true;                   // kMapped: cuMemSetAccess
+  bool variable = false;                    // kDevice, kManaged: a module's, gone with it alone
   std::shared_ptr<PhysicalMemory> backing;  // kMapped
 
   Range range() const { return {base, bytes}; }
