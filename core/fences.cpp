@@ -49,7 +49,7 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, Cont
   const auto publish = [&](uint64_t number) {
     Held queue(queue_lock_);
     fence->number = number;
-    fence->recorded_ns = NowNs();
+    fence->recorded_ns = skipped() == 0 ? 0 : NowNs();
     fence->queued = true;
     fence->newer = nullptr;
     (newest_ == nullptr ? oldest_ : newest_->newer) = fence;
@@ -131,12 +131,12 @@ void Fences::Pass(uint64_t number) {
   RaiseTo(passed_, number);
   Held queue(queue_lock_);
   if (oldest_ == nullptr || oldest_->number > number) return;
-  const uint64_t now = NowNs();
-  const uint64_t skipped = skipped_.load(std::memory_order_relaxed);
+  const uint64_t last_skipped = skipped();
+  const uint64_t now = last_skipped == 0 ? 0 : NowNs();
   while (oldest_ != nullptr && oldest_->number <= number) {
     Fence* fence = oldest_;
     oldest_ = fence->newer;
-    if (fence->number <= skipped) {
+    if (fence->number <= last_skipped && fence->recorded_ns != 0) {
       const uint64_t begin = std::max(fence->recorded_ns, counted_ns_);
       skipped_time_.max_ns += now - std::min(now, begin);
       skipped_time_.min_ns += seen_open_ns_ - std::min(seen_open_ns_, begin);
@@ -175,7 +175,7 @@ int Fences::Poll(const Driver& driver, Stamp stamp) {
   }
   if (status == kSuccess) {
     Pass(fence->number);
-  } else if (status == kNotReady) {
+  } else if (status == kNotReady && skipped() != 0) {
     Held queue(queue_lock_);
     seen_open_ns_ = NowNs();
   }

@@ -116,7 +116,7 @@ class Fences {
  private:
   struct Fence {
     uint64_t number = 0;
-    uint64_t recorded_ns = 0;
+    uint64_t recorded_ns = 0;  // 0: before the first skipped one
     void* event = nullptr;
     uint32_t users = 0;  // threads that ask or wait for it now
     bool queued = false;

@@ -111,10 +111,11 @@ int Readiness::Finish(ContextPool& context) {
   if (HasContextEvents(*driver)) {
     const Fences::Recorded recorded = Record(context);
     status = recorded.status;
-    if (status == kSuccess) status = WaitFor(context, recorded.number);
+    if (status == kSuccess) status = context.fences().Wait(*driver, recorded.number - 1);
   }
   if (status == CUDA_ERROR_NOT_SUPPORTED) status = Synchronize(context, *driver);
   CloseIfBroken(context, status);
+  CountSkipped(context);
   return status;
 }
 

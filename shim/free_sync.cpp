@@ -82,6 +82,7 @@ Settlement KeepVisible(Pool& pool, ContextPool& context) {
     pool.statistics().CountWait(begin);
     CounterOf(process, wait_for.what).AddShared(1);
     if (status != kSuccess) return Failed(pool, status);
+    work->PendingVisible();  // forgets what is done
   }
   if (fences.passed() >= fence) return {true, pool.readiness().StampOfOthers(context)};
   fences.NoteSkipped(fence);

@@ -29,6 +29,7 @@ PARTS = {
     "hits": (True, {}),
     "none": (True, {"CMP_FREE_SYNC": "none"}),
     "order": (True, {"CMP_FREE_SYNC": "order"}),
+    "auto": (True, {"CMP_FREE_SYNC": "auto"}),
     "submissions": (True, {"CMP_FREE_SYNC": "order"}),
     "two_contexts": (True, {"CMPSIM_DEVICES": "2"}),
     "library": (False, {}),

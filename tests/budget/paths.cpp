@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kBytes = 5000;  // beyond the first tiers, whose number is simpler to find
 void* g_pointer = nullptr;
+void* g_page_locked = nullptr;
 void* g_other_pointer = nullptr;
 CUdeviceptr g_address = 0;
 CUstream g_stream = nullptr;
@@ -57,6 +58,11 @@ PATH(cuMemFree_v2_ready) { g_status = cuMemFree_v2(g_address); }
 PATH(cudaFree_none_retired) { g_status = cudaFree(g_pointer); }
 PATH(cudaFree_order_fence_shared) { g_status = cudaFree(g_pointer); }
 PATH(cudaFree_order_fence_recorded) { g_status = cudaFree(g_pointer); }
+PATH(cudaFree_auto_fence_recorded) { g_status = cudaFree(g_pointer); }
+PATH(cudaFree_auto_fence_shared) { g_status = cudaFree(g_pointer); }
+PATH(cudaMemcpyAsync_page_locked) {
+  g_status = cudaMemcpyAsync(g_page_locked, g_pointer, 64, cudaMemcpyDeviceToHost, g_stream);
+}
 
 PATH(cuLaunchKernel_quiet) { g_status = Launch(g_stream); }
 PATH(cuLaunchKernel_quiet_several_streams) { g_status = Launch(g_stream); }
@@ -123,7 +129,8 @@ void FreesUnderNone() {
   RUN(path_cudaFree_none_retired);
 }
 
-void FreesUnderOrder() {
+// Under `auto` nothing that the host could see is pending, unlike before.
+void FreesUnderOrder(bool is_auto) {
   MakeStreams();
   FillShelf();
   g_work.duration_ns = 1'000'000'000;
@@ -138,6 +145,16 @@ void FreesUnderOrder() {
   MUST_BE_0(Launch(g_stream));
   MUST(cudaFree(pointers[3]));
   MUST_BE_0(Launch(g_stream));
+  if (is_auto) {
+    g_pointer = pointers[4];
+    RUN(path_cudaFree_auto_fence_recorded);
+    g_pointer = pointers[5];
+    RUN(path_cudaFree_auto_fence_shared);
+    MUST(cudaMallocHost(&g_page_locked, 64));
+    MUST(cudaMalloc(&g_pointer, kBytes));
+    RUN(path_cudaMemcpyAsync_page_locked);
+    return;
+  }
   g_pointer = pointers[4];
   RUN(path_cudaFree_order_fence_recorded);
   g_pointer = pointers[5];
@@ -240,7 +257,9 @@ int main(int, char** arguments) {
   } else if (strcmp(part, "none") == 0) {
     FreesUnderNone();
   } else if (strcmp(part, "order") == 0) {
-    FreesUnderOrder();
+    FreesUnderOrder(false);
+  } else if (strcmp(part, "auto") == 0) {
+    FreesUnderOrder(true);
   } else if (strcmp(part, "submissions") == 0) {
     Submissions();
   } else if (strcmp(part, "two_contexts") == 0) {

@@ -29,6 +29,8 @@ class Readme(unittest.TestCase):
         script = (ROOT / "scripts" / "cmp-stats").read_text(encoding="utf-8")
         for kind in ("TIER", "PROCESS"):
             block = header.split(f"#define CMP_{kind}_COUNTERS(X)")[1].split("\n\n")[0]
+            reasons = header.split("#define CMP_WAIT_REASONS(X)")[1].split("\n\n")[0]
+            block = block.replace("CMP_WAIT_REASONS(X)", reasons)
             names = re.findall(r"X\((\w+),", block)
             listed = re.search(rf"{kind}_COUNTERS = \((.*?)\)\.split", script, re.S).group(1)
             self.assertEqual(re.findall(r"\w+", listed), names)

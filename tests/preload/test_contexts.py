@@ -11,7 +11,7 @@ class Contexts(TestCase):
         self.assert_served(within)
         for name, served in within.notes.items():
             if name.startswith("served"):
-                self.assertGreaterEqual(int(served.split()[0]), 0 if MODE else 15, f"{name}: {served}")
+                self.assertGreaterEqual(int(served.split()[0]), 15 if MODE == "wait" else 0, f"{name}: {served}")
         return without, within
 
     def test_reset(self):

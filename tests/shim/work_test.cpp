@@ -86,12 +86,89 @@ class NoneTest : public WorkTest {
  protected:
   NoneTest() : WorkTest(FreeSync::kNone) {}
 };
+class AutoTest : public WorkTest {
+ protected:
+  AutoTest() : WorkTest(FreeSync::kAuto) {
+    work().Begin(true);  // the pool was not there yet when its context was
+    EXPECT_EQ(Free().stamp, kReady) << "what came before the pool may be visible";
+    EXPECT_EQ(process().wait_unknown.Get(), 1u);
+    waits_ = driver_.waits;
+  }
+  static void SubmitVisible(StreamName stream, Visible visible) {
+    const Submission submission(stream, false, visible);
+  }
+  ProcessCounters& process() { return pool_.pool->statistics().process(); }
+  size_t Waits() const { return driver_.waits - waits_; }
+
+  size_t waits_ = 0;
+};
 class WaitTest : public WorkTest {
  protected:
   WaitTest() : WorkTest(FreeSync::kWait) {}
 };
 
 // ---- What a free comes to
+
+TEST_F(AutoTest, AFreeSkipsTheWaitForWhatTheHostCannotSee) {
+  Submit(kA);
+  const Settlement settled = Free();
+  EXPECT_TRUE(settled.pooled);
+  EXPECT_NE(settled.stamp, kReady);
+  EXPECT_EQ(Waits(), 0u);
+  EXPECT_EQ(process().skipped_waits.Get(), 1u);
+  EXPECT_EQ(fences().skipped(), fences().started());
+}
+
+TEST_F(AutoTest, AFreeWaitsForVisibleWorkOnceAndUntilItsFenceOnly) {
+  SubmitVisible(kA, Visible::kHostFunctions);
+  pool_.pool->readiness().Record(context());  // somebody ran dry
+  Submit(kA);
+  EXPECT_NE(Free().stamp, kReady) << "what came after it is not waited for";
+  EXPECT_EQ(Waits(), 1u);
+  EXPECT_EQ(process().wait_host_functions.Get(), 1u);
+  Submit(kA);
+  EXPECT_TRUE(Free().pooled);
+  EXPECT_EQ(Waits(), 1u);
+  EXPECT_EQ(process().skipped_waits.Get(), 2u);
+}
+
+TEST_F(AutoTest, WhatASynchronisationFinishedIsNotWaitedFor) {
+  SubmitVisible(kA, Visible::kCopies);
+  Submit(kB);
+  Synchronize(kA);
+  Submit(kB);
+  EXPECT_TRUE(Free().pooled);
+  EXPECT_EQ(Waits(), 0u);
+}
+
+TEST_F(AutoTest, ASynchronisationThatBeganBeforeFinishesNothing) {
+  Submit(kB);
+  Submit(kA);
+  Synchronize(kA, [] { SubmitVisible(kA, Visible::kCopies); });
+  EXPECT_TRUE(Free().pooled);
+  EXPECT_EQ(process().wait_copies.Get(), 1u);
+}
+
+TEST_F(AutoTest, AnEventFinishesWhatCameBeforeItsRecord) {
+  SubmitVisible(kA, Visible::kCopies);
+  const RecordedPoint before = work().PointOf(kA);
+  SubmitVisible(kA, Visible::kCopies);
+  const RecordedPoint after = work().PointOf(kA);
+  work().Reached(before);
+  EXPECT_TRUE(work().MayHaveVisible());
+  work().Reached(after);
+  EXPECT_FALSE(work().MayHaveVisible());
+}
+
+TEST_F(AutoTest, WhatIsSkippedIsPaidOnce) {
+  Submit(kA);
+  EXPECT_NE(Free().stamp, kReady);
+  EXPECT_TRUE(PaySkipped(&ProcessCounters::paid_by_queries));
+  EXPECT_EQ(Waits(), 1u);
+  EXPECT_FALSE(PaySkipped(&ProcessCounters::paid_by_queries));
+  EXPECT_EQ(process().paid_by_queries.Get(), 1u);
+  EXPECT_GT(process().skipped_wait_max_ns.Get() + process().paid_ns.Get(), 0u);
+}
 
 TEST_F(WaitTest, AFreeWaitsForWhatIsUnfinishedAndOnlyOnce) {
   EXPECT_EQ(Free().stamp, kReady);

@@ -91,11 +91,12 @@ Allocation* Allocations::Register(const Context& context, uintptr_t start, size_
 }
 
 Allocation* Allocations::AddImported(const Context& context, uintptr_t mapping,
-                                     size_t mapping_bytes, uintptr_t base, size_t bytes) {
+                                     size_t mapping_bytes, uintptr_t base, size_t bytes,
+                                     MemoryKind kind) {
   Allocation allocation;
   allocation.base = base;
   allocation.bytes = bytes;
-  allocation.kind = MemoryKind::kImported;
+  allocation.kind = kind;
   allocation.mapping = mapping;
   allocation.mapping_bytes = mapping_bytes;
   allocation.opened = 1;
@@ -128,6 +129,16 @@ std::shared_ptr<PhysicalMemory> Allocations::CreatePhysical(int index, size_t by
   physical->bytes = bytes;
   physical->file = memory.file();
   physical->offset = memory.FileOffset(base);
+  return physical;
+}
+
+std::shared_ptr<PhysicalMemory> Allocations::CreatePhysicalOfHost(size_t bytes) {
+  auto physical = std::make_shared<PhysicalMemory>();
+  physical->bytes = bytes;
+  physical->file = memfd_create("cmp_sim_host", MFD_CLOEXEC);
+  if (physical->file < 0 || ftruncate(physical->file, static_cast<off_t>(bytes)) != 0) {
+    return nullptr;
+  }
   return physical;
 }
 
@@ -174,7 +185,8 @@ bool Allocations::Map(uintptr_t start, size_t bytes, size_t offset,
   allocation.base = start;
   allocation.bytes = bytes;
   allocation.kind = MemoryKind::kMapped;
-  allocation.device = backing->properties.location.id;
+  allocation.on_host = backing->properties.location.type != CU_MEM_LOCATION_TYPE_DEVICE;
+  allocation.device = allocation.on_host ? 0 : backing->properties.location.id;
   allocation.accessible = false;
   allocation.backing = std::move(backing);
   Insert(allocation);
@@ -211,6 +223,15 @@ Allocation* Allocations::Find(uintptr_t address) {
 Allocation* Allocations::FindBase(uintptr_t address) {
   const auto found = live_.find(address);
   return found == live_.end() ? nullptr : &found->second;
+}
+
+Allocation* Allocations::FindFreeable(uintptr_t base) {
+  Allocation* allocation = FindBase(base);
+  if (allocation == nullptr || allocation->variable) return nullptr;
+  const MemoryKind kind = allocation->kind;
+  const bool freeable = kind == MemoryKind::kDevice || kind == MemoryKind::kPool ||
+                        kind == MemoryKind::kExternal || kind == MemoryKind::kManaged;
+  return freeable ? allocation : nullptr;
 }
 
 void Allocations::Release(Allocation& allocation) {
@@ -272,7 +293,7 @@ size_t Allocations::LiveOnDevice(int index) const {
     const MemoryKind kind = allocation.kind;
     count +=
         (kind == MemoryKind::kDevice || kind == MemoryKind::kPool || kind == MemoryKind::kArray) &&
-        !allocation.variable && allocation.device == index;
+        !allocation.variable && allocation.mapping == 0 && allocation.device == index;
   }
   return count;
 }

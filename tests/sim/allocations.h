@@ -20,11 +20,12 @@ struct PhysicalMemory {
   PhysicalMemory& operator=(const PhysicalMemory&) = delete;
   ~PhysicalMemory();
 
-  DeviceMemory* memory = nullptr;  // null: another process's
-  uintptr_t base = 0;              // in `memory`
+  DeviceMemory* memory = nullptr;  // null: the host's, or another process's
+  bool imported = false;
+  uintptr_t base = 0;  // in `memory`
   size_t bytes = 0;
   CUmemAllocationProp properties{};
-  int file = -1;  // where its bytes are; closed at the end when it is another process's
+  int file = -1;  // where its bytes are; closed at the end when it is not the device's
   size_t offset = 0;
 };
 
@@ -43,13 +44,14 @@ class Allocations {
   // Null: part of the range is registered or allocated already.
   Allocation* Register(const Context& context, uintptr_t start, size_t bytes, unsigned flags);
   Allocation* AddImported(const Context& context, uintptr_t mapping, size_t mapping_bytes,
-                          uintptr_t base, size_t bytes);
+                          uintptr_t base, size_t bytes, MemoryKind kind);
 
   // A buffer of memory that another API allocated: bytes of `file`. Null: they cannot be mapped.
   Allocation* AddExternal(const Context& context, int file, size_t offset, size_t bytes);
 
   // Null: the device has no more.
   std::shared_ptr<PhysicalMemory> CreatePhysical(int device, size_t bytes);
+  std::shared_ptr<PhysicalMemory> CreatePhysicalOfHost(size_t bytes);
   uintptr_t Reserve(size_t bytes, size_t alignment);
   // False: no such reservation, or something is mapped in it.
   bool Unreserve(uintptr_t start, size_t bytes);
@@ -59,8 +61,9 @@ class Allocations {
   std::vector<Allocation*> MappedIn(const Range& range);
   void SetAccess(Allocation& mapped, CUmemAccess_flags access);
 
-  Allocation* Find(uintptr_t address);      // the one that contains the address
-  Allocation* FindBase(uintptr_t address);  // the one that begins there
+  Allocation* Find(uintptr_t address);       // the one that contains the address
+  Allocation* FindBase(uintptr_t address);   // the one that begins there
+  Allocation* FindFreeable(uintptr_t base);  // one that cuMemFree takes
   void Release(Allocation& allocation);
   void ReleaseContext(uint64_t context_id);
 

@@ -28,7 +28,8 @@ Place PlaceOf(Simulation& sim, uintptr_t start, size_t bytes) {
     case MemoryKind::kImported:
     case MemoryKind::kMapped:
     case MemoryKind::kExternal:
-      return whole ? Place::kDevice : Place::kInvalid;
+      if (!whole) return Place::kInvalid;
+      return allocation->on_host ? Place::kPageLocked : Place::kDevice;
     case MemoryKind::kManaged:
       return whole ? Place::kManaged : Place::kInvalid;
     case MemoryKind::kArray:  // has no address

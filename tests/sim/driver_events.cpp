@@ -1,4 +1,8 @@
 // Driver entry points about events, those of streams and those of whole contexts.
+#include <unistd.h>
+
+#include <cstring>
+
 #include "driver_entry.h"
 
 namespace cmp::sim {
@@ -12,6 +16,61 @@ CUresult RequireEvent(Simulation& sim, CUevent handle, Event** event) {
   if (*event != nullptr) return CUDA_SUCCESS;
   sim.misuse.Add("an event handle that is not a live event's was used");
   return CUDA_ERROR_INVALID_HANDLE;
+}
+
+CUresult CreateEvent(Simulation& sim, CUevent* handle, unsigned flags) {
+  constexpr unsigned kShareable = CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING;
+  if (handle == nullptr || (flags & kShareable) == CU_EVENT_INTERPROCESS) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  Context* context = nullptr;
+  const CUresult result = RequireContext(sim, &context);
+  if (result != CUDA_SUCCESS) return result;
+  *handle = sim.events.Add(std::make_unique<Event>());
+  Event* event = sim.events.Find(*handle);
+  event->handle = *handle;
+  event->context = context;
+  event->flags = flags;
+  event->id = ++sim.last_id;
+  return CUDA_SUCCESS;
+}
+
+// What an IPC handle holds. It is good in this process alone.
+struct SharedEvent {
+  char magic[8];
+  int pid;
+  uint64_t id;
+};
+constexpr char kMagic[8] = {'c', 'm', 'p', 's', 'i', 'm', 'e', 0};
+
+CUresult Share(Simulation& sim, CUipcEventHandle* shared, CUevent handle) {
+  if (shared == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  Event* event = nullptr;
+  const CUresult unknown = RequireEvent(sim, handle, &event);
+  if (unknown != CUDA_SUCCESS) return unknown;
+  if ((event->flags & CU_EVENT_INTERPROCESS) == 0) return CUDA_ERROR_INVALID_HANDLE;
+  SharedEvent description{};
+  std::memcpy(description.magic, kMagic, sizeof kMagic);
+  description.pid = getpid();
+  description.id = event->id;
+  std::memset(shared, 0, sizeof *shared);
+  std::memcpy(shared, &description, sizeof description);
+  return CUDA_SUCCESS;
+}
+
+CUresult Open(Simulation& sim, CUevent* handle, const CUipcEventHandle& shared) {
+  SharedEvent description;
+  std::memcpy(&description, &shared, sizeof description);
+  if (std::memcmp(description.magic, kMagic, sizeof kMagic) != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (description.pid != getpid()) return CUDA_ERROR_NOT_SUPPORTED;
+  for (const auto& [known, event] : sim.events.all()) {
+    if (event->id != description.id) continue;
+    const std::shared_ptr<ItemPtr> recorded = event->recorded;
+    const CUresult result = CreateEvent(sim, handle, event->flags);
+    if (result == CUDA_SUCCESS) sim.events.Find(*handle)->recorded = recorded;
+    return result;
+  }
+  return CUDA_ERROR_INVALID_VALUE;  // it was destroyed
 }
 
 CUresult Record(Simulation& sim, CUevent handle, CUstream stream_handle, DefaultStream null_means) {
@@ -33,7 +92,7 @@ CUresult Record(Simulation& sim, CUevent handle, CUstream stream_handle, Default
   ItemPtr marker;
   const CUresult submitted = SubmitWork(sim, *stream, std::move(work), &marker);
   if (submitted != CUDA_SUCCESS) return submitted;
-  event->marker = marker;
+  event->marker() = marker;
   event->capture = nullptr;
   event->nodes.clear();
   return CUDA_SUCCESS;
@@ -61,15 +120,15 @@ CUresult Elapsed(Simulation& sim, float* milliseconds, CUevent start, CUevent en
   if (result == CUDA_SUCCESS) result = RequireEvent(sim, end, &second);
   if (result == CUDA_SUCCESS) result = first->context->sticky;
   if (result != CUDA_SUCCESS) return result;
-  if (first->marker == nullptr || second->marker == nullptr ||
+  if (first->marker() == nullptr || second->marker() == nullptr ||
       ((first->flags | second->flags) & CU_EVENT_DISABLE_TIMING) != 0) {
     return CUDA_ERROR_INVALID_HANDLE;
   }
-  if (first->marker->state != ItemState::kDone || second->marker->state != ItemState::kDone) {
+  if (first->marker()->state != ItemState::kDone || second->marker()->state != ItemState::kDone) {
     return CUDA_ERROR_NOT_READY;
   }
-  *milliseconds = static_cast<float>(static_cast<double>(second->marker->finished_at) -
-                                     static_cast<double>(first->marker->finished_at)) /
+  *milliseconds = static_cast<float>(static_cast<double>(second->marker()->finished_at) -
+                                     static_cast<double>(first->marker()->finished_at)) /
                   1e6F;
   return CUDA_SUCCESS;
 }
@@ -91,18 +150,8 @@ using namespace cmp::sim;
 extern "C" {
 
 CUresult cuEventCreate(CUevent* handle, unsigned int flags) {
-  return Enter("cuEventCreate", [&](Simulation& sim, Lock&) -> CUresult {
-    if (handle == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    Context* context = nullptr;
-    const CUresult result = RequireContext(sim, &context);
-    if (result != CUDA_SUCCESS) return result;
-    *handle = sim.events.Add(std::make_unique<Event>());
-    Event* event = sim.events.Find(*handle);
-    event->handle = *handle;
-    event->context = context;
-    event->flags = flags;
-    return CUDA_SUCCESS;
-  });
+  return Enter("cuEventCreate",
+               [&](Simulation& sim, Lock&) { return CreateEvent(sim, handle, flags); });
 }
 
 CUresult cuEventDestroy(CUevent event) {
@@ -139,7 +188,7 @@ CUresult cuEventQuery(CUevent handle) {
     Event* event = nullptr;
     const CUresult result = RequireAskable(sim, handle, &event);
     if (result != CUDA_SUCCESS) return result;
-    const bool done = event->marker == nullptr || event->marker->state == ItemState::kDone;
+    const bool done = event->marker() == nullptr || event->marker()->state == ItemState::kDone;
     return done ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
   });
 }
@@ -149,7 +198,7 @@ CUresult cuEventSynchronize(CUevent handle) {
     Event* event = nullptr;
     const CUresult result = RequireAskable(sim, handle, &event);
     if (result != CUDA_SUCCESS) return result;
-    return WaitFor(sim, lock, event->context->handle, {event->marker});
+    return WaitFor(sim, lock, event->context->handle, {event->marker()});
   });
 }
 
@@ -164,6 +213,16 @@ CUresult cuEventElapsedTime_v2(float* milliseconds, CUevent start, CUevent end) 
                [&](Simulation& sim, Lock&) { return Elapsed(sim, milliseconds, start, end); });
 }
 #endif
+
+CUresult cuIpcGetEventHandle(CUipcEventHandle* shared, CUevent event) {
+  return Enter("cuIpcGetEventHandle",
+               [&](Simulation& sim, Lock&) { return Share(sim, shared, event); });
+}
+
+CUresult cuIpcOpenEventHandle(CUevent* event, CUipcEventHandle shared) {
+  return Enter("cuIpcOpenEventHandle",
+               [&](Simulation& sim, Lock&) { return Open(sim, event, shared); });
+}
 
 // Passed when all work submitted to the context before is done, on whatever stream. It is on no
 // stream itself, so nothing comes after it.
@@ -183,7 +242,7 @@ CUresult cuCtxRecordEvent(CUcontext context_handle, CUevent handle) {
     needs.push_back(context->floor);
     Work work;
     work.what = "context event record";
-    event->marker = sim.scheduler.Submit(*context, std::move(work), std::move(needs));
+    event->marker() = sim.scheduler.Submit(*context, std::move(work), std::move(needs));
     event->capture = nullptr;
     event->nodes.clear();
     return CUDA_SUCCESS;
@@ -201,11 +260,11 @@ CUresult cuCtxWaitEvent(CUcontext context_handle, CUevent handle) {
     Event* event = nullptr;
     const CUresult unknown = RequireEvent(sim, handle, &event);
     if (unknown != CUDA_SUCCESS) return unknown;
-    if (event->marker == nullptr) return CUDA_SUCCESS;
+    if (event->marker() == nullptr) return CUDA_SUCCESS;
     Work work;
     work.what = "context wait";
     context->floor =
-        sim.scheduler.Submit(*context, std::move(work), {context->floor, event->marker});
+        sim.scheduler.Submit(*context, std::move(work), {context->floor, event->marker()});
     return CUDA_SUCCESS;
   });
 }

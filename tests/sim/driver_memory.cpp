@@ -4,8 +4,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr auto kLegacy = DefaultStream::kLegacy;
-constexpr auto kPerThread = DefaultStream::kPerThread;
 constexpr size_t kPitch = 512;
 
 // What every call that may implicitly synchronise checks first.
@@ -33,22 +31,12 @@ CUresult Allocate(Simulation& sim, CUdeviceptr* pointer, size_t bytes) {
   return CUDA_SUCCESS;
 }
 
-// A block that cuMemFree takes, or null.
-Allocation* FreeableAt(Simulation& sim, CUdeviceptr pointer) {
-  Allocation* allocation = sim.allocations.FindBase(pointer);
-  if (allocation == nullptr || allocation->variable) return nullptr;
-  const bool freeable =
-      allocation->kind == MemoryKind::kDevice || allocation->kind == MemoryKind::kPool ||
-      allocation->kind == MemoryKind::kExternal || allocation->kind == MemoryKind::kManaged;
-  return freeable ? allocation : nullptr;
-}
-
 // Waits for all streams of the block's context, which need not be current; a call that fails waits
 // for nothing, and neither does the free of stream-ordered memory, as measured.
 CUresult Free(Simulation& sim, Lock& lock, CUdeviceptr pointer) {
   const CUresult unsafe = CheckUnsafeCall(sim);
   if (unsafe != CUDA_SUCCESS) return unsafe;
-  const Allocation* found = FreeableAt(sim, pointer);
+  const Allocation* found = sim.allocations.FindFreeable(pointer);
   if (found == nullptr) {
     Context* context = nullptr;
     const CUresult result = RequireContext(sim, &context);
@@ -65,7 +53,7 @@ CUresult Free(Simulation& sim, Lock& lock, CUdeviceptr pointer) {
     const CUresult drained = Drain(sim, lock, found->context);
     if (drained != CUDA_SUCCESS) return drained;
   }
-  Allocation* allocation = FreeableAt(sim, pointer);
+  Allocation* allocation = sim.allocations.FindFreeable(pointer);
   if (allocation == nullptr || allocation->buffer_id != buffer_id) return CUDA_ERROR_INVALID_VALUE;
   const size_t bytes = allocation->bytes;
   const DeviceMemory& memory = sim.allocations.device(allocation->device);
@@ -128,61 +116,6 @@ CUresult Register(Simulation& sim, void* pointer, size_t bytes, unsigned flags) 
   return sim.allocations.Register(*context, AddressOf(pointer), bytes, flags) == nullptr
              ? CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED
              : CUDA_SUCCESS;
-}
-
-// Memory of the stream-ordered allocator. The block is there at once; when the device is full,
-// frees that are pending on any stream are run first.
-CUresult AllocateAsync(Simulation& sim, Lock& lock, CUdeviceptr* pointer, size_t bytes,
-                       CUstream handle, DefaultStream null_means) {
-  if (pointer == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  Stream* stream = nullptr;
-  const CUresult result = RequireStream(sim, handle, null_means, &stream);
-  if (result != CUDA_SUCCESS) return result;
-  if (stream->capture != nullptr) return CUDA_ERROR_NOT_SUPPORTED;  // memory nodes: left out
-  const CUresult unsafe = CheckUnsafeCall(sim);
-  if (unsafe != CUDA_SUCCESS) return unsafe;
-  *pointer = 0;
-  if (bytes == 0) return CUDA_SUCCESS;
-  const CUcontext context = stream->context->handle;
-  bool spoiled = false;
-  const Allocation* allocation =
-      sim.allocations.AllocateDevice(*stream->context, bytes, MemoryKind::kPool, &spoiled);
-  if (allocation == nullptr) {
-    const CUresult drained = Drain(sim, lock, context);
-    if (drained != CUDA_SUCCESS) return drained;
-    allocation = sim.allocations.AllocateDevice(*sim.contexts.Find(context), bytes,
-                                                MemoryKind::kPool, &spoiled);
-  }
-  if (allocation == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
-  *pointer = allocation->base;
-  return CUDA_SUCCESS;
-}
-
-// The block goes back when the stream comes to it.
-CUresult FreeAsync(Simulation& sim, CUdeviceptr pointer, CUstream handle,
-                   DefaultStream null_means) {
-  Stream* stream = nullptr;
-  const CUresult result = RequireStream(sim, handle, null_means, &stream);
-  if (result != CUDA_SUCCESS) return result;
-  const CUresult unsafe = stream->capture == nullptr ? CheckUnsafeCall(sim) : CUDA_SUCCESS;
-  if (unsafe != CUDA_SUCCESS) return unsafe;
-  if (pointer == 0) return CUDA_SUCCESS;
-  const Allocation* allocation = FreeableAt(sim, pointer);
-  if (allocation == nullptr || allocation->kind == MemoryKind::kManaged ||
-      allocation->kind == MemoryKind::kExternal) {
-    return CUDA_ERROR_INVALID_VALUE;
-  }
-  if (stream->capture != nullptr) return CUDA_ERROR_NOT_SUPPORTED;
-  Work work;
-  work.what = "asynchronous free";
-  work.runs_after_error = true;
-  work.effect = [&sim, pointer, id = allocation->buffer_id](CUresult) {
-    Allocation* freed = sim.allocations.FindBase(pointer);
-    if (freed == nullptr || freed->buffer_id != id) return;
-    sim.hazards.NoteReleased(freed->range(), "freed in the order of a stream");
-    sim.allocations.Release(*freed);
-  };
-  return SubmitWork(sim, *stream, std::move(work));
 }
 
 }  // namespace
@@ -304,61 +237,6 @@ CUresult cuMemGetInfo_v2(size_t* free_bytes, size_t* total_bytes) {
     const DeviceMemory& memory = sim.allocations.device(context->device);
     if (free_bytes != nullptr) *free_bytes = memory.capacity() - memory.used();
     if (total_bytes != nullptr) *total_bytes = memory.capacity();
-    return CUDA_SUCCESS;
-  });
-}
-
-CUresult cuMemAllocAsync(CUdeviceptr* pointer, size_t bytes, CUstream stream) {
-  return Enter("cuMemAllocAsync", [&](Simulation& sim, Lock& lock) {
-    return AllocateAsync(sim, lock, pointer, bytes, stream, kLegacy);
-  });
-}
-
-CUresult cuMemAllocAsync_ptsz(CUdeviceptr* pointer, size_t bytes, CUstream stream) {
-  return Enter("cuMemAllocAsync_ptsz", [&](Simulation& sim, Lock& lock) {
-    return AllocateAsync(sim, lock, pointer, bytes, stream, kPerThread);
-  });
-}
-
-CUresult cuMemAllocFromPoolAsync(CUdeviceptr* pointer, size_t bytes, CUmemoryPool,
-                                 CUstream stream) {
-  return Enter("cuMemAllocFromPoolAsync", [&](Simulation& sim, Lock& lock) {
-    return AllocateAsync(sim, lock, pointer, bytes, stream, kLegacy);
-  });
-}
-
-CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr* pointer, size_t bytes, CUmemoryPool,
-                                      CUstream stream) {
-  return Enter("cuMemAllocFromPoolAsync_ptsz", [&](Simulation& sim, Lock& lock) {
-    return AllocateAsync(sim, lock, pointer, bytes, stream, kPerThread);
-  });
-}
-
-CUresult cuMemFreeAsync(CUdeviceptr pointer, CUstream stream) {
-  return Enter("cuMemFreeAsync",
-               [&](Simulation& sim, Lock&) { return FreeAsync(sim, pointer, stream, kLegacy); });
-}
-
-CUresult cuMemFreeAsync_ptsz(CUdeviceptr pointer, CUstream stream) {
-  return Enter("cuMemFreeAsync_ptsz",
-               [&](Simulation& sim, Lock&) { return FreeAsync(sim, pointer, stream, kPerThread); });
-}
-
-// One default pool per device; the handle says no more than which.
-CUresult cuDeviceGetDefaultMemPool(CUmemoryPool* pool, CUdevice device) {
-  return Enter("cuDeviceGetDefaultMemPool", [&](Simulation& sim, Lock&) -> CUresult {
-    if (pool == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    if (!IsDevice(sim, device)) return CUDA_ERROR_INVALID_DEVICE;
-    *pool = reinterpret_cast<CUmemoryPool>(&sim.devices[static_cast<size_t>(device)]);
-    return CUDA_SUCCESS;
-  });
-}
-
-CUresult cuDeviceGetMemPool(CUmemoryPool* pool, CUdevice device) {
-  return Enter("cuDeviceGetMemPool", [&](Simulation& sim, Lock&) -> CUresult {
-    if (pool == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    if (!IsDevice(sim, device)) return CUDA_ERROR_INVALID_DEVICE;
-    *pool = reinterpret_cast<CUmemoryPool>(&sim.devices[static_cast<size_t>(device)]);
     return CUDA_SUCCESS;
   });
 }

@@ -30,9 +30,10 @@ constexpr char kMagic[8] = {'c', 'm', 'p', 's', 'i', 'm', '1', 0};
 constexpr size_t kHostPage = 4096;
 
 bool IsDeviceKind(const Allocation& allocation) {
-  return allocation.kind == MemoryKind::kDevice || allocation.kind == MemoryKind::kPool ||
-         allocation.kind == MemoryKind::kImported || allocation.kind == MemoryKind::kMapped ||
-         allocation.kind == MemoryKind::kExternal;
+  const MemoryKind kind = allocation.kind;
+  return !allocation.on_host && (kind == MemoryKind::kDevice || kind == MemoryKind::kPool ||
+                                 kind == MemoryKind::kImported || kind == MemoryKind::kMapped ||
+                                 kind == MemoryKind::kExternal);
 }
 
 template <typename T>
@@ -43,8 +44,8 @@ CUresult Put(void* data, T value) {
 
 CUresult Attribute(const Allocation& allocation, void* data, CUpointer_attribute attribute,
                    CUdeviceptr pointer) {
-  const bool host =
-      allocation.kind == MemoryKind::kHost || allocation.kind == MemoryKind::kRegistered;
+  const bool host = allocation.kind == MemoryKind::kHost ||
+                    allocation.kind == MemoryKind::kRegistered || allocation.on_host;
   switch (attribute) {
     case CU_POINTER_ATTRIBUTE_CONTEXT:
       return Put(data, allocation.context);
@@ -95,17 +96,20 @@ void PutUnknown(void* data, CUpointer_attribute attribute) {
   }
 }
 
-CUresult Open(Simulation& sim, CUdeviceptr* pointer, const CUipcMemHandle& handle) {
-  if (pointer == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  Context* context = nullptr;
-  const CUresult unsafe = CheckUnsafeCall(sim);
-  if (unsafe != CUDA_SUCCESS) return unsafe;
-  const CUresult result = RequireContext(sim, &context);
-  if (result != CUDA_SUCCESS) return result;
-  ExportedMemory exported;
-  std::memcpy(&exported, &handle, sizeof exported);
-  if (std::memcmp(exported.magic, kMagic, sizeof kMagic) != 0) return CUDA_ERROR_INVALID_VALUE;
-  if (exported.pid == getpid()) return CUDA_ERROR_INVALID_CONTEXT;  // as CUDA documents
+ExportedMemory Describe(Simulation& sim, const Allocation& allocation) {
+  const DeviceMemory& memory = sim.allocations.device(allocation.device);
+  ExportedMemory exported{};
+  std::memcpy(exported.magic, kMagic, sizeof kMagic);
+  exported.pid = getpid();
+  exported.file = memory.file();
+  exported.base = allocation.base;
+  exported.bytes = allocation.bytes;
+  exported.offset = memory.FileOffset(allocation.base);
+  return exported;
+}
+
+CUresult Import(Simulation& sim, const Context& context, const ExportedMemory& exported,
+                MemoryKind kind, CUdeviceptr* pointer) {
   char path[64];
   std::snprintf(path, sizeof path, "/proc/%d/fd/%d", exported.pid, exported.file);
   const int file = open(path, O_RDWR | O_CLOEXEC);
@@ -117,8 +121,22 @@ CUresult Open(Simulation& sim, CUdeviceptr* pointer, const CUipcMemHandle& handl
   close(file);
   if (mapping == MAP_FAILED) return CUDA_ERROR_MAP_FAILED;
   *pointer = AddressOf(mapping) + (exported.offset - start);
-  sim.allocations.AddImported(*context, AddressOf(mapping), bytes, *pointer, exported.bytes);
+  sim.allocations.AddImported(context, AddressOf(mapping), bytes, *pointer, exported.bytes, kind);
   return CUDA_SUCCESS;
+}
+
+CUresult Open(Simulation& sim, CUdeviceptr* pointer, const CUipcMemHandle& handle) {
+  if (pointer == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  Context* context = nullptr;
+  const CUresult unsafe = CheckUnsafeCall(sim);
+  if (unsafe != CUDA_SUCCESS) return unsafe;
+  const CUresult result = RequireContext(sim, &context);
+  if (result != CUDA_SUCCESS) return result;
+  ExportedMemory exported;
+  std::memcpy(&exported, &handle, sizeof exported);
+  if (std::memcmp(exported.magic, kMagic, sizeof kMagic) != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (exported.pid == getpid()) return CUDA_ERROR_INVALID_CONTEXT;  // as CUDA documents
+  return Import(sim, *context, exported, MemoryKind::kImported, pointer);
 }
 
 }  // namespace
@@ -188,14 +206,7 @@ CUresult cuIpcGetMemHandle(CUipcMemHandle* handle, CUdeviceptr pointer) {
     if (allocation == nullptr || allocation->kind != MemoryKind::kDevice) {
       return CUDA_ERROR_INVALID_VALUE;
     }
-    const DeviceMemory& memory = sim.allocations.device(allocation->device);
-    ExportedMemory exported{};
-    std::memcpy(exported.magic, kMagic, sizeof kMagic);
-    exported.pid = getpid();
-    exported.file = memory.file();
-    exported.base = allocation->base;
-    exported.bytes = allocation->bytes;
-    exported.offset = memory.FileOffset(allocation->base);
+    const ExportedMemory exported = Describe(sim, *allocation);
     std::memset(handle, 0, sizeof *handle);
     std::memcpy(handle, &exported, sizeof exported);
     return CUDA_SUCCESS;
@@ -224,6 +235,39 @@ CUresult cuIpcCloseMemHandle(CUdeviceptr pointer) {
     }
     sim.allocations.Release(*allocation);
     return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuMemPoolExportPointer(CUmemPoolPtrExportData* shared, CUdeviceptr pointer) {
+  return Enter("cuMemPoolExportPointer", [&](Simulation& sim, Lock&) -> CUresult {
+    const Allocation* allocation = sim.allocations.Find(pointer);
+    if (shared == nullptr || allocation == nullptr || allocation->kind != MemoryKind::kPool ||
+        allocation->mapping != 0) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    static_assert(sizeof(ExportedMemory) <= sizeof *shared);
+    const ExportedMemory exported = Describe(sim, *allocation);
+    std::memset(shared, 0, sizeof *shared);
+    std::memcpy(shared, &exported, sizeof exported);
+    return CUDA_SUCCESS;
+  });
+}
+
+// Also in the process that exported it.
+CUresult cuMemPoolImportPointer(CUdeviceptr* pointer, CUmemoryPool pool,
+                                CUmemPoolPtrExportData* shared) {
+  return Enter("cuMemPoolImportPointer", [&](Simulation& sim, Lock&) -> CUresult {
+    const MemoryPool* found = sim.pools.Find(pool);
+    if (pointer == nullptr || shared == nullptr || found == nullptr || !found->imported) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    Context* context = nullptr;
+    const CUresult result = RequireContext(sim, &context);
+    if (result != CUDA_SUCCESS) return result;
+    ExportedMemory exported;
+    std::memcpy(&exported, shared, sizeof exported);
+    if (std::memcmp(exported.magic, kMagic, sizeof kMagic) != 0) return CUDA_ERROR_INVALID_VALUE;
+    return Import(sim, *context, exported, MemoryKind::kPool, pointer);
   });
 }
 

@@ -58,14 +58,14 @@ CUresult WaitEvent(Simulation& sim, Stream& stream, CUevent handle) {
   }
   if (event->capture != nullptr) return JoinCapture(stream, *event);
   if (stream.capture != nullptr) {
-    if (event->marker == nullptr) return CUDA_SUCCESS;
+    if (event->marker() == nullptr) return CUDA_SUCCESS;
     Invalidate(*stream.capture);
     return CUDA_ERROR_STREAM_CAPTURE_ISOLATION;
   }
-  if (event->marker == nullptr) return CUDA_SUCCESS;
+  if (event->marker() == nullptr) return CUDA_SUCCESS;
   Work work;
   work.what = "wait for an event";
-  return SubmitWork(sim, stream, std::move(work), nullptr, event->marker);
+  return SubmitWork(sim, stream, std::move(work), nullptr, event->marker());
 }
 
 }  // namespace

@@ -32,8 +32,21 @@ CUresult CheckProperties(const Simulation& sim, const CUmemAllocationProp* prope
   if (properties == nullptr || properties->type != CU_MEM_ALLOCATION_TYPE_PINNED) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  if (properties->location.type != CU_MEM_LOCATION_TYPE_DEVICE) return CUDA_ERROR_NOT_SUPPORTED;
+  if (properties->location.type == CU_MEM_LOCATION_TYPE_HOST) {
+    return properties->requestedHandleTypes == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  }
+  if (properties->location.type == CU_MEM_LOCATION_TYPE_HOST_NUMA) return CUDA_SUCCESS;
+  if (properties->location.type != CU_MEM_LOCATION_TYPE_DEVICE) return CUDA_ERROR_INVALID_VALUE;
   return IsDevice(sim, properties->location.id) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+}
+
+// The host is no location for the device's memory.
+CUresult CheckLocation(const Simulation& sim, const CUmemLocation& location,
+                       const Allocation& mapped) {
+  if (location.type != CU_MEM_LOCATION_TYPE_DEVICE) {
+    return mapped.on_host ? CUDA_SUCCESS : CUDA_ERROR_NOT_SUPPORTED;
+  }
+  return IsDevice(sim, location.id) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
 }
 
 void SetAccess(Simulation& sim, Allocation& mapped, CUmemAccess_flags access) {
@@ -53,7 +66,7 @@ CUmemGenericAllocationHandle AddHandle(Simulation& sim, std::shared_ptr<Physical
 }
 
 CUresult Export(const PhysicalMemory& memory, int* shared) {
-  if (memory.memory == nullptr) return CUDA_ERROR_NOT_SUPPORTED;  // it was imported
+  if (memory.imported) return CUDA_ERROR_NOT_SUPPORTED;
   if ((memory.properties.requestedHandleTypes & CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) == 0) {
     return CUDA_ERROR_INVALID_VALUE;
   }
@@ -85,6 +98,7 @@ CUresult Import(Simulation& sim, int shared, CUmemGenericAllocationHandle* handl
   const int file = open(path, O_RDWR | O_CLOEXEC);
   if (file < 0) return CUDA_ERROR_INVALID_VALUE;
   auto memory = std::make_shared<PhysicalMemory>();
+  memory->imported = true;
   memory->bytes = described.bytes;
   memory->properties = described.properties;
   memory->file = file;
@@ -116,7 +130,9 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle* handle, size_t bytes,
     if (handle == nullptr || flags != 0 || !IsWhole(bytes)) return CUDA_ERROR_INVALID_VALUE;
     const CUresult checked = CheckProperties(sim, properties);
     if (checked != CUDA_SUCCESS) return checked;
-    auto memory = sim.allocations.CreatePhysical(properties->location.id, bytes);
+    auto memory = properties->location.type == CU_MEM_LOCATION_TYPE_DEVICE
+                      ? sim.allocations.CreatePhysical(properties->location.id, bytes)
+                      : sim.allocations.CreatePhysicalOfHost(bytes);
     if (memory == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
     memory->properties = *properties;
     *handle = AddHandle(sim, std::move(memory));
@@ -208,8 +224,8 @@ CUresult cuMemSetAccess(CUdeviceptr start, size_t bytes, const CUmemAccessDesc* 
     const std::vector<Allocation*> mapped = sim.allocations.MappedIn({start, bytes});
     if (mapped.empty() || access == nullptr || count == 0) return CUDA_ERROR_INVALID_VALUE;
     for (size_t i = 0; i < count; ++i) {
-      if (access[i].location.type != CU_MEM_LOCATION_TYPE_DEVICE) return CUDA_ERROR_NOT_SUPPORTED;
-      if (!IsDevice(sim, access[i].location.id)) return CUDA_ERROR_INVALID_DEVICE;
+      const CUresult checked = CheckLocation(sim, access[i].location, *mapped.front());
+      if (checked != CUDA_SUCCESS) return checked;
       for (Allocation* each : mapped) SetAccess(sim, *each, access[i].flags);
     }
     return CUDA_SUCCESS;

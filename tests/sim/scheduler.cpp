@@ -120,9 +120,13 @@ void Scheduler::MakeRunnable(Item& item) {
   runnable_[KeyOf(item)] = owned;
 }
 
-// Of memory that was freed meanwhile nothing is read: the item ends, and is reported.
+// Of memory that was freed meanwhile nothing is read, and nobody signals a semaphore that was
+// destroyed: the item ends, and is reported.
 bool Scheduler::HasItsValue(const Item& item) const {
   if (!item.work.until || item.lost) return true;
+  for (const UsedObject& used : item.work.objects) {
+    if (used.object.expired()) return true;
+  }
   for (const Range& range : item.work.reads) {
     if (!allocations_.IsUsable(range)) return true;
   }

@@ -82,6 +82,18 @@ struct Module {
   CUcontext context = nullptr;
 };
 
+struct MemoryPool {
+  CUmemLocation location{};
+  CUmemAllocationHandleType handle_types = CU_MEM_HANDLE_TYPE_NONE;
+  bool imported = false;  // its pointers alone can be imported
+};
+
+struct ExternalSemaphore {
+  std::shared_ptr<uint64_t> value;  // in a page of the file that stands for it
+  bool timeline = false;
+  std::shared_ptr<const char> alive = std::make_shared<const char>();
+};
+
 struct GreenContext {
   CUcontext context = nullptr;
   int device = 0;
@@ -110,6 +122,8 @@ struct Simulation {
   HandleTable<CUmodule, Module> modules;
   HandleTable<CUlibrary, Image> libraries;
   HandleTable<CUexternalMemory, ExternalMemory> external;
+  HandleTable<CUexternalSemaphore, ExternalSemaphore> semaphores;
+  HandleTable<CUmemoryPool, MemoryPool> pools;  // but for the default ones
   HandleTable<CUgreenCtx, GreenContext> green_contexts;
   HandleTable<CUdevResourceDesc, CUdevResource> resources;
   std::set<std::shared_ptr<Capture>> captures;  // between begin and end

@@ -102,9 +102,15 @@ struct Event {
   CUevent handle = nullptr;
   Context* context = nullptr;
   unsigned flags = 0;
-  ItemPtr marker;                    // null: never recorded, which counts as complete
+  // Shared with those that were opened by an IPC handle of this one. Null: never recorded, which
+  // counts as complete.
+  std::shared_ptr<ItemPtr> recorded = std::make_shared<ItemPtr>();
   std::shared_ptr<Capture> capture;  // recorded in a capture: then `nodes`, not `marker`
   std::vector<Node*> nodes;
+  uint64_t id = 0;
+
+  ItemPtr& marker() { return *recorded; }
+  const ItemPtr& marker() const { return *recorded; }
 };
 
 struct Node {
@@ -182,6 +188,7 @@ struct Allocation {
   size_t mapping_bytes = 0;
   int opened = 0;                           // kImported: how often
   bool accessible = true;                   // kMapped: cuMemSetAccess
+  bool on_host = false;                     // kPool, kMapped: its location is the host
   bool variable = false;                    // kDevice, kManaged: a module's, gone with it alone
   std::shared_ptr<PhysicalMemory> backing;  // kMapped
 
