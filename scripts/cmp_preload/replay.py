@@ -31,7 +31,8 @@ def _folders():
     yield from modules.parents[2].glob("lib/*-linux-*")
 
 
-def _find(name, variable) -> str:
+def find(name, variable) -> str:
+    """One of the project's files, or what `variable` says."""
     places = [os.environ.get(variable), *(folder / name for folder in _folders()),
               shutil.which(name)]
     for place in places:
@@ -57,10 +58,10 @@ def replay(path, backend="pool", order="start", settings=None, library=None) -> 
                      if "libcmp_preload" not in name]
         if backend == "pool":
             environment.update(settings or {}, CMP_STATS=report)
-            preloaded.append(library or _find("libcmp_preload.so", "CMP_PRELOAD_LIBRARY"))
+            preloaded.append(library or find("libcmp_preload.so", "CMP_PRELOAD_LIBRARY"))
         if preloaded:
             environment["LD_PRELOAD"] = " ".join(preloaded)
-        command = [_find("cmp-replay", "CMP_REPLAY"), "--order", order,
+        command = [find("cmp-replay", "CMP_REPLAY"), "--order", order,
                    "--backend", "async" if backend == "async" else "sync", os.fspath(path)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:

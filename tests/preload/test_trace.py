@@ -11,12 +11,13 @@ import stat
 import subprocess
 import sys
 import unittest
+import unittest.mock
 from collections import Counter
 
 from preload import BUILD, MODE, PRELOAD, PROGRAMS, SANITIZE, SOURCE, TestCase, environment, main, run, start
 
 sys.path.insert(0, str(SOURCE / "scripts"))
-from cmp_preload import replay, trace  # noqa: E402
+from cmp_preload import replay, trace, tune  # noqa: E402
 
 RESULTS = "failed 0, last error 0\n"
 WORK = "work", [4, 400, 1]
@@ -557,6 +558,39 @@ class Replays(Traces):
         done = subprocess.run([*command, "/nowhere"], text=True, capture_output=True, check=False)
         self.assertEqual(done.returncode, 1)
         self.assertEqual(len(done.stderr.splitlines()), 1)
+
+    def test_tune(self):
+        """A program whose blocks are larger than the pool takes needs CMP_MAX_BLOCK; the simulated
+        calls cost what the real ones do."""
+        sim = {"CMPSIM_COSTS": "h200", "CMPSIM_MEMORY": "4G"}
+        candidates = {name: tune.CANDIDATES[name] for name in ("CMP_MAX_BLOCK", "CMP_SLACK")}
+        path = self.temporary_folder() / "t"
+        call = trace.Call(0, 0, 1, "real", 0x1000, 3 << 29, 0, 0, 0)
+        trace.write(trace.Trace([call._replace(begin=i, outcome=("real", "real_free")[i % 2])
+                                 for i in range(100)]), path)
+        tuning = tune.Tuning(path, 1, str(PRELOAD))
+        with unittest.mock.patch.dict(os.environ, sim):
+            settings, without, reached = tuning.search({}, candidates)
+            self.assertEqual(settings["CMP_MAX_BLOCK"], "16G")
+            self.assertLess(reached["ns"], without["ns"] / 5)
+            self.assertGreaterEqual(reached["reserved"], 3 << 29)
+            # What is set stays.
+            fixed = {"CMP_MAX_BLOCK": "1G", "CMP_SLACK": "10%"}
+            self.assertEqual(tuning.search(fixed, candidates)[0], {})
+
+    def test_tune_command(self):
+        command = [sys.executable, "-m", "cmp_preload.tune", "--times", "1"]
+        done = subprocess.run([*command, "--", PROGRAMS / "plain", "2000"], text=True,
+                              capture_output=True, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("recorded 4,000 calls", done.stdout)
+        self.assertRegex(done.stdout, "measured: the program|keep what you have")
+        for arguments, word in ((["/bin/true"], "no process"), (["/bin/false"], "ended with 1"),
+                                (["/nowhere"], "No such file")):
+            done = subprocess.run([*command, "--", *arguments], text=True, capture_output=True,
+                                  check=False)
+            self.assertEqual((done.returncode, len(done.stderr.splitlines())), (1, 1), done.stderr)
+            self.assertIn(word, done.stderr)
 
     def test_wrong_arguments(self):
         for arguments in ([], ["--backend", "other", "t"], ["--order", "none", "t"], ["t", "t"],
