@@ -33,6 +33,7 @@ struct Options {
   bool verbose = false;
   const char* programs = nullptr;  // into the environment, nullptr: all
   const char* stats = nullptr;     // nullptr: off, "1": summary, else a file name pattern
+  const char* trace = nullptr;     // nullptr: off, else a file name pattern
 };
 
 // Where a line of warning goes; `line` has no newline.

@@ -22,8 +22,13 @@ struct Preload {
     return g_green_contexts.load(std::memory_order_acquire) ||
            (g_captures.UnderWay() && g_captures.OfThisThread());
   }
-  static Settlement SettleFree(Pool& pool, const Driver& driver, Block* block) {
-    return cmp::SettleFree(pool, driver, block);
+  static Allocation Alloc(Pool& pool, const Driver& driver, ContextPool* context, bool real,
+                          size_t bytes, const DeviceApi& api) {
+    return AllocTraced(pool, driver, context, real, bytes, api);
+  }
+  static void FreeTaken(Pool& pool, const Driver& driver, Block* block, BlockState taken,
+                        const DeviceApi& api) {
+    cmp::FreeTaken(pool, driver, block, block->address, taken, api);
   }
 };
 
