@@ -1,0 +1,149 @@
+// order.cpp across GPUs. A kernel of one device writes x late, on a non-blocking stream; something
+// else of that device is freed; whoever reads x afterwards must see the new value, also when it is
+// another device that reads: the real cudaFree waits for the kernel.
+//
+//   two_gpus_order [--devices N] [--rounds N] [--expect-stale | --stale-allowed]
+//
+// Prints `READER, freed under ...: reads N stale N` for each way. Exit code 1 if there was a stale
+// read; with --expect-stale if there was none; with --stale-allowed never.
+#include <functional>
+
+#include "two_gpus.h"
+
+namespace {
+
+using cmp::demo::Kernels;
+using namespace cmp::gpu;
+
+constexpr uint64_t kLateNs = 300000;
+
+// Of a pair of devices: the one that writes, and the one that reads.
+struct Stage {
+  const std::vector<Kernels>& kernels;
+  int writer;
+  int reader;
+  cudaStream_t written;  // the writer's
+  cudaStream_t reading;  // the reader's
+  uint32_t* x;           // the writer's
+  uint32_t* y;           // the reader's
+  uint32_t* page_locked;
+
+  const Kernels& of(int device) const { return kernels[static_cast<size_t>(device)]; }
+};
+
+uint32_t CopiedBy(const Stage& stage, cudaStream_t stream) {
+  CHECK(cudaStreamSynchronize(stream));
+  return ReadBack(stage.y);
+}
+
+// What it saw of x. The reader's device is current.
+struct Reader {
+  const char* name;
+  bool needs_access;
+  std::function<uint32_t(const Stage&)> read;
+};
+
+const std::vector<Reader>& Readers() {
+  static const std::vector<Reader> readers = {
+      {"kernel", true,
+       [](const Stage& s) {
+         s.of(s.reader).CopyWord(s.reading, s.x, s.y);
+         return CopiedBy(s, s.reading);
+       }},
+      {"kernel on the legacy stream", true,
+       [](const Stage& s) {
+         s.of(s.reader).CopyWord(nullptr, s.x, s.y);
+         return CopiedBy(s, nullptr);
+       }},
+      {"cudaMemcpyPeerAsync", false,
+       [](const Stage& s) {
+         CHECK(cudaMemcpyPeerAsync(s.y, s.reader, s.x, s.writer, sizeof(uint32_t), s.reading));
+         return CopiedBy(s, s.reading);
+       }},
+      {"cudaMemcpyPeer", false,
+       [](const Stage& s) {
+         CHECK(cudaMemcpyPeer(s.y, s.reader, s.x, s.writer, sizeof(uint32_t)));
+         return ReadBack(s.y);
+       }},
+      {"cudaMemcpyAsync to page-locked memory", false,
+       [](const Stage& s) {
+         CHECK(cudaMemcpyAsync(s.page_locked, s.x, sizeof(uint32_t), cudaMemcpyDeviceToHost,
+                               s.reading));
+         CHECK(cudaStreamSynchronize(s.reading));
+         return *s.page_locked;
+       }},
+      {"cudaMemcpy to the host", false, [](const Stage& s) { return ReadBack(s.x); }},
+      {"second free, of the reader's memory, then kernel", true,
+       [](const Stage& s) {
+         CHECK(cudaFree(Allocate<char>(3000)));
+         s.of(s.reader).CopyWord(s.reading, s.x, s.y);
+         return CopiedBy(s, s.reading);
+       }},
+  };
+  return readers;
+}
+
+bool IsStale(const Stage& stage, const Reader& reader, bool freed_under_reader,
+             size_t freed_bytes) {
+  static uint32_t value = 1000;  // also names the work on the simulated CUDA
+  ++value;
+  Use(stage.writer);
+  void* freed = Allocate<char>(freed_bytes);
+  stage.of(stage.writer).WriteLate(stage.written, stage.x, value, kLateNs);
+  if (freed_under_reader) Use(stage.reader);
+  CHECK(cudaFree(freed));
+  Use(stage.reader);
+  const uint32_t seen = reader.read(stage);
+  for (const int device : {stage.reader, stage.writer}) {
+    Use(device);
+    CHECK(cudaDeviceSynchronize());
+  }
+  return seen != value;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int devices = DevicesOrSkip(std::atoi(Argument(argc, argv, "--devices", "64")));
+  const int rounds = std::atoi(Argument(argc, argv, "--rounds", "20"));
+  Watchdog watchdog(20);
+  const std::vector<Kernels> kernels = LoadKernels(devices);
+  const bool access = EnableAllAccess(devices);
+  void* page_locked = nullptr;
+  CHECK(cudaMallocHost(&page_locked, sizeof(uint32_t)));
+  std::vector<Stage> stages;
+  for (int writer = 0; writer < devices; ++writer) {
+    for (int reader = 0; reader < devices; ++reader) {
+      if (writer == reader) continue;
+      Stage stage{kernels, writer,  reader,  nullptr,
+                  nullptr, nullptr, nullptr, static_cast<uint32_t*>(page_locked)};
+      stage.written = MakeStreamOn(writer, cudaStreamNonBlocking);
+      stage.x = AllocateZeros<uint32_t>(64);
+      stage.reading = MakeStreamOn(reader, cudaStreamNonBlocking);
+      stage.y = AllocateZeros<uint32_t>(64);
+      stages.push_back(stage);
+    }
+  }
+  unsigned long long all_stale = 0;
+  for (const Reader& reader : Readers()) {
+    if (reader.needs_access && !access) continue;
+    for (const bool under_reader : {false, true}) {
+      watchdog.Progress(reader.name);
+      unsigned long long reads = 0;
+      unsigned long long stale = 0;
+      for (int round = 0; round < rounds; ++round) {
+        for (const Stage& stage : stages) {
+          for (const size_t bytes : {size_t{4096}, 4 * kMiB}) {
+            ++reads;
+            stale += IsStale(stage, reader, under_reader, bytes) ? 1 : 0;
+          }
+        }
+      }
+      std::printf("%s, freed under %s device: reads %llu stale %llu\n", reader.name,
+                  under_reader ? "the reader's" : "its own", reads, stale);
+      all_stale += stale;
+    }
+  }
+  if (HasFlag(argc, argv, "--stale-allowed")) return 0;
+  return (all_stale != 0) == HasFlag(argc, argv, "--expect-stale") ? 0 : 1;
+}
