@@ -8,14 +8,17 @@
 #include <map>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace {
 
+using Kind = std::pair<int, size_t>;  // a block's device and size
+
 struct State {
   std::mutex mutex;
-  std::map<size_t, std::vector<void*>> idle;
-  std::unordered_map<void*, size_t> live;
+  std::map<Kind, std::vector<void*>> idle;
+  std::unordered_map<void*, Kind> live;
 };
 
 State& TheState() {
@@ -30,23 +33,26 @@ extern "C" {
 __attribute__((visibility("default"))) cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   static const auto real =
       reinterpret_cast<cudaError_t (*)(void**, size_t)>(dlsym(RTLD_NEXT, "cudaMalloc"));
+  static const auto get_device =
+      reinterpret_cast<cudaError_t (*)(int*)>(dlsym(RTLD_NEXT, "cudaGetDevice"));
   static const auto wait =
       reinterpret_cast<cudaError_t (*)()>(dlsym(RTLD_NEXT, "cudaDeviceSynchronize"));
   static const bool waits = std::getenv("CARELESS_MALLOC_WAITS") != nullptr;
   if (waits) wait();
-  size_t rounded = 256;
-  while (rounded < bytes) rounded *= 2;
+  Kind kind = {0, 256};
+  while (kind.second < bytes) kind.second *= 2;
+  if (const cudaError_t status = get_device(&kind.first); status != cudaSuccess) return status;
   State& state = TheState();
   const std::lock_guard<std::mutex> lock(state.mutex);
-  std::vector<void*>& idle = state.idle[rounded];
+  std::vector<void*>& idle = state.idle[kind];
   if (idle.empty()) {
-    const cudaError_t status = real(pointer, rounded);
+    const cudaError_t status = real(pointer, kind.second);
     if (status != cudaSuccess) return status;
   } else {
     *pointer = idle.back();
     idle.pop_back();
   }
-  state.live[*pointer] = rounded;
+  state.live[*pointer] = kind;
   return cudaSuccess;
 }
 

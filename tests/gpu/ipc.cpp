@@ -2,7 +2,9 @@
 // the pool (of which this program knows nothing) hands out used ones. The importer checks what it
 // sees and changes it; the exporter checks the change and that the neighbours are untouched.
 //
-//   ipc            starts itself again as the importer, with handles through a pipe
+//   ipc [EXPORTER'S_DEVICE IMPORTER'S_DEVICE]
+//
+// starts itself again as the importer, with handles through a pipe. Both devices are 0 otherwise.
 #include <cuda_runtime_api.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -54,7 +56,7 @@ int Import() {
   return wrong;
 }
 
-int Export(char* program) {
+int Export(char* program, char* importers_device) {
   const std::vector<size_t> sizes = {512, 700, 4096, 70000, 1 << 20, 3 << 20, 3000001, 20 << 20};
   std::vector<void*> warm;
   for (const size_t bytes : sizes) {
@@ -89,7 +91,7 @@ int Export(char* program) {
   int ends[2] = {};
   if (pipe(ends) != 0) return 1;
   char import[] = "import";
-  char* arguments[] = {program, import, nullptr};
+  char* arguments[] = {program, import, importers_device, nullptr};
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, ends[0], STDIN_FILENO);
@@ -117,9 +119,13 @@ int Export(char* program) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (cudaFree(nullptr) != cudaSuccess) {
-    std::fprintf(stderr, "ipc: no CUDA device\n");
+  const bool imports = argc > 1 && std::strcmp(argv[1], "import") == 0;
+  char first[] = "0";
+  char* importers_device = argc > 2 ? argv[2] : first;
+  const int device = std::atoi(imports || argc < 2 ? importers_device : argv[1]);
+  if (cudaSetDevice(device) != cudaSuccess || cudaFree(nullptr) != cudaSuccess) {
+    std::fprintf(stderr, "ipc: no CUDA device %d\n", device);
     return 77;
   }
-  return argc > 1 && std::strcmp(argv[1], "import") == 0 ? Import() : Export(argv[0]);
+  return imports ? Import() : Export(argv[0], importers_device);
 }

@@ -42,6 +42,14 @@ class Simulated(unittest.TestCase):
         self.assertIn("8 blocks shared, 0 wrong", without.output)
         self.assertGreaterEqual(with_pool.statistics["process"]["unpooled_blocks"], 8)
 
+    def test_ipc_between_devices(self):
+        for exporter, importer in (("0", "2"), ("2", "1")):
+            for mode in ("", *programs.MODES):
+                with self.subTest(exporter=exporter, importer=importer, mode=mode):
+                    output = self.both("ipc", exporter, importer, mode=mode, CMPSIM_DEVICES="3")
+                    self.assertEqual(output, "importer: 0 wrong blocks\n"
+                                             "exporter: 8 blocks shared, 0 wrong\n")
+
     def both(self, program: str, *arguments: str, mode: str = "", **settings: str) -> str:
         """Output of a program that must end well without (mode '') or with the pool."""
         if mode:
@@ -67,6 +75,27 @@ class Simulated(unittest.TestCase):
                     output = self.both("stress", *arguments, mode=mode, CMPSIM_SEED=seed)
                     self.assertEqual(output, "blocks 4000 corruptions 0\n")
             self.careless("stress", *arguments, "--expect-corruption", CMPSIM_SEED=seed)
+
+    def test_several_devices(self):
+        arguments = ("--threads", "2", "--blocks", "2000")
+        for devices, seed in (("2", "0"), ("3", "1"), ("3", "2")):
+            settings = {"CMPSIM_SEED": seed, "CMPSIM_DEVICES": devices, "CMPSIM_MEMORY": "2G"}
+            for mode in ("", *programs.MODES):
+                with self.subTest(devices=devices, seed=seed, mode=mode):
+                    # The real free waits for the block's own device alone.
+                    flags = () if mode else ("--wait-for-peers",)
+                    output = self.both("two_gpus", *arguments, *flags, mode=mode, **settings)
+                    self.assertEqual(output, f"devices {devices} blocks 2000 corruptions 0\n")
+            self.careless("two_gpus", *arguments, "--expect-corruption", **settings)
+
+    def test_order_across_devices(self):
+        for seed in SEEDS:
+            settings = {"CMPSIM_SEED": seed, "CMPSIM_DEVICES": "3"}
+            for mode in ("", *programs.MODES):
+                with self.subTest(seed=seed, mode=mode):
+                    flags = ("--stale-allowed",) if mode == "none" else ()
+                    self.both("two_gpus_order", "--rounds", "1", *flags, mode=mode, **settings)
+            self.careless("two_gpus_order", "--rounds", "1", "--expect-stale", **settings)
 
     def test_order(self):
         for seed in SEEDS:
@@ -108,6 +137,11 @@ class Simulated(unittest.TestCase):
             for copy in ("synchronised", "pending"):
                 self.both("loop", "--iterations", "50", "--repetitions", "1", "--copy", copy,
                           mode=mode)
+        two = {"CMPSIM_DEVICES": "2"}
+        for mode in ("", *programs.MODES):
+            rows = self.both("two_gpus_alternate", "--milliseconds", "1", mode=mode, **two)
+            self.assertEqual(len(rows.splitlines()), 24)
+        self.assertIn("cuCtxWaitEvent", self.both("two_gpus_probe", **two))
         cases = compare_launches.measure("2", False, simulated=True)
         self.assertEqual(len(cases), 6)
         self.assertEqual(cases.keys(), compare_launches.measure("2", True, simulated=True).keys())

@@ -1,0 +1,191 @@
+"""What must be true on several GPUs: the same results without and with the pool.
+
+Skipped with fewer than two; uses all that there are. Prints what the real calls wait for, and a
+table of figures at the end; asserts no time.
+"""
+
+import glob
+import importlib.util
+import json
+import os
+import re
+import sys
+import tempfile
+import unittest
+
+import programs
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+UNCACHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+FIGURES = []  # (what, under what, figures), for the table
+REAL = "real calls"
+CARELESS = "a careless pool"
+
+
+def add_figure(what: str, under: str, figures: str) -> None:
+    """A row of the table; also printed at once, for whoever watches."""
+    FIGURES.append((what, under, figures))
+    print(f"{what} | {under} | {figures}", flush=True)
+
+
+def tearDownModule() -> None:  # pylint: disable=invalid-name
+    print("\n| program | under | figures |\n|---|---|---|")
+    for row in FIGURES:
+        print("| " + " | ".join(row) + " |")
+    sys.stdout.flush()
+
+
+class SeveralGpus(unittest.TestCase):
+    def one(self, under: str, *command: str, code: int = 0) -> programs.Result:
+        """Runs a program of the build folder under the real calls, a mode, or the careless pool."""
+        program, *arguments = command
+        settings = {"CMP_FREE_SYNC": under} if under in programs.MODES else {}
+        preload = programs.CARELESS if under == CARELESS else under in programs.MODES
+        result = programs.run(str(programs.BUILD / program), *arguments, preload=preload,
+                              timeout=60, **settings)
+        self.assertEqual(result.code, code, f"{under}: {result.output}{result.errors}")
+        return result
+
+    def test_1_probe(self):
+        """Of the real calls. The block's own device is always waited for."""
+        result = self.one(REAL, "two_gpus_probe")
+        print(result.output, flush=True)
+        rows = [line for line in result.output.splitlines() if "cudaFree |" in line]
+        owners = [row for row in rows if row.startswith("| kernel of the owner")]
+        self.assertGreaterEqual(len(owners), 8)
+        for row in owners:
+            self.assertIn("| waited |", row)
+
+    def stress(self, under: str, *arguments: str) -> None:
+        result = self.one(under, "two_gpus", *arguments)
+        devices, blocks, corruptions = map(int, re.findall(r"\d+", result.output))
+        self.assertEqual(devices, programs.gpu_count())
+        self.assertGreater(blocks, 1000)
+        add_figure("two_gpus " + " ".join(a for a in arguments if a.startswith("--wait")), under,
+                   f"{blocks:,} blocks, {corruptions:,} corruptions, "
+                   f"{result.number('seconds'):.1f} s, "
+                   f"{result.errors.split()[-1]} of asked frees under other devices' work")
+
+    def test_2_reuse(self):
+        # The real call does not promise to wait for the other devices.
+        self.stress(REAL, "--seconds", "3", "--wait-for-peers")
+        for mode in programs.MODES:
+            with self.subTest(mode=mode):
+                self.stress(mode, "--seconds", "3")
+        with self.subTest(mode=CARELESS):
+            self.stress(CARELESS, "--blocks", "40000", "--expect-corruption")
+
+    def test_2_order(self):
+        for under in (REAL, *programs.MODES, CARELESS):
+            flags = {"none": ["--stale-allowed"], CARELESS: ["--expect-stale"]}.get(under, [])
+            with self.subTest(under=under):
+                result = self.one(under, "two_gpus_order", *flags)
+                stale = re.findall(r"(.*): reads (\d+) stale (\d+)", result.output)
+                self.assertGreaterEqual(len(stale), 8)
+                add_figure("two_gpus_order", under,
+                           f"{sum(int(s[1]) for s in stale):,} reads, "
+                           f"{sum(int(s[2]) for s in stale):,} stale: "
+                           + (", ".join(s[0] for s in stale if s[2] != "0") or "none"))
+
+    def test_3_alternating(self):
+        def measure(under: str) -> dict:
+            rows = map(json.loads, self.one(under, "two_gpus_alternate").output.splitlines())
+            return {(row["threads"], row["bytes"], row["way"]): row["ns"] for row in rows}
+
+        without = measure(REAL)
+        rows = measure("auto")
+        self.assertEqual(rows.keys(), without.keys())
+        for (threads, size, way), ns in rows.items():
+            real = without[threads, size, way]
+            figure = f"{real:,.0f} ns without, {ns:,.0f} ns with, {real / ns:.1f} times"
+            if way == "alternating":
+                own = ns - rows[threads, size, "switch"]
+                figure += (f"; without the switch {own:,.0f} ns, "
+                           f"{own / rows[threads, size, 'one device']:.2f} times one device")
+            add_figure(f"{way}, {threads} threads, {size >> 10} KiB", "auto", figure)
+
+    def test_4_ipc(self):
+        count = programs.gpu_count()
+        for exporter, importer in ((0, count - 1), (count - 1, 0)):
+            with self.subTest(exporter=exporter, importer=importer):
+                command = ("ipc", str(exporter), str(importer))
+                without = self.one(REAL, *command)
+                within = self.one("auto", *command)
+                self.assertEqual(within.output, without.output)
+                self.assertIn("8 blocks shared, 0 wrong", within.output)
+                add_figure(f"ipc from device {exporter} to {importer}", "auto",
+                           within.output.replace("\n", "; ").strip("; "))
+
+
+@unittest.skipUnless(HAS_TORCH, "PyTorch is not installed")
+class Torch(unittest.TestCase):
+    """Results equal bit by bit, with PyTorch's cache off and on."""
+
+    def ranks(self, mode: str, **settings: str) -> tuple[programs.Result, dict]:
+        """The result of rank 0, and the report of each rank."""
+        count = programs.gpu_count()
+        if mode:
+            settings["CMP_FREE_SYNC"] = mode
+        with tempfile.TemporaryDirectory() as folder:
+            result = programs.run(
+                "env", f"CMP_STATS={folder}/%r.%p.json", sys.executable, "-m",
+                "torch.distributed.run", "--standalone", f"--nproc_per_node={count}",
+                str(programs.HERE / "torch_ddp.py"), preload=bool(mode), timeout=100,
+                OMP_NUM_THREADS="1", **settings)
+            self.assertEqual(result.code, 0, result.output + result.errors)
+            reports = {}
+            for file in glob.glob(f"{folder}/*.json"):
+                with open(file, encoding="utf-8") as text:
+                    report = json.load(text)
+                if report["reached"]:  # not of the process that starts the others
+                    rank = os.path.basename(file).split(".")[0]
+                    self.assertNotIn(rank, reports)
+                    reports[rank] = report
+        self.assertEqual(sorted(reports), sorted(map(str, range(count if mode else 0))))
+        return result, reports
+
+    def test_5_distributed(self):
+        for cache, settings in (("its cache off", UNCACHED), ("its cache on", {})):
+            with self.subTest(cache=cache):
+                without, _ = self.ranks("", **settings)
+                wrong = re.findall(r"wrong words \[(.*)\]", without.output)
+                self.assertEqual(wrong, ["0, 0, 0, 0"] * 10)
+                within, reports = self.ranks("auto", **settings)
+                self.assertEqual(within.output, without.output)
+                seconds = without.number("seconds"), within.number("seconds")
+                add_figure(f"DistributedDataParallel, {cache}", "auto",
+                           f"{seconds[0]:.3f} s without, {seconds[1]:.3f} s with, "
+                           f"{seconds[0] / seconds[1]:.2f} times")
+                for rank, report in sorted(reports.items()):
+                    totals = report["totals"]
+                    waits = programs.in_words(programs.wait_counters(report))
+                    add_figure(f"the same, rank {rank}", "auto",
+                               f"{totals['requests']:,} allocations, hit rate "
+                               f"{100 * totals['hit_rate']:.1f}%; {waits or 'no waits'}")
+                    if settings:
+                        self.assertGreater(totals["hit_rate"], 0.5)
+
+    def test_6_replicas(self):
+        command = (sys.executable, str(programs.HERE / "torch_replicas.py"))
+        without = programs.run(*command, preload=False, timeout=100, **UNCACHED)
+        self.assertEqual(without.code, 0, without.errors)
+        self.assertEqual(without.output.count(": 0 wrong"), 4)
+        for mode in ("auto", "order"):
+            with self.subTest(mode=mode):
+                within = programs.run(*command, preload=True, timeout=100, CMP_FREE_SYNC=mode,
+                                      **UNCACHED)
+                self.assertEqual(within.code, 0, within.errors)
+                self.assertEqual(within.output, without.output)
+                seconds = without.number("seconds"), within.number("seconds")
+                add_figure("DataParallel, its cache off", mode,
+                           f"{seconds[0]:.3f} s without, {seconds[1]:.3f} s with, "
+                           f"{seconds[0] / seconds[1]:.2f} times; "
+                           f"hit rate {100 * within.statistics['totals']['hit_rate']:.1f}%, "
+                           f"contexts {within.statistics['process']['contexts']}, "
+                           f"{within.waits()}")
+
+
+if __name__ == "__main__":
+    if programs.gpu_count() < 2:
+        programs.skip_all("fewer than two GPUs")
+    unittest.main(verbosity=2)

@@ -1,0 +1,107 @@
+"""NCCL collectives and DistributedDataParallel training, one process a GPU; exact results.
+
+Knows nothing of the pool: without and with the preload the output, of rank 0, must be the same. The
+time of the steps goes to stderr.
+
+  torchrun --standalone --nproc_per_node=N torch_ddp.py [STEPS]
+"""
+
+import os
+import sys
+import time
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+SIZES = (1, 1000, 70001, 1 << 20, 5000000)
+
+
+def pattern(rank: int, size: int) -> torch.Tensor:
+    """Small whole numbers, whose sums are exact in any order."""
+    numbers = torch.arange(size, device="cuda", dtype=torch.float32)
+    return (numbers * (rank + 3) + 7 * rank) % 1021
+
+
+def all_reduce(ranks: int, rank: int, size: int) -> int:
+    """How many words of the sum are wrong. Tensors come and go while the sum is under way."""
+    mine = pattern(rank, size)
+    work = dist.all_reduce(mine, async_op=True)
+    expected = sum(pattern(other, size) for other in range(ranks))
+    work.wait()
+    return int((mine != expected).sum().item())
+
+
+def all_to_all(ranks: int, rank: int, size: int) -> int:
+    """Piece i goes to rank i."""
+    pieces = torch.cat([pattern(rank * ranks + other, size) for other in range(ranks)])
+    received = torch.empty_like(pieces)
+    work = dist.all_to_all_single(received, pieces, async_op=True)
+    expected = torch.cat([pattern(other * ranks + rank, size) for other in range(ranks)])
+    work.wait()
+    return int((received != expected).sum().item())
+
+
+def collectives(ranks: int, rank: int) -> list[str]:
+    lines = []
+    for what in (all_reduce, all_to_all):
+        for size in SIZES:
+            wrong = torch.tensor([what(ranks, rank, size) for _ in range(4)], device="cuda")
+            dist.all_reduce(wrong)
+            lines.append(f"{what.__name__} of {size}: wrong words {wrong.tolist()}")
+    return lines
+
+
+def train(ranks: int, rank: int, steps: int) -> list[str]:
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(64 * 16 * 16, 256), nn.ReLU(), nn.Linear(256, 10),
+    ).cuda()
+    # Buckets small enough that several sums are under way while the rest is computed.
+    model = nn.parallel.DistributedDataParallel(model, bucket_cap_mb=1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    torch.manual_seed(100 + rank)
+    inputs = torch.randn(64, 3, 32, 32, device="cuda")
+    labels = torch.randint(0, 10, (64,), device="cuda")
+    losses = []
+    begin = 0.0
+    for step in range(5 + steps):
+        if step == 5:
+            torch.cuda.synchronize()
+            begin = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        loss = nn.functional.cross_entropy(model(inputs), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach().double())
+    torch.cuda.synchronize()
+    if rank == 0:
+        print(f"torch_ddp: seconds {time.perf_counter() - begin:.6f} steps {steps}",
+              file=sys.stderr)
+    mine = torch.stack(losses + [sum(p.detach().double().sum() for p in model.parameters())])
+    everybodys = [torch.empty_like(mine) for _ in range(ranks)]
+    dist.all_gather(everybodys, mine)
+    return [" ".join(value.hex() for value in row)
+            for row in torch.stack(everybodys).t().tolist()]
+
+
+def main() -> int:
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 30
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl")
+    lines = collectives(ranks, rank) + train(ranks, rank, steps)
+    dist.barrier()
+    dist.destroy_process_group()
+    if rank == 0:
+        print(f"ranks {ranks}")
+        print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
