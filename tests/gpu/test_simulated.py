@@ -77,7 +77,7 @@ class Simulated(unittest.TestCase):
             self.careless("stress", *arguments, "--expect-corruption", CMPSIM_SEED=seed)
 
     def test_several_devices(self):
-        arguments = ("--threads", "2", "--blocks", "2000")
+        arguments = ("--threads", "2", "--blocks", "2400")
         for devices, seed in (("2", "0"), ("3", "1"), ("3", "2")):
             settings = {"CMPSIM_SEED": seed, "CMPSIM_DEVICES": devices, "CMPSIM_MEMORY": "2G"}
             for mode in ("", *programs.MODES):
@@ -85,7 +85,7 @@ class Simulated(unittest.TestCase):
                     # The real free waits for the block's own device alone.
                     flags = () if mode else ("--wait-for-peers",)
                     output = self.both("two_gpus", *arguments, *flags, mode=mode, **settings)
-                    self.assertEqual(output, f"devices {devices} blocks 2000 corruptions 0\n")
+                    self.assertEqual(output, f"devices {devices} blocks 2400 corruptions 0\n")
             self.careless("two_gpus", *arguments, "--expect-corruption", **settings)
 
     def test_order_across_devices(self):
