@@ -211,9 +211,13 @@ void ContextWork::Settle(const Driver& driver) {
   // Often the work is done by now: a query (0.2 µs) is less than streams that wait for each other.
   const ContextPool::User user(*context_);
   if (user.entered() && fences.Poll(driver, number - 1) != kSuccess) {
-    const int status = fences.OrderAfter(driver, context_->identity().handle, number);
-    // Refused for whatever reason: then the host waits in the device's place.
-    if (status != kSuccess) fences.Wait(driver, number - 1);
+    int status = fences.OrderAfter(driver, context_->identity().handle, number);
+    // Refused for whatever reason: then the host waits in the device's place. A wait that is
+    // refused as well is tried again, as nobody would see that the order was not kept.
+    constexpr int kMostWaits = 16;
+    for (int i = 0; i < kMostWaits && status != kSuccess; ++i) {
+      status = fences.Wait(driver, number - 1);
+    }
     if (Pool* pool = g_pool.load(std::memory_order_acquire)) {
       pool->statistics().process().order_waits.AddShared(1);
     }
