@@ -165,9 +165,8 @@ void ContextWork::Note(StreamName stream, Visible visible) {
   }
   if (context_ == nullptr) return;
   stream = Named(stream);
-  const bool after_legacy = visible != Visible::kNothing && IsAfterLegacy(stream);
   Held held(lock_);
-  Add(stream, visible, after_legacy);
+  Add(stream, visible, visible_.IsAfterLegacy(stream));  // as Enter found out, if it was called
 }
 
 void ContextWork::Enter(StreamName stream, bool overtakes, Visible visible) {
