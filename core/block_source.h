@@ -13,6 +13,10 @@
 
 namespace cmp {
 
+// What served an allocation: a real call for it alone, one for the pool, or an idle block, which is
+// counted and handed out already.
+enum class Served : uint8_t { kReal, kRefill, kThreadCache, kGlobalPool };
+
 // What an allocation came to. `block` is nullptr with a set `address` when the allocation is real
 // and not entered in the side table (no bookkeeping memory, an address outside its range): such
 // memory is the program's own affair, as without the pool.
@@ -20,7 +24,7 @@ struct Allocation {
   int status = kSuccess;
   DeviceAddress address = 0;
   Block* block = nullptr;
-  bool reused = false;  // an idle block served it, counted and handed out already
+  Served served = Served::kReal;
 };
 
 class BlockSource {
@@ -110,7 +114,7 @@ Allocation BlockSource::MakeAfterReleases(ContextPool& context, size_t requested
                                           FindFit find_fit) {
   context.EmptyCaches();
   for (size_t wanted = bytes;; wanted *= 2) {
-    if (Block* block = find_fit()) return Allocation{kSuccess, block->address, block, true};
+    if (const Allocation fit = find_fit(); fit.block != nullptr) return fit;
     size_t released = ReleaseIdle(context, wanted, api);
     if (released == 0) {
       context.EmptyCaches();  // what other threads freed meanwhile

@@ -5,7 +5,8 @@
 //     static Pool* Started();                          // as StartPool
 //     static constexpr bool kSeesContextsEnd;         // resets and destructions drop the pool
 //     static bool Capturing();                         // this thread captures, as far as is known
-//     static Settlement SettleFree(Pool&, const Driver&, Block*);
+//     static Allocation Alloc(...);                    // AllocFilled, watched
+//     static void FreeTaken(Pool&, const Driver&, Block*, BlockState taken, const DeviceApi&);
 //   };
 #ifndef CMP_CORE_FACE_OVER_H_
 #define CMP_CORE_FACE_OVER_H_
@@ -48,7 +49,7 @@ class FaceOver {
 
  private:
   static int Alloc(size_t bytes, void** pointer) {
-    Pool* pool = g_pool.load(std::memory_order_acquire);
+    Pool* pool = g_hit_pool.load(std::memory_order_acquire);
     const Driver* driver = LoadDriver(DriverSource::kLoaded);
     if (pool != nullptr && driver != nullptr && !Host::Capturing()) [[likely]] {
       const ContextHandle context = CurrentContext(*driver);
@@ -72,7 +73,7 @@ class FaceOver {
     ContextPool* context = pool->CurrentContextPool(*driver);
     const bool real = pool->options().mode != Mode::kPool || Host::Capturing() ||
                       g_exiting.load(std::memory_order_acquire);
-    const Allocation made = AllocFilled(*pool, *driver, context, real, bytes, api);
+    const Allocation made = Host::Alloc(*pool, *driver, context, real, bytes, api);
     if (made.status == kSuccess) *pointer = reinterpret_cast<void*>(made.address);
     return made.status;
   }
@@ -94,16 +95,8 @@ class FaceOver {
     }
     const DriverApi api(*driver);
     const BlockState taken = pool->Take(block, address);
-    if (taken == BlockState::kLive) {
-      if (const Settlement settled = Host::SettleFree(*pool, *driver, block); settled.pooled) {
-        pool->Retire(block, settled.stamp, api);
-      } else {
-        pool->FreeReal(block, api);
-      }
-      return true;
-    }
-    if (taken == BlockState::kUnpooled) {
-      pool->FreeReal(block, api);
+    if (taken == BlockState::kLive || taken == BlockState::kUnpooled) {
+      Host::FreeTaken(*pool, *driver, block, taken, api);
       return true;
     }
     pool->statistics().process().double_frees.AddShared(1);

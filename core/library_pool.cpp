@@ -44,12 +44,29 @@ struct Library {
     return {status == kSuccess, kReady};
   }
 
+  static Allocation Alloc(Pool& pool, const Driver& driver, ContextPool* context, bool real,
+                          size_t bytes, const DeviceApi& api) {
+    return AllocFilled(pool, driver, context, real, bytes, api);
+  }
+
+  static void FreeTaken(Pool& pool, const Driver& driver, Block* block, BlockState taken,
+                        const DeviceApi& api) {
+    const bool live = taken == BlockState::kLive;
+    if (const Settlement settled = live ? SettleFree(pool, driver, block) : kRealFree;
+        settled.pooled) {
+      pool.Retire(block, settled.stamp, api);
+    } else {
+      pool.FreeReal(block, api);
+    }
+  }
+
  private:
   static Options ReadLibraryOptions() {
     WarnOfMisspelledOptions(environ, &PrintWarning);
     Options options = ReadOptions(
         [](const char* name) -> const char* { return secure_getenv(name); }, &PrintWarning);
     options.mode = Mode::kPool;  // CMP_MODE is the shim's: who links the pool wants it
+    options.trace = nullptr;     // so is this
     return options;
   }
   static void* MapStatistics(const Options&, size_t bytes) { return MapPages(bytes); }

@@ -144,11 +144,20 @@ bool ParseFill(const char* text, Options* options) {
   return true;
 }
 
-bool ParseStats(const char* text, Options* options) {
-  options->stats = text;
+bool IsOff(const char* text) {
   for (const char* off : {"0", "off", "no", "false"}) {
-    if (strcmp(text, off) == 0) options->stats = nullptr;
+    if (strcmp(text, off) == 0) return true;
   }
+  return false;
+}
+
+bool ParseTrace(const char* text, Options* options) {
+  options->trace = IsOff(text) ? nullptr : text;
+  return true;
+}
+
+bool ParseStats(const char* text, Options* options) {
+  options->stats = IsOff(text) ? nullptr : text;
   for (const char* on : {"on", "yes", "true"}) {
     if (strcmp(text, on) == 0) options->stats = "1";
   }
@@ -198,6 +207,9 @@ constexpr Option kOptions[] = {
     {"CMP_STATS", "off", "1 or a file name",
      "`1`: summary on stderr at exit; a file name: JSON (%p process, %h host, %r rank)",
      ParseStats},
+    {"CMP_TRACE", "off", "a file name",
+     "every allocation and free is recorded in the file (%p process, %h host, %r rank)",
+     ParseTrace},
     {"CMP_VERBOSE", "0", "0, 1", "one line about what the shim found at the first allocation",
      ParseVerbose},
 };
@@ -281,6 +293,21 @@ void PrintOptionTable(void (*print)(const char* row)) {
              option.values, option.meaning);
     print(row);
   }
+}
+
+void VisitOptions(void (*visit)(const char* name, const char* default_value, const char* values,
+                                const char* meaning)) {
+  for (const Option& option : kOptions) {
+    visit(option.name, option.default_value, option.values, option.meaning);
+  }
+}
+
+bool IsRightValue(const char* name, const char* value) {
+  for (const Option& option : kOptions) {
+    Options options;
+    if (strcmp(option.name, name) == 0) return option.parse(value, &options);
+  }
+  return false;
 }
 
 }  // namespace cmp

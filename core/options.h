@@ -33,6 +33,7 @@ struct Options {
   bool verbose = false;
   const char* programs = nullptr;  // into the environment, nullptr: all
   const char* stats = nullptr;     // nullptr: off, "1": summary, else a file name pattern
+  const char* trace = nullptr;     // nullptr: off, else a file name pattern
 };
 
 // Where a line of warning goes; `line` has no newline.
@@ -50,6 +51,13 @@ void WarnOfMisspelledOptions(char* const* environment, WarningSink warn);
 
 // The table as Markdown rows, one call of `print` for each.
 void PrintOptionTable(void (*print)(const char* row));
+
+// The table, one call of `visit` for each option.
+void VisitOptions(void (*visit)(const char* name, const char* default_value, const char* values,
+                                const char* meaning));
+
+// Is there an option of that name, and does `value` parse?
+bool IsRightValue(const char* name, const char* value);
 
 // "16M", "1G", "4096", "0": bytes, with K, M, G, T as powers of 1024 and an optional B or iB.
 // False when `text` is not of that form or overflows.

@@ -21,24 +21,22 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   const size_t rounded = oversized ? bytes : tiers_.RoundedBytes(bytes);
   const BlockState state = oversized ? BlockState::kUnpooled : BlockState::kLive;
   if (!oversized) {
-    if (Block* block = TakeIdle(context, cache, bytes, rounded, tier)) {
-      return Allocation{kSuccess, block->address, block, true};
-    }
+    const Allocation idle = TakeIdle(context, cache, bytes, rounded, tier);
+    if (idle.block != nullptr) return idle;
   }
   // Near the bound, what other threads keep idle is worth more than a new block, and a retired
   // block of the tier that will be ready soon makes a whole batch of new ones superfluous.
   const bool near_bound = context.reserved() + rounded > context.bound();
   if (near_bound && !oversized && context.EmptyCaches() != 0) {
-    if (Block* block = TakeIdle(context, cache, bytes, rounded, tier)) {
-      return Allocation{kSuccess, block->address, block, true};
-    }
+    const Allocation idle = TakeIdle(context, cache, bytes, rounded, tier);
+    if (idle.block != nullptr) return idle;
   }
   const bool retired = !oversized && OldestStamp(context, cache, tier, rounded) != kReady;
   Allocation made = source_.Make(context, rounded, tier, state, false, api);
   const bool rescue = made.status == kOutOfMemory;
   if (rescue) {
-    made = source_.MakeAfterReleases(context, bytes, rounded, tier, state, api, [&]() -> Block* {
-      return oversized ? nullptr : TakeIdle(context, cache, bytes, rounded, tier);
+    made = source_.MakeAfterReleases(context, bytes, rounded, tier, state, api, [&] {
+      return oversized ? Allocation{} : TakeIdle(context, cache, bytes, rounded, tier);
     });
     if (made.status == kSuccess) {
       api.Recovered();
@@ -49,7 +47,8 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
     statistics_.process().failed_allocations.AddShared(1);
     return made;
   }
-  if (made.block == nullptr || made.reused) return made;
+  if (made.block == nullptr || made.served != Served::kReal) return made;
+  if (!oversized) made.served = Served::kRefill;
   made.block->requested = bytes;
   cache->Count(tier, oversized ? &TierCounters::real : &TierCounters::refills, bytes,
                made.block->bytes);
@@ -90,18 +89,20 @@ Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& 
   return made;
 }
 
-// An idle block for the request, handed out, or nullptr. Waits for nothing.
-Block* Pool::TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
-                      unsigned tier) {
-  Block* block = TakeReady(context, cache, bytes, rounded, tier);
-  if (block != nullptr || !PromoteRetired(context, cache, tier, rounded)) return block;
+// An idle block for the request, handed out, or one without a block. Waits for nothing.
+Allocation Pool::TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
+                          unsigned tier) {
+  const Allocation ready = TakeReady(context, cache, bytes, rounded, tier);
+  if (ready.block != nullptr || !PromoteRetired(context, cache, tier, rounded)) return ready;
   return TakeReady(context, cache, bytes, rounded, tier);
 }
 
-Block* Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
-                       unsigned tier) {
+Allocation Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
+                           unsigned tier) {
   if (HasShelf(tier)) {
-    if (Block* block = cache->Alloc(tier, bytes)) return block;
+    if (Block* block = cache->Alloc(tier, bytes)) {
+      return Allocation{kSuccess, block->address, block, Served::kThreadCache};
+    }
   }
   Block* block = nullptr;
   if (rounded >= kLargeGranule) {
@@ -114,11 +115,11 @@ Block* Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, s
       context.global().Put(batch);
     }
   }
-  if (block == nullptr) return nullptr;
+  if (block == nullptr) return Allocation{};
   block->GiveToProgram(bytes);
   cache->Count(tier, &TierCounters::global_pool_hits, bytes, block->bytes);
   NotePeak(context);
-  return block;
+  return Allocation{kSuccess, block->address, block, Served::kGlobalPool};
 }
 
 // The stamp of what has been retired longest and might serve the tier; kReady: nothing is retired.

@@ -194,10 +194,10 @@ class Pool {
   static void GiveBack(Block* block, BlockState state) {
     block->state.store(state, std::memory_order_release);
   }
-  Block* TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
-                  unsigned tier);
-  Block* TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
-                   unsigned tier);
+  Allocation TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
+                      unsigned tier);
+  Allocation TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
+                       unsigned tier);
   bool PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
   Stamp OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
   size_t SlackFor(const ContextPool& context, size_t rounded) const;

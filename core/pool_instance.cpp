@@ -19,6 +19,7 @@ constinit std::atomic<Hook> g_on_exit{nullptr};
 void ForkedChild() {
   // The lock may have been held by a thread that the child does not have.
   new (&g_process_lock) Mutex;
+  g_hit_pool.store(nullptr, std::memory_order_release);
   g_pool.store(nullptr, std::memory_order_release);
   g_started.store(nullptr, std::memory_order_release);
   Pool::ForgetThread();
@@ -44,7 +45,10 @@ Pool* StartPool(const PoolStart& start) {
       Pool::Create(options, page, static_cast<uint64_t>(getpid()), ProgramName(), *start.host);
   if (pool == nullptr) return nullptr;
   // In this order: who finds a started pool and no pool takes it for one that is off.
-  if (options.mode == Mode::kPool) g_pool.store(pool, std::memory_order_release);
+  if (options.mode == Mode::kPool) {
+    g_pool.store(pool, std::memory_order_release);
+    if (options.trace == nullptr) g_hit_pool.store(pool, std::memory_order_release);
+  }
   g_started.store(pool, std::memory_order_release);
   return pool;
 }
@@ -55,6 +59,7 @@ void WatchExit() {
   atexit([] {
     if (const Hook exiting = g_on_exit.load(std::memory_order_relaxed)) exiting();
     g_exiting.store(true, std::memory_order_release);
+    g_hit_pool.store(nullptr, std::memory_order_release);
     g_pool.store(nullptr, std::memory_order_release);  // what the program still calls is real
   });
 }

@@ -29,7 +29,7 @@ constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
     return real->cuMemAlloc_v2(pointer, bytes);
   }
   if (pool->options().mode == Mode::kObserve) {
-    const Allocation made = pool->AllocReal(nullptr, bytes, DriverApi(*driver));
+    const Allocation made = AllocObserved(*pool, bytes, DriverApi(*driver));
     *pointer = made.address;
     CudaIsInitialised(*driver, 0);
     return static_cast<CUresult>(made.status);
@@ -59,7 +59,14 @@ CUresult MemFreeOther(const DriverCalls& real, CUdeviceptr pointer) {
   return end.Done(real.cuMemFree_v2(pointer));
 }
 
+// A pointer that is not ours: the real call, untouched. And every pointer, where calls are traced.
 [[gnu::noinline]] CUresult MemFreeForeign(CUdeviceptr pointer) {
+  if (Block* block = t_inside_real != 0 ? nullptr : TracedBlock(pointer)) {
+    Pool& pool = *g_started.load(std::memory_order_acquire);
+    const Driver& driver = *LoadedDriver();
+    const BlockState taken = pool.Take(block, pointer);
+    return static_cast<CUresult>(FreeTaken(pool, driver, block, pointer, taken, DriverApi(driver)));
+  }
   const DriverCalls* real = RealDriver();
   if (real == nullptr) return kNoDriver;
   Pool* pool = g_started.load(std::memory_order_acquire);
@@ -67,12 +74,13 @@ CUresult MemFreeOther(const DriverCalls& real, CUdeviceptr pointer) {
     return MemFreeOther(*real, pointer);
   }
   const Driver* driver = LoadedDriver();
-  if (Block* block = driver == nullptr ? nullptr : TakeObserved(*pool, pointer)) {
-    return static_cast<CUresult>(pool->FreeReal(block, DriverApi(*driver)));
+  int observed = CUDA_SUCCESS;
+  if (driver != nullptr && FreeObserved(*pool, pointer, DriverApi(*driver), &observed)) {
+    return static_cast<CUresult>(observed);
   }
   const uint64_t begin = NowNs();
   const CUresult status = MemFreeOther(*real, pointer);
-  CountForeignFree(*pool, begin);
+  CountForeignFree(*pool, pointer, status, begin);
   return status;
 }
 
@@ -81,7 +89,17 @@ CUresult MemFreeOther(const DriverCalls& real, CUdeviceptr pointer) {
 // says so and cannot touch the idle block.
 CUdeviceptr ForgetBlock(CUdeviceptr pointer) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
-  if (pool == nullptr || pool->Find(pointer) == nullptr || pool->Release(pointer)) return pointer;
+  const Block* block = pool == nullptr ? nullptr : pool->Find(pointer);
+  if (block == nullptr) return pointer;
+  const ContextPool* context = block->owner();
+  const size_t bytes = block->requested;
+  const uint64_t begin = IsTraced() ? NowNs() : 0;
+  if (pool->Release(pointer)) {
+    if (begin != 0) {
+      TraceFree(context, bytes, pointer, TraceOutcome::real_free, CUDA_SUCCESS, begin);
+    }
+    return pointer;
+  }
   pool->statistics().process().double_frees.AddShared(1);
   return pointer + 1;
 }
@@ -127,7 +145,7 @@ CUresult Driver_cuMemAlloc_v2(CUdeviceptr* pointer, size_t bytes) {
 }
 
 CUresult Driver_cuMemFree_v2(CUdeviceptr pointer) {
-  cmp::Pool* pool = cmp::g_pool.load(std::memory_order_acquire);
+  cmp::Pool* pool = cmp::g_hit_pool.load(std::memory_order_acquire);
   if (pool != nullptr && cmp::t_inside_real == 0) [[likely]] {
     if (cmp::Block* block = pool->Find(pointer)) [[likely]] {
       bool live = false;
@@ -153,9 +171,15 @@ CUresult Driver_cuMemAllocPitch_v2(CUdeviceptr* pointer, size_t* pitch, size_t w
   size_t known = served ? cmp::g_pitches.Find(device, width, element) : 0;
   size_t bytes = 0;
   if (known == 0 || __builtin_mul_overflow(known, height, &bytes)) {
+    const uint64_t begin = cmp::NowNs();
     const CUresult status = cmp::WithReleases(
         [&] { return real->cuMemAllocPitch_v2(pointer, pitch, width, height, element); });
     if (served && status == CUDA_SUCCESS) cmp::g_pitches.Add(device, width, element, *pitch);
+    if (served && cmp::IsTraced()) {
+      const bool made = status == CUDA_SUCCESS;
+      cmp::TraceAlloc(driver, nullptr, made ? *pitch * height : width * height,
+                      {status, made ? *pointer : 0}, begin);
+    }
     return status;
   }
   const CUresult status = Driver_cuMemAlloc_v2(pointer, bytes);

@@ -1,6 +1,9 @@
-// The preload's pool as CudaMemoryPool sees it: a program that links the library and runs under
-// the preload has one pool.
+// What others ask the library itself. CudaMemoryPool: the preload's pool, so that a program that
+// links the library and runs under the preload has one. cmp-preload: which options and counters
+// there are, so that it repeats no table.
 #include "core/face_over.h"
+#include "core/options.h"
+#include "core/statistics.h"
 #include "shim/captures.h"
 #include "shim/free_sync.h"
 #include "shim/interposed.h"
@@ -19,8 +22,13 @@ struct Preload {
     return g_green_contexts.load(std::memory_order_acquire) ||
            (g_captures.UnderWay() && g_captures.OfThisThread());
   }
-  static Settlement SettleFree(Pool& pool, const Driver& driver, Block* block) {
-    return cmp::SettleFree(pool, driver, block);
+  static Allocation Alloc(Pool& pool, const Driver& driver, ContextPool* context, bool real,
+                          size_t bytes, const DeviceApi& api) {
+    return AllocTraced(pool, driver, context, real, bytes, api);
+  }
+  static void FreeTaken(Pool& pool, const Driver& driver, Block* block, BlockState taken,
+                        const DeviceApi& api) {
+    cmp::FreeTaken(pool, driver, block, block->address, taken, api);
   }
 };
 
@@ -29,3 +37,25 @@ struct Preload {
 }  // namespace cmp
 
 CMP_EXPORT const cmp::PoolFace* cmp_preload_pool() { return cmp::FaceOver<cmp::Preload>::Face(); }
+
+// The table of options.
+CMP_EXPORT void cmp_preload_options(void (*visit)(const char* name, const char* default_value,
+                                                  const char* values, const char* meaning)) {
+  cmp::VisitOptions(visit);
+}
+
+// 1 if the option takes the value, 0 if not or if there is no such option.
+CMP_EXPORT int cmp_preload_is_right(const char* name, const char* value) {
+  return cmp::IsRightValue(name, value) ? 1 : 0;
+}
+
+// The counters in the order of a statistics file: those of each tier, then those of the process.
+CMP_EXPORT void cmp_preload_counters(void (*visit)(const char* kind, const char* name,
+                                                   const char* meaning)) {
+#define CMP_VISIT(name, meaning) visit("tier", #name, meaning);
+  CMP_TIER_COUNTERS(CMP_VISIT)
+#undef CMP_VISIT
+#define CMP_VISIT(name, meaning) visit("process", #name, meaning);
+  CMP_PROCESS_COUNTERS(CMP_VISIT)
+#undef CMP_VISIT
+}

@@ -71,7 +71,7 @@ cudaError_t MallocServed(Pool& pool, const RuntimeCalls& real, void** pointer, s
 cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, size_t bytes,
                           const void* caller) {
   const RuntimeApi api(LoadedDriver(), caller);
-  const Allocation made = pool.AllocReal(nullptr, bytes, api);
+  const Allocation made = AllocObserved(pool, bytes, api);
   *pointer = reinterpret_cast<void*>(made.address);
   if (const Driver* driver = LoadedDriver()) CudaIsInitialised(*driver, real.version);
   return static_cast<cudaError_t>(made.status);
@@ -102,21 +102,30 @@ cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, 
   return static_cast<cudaError_t>(FreeBlock(pool, driver, block, address, live, api));
 }
 
-// A pointer that is not ours: the real call, untouched.
+// A pointer that is not ours: the real call, untouched. And every pointer, where calls are traced.
 [[gnu::noinline]] cudaError_t FreeForeign(void* pointer, const void* caller) {
+  const auto address = reinterpret_cast<DeviceAddress>(pointer);
+  if (Block* block = TracedBlock(address)) {
+    Pool& pool = *g_started.load(std::memory_order_acquire);
+    const Driver& driver = *LoadedDriver();
+    const RuntimeApi api(&driver, caller);
+    const BlockState taken = pool.Take(block, address);
+    return static_cast<cudaError_t>(FreeTaken(pool, driver, block, address, taken, api));
+  }
   const RuntimeCalls* real = RuntimeOf(caller);
   if (real == nullptr) return kNoRuntime;
   Pool* pool = g_started.load(std::memory_order_acquire);
   if (pool == nullptr || pointer == nullptr || pool->options().mode == Mode::kOff) {
     return real->cudaFree(pointer);
   }
-  if (Block* block = TakeObserved(*pool, reinterpret_cast<DeviceAddress>(pointer))) {
-    return static_cast<cudaError_t>(pool->FreeReal(block, RuntimeApi(LoadedDriver(), caller)));
+  int observed = cudaSuccess;
+  if (FreeObserved(*pool, address, RuntimeApi(LoadedDriver(), caller), &observed)) {
+    return static_cast<cudaError_t>(observed);
   }
   const InsideReal inside;
   const uint64_t begin = NowNs();
   const cudaError_t status = real->cudaFree(pointer);
-  CountForeignFree(*pool, begin);
+  CountForeignFree(*pool, address, status, begin);
   return status;
 }
 
@@ -137,7 +146,7 @@ CMP_EXPORT cudaError_t cudaMalloc(void** pointer, size_t bytes) {
 }
 
 CMP_EXPORT cudaError_t cudaFree(void* pointer) {
-  cmp::Pool* pool = cmp::g_pool.load(std::memory_order_acquire);
+  cmp::Pool* pool = cmp::g_hit_pool.load(std::memory_order_acquire);
   if (pool != nullptr) [[likely]] {
     const auto address = reinterpret_cast<cmp::DeviceAddress>(pointer);
     if (cmp::Block* block = pool->Find(address)) [[likely]] {

@@ -10,8 +10,10 @@
 #include "core/warnings.h"
 #include "shim/captures.h"
 #include "shim/interposed.h"
+#include "shim/own_files.h"
 #include "shim/pitches.h"
 #include "shim/report.h"
+#include "shim/trace.h"
 #include "shim/work.h"
 
 namespace cmp {
@@ -46,6 +48,14 @@ void Forked() {
   ForgetWork();
   g_pitches.Forget();
   ForgetReport();
+  ForgetTrace();
+  g_is_forked_child = true;
+}
+
+Options StartOptions() {
+  Options options = ReadShimOptions();
+  if (!BeginTrace(options)) options.trace = nullptr;
+  return options;
 }
 
 }  // namespace
@@ -57,7 +67,7 @@ Options ReadShimOptions() {
                                 &PrintWarning);
   if (options.programs != nullptr && !IsServed(options.programs, ProgramName())) {
     options.mode = Mode::kOff;
-    options.stats = nullptr;
+    options.stats = options.trace = nullptr;
   }
   // compute-sanitizer watches every allocation by itself; blocks that the pool keeps would hide
   // from it what happens after a free.
@@ -69,7 +79,7 @@ Options ReadShimOptions() {
 }
 
 Pool* StartedPool() {
-  static constexpr PoolStart kStart = {&ReadShimOptions, &OpenStatisticsPage, &Forked, &PayAtExit,
+  static constexpr PoolStart kStart = {&StartOptions, &OpenStatisticsPage, &Forked, &PayAtExit,
                                        &kShimHost};
   return StartPool(kStart);
 }

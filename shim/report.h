@@ -1,9 +1,6 @@
 // CMP_STATS: what happened, told at exit: a summary on stderr, or a JSON file. While the process
-// runs with a file, its counters live in FILE.live (mapped; scripts/cmp-stats reads it), which
+// runs with a file, its counters live in FILE.live (mapped; cmp-preload report reads it), which
 // survives a kill and is removed when the JSON is written.
-//
-// Files are made privately (mode 0600), follow no symbolic link and replace nothing that the shim
-// did not write. A file that cannot be written costs one line of warning.
 #ifndef CMP_SHIM_REPORT_H_
 #define CMP_SHIM_REPORT_H_
 

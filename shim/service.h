@@ -8,6 +8,7 @@
 #include "shim/captures.h"
 #include "shim/free_sync.h"
 #include "shim/lookup.h"
+#include "shim/trace.h"
 
 namespace cmp {
 
@@ -22,7 +23,7 @@ inline constinit std::atomic<bool> g_green_contexts{false};
 // The hit path: a block from this thread's cache for the current context, or nullptr, which says
 // nothing.
 inline Block* AllocHit(size_t bytes) {
-  Pool* pool = g_pool.load(std::memory_order_acquire);
+  Pool* pool = g_hit_pool.load(std::memory_order_acquire);
   if (pool == nullptr) [[unlikely]]
     return nullptr;
   const Driver* driver = LoadedDriver();
@@ -34,6 +35,11 @@ inline Block* AllocHit(size_t bytes) {
 // An allocation of bytes > 0 in the current context, by the pool or, where it must be, the real
 // call.
 Allocation AllocInContext(Pool& pool, const Driver& driver, size_t bytes, const DeviceApi& api);
+// AllocFilled, recorded if calls are traced.
+Allocation AllocTraced(Pool& pool, const Driver& driver, ContextPool* context, bool real,
+                       size_t bytes, const DeviceApi& api);
+// CMP_MODE=observe: the real call, its memory remembered.
+Allocation AllocObserved(Pool& pool, size_t bytes, const DeviceApi& api);
 
 // The hit path of a free of the block of ours at `address`. False: call FreeBlock. *live: the block
 // was taken from the program.
@@ -45,13 +51,22 @@ inline bool FreeHit(Pool& pool, Block* block, DeviceAddress address, bool* live)
 // live, and is taken from the program.
 int FreeBlock(Pool& pool, const Driver& driver, Block* block, DeviceAddress address, bool live,
               const DeviceApi& api);
+// The same after Take returned `taken`, recorded if calls are traced.
+int FreeTaken(Pool& pool, const Driver& driver, Block* block, DeviceAddress address,
+              BlockState taken, const DeviceApi& api);
 
-// Counts a real free of a pointer that is not ours.
-void CountForeignFree(Pool& pool, uint64_t begin_ns);
+// The block of ours at `address` where calls are traced: frees of it are for FreeTaken. nullptr:
+// not ours, or found by the hit path.
+inline Block* TracedBlock(DeviceAddress address) {
+  Pool* pool = IsTraced() ? g_pool.load(std::memory_order_acquire) : nullptr;
+  return pool == nullptr ? nullptr : pool->Find(address);
+}
 
-// CMP_MODE=observe: the block that a real call gave before and that is to be freed, taken from the
-// program; nullptr: not known.
-Block* TakeObserved(Pool& pool, DeviceAddress address);
+// A real free of a pointer that is not ours, counted and recorded.
+void CountForeignFree(Pool& pool, DeviceAddress address, int status, uint64_t begin_ns);
+
+// CMP_MODE=observe: frees what a real call gave before. False: it is not known.
+bool FreeObserved(Pool& pool, DeviceAddress address, const DeviceApi& api, int* status);
 
 // An allocation that the pool does not serve, by call(): if the device is out of memory, idle
 // blocks are released and it is tried again. What fits without the pool fits with it.

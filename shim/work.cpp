@@ -65,15 +65,18 @@ bool Keeps(FreeSync mode) {
 bool KeepsOrder() { return Keeps(FreeSync::kOrder) || Keeps(FreeSync::kAuto); }
 
 // Does a wait for the legacy stream wait for this one? (Measured; streams made with
-// cudaStreamNonBlocking are not waited for.)
+// cudaStreamNonBlocking are not waited for.) To ask a capturing stream kills its capture (measured).
 bool IsAfterLegacy(StreamName stream) {
   if (stream == kSeveralStreams) return false;
   if (stream == kLegacyStream || stream % 2 == 1) return true;
   const Driver* driver = LoadedDriver();
+  if (driver == nullptr || driver->stream_flags == nullptr || !g_captures.EnterRecording()) {
+    return false;
+  }
   unsigned flags = CU_STREAM_NON_BLOCKING;
-  return driver != nullptr && driver->stream_flags != nullptr &&
-         driver->stream_flags(reinterpret_cast<CUstream>(stream), &flags) == CUDA_SUCCESS &&
-         (flags & CU_STREAM_NON_BLOCKING) == 0;
+  driver->stream_flags(reinterpret_cast<CUstream>(stream), &flags);
+  g_captures.LeaveRecording();
+  return (flags & CU_STREAM_NON_BLOCKING) == 0;
 }
 
 // Such a device's kernels may use all memory of the host (CUDA programming guide, "Unified
@@ -162,9 +165,8 @@ void ContextWork::Note(StreamName stream, Visible visible) {
   }
   if (context_ == nullptr) return;
   stream = Named(stream);
-  const bool after_legacy = visible != Visible::kNothing && IsAfterLegacy(stream);
   Held held(lock_);
-  Add(stream, visible, after_legacy);
+  Add(stream, visible, visible_.IsAfterLegacy(stream));  // as Enter found out, if it was called
 }
 
 void ContextWork::Enter(StreamName stream, bool overtakes, Visible visible) {

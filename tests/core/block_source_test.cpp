@@ -161,7 +161,7 @@ TEST(OutOfMemoryTest, AFitThatCameMeanwhileIsTaken) {
   });
   const Allocation made = t.pool->Alloc(*t.context, 40 * kMiB, t.api);
   EXPECT_EQ(made.block, block);
-  EXPECT_TRUE(made.reused);
+  EXPECT_EQ(made.served, Served::kGlobalPool);
   EXPECT_EQ(t.device.release_calls(), 0u);
 }
 

@@ -242,6 +242,21 @@ TEST_F(OptionsTest, OneLineForEveryMisspelledName) {
   EXPECT_EQ(Misspelled({"CMP_STAT=1", "HOME=/", "CMP_MAXBLOCK=1"}).size(), 2u);
 }
 
+TEST_F(OptionsTest, TheTableIsVisitedAndTellsRightFromWrong) {
+  static std::vector<std::string> names;
+  names.clear();
+  VisitOptions([](const char* name, const char* default_value, const char* values, const char*) {
+    names.emplace_back(name);
+    EXPECT_TRUE(IsRightValue(name, default_value)) << name << "=" << default_value;
+    EXPECT_NE(values[0], '\0') << name;
+  });
+  EXPECT_GE(names.size(), 13u);
+  EXPECT_EQ(names.front(), "CMP_MODE");
+  EXPECT_FALSE(IsRightValue("CMP_MODE", "on"));
+  EXPECT_FALSE(IsRightValue("CMP_MODE", ""));
+  EXPECT_FALSE(IsRightValue("CMP_MOD", "pool"));
+}
+
 TEST_F(OptionsTest, TheTablePrintsEveryDefaultInAFormThatParses) {
   static std::vector<std::string> rows;
   rows.clear();

@@ -24,17 +24,6 @@ class Readme(unittest.TestCase):
         for path in re.findall(r"\b((?:core|shim|tests|scripts)/[\w/.-]+\w)\b", self.text):
             self.assertTrue((ROOT / path).exists(), path)
 
-    def test_cmp_stats_knows_the_counters(self):
-        header = (ROOT / "core" / "statistics.h").read_text(encoding="utf-8")
-        script = (ROOT / "scripts" / "cmp-stats").read_text(encoding="utf-8")
-        for kind in ("TIER", "PROCESS"):
-            block = header.split(f"#define CMP_{kind}_COUNTERS(X)")[1].split("\n\n")[0]
-            reasons = header.split("#define CMP_WAIT_REASONS(X)")[1].split("\n\n")[0]
-            block = block.replace("CMP_WAIT_REASONS(X)", reasons)
-            names = re.findall(r"X\((\w+),", block)
-            listed = re.search(rf"{kind}_COUNTERS = \((.*?)\)\.split", script, re.S).group(1)
-            self.assertEqual(re.findall(r"\w+", listed), names)
-
 
 if __name__ == "__main__":
     unittest.main()

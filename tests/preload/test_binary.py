@@ -15,7 +15,13 @@ LIBC = {
     "ld-linux-x86-64.so.2",
     "ld-linux-aarch64.so.1",
 }
-OWN_EXPORTS = {"cmp_preload_version", "cmp_preload_pool"}
+OWN_EXPORTS = {
+    "cmp_preload_version",
+    "cmp_preload_pool",
+    "cmp_preload_options",
+    "cmp_preload_is_right",
+    "cmp_preload_counters",
+}
 
 
 def tool(*command):

@@ -25,6 +25,7 @@ OPTIONS = {
     "CMP_FREE_SYNC": (["wait"], ["none of these", "WAIT"]),
     "CMP_FILL": (["off", "zero", "0", "171", "0xAB", "0xff", "255"], ["256", "0x", "0x100", "on"]),
     "CMP_STATS": (["0", "off"], []),
+    "CMP_TRACE": (["0", "off", "no", "false"], []),
     "CMP_VERBOSE": (["0"], ["2", "yes"]),
 }
 

@@ -60,6 +60,30 @@ TEST_F(Captures, MallocAndFreeByModeAndThread) {
   EXPECT_EQ(During(kRelaxed, free_one), kSurvives);
 }
 
+TEST_F(Captures, AskingForTheFlagsOrIdOfTheStreamKillsEveryMode) {
+  for (const auto mode : {kGlobal, kThreadLocal, kRelaxed}) {
+    for (const bool elsewhere : {false, true}) {
+      const CUstream stream = NewStream();
+      const auto asked = [&](auto ask) {
+        EXPECT_EQ(cuStreamBeginCapture(stream, mode), CUDA_SUCCESS);
+        const CUresult result = elsewhere ? OnOtherThread(context_, ask) : ask();
+        CUgraph graph = nullptr;
+        return std::pair(result, cuStreamEndCapture(stream, &graph) == CUDA_SUCCESS);
+      };
+      unsigned flags = 0;
+      unsigned long long id = 0;
+      int priority = 0;
+      CUcontext context = nullptr;
+      EXPECT_EQ(asked([&] { return cuStreamGetFlags(stream, &flags); }), kKilled);
+      EXPECT_EQ(asked([&] { return cuStreamGetId(stream, &id); }), kKilled);
+      EXPECT_EQ(asked([&] { return cuStreamGetPriority(stream, &priority); }), kSurvives);
+      EXPECT_EQ(asked([&] { return cuStreamGetCtx(stream, &context); }), kSurvives);
+      const CUstream other = NewStream();
+      EXPECT_EQ(asked([&] { return cuStreamGetFlags(other, &flags); }), kSurvives);
+    }
+  }
+}
+
 TEST_F(Captures, SynchronisationAndContextEventsKillEveryMode) {
   const CUevent event = NewEvent();
   for (const auto mode : {kGlobal, kThreadLocal, kRelaxed}) {

@@ -44,6 +44,17 @@ CUresult QueryStream(Simulation& sim, Lock&, Stream& stream) {
   return CUDA_SUCCESS;
 }
 
+// Asking for some properties of a capturing stream kills the capture (measured: the flags and the
+// id, whoever asks and in whichever mode; not the priority, the context or the capture's state).
+template <typename Then>
+CUresult AskUncaptured(const char* name, CUstream handle, DefaultStream null_means, Then then) {
+  return Ask(name, handle, null_means, [&](auto&, auto&, Stream& stream) {
+    if (stream.capture != nullptr) return Invalidate(*stream.capture);
+    then(stream);
+    return CUDA_SUCCESS;
+  });
+}
+
 CUresult SynchronizeStream(Simulation& sim, Lock& lock, Stream& stream) {
   const CUresult capturing = CheckStreamCall(sim, stream);
   if (capturing != CUDA_SUCCESS) return capturing;
@@ -140,30 +151,26 @@ CUresult cuStreamGetPriority_ptsz(CUstream stream, int* priority) {
 }
 
 CUresult cuStreamGetFlags(CUstream stream, unsigned int* flags) {
-  return Ask("cuStreamGetFlags", stream, kLegacy, [=](auto&, auto&, Stream& found) {
+  return AskUncaptured("cuStreamGetFlags", stream, kLegacy, [=](const Stream& found) {
     if (flags != nullptr) *flags = found.flags;
-    return CUDA_SUCCESS;
   });
 }
 
 CUresult cuStreamGetFlags_ptsz(CUstream stream, unsigned int* flags) {
-  return Ask("cuStreamGetFlags_ptsz", stream, kPerThread, [=](auto&, auto&, Stream& found) {
+  return AskUncaptured("cuStreamGetFlags_ptsz", stream, kPerThread, [=](const Stream& found) {
     if (flags != nullptr) *flags = found.flags;
-    return CUDA_SUCCESS;
   });
 }
 
 CUresult cuStreamGetId(CUstream stream, unsigned long long* id) {
-  return Ask("cuStreamGetId", stream, kLegacy, [=](auto&, auto&, Stream& found) {
+  return AskUncaptured("cuStreamGetId", stream, kLegacy, [=](const Stream& found) {
     if (id != nullptr) *id = found.id;
-    return CUDA_SUCCESS;
   });
 }
 
 CUresult cuStreamGetId_ptsz(CUstream stream, unsigned long long* id) {
-  return Ask("cuStreamGetId_ptsz", stream, kPerThread, [=](auto&, auto&, Stream& found) {
+  return AskUncaptured("cuStreamGetId_ptsz", stream, kPerThread, [=](const Stream& found) {
     if (id != nullptr) *id = found.id;
-    return CUDA_SUCCESS;
   });
 }
 

@@ -1,0 +1,422 @@
+// cmp-replay: the allocations and frees of a trace (CMP_TRACE), made again by as many threads, and
+// how long they took, as JSON. Under the preload they are the pool's.
+//
+//   cmp-replay [--backend sync|async] [--order start|call|thread] FILE
+//
+//   sync    cuMemAlloc and cuMemFree
+//   async   cuMemAllocAsync and cuMemFreeAsync, each thread on a stream of its own
+//   start   calls start in the order in which they happened, and may overlap (default)
+//   call    calls are made one after the other in that order
+//   thread  each thread's own order; a free waits for its allocation
+//
+// What the trace does not know (what kernels did meanwhile, the time between calls) is left out.
+#include <cuda.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <barrier>
+#include <chrono>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "shim/trace_format.h"
+
+namespace {
+
+using cmp::TraceOutcome;
+using Clock = std::chrono::steady_clock;
+using Count = unsigned long long;
+
+[[noreturn, gnu::format(printf, 1, 2)]] void Fail(const char* format, ...) {
+  std::va_list arguments;
+  va_start(arguments, format);
+  std::fputs("cmp-replay: ", stderr);
+  std::vfprintf(stderr, format, arguments);
+  std::fputc('\n', stderr);
+  std::exit(1);
+}
+
+// ---- The driver: the one library that every machine with a GPU has
+
+#define CMP_REPLAY_CALLS(X)                                                  \
+  X(cuInit, (unsigned flags))                                                \
+  X(cuDeviceGetCount, (int* count))                                          \
+  X(cuDevicePrimaryCtxRetain, (CUcontext * context, CUdevice device))        \
+  X(cuCtxSetCurrent, (CUcontext context))                                    \
+  X(cuCtxSynchronize, (void))                                                \
+  X(cuStreamCreate, (CUstream * stream, unsigned flags))                     \
+  X(cuMemAlloc_v2, (CUdeviceptr * pointer, size_t bytes))                    \
+  X(cuMemFree_v2, (CUdeviceptr pointer))                                     \
+  X(cuMemAllocAsync, (CUdeviceptr * pointer, size_t bytes, CUstream stream)) \
+  X(cuMemFreeAsync, (CUdeviceptr pointer, CUstream stream))                  \
+  X(cuDeviceGetDefaultMemPool, (CUmemoryPool * pool, CUdevice device))       \
+  X(cuMemPoolSetAttribute, (CUmemoryPool pool, CUmemPool_attribute name, void* value))
+
+struct Driver {
+#define CMP_DECLARE(name, parameters) CUresult(*name) parameters = nullptr;
+  CMP_REPLAY_CALLS(CMP_DECLARE)
+#undef CMP_DECLARE
+
+  Driver() {
+    void* library = dlopen("libcuda.so.1", RTLD_NOW);
+    if (library == nullptr) Fail("%s", dlerror());
+#define CMP_FIND(name, parameters) \
+  name = reinterpret_cast<CUresult(*) parameters>(dlsym(library, #name));
+    CMP_REPLAY_CALLS(CMP_FIND)
+#undef CMP_FIND
+  }
+};
+
+void Check(CUresult status, const char* what) {
+  if (status != CUDA_SUCCESS) Fail("%s: error %d", what, static_cast<int>(status));
+}
+
+// ---- The trace
+
+constexpr CUdeviceptr kNotYet = 0;
+constexpr CUdeviceptr kFailed = 1;
+
+// An allocation of the trace while it is played again.
+struct Object {
+  std::atomic<CUdeviceptr> address{kNotYet};
+  size_t bytes = 0;
+  unsigned device = 0;
+};
+
+struct Call {
+  uint64_t moment;  // when the pointer changed hands: the end of an allocation, the begin of a free
+  unsigned thread;
+  bool allocates;
+  uint32_t object;
+};
+
+struct Trace {
+  std::vector<Call> calls;  // in order
+  std::vector<std::vector<uint32_t>> of_thread;
+  std::unique_ptr<Object[]> objects;
+  uint32_t object_count = 0;
+  unsigned devices = 1;
+  Count skipped = 0;  // failed allocations; frees of what the trace did not see allocated
+};
+
+struct ThreadRecord {
+  unsigned thread;
+  cmp::TraceRecord record;
+  bool Allocates() const { return record.outcome <= static_cast<unsigned>(TraceOutcome::failed); }
+  bool Is(TraceOutcome outcome) const { return record.outcome == static_cast<unsigned>(outcome); }
+  uint64_t Moment() const { return record.begin_ns + (Allocates() ? record.cost_ns : 0); }
+};
+
+std::vector<ThreadRecord> ReadRecords(const char* path) {
+  const int file = open(path, O_RDONLY | O_CLOEXEC);
+  struct stat status;
+  if (file < 0 || fstat(file, &status) != 0) Fail("%s: %s", path, std::strerror(errno));
+  const auto size = static_cast<size_t>(status.st_size);
+  const void* data = size == 0 ? MAP_FAILED : mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0);
+  close(file);
+  const auto* header = static_cast<const cmp::TraceHeader*>(data);
+  if (data == MAP_FAILED || size < cmp::kTraceChunkBytes ||
+      std::memcmp(header->magic, cmp::kTraceMagic, sizeof(header->magic)) != 0) {
+    Fail("%s: not a trace", path);
+  }
+  if (header->schema != cmp::kTraceSchema || header->chunk_bytes != cmp::kTraceChunkBytes ||
+      header->record_bytes != sizeof(cmp::TraceRecord)) {
+    Fail("%s: a trace of another version of the pool", path);
+  }
+  std::vector<ThreadRecord> records;
+  std::unordered_map<uint64_t, unsigned> threads;
+  const auto* chunks = static_cast<const cmp::TraceChunk*>(data);
+  for (size_t i = 1; i < size / cmp::kTraceChunkBytes; ++i) {
+    const cmp::TraceChunk& chunk = chunks[i];
+    const uint32_t count = std::min(chunk.count.load(std::memory_order_acquire), chunk.kRecords);
+    if (count == 0) continue;
+    const auto next = static_cast<unsigned>(threads.size());
+    const unsigned thread = threads.try_emplace(chunk.thread, next).first->second;
+    for (uint32_t j = 0; j < count; ++j) records.push_back({thread, chunk.records[j]});
+  }
+  munmap(const_cast<void*>(data), size);
+  return records;
+}
+
+Trace ReadTrace(const char* path) {
+  std::vector<ThreadRecord> records = ReadRecords(path);
+  std::stable_sort(records.begin(), records.end(), [](const auto& left, const auto& right) {
+    return left.Moment() < right.Moment();
+  });
+  Trace trace;
+  trace.objects = std::make_unique<Object[]>(records.size());
+  std::unordered_map<uint64_t, uint32_t> live;
+  const auto add = [&](const ThreadRecord& from, bool allocates, uint32_t object) {
+    if (from.thread >= trace.of_thread.size()) trace.of_thread.resize(from.thread + 1);
+    trace.of_thread[from.thread].push_back(static_cast<uint32_t>(trace.calls.size()));
+    trace.calls.push_back({from.Moment(), from.thread, allocates, object});
+  };
+  for (const ThreadRecord& from : records) {
+    const auto found = live.find(from.record.address);
+    if (from.Is(TraceOutcome::failed) || from.Is(TraceOutcome::double_free) ||
+        (!from.Allocates() && found == live.end())) {
+      ++trace.skipped;
+    } else if (!from.Allocates()) {
+      add(from, false, found->second);
+      live.erase(found);
+    } else {
+      // An address that is given again was freed where nobody saw it: a context's end.
+      if (found != live.end()) add(from, false, found->second);
+      Object& object = trace.objects[trace.object_count];
+      object.bytes = from.record.bytes;
+      object.device = from.record.device;
+      trace.devices = std::max(trace.devices, object.device + 1);
+      live[from.record.address] = trace.object_count;
+      add(from, true, trace.object_count++);
+    }
+  }
+  return trace;
+}
+
+// ---- Playing it again
+
+enum class Order { kStart, kCall, kThread };
+
+struct alignas(64) ThreadState {
+  std::atomic<uint32_t> turn{0};  // plus one: the call that may start
+  std::vector<uint64_t> allocation_ns;
+  std::vector<uint64_t> free_ns;
+  Count failures = 0;
+};
+
+class Replay {
+ public:
+  Replay(const Driver& driver, Trace& trace, bool async, Order order)
+      : driver_(driver), trace_(trace), async_(async), order_(order) {
+    Check(driver_.cuInit(0), "cuInit");
+    int devices = 0;
+    Check(driver_.cuDeviceGetCount(&devices), "cuDeviceGetCount");
+    if (devices == 0) Fail("there is no device");
+    for (unsigned i = 0; i < trace_.devices; ++i) {
+      const CUdevice device = static_cast<int>(i) < devices ? static_cast<int>(i) : 0;
+      CUcontext context = nullptr;
+      Check(driver_.cuDevicePrimaryCtxRetain(&context, device), "cuDevicePrimaryCtxRetain");
+      contexts_.push_back(context);
+      if (async_) KeepMemory(device);
+    }
+  }
+
+  void Run() {
+    const auto count = static_cast<ptrdiff_t>(states().size());
+    std::barrier ready(count + 1);
+    std::vector<std::thread> threads;
+    for (unsigned i = 0; i < states().size(); ++i) {
+      threads.emplace_back([this, &ready, i] {
+        UseDevice(0);
+        std::vector<CUstream> streams = MakeStreams();
+        ready.arrive_and_wait();
+        ready.arrive_and_wait();
+        Play(i, streams);
+      });
+    }
+    ready.arrive_and_wait();  // all have what they need
+    PassTurn(0);
+    const auto begin = Clock::now();
+    ready.arrive_and_wait();
+    for (std::thread& thread : threads) thread.join();
+    wall_ns_ = Since(begin);
+  }
+
+  void Print(const char* backend) {
+    std::vector<uint64_t> allocation_ns;
+    std::vector<uint64_t> free_ns;
+    Count failures = 0;
+    for (const ThreadState& state : states()) {
+      failures += state.failures;
+      allocation_ns.insert(allocation_ns.end(), state.allocation_ns.begin(),
+                           state.allocation_ns.end());
+      free_ns.insert(free_ns.end(), state.free_ns.begin(), state.free_ns.end());
+    }
+    using Version = const char* (*)();
+    const auto version = reinterpret_cast<Version>(dlsym(RTLD_DEFAULT, "cmp_preload_version"));
+    std::printf("{\"cmp_replay\": 1, \"backend\": \"%s\", \"threads\": %zu, ", backend,
+                states().size());
+    std::printf("\"preload\": \"%s\", ", version == nullptr ? "" : version());
+    std::printf("\"failures\": %llu, \"skipped\": %llu, \"peak_bytes\": %llu, ", failures,
+                trace_.skipped, Count{peak_.load()});
+    std::printf("\"wall_ns\": %llu, ", Count{wall_ns_});
+    PrintLatencies("allocations", allocation_ns);
+    std::printf(", ");
+    PrintLatencies("frees", free_ns);
+    std::printf("}\n");
+  }
+
+ private:
+  std::vector<ThreadState>& states() { return states_; }
+
+  static uint64_t Since(Clock::time_point begin) {
+    return static_cast<uint64_t>(
+        std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin).count());
+  }
+
+  static void PrintLatencies(const char* name, std::vector<uint64_t>& ns) {
+    std::sort(ns.begin(), ns.end());
+    uint64_t sum = 0;
+    for (const uint64_t one : ns) sum += one;
+    const auto quantile = [&](size_t percent) -> Count {
+      return ns.empty() ? 0 : ns[std::min(ns.size() - 1, ns.size() * percent / 100)];
+    };
+    std::printf("\"%s\": {\"calls\": %zu, \"ns\": %llu, ", name, ns.size(), Count{sum});
+    std::printf("\"p50_ns\": %llu, \"p99_ns\": %llu, \"max_ns\": %llu}", quantile(50), quantile(99),
+                quantile(100));
+  }
+
+  // The driver's own pool gives memory back at every synchronisation unless it is told otherwise.
+  void KeepMemory(CUdevice device) {
+    if (driver_.cuMemAllocAsync == nullptr || driver_.cuMemFreeAsync == nullptr) {
+      Fail("this driver has no cuMemAllocAsync");
+    }
+    CUmemoryPool pool = nullptr;
+    uint64_t everything = ~uint64_t{0};
+    if (driver_.cuDeviceGetDefaultMemPool != nullptr && driver_.cuMemPoolSetAttribute != nullptr &&
+        driver_.cuDeviceGetDefaultMemPool(&pool, device) == CUDA_SUCCESS) {
+      driver_.cuMemPoolSetAttribute(pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &everything);
+    }
+  }
+
+  void UseDevice(unsigned device) {
+    Check(driver_.cuCtxSetCurrent(contexts_[device]), "cuCtxSetCurrent");
+  }
+
+  std::vector<CUstream> MakeStreams() {
+    std::vector<CUstream> streams(contexts_.size(), nullptr);
+    for (unsigned i = 0; async_ && i < contexts_.size(); ++i) {
+      UseDevice(i);
+      Check(driver_.cuStreamCreate(&streams[i], CU_STREAM_NON_BLOCKING), "cuStreamCreate");
+    }
+    UseDevice(0);
+    return streams;
+  }
+
+  void PassTurn(uint32_t call) {
+    if (call >= trace_.calls.size()) return;
+    std::atomic<uint32_t>& turn = states()[trace_.calls[call].thread].turn;
+    turn.store(call + 1, std::memory_order_release);
+    turn.notify_one();
+  }
+  void AwaitTurn(ThreadState& state, uint32_t call) {
+    constexpr int kSpins = 200;
+    for (int i = 0; i < kSpins; ++i) {
+      if (state.turn.load(std::memory_order_acquire) == call + 1) return;
+    }
+    for (uint32_t now = 0; (now = state.turn.load(std::memory_order_acquire)) != call + 1;) {
+      state.turn.wait(now, std::memory_order_acquire);
+    }
+  }
+
+  void Play(unsigned thread, const std::vector<CUstream>& streams) {
+    ThreadState& state = states()[thread];
+    unsigned device = 0;
+    for (const uint32_t index : trace_.of_thread[thread]) {
+      const Call& call = trace_.calls[index];
+      Object& object = trace_.objects[call.object];
+      if (object.device != device) UseDevice(device = object.device);
+      if (order_ != Order::kThread) AwaitTurn(state, index);
+      if (order_ == Order::kStart) PassTurn(index + 1);
+      if (call.allocates) {
+        Allocate(state, object, streams[device]);
+      } else {
+        Free(state, object, streams[device]);
+      }
+      if (order_ == Order::kCall) PassTurn(index + 1);
+    }
+  }
+
+  void Allocate(ThreadState& state, Object& object, CUstream stream) {
+    CUdeviceptr pointer = 0;
+    const auto begin = Clock::now();
+    const CUresult status = async_ ? driver_.cuMemAllocAsync(&pointer, object.bytes, stream)
+                                   : driver_.cuMemAlloc_v2(&pointer, object.bytes);
+    state.allocation_ns.push_back(Since(begin));
+    if (status != CUDA_SUCCESS) {
+      ++state.failures;
+      pointer = kFailed;
+    } else {
+      const size_t live = live_.fetch_add(object.bytes) + object.bytes;
+      size_t peak = peak_.load();
+      while (peak < live && !peak_.compare_exchange_weak(peak, live)) {
+      }
+    }
+    object.address.store(pointer, std::memory_order_release);
+    object.address.notify_all();
+  }
+
+  void Free(ThreadState& state, Object& object, CUstream stream) {
+    object.address.wait(kNotYet, std::memory_order_acquire);
+    const CUdeviceptr pointer = object.address.load(std::memory_order_acquire);
+    if (pointer == kFailed) return;
+    live_.fetch_sub(object.bytes);
+    const auto begin = Clock::now();
+    const CUresult status =
+        async_ ? driver_.cuMemFreeAsync(pointer, stream) : driver_.cuMemFree_v2(pointer);
+    state.free_ns.push_back(Since(begin));
+    if (status != CUDA_SUCCESS) ++state.failures;
+  }
+
+  const Driver& driver_;
+  Trace& trace_;
+  const bool async_;
+  const Order order_;
+  std::vector<CUcontext> contexts_;
+  std::vector<ThreadState> states_{trace_.of_thread.size()};
+  std::atomic<size_t> live_{0};
+  std::atomic<size_t> peak_{0};
+  uint64_t wall_ns_ = 0;
+};
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const char* backend = "sync";
+  const char* order = "start";
+  const char* path = nullptr;
+  bool right = true;
+  for (int i = 1; i < count; ++i) {
+    const std::string argument = arguments[i];
+    if (argument == "--backend" && i + 1 < count) {
+      backend = arguments[++i];
+    } else if (argument == "--order" && i + 1 < count) {
+      order = arguments[++i];
+    } else {
+      right = right && path == nullptr && argument[0] != '-';
+      path = arguments[i];
+    }
+  }
+  const bool async = std::strcmp(backend, "async") == 0;
+  const bool starts = std::strcmp(order, "start") == 0;
+  const bool calls = std::strcmp(order, "call") == 0;
+  right = right && path != nullptr && (async || std::strcmp(backend, "sync") == 0) &&
+          (starts || calls || std::strcmp(order, "thread") == 0);
+  if (!right) {
+    std::fputs("usage: cmp-replay [--backend sync|async] [--order start|call|thread] FILE\n",
+               stderr);
+    return 2;
+  }
+  Trace trace = ReadTrace(path);
+  const Driver driver;
+  Replay replay(driver, trace, async,
+                starts  ? Order::kStart
+                : calls ? Order::kCall
+                        : Order::kThread);
+  replay.Run();
+  replay.Print(backend);
+  return 0;
+}

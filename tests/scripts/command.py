@@ -1,0 +1,91 @@
+"""Runs cmp-preload on the simulated CUDA, for the tests of this folder.
+
+ctest -R scripts --output-on-failure
+"""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+BUILD = pathlib.Path(os.environ["CMP_TEST_BUILD"])
+SOURCE = pathlib.Path(os.environ["CMP_TEST_SOURCE"])
+COMMAND = BUILD / "cmp-preload"
+PROGRAMS = BUILD / "programs"
+PLAIN = str(PROGRAMS / "plain")  # PAIRS of cudaMalloc and cudaFree; says "failed 0, last error 0"
+PLAIN_SAYS = "failed 0, last error 0\n"
+ROOT = os.geteuid() == 0
+
+
+def environment(env=None):
+    result = {
+        name: value for name, value in os.environ.items() if not name.startswith(("CMP", "LD_"))
+    }
+    result["LD_LIBRARY_PATH"] = str(BUILD / "sim")
+    for name, value in (env or {}).items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = str(value)
+    return result
+
+
+def start(*arguments, env=None, **more):
+    return subprocess.Popen(
+        [sys.executable, str(COMMAND), *map(str, arguments)],
+        env=environment(env),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **more,
+    )
+
+
+def run(*arguments, env=None, **more):
+    """Runs cmp-preload to its end; code, stdout and stderr."""
+    return subprocess.run(
+        [sys.executable, str(COMMAND), *map(str, arguments)],
+        env=environment(env),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=120,
+        check=False,
+        **more,
+    )
+
+
+class TestCase(unittest.TestCase):
+    maxDiff = None
+
+    def folder(self):
+        folder = tempfile.TemporaryDirectory(prefix="cmp-test-")
+        self.addCleanup(folder.cleanup)
+        return pathlib.Path(folder.name)
+
+    def script(self, text, name="app"):
+        """An executable script for sh."""
+        path = self.folder() / name
+        path.write_text("#!/bin/sh\n" + text)
+        path.chmod(0o755)
+        return str(path)
+
+    def assert_ok(self, result, code=0):
+        self.assertEqual(result.returncode, code, result.stdout + result.stderr)
+
+    def assert_refused(self, result, *words, code=2):
+        """One line on stderr with these words, nothing on stdout."""
+        self.assert_ok(result, code)
+        self.assertEqual(result.stdout, "")
+        self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+        self.assertTrue(result.stderr.startswith("cmp-preload: "), result.stderr)
+        for word in words:
+            self.assertIn(word, result.stderr)
+
+
+def main():
+    signal.alarm(280)
+    unittest.main(verbosity=2)

@@ -1,0 +1,167 @@
+"""cmp-preload doctor: what it finds, and what it says to do."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+from command import BUILD, PLAIN, PROGRAMS, TestCase, main, run
+
+
+class Doctor(TestCase):
+    def doctor(self, *arguments, env=None, code=0):
+        result = run("doctor", *arguments, env=env)
+        self.assert_ok(result, code)
+        self.assertEqual(result.stderr, "")
+        return result.stdout
+
+    def test_all_is_well(self):
+        said = self.doctor(PLAIN)
+        self.assertIn(f"ok       {BUILD}/libcmp_preload.so, version ", said)
+        self.assertIn("ok       driver for CUDA 13.0", said)
+        self.assertIn("(simulated)", said)
+        self.assertIn("ok       context events", said)
+        self.assertIn(
+            f"ok       uses the shared CUDA runtime 13 ({BUILD}/sim/libcudart.so.13)", said
+        )
+        self.assertIn("ok       a test of 100 allocations: 99 without a real call", said)
+        self.assertNotIn("PROBLEM", said)
+
+    def test_how_the_program_reaches_cuda(self):
+        self.assertIn("holds the static CUDA runtime", self.doctor(PROGRAMS / "plain_static"))
+        self.assertIn("calls the CUDA driver directly", self.doctor(PROGRAMS / "driver_linked"))
+        self.assertIn(
+            "asks the driver for its functions itself", self.doctor(PROGRAMS / "driver_opened")
+        )
+        self.assertIn("shows no use of CUDA", self.doctor("sleep"))
+        self.assertIn("Python is served", self.doctor(sys.executable))
+        self.assertIn("is a script of /bin/sh", self.doctor(self.script("true")))
+        python = self.folder() / "app.py"
+        python.write_text(f"#!{sys.executable}\n")
+        python.chmod(0o755)
+        self.assertIn("Python is served", self.doctor(python))
+
+    def test_python_packages(self):
+        folder = self.folder()
+        for name in ("torch", "cupy_cuda13x", "nvidia_cuda_runtime"):
+            information = folder / f"{name}-9.1.dist-info"
+            information.mkdir()
+            (information / "METADATA").write_text(
+                f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 9.1\n"
+            )
+        said = self.doctor(sys.executable, env={"PYTHONPATH": folder})
+        self.assertIn("PYTORCH_NO_CUDA_MEMORY_CACHING=1", said)
+        self.assertIn("cupy.cuda.set_allocator(None)", said)
+        self.assertIn("ok       CUDA runtime 9.1 (nvidia-cuda-runtime)", said)
+        said = self.doctor(
+            sys.executable, env={"PYTHONPATH": folder, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+        )
+        self.assertIn("ok       torch 9.1: its cache is off", said)
+
+    def test_no_driver(self):
+        said = self.doctor(env={"LD_LIBRARY_PATH": None}, code=1)
+        if "CUDA" in said and "PROBLEM  no CUDA driver" not in said:
+            self.skipTest("this machine has a driver")
+        self.assertIn("->", said)
+
+    def test_no_device(self):
+        said = self.doctor(env={"CMPSIM_DEVICES": "0"}, code=1)
+        self.assertIn("PROBLEM  no device", said)
+        self.assertIn("nvidia-smi", said)
+
+    def test_driver_that_crashes(self):
+        folder = self.folder()
+        source = "#include <stdlib.h>\nint cuDriverGetVersion(int *v) { (void)v; abort(); }\n"
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", folder / "libcuda.so.1"],
+            input=source,
+            text=True,
+            check=True,
+        )
+        self.assertIn("crashes or hangs", self.doctor(env={"LD_LIBRARY_PATH": folder}, code=1))
+
+    def test_old_driver(self):
+        said = self.doctor(
+            env={
+                "LD_LIBRARY_PATH": BUILD / "sim-old",
+                "CMPSIM_DRIVER_VERSION": "12040",
+                "CMPSIM_CONTEXT_EVENTS": "0",
+            }
+        )
+        self.assertIn("note     no context events", said)
+        self.assertIn("without a real call", said)
+
+    def test_allocations_that_are_not_served(self):
+        said = self.doctor(env={"CMPSIM_FAIL": "cuMemAlloc_v2:1+:2"}, code=1)
+        self.assertIn("PROBLEM  a test of 100 allocations under the pool failed: error 2", said)
+
+    def test_programs_that_cannot_be_served(self):
+        self.assertIn("is not a program", self.doctor("no-such-program", code=1))
+        folder = self.folder()
+        for name, at, value, words in (
+            ("other", 18, b"\x16\x00", "another machine"),
+            ("small", 4, b"\x01", "another machine"),
+        ):
+            data = bytearray(pathlib.Path(PLAIN).read_bytes())
+            data[at : at + len(value)] = value
+            (folder / name).write_bytes(data)
+            (folder / name).chmod(0o755)
+            said = self.doctor(folder / name, code=1)
+            self.assertIn(f"PROBLEM  {folder / name}: ", said)
+            self.assertIn(words, said)
+        (folder / "damaged").write_bytes(pathlib.Path(PLAIN).read_bytes()[:100])
+        (folder / "damaged").chmod(0o755)
+        self.assertIn("not an ELF program", self.doctor(folder / "damaged"))
+
+    def test_libraries_that_are_not_found(self):
+        program = self.folder() / "app"
+        for library, needed in (
+            ("libcudart.so.99", "needs libcudart.so.99, which is not found"),
+            ("libstrange.so.1", "libraries that are not found: libstrange.so.1"),
+        ):
+            folder = self.folder()
+            subprocess.run(
+                ["cc", "-shared", "-x", "c", "-", "-Wl,-soname," + library, "-o", folder / library],
+                input="int f(void) { return 0; }",
+                text=True,
+                check=True,
+            )
+            subprocess.run(
+                ["cc", "-x", "c", "-", "-x", "none", folder / library, "-o", program],
+                input="int f(void); int main(void) { return f(); }",
+                text=True,
+                check=True,
+            )
+            self.assertIn(needed, self.doctor(program, code=1))
+        self.assertIn("LD_LIBRARY_PATH", self.doctor(program, code=1))
+
+    def test_launchers(self):
+        folder = self.folder()
+        for name in ("srun", "docker", "mpirun"):
+            (folder / name).write_text("#!/bin/sh\n")
+            (folder / name).chmod(0o755)
+            said = self.doctor(name, env={"PATH": f"{folder}:{os.environ['PATH']}"})
+            self.assertIn(f"{name} is a launcher", said)
+
+    def test_surroundings(self):
+        said = self.doctor(env={"CMP_SLACK": "half", "CMP_FILL": "zero"}, code=1)
+        self.assertIn("PROBLEM  CMP_SLACK=half is not understood", said)
+        self.assertIn("right: a percentage, as 12.5%", said)
+        self.assertIn("note     CMP_FILL=zero is set", said)
+        wrapper = BUILD / "programs" / "wrapper.so"
+        self.assertIn(
+            f"another preload stays, behind the pool: {wrapper}",
+            self.doctor(env={"LD_PRELOAD": wrapper}),
+        )
+        self.assertIn("this is a SLURM job", self.doctor(env={"SLURM_JOB_ID": "7"}))
+        self.assertIn("container (apptainer)", self.doctor(env={"APPTAINER_NAME": "x.sif"}))
+        self.assertIn(
+            "compute-sanitizer is attached",
+            self.doctor(env={"NV_SANITIZER_INJECTION_PORT_BASE": "1"}, code=1),
+        )
+        said = run("doctor", env={"LD_PRELOAD": "/nowhere/lib.so"}).stdout
+        self.assertIn("PROBLEM  the preload /nowhere/lib.so is not there", said)
+
+
+if __name__ == "__main__":
+    main()

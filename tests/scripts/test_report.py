@@ -1,0 +1,301 @@
+"""cmp-preload report: what it says of statistics files, and the page."""
+
+import html.parser
+import importlib.util
+import json
+import re
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import unittest
+
+from command import COMMAND, PLAIN, PROGRAMS, SOURCE, TestCase, environment, main, run, start
+
+sys.path.insert(0, str(SOURCE / "scripts"))
+from cmp_preload.cli import Failure
+from cmp_preload.files import write_private
+
+HAS_MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None
+
+
+class Reports(TestCase):
+    def reports(self, text, env=None):
+        """A folder with the reports of a script's programs."""
+        folder = self.folder()
+        self.assert_ok(run("run", "--reports", folder, "--", self.script(text), env=env))
+        return folder
+
+    def report(self, *arguments):
+        result = run("report", *arguments)
+        self.assert_ok(result)
+        return result.stdout
+
+    def test_one_process(self):
+        folder = self.reports(f"{PLAIN} 1000")
+        (path,) = folder.iterdir()
+        said = self.report(path)
+        row = re.split(r"  +", said.splitlines()[1])
+        self.assertRegex(row[0], r"^plain \d+$")
+        self.assertEqual(row[1:4], ["1,000", "99.9%", "1"])
+        self.assertEqual(row[5], "4 KiB")
+        tier = re.split(r"  +", said.split("\n\n")[1].splitlines()[1])
+        self.assertEqual(tier[:2], ["4 KiB", "1,000"])
+        self.assertEqual(tier[3:], ["0", "1", "0", "0%"])
+        self.assertNotIn("all 1", said)
+        self.assertEqual(said, self.report(folder))
+
+    def test_many_processes(self):
+        folder = self.reports(f"{PLAIN} 1000; {PLAIN} 200; {PROGRAMS}/work 2 50 1")
+        said = self.report(folder)
+        rows = [re.split(r"  +", line) for line in said.split("\n\n")[0].splitlines()]
+        requests = [int(row[1].replace(",", "")) for row in rows[1:]]
+        self.assertEqual(len(rows), 5)
+        self.assertEqual(rows[4][0], "all 3")
+        self.assertEqual(sum(requests[:3]), requests[3])
+        self.assertEqual(requests[:3], sorted(requests[:3], reverse=True))
+        # The sum as JSON adds up, too.
+        together = json.loads(self.report("--json", folder))
+        self.assertEqual(together["totals"]["requests"], requests[3])
+        self.assertEqual(sum(tier["requests"] for tier in together["tiers"]), requests[3])
+        self.assertEqual(len(together["processes"]), 3)
+
+    def test_the_busiest_alone(self):
+        folder = self.reports(
+            f"for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23; "
+            f"do {PLAIN} $i; done"
+        )
+        said = self.report(folder).split("\n\n")[0].splitlines()
+        self.assertEqual(len(said), 1 + 20 + 1 + 1)
+        self.assertEqual(said[21].split("  ")[0], "… 3 more")
+        self.assertTrue(said[22].startswith("all 23"))
+        self.assertEqual(len(self.report("--all", folder).split("\n\n")[0].splitlines()), 25)
+
+    def test_waits_and_why(self):
+        """Every counter wait_REASON is one; those that are not known here as well."""
+        (path,) = self.reports(f"{PLAIN} 10").iterdir()
+        found = json.loads(path.read_text())
+        found["process"].update(
+            wait_calls=12, wait_ns=3_400_000, wait_copies=7, wait_full_moon=4, bound_waits=1
+        )
+        found["process"] = {
+            name: value
+            for name, value in found["process"].items()
+            if name in ("wait_calls", "wait_ns", "wait_copies", "wait_full_moon", "bound_waits")
+            or not name.startswith("wait_")
+        }
+        path.write_text(json.dumps(found, indent=2))
+        self.assertIn("12, 3.400 ms (copies 7, full moon 4, bound 1)", self.report(path))
+
+    def test_not_reached(self):
+        opens = "import ctypes; ctypes.CDLL('libcuda.so.1').cuInit(0)"
+        folder = self.reports(f'{sys.executable} -c "{opens}"')
+        self.assertRegex(
+            self.report(folder), r"^python\S* \d+ used CUDA, but the pool served nothing: it alloc"
+        )
+
+    def test_a_process_that_was_killed(self):
+        """Its counters live on in FILE.live; names and layout are asked of the library."""
+        folder = self.folder()
+        running = subprocess.Popen(
+            [COMMAND, "run", "--reports", folder, "--", PROGRAMS / "endings", "kill"],
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.assertEqual(running.wait(60), -signal.SIGKILL)
+        (path,) = folder.iterdir()
+        self.assertEqual(path.suffix, ".live")
+        said = self.report(folder)
+        self.assertRegex(said, rf"endings {running.pid} \(not ended\)")
+        found = json.loads(self.report("--json", path))
+        self.assertGreater(found["totals"]["requests"], 0)
+        self.assertEqual(found["totals"]["requests"], sum(t["requests"] for t in found["tiers"]))
+        self.assertGreater(found["process"]["reserved_peak_bytes"], 0)
+
+    def test_live_and_final_counters_are_the_same(self):
+        """A run is stopped before its end, and then goes on to it."""
+        folder = self.folder()
+        running = start(
+            "run",
+            "--reports",
+            folder,
+            "--",
+            sys.executable,
+            "-c",
+            "import ctypes, sys\n"
+            "c = ctypes.CDLL('libcudart.so.13')\n"
+            "p = ctypes.c_void_p()\n"
+            "for i in range(300):\n"
+            "    c.cudaMalloc(ctypes.byref(p), ctypes.c_size_t(256 * (i % 40 + 1)))\n"
+            "    if i % 3: c.cudaFree(p)\n"
+            "print('made', flush=True)\n"
+            "sys.stdin.read()\n",
+            stdin=subprocess.PIPE,
+        )
+        self.assertEqual(running.stdout.readline(), "made\n")
+        (live,) = folder.iterdir()
+        before = json.loads(self.report("--json", live))
+        running.communicate("")
+        (final,) = folder.iterdir()
+        after = json.loads(self.report("--json", final))
+        self.assertEqual(before["totals"]["requests"], 300)
+        for key in ("process", "tiers"):
+            trimmed = (
+                [
+                    {name: value for name, value in tier.items() if name != "live_blocks"}
+                    for tier in after[key]
+                ]
+                if key == "tiers"
+                else after[key]
+            )
+            self.assertEqual(before[key], trimmed)
+
+
+class Wrong(TestCase):
+    def test_wrong_files(self):
+        folder = self.folder()
+        (folder / "empty.json").write_text("")
+        (folder / "other.json").write_text('{"a": 1}')
+        (folder / "cut.json").write_text('{\n  "cmp_statistics": 1,\n  "vers')
+        (folder / "newer.json").write_text('{\n  "cmp_statistics": 99\n}\n')
+        (folder / "short.live").write_bytes(b"CMPSTAT\0" + bytes(20))
+        (folder / "other.live").write_bytes(b"CMPSTAT\0" + b"\1" + bytes(200))
+        (folder / "none").mkdir()
+        for name in (
+            "empty.json",
+            "other.json",
+            "cut.json",
+            "newer.json",
+            "short.live",
+            "other.live",
+            "none",
+            "missing.json",
+        ):
+            with self.subTest(name=name):
+                self.assert_refused(run("report", folder / name), name, code=1)
+        self.assert_refused(run("report"), "which file")
+        self.assert_refused(run("report", "--htm", "x", "y"), "--html")
+
+    def test_reader_that_has_enough(self):
+        folder = self.folder()
+        self.assert_ok(run("run", "--reports", folder, "--", PLAIN, "10"))
+        result = subprocess.run(
+            f"{COMMAND} report {folder} | true",
+            shell=True,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        self.assertEqual(result.stderr, b"")
+
+    def test_matplotlib_is_missing(self):
+        """One line that says how to get it; the report itself needs nothing."""
+        folder = self.folder()
+        self.assert_ok(run("run", "--reports", folder, "--", PLAIN, "10"))
+        (folder / "modules").mkdir()
+        (folder / "modules" / "matplotlib.py").write_text("raise ImportError\n")
+        page = folder / "page.html"
+        result = run("report", "--html", page, folder, env={"PYTHONPATH": folder / "modules"})
+        self.assert_ok(result, 1)
+        self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+        self.assertIn("pip install matplotlib", result.stderr)
+        self.assertIn("plain", result.stdout)
+        self.assertFalse(page.exists())
+
+
+class Files(TestCase):
+    """What --html writes with; needs no matplotlib."""
+
+    def test_private_and_replaced(self):
+        path = self.folder() / "page"
+        for content in ("<!mine> one", "<!mine> two"):
+            write_private(str(path), "<!mine>", content)
+            self.assertEqual(path.read_text(), content)
+            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+        self.assertEqual(list(path.parent.iterdir()), [path])
+
+    def test_other_files_are_not_touched(self):
+        folder = self.folder()
+        (folder / "mine").write_text("mine")
+        (folder / "link").symlink_to(folder / "target")
+        (folder / "sub").mkdir()
+        for name in ("mine", "link", "no/where", "sub"):
+            with self.assertRaises(Failure):
+                write_private(str(folder / name), "<!x>", "<!x> content")
+        names = sorted(path.name for path in folder.iterdir())
+        self.assertEqual(names, ["link", "mine", "sub"])
+        self.assertEqual((folder / "mine").read_text(), "mine")
+
+    def test_no_room(self):
+        """Nothing is left of what could not be written whole."""
+        path = self.folder() / "page"
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            with self.assertRaises(Failure) as raised:
+                write_private(str(path), "<!x>", "<!x>" + 1000 * "content")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, before)
+        self.assertIn("page", str(raised.exception))
+        self.assertEqual(list(path.parent.iterdir()), [])
+
+
+class Structure(html.parser.HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.open = []
+        self.images = []
+        self.outside = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag == "img":
+            self.images.append(attributes)
+        if tag in ("script", "link", "iframe"):
+            self.outside.append(tag)
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, tag
+
+
+@unittest.skipUnless(HAS_MATPLOTLIB, "needs matplotlib")
+class Page(TestCase):
+    def setUp(self):
+        self.reports = self.folder()
+        script = self.script(f"{PLAIN} 100; {PROGRAMS}/work 2 50 1")
+        self.assert_ok(run("run", "--reports", self.reports, "--", script))
+
+    def test_page(self):
+        page = self.folder() / "page.html"
+        self.assert_ok(run("report", "--html", page, self.reports))
+        self.assertEqual(stat.S_IMODE(page.stat().st_mode), 0o600)
+        structure = Structure(page.read_text())
+        self.assertEqual(structure.open, [])
+        self.assertEqual(structure.outside, [])
+        self.assertGreaterEqual(len(structure.images), 4)
+        for image in structure.images:
+            self.assertTrue(image["src"].startswith("data:image/svg+xml;base64,"))
+            self.assertTrue(image["alt"])
+        self.assertNotIn("http", re.sub(r"base64,[^\"]*", "", page.read_text()))
+        # A page of ours is replaced.
+        self.assert_ok(run("report", "--html", page, self.reports))
+
+    def test_names_are_text(self):
+        path = next(iter(self.reports.iterdir()))
+        found = json.loads(path.read_text())
+        found["program"] = "<script>alert(1)</script>"
+        path.write_text(json.dumps(found, indent=2))
+        page = self.folder() / "page.html"
+        self.assert_ok(run("report", "--html", page, path))
+        self.assertNotIn("<script>", page.read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""cmp-preload run: the program as without, but for the pool."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import unittest
+
+from command import BUILD, COMMAND, PLAIN, PLAIN_SAYS, ROOT, SOURCE, TestCase, environment, main
+from command import run, start
+
+
+def printed_options():
+    """name: (default, values), as the documentation's table has it."""
+    rows = subprocess.run(
+        [BUILD / "tests/docs/print_options"], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+    return {
+        name: (default, values)
+        for name, default, values in re.findall(
+            r"^\| `(CMP_\w+)` \| `(.*?)` \| (.*?) \|", rows, re.M
+        )
+    }
+
+
+class Settings(TestCase):
+    def test_every_setting_is_an_option(self):
+        options = printed_options()
+        self.assertGreater(len(options), 12)
+        help_text = " ".join(run("run", "--help").stdout.split())
+        for name, (default, values) in options.items():
+            flag = "--" + name[4:].lower().replace("_", "-")
+            self.assertIn(f"{flag} VALUE", help_text)
+            self.assertIn(f"(default: {default})", help_text)
+            shown = run("run", f"{flag}={default}", "--", "sh", "-c", f"echo ${name}")
+            self.assertEqual((shown.stdout, shown.stderr), (default + "\n", ""))
+            for wrong in ("no such value", ""):
+                if name in ("CMP_PROGRAMS", "CMP_STATS"):  # any text is a name
+                    continue
+                self.assert_refused(run("run", flag, wrong, "--", "true"), flag, values)
+
+    def test_wrong_options(self):
+        self.assert_refused(run("run", "--free-synch=wait", "true"), "--free-synch", "--free-sync?")
+        self.assert_refused(run("run", "--zzz", "--", "true"), "--zzz", "--max-block", "--fill")
+        self.assert_refused(run("run", "--fill"), "--fill")
+        self.assert_refused(run("run"), "which program")
+        self.assert_refused(run("run", "--reports", "x", "--stats", "1", "true"), "--stats")
+        self.assert_refused(run("walk"), "walk", "run, trial, doctor, report")
+        self.assert_refused(run("--library", "/nowhere", "run", "true"), "/nowhere")
+
+    def test_the_programs_own_options_are_left_alone(self):
+        for between in ([], ["--"]):
+            shown = run("run", "--fill=zero", *between, "echo", "--fill", "x", "--", "-h", "")
+            self.assertEqual(shown.stdout, "--fill x -- -h \n")
+
+    def test_given_beats_environment_and_the_rest_stays(self):
+        shown = run(
+            "run",
+            "--fill=zero",
+            "--",
+            "sh",
+            "-c",
+            "echo $CMP_FILL $CMP_SLACK",
+            env={"CMP_FILL": "7", "CMP_SLACK": "1%"},
+        )
+        self.assertEqual(shown.stdout, "zero 1%\n")
+
+
+class AsWithout(TestCase):
+    def test_served(self):
+        result = run("run", "--stats", "1", "--", PLAIN, "100")
+        self.assert_ok(result)
+        self.assertEqual(result.stdout, PLAIN_SAYS)
+        self.assertIn("100 allocations, 99 (99.0%) without a real call", result.stderr)
+
+    def test_exit_codes_and_signals(self):
+        for code in (0, 1, 7, 77, 255):
+            self.assert_ok(run("run", "--", "sh", "-c", f"exit {code}"), code)
+        for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV, signal.SIGPIPE):
+            self.assert_ok(run("run", "--", "sh", "-c", f"kill -{int(number)} $$"), -number)
+        running = start(
+            "run", "--", "sh", "-c", "trap 'exit 5' USR1; echo up; while :; do sleep 0.01; done"
+        )
+        self.assertEqual(running.stdout.readline(), "up\n")
+        running.send_signal(signal.SIGUSR1)
+        running.communicate(timeout=20)
+        self.assertEqual(running.returncode, 5)
+
+    def test_programs_that_cannot_start(self):
+        self.assert_refused(run("run", "--", "no-such-program"), "no-such-program", code=127)
+        folder = self.folder()
+        (folder / "text").write_text("no program")
+        self.assert_refused(run("run", "--", folder / "text"), "text", code=126)
+
+    def test_same_environment_signals_files(self):
+        """In the C locale, where Python changes its own environment, too."""
+        script = self.script(
+            "env | grep -v '^_='; ls /proc/$$/fd; pwd; cat\n"
+            "exec grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status"
+        )
+        for env in ({}, {"LC_ALL": None, "LANG": None, "LC_CTYPE": None}, {"LC_ALL": "C"}):
+            plain = subprocess.run(
+                [script],
+                env=environment(env),
+                input="in\n",
+                text=True,
+                stdout=subprocess.PIPE,
+                check=True,
+            ).stdout
+            under = run("run", "--", script, env=env, input="in\n").stdout
+            added = f"LD_PRELOAD={BUILD / 'libcmp_preload.so'}"
+            self.assertIn(added, under)
+            # A launcher script of Python itself may add to the environment before us.
+            asked = subprocess.run(
+                [
+                    "python3",
+                    "-c",
+                    "print(open('/proc/self/environ').read()" ".replace(chr(0), chr(10)))",
+                ],
+                env=environment(env),
+                text=True,
+                stdout=subprocess.PIPE,
+                check=True,
+            ).stdout.splitlines()
+            names = {line.split("=")[0] for line in asked} - set(environment(env))
+            left = [
+                line
+                for line in under.splitlines()
+                if line != added and line.split("=")[0] not in names | {"PATH"}
+            ]
+            self.assertEqual(
+                sorted(left),
+                sorted(
+                    line
+                    for line in plain.splitlines()
+                    if line.split("=")[0] not in names | {"PATH"}
+                ),
+            )
+
+    def test_existing_preload_stays(self):
+        wrapper = str(BUILD / "programs" / "wrapper.so")
+        result = run("run", "--stats=1", "--", PLAIN, "100", env={"LD_PRELOAD": wrapper})
+        self.assertIn("# wrapped", result.stdout)
+        self.assertIn("99 (99.0%) without a real call", result.stderr)
+        twice = run(
+            "run",
+            "--",
+            COMMAND,
+            "run",
+            "--",
+            "sh",
+            "-c",
+            "echo $LD_PRELOAD",
+            env={"LD_PRELOAD": wrapper},
+        )
+        self.assertEqual(twice.stdout, f"{BUILD / 'libcmp_preload.so'}:{wrapper}\n")
+
+
+class Reports(TestCase):
+    def read(self, folder):
+        return {path.name: json.loads(path.read_text()) for path in sorted(folder.iterdir())}
+
+    def test_one_for_every_process(self):
+        """A shell script with programs one after the other and side by side, in other folders."""
+        folder = self.folder() / "reports" / "%d"
+        script = self.script(f"{PLAIN} 10; cd /; {PLAIN} 20 & {PLAIN} 30 & wait")
+        result = run("run", "--reports", folder, "--", script, env={"SLURM_PROCID": "3"})
+        self.assert_ok(result)
+        self.assertEqual((result.stdout, result.stderr), (PLAIN_SAYS * 3, ""))
+        reports = self.read(folder)
+        self.assertEqual(sorted(r["totals"]["requests"] for r in reports.values()), [10, 20, 30])
+        for name, report in reports.items():
+            self.assertRegex(name, rf"^{re.escape(os.uname().nodename)}\.3\.{report['pid']}\.json$")
+        self.assertEqual(stat.S_IMODE(folder.stat().st_mode), 0o700)
+        for path in folder.iterdir():
+            self.assertEqual(stat.S_IMODE(path.stat().st_mode), 0o600)
+
+    def test_forked_children(self):
+        folder = self.folder()
+        result = run("run", "--reports", folder, "--", BUILD / "programs" / "forks")
+        self.assert_ok(result)
+        self.assertEqual(
+            len({r["pid"] for r in self.read(folder).values()}), len(self.read(folder))
+        )
+        self.assertGreater(len(self.read(folder)), 0)
+
+    def test_a_folder_that_cannot_be_written(self):
+        """Costs a line, not the run."""
+        taken = self.folder() / "file"
+        taken.write_text("mine")
+        result = run("run", "--reports", taken, "--", PLAIN, "10")
+        self.assert_ok(result)
+        self.assertEqual(result.stdout, PLAIN_SAYS)
+        self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+        self.assertEqual(taken.read_text(), "mine")
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "needs /dev/full")
+    def test_a_full_disk(self):
+        result = run("run", "--stats", "/dev/full", "--", PLAIN, "10")
+        self.assert_ok(result)
+        self.assertEqual(result.stdout, PLAIN_SAYS)
+        self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+
+    def test_links_are_not_followed(self):
+        folder = self.folder()
+        (folder / "target").write_text("mine")
+        (folder / "stats.json").symlink_to(folder / "target")
+        result = run("run", "--stats", folder / "stats.json", "--", PLAIN, "10")
+        self.assert_ok(result)
+        self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+        self.assertEqual((folder / "target").read_text(), "mine")
+
+
+def can_run(python, as_other):
+    """Python may lie in a folder of root's."""
+    try:
+        return as_other(python, "-c", "").returncode == 0
+    except OSError:
+        return False
+
+
+class Places(TestCase):
+    @unittest.skipUnless(ROOT, "needs root")
+    def test_set_user_id(self):
+        """Such a program takes nothing of the preload, and cmp-preload says so."""
+        folder = self.folder()
+        folder.chmod(0o755)
+        program = shutil.copy(PLAIN, folder / "plain")
+        os.chmod(program, 0o4755)
+
+        def other_user():
+            os.setgid(65534)
+            os.setuid(65534)
+
+        def as_other(*command):
+            return subprocess.run(
+                command,
+                env=environment(),
+                preexec_fn=other_user,
+                text=True,
+                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+
+        stats = folder / "stats.json"
+        try:
+            python = next(p for p in (sys.executable, "/usr/bin/python3") if can_run(p, as_other))
+            if as_other(python, COMMAND, "--version").returncode != 0:
+                raise StopIteration
+        except StopIteration:
+            self.skipTest("another user cannot run what is here")
+        result = as_other(python, COMMAND, "run", "--stats", stats, "--", program)
+        self.assertIn("runs without the pool: it is set-user-id", result.stderr)
+        self.assertFalse(stats.exists())
+
+    def test_the_library_in_a_path_with_spaces(self):
+        folder = self.folder() / "a b"
+        folder.mkdir()
+        library = shutil.copy(BUILD / "libcmp_preload.so", folder)
+        self.assert_refused(run("--library", library, "run", "--", "true"), "ln -s", code=1)
+
+    def test_statically_linked(self):
+        """Runs as without, and is told about."""
+        compiler = shutil.which("cc")
+        program = self.folder() / "static"
+        if (
+            compiler is None
+            or subprocess.run(
+                [compiler, "-static", "-x", "c", "-", "-o", program],
+                input=b"int main(void){return 9;}",
+                check=False,
+                capture_output=True,
+            ).returncode
+            != 0
+        ):
+            self.skipTest("cannot link statically")
+        result = run("run", "--", program)
+        self.assert_ok(result, 9)
+        self.assertIn("without a dynamic linker", result.stderr)
+
+    def test_installed(self):
+        prefix = self.folder()
+        subprocess.run(
+            ["cmake", "--install", BUILD, "--prefix", prefix], check=True, stdout=subprocess.DEVNULL
+        )
+        result = subprocess.run(
+            [prefix / "bin" / "cmp-preload", "run", "--stats=1", "--", PLAIN, "10"],
+            env=environment(),
+            text=True,
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.assertEqual(result.stdout, PLAIN_SAYS)
+        self.assertIn("10 allocations", result.stderr)
+        self.assertEqual(list(prefix.rglob("*.pyc")), [])
+
+    def test_modules_are_of_python_3_8(self):
+        for path in [
+            SOURCE / "scripts" / "cmp-preload",
+            *(SOURCE / "scripts" / "cmp_preload").glob("*.py"),
+        ]:
+            ast.parse(path.read_text(), str(path), feature_version=(3, 8))
+
+
+class Terminal(TestCase):
+    def test_interrupt_reaches_the_program_alone(self):
+        """As a terminal sends it: to the whole group. No trace of Python."""
+        running = start(
+            "run",
+            "--",
+            "sh",
+            "-c",
+            "trap 'exit 6' INT; echo up; while :; do sleep 0.01; done",
+            start_new_session=True,
+        )
+        self.assertEqual(running.stdout.readline(), "up\n")
+        os.killpg(running.pid, signal.SIGINT)
+        _, errors = running.communicate(timeout=20)
+        self.assertEqual((running.returncode, errors), (6, ""))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""cmp-preload trial: what it measures, compares and says."""
+
+import re
+import shutil
+import signal
+import sys
+import time
+
+from command import BUILD, PLAIN, PROGRAMS, TestCase, main, run, start
+
+COSTS = {"CMPSIM_COSTS": "h200"}
+
+
+def rows(result):
+    """The table: name of the variant to its cells."""
+    lines = result.stdout.split("\n\n")[0].splitlines()
+    return {line.split()[0]: re.split(r"  +", line.strip()) for line in lines[1:]}
+
+
+def verdict(result):
+    return result.stdout.split("\n\n", 1)[1]
+
+
+class Trials(TestCase):
+    def trial(self, *arguments, env=None, code=0):
+        result = run("trial", *arguments, env=env)
+        self.assert_ok(result, code)
+        return result
+
+    def test_a_program_that_gains(self):
+        result = self.trial("-n", "2", "--modes", "wait,order", "--", PLAIN, "4000", env=COSTS)
+        table = rows(result)
+        self.assertEqual(list(table), ["without", "observed", "wait", "order", "filled"])
+        self.assertEqual(table["observed"][4], "8,000")
+        self.assertEqual(table["order"][5], "99.9%")
+        self.assertEqual(table["order"][6], "4 KiB")
+        self.assertRegex(
+            verdict(result),
+            r"^\d+ times faster with wait; allocation was \d\d(\.\d)?% of "
+            r"the run; results identical in 7 runs\.\n",
+        )
+        self.assertIn(f"Recommended: cmp-preload run -- {PLAIN} 4000\n", verdict(result))
+        self.assertNotIn("SLOWER", verdict(result))
+        # Progress: a line for each run, on stderr.
+        self.assertEqual(len(result.stderr.splitlines()), 10, result.stderr)
+        self.assertIn("run 10 of 10: order", result.stderr)
+        self.assertIn("to warm up", result.stderr.splitlines()[0])
+
+    def test_settings_are_passed_on(self):
+        """And the values of CMP_FREE_SYNC that are tried come from the library's table."""
+        result = self.trial("-n", "1", "--max-block", "1K", "--", PLAIN, "2000", env=COSTS)
+        help_text = " ".join(run("run", "--help").stdout.split())
+        values, default = re.search(
+            r"--free-sync VALUE (\w[\w, ]*);.*?\(default: (\w+)\) --", help_text
+        ).groups()
+        tried = [default] + [v for v in values.split(", ") if v not in (default, "wait")]
+        self.assertEqual(list(rows(result)), ["without", "observed", *tried, "filled"])
+        self.assertEqual(rows(result)[default][4], "0.0%")
+        self.assertIn("2,000 requests went past the pool because of their size", verdict(result))
+        zero = self.trial("-n", "1", "--fill", "zero", "--modes", "wait", "--", PLAIN, "10")
+        self.assertEqual(list(rows(zero)), ["without", "observed", "wait"])
+
+    def test_several_processes_are_added_up(self):
+        script = self.script(f"{PLAIN} 300 & {PLAIN} 200; wait")
+        result = self.trial("-n", "1", "--modes", "wait", "--", script, env=COSTS)
+        self.assertEqual(rows(result)["observed"][3], "1,000")
+
+    def test_terminal_of_another_character_set(self):
+        result = run(
+            "trial",
+            "-n",
+            "1",
+            "--modes",
+            "wait",
+            "--",
+            PLAIN,
+            "10",
+            env={"PYTHONIOENCODING": "ascii"},
+        )
+        self.assert_ok(result)
+        self.assertIn("\\xb5s", result.stdout)
+
+    def test_without_cuda(self):
+        result = self.trial("-n", "2", "--", "echo", "hello")
+        self.assertIn("Nothing to gain: no process of it made a CUDA call", verdict(result))
+        self.assertNotIn("Recommended", verdict(result))
+        self.assertNotIn("SLOWER", verdict(result))
+
+    def test_cuda_without_allocations_says_why(self):
+        opens = "import ctypes; ctypes.CDLL('libcuda.so.1').cuInit(0)"
+        result = self.trial("-n", "1", "--modes", "wait", "--", sys.executable, "-c", opens)
+        self.assertIn(
+            "Nothing to gain: the pool served nothing: it allocated nothing with", verdict(result)
+        )
+
+    def test_little_allocation(self):
+        script = self.script(f"sleep 0.3; {PLAIN} 3")
+        result = self.trial("-n", "1", "--modes", "wait", "--", script)
+        self.assertRegex(verdict(result), r"Nothing to gain: its 3 allocations took .*s of .*s\.")
+
+    def test_other_results(self):
+        script = self.script(f'[ "$CMP_FREE_SYNC" = none ] && echo wrong; {PLAIN} 3000')
+        result = self.trial("-n", "2", "--modes", "wait,none", "--", script, env=COSTS)
+        self.assertIn(
+            "Results differ with none in 2 of 2 runs: stdout line 1: 'failed 0, last error 0', "
+            "then 'wrong'.",
+            verdict(result),
+        )
+        self.assertIn("results identical in 5 of 7 runs", verdict(result))
+        self.assertIn(f"Recommended: cmp-preload run -- {script}", verdict(result))
+        # The first mode's results decide, and the recommendation follows.
+        result = self.trial("-n", "1", "--modes", "none,wait", "--", script, env=COSTS, code=1)
+        self.assertIn(f"Recommended: cmp-preload run --free-sync wait -- {script}", verdict(result))
+        result = self.trial("-n", "1", "--modes", "none", "--", script, env=COSTS, code=1)
+        self.assertIn("Run this program without the pool.", verdict(result))
+        self.assertNotIn("Recommended", verdict(result))
+
+    def test_other_endings(self):
+        for ending, words in (("exit 3", "exit code 3: last words"), ("kill -SEGV $$", "SIGSEGV")):
+            script = self.script(
+                f'[ "$CMP_FREE_SYNC" = none ] || exit 0; echo last words >&2; {ending}'
+            )
+            result = self.trial("-n", "1", "--modes", "wait,none", "--", script)
+            self.assertIn("Results differ with none in 1 of 1 run: ", verdict(result))
+            self.assertIn(words, verdict(result))
+
+    def test_reads_of_memory_that_was_never_written(self):
+        """It is exposed by the fill, and zeros are tried and recommended."""
+        result = self.trial(
+            "-n", "1", "--modes", "wait", "--", PROGRAMS / "contents", env=COSTS, code=1
+        )
+        self.assertIn("zeroed", rows(result))
+        self.assertIn("It reads memory before it writes there", verdict(result))
+        self.assertIn("With zeros there the results are as without the pool", verdict(result))
+        script = self.script(f'[ "$CMP_FILL" = 0xFF ] && echo NaN; {PLAIN} 3000')
+        result = self.trial("-n", "1", "--modes", "wait", "--", script, env=COSTS)
+        self.assertIn("With new memory filled with 0xFF: stdout line 1:", verdict(result))
+        self.assertIn("Recommended: cmp-preload run --fill zero --", verdict(result))
+
+
+class Noise(TestCase):
+    def compared(self, text, *options, code=0):
+        """A trial of a script that writes other things when it runs under the pool ($POOL)."""
+        script = self.script(f'[ "$CMP_MODE" = pool ] && POOL=1\n{text}')
+        result = run("trial", "-n", "2", "--modes", "wait", "--no-fill", *options, "--", script)
+        self.assert_ok(result, code)
+        return verdict(result)
+
+    def test_numbers_that_vary_by_themselves(self):
+        said = self.compared("echo took $(date +%N) ns; echo result 7")
+        self.assertIn("Numbers in 1 line of stdout vary without the pool", said)
+        self.assertIn("identical in 4 runs", said)
+        # What stands still without the pool must do so with it.
+        self.assertIn(
+            "stdout line 2", self.compared("echo took $(date +%N) ns; echo result 7$POOL", code=1)
+        )
+        self.assertIn("stdout line 1", self.compared("echo took $(date +%N) ${POOL:+m}s", code=1))
+
+    def test_lines_in_another_order(self):
+        text = (
+            "if [ $(($(date +%N | sed 's/^0*//') % 2)) = 0 ]; "
+            "then echo a; echo b; else echo b; echo a; fi"
+        )
+        self.assertIn("identical", self.compared(text, "-n", "8"))
+
+    def test_output_that_varies_all_over(self):
+        said = self.compared("head -c 8 /dev/urandom | od -An -c; echo")
+        self.assertIn("stdout was not compared: it varies without the pool", said)
+        self.assertIn("--ignore", said)
+
+    def test_rules(self):
+        self.assertIn(
+            "identical", self.compared("echo in ${POOL:-no} pool", "--ignore", "in .* pool")
+        )
+        self.assertIn("differ", self.compared("echo in ${POOL:-no} pool", "--ignore", "IN", code=1))
+        loss = "if [ $POOL ]; then echo loss 0.1000001; else echo loss 1e-1; fi"
+        self.assertIn("identical", self.compared(loss, "--tolerance", "1e-5"))
+        self.assertIn("differ", self.compared(loss, "--tolerance", "1e-7", code=1))
+        self.assertIn("differ", self.compared(loss, code=1))
+
+    def test_stderr_and_files(self):
+        path = self.folder() / "result"
+        self.assertIn("Exit codes (it wrote nothing", self.compared("echo $POOL >&2"))
+        self.assertIn("stderr line 1", self.compared("echo $POOL >&2", "--stderr", code=1))
+        self.assertIn(
+            "result line 1", self.compared(f"echo 1$POOL > {path}", "--file", path, code=1)
+        )
+        self.assertIn("identical", self.compared(f"echo 1 > {path}", "--file", path))
+        # A file that is only there from an earlier run is not this one's.
+        self.assertIn(
+            "result line 1", self.compared(f"[ $POOL ] || echo 1 > {path}", "--file", path, code=1)
+        )
+
+
+class Edges(TestCase):
+    def test_wrong_options(self):
+        for words, said in (
+            (["--modes", "wait,later", "true"], "later"),
+            (["--ignore", "(", "true"], "--ignore"),
+            (["-n", "0", "true"], "-n"),
+            (["--mode", "pool", "true"], "--mode"),
+            (["--slack", "1", "true"], "--slack"),
+            (["--stdin", "/nowhere", "true"], "/nowhere"),
+            ([], "which program"),
+        ):
+            with self.subTest(words=words):
+                self.assert_refused(run("trial", *words), said)
+
+    def test_programs_that_fail_without_the_pool(self):
+        result = run("trial", "--", "sh", "-c", "echo no input >&2; exit 4")
+        self.assert_ok(result, 1)
+        self.assertIn("fails without the pool: exit code 4", result.stderr)
+        self.assertIn("no input", result.stderr)
+        self.assertEqual(result.stdout, "")
+        self.assert_ok(run("trial", "-n", "1", "--code", "4", "--", "sh", "-c", "exit 4"))
+        self.assertIn("cannot run nowhere", run("trial", "--", "nowhere").stderr)
+
+    def test_a_program_that_hangs_in_one_mode(self):
+        script = self.script('[ "$CMP_FREE_SYNC" = none ] && sleep 100 & wait')
+        begin = time.monotonic()
+        result = run("trial", "-n", "2", "--modes", "wait,none", "--limit", "1.5", "--", script)
+        self.assertLess(time.monotonic() - begin, 40)
+        self.assertIn(
+            "Results differ with none in 1 of 1 run: did not end in time", verdict(result)
+        )
+
+    def test_standard_input_and_tee(self):
+        path = self.folder() / "in"
+        path.write_text("from the file\n")
+        result = run(
+            "trial",
+            "-n",
+            "1",
+            "--modes",
+            "wait",
+            "--no-fill",
+            "--stdin",
+            path,
+            "--tee",
+            "--",
+            "cat",
+        )
+        self.assertEqual(result.stderr.count("from the file"), 4)
+        self.assertNotIn("from the file", result.stdout)
+        result = run("trial", "-n", "1", "--modes", "wait", "--tee", "--", "cat", input="not this")
+        self.assertNotIn("not this", result.stderr)
+
+    def test_interrupted(self):
+        """What runs is ended, what was made is removed."""
+        for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 130)):
+            folder = self.folder()
+            pid_file = folder / "pid"
+            script = self.script(
+                f"sleep 1000 & echo $! > {pid_file}.new; mv {pid_file}.new {pid_file}; wait"
+            )
+            temporary = folder / "tmp"
+            temporary.mkdir()
+            running = start("trial", "--", script, env={"TMPDIR": temporary})
+            while not pid_file.exists():
+                time.sleep(0.01)
+            child = int(pid_file.read_text())
+            running.send_signal(number)
+            running.communicate(timeout=30)
+            self.assertEqual(running.returncode, code)
+            self.assertEqual(list(temporary.iterdir()), [])
+            end = time.monotonic() + 5
+            while self.runs(child) and time.monotonic() < end:
+                time.sleep(0.01)
+            self.assertFalse(self.runs(child))
+
+    @staticmethod
+    def runs(pid):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+                return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+        except OSError:
+            return False
+
+    def test_files_are_private_and_gone_afterwards(self):
+        temporary = self.folder()
+        seen = self.folder() / "seen"
+        script = self.script(f"stat -c %a {temporary}/* {temporary}/*/* >> {seen}; {PLAIN} 10; :")
+        self.assert_ok(
+            run("trial", "-n", "1", "--modes", "wait", "--", script, env={"TMPDIR": temporary})
+        )
+        self.assertEqual(set(seen.read_text().split()), {"700"})
+        self.assertEqual(list(temporary.iterdir()), [])
+
+    def test_no_room_for_statistics(self):
+        """Costs a line, not the trial: here the private folder vanishes."""
+        temporary = self.folder()
+        script = self.script(f"rm -r {temporary}/cmp-preload-*; {PLAIN} 10")
+        result = run("trial", "-n", "2", "--modes", "wait", "--", script, env={"TMPDIR": temporary})
+        self.assert_ok(result)
+        warnings = [line for line in result.stderr.splitlines() if "no statistics" in line]
+        self.assertEqual(len(warnings), 1, result.stderr)
+        self.assertIn("identical in 5 runs", verdict(result))
+
+    def test_a_library_in_a_path_with_spaces(self):
+        """A trial makes the link that LD_PRELOAD needs by itself."""
+        folder = self.folder() / "a b"
+        folder.mkdir()
+        library = shutil.copy(BUILD / "libcmp_preload.so", folder)
+        result = run(
+            "--library", library, "trial", "-n", "1", "--modes", "wait", "--", PLAIN, "1000"
+        )
+        self.assert_ok(result)
+        self.assertEqual(rows(result)["wait"][4], "99.9%", result.stdout)
+
+    def test_processes_left_behind(self):
+        script = self.script("sleep 1000 & echo $!")
+        result = run("trial", "-n", "1", "--modes", "wait", "--no-fill", "--", script)
+        self.assert_ok(result)
+        self.assertIn("left processes behind; they are ended", result.stderr)
+
+
+if __name__ == "__main__":
+    main()
