@@ -65,7 +65,8 @@ bool Keeps(FreeSync mode) {
 bool KeepsOrder() { return Keeps(FreeSync::kOrder) || Keeps(FreeSync::kAuto); }
 
 // Does a wait for the legacy stream wait for this one? (Measured; streams made with
-// cudaStreamNonBlocking are not waited for.) To ask a capturing stream kills its capture (measured).
+// cudaStreamNonBlocking are not waited for.) To ask a capturing stream kills its capture
+// (measured).
 bool IsAfterLegacy(StreamName stream) {
   if (stream == kSeveralStreams) return false;
   if (stream == kLegacyStream || stream % 2 == 1) return true;
