@@ -18,7 +18,7 @@ class Orders(TestCase):
             if slow and "thread" in SANITIZE:
                 continue  # their kernels write one block from two streams at once
             args = [scenario, "1"] if slow else [scenario]
-            for device in DEVICES[:2] if slow else DEVICES:
+            for device in DEVICES[:2] if slow or SANITIZE else DEVICES:
                 without = run("orders", args, preload=False, env={"CMPSIM_SEED": device})
                 self.assert_ok(without)
                 for mode in sorted(mode for mode in FREE_SYNC if scenario in PROMISES[mode]):
