@@ -21,6 +21,13 @@ void VisibleWork::Add(StreamName stream, Visible what, bool after_legacy) {
   *place = {stream, last_, 0, what, after_legacy && stream != kSeveralStreams};
 }
 
+bool VisibleWork::IsAfterLegacy(StreamName stream) const {
+  for (size_t i = 0; i < count_; ++i) {
+    if (streams_[i].name == stream) return streams_[i].after_legacy;
+  }
+  return false;
+}
+
 void VisibleWork::FenceBegins(uint64_t number) {
   begun_ = number;
   for (size_t i = 0; i < count_; ++i) {

@@ -51,6 +51,8 @@ class VisibleWork {
   void StreamEnds(StreamName stream);
   void Clear() { count_ = 0; }
 
+  // As it was said of pending work of the stream; false if there is none.
+  bool IsAfterLegacy(StreamName stream) const;
   // The newest submission.
   uint64_t last() const { return last_; }
   size_t count() const { return count_; }
