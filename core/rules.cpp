@@ -12,6 +12,7 @@ namespace {
 constexpr const char* kNames[] = {"fence_before_reuse",
                                   "order_on_second_stream",
                                   "order_before_synchronous_copy",
+                                  "order_across_contexts",
                                   "stamp_protocol",
                                   "event_reuse",
                                   "capture",

@@ -62,6 +62,7 @@ Counter& CounterOf(ProcessCounters& process, Visible what) {
 Settlement KeepOrder(Pool& pool, ContextPool& context) {
   const uint64_t fence = FenceForOrder(pool, context);
   if (fence == 0) return WaitForAll(pool, context);
+  OweElsewhere(context, fence);
   return {true, pool.readiness().StampFor(context, fence)};
 }
 
@@ -85,6 +86,7 @@ Settlement KeepVisible(Pool& pool, ContextPool& context) {
     work->PendingVisible();  // forgets what is done
   }
   if (fences.passed() >= fence) return {true, pool.readiness().StampOfOthers(context)};
+  OweElsewhere(context, fence);
   fences.NoteSkipped(fence);
   process.skipped_waits.AddShared(1);
   return {true, pool.readiness().StampFor(context, fence)};

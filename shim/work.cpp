@@ -123,12 +123,33 @@ ContextWork* FindWork(StreamName stream) {
   return work;
 }
 
+ContextWork* FindWorkToSubmit(StreamName stream) {
+  ContextWork* work = FindWork(stream);
+  const ContextWork* owed = t_owed_elsewhere.work;
+  if (owed != nullptr && owed != work) [[unlikely]]
+    PayElsewhere();
+  return work;
+}
+
 void NoteSubmitted(const ContextWork* only, ContextWork* work, StreamName stream, Visible visible) {
   const bool always = visible != Visible::kNothing;
   if (always || !work->IsQuiet(stream)) work->Note(stream, visible);
   if (g_only_work.load(std::memory_order_acquire) == only) return;
   ContextWork* now = WorkOf(stream);
   if (now != work && (always || !now->IsQuiet(stream))) now->Note(stream, visible);
+}
+
+void PayElsewhere() {
+  const OwedElsewhere owed = t_owed_elsewhere;
+  t_owed_elsewhere = {};
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  if (pool == nullptr || owed.context->fences().passed() >= owed.fence) return;
+  if (!RuleIsOn(Rule::kOrderAcrossContexts)) return;
+  const uint64_t begin = NowNs();
+  // If that fails the context has failed or ended, and with it the work.
+  pool->readiness().WaitFor(*owed.context, owed.fence);
+  pool->statistics().process().paid_ns.AddShared(NowNs() - begin);
+  pool->statistics().process().paid_by_other_contexts.AddShared(1);
 }
 
 // ---- One context

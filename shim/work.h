@@ -151,13 +151,38 @@ inline bool IsToBeNoted(const ContextWork* only, const ContextWork* work, Stream
 void NoteSubmitted(const ContextWork* only, ContextWork* work, StreamName stream,
                    Visible visible = Visible::kNothing);
 
+// What this thread's last free left unfinished, although the real one would have waited for it.
+// What the thread submits to another context comes after it: the host waits first, as in the real
+// free. A wait on the device would hold up what other threads submit to that context, and the work
+// may be waiting for that (NCCL's kernels on several devices do).
+struct OwedElsewhere {
+  ContextWork* work = nullptr;  // of the context of the block, nullptr: nothing is owed
+  ContextPool* context = nullptr;
+  uint64_t fence = 0;
+};
+inline thread_local constinit OwedElsewhere t_owed_elsewhere;
+void PayElsewhere();
+// A free of a block of `context` leaves what is before the fence unfinished.
+inline void OweElsewhere(ContextPool& context, uint64_t fence) {
+  auto* work = static_cast<ContextWork*>(context.of_host);
+  OwedElsewhere& owed = t_owed_elsewhere;
+  if (owed.work != work) [[unlikely]] {
+    if (owed.work != nullptr) PayElsewhere();  // one at a time
+    owed.work = work;
+    owed.context = &context;
+  }
+  owed.fence = fence;
+}
+// The same as FindWork, for who is about to submit: pays first.
+ContextWork* FindWorkToSubmit(StreamName stream);
+
 // A submission on its way: lives across the real call.
 class [[nodiscard]] Submission {
  public:
   explicit Submission(StreamName stream, bool overtakes = false,
                       Visible visible = Visible::kNothing)
       : only_(g_only_work.load(std::memory_order_acquire)),
-        work_(only_ != nullptr ? only_ : FindWork(stream)),
+        work_(only_ != nullptr ? only_ : FindWorkToSubmit(stream)),
         stream_(stream),
         visible_(visible) {
     if (!work_->IsQuiet(stream) || overtakes || visible != Visible::kNothing) [[unlikely]]
@@ -235,7 +260,7 @@ class [[nodiscard]] HostWait {
 template <typename Call>
 CUresult SubmitAndWait(StreamName stream, Call call) {
   ContextWork* only = g_only_work.load(std::memory_order_acquire);
-  ContextWork* work = only != nullptr ? only : FindWork(stream);
+  ContextWork* work = only != nullptr ? only : FindWorkToSubmit(stream);
   if (!work->IsQuiet(stream)) work->Enter(stream, false, Visible::kNothing);
   HostWait wait(stream);
   const CUresult status = wait.Done(call());

@@ -104,7 +104,8 @@ class Observations(TestCase):
                     within = self.run_scenario(scenario, device, {"CMP_FREE_SYNC": "auto"})
                     waits = within.process["wait_calls"]
                     paid = sum(within.process[name] for name in
-                               ("paid_by_queries", "paid_by_destruction", "paid_at_exit"))
+                               ("paid_by_queries", "paid_by_destruction", "paid_by_other_contexts",
+                                "paid_at_exit"))
                     self.assertEqual(waits, self.reasons(within))
                     if scenario.expected == "quiet":
                         self.assertEqual((waits, paid), (0, 0), within.process)

@@ -42,6 +42,7 @@ class WorkTest : public testing::TestWithParam<FreeSync> {
   }
   ~WorkTest() override {
     pool_.pool->ForEachContext([&](ContextPool& context) { pool_.pool->DropContext(context); });
+    t_owed_elsewhere = {};  // contexts of a process stay, those of a test do not
     EXPECT_FALSE(AnyDebt()) << "what ended contexts owed is counted still";
     EXPECT_EQ(driver_.errors, 0u) << "an event was misused";
     EXPECT_FALSE(g_captures.UnderWay());
@@ -633,22 +634,65 @@ TEST_F(WorkTest, AStreamWhoseContextHasNoPoolYetIsLookedUpAgain) {
   EXPECT_EQ(FindWork(kA), &WorkOf(other));
 }
 
-TEST_F(WorkTest, FreesOfOneContextOweNothingToTheOther) {
-  ContextPool& other = *pool_.OpenAnother();
-  driver_.on_stream_context = [&](CUstream stream, CUcontext* context) {
-    const bool first = stream == reinterpret_cast<CUstream>(kA);
-    *context = static_cast<CUcontext>(first ? pool_.identity.handle : other.identity().handle);
-    return CUDA_SUCCESS;
-  };
-  Synchronize();
+// Two contexts: kA is a stream of the first, all others of the second.
+class TwoContexts : public WorkTest {
+ protected:
+  TwoContexts() {
+    driver_.on_stream_context = [&](CUstream stream, CUcontext* context) {
+      const bool first = stream == reinterpret_cast<CUstream>(kA);
+      *context = static_cast<CUcontext>(first ? pool_.identity.handle : other_.identity().handle);
+      return CUDA_SUCCESS;
+    };
+    Synchronize();
+  }
+  ContextPool& other_ = *pool_.OpenAnother();
+};
+
+// The host waits, as in the real free: a wait on the device could be one for what another thread
+// has yet to submit to the second context.
+TEST_F(TwoContexts, WhatAThreadFreedInOneContextComesBeforeWhatItSubmitsToAnother) {
   Submit(kA);
   Submit(kB);
   EXPECT_TRUE(Free().pooled);
+  EXPECT_EQ(driver_.waits, 0u);
+  OnAnotherThread([] { Submit(kB); });
+  Submit(kA);
+  EXPECT_EQ(driver_.waits, 0u) << "neither another thread nor the same context is held up";
   Submit(kB);
-  EXPECT_EQ(driver_.orders, 0u);
-  pool_.pool->DropContext(other);
+  EXPECT_EQ(driver_.waits, 1u);
+  Submit(kB);
   Submit(kC);
-  EXPECT_EQ(driver_.orders, 1u) << "with one context left every stream is its";
+  EXPECT_EQ(driver_.waits, 1u) << "once";
+  EXPECT_EQ(driver_.orders, 0u);
+}
+
+TEST_F(TwoContexts, FreesInBothAreWaitedForInTurn) {
+  Submit(kA);
+  Submit(kB);
+  EXPECT_TRUE(FreeIn(context()).pooled);
+  EXPECT_TRUE(FreeIn(other_).pooled);
+  EXPECT_EQ(driver_.waits, 1u);
+  Submit(kB);
+  EXPECT_EQ(driver_.waits, 1u);
+  Submit(kA);
+  EXPECT_EQ(driver_.waits, 2u);
+}
+
+TEST_F(TwoContexts, NothingIsOwedOnceTheWorkIsDone) {
+  Submit(kA);
+  EXPECT_TRUE(Free().pooled);
+  Synchronize(kA);
+  Submit(kB);
+  EXPECT_EQ(driver_.waits, 0u);
+}
+
+TEST_F(TwoContexts, WithOneContextLeftEveryStreamIsIts) {
+  Submit(kA);
+  EXPECT_TRUE(Free().pooled);
+  pool_.pool->DropContext(other_);
+  Submit(kC);
+  EXPECT_EQ(driver_.orders, 1u);
+  EXPECT_EQ(driver_.waits, 0u);
 }
 
 // ---- Threads
