@@ -37,12 +37,16 @@ class Tuning:
 
     def measure(self, settings) -> dict:
         """The time inside calls and the peak of what was reserved."""
-        results = [replay.replay(self.path, "pool", "start", settings, self.library)
-                   for _ in range(self.times)]
+        results = [
+            replay.replay(self.path, "pool", "start", settings, self.library)
+            for _ in range(self.times)
+        ]
         self.replays += self.times
-        return {"ns": statistics.median(r["allocations"]["ns"] + r["frees"]["ns"] for r in results),
-                "reserved": max(r["reserved_peak_bytes"] for r in results),
-                "failures": max(r["failures"] for r in results)}
+        return {
+            "ns": statistics.median(r["allocations"]["ns"] + r["frees"]["ns"] for r in results),
+            "reserved": max(r["reserved_peak_bytes"] for r in results),
+            "failures": max(r["failures"] for r in results),
+        }
 
     def search(self, fixed, candidates):
         """The settings that are worth it, found one variable after the other; what was measured
@@ -61,8 +65,9 @@ class Tuning:
 
 def run(command, settings, library, **variables) -> float:
     """Runs the program under the pool, and returns its seconds."""
-    environment = {name: value for name, value in os.environ.items()
-                   if name not in ("CMP_TRACE", "CMP_MODE")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("CMP_TRACE", "CMP_MODE")
+    }
     preloaded = environment.get("LD_PRELOAD", "").split()
     environment |= {**settings, **variables, "LD_PRELOAD": " ".join([*preloaded, library])}
     begin = time.monotonic()
@@ -93,25 +98,34 @@ def tune(command, times, library):
         path = largest_trace(folder)
         tuning = Tuning(path, times, library)
         settings, without, reached = tuning.search(fixed, CANDIDATES)
-        print(f"recorded {len(trace.read(path).calls):,} calls; {tuning.replays} replays", flush=True)
+        print(
+            f"recorded {len(trace.read(path).calls):,} calls; {tuning.replays} replays", flush=True
+        )
     if not settings:
         print("no setting that was tried makes the calls notably faster: keep what you have")
         return
     print("the environment to use:")
     for name, value in settings.items():
         print(f"  {name}={shlex.quote(value)}")
-    print(f"predicted: in allocation calls {without['ns'] / 1e6:.2f} ms -> {reached['ns'] / 1e6:.2f} ms, "
-          f"peak of the pool {mebibytes(without['reserved'])} -> {mebibytes(reached['reserved'])}")
-    seconds = [[run(command, chosen, library) for _ in range(times)]
-               for chosen in (fixed, fixed | settings)]
+    print(
+        f"predicted: in allocation calls {without['ns'] / 1e6:.2f} ms -> {reached['ns'] / 1e6:.2f} ms, "
+        f"peak of the pool {mebibytes(without['reserved'])} -> {mebibytes(reached['reserved'])}"
+    )
+    seconds = [
+        [run(command, chosen, library) for _ in range(times)]
+        for chosen in (fixed, fixed | settings)
+    ]
     before, after = map(statistics.median, seconds)
     print(f"measured: the program {before:.3f} s -> {after:.3f} s (median of {times})", flush=True)
 
 
 def main(arguments=None, find_library=None) -> int:
     """The command. `find_library`: gives an object with the library's path."""
-    parser = argparse.ArgumentParser(prog="cmp-preload tune", description=ABOUT,
-                                     usage="cmp-preload tune [--times N] [--] PROGRAM [ARGUMENT...]")
+    parser = argparse.ArgumentParser(
+        prog="cmp-preload tune",
+        description=ABOUT,
+        usage="cmp-preload tune [--times N] [--] PROGRAM [ARGUMENT...]",
+    )
     parser.add_argument("--times", type=int, default=3, help="of every replay and run (3)")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)
