@@ -138,7 +138,7 @@ def is_better(tuned: Series, usual: Series) -> bool:
         return True
     times = [[allocation_s(run) for run in series.runs] for series in (usual, tuned)]
     gain = min(times[0]) - max(times[1])
-    return gain > verdict.LITTLE * usual.median
+    return len(usual.runs) > 1 and gain > verdict.LITTLE * usual.median
 
 
 def allocation_s(run: Run) -> float:

@@ -81,6 +81,8 @@ class Tunes(TestCase):
         # As fast, within what runs differ by: only if less time goes into real calls.
         self.assertTrue(better(usual, [(1.00, 0.1), (1.01, 0.1), (1.02, 0.1)]))
         self.assertFalse(better(usual, [(1.00, 0.2), (1.01, 0.2), (1.02, 0.2)]))
+        self.assertFalse(better(usual, [(1.00, 0.1), (1.01, 0.1), (1.02, 0.19)]))
+        self.assertFalse(better([(1.00, 0.2)], [(1.00, 0.1)]), "one run each says little")
         # Slower, whatever the calls take.
         self.assertFalse(better(usual, [(1.20, 0.1), (1.21, 0.1), (1.22, 0.1)]))
 
