@@ -106,7 +106,7 @@ Allocation Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t byte
   }
   Block* block = nullptr;
   if (rounded >= kLargeGranule) {
-    block = TakeReadyLarge(context, rounded);
+    block = TakeReadyLarge(context, rounded, tier);
   } else if (Batch batch = context.global().TakeBatch(tier); batch.count != 0) {
     block = batch.Pop();
     if (HasShelf(tier)) {
@@ -157,9 +157,10 @@ size_t Pool::SlackFor(const ContextPool& context, size_t rounded) const {
   return slack > budget - (used < budget ? used : budget) ? 0 : slack;
 }
 
-Block* Pool::TakeReadyLarge(ContextPool& context, size_t rounded) {
+Block* Pool::TakeReadyLarge(ContextPool& context, size_t rounded, unsigned tier) {
   Block* block = context.global().TakeLarge(rounded, rounded + SlackFor(context, rounded));
   if (block != nullptr) {
+    block->tier = static_cast<uint16_t>(tier);  // its free counts in the row of the request
     context.slack_in_use.fetch_add(block->bytes - rounded, std::memory_order_relaxed);
   }
   return block;

@@ -201,7 +201,7 @@ class Pool {
   bool PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
   Stamp OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
   size_t SlackFor(const ContextPool& context, size_t rounded) const;
-  Block* TakeReadyLarge(ContextPool& context, size_t rounded);
+  Block* TakeReadyLarge(ContextPool& context, size_t rounded, unsigned tier);
   bool HasReady(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier);
   void KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
                  const DeviceApi& api);

@@ -3,6 +3,8 @@
 //   requests    = thread_cache_hits + global_pool_hits + refills + real
 //   live blocks = requests - frees - real_frees
 //   idle blocks = blocks_made - blocks_released - (requests that took one and did not return it)
+//                 (of 2 MiB and more in total alone: a block may serve a smaller request of another
+//                 row, and counts in that one from then on)
 //   reserved    = live + ready bytes
 //   real calls avoided = (requests + frees + real_frees) - (real_malloc_calls + real_free_calls of
 //                        our blocks): what the program called, less what was really called

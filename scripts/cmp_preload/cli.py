@@ -12,7 +12,9 @@ USAGE = """usage: cmp-preload [--library PATH] COMMAND ...
   run     [OPTION...] [--] PROGRAM [ARGUMENT...]   start a program under the pool
   trial   [OPTION...] [--] PROGRAM [ARGUMENT...]   without and with it: what is gained, is it safe
   doctor  [OPTION...] [PROGRAM]                    does it work on this machine, for this program
-  report  [OPTION...] FILE...                      what statistics files say
+  report  [OPTION...] FILE...                      what statistics and traces say
+  replay  [OPTION...] TRACE                        the same allocations, for real and under the pool
+  tune    [OPTION...] [--] PROGRAM [ARGUMENT...]   which settings are best for it
 
 cmp-preload COMMAND --help has the options of one command.
 """
@@ -118,9 +120,14 @@ def _command(arguments: list[str], here: str) -> int:
         from cmp_preload.doctor import main as command
     elif name == "report":
         from cmp_preload.report import main as command
+    elif name == "replay":
+        from cmp_preload.replay import main as command
+    elif name == "tune":
+        from cmp_preload.tune import main as command
     elif name == "--version":
         print(find_library().version())
         return 0
     else:
-        raise Failure(f"{name} is not a command; these are: run, trial, doctor, report", 2)
+        commands = "run, trial, doctor, report, replay, tune"
+        raise Failure(f"{name} is not a command; these are: {commands}", 2)
     return command(arguments[1:], find_library)

@@ -61,6 +61,15 @@ class Library:
     def is_right(self, name: str, value: str) -> bool:
         return self._functions().cmp_preload_is_right(os.fsencode(name), os.fsencode(value)) != 0
 
+    def replay_program(self) -> str:
+        """cmp-replay: beside the library in a build folder, else where programs are installed."""
+        folder = os.path.dirname(self.path)
+        for place in (".", "../bin", "../../bin"):
+            path = os.path.normpath(os.path.join(folder, place, "cmp-replay"))
+            if os.path.isfile(path):
+                return path
+        raise Failure(f"cmp-replay is not there; it is built and installed with {self.path}")
+
     def preload_path(self, private_folder: str | None = None) -> str:
         """What to write into LD_PRELOAD: a list of names separated by colons and spaces, so that
         none may be in the path. A link in `private_folder` helps."""

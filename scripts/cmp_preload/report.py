@@ -1,34 +1,62 @@
-"""cmp-preload report: what statistics files of one or many processes say."""
+"""cmp-preload report: what statistics and traces of one or many processes say."""
 
 from __future__ import annotations
 
 import json
 import os
 
-from cmp_preload import statistics, text
+from cmp_preload import statistics, text, trace, traces
 from cmp_preload.cli import Failure, Parser
 
 ABOUT = """FILE is what CMP_STATS or cmp-preload run --reports left: the JSON of a process that
-ended, or FILE.live of one that runs or was killed. A folder stands for all of them in it."""
+ended, or FILE.live of one that runs or was killed; or a trace (CMP_TRACE, cmp-preload run --trace),
+or a CSV of RMM's logging resource. A folder stands for all statistics and traces in it."""
 
 MANY = 20  # rows of a table, unless all are asked for
 
 
-def read_all(paths: list[str], find_library) -> list[dict]:
-    """Statistics of every file, with its "file"."""
-    files: list[str] = []
-    for path in paths:
-        if not os.path.isdir(path):
-            files.append(path)
-            continue
-        try:
-            found = statistics.files_in(path)
-        except OSError as error:
-            raise Failure(f"{path}: {error.strerror}") from None
-        if not found:
-            raise Failure(f"{path}: no statistics files (*.json, *.live) are in it")
-        files += found
-    return [{"file": path, **statistics.read(path, find_library)} for path in files]
+class Found:
+    """What is in the files."""
+
+    def __init__(self, paths: list[str], find_library) -> None:
+        files = [file for path in paths for file in files_of(path)]
+        recorded = [file for file in files if is_recorded(file)]
+        self.everyone = [
+            {"file": file, **statistics.read(file, find_library)}
+            for file in files
+            if file not in recorded
+        ]
+        self.processes = [one for one in self.everyone if one["reached"]]
+        self.unreached = [one for one in self.everyone if not one["reached"]]
+        self.together = statistics.add_up(self.everyone)
+        self.traces = traces.read_all(recorded, find_library)
+        self.timeline = traces.together(self.traces) if self.traces else None
+
+    def as_json(self) -> dict:
+        recorded = {"traces": [one.summary() for one in self.traces]} if self.traces else {}
+        return {"cmp_report": 1, **self.together, "processes": self.everyone, **recorded}
+
+
+def files_of(path: str) -> list[str]:
+    if not os.path.isdir(path):
+        return [path]
+    try:
+        known = statistics.files_in(path)
+        others = (os.path.join(path, name) for name in sorted(os.listdir(path)))
+        found = known + [file for file in others if file not in known and is_recorded(file)]
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror}") from None
+    if not found:
+        raise Failure(f"{path}: no statistics files (*.json, *.live) and no traces are in it")
+    return found
+
+
+def is_recorded(path: str) -> bool:
+    """A trace, or a CSV."""
+    try:
+        return os.path.isfile(path) and (path.endswith(".csv") or trace.is_trace(path))
+    except OSError:
+        return False  # reading it will tell
 
 
 def process_rows(processes: list[dict], together: dict) -> list[list[str]]:
@@ -143,34 +171,44 @@ def notes(together: dict) -> list[str]:
     return found
 
 
-def as_text(processes: list[dict], together: dict, unreached: list[dict], everything: bool) -> str:
+def tiers_as_text(tiers: list[dict], everything: bool) -> str:
+    shown = tiers
+    if not everything and len(tiers) > MANY:
+        busiest = sorted(tiers, key=lambda tier: -tier["requests"])[:MANY]
+        shown = [tier for tier in tiers if tier in busiest]
+    left_out = len(tiers) - len(shown)
+    return text.table(tier_rows(shown)) + (
+        f"\n… {left_out} sizes with fewer allocations (--all)" if left_out else ""
+    )
+
+
+def as_text(found: Found, everything: bool) -> str:
+    def busiest(rows: list[list[str]]) -> list[list[str]]:
+        if everything or len(rows) <= MANY + 2:
+            return rows
+        left_out = [f"… {len(rows) - MANY - 2} more", *[""] * (len(rows[0]) - 1)]
+        return rows[: MANY + 1] + [left_out, rows[-1]]
+
     parts = []
-    if processes:
-        rows = process_rows(processes, together)
-        shown = (
-            rows
-            if everything or len(rows) <= MANY + 2
-            else rows[: MANY + 1]
-            + [[f"… {len(rows) - MANY - 2} more", *[""] * (len(rows[0]) - 1)], rows[-1]]
-        )
-        parts.append(text.table(shown, left=(0, len(rows[0]) - 1)))
-        tiers = together["tiers"]
-        if not everything and len(tiers) > MANY:
-            busiest = sorted(tiers, key=lambda tier: -tier["requests"])[:MANY]
-            tiers = [tier for tier in tiers if tier in busiest]
-        if tiers:
-            left_out = len(together["tiers"]) - len(tiers)
-            parts.append(
-                text.table(tier_rows(tiers))
-                + (f"\n… {left_out} sizes with fewer allocations (--all)" if left_out else "")
-            )
-        if notes(together):
-            parts.append("\n".join(notes(together)))
-    for one in unreached:
+    if found.processes:
+        rows = busiest(process_rows(found.processes, found.together))
+        parts.append(text.table(rows, left=(0, len(rows[0]) - 1)))
+        if found.together["tiers"]:
+            parts.append(tiers_as_text(found.together["tiers"], everything))
+        parts.append("\n".join(notes(found.together)))
+    for one in found.unreached:
         parts.append(
             f"{one['program']} {one['pid']} used CUDA, but the pool served nothing: {one['reason']}"
         )
-    return "\n\n".join(parts)
+    if found.timeline is not None:
+        whole = found.timeline
+        parts.append(text.table(busiest(traces.trace_rows(found.traces, whole))))
+        if any(whole.calls):
+            parts.append(text.table(traces.time_rows(whole), left=()))
+            parts.append(tiers_as_text(whole.summary()["tiers"], everything))
+            parts.append(text.table(traces.outcome_rows(whole)))
+        parts.append("\n".join(traces.notes(found.traces)[:MANY]))
+    return "\n\n".join(filter(None, parts))
 
 
 def main(arguments: list[str], find_library) -> int:
@@ -180,24 +218,21 @@ def main(arguments: list[str], find_library) -> int:
     parser.add_argument(
         "--html", metavar="PAGE", help="write one page with plots (needs matplotlib)"
     )
-    parser.add_argument("--json", action="store_true", help="print the sum as JSON")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.add_argument(
         "--all", action="store_true", help="every process and size, not the busiest alone"
     )
     parser.add_argument("files", nargs="*", metavar="FILE")
     parsed = parser.parse(arguments)
     if not parsed.files:
-        raise Failure("which file? Give statistics files, or a folder of them", 2)
-    everyone = read_all(parsed.files, find_library)
-    processes = [one for one in everyone if one["reached"]]
-    unreached = [one for one in everyone if not one["reached"]]
-    together = statistics.add_up(everyone)
+        raise Failure("which file? Give statistics files or traces, or a folder of them", 2)
+    found = Found(parsed.files, find_library)
     if parsed.json:
-        print(json.dumps({"cmp_report": 1, **together, "processes": everyone}, indent=2))
+        print(json.dumps(found.as_json(), indent=2))
     else:
-        print(as_text(processes, together, unreached, parsed.all))
+        print(as_text(found, parsed.all))
     if parsed.html is not None:
         from cmp_preload.page import write_page
 
-        write_page(parsed.html, processes, together, unreached)
+        write_page(parsed.html, found)
     return 0

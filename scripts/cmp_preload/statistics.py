@@ -16,6 +16,16 @@ SCHEMA = 1
 HEADER = struct.Struct("<8sIIIIIIQIIII64s")  # StatisticsHeader of core/statistics.h
 
 
+LARGE_GRANULE = 2 << 20  # larger blocks are multiples of it; as in core/tiers.h
+
+
+def tier_of(size: int, steps: int) -> int:
+    """The tier that serves a request; as in core/tiers.h."""
+    unit = (size - 1) // 256
+    doubling = (unit | steps).bit_length() - steps.bit_length()
+    return doubling * steps + (unit >> doubling)
+
+
 def tier_size(tier: int, steps: int) -> int:
     """The bytes of a block of a tier; as in core/tiers.h."""
     if tier < steps:

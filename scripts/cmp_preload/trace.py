@@ -6,8 +6,11 @@ from __future__ import annotations
 import csv
 import datetime
 import mmap
+import operator
 import struct
-import typing
+from typing import NamedTuple
+
+from cmp_preload.cli import Failure
 
 SCHEMA = 1
 MAGIC = b"CMPTRACE"
@@ -15,20 +18,22 @@ HEADER = struct.Struct("<8sIIIIQQQQ16s64s2048s")
 CHUNK = struct.Struct("<QI20x")
 RECORD = struct.Struct("<QQQQ")
 CHUNK_BYTES = 4096
+CHUNK_RECORDS = CHUNK_BYTES // RECORD.size - 1
+CHUNKS_AT_ONCE = 256
 OUTCOMES = (
     "thread_cache global_pool refill real failed "
-    "pooled waited real_free foreign_free double_free").split()
+    "pooled waited real_free foreign_free double_free"
+).split()
 FIRST_FREE = OUTCOMES.index("pooled")
 CSV_COLUMNS = ["Thread", "Time", "Action", "Pointer", "Size", "Stream"]
 
 
-class TraceError(Exception):
-    """A file that is no trace, or one of another version."""
-
-
-class Call(typing.NamedTuple):
+class Call(NamedTuple):
     """One allocation or free. Times are in nanoseconds from the begin of the trace."""
 
+    # When the pointer changed hands: at the end of an allocation, at the begin of a free. In this
+    # order no pointer is allocated before it was freed.
+    moment: int
     begin: int
     cost: int
     thread: int
@@ -44,128 +49,224 @@ class Call(typing.NamedTuple):
         """True for an allocation, failed ones included."""
         return OUTCOMES.index(self.outcome) < FIRST_FREE
 
-    @property
-    def moment(self) -> int:
-        """When the pointer changed hands: at the end of an allocation, at the begin of a free. In
-        this order no pointer is allocated before it was freed."""
-        return self.begin + self.cost if self.allocates else self.begin
+
+def call(begin, cost, thread, outcome, pointer, size, context=0, device=0, status=0) -> Call:
+    moment = begin + cost if OUTCOMES.index(outcome) < FIRST_FREE else begin
+    return Call(moment, begin, cost, thread, outcome, pointer, size, context, device, status)
 
 
 class Trace:
-    """A trace in memory: what the header says, and the calls in the order of their moments."""
+    """What the header of a trace says, and its calls in the order of their moments. These are read
+    when they are asked for, and never all in memory unless the caller keeps them."""
 
-    def __init__(self, calls, program="", pid=0, begin_unix=0, version="", settings=None, lost=0,
-                 ended=True):
-        self.calls = sorted(calls, key=lambda call: call.moment)  # stable: a thread keeps its order
-        self.program = program
-        self.pid = pid
-        self.begin_unix = begin_unix
-        self.version = version
-        self.settings = settings or {}
-        self.lost = lost
-        self.ended = ended
+    def __init__(self, calls=(), **header) -> None:
+        self.program, self.pid, self.version, self.settings = "", 0, "", {}
+        self.begin_unix, self.lost, self.ended = 0, 0, True
+        self.__dict__.update(header)
+        # sorted() is stable: a thread's calls keep their order.
+        self._calls = sorted(calls, key=operator.attrgetter("moment"))
 
-    def summary(self) -> dict:
-        """Counts and times by outcome, and the peak of what was asked for."""
-        outcomes = {}
-        live, sizes, peak = 0, {}, 0
-        for call in self.calls:
-            row = outcomes.setdefault(call.outcome, {"calls": 0, "ns": 0})
-            row["calls"] += 1
-            row["ns"] += call.cost
-            if not call.allocates:
-                live -= sizes.pop(call.pointer, 0)
-            elif call.pointer:
-                sizes[call.pointer] = call.bytes
-                live += call.bytes
-                peak = max(peak, live)
-        return {
-            "cmp_trace": SCHEMA, "program": self.program, "pid": self.pid, "version": self.version,
-            "ended": self.ended, "lost": self.lost, "settings": self.settings,
-            "calls": len(self.calls), "threads": len({call.thread for call in self.calls}),
-            "outcomes": {name: outcomes[name] for name in OUTCOMES if name in outcomes},
-            "peak_bytes": peak, "live_bytes_at_end": live,
-        }
+    def __iter__(self):
+        return iter(self._calls)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    @property
+    def calls(self) -> list[Call]:
+        return list(self)
+
+    @property
+    def nanoseconds(self) -> int:
+        """From the begin of the trace to the end of the last call."""
+        return max((one.begin + one.cost for one in self._calls), default=0)
+
+
+class _Recorded(Trace):
+    """A file of CMP_TRACE, of a process that runs, has ended or was killed."""
+
+    def __init__(self, data, **header) -> None:
+        super().__init__(**header)
+        self._data = data
+        # Where each chunk begins, in the order of their first calls; chunks without calls are the
+        # rest of the last step of a process that runs or was killed.
+        self._chunks = []
+        self._count = self._end = 0
+        for at in range(CHUNK_BYTES, len(data) - CHUNK_BYTES + 1, CHUNK_BYTES):
+            thread, count = CHUNK.unpack_from(data, at)
+            count = min(count, CHUNK_RECORDS)
+            if count != 0:
+                first = at + CHUNK.size
+                begin = RECORD.unpack_from(data, first)[0]
+                last = RECORD.unpack_from(data, first + (count - 1) * RECORD.size)
+                self._chunks.append((begin, at, thread, count))
+                self._count += count
+                self._end = max(self._end, last[0] + _cost(last))
+        self._chunks.sort()
+
+    def __iter__(self):
+        waiting = []  # what may come after calls of chunks that were not read yet
+        for i in range(0, len(self._chunks), CHUNKS_AT_ONCE):
+            for _, at, thread, count in self._chunks[i : i + CHUNKS_AT_ONCE]:
+                first = at + CHUNK.size
+                self._read(self._data[first : first + count * RECORD.size], thread, waiting.append)
+            waiting.sort(key=operator.itemgetter(0))
+            if i + CHUNKS_AT_ONCE < len(self._chunks):
+                until = self._chunks[i + CHUNKS_AT_ONCE][0] - self.begin
+                ready = _index_of(waiting, until)
+                yield from waiting[:ready]
+                del waiting[:ready]
+        yield from waiting
+
+    def _read(self, records, thread, add) -> None:
+        begin = self.begin
+        for time, pointer, size, rest in RECORD.iter_unpack(records):
+            time -= begin
+            cost = rest & 0xFFFFFFFFFF
+            outcome = rest >> 48 & 63
+            add(
+                Call(
+                    time + cost if outcome < FIRST_FREE else time,
+                    time,
+                    cost,
+                    thread,
+                    OUTCOMES[outcome],
+                    pointer,
+                    size & 0xFFFFFFFFFFFF,
+                    size >> 48,
+                    rest >> 40 & 255,
+                    rest >> 54,
+                )
+            )
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def nanoseconds(self) -> int:
+        return self._end - self.begin if self._count else 0
+
+
+def _cost(record) -> int:
+    return record[3] & 0xFFFFFFFFFF
+
+
+def _index_of(calls, moment) -> int:
+    """Of the first call that is not before the moment."""
+    low, high = 0, len(calls)
+    while low < high:
+        middle = (low + high) // 2
+        if calls[middle].moment < moment:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def is_trace(path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def read(path) -> Trace:
-    """The trace in `path`, of a process that runs, has ended or was killed; or a CSV of RMM's."""
+    """The trace in `path`, or a CSV of RMM's. Failure with one line if it holds none."""
+    try:
+        return _read_recorded(path) if is_trace(path) else _read_csv(path)
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror}") from None
+    except (TypeError, ValueError, csv.Error) as error:
+        raise Failure(f"{path}: {error}") from None
+
+
+def _read_recorded(path) -> Trace:
     with open(path, "rb") as file:
         beginning = file.read(HEADER.size)
-        if not beginning.startswith(MAGIC):
-            return read_csv(path)
         if len(beginning) < HEADER.size:
-            raise TraceError("the file is cut off")
-        (_, schema, chunk_bytes, record_bytes, ended, pid, begin, begin_unix, lost, version,
-         program, settings) = HEADER.unpack(beginning)
-        if (schema, chunk_bytes, record_bytes) != (SCHEMA, CHUNK_BYTES, RECORD.size):
-            raise TraceError("a trace of another version of the pool")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            calls = list(_calls(data, begin))
-    text = [bytes.decode(field.rstrip(b"\0"), errors="replace")
-            for field in (program, version, settings)]
-    settings = dict(line.split("=", 1) for line in text[2].split("\n") if "=" in line)
-    return Trace(calls, text[0], pid, begin_unix, text[1], settings, lost, bool(ended))
+            raise ValueError("the file is cut off")
+        _, *form, ended, pid, begin, begin_unix, lost, version, program, settings = HEADER.unpack(
+            beginning
+        )
+        if form != [SCHEMA, CHUNK_BYTES, RECORD.size]:
+            raise ValueError("a trace of another version of the pool")
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    version, program, settings = (
+        field.rstrip(b"\0").decode(errors="replace") for field in (version, program, settings)
+    )
+    return _Recorded(
+        data,
+        program=program,
+        pid=pid,
+        begin=begin,
+        begin_unix=begin_unix,
+        version=version,
+        settings=dict(line.split("=", 1) for line in settings.split("\n") if "=" in line),
+        lost=lost,
+        ended=bool(ended),
+    )
 
 
-def _calls(data, begin):
-    for at in range(CHUNK_BYTES, len(data) - CHUNK_BYTES + 1, CHUNK_BYTES):
-        thread, count = CHUNK.unpack_from(data, at)
-        if count == 0:
-            continue  # not begun: the rest of the last step of a process that runs or was killed
-        first = at + CHUNK.size
-        for time, pointer, size, rest in RECORD.iter_unpack(
-                data[first:first + count * RECORD.size]):
-            yield Call(time - begin, rest & (1 << 40) - 1, thread, OUTCOMES[rest >> 48 & 63],
-                       pointer, size & (1 << 48) - 1, size >> 48, rest >> 40 & 255, rest >> 54)
-
-
-def write(trace, path):
+def write(trace, path) -> None:
     """Writes a trace as the shim would have: for cmp-replay, from a CSV."""
     threads = {}
-    for call in trace.calls:
-        threads.setdefault(call.thread, []).append(call)
+    for one in trace:
+        threads.setdefault(one.thread, []).append(one)
     settings = "".join(f"{name}={value}\n" for name, value in trace.settings.items())
-    header = HEADER.pack(MAGIC, SCHEMA, CHUNK_BYTES, RECORD.size, trace.ended, trace.pid, 0,
-                         trace.begin_unix, trace.lost, trace.version.encode(),
-                         trace.program.encode(), settings.encode())
-    most = CHUNK_BYTES // RECORD.size - 1
+    header = HEADER.pack(
+        MAGIC,
+        SCHEMA,
+        CHUNK_BYTES,
+        RECORD.size,
+        trace.ended,
+        trace.pid,
+        0,
+        trace.begin_unix,
+        trace.lost,
+        trace.version.encode(),
+        trace.program.encode(),
+        settings.encode(),
+    )
     with open(path, "wb") as file:
         file.write(header.ljust(CHUNK_BYTES, b"\0"))
         for thread, calls in threads.items():
-            for first in range(0, len(calls), most):
-                part = calls[first:first + most]
-                chunk = CHUNK.pack(thread, len(part)) + b"".join(
-                    RECORD.pack(call.begin, call.pointer, call.bytes | call.context << 48,
-                                call.cost | call.device << 40 |
-                                OUTCOMES.index(call.outcome) << 48 | call.status << 54)
-                    for call in part)
+            for first in range(0, len(calls), CHUNK_RECORDS):
+                part = calls[first : first + CHUNK_RECORDS]
+                chunk = CHUNK.pack(thread, len(part)) + b"".join(map(_record, part))
                 file.write(chunk.ljust(CHUNK_BYTES, b"\0"))
+
+
+def _record(one) -> bytes:
+    outcome = OUTCOMES.index(one.outcome)
+    return RECORD.pack(
+        one.begin,
+        one.pointer,
+        one.bytes | one.context << 48,
+        one.cost | one.device << 40 | outcome << 48 | one.status << 54,
+    )
 
 
 # ---- RMM's CSV: Thread,Time,Action,Pointer,Size,Stream; a line for each call in the order in which
 # they happened; Action is allocate, "allocate failure" or free; Time is the time of the day.
 
 
-def write_csv(trace, file):
+def write_csv(trace, file) -> None:
     """The allocations, and the frees of what they gave, as RMM's logging resource writes them."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     sizes = {}
-    for call in trace.calls:
-        moment = datetime.datetime.fromtimestamp((trace.begin_unix + call.moment) // 1000 / 1e6)
-        row = [call.thread, moment.strftime("%H:%M:%S.%f")]
-        if call.outcome == "failed":
-            writer.writerow([*row, "allocate failure", "(nil)", call.bytes, 0])
-        elif call.allocates:
-            sizes[call.pointer] = call.bytes
-            writer.writerow([*row, "allocate", hex(call.pointer), call.bytes, 0])
-        elif call.outcome != "double_free" and call.pointer in sizes:
-            size = sizes.pop(call.pointer)
-            writer.writerow([*row, "free", hex(call.pointer), size, 0])
+    for one in trace:
+        moment = datetime.datetime.fromtimestamp((trace.begin_unix + one.moment) // 1000 / 1e6)
+        row = [one.thread, moment.strftime("%H:%M:%S.%f")]
+        if one.outcome == "failed":
+            writer.writerow([*row, "allocate failure", "(nil)", one.bytes, 0])
+        elif one.allocates:
+            sizes[one.pointer] = one.bytes
+            writer.writerow([*row, "allocate", hex(one.pointer), one.bytes, 0])
+        elif one.outcome != "double_free" and one.pointer in sizes:
+            size = sizes.pop(one.pointer)
+            writer.writerow([*row, "free", hex(one.pointer), size, 0])
 
 
-def _time_of_day(text):
+def _time_of_day(text) -> int:
     """Nanoseconds of "HH:MM:SS.ffffff" or "HH:MM:SS:ffffff"; 0 if it is written otherwise."""
     try:
         hours, minutes, seconds, micros = text.replace(".", ":").split(":")
@@ -175,27 +276,24 @@ def _time_of_day(text):
         return 0
 
 
-def read_csv(path) -> Trace:
+def _read_csv(path) -> Trace:
     """A CSV of RMM's. Its lines are in order; two never get the same moment here."""
     calls = []
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            if not set(CSV_COLUMNS[:-1]) <= set(rows.fieldnames or ()):
-                raise TraceError("neither a trace nor a CSV of RMM's")
-            first, last = None, -1
-            for row in rows:
-                time = _time_of_day(row["Time"])
-                first = time if first is None else first
-                last = max(time - first, last + 1)
-                action, size = row["Action"], int(row["Size"])
-                pointer = 0 if row["Pointer"] == "(nil)" else int(row["Pointer"], 16)
-                outcome = {"allocate": "real", "allocate failure": "failed",
-                           "free": "real_free"}.get(action)
-                if outcome is None:
-                    raise TraceError(f"line {rows.line_num}: unknown action {action!r}")
-                calls.append(Call(last, 0, int(row["Thread"]), outcome, pointer, size, 0, 0,
-                                  2 if outcome == "failed" else 0))
-    except (UnicodeDecodeError, TypeError, ValueError, csv.Error) as error:
-        raise TraceError(f"neither a trace nor a CSV of RMM's: {error}") from error
+    actions = {"allocate": "real", "allocate failure": "failed", "free": "real_free"}
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        rows = csv.DictReader(file)
+        if not set(CSV_COLUMNS[:-1]) <= set(rows.fieldnames or ()):
+            raise ValueError("neither a trace nor a CSV of RMM's")
+        first, last = None, -1
+        for row in rows:
+            time = _time_of_day(row["Time"])
+            first = time if first is None else first
+            last = max(time - first, last + 1)
+            outcome = actions.get(row["Action"])
+            if outcome is None:
+                raise ValueError(f"line {rows.line_num}: unknown action {row['Action']!r}")
+            pointer = 0 if row["Pointer"] == "(nil)" else int(row["Pointer"], 16)
+            status = 2 if outcome == "failed" else 0
+            thread, size = int(row["Thread"]), int(row["Size"])
+            calls.append(call(last, 0, thread, outcome, pointer, size, status=status))
     return Trace(calls)

@@ -1,133 +1,228 @@
 """cmp-preload tune: records a program's allocations once, replays them under other settings of the
-pool, and runs the program with the best ones."""
+pool, and measures the program with the best ones."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 
-from cmp_preload import replay, trace
-from cmp_preload.trace import TraceError
+from cmp_preload import binary, settings, statistics, text, trace, verdict
+from cmp_preload.cli import Failure, Parser, add_command, command_of
+from cmp_preload.library import Library
+from cmp_preload.measure import Measurer, Run
+from cmp_preload.replay import replay
+from cmp_preload.series import Series
+from cmp_preload.trial import positive, progress
 
-ABOUT = """The settings that are tried change how much the pool keeps and where, never what the program sees.
-CMP_ variables that are set stay as they are."""
+ABOUT = """Records PROGRAM's allocations once, replays them under other settings, then runs PROGRAM
+with the defaults and with the best settings in turn. Prints the environment to use, what the
+replays predict and what was measured; or that the defaults are right. What is tried changes how
+much the pool keeps and where, never what the program sees; settings that are given stay."""
+
 CANDIDATES = {
     "CMP_TIER_STEPS": ("1", "2", "8"),
     "CMP_THREAD_CACHE_MAX_BLOCK": ("256K", "2097151"),
     "CMP_THREAD_CACHE_BYTES": ("4M", "64M", "256M"),
     "CMP_BATCH_BYTES": ("512K", "8M", "32M"),
     "CMP_SLACK": ("0%", "25%"),
+    "CMP_RESERVE": ("1.5x+1G",),
     "CMP_MAX_BLOCK": ("16G",),
 }
-WORTH = 0.95  # a setting must bring calls below this part of the time without it
+TURNS = 3  # replays of what is compared
+WORTH = 0.95  # a setting must bring the calls below this part of their time without it
 
 
-class Tuning:
-    """Replays of one trace, each a few times: the median counts."""
+class Replays:
+    """Replays of one trace. The shortest counts: what else happens only makes them longer."""
 
-    def __init__(self, path, times, library):
-        self.path, self.times, self.library = path, times, library
-        self.replays = 0
+    def __init__(self, path: str, library: Library) -> None:
+        self._path = path
+        self._library = library
+        self.count = 0
 
-    def measure(self, settings) -> dict:
-        """The time inside calls and the peak of what was reserved."""
-        results = [replay.replay(self.path, "pool", "start", settings, self.library)
-                   for _ in range(self.times)]
-        self.replays += self.times
-        return {"ns": statistics.median(r["allocations"]["ns"] + r["frees"]["ns"] for r in results),
-                "reserved": max(r["reserved_peak_bytes"] for r in results),
-                "failures": max(r["failures"] for r in results)}
+    def measure(self, chosen: dict[str, str]) -> dict:
+        """The time inside calls, and what the pool held at most."""
+        self.count += 1
+        progress(f"replay {self.count} …", last=False)
+        result = replay(self._path, self._library, "pool", "start", chosen)
+        return {
+            "ns": result["allocations"]["ns"] + result["frees"]["ns"],
+            "reserved": result["reserved_peak_bytes"],
+            "failures": result["failures"],
+        }
 
-    def search(self, fixed, candidates):
-        """The settings that are worth it, found one variable after the other; what was measured
-        without and with them."""
-        best, without = dict(fixed), self.measure(fixed)
-        reached = without
+    def search(self, fixed: dict[str, str], candidates: dict) -> tuple[dict, dict, dict]:
+        """The settings that are worth it, found one after the other; what was measured without
+        and with them."""
+        best = dict(fixed)
+        without = reached = self._shortest([fixed] * TURNS)[0]
         for name, values in candidates.items():
             if name in fixed:
                 continue
-            tried = [(value, self.measure(best | {name: value})) for value in values]
+            tried = [(value, self.measure({**best, name: value})) for value in values]
             value, result = min(tried, key=lambda pair: pair[1]["ns"])
-            if result["ns"] < WORTH * reached["ns"] and result["failures"] <= without["failures"]:
-                best[name], reached = value, result
-        return {name: value for name, value in best.items() if name not in fixed}, without, reached
+            if result["ns"] >= WORTH * reached["ns"]:
+                continue
+            # The best of several is often the luckiest: once more, in turn with what it is to beat.
+            other = {**best, name: value}
+            usual, result = self._shortest([best, other] * TURNS, 2)
+            if result["ns"] < WORTH * usual["ns"] and result["failures"] <= usual["failures"]:
+                best, reached = other, result
+        return {name: best[name] for name in best if name not in fixed}, without, reached
+
+    def _shortest(self, turns: list[dict[str, str]], ways: int = 1) -> list[dict]:
+        results = [self.measure(chosen) for chosen in turns]
+        return [min(results[way::ways], key=lambda one: one["ns"]) for way in range(ways)]
 
 
-def run(command, settings, library, **variables) -> float:
-    """Runs the program under the pool, and returns its seconds."""
-    environment = {name: value for name, value in os.environ.items()
-                   if name not in ("CMP_TRACE", "CMP_MODE")}
-    preloaded = environment.get("LD_PRELOAD", "").split()
-    environment |= {**settings, **variables, "LD_PRELOAD": " ".join([*preloaded, library])}
-    begin = time.monotonic()
-    code = subprocess.run(command, env=environment, check=False).returncode
-    if code != 0:
-        raise TraceError(f"the program ended with {code}")
-    return time.monotonic() - begin
+class Tuning:
+    """Runs of the program under the pool."""
+
+    def __init__(self, measurer: Measurer, preload: str, folder: str) -> None:
+        self._measurer = measurer
+        self._environment = settings.own_environment()
+        self._preload = preload
+        self._folder = folder
+        self._number = 0
+
+    def run(self, chosen: dict[str, str], what: str) -> Run:
+        """Its statistics, and if CMP_TRACE is set its traces, are in a folder of the run's own."""
+        self._number += 1
+        progress(f"run {self._number}: {what} …", last=False)
+        reports = os.path.join(self._folder, str(self._number))
+        os.mkdir(reports)
+        added = {
+            **chosen,
+            "CMP_MODE": "pool",
+            "CMP_STATS": reports.replace("%", "%%") + "/%h.%r.%p.json",
+        }
+        run = self._measurer.run(
+            settings.with_pool(self._environment, self._preload, added), None, reports
+        )
+        progress(f"run {self._number}: {what} {text.seconds(run.seconds)}", last=True)
+        if run.code != 0:
+            words = run.outputs["stderr"].decode(errors="replace").strip().splitlines()
+            raise Failure(
+                f"{self._measurer.command[0]} fails under the pool: {run.ending()}"
+                + (f": {text.shorten(words[-1], 80)}" if words else "")
+            )
+        return run
+
+    def record(self, fixed: dict[str, str]) -> str:
+        """The trace of the process with the most calls."""
+        traces = os.path.join(self._folder, "traces")
+        os.mkdir(traces)
+        self.run({**fixed, "CMP_TRACE": traces.replace("%", "%%") + "/%h.%r.%p"}, "recorded")
+        paths = [os.path.join(traces, name) for name in os.listdir(traces)]
+        if not paths:
+            raise Failure(
+                "nothing to tune: no process of it made a CUDA call that reached the pool"
+            )
+        return max(paths, key=lambda path: len(trace.read(path)))
+
+    def compare(self, fixed: dict[str, str], found: dict[str, str], times: int) -> list[Series]:
+        """The defaults (and what is fixed), and the settings that were found, in turn."""
+        both = [Series("the defaults", fixed, times), Series("tuned", {**fixed, **found}, times)]
+        for _ in range(times):
+            for series in both:
+                series.runs.append(self.run(series.settings, series.name))
+        return both
 
 
-def largest_trace(folder) -> str:
-    """Of several processes, that with the most calls."""
-    paths = [os.path.join(folder, name) for name in os.listdir(folder)]
-    if not paths:
-        raise TraceError("no process of the program reached the pool")
-    return max(paths, key=lambda path: len(trace.read(path).calls))
+def is_better(tuned: Series, usual: Series) -> bool:
+    """The program is faster, or as fast and spends notably less time in real calls and waits."""
+    if verdict.is_faster(usual, tuned):
+        return False
+    if verdict.is_faster(tuned, usual):
+        return True
+    times = [[allocation_s(run) for run in series.runs] for series in (usual, tuned)]
+    gain = min(times[0]) - max(times[1])
+    return len(usual.runs) > 1 and gain > verdict.LITTLE * usual.median
 
 
-def mebibytes(count) -> str:
-    return f"{count / 2**20:.0f} MiB"
+def allocation_s(run: Run) -> float:
+    return statistics.allocation_ns(statistics.add_up(run.statistics)["process"]) / 1e9
 
 
-def tune(command, times, library):
-    """Records, searches, runs again; prints what was found."""
-    library = library or replay.find("libcmp_preload.so", "CMP_PRELOAD_LIBRARY")
-    fixed = replay.pool_settings()
-    with tempfile.TemporaryDirectory(prefix="cmp-tune-") as folder:
-        run(command, fixed, library, CMP_TRACE=os.path.join(folder, "trace.%p"))
-        path = largest_trace(folder)
-        tuning = Tuning(path, times, library)
-        settings, without, reached = tuning.search(fixed, CANDIDATES)
-        print(f"recorded {len(trace.read(path).calls):,} calls; {tuning.replays} replays", flush=True)
-    if not settings:
-        print("no setting that was tried makes the calls notably faster: keep what you have")
+def row(series: Series) -> list[str]:
+    process = series.counters["process"]
+    calls = process["real_malloc_calls"] + process["real_free_calls"]
+    return [
+        series.name,
+        text.seconds(series.median),
+        f"{text.seconds(series.fastest)} to {text.seconds(series.slowest)}",
+        text.seconds(series.allocation_s()),
+        f"{calls:,}",
+        text.size(process["reserved_peak_bytes"]),
+    ]
+
+
+def tune(tuning: Tuning, library: Library, fixed: dict[str, str], times: int) -> None:
+    path = tuning.record(fixed)
+    recorded = trace.read(path)
+    replays = Replays(path, library)
+    found, without, reached = replays.search(fixed, CANDIDATES)
+    progress("", last=False)
+    print(
+        f"{text.count(len(recorded), 'call')} of {recorded.program} recorded, "
+        f"{text.count(replays.count, 'replay')}."
+    )
+    what = "your settings" if fixed else "the defaults"
+    if not found:
+        print(
+            f"{what[0].upper()}{what[1:]} are right: no other setting makes its "
+            f"{text.seconds(without['ns'] / 1e9)} in allocation calls notably less."
+        )
         return
-    print("the environment to use:")
-    for name, value in settings.items():
-        print(f"  {name}={shlex.quote(value)}")
-    print(f"predicted: in allocation calls {without['ns'] / 1e6:.2f} ms -> {reached['ns'] / 1e6:.2f} ms, "
-          f"peak of the pool {mebibytes(without['reserved'])} -> {mebibytes(reached['reserved'])}")
-    seconds = [[run(command, chosen, library) for _ in range(times)]
-               for chosen in (fixed, fixed | settings)]
-    before, after = map(statistics.median, seconds)
-    print(f"measured: the program {before:.3f} s -> {after:.3f} s (median of {times})", flush=True)
+    flags = "".join(f" {name}={shlex.quote(value)}" for name, value in found.items())
+    prediction = (
+        f"{text.seconds(without['ns'] / 1e9)} in allocation calls would be "
+        f"{text.seconds(reached['ns'] / 1e9)}, peak memory {text.size(without['reserved'])} would "
+        f"be {text.size(reached['reserved'])}"
+    )
+    both = tuning.compare(fixed, found, times)
+    progress("", last=False)
+    measured = text.table(
+        [["measured", "wall time", "spread", "in allocation", "real calls", "peak memory"]]
+        + [row(series) for series in both]
+    )
+    if is_better(both[1], both[0]):
+        print(f"Use:{flags}\nPredicted: {prediction}.\n\n{measured}")
+    else:
+        print(f"Tried:{flags}\nPredicted: {prediction}.\n\n{measured}\n")
+        print(f"{what[0].upper()}{what[1:]} are right: the program gains nothing by these.")
 
 
-def main(arguments=None, find_library=None) -> int:
-    """The command. `find_library`: gives an object with the library's path."""
-    parser = argparse.ArgumentParser(prog="cmp-preload tune", description=ABOUT,
-                                     usage="cmp-preload tune [--times N] [--] PROGRAM [ARGUMENT...]")
-    parser.add_argument("--times", type=int, default=3, help="of every replay and run (3)")
-    parser.add_argument("command", nargs=argparse.REMAINDER)
-    options = parser.parse_args(arguments)
-    command = options.command[1:] if options.command[:1] == ["--"] else options.command
-    if not command or options.times < 1:
-        parser.error("which program?" if not command else "--times must be 1 or more")
-    try:
-        tune(command, options.times, find_library().path if find_library else None)
-    except OSError as error:
-        print(f"cmp-preload tune: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
-    except TraceError as error:
-        print(f"cmp-preload tune: {error}", file=sys.stderr)
-        return 1
+def main(arguments: list[str], find_library) -> int:
+    library = find_library()
+    parser = Parser(
+        prog="cmp-preload tune",
+        description=ABOUT,
+        usage="cmp-preload tune [OPTION...] [--] PROGRAM [ARGUMENT...]",
+    )
+    parser.add_argument(
+        "-n",
+        "--runs",
+        type=positive,
+        default=3,
+        metavar="RUNS",
+        help="of the program with each (default: 3)",
+    )
+    parser.add_argument("--stdin", metavar="FILE", help="what it reads (default: nothing)")
+    parser.add_argument("--tee", action="store_true", help="show what it writes, on stderr")
+    options = settings.add_settings(parser, library, ("CMP_MODE", "CMP_STATS", "CMP_TRACE"))
+    add_command(parser)
+    parsed = parser.parse(arguments)
+    command = command_of(parsed)
+    fixed = settings.settings_of(parsed, options, library)
+    if parsed.stdin is not None and not os.access(parsed.stdin, os.R_OK):
+        raise Failure(f"--stdin: {parsed.stdin} cannot be read", 2)
+    reason = binary.why_not_preloaded(command[0], settings.own_environment().get("PATH"))
+    if reason is not None:
+        raise Failure(f"nothing to tune: {command[0]} would run without the pool: {reason}")
+    library.replay_program()  # a missing one is told before the first run
+    with tempfile.TemporaryDirectory(prefix="cmp-preload-") as folder:
+        measurer = Measurer(command, parsed.stdin, [], parsed.tee, find_library)
+        tune(Tuning(measurer, library.preload_path(folder), folder), library, fixed, parsed.runs)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

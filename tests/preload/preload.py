@@ -200,6 +200,8 @@ class TestCase(unittest.TestCase):
         self.assertEqual(
             totals["live_blocks"], totals["requests"] - totals["frees"] - totals["real_frees"]
         )
+        tiers = result.stats["tiers"]
+        self.assertEqual(sum(tier["live_blocks"] for tier in tiers), totals["live_blocks"], tiers)
 
     def temporary_folder(self):
         folder = tempfile.TemporaryDirectory(prefix="cmp-test-")

@@ -11,12 +11,17 @@ from test_schedules import DEVICES, POOLS
 class Scenario:
     """A line of `observations list`."""
 
+    DEVICES = {
+        "pageable-access": {"CMPSIM_PAGEABLE_ACCESS": "1"},
+        "frees-that-do-not-wait": {"CMPSIM_MEMORY": "4G"},
+    }
+
     def __init__(self, line):
         self.expected, self.rule, self.name = line.split()
 
     def environment(self, *settings):
-        """Only one scenario is about a device that the program's own memory is open to."""
-        env = {"CMPSIM_PAGEABLE_ACCESS": "1"} if self.name == "pageable-access" else {}
+        """What the device of one scenario has and others have not."""
+        env = self.DEVICES.get(self.name, {}).copy()
         for more in settings:
             env |= more
         return env

@@ -11,13 +11,14 @@ import stat
 import subprocess
 import sys
 import unittest
-import unittest.mock
 from collections import Counter
 
 from preload import BUILD, MODE, PRELOAD, PROGRAMS, SANITIZE, SOURCE, TestCase, environment, main, run, start
 
 sys.path.insert(0, str(SOURCE / "scripts"))
-from cmp_preload import replay, trace, tune  # noqa: E402
+from cmp_preload import replay, timeline, trace  # noqa: E402
+from cmp_preload.cli import Failure  # noqa: E402
+from cmp_preload.library import Library  # noqa: E402
 
 RESULTS = "failed 0, last error 0\n"
 WORK = "work", [4, 400, 1]
@@ -155,6 +156,7 @@ class Calls(Traces):
         text = (SOURCE / "shim" / "trace_format.h").read_text()
         table = text.split("#define CMP_TRACE_OUTCOMES(X)")[1].split("\n\n")[0]
         self.assertEqual(re.findall(r"X\((\w+),", table), trace.OUTCOMES)
+        self.assertEqual(list(timeline.OUTCOMES), trace.OUTCOMES)
 
 
 class Processes(Traces):
@@ -414,26 +416,14 @@ class Csv(Traces):
                         b"Thread,Time,Action,Pointer,Size,Stream\n1,0,free\n"):
             path = folder / "t"
             path.write_bytes(content)
-            with self.assertRaises(trace.TraceError, msg=content):
+            with self.assertRaises(Failure, msg=content):
                 trace.read(path)
-            done = self.command(path)
-            self.assertEqual((done.returncode, done.stdout), (1, ""), content)
-            self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
-
-    def command(self, *arguments):
-        return subprocess.run([sys.executable, "-m", "cmp_preload.replay", *map(str, arguments)],
-                              env=environment(preload=False) | ENVIRONMENT, text=True,
-                              capture_output=True, check=False)
-
-
-ENVIRONMENT = {"CMP_REPLAY": str(BUILD / "cmp-replay"), "CMP_PRELOAD_LIBRARY": str(PRELOAD),
-               "PYTHONPATH": str(SOURCE / "scripts")}
 
 
 @unittest.skipIf(SANITIZE, "the replay finds no sanitizer's runtime")
 class Replays(Traces):
     def setUp(self):
-        os.environ.update(ENVIRONMENT)
+        self.library = Library(str(PRELOAD))
         os.environ["LD_LIBRARY_PATH"] = environment()["LD_LIBRARY_PATH"]
 
     def test_backends(self):
@@ -453,7 +443,7 @@ class Replays(Traces):
                         report = self.temporary_folder() / "sim.txt"
                         os.environ["CMPSIM_REPORT"] = str(report)
                         self.addCleanup(os.environ.pop, "CMPSIM_REPORT", None)
-                        result = replay.replay(source, backend, order)
+                        result = replay.replay(source, self.library, backend, order)
                         self.assertEqual(result["threads"], 5)
                         self.assertEqual((result["failures"], result["skipped"]), (0, 0))
                         for name in ("allocations", "frees"):
@@ -509,88 +499,38 @@ class Replays(Traces):
     def test_frees_of_the_unknown(self):
         """Frees without an allocation, failed ones and double ones are left out; an address that
         comes again without a free was freed elsewhere."""
-        call = trace.Call(0, 0, 1, "real", 0x1000, 512, 0, 0, 0)
         steps = [("real", 0x1000), ("failed", 0), ("foreign_free", 0x9000), ("real", 0x1000),
                  ("pooled", 0x1000), ("double_free", 0x1000), ("thread_cache", 0x1000)]
-        found = trace.Trace([call._replace(begin=i, outcome=outcome, pointer=pointer)
+        found = trace.Trace([trace.call(i, 0, 1, outcome, pointer, 512)
                              for i, (outcome, pointer) in enumerate(steps)])
         path = self.temporary_folder() / "t"
         trace.write(found, path)
-        result = replay.replay(path, "real")
+        result = replay.replay(path, self.library, "real")
         self.assertEqual((result["allocations"]["calls"], result["frees"]["calls"]), (3, 2))
         self.assertEqual((result["skipped"], result["failures"], result["peak_bytes"]), (3, 0, 512))
 
     def test_empty_trace(self):
         path = self.temporary_folder() / "t"
         trace.write(trace.Trace([]), path)
-        self.assertEqual(replay.replay(path, "real")["allocations"]["calls"], 0)
+        self.assertEqual(replay.replay(path, self.library, "real")["allocations"]["calls"], 0)
 
     def test_failures(self):
-        call = trace.Call(0, 0, 1, "real", 0x1000, 1 << 40, 0, 0, 0)
+        calls = [trace.call(i, 0, 1, outcome, 0x1000, 1 << 40)
+                 for i, outcome in enumerate(("real", "real_free"))]
         path = self.temporary_folder() / "t"
-        trace.write(trace.Trace([call, call._replace(begin=1, outcome="real_free")]), path)
-        result = replay.replay(path, "pool")
+        trace.write(trace.Trace(calls), path)
+        result = replay.replay(path, self.library, "pool")
         self.assertEqual((result["failures"], result["peak_bytes"]), (1, 0))
         self.assertEqual(result["frees"]["calls"], 0)
 
     def test_devices(self):
         path = self.temporary_folder() / "t"
-        call = trace.Call(0, 0, 1, "real", 0x1000, 4096, 0, 1, 0)
+        call = trace.call(0, 0, 1, "real", 0x1000, 4096, device=1)
         trace.write(trace.Trace([call]), path)
         done = subprocess.run(
             [BUILD / "cmp-replay", path], check=True, capture_output=True,
             env=environment(env={"CMPSIM_DEVICES": "2", "CMP_TRACE": path.with_name("again")}))
         self.assertEqual([c.device for c in trace.read(path.with_name("again")).calls], [1], done)
-
-    def test_command(self):
-        _, found = self.traced("traced", ["kinds"])
-        path = self.temporary_folder() / "t"
-        trace.write(found, path)
-        command = [sys.executable, "-m", "cmp_preload.replay"]
-        for arguments, word in (([path], "under the pool"), ([path, "--json"], '"backend": "async"'),
-                                ([path, "--summary"], '"foreign_free"'),
-                                ([path, "--csv", "-"], "Thread,Time,Action,Pointer,Size,Stream")):
-            with self.subTest(arguments=arguments):
-                done = subprocess.run([*command, *map(str, arguments)], text=True,
-                                      capture_output=True, check=False)
-                self.assertEqual((done.returncode, done.stderr), (0, ""))
-                self.assertIn(word, done.stdout)
-        done = subprocess.run([*command, "/nowhere"], text=True, capture_output=True, check=False)
-        self.assertEqual(done.returncode, 1)
-        self.assertEqual(len(done.stderr.splitlines()), 1)
-
-    def test_tune(self):
-        """A program whose blocks are larger than the pool takes needs CMP_MAX_BLOCK; the simulated
-        calls cost what the real ones do."""
-        sim = {"CMPSIM_COSTS": "h200", "CMPSIM_MEMORY": "4G"}
-        candidates = {name: tune.CANDIDATES[name] for name in ("CMP_MAX_BLOCK", "CMP_SLACK")}
-        path = self.temporary_folder() / "t"
-        call = trace.Call(0, 0, 1, "real", 0x1000, 3 << 29, 0, 0, 0)
-        trace.write(trace.Trace([call._replace(begin=i, outcome=("real", "real_free")[i % 2])
-                                 for i in range(100)]), path)
-        tuning = tune.Tuning(path, 1, str(PRELOAD))
-        with unittest.mock.patch.dict(os.environ, sim):
-            settings, without, reached = tuning.search({}, candidates)
-            self.assertEqual(settings["CMP_MAX_BLOCK"], "16G")
-            self.assertLess(reached["ns"], without["ns"] / 5)
-            self.assertGreaterEqual(reached["reserved"], 3 << 29)
-            # What is set stays.
-            fixed = {"CMP_MAX_BLOCK": "1G", "CMP_SLACK": "10%"}
-            self.assertEqual(tuning.search(fixed, candidates)[0], {})
-
-    def test_tune_command(self):
-        command = [sys.executable, "-m", "cmp_preload.tune", "--times", "1"]
-        done = subprocess.run([*command, "--", PROGRAMS / "plain", "2000"], text=True,
-                              capture_output=True, check=False)
-        self.assertEqual((done.returncode, done.stderr), (0, ""))
-        self.assertIn("recorded 4,000 calls", done.stdout)
-        self.assertRegex(done.stdout, "measured: the program|keep what you have")
-        for arguments, word in ((["/bin/true"], "no process"), (["/bin/false"], "ended with 1"),
-                                (["/nowhere"], "No such file")):
-            done = subprocess.run([*command, "--", *arguments], text=True, capture_output=True,
-                                  check=False)
-            self.assertEqual((done.returncode, len(done.stderr.splitlines())), (1, 1), done.stderr)
-            self.assertIn(word, done.stderr)
 
     def test_wrong_arguments(self):
         for arguments in ([], ["--backend", "other", "t"], ["--order", "none", "t"], ["t", "t"],

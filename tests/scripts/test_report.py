@@ -14,6 +14,7 @@ import unittest
 from command import COMMAND, PLAIN, PROGRAMS, SOURCE, TestCase, environment, main, run, start
 
 sys.path.insert(0, str(SOURCE / "scripts"))
+from cmp_preload import trace
 from cmp_preload.cli import Failure
 from cmp_preload.files import write_private
 
@@ -153,6 +154,158 @@ class Reports(TestCase):
             self.assertEqual(before[key], trimmed)
 
 
+class Traces(TestCase):
+    def traced(self, *command, **settings):
+        """A folder with the report and the trace of a program."""
+        folder = self.folder()
+        flags = [
+            word
+            for name, value in settings.items()
+            for word in ("--" + name.replace("_", "-"), value)
+        ]
+        arguments = ("--reports", folder, "--trace", folder / "%p.trace", *flags)
+        self.assert_ok(run("run", *arguments, "--", *command))
+        return folder
+
+    def json(self, *arguments):
+        result = run("report", "--json", *arguments)
+        self.assert_ok(result)
+        return json.loads(result.stdout)
+
+    def test_as_counted(self):
+        """Sizes and tiers are those of the statistics, with any number of steps."""
+        for steps in ("1", "4", "16"):
+            with self.subTest(steps=steps):
+                found = self.json(
+                    self.traced(f"{PROGRAMS}/work", "2", "300", "1", tier_steps=steps, slack="0%")
+                )
+                (one,) = found["traces"]
+                names = [name for name in one["tiers"][0] if name in found["tiers"][0]]
+                self.assertGreaterEqual(len(names), 8)
+                self.assertGreater(max(tier["bytes"] for tier in one["tiers"]), 2 << 20)
+                self.assertEqual(
+                    [[tier[name] for name in names] for tier in one["tiers"]],
+                    [[tier[name] for name in names] for tier in found["tiers"]],
+                )
+                self.assertEqual(one["calls"], 2 * found["totals"]["requests"])
+                self.assertEqual(one["pid"], found["processes"][0]["pid"])
+
+    def test_memory_over_time(self):
+        """Three blocks, the second one only for a while; each at a time of its own."""
+        calls = [
+            (0, "refill", 0x1000, 1000),
+            (30, "refill", 0x2000, 5 << 20),
+            (31, "thread_cache", 0x3000, 100),
+            (32, "pooled", 0x3000, 100),
+            (60, "waited", 0x2000, 5 << 20),
+            (90, "failed", 0, 1 << 40),
+            (91, "double_free", 0x2000, 0),
+            (92, "thread_cache", 0x1000, 300),  # its context had ended
+            (119, "foreign_free", 0x9000, 0),
+        ]
+        path = self.folder() / "t"
+        trace.write(
+            trace.Trace(
+                [
+                    trace.call(time * 10**6, 0, 1, name, pointer, size)
+                    for time, name, pointer, size in calls
+                ]
+            ),
+            path,
+        )
+        (one,) = self.json(path)["traces"]
+        self.assertEqual(one["peak_bytes"], 1000 + (5 << 20) + 100)
+        self.assertEqual(one["peak_block_bytes"], 1024 + (6 << 20) + 256)
+        self.assertEqual(one["live_bytes_at_end"], 300)
+        said = run("report", path).stdout.split("\n\n")[1].splitlines()
+        cells = [re.split(r"  +", line.strip()) for line in said]
+        self.assertEqual([row[0] for row in cells[1:4]], ["9.917 ms", "19.83 ms", "29.75 ms"])
+        self.assertEqual([row[1] for row in cells[1:4]], ["1000 B"] * 3)
+        self.assertEqual(cells[4][1:], ["5.001 MiB", "6.001 MiB", "3", "1"])
+        self.assertEqual([row[1] for row in cells[5:8]], ["5.001 MiB"] * 3)
+        self.assertEqual(cells[9][1:], ["1000 B", "1 KiB", "0", "0"])
+        self.assertEqual(cells[12][1:], ["300 B", "512 B", "1", "1"])
+
+    def test_latencies(self):
+        costs = [*range(1, 100), 10_000]
+        calls = [
+            trace.call(i * 20_000, cost, 1, "refill", 0x1000 * (i + 1), 256)
+            for i, cost in enumerate(costs)
+        ]
+        path = self.folder() / "t"
+        trace.write(trace.Trace(calls), path)
+        (one,) = self.json(path)["traces"]
+        found = one["outcomes"]["refill"]
+        self.assertEqual((found["calls"], found["ns"]), (100, sum(costs)))
+        self.assertEqual((found["p50_ns"], found["max_ns"]), (51, 10_000))
+        self.assertAlmostEqual(found["p99_ns"], 10_000, delta=160)
+
+    def test_many_threads_in_order(self):
+        """What is read in parts comes in the order in which it happened, all of it."""
+        folder = self.traced(f"{PROGRAMS}/work", "8", "20000", "1")
+        (path,) = folder.glob("*.trace")
+        found = trace.read(str(path))
+        count, moments, live, unknown = 0, {}, set(), 0
+        last = 0
+        for call in found:
+            self.assertGreaterEqual(call.moment, last)
+            last = call.moment
+            self.assertGreaterEqual(call.begin, moments.get(call.thread, 0))
+            moments[call.thread] = call.begin
+            count += 1
+            if call.allocates:
+                unknown += call.pointer in live
+                live.add(call.pointer)
+            else:
+                live.remove(call.pointer)
+        self.assertEqual((count, unknown, live), (len(found), 0, set()))
+        self.assertGreater(count, trace.CHUNKS_AT_ONCE * trace.CHUNK_RECORDS * 4)
+
+    def test_several_and_mixed(self):
+        """Traces of several processes, and statistics beside them."""
+        folder = self.folder()
+        script = self.script(f"{PLAIN} 300; {PLAIN} 200")
+        arguments = ("--reports", folder, "--trace", folder / "t.%p")
+        self.assert_ok(run("run", *arguments, "--", script))
+        found = self.json(folder)
+        self.assertEqual(sorted(one["calls"] for one in found["traces"]), [400, 600])
+        self.assertEqual(len(found["processes"]), 2)
+        result = run("report", folder)
+        self.assert_ok(result)
+        self.assertRegex(result.stdout, r"\nplain \d+ +600 +1 ")
+        self.assertRegex(result.stdout, r"\nall 2 +1,000 +2 ")
+        self.assertIn("allocated: thread cache", result.stdout)
+        # They ran one after the other, and each has one block at a time.
+        times = result.stdout.split("until")[1].split("\n\n")[0].splitlines()[1:]
+        blocks = {re.split(r"  +", line.strip())[2] for line in times}
+        self.assertEqual(blocks - {"0 B"}, {"4 KiB"})
+        csv = folder / "rmm.csv"
+        first, *_ = folder.glob("t.*")
+        self.assert_ok(run("replay", "--csv", csv, first))
+        said = run("report", csv)
+        self.assert_ok(said)
+        self.assertRegex(said.stdout, r"\nCSV +[46]00 +1 ")
+
+    def test_a_process_that_was_killed(self):
+        path = self.folder() / "t"
+        result = run("run", "--trace", path, "--", PROGRAMS / "endings", "kill")
+        self.assert_ok(result, -signal.SIGKILL)
+        said = run("report", path)
+        self.assert_ok(said)
+        self.assertRegex(said.stdout, r"\nendings \d+ \(not ended\) ")
+
+    def test_empty_and_wrong(self):
+        folder = self.folder()
+        trace.write(trace.Trace([]), folder / "empty")
+        result = run("report", folder / "empty")
+        self.assert_ok(result)
+        (folder / "cut").write_bytes((folder / "empty").read_bytes()[:100])
+        (folder / "newer").write_bytes(trace.MAGIC + b"\x63" + bytes(4096))
+        (folder / "other.csv").write_text("a,b\n1,2\n")
+        for name in ("cut", "newer", "other.csv"):
+            self.assert_refused(run("report", folder / name), name, code=1)
+
+
 class Wrong(TestCase):
     def test_wrong_files(self):
         folder = self.folder()
@@ -284,6 +437,15 @@ class Page(TestCase):
             self.assertTrue(image["src"].startswith("data:image/svg+xml;base64,"))
             self.assertTrue(image["alt"])
         self.assertNotIn("http", re.sub(r"base64,[^\"]*", "", page.read_text()))
+        # With traces: memory over time and latencies, too.
+        arguments = ("--trace", self.reports / "t", "--", f"{PROGRAMS}/work", "2", "50", "1")
+        self.assert_ok(run("run", *arguments))
+        self.assert_ok(run("report", "--html", page, self.reports))
+        structure = Structure(page.read_text())
+        self.assertEqual((structure.open, structure.outside), ([], []))
+        shown = [image["alt"] for image in structure.images]
+        for word in ("Memory over time", "Calls over time", "How long calls took"):
+            self.assertTrue(any(word in alt for alt in shown), shown)
         # A page of ours is replaced.
         self.assert_ok(run("report", "--html", page, self.reports))
 
