@@ -71,7 +71,7 @@ void Readiness::Cover(ContextPool& context, Stamp stamp) {
 bool Readiness::Ask(ContextPool& context, Stamp stamp) {
   Cover(context, stamp);
   if (!AskOne(context, stamp)) return false;
-  if (contexts_.count() <= 1) return true;
+  if (!HasOthers()) return true;
   bool passed = true;
   contexts_.ForEach([&](ContextPool& other) {
     if (&other != &context && other.open() && passed) passed = AskOne(other, stamp);

@@ -9,6 +9,7 @@
 #include "core/contexts.h"
 #include "core/driver.h"
 #include "core/host.h"
+#include "core/rules.h"
 #include "core/statistics.h"
 
 namespace cmp {
@@ -35,25 +36,25 @@ class Readiness {
     } else if (const uint64_t newest = fences.started(); fences.passed() < newest) {
       stamp = newest - 1;  // it covers all that was submitted: it is read after work_since()
     }
-    if (contexts_.count() > 1) [[unlikely]]
+    if (HasOthers()) [[unlikely]]
       return WithOthers(context, stamp);
     return stamp;
   }
 
   // The stamp of a block that fence `number` of its own context covers.
   Stamp StampFor(const ContextPool& context, uint64_t number) const {
-    return contexts_.count() > 1 ? WithOthers(context, number - 1) : number - 1;
+    return HasOthers() ? WithOthers(context, number - 1) : number - 1;
   }
 
   // The stamp of a block whose own context has finished all work from before the free.
   Stamp StampOfOthers(const ContextPool& context) const {
-    return contexts_.count() > 1 ? WithOthers(context, kReady) : kReady;
+    return HasOthers() ? WithOthers(context, kReady) : kReady;
   }
 
   // May blocks of `context` with this stamp be handed out? Loads only.
   bool HasPassed(const ContextPool& context, Stamp stamp) const {
     if (!context.fences().Covers(stamp)) return false;
-    return contexts_.count() <= 1 || OthersPassed(context, stamp);
+    return !HasOthers() || OthersPassed(context, stamp);
   }
 
   // The same, and asks the driver where that may help: one query for each context that is not known
@@ -89,6 +90,7 @@ class Readiness {
   // The driver has the function and says that it does not support it.
   static inline constinit std::atomic<bool> g_refused{false};
 
+  bool HasOthers() const { return contexts_.count() > 1 && RuleIsOn(Rule::kFenceInEveryContext); }
   Stamp WithOthers(const ContextPool& context, Stamp stamp) const;
   bool OthersPassed(const ContextPool& context, Stamp stamp) const;
   int Synchronize(ContextPool& context, const Driver& driver);

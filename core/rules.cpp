@@ -10,6 +10,7 @@ namespace cmp {
 
 namespace {
 constexpr const char* kNames[] = {"fence_before_reuse",
+                                  "fence_in_every_context",
                                   "order_on_second_stream",
                                   "order_before_synchronous_copy",
                                   "order_across_contexts",

@@ -7,6 +7,7 @@ namespace cmp {
 
 enum class Rule {
   kFenceBeforeReuse,            // a block is handed out only once its fence has passed
+  kFenceInEveryContext,         // and so have those of the process's other contexts
   kOrderOnSecondStream,         // a submission to another stream waits for the fence that is owed
   kOrderBeforeSynchronousCopy,  // so does a synchronous copy or set
   kOrderAcrossContexts,         // so does the freeing thread's next submission to another context

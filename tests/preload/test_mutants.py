@@ -94,6 +94,26 @@ class Mutants(TestCase):
         self.directed("order_before_synchronous_copy", "order", "synchronous-copy")
         self.random("order_before_synchronous_copy", "order", 50000)
 
+    def on_devices(self, rule, mode, *args):
+        """The same, where several devices use each other's memory."""
+        for device in DEVICES:
+            env = {"CMPSIM_SEED": device, "CMPSIM_DEVICES": "2", "CMPSIM_MEMORY": "2G"}
+            right = self.run_rules("devices", args, mode, None, env)
+            self.assertIn("hazards 0, misuse 0", right.results)
+            mutant = self.run_rules("devices", args, mode, rule, env)
+            if mutant.results != right.results:
+                print(f"{rule}: devices {args} fails on {device}", flush=True)
+                return
+        self.fail(f"devices {args} does not see that {rule} is off")
+
+    def test_order_across_contexts(self):
+        for mode in ("order", "auto"):
+            self.on_devices("order_across_contexts", mode, "order")
+
+    def test_fence_in_every_context(self):
+        for mode in ("none", "wait"):
+            self.on_devices("fence_in_every_context", mode, "use", 1, 3000, 1, "pending")
+
     # The random schedules do not find these two for sure: it takes a thread that does the one wrong
     # thing in the few instructions around a record.
 

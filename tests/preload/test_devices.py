@@ -1,0 +1,77 @@
+"""Several devices that use each other's memory, in every mode: contents, order, resets, reuse."""
+
+from preload import OLD_DRIVER, PROGRAMS, SANITIZE, TestCase, main, run
+
+MODES = ("wait", "auto", "order", "none")
+# Numbers of devices, and when they do their work: exact times, two kinds of chance, one of them lazy.
+KINDS = ((2, 0, {}), (3, 1, {}), (3, 2, {}), (2, 1, OLD_DRIVER))
+CLEAN = "hazards 0, misuse 0"
+
+
+class Devices(TestCase):
+    def each(self, check, modes=MODES):
+        """Calls `check` with every environment."""
+        for devices, seed, driver in KINDS[1:] if SANITIZE else KINDS:
+            for mode in modes:
+                with self.subTest(devices=devices, seed=seed, mode=mode, old=bool(driver)):
+                    check({"CMPSIM_DEVICES": devices, "CMPSIM_SEED": seed,
+                           "CMPSIM_MEMORY": "2G", "CMP_FREE_SYNC": mode} | driver)
+
+    def test_use(self):
+        """The program waits for the devices that the real free does not wait for."""
+        def check(env):
+            for args in (["use", 1, 1500, 1], ["use", 2, 500, 3]):
+                without, within = self.run_both("devices", args, env)
+                self.assertIn("wrong words 0, last error 0\n" + CLEAN, without.results)
+                self.assert_served(within)
+
+        self.each(check)
+
+    def test_use_pending(self):
+        """It waits for none: blocks are not handed out under the work of any device."""
+        def check(env):
+            for args, pool in ((["use", 3, 1500, 1, "pending"], {}),
+                               (["use", 3, 1500, 1, "pending"], {"CMP_BATCH_BYTES": "1"}),
+                               (["use", 4, 500, 3, "pending"], {})):
+                within = run("devices", args, env=env | pool)
+                self.assert_ok(within)
+                self.assertIn("wrong words 0, last error 0\n" + CLEAN, within.results)
+                self.assert_served(within)
+
+        self.each(check)
+
+    def test_order(self):
+        """What another device reads after a free is what was written before it."""
+        def check(env):
+            without, _ = self.run_both("devices", ["order"], env)
+            self.assertEqual(without.results.count("right"), 6 * env["CMPSIM_DEVICES"])
+            self.assertNotIn("stale", without.results)
+
+        self.each(check, ("wait", "auto", "order"))
+
+    def test_reset(self):
+        """Of one device, with copies from and to another one pending."""
+        def check(env):
+            without, within = self.run_both("devices", ["reset"], env)
+            self.assertIn("wrong words 0, last error 0\n" + CLEAN, without.results)
+            self.assertGreaterEqual(within.process["contexts_dropped"], env["CMPSIM_DEVICES"])
+            if "CMPSIM_DRIVER_VERSION" not in env:  # an old one's frees wait once for many
+                served = within.notes["served the device that was not reset"]
+                self.assertGreaterEqual(int(served.split()[0]), 15)
+
+        self.each(check)
+
+    def test_notices(self):
+        """A pool that hands out blocks at once is seen."""
+        def check(env):
+            result = run("devices", ["use", 3, 1500, 1, "pending"],
+                         preload=[PROGRAMS / "careless_pool.so"], env=env | {"CARELESS": "reuse"})
+            self.assertNotIn(CLEAN, result.results)
+
+        if SANITIZE:
+            self.skipTest("the races are real ones")
+        self.each(check, ("none",))
+
+
+if __name__ == "__main__":
+    main()

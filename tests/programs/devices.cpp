@@ -1,0 +1,373 @@
+// Several devices that use each other's memory: kernels on another device's blocks, peer copies in
+// both directions, frees under any current device, a device that is reset beside others.
+//
+//   devices use SEED OPERATIONS THREADS [pending]   blocks of all devices, used by all
+//   devices order                                   what a free gives, seen from another device
+//   devices reset                                   of one device after the other
+//
+// The real free waits for the block's own device alone. So a program waits for the others before it
+// frees; with `pending` it does not, for a pool that must not hand out the block meanwhile.
+#include <iterator>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "program.h"
+
+namespace {
+
+using program::Allocate;
+using program::Must;
+using program::Random;
+using program::Say;
+
+constexpr size_t kSizes[] = {256, 5000, 70000, size_t{1} << 20, size_t{3} << 20};
+constexpr uint64_t kWorkNs = 20000;
+
+int Devices() {
+  int count = 0;
+  MUST(cudaGetDeviceCount(&count));
+  return count;
+}
+
+void EnableAllAccess() {
+  for (int device = 0; device < Devices(); ++device) {
+    for (int peer = 0; peer < Devices(); ++peer) {
+      if (device == peer) continue;
+      MUST(cudaSetDevice(device));
+      MUST(cudaDeviceEnablePeerAccess(peer, 0));
+    }
+  }
+}
+
+void SynchronizeAll() {
+  for (int device = 0; device < Devices(); ++device) {
+    MUST(cudaSetDevice(device));
+    MUST(cudaDeviceSynchronize());
+  }
+}
+
+struct Stream {
+  int device = 0;
+  cudaStream_t handle = nullptr;
+  cudaEvent_t event = nullptr;
+};
+
+Stream MakeStream(int device) {
+  Stream stream{device, nullptr, nullptr};
+  MUST(cudaSetDevice(device));
+  stream.handle = program::NonBlockingStream();
+  MUST(cudaEventCreateWithFlags(&stream.event, cudaEventDisableTiming));
+  return stream;
+}
+
+// A block and the stream that used it last; all uses are ordered by events.
+struct Block {
+  char* pointer = nullptr;
+  size_t bytes = 0;
+  int device = 0;
+  uint64_t seed = 0;
+  const Stream* last = nullptr;
+};
+
+class Actor {
+ public:
+  Actor(uint64_t seed, bool pending, std::atomic<uint64_t>& wrong)
+      : random_(seed), pending_(pending), wrong_(wrong) {
+    for (int device = 0; device < Devices(); ++device) {
+      for (int i = 0; i < 2; ++i) streams_.push_back(MakeStream(device));
+    }
+  }
+  ~Actor() {
+    while (!blocks_.empty()) Free(blocks_.size() - 1);
+    for (const Stream& stream : streams_) {
+      MUST(cudaSetDevice(stream.device));
+      MUST(cudaStreamDestroy(stream.handle));
+      MUST(cudaEventDestroy(stream.event));
+    }
+  }
+  Actor(const Actor&) = delete;
+  Actor& operator=(const Actor&) = delete;
+
+  void Step() {
+    const uint64_t what = random_.Below(10);
+    if (blocks_.size() < 4 || what == 0) {
+      const int device = RandomDevice();
+      Make(device, kSizes[random_.Below(std::size(kSizes))], RandomStreamOf(device));
+    } else if (what < 3) {
+      Check(blocks_[random_.Below(blocks_.size())]);
+    } else if (what == 3) {
+      Write(blocks_[random_.Below(blocks_.size())], RandomStream());
+    } else if (what < 6) {
+      Copy(blocks_[random_.Below(blocks_.size())]);
+    } else if (what < 8) {
+      Free(random_.Below(blocks_.size()));
+    } else {
+      Pass();
+    }
+  }
+
+ private:
+  int RandomDevice() { return static_cast<int>(random_.Below(static_cast<uint64_t>(Devices()))); }
+  const Stream& RandomStream() { return streams_[random_.Below(streams_.size())]; }
+
+  const Stream& RandomStreamOf(int device) {
+    return streams_[2 * static_cast<size_t>(device) + random_.Below(2)];
+  }
+
+  // The stream's device is current afterwards.
+  void Follow(Block& block, const Stream& stream) {
+    if (block.last != nullptr && block.last != &stream) {
+      MUST(cudaSetDevice(block.last->device));
+      MUST(cudaEventRecord(block.last->event, block.last->handle));
+      MUST(cudaStreamWaitEvent(stream.handle, block.last->event, 0));
+    }
+    MUST(cudaSetDevice(stream.device));
+    block.last = &stream;
+  }
+
+  // Written by a kernel on the stream, of any device.
+  void Make(int device, size_t bytes, const Stream& stream) {
+    MUST(cudaSetDevice(device));
+    Block block{Allocate(bytes), bytes, device, 0, nullptr};
+    simNoteAlloc(block.pointer, bytes);
+    blocks_.push_back(block);
+    Write(blocks_.back(), stream);
+  }
+  void Write(Block& block, const Stream& stream) {
+    Follow(block, stream);
+    block.seed = random_.Next();
+    program::LaunchWrite(stream.handle, block.pointer, block.bytes, block.seed, kWorkNs);
+  }
+  void Check(Block& block) {
+    const Stream& stream = RandomStream();
+    Follow(block, stream);
+    program::LaunchCheck(stream.handle, block.pointer, block.bytes, block.seed, &wrong_, kWorkNs);
+  }
+  // To a new block of any device, on any device's stream.
+  void Copy(const Block& chosen) {
+    const auto from = static_cast<size_t>(&chosen - blocks_.data());
+    Make(RandomDevice(), chosen.bytes, RandomStream());
+    Block& source = blocks_[from];
+    Block& target = blocks_.back();
+    const Stream& stream = RandomStream();
+    Follow(source, stream);
+    Follow(target, stream);
+    MUST(cudaMemcpyPeerAsync(target.pointer, target.device, source.pointer, source.device,
+                             source.bytes, stream.handle));
+    target.seed = source.seed;
+  }
+  // A block that another device alone uses, and that is freed at once.
+  void Pass() {
+    const Stream& stream = RandomStream();
+    Make(RandomDevice(), kSizes[random_.Below(std::size(kSizes))], stream);
+    Free(blocks_.size() - 1);
+  }
+  void Free(size_t index) {
+    const Block block = blocks_[index];
+    blocks_[index] = blocks_.back();
+    blocks_.pop_back();
+    if (!pending_ && block.last->device != block.device) {
+      MUST(cudaStreamSynchronize(block.last->handle));
+    }
+    MUST(cudaSetDevice(RandomDevice()));
+    simNoteFree(block.pointer);
+    MUST(cudaFree(block.pointer));
+  }
+
+  Random random_;
+  bool pending_;
+  std::atomic<uint64_t>& wrong_;
+  std::vector<Stream> streams_;
+  std::vector<Block> blocks_;
+};
+
+void Use(uint64_t seed, int operations, int threads, bool pending) {
+  EnableAllAccess();
+  std::atomic<uint64_t> wrong{0};
+  std::vector<std::thread> actors;
+  for (int i = 0; i < threads; ++i) {
+    actors.emplace_back([&, i] {
+      Actor actor(seed * 100 + static_cast<uint64_t>(i), pending, wrong);
+      for (int done = 0; done < operations; ++done) actor.Step();
+    });
+  }
+  for (std::thread& actor : actors) actor.join();
+  SynchronizeAll();
+  printf("wrong words %llu, last error %d\n", static_cast<unsigned long long>(wrong),
+         static_cast<int>(cudaPeekAtLastError()));
+}
+
+// ---- Order
+
+struct Copied {
+  const uint64_t* from;
+  uint64_t* to;
+};
+void CopyWord(void* data) {
+  const std::unique_ptr<Copied> copied(static_cast<Copied*>(data));
+  *copied->to = *copied->from;
+}
+
+void LaunchStore(cudaStream_t stream, uint64_t* word, uint64_t value) {
+  struct Store {
+    uint64_t* word;
+    uint64_t value;
+  };
+  const SimRange range = {word, sizeof *word};
+  SimWork work = {};
+  work.duration_ns = 1000000;
+  work.writes = &range;
+  work.write_count = 1;
+  work.effect = [](void* data) {
+    const std::unique_ptr<Store> store(static_cast<Store*>(data));
+    *store->word = store->value;
+  };
+  work.data = new Store{word, value};
+  MUST(program::Launch(stream, work));
+}
+
+void LaunchCopy(cudaStream_t stream, const uint64_t* from, uint64_t* to) {
+  const SimRange read = {from, sizeof *from};
+  const SimRange written = {to, sizeof *to};
+  SimWork work = {};
+  work.duration_ns = 1000;
+  work.reads = &read;
+  work.read_count = 1;
+  work.writes = &written;
+  work.write_count = 1;
+  work.effect = &CopyWord;
+  work.data = new Copied{from, to};
+  MUST(program::Launch(stream, work));
+}
+
+uint64_t ReadBack(const uint64_t* word) {
+  uint64_t value = 0;
+  MUST(cudaMemcpy(&value, word, sizeof value, cudaMemcpyDeviceToHost));
+  return value;
+}
+
+// A kernel of one device writes x late, something else of that device is freed, and another device
+// reads x.
+void Order() {
+  EnableAllAccess();
+  uint64_t value = 100;
+  constexpr const char* kReaders[] = {"kernel",           "kernel on the legacy stream",
+                                      "peer copy",        "synchronous peer copy",
+                                      "copy to the host", "graph launch"};
+  for (size_t how = 0; how < std::size(kReaders); ++how) {
+    for (int writer = 0; writer < Devices(); ++writer) {
+      const int reader = (writer + 1) % Devices();
+      MUST(cudaSetDevice(reader));
+      auto* y = reinterpret_cast<uint64_t*>(Allocate(512));
+      const cudaStream_t reading = program::NonBlockingStream();
+      MUST(cudaSetDevice(writer));
+      auto* x = reinterpret_cast<uint64_t*>(Allocate(512));
+      const cudaStream_t writing = program::NonBlockingStream();
+      MUST(cudaMemset(x, 0, 512));
+      char* freed = Allocate(5000);
+      cudaGraphExec_t graph = nullptr;
+      if (how == 5) {
+        MUST(cudaSetDevice(reader));
+        cudaGraph_t captured = nullptr;
+        MUST(cudaStreamBeginCapture(reading, cudaStreamCaptureModeRelaxed));
+        MUST(cudaMemcpyAsync(y, x, sizeof *x, cudaMemcpyDefault, reading));
+        MUST(cudaStreamEndCapture(reading, &captured));
+        MUST(cudaGraphInstantiate(&graph, captured, 0));
+        MUST(cudaGraphDestroy(captured));
+        MUST(cudaSetDevice(writer));
+      }
+      SynchronizeAll();
+      MUST(cudaSetDevice(writer));
+      LaunchStore(writing, x, ++value);
+      MUST(cudaFree(freed));
+      MUST(cudaSetDevice(reader));
+      uint64_t seen = 0;
+      if (how == 0) LaunchCopy(reading, x, y);
+      if (how == 1) LaunchCopy(nullptr, x, y);
+      if (how == 2) MUST(cudaMemcpyPeerAsync(y, reader, x, writer, sizeof *x, reading));
+      if (how == 3) MUST(cudaMemcpyPeer(y, reader, x, writer, sizeof *x));
+      if (how == 4) seen = ReadBack(x);
+      if (how == 5) MUST(cudaGraphLaunch(graph, reading));
+      MUST(cudaStreamSynchronize(how == 1 ? nullptr : reading));
+      if (how != 4) seen = ReadBack(y);
+      printf("%s on device %d: %s\n", kReaders[how], reader, seen == value ? "right" : "stale");
+      SynchronizeAll();
+      if (graph != nullptr) MUST(cudaGraphExecDestroy(graph));
+      MUST(cudaFree(x));
+      MUST(cudaFree(y));
+      MUST(cudaSetDevice(writer));
+      MUST(cudaStreamDestroy(writing));
+      MUST(cudaSetDevice(reader));
+      MUST(cudaStreamDestroy(reading));
+    }
+  }
+}
+
+// ---- Resets
+
+// Copies between two devices are pending, in both directions, when one of them is reset; blocks of
+// the other were freed behind them.
+void Reset() {
+  static std::atomic<uint64_t> wrong{0};
+  for (int gone = 0; gone < Devices(); ++gone) {
+    const int kept = (gone + 1) % Devices();
+    Stream stream = MakeStream(gone);
+    const Stream keeping = MakeStream(kept);
+    for (const size_t bytes : kSizes) {
+      MUST(cudaSetDevice(gone));
+      char* theirs = Allocate(bytes);
+      MUST(cudaSetDevice(kept));
+      char* source = Allocate(bytes);
+      char* target = Allocate(bytes);
+      char* stays = Allocate(bytes);
+      program::LaunchWrite(keeping.handle, source, bytes, bytes, kWorkNs);
+      program::LaunchWrite(keeping.handle, stays, bytes, bytes + 1, kWorkNs);
+      MUST(cudaStreamSynchronize(keeping.handle));
+      MUST(cudaSetDevice(gone));
+      MUST(cudaMemcpyPeerAsync(theirs, gone, source, kept, bytes, stream.handle));
+      MUST(cudaMemcpyPeerAsync(target, kept, theirs, gone, bytes, stream.handle));
+      program::LaunchCheck(keeping.handle, stays, bytes, bytes + 1, &wrong, kWorkNs);
+      if (bytes == kSizes[0]) MUST(cudaFree(Allocate(bytes)));
+      MUST(cudaStreamSynchronize(stream.handle));  // the real free waits for its own device alone
+      MUST(cudaMemcpyPeerAsync(theirs, gone, stays, kept, bytes, stream.handle));  // pending
+      MUST(cudaFree(source));
+      MUST(cudaSetDevice(gone));
+      Say("reset", cudaDeviceReset());
+      Say("free of what is gone", cudaFree(theirs));
+      cudaGetLastError();
+      program::LaunchCheck(keeping.handle, target, bytes, bytes, &wrong, kWorkNs);
+      MUST(cudaFree(target));
+      program::LaunchCheck(keeping.handle, stays, bytes, bytes + 1, &wrong, kWorkNs);
+      MUST(cudaFree(stays));  // under the device that was reset
+      MUST(cudaStreamSynchronize(keeping.handle));
+      MUST(cudaSetDevice(gone));
+      stream = MakeStream(gone);
+    }
+    SynchronizeAll();
+    MUST(cudaSetDevice(kept));
+    program::NoteServed("the device that was not reset", 5000);
+    MUST(cudaSetDevice(gone));
+    program::NoteServed("the device that was", 5000);
+  }
+  printf("wrong words %llu, last error %d\n", static_cast<unsigned long long>(wrong),
+         static_cast<int>(cudaPeekAtLastError()));
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const char* scenario = count > 1 ? arguments[1] : "";
+  if (strcmp(scenario, "use") == 0 && count > 4) {
+    Use(static_cast<uint64_t>(atoll(arguments[2])), atoi(arguments[3]), atoi(arguments[4]),
+        count > 5);
+  } else if (strcmp(scenario, "order") == 0) {
+    Order();
+  } else if (strcmp(scenario, "reset") == 0) {
+    Reset();
+  } else {
+    return 2;
+  }
+  program::SayHazards();
+  return 0;
+}
