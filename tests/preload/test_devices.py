@@ -61,6 +61,16 @@ class Devices(TestCase):
 
         self.each(check)
 
+    def test_guest(self):
+        """The work of a device that never allocates counts, too."""
+        def check(env):
+            within = run("devices", ["guest"], env=env)
+            self.assert_ok(within)
+            self.assertIn(CLEAN, within.results)
+            self.assertEqual(within.process["contexts"], env["CMPSIM_DEVICES"])
+
+        self.each(check)
+
     def test_notices(self):
         """A pool that hands out blocks at once is seen."""
         def check(env):

@@ -4,6 +4,7 @@
 //   devices use SEED OPERATIONS THREADS [pending]   blocks of all devices, used by all
 //   devices order                                   what a free gives, seen from another device
 //   devices reset                                   of one device after the other
+//   devices guest                                   a device works that never allocates; pending
 //
 // The real free waits for the block's own device alone. So a program waits for the others before it
 // frees; with `pending` it does not, for a pool that must not hand out the block meanwhile.
@@ -354,6 +355,32 @@ void Reset() {
          static_cast<int>(cudaPeekAtLastError()));
 }
 
+// ---- A device that has no memory of its own, and uses that of device 0.
+
+void Guest() {
+  EnableAllAccess();
+  for (const bool legacy : {false, true}) {
+    for (int guest = 1; guest < Devices(); ++guest) {
+      const Stream stream = MakeStream(guest);
+      for (int round = 0; round < 20; ++round) {
+        for (const size_t bytes : kSizes) {
+          MUST(cudaSetDevice(0));
+          char* block = Allocate(bytes);
+          simNoteAlloc(block, bytes);
+          MUST(cudaSetDevice(guest));
+          program::LaunchWrite(legacy ? nullptr : stream.handle, block, bytes, bytes, kWorkNs);
+          MUST(cudaSetDevice(round % 2 == 0 ? 0 : guest));
+          simNoteFree(block);
+          MUST(cudaFree(block));
+        }
+      }
+      SynchronizeAll();  // before the bound makes the pool free memory really
+    }
+  }
+  MUST(cudaSetDevice(0));
+  program::NoteServed("the host", 5000);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -365,6 +392,8 @@ int main(int count, char** arguments) {
     Order();
   } else if (strcmp(scenario, "reset") == 0) {
     Reset();
+  } else if (strcmp(scenario, "guest") == 0) {
+    Guest();
   } else {
     return 2;
   }
