@@ -1,4 +1,5 @@
-// The interposed entry points of the driver that end contexts, and that begin and end captures.
+// The interposed entry points of the driver that make and end contexts, and that begin and end
+// captures.
 #include "core/driver_api.h"
 #include "shim/captures.h"
 #include "shim/entry_driver.h"
@@ -12,6 +13,11 @@ namespace {
 constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
 
 // ---- Contexts
+
+CUresult ContextMade(CUresult status, const CUcontext* context, CUdevice primary_of) {
+  if (status == CUDA_SUCCESS && context != nullptr) ContextIsThere(*context, primary_of);
+  return status;
+}
 
 // Around a real call that may end contexts. Before: their pools are closed, so that no block of a
 // dying context is handed out, and calls of our own that are on their way are waited for. After:
@@ -70,7 +76,10 @@ CUresult EndContext(CUcontext context, Call call) {
   const Captures::Ending ending(g_captures);
   const CUresult status = EndContexts(
       [context](const ContextIdentity& identity) { return identity.handle == context; }, call);
-  if (status == CUDA_SUCCESS) g_captures.EndedIn(context);
+  if (status == CUDA_SUCCESS) {
+    g_captures.EndedIn(context);
+    ContextIsGone(context);
+  }
   return status;
 }
 
@@ -88,6 +97,7 @@ CUresult DetachContext(CUcontext context, Call call) {
   if (status == CUDA_SUCCESS && id != 0 && ContextId(*driver, context) != id) {
     EndContexts(is_it, [] { return CUDA_SUCCESS; });
     g_captures.EndedIn(context);
+    ContextIsGone(context);
   }
   return status;
 }
@@ -192,6 +202,30 @@ using cmp::kNoDriver;
 #define CMP_REAL(name)                              \
   const cmp::DriverCalls* real = cmp::RealDriver(); \
   if (real == nullptr || real->name == nullptr) return kNoDriver
+
+CUresult Driver_cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
+  CMP_REAL(cuDevicePrimaryCtxRetain);
+  return cmp::ContextMade(real->cuDevicePrimaryCtxRetain(context, device), context, device);
+}
+
+CUresult Driver_cuCtxCreate_v2(CUcontext* context, unsigned flags, CUdevice device) {
+  CMP_REAL(cuCtxCreate_v2);
+  return cmp::ContextMade(real->cuCtxCreate_v2(context, flags, device), context, cmp::kNotPrimary);
+}
+
+CUresult Driver_cuCtxCreate_v3(CUcontext* context, void* affinities, int count, unsigned flags,
+                               CUdevice device) {
+  CMP_REAL(cuCtxCreate_v3);
+  return cmp::ContextMade(real->cuCtxCreate_v3(context, affinities, count, flags, device), context,
+                          cmp::kNotPrimary);
+}
+
+CUresult Driver_cuCtxCreate_v4(CUcontext* context, void* parameters, unsigned flags,
+                               CUdevice device) {
+  CMP_REAL(cuCtxCreate_v4);
+  return cmp::ContextMade(real->cuCtxCreate_v4(context, parameters, flags, device), context,
+                          cmp::kNotPrimary);
+}
 
 CUresult Driver_cuCtxFromGreenCtx(CUcontext* context, void* green) {
   CMP_REAL(cuCtxFromGreenCtx);

@@ -123,7 +123,12 @@
   X(cuDestroyExternalSemaphore, (void* semaphore))                                                 \
   X(cuGraphicsUnregisterResource, (void* resource))                                                \
   X(cuCtxDisablePeerAccess, (CUcontext peer))                                                      \
-  /* contexts: partial ones, and ends */                                                           \
+  /* contexts: births, partial ones, and ends */                                                   \
+  X(cuDevicePrimaryCtxRetain, (CUcontext * context, CUdevice device))                              \
+  X(cuCtxCreate_v2, (CUcontext * context, unsigned flags, CUdevice device))                        \
+  X(cuCtxCreate_v3,                                                                                \
+    (CUcontext * context, void* affinities, int count, unsigned flags, CUdevice device))           \
+  X(cuCtxCreate_v4, (CUcontext * context, void* parameters, unsigned flags, CUdevice device))      \
   X(cuCtxFromGreenCtx, (CUcontext * context, void* green))                                         \
   X(cuGreenCtxDestroy, (void* green))                                                              \
   X(cuCtxDetach, (CUcontext context))                                                              \

@@ -21,6 +21,14 @@ constinit Mutex g_contexts_lock;
 constexpr size_t kMostContexts = 256;  // as Contexts has places
 constinit ContextWork* g_contexts[kMostContexts] = {};
 
+// All contexts, by what the program made.
+struct MadeContext {
+  ContextHandle handle = nullptr;  // nullptr: no context
+  CUdevice primary_of = kNotPrimary;
+};
+constinit MadeContext g_made[kMostContexts] = {};
+constinit size_t g_made_count = 0;
+
 // REQUIRES: g_contexts_lock held
 void FindOnly() {
   ContextWork* only = &g_no_work;
@@ -30,7 +38,16 @@ void FindOnly() {
     only = work;
     ++count;
   }
-  g_only_work.store(count > 1 ? nullptr : only, std::memory_order_release);
+  const bool several = count > 1 || (count == 1 && g_made_count > 1);
+  g_only_work.store(several ? nullptr : only, std::memory_order_release);
+}
+
+bool IsMade(ContextHandle handle) {
+  Held held(g_contexts_lock);
+  for (const MadeContext& made : g_made) {
+    if (made.handle == handle) return handle != nullptr;
+  }
+  return false;
 }
 
 // Where streams belong, as this thread found out; valid while no stream was destroyed since.
@@ -105,10 +122,60 @@ StreamName Named(StreamName stream) {
 
 }  // namespace
 
+void ContextIsThere(ContextHandle handle, CUdevice primary_of) {
+  Held held(g_contexts_lock);
+  MadeContext* place = nullptr;
+  for (MadeContext& made : g_made) {
+    const bool same =
+        primary_of == kNotPrimary ? made.handle == handle : made.primary_of == primary_of;
+    if (made.handle == nullptr ? place == nullptr : same) place = &made;
+    if (made.handle != nullptr && same) break;
+  }
+  if (place == nullptr) return;  // more than have a place in the pool
+  if (place->handle == nullptr) ++g_made_count;
+  *place = {handle, primary_of};
+  FindOnly();
+}
+
+void ContextIsGone(ContextHandle handle) {
+  if (handle == nullptr) return;
+  Held held(g_contexts_lock);
+  for (MadeContext& made : g_made) {
+    if (made.handle != handle || made.primary_of != kNotPrimary) continue;
+    made = {};
+    --g_made_count;
+  }
+  FindOnly();
+}
+
+namespace {
+
+// A context's work, once it has a pool; `otherwise` if it gets none (a green one).
+ContextWork* OpenWorkOf(const Driver& driver, CUcontext context, ContextWork* otherwise) {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  if (pool == nullptr || g_green_contexts.load(std::memory_order_acquire) || !IsMade(context)) {
+    return otherwise;
+  }
+  const bool current = CurrentContext(driver) == context;
+  if (!current && driver.push_current(context) != CUDA_SUCCESS) return otherwise;
+  ContextPool* opened = pool->CurrentContextPool(driver);
+  CUcontext popped = nullptr;
+  if (!current) driver.pop_current(&popped);
+  return opened == nullptr ? otherwise : static_cast<ContextWork*>(opened->of_host);
+}
+
+}  // namespace
+
 ContextWork* FindWork(StreamName stream) {
   const Driver* driver = LoadedDriver();
   if (driver == nullptr) return &g_no_work;
-  if (stream % 2 == 1 || stream == kLegacyStream) return WorkOfContext(CurrentContext(*driver));
+  if (stream % 2 == 1 || stream == kLegacyStream) {
+    const ContextHandle current = CurrentContext(*driver);
+    ContextWork* work = WorkOfContext(current);
+    if (work != &g_no_work) [[likely]]
+      return work;
+    return OpenWorkOf(*driver, static_cast<CUcontext>(current), work);
+  }
   const uint64_t epoch = g_stream_epoch.load(std::memory_order_acquire);
   KnownStream& known = t_known[(stream >> 4 ^ stream >> 9) % kKnownStreams];
   if (known.stream == stream && known.epoch == epoch) return known.work;
@@ -117,8 +184,7 @@ ContextWork* FindWork(StreamName stream) {
     return &g_no_work;  // not a stream: the real call will say so
   }
   ContextWork* work = WorkOfContext(context);
-  // A context without a pool may get one, and nobody would tell this thread. Or it is a green one.
-  if (work == &g_no_work) return &g_any_work;
+  if (work == &g_no_work) return OpenWorkOf(*driver, context, &g_any_work);
   known = KnownStream{stream, epoch, work};
   return work;
 }
@@ -446,6 +512,9 @@ void SomeStreamsEnd() {
 void ForgetWork() {
   new (&g_contexts_lock) Mutex;
   for (ContextWork*& work : g_contexts) work = nullptr;
+  for (MadeContext& made : g_made) made = {};
+  g_made_count = 0;
+  t_owed_elsewhere = {};
   g_only_work.store(&g_no_work, std::memory_order_release);
   g_debts.store(0, std::memory_order_seq_cst);
   g_tracks_visible.store(false, std::memory_order_release);

@@ -129,8 +129,14 @@ class alignas(64) ContextWork {
   std::atomic<size_t> visible_count_{0};
 };
 
-// The only context with a pool; the one that stands for none while there is none; nullptr when
-// there are several.
+// Contexts as the program makes and ends them. One in which nothing was allocated gets its pool
+// with its first submission: its work may use the blocks of others.
+inline constexpr CUdevice kNotPrimary = -1;
+void ContextIsThere(ContextHandle handle, CUdevice primary_of);
+void ContextIsGone(ContextHandle handle);
+
+// The only context, with a pool; the one that stands for none while none has a pool; nullptr when
+// there are several contexts.
 extern constinit ContextWork g_no_work;
 // Stands for all contexts with a pool: for work of which it is not known whose it is (a stream of a
 // green context says neither its own nor the primary one's handle). Never quiet.
