@@ -40,7 +40,7 @@ class Settings(TestCase):
             shown = run("run", f"{flag}={default}", "--", "sh", "-c", f"echo ${name}")
             self.assertEqual((shown.stdout, shown.stderr), (default + "\n", ""))
             for wrong in ("no such value", ""):
-                if name in ("CMP_PROGRAMS", "CMP_STATS"):  # any text is a name
+                if name in ("CMP_PROGRAMS", "CMP_STATS", "CMP_TRACE"):  # any text is a name
                     continue
                 self.assert_refused(run("run", flag, wrong, "--", "true"), flag, values)
 
@@ -50,7 +50,7 @@ class Settings(TestCase):
         self.assert_refused(run("run", "--fill"), "--fill")
         self.assert_refused(run("run"), "which program")
         self.assert_refused(run("run", "--reports", "x", "--stats", "1", "true"), "--stats")
-        self.assert_refused(run("walk"), "walk", "run, trial, doctor, report")
+        self.assert_refused(run("walk"), "walk", "run, trial, doctor, report, replay, tune")
         self.assert_refused(run("--library", "/nowhere", "run", "true"), "/nowhere")
 
     def test_the_programs_own_options_are_left_alone(self):
