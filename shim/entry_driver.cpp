@@ -51,10 +51,10 @@ constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
   return static_cast<CUresult>(FreeBlock(pool, driver, block, address, live, api));
 }
 
-// The real call. It waits by itself, but for stream-ordered memory (measured); managed memory is
-// the program's no more.
+// The real call. It waits by itself, but for stream-ordered memory (measured), which the pool never
+// frees; managed memory is the program's no more.
 CUresult MemFreeOther(const DriverCalls& real, CUdeviceptr pointer) {
-  PayBeforeDestruction();
+  if (pointer != 0 && t_inside_real == 0) PayBeforeDestruction();
   const EndOfRange end(pointer);
   return end.Done(real.cuMemFree_v2(pointer));
 }

@@ -6,6 +6,7 @@
 #include "shim/process.h"
 #include "shim/runtime_api.h"
 #include "shim/service.h"
+#include "shim/work.h"
 
 namespace cmp {
 
@@ -122,8 +123,9 @@ cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, 
   if (FreeObserved(*pool, address, RuntimeApi(LoadedDriver(), caller), &observed)) {
     return static_cast<cudaError_t>(observed);
   }
-  const InsideReal inside;
   const uint64_t begin = NowNs();
+  PayBeforeDestruction();
+  const InsideReal inside;
   const cudaError_t status = real->cudaFree(pointer);
   CountForeignFree(*pool, address, status, begin);
   return status;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/rules.h"
+#include "shim/captures.h"
 #include "shim/entry_driver.h"
 #include "shim/lookup.h"
 #include "shim/visible_memory.h"
@@ -219,7 +220,9 @@ struct EventRecord {
     const Target target = TargetOf(arguments...);
     // It stands for nothing until it is recorded: who asks about it meanwhile learns nothing.
     g_events.Forget(target.event);
-    const RecordedPoint point = target.followed ? WorkOf(to)->PointOf(to) : RecordedPoint{};
+    // One that is captured is not recorded yet: a graph will do it.
+    const bool followed = target.followed && !g_captures.UnderWay();
+    const RecordedPoint point = followed ? WorkOf(to)->PointOf(to) : RecordedPoint{};
     const CUresult status = Plain::Submit(to, call);
     if (status == CUDA_SUCCESS && point.work != nullptr) g_events.Recorded(target.event, point);
     return status;

@@ -1,5 +1,7 @@
 #include "shim/free_sync.h"
 
+#include <algorithm>
+
 #include "core/pool_instance.h"
 #include "shim/visible_memory.h"
 #include "shim/work.h"
@@ -73,6 +75,8 @@ Settlement KeepVisible(Pool& pool, ContextPool& context) {
   VisibleWork::Pending wait_for = {fence, g_visible_memory.Exists()};
   if (wait_for.what == Visible::kNothing) {
     wait_for = work->MayHaveVisible() ? work->PendingVisible() : VisibleWork::Pending{};
+    // Another thread's may have begun since; this one covers all from before the free.
+    wait_for.fence = std::min(wait_for.fence, fence);
   }
   Fences& fences = context.fences();
   ProcessCounters& process = pool.statistics().process();

@@ -17,8 +17,16 @@ void VisibleWork::Add(StreamName stream, Visible what, bool after_legacy) {
     stream = kSeveralStreams;
     place = Find(stream);
   }
+  const uint64_t before = place == nullptr ? 0 : Newest(*place);
   if (place == nullptr) place = &streams_[count_++];
-  *place = {stream, last_, 0, what, after_legacy && stream != kSeveralStreams};
+  *place = {stream, last_, 0, before, what, after_legacy && stream != kSeveralStreams};
+}
+
+bool VisibleWork::IsAfterLegacy(StreamName stream) const {
+  for (size_t i = 0; i < count_; ++i) {
+    if (streams_[i].name == stream) return streams_[i].after_legacy;
+  }
+  return false;
 }
 
 void VisibleWork::FenceBegins(uint64_t number) {
@@ -52,12 +60,15 @@ void VisibleWork::StreamEnds(StreamName stream) {
     Remove(i);
     Stream* others = Find(kSeveralStreams);
     if (others == nullptr) {
-      streams_[count_++] = {kSeveralStreams, ended.submission, ended.fence, ended.what, false};
+      streams_[count_++] = ended;
+      streams_[count_ - 1].name = kSeveralStreams;
+      streams_[count_ - 1].after_legacy = false;
       continue;
     }
     // Of two, the later submission, and the fence that covers both.
     const bool later = ended.submission > others->submission;
     others->submission = std::max(others->submission, ended.submission);
+    others->before = std::max(Newest(ended), Newest(*others));
     others->fence =
         ended.fence == 0 || others->fence == 0 ? 0 : std::max(ended.fence, others->fence);
     if (later) others->what = ended.what;
@@ -70,8 +81,8 @@ VisibleWork::Pending VisibleWork::Until(uint64_t passed) {
     const Stream& stream = streams_[i];
     if (stream.fence != 0 && stream.fence <= passed) {
       Remove(i);
-    } else if (stream.fence > pending.fence) {
-      pending = {stream.fence, stream.what};
+    } else if (const uint64_t fence = Newest(stream); fence > std::max(passed, pending.fence)) {
+      pending = {fence, stream.what};
     }
   }
   return pending;

@@ -39,7 +39,7 @@ enum class Visible : uint8_t {
 class VisibleWork {
  public:
   // Starts with work from before anybody looked.
-  constexpr VisibleWork() { streams_[0] = {kSeveralStreams, 1, 0, Visible::kUnknown, false}; }
+  constexpr VisibleWork() { streams_[0] = {kSeveralStreams, 1, 0, 0, Visible::kUnknown, false}; }
 
   // `after_legacy`: a wait for the legacy stream waits for this one, too.
   void Add(StreamName stream, Visible what, bool after_legacy);
@@ -51,12 +51,14 @@ class VisibleWork {
   void StreamEnds(StreamName stream);
   void Clear() { count_ = 0; }
 
+  // As it was said of pending work of the stream; false if there is none.
+  bool IsAfterLegacy(StreamName stream) const;
   // The newest submission.
   uint64_t last() const { return last_; }
   size_t count() const { return count_; }
 
   // The newest fence that is to be waited for, given which have passed, and for what; 0: none.
-  // Work that no fence covers yet was submitted by calls that have not returned.
+  // Work that no fence covers yet was submitted after the fence of who asks.
   struct Pending {
     uint64_t fence = 0;
     Visible what = Visible::kNothing;
@@ -68,11 +70,15 @@ class VisibleWork {
   struct Stream {
     StreamName name;  // kSeveralStreams: not known, or more than fit
     uint64_t submission;
-    uint64_t fence;  // 0: none has begun since
+    uint64_t fence;   // 0: none has begun since
+    uint64_t before;  // then: the fence of its work from before the newest submission, or 0
     Visible what;
     bool after_legacy;
   };
 
+  static uint64_t Newest(const Stream& stream) {
+    return stream.fence != 0 ? stream.fence : stream.before;
+  }
   void Remove(size_t at) { streams_[at] = streams_[--count_]; }
   Stream* Find(StreamName name);
 

@@ -65,7 +65,8 @@ bool Keeps(FreeSync mode) {
 bool KeepsOrder() { return Keeps(FreeSync::kOrder) || Keeps(FreeSync::kAuto); }
 
 // Does a wait for the legacy stream wait for this one? (Measured; streams made with
-// cudaStreamNonBlocking are not waited for.) To ask a capturing stream kills its capture (measured).
+// cudaStreamNonBlocking are not waited for.) To ask a capturing stream kills its capture
+// (measured).
 bool IsAfterLegacy(StreamName stream) {
   if (stream == kSeveralStreams) return false;
   if (stream == kLegacyStream || stream % 2 == 1) return true;
@@ -165,9 +166,8 @@ void ContextWork::Note(StreamName stream, Visible visible) {
   }
   if (context_ == nullptr) return;
   stream = Named(stream);
-  const bool after_legacy = visible != Visible::kNothing && IsAfterLegacy(stream);
   Held held(lock_);
-  Add(stream, visible, after_legacy);
+  Add(stream, visible, visible_.IsAfterLegacy(stream));  // as Enter found out, if it was called
 }
 
 void ContextWork::Enter(StreamName stream, bool overtakes, Visible visible) {
@@ -214,9 +214,13 @@ void ContextWork::Settle(const Driver& driver) {
   // Often the work is done by now: a query (0.2 µs) is less than streams that wait for each other.
   const ContextPool::User user(*context_);
   if (user.entered() && fences.Poll(driver, number - 1) != kSuccess) {
-    const int status = fences.OrderAfter(driver, context_->identity().handle, number);
-    // Refused for whatever reason: then the host waits in the device's place.
-    if (status != kSuccess) fences.Wait(driver, number - 1);
+    int status = fences.OrderAfter(driver, context_->identity().handle, number);
+    // Refused for whatever reason: then the host waits in the device's place. A wait that is
+    // refused as well is tried again, as nobody would see that the order was not kept.
+    constexpr int kMostWaits = 16;
+    for (int i = 0; i < kMostWaits && status != kSuccess; ++i) {
+      status = fences.Wait(driver, number - 1);
+    }
     if (Pool* pool = g_pool.load(std::memory_order_acquire)) {
       pool->statistics().process().order_waits.AddShared(1);
     }

@@ -18,11 +18,14 @@ class Orders(TestCase):
             if slow and "thread" in SANITIZE:
                 continue  # their kernels write one block from two streams at once
             args = [scenario, "1"] if slow else [scenario]
-            for device in DEVICES[:2] if slow else DEVICES:
+            for device in DEVICES[:2] if slow or SANITIZE else DEVICES:
                 without = run("orders", args, preload=False, env={"CMPSIM_SEED": device})
                 self.assert_ok(without)
                 for mode in sorted(mode for mode in FREE_SYNC if scenario in PROMISES[mode]):
-                    for pool in POOLS[:2] if slow else POOLS:
+                    if mode == "order" and slow:
+                        continue  # `auto` records its fences the same way
+                    few = slow or SANITIZE or mode == "order"
+                    for pool in POOLS[:2] if few else POOLS:
                         env = {"CMP_FREE_SYNC": mode, "CMPSIM_SEED": device, **pool}
                         with self.subTest(scenario=scenario, env=env):
                             within = run("orders", args, env=env)

@@ -42,7 +42,8 @@ class Tunes(TestCase):
         self.assert_ok(result)
         lines = result.stdout.splitlines()
         self.assertRegex(lines[0], r"^200 calls of python\S* recorded, \d+ replays\.$")
-        self.assertEqual(lines[1], "Use: CMP_MAX_BLOCK=16G")
+        # What else is recommended depends on what was measured.
+        self.assertRegex(lines[1], r"^Use: .*\bCMP_MAX_BLOCK=16G")
         self.assertRegex(lines[2], "^Predicted: .* in allocation calls would be ")
         self.assertEqual(
             [line.split("  ")[0] for line in lines[4:]], ["measured", "the defaults", "tuned"]

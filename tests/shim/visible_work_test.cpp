@@ -50,6 +50,21 @@ TEST(VisibleWorkTest, AnOlderFenceDoesNotCoverNewerWorkOfTheSameStream) {
   EXPECT_EQ(work.Until(5).fence, 7u);
 }
 
+TEST(VisibleWorkTest, NewerWorkOfAStreamDoesNotHideWhatAFenceCovers) {
+  VisibleWork work = Idle();
+  work.Add(kA, Visible::kCopies, false);
+  work.FenceBegins(5);
+  work.Add(kA, Visible::kCopies, false);
+  EXPECT_EQ(work.Until(4).fence, 5u);
+  work.Add(kA, Visible::kCopies, false);
+  work.StreamEnds(kA);
+  work.Add(kB, Visible::kCopies, false);
+  work.StreamEnds(kB);
+  EXPECT_EQ(work.Until(4).fence, 5u);
+  EXPECT_EQ(work.Until(5).fence, 0u);
+  EXPECT_EQ(work.count(), 1u);
+}
+
 TEST(VisibleWorkTest, AFenceThatFailedCoversNothing) {
   VisibleWork work = Idle();
   work.Add(kA, Visible::kCopies, false);

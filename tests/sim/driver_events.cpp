@@ -73,7 +73,8 @@ CUresult Open(Simulation& sim, CUevent* handle, const CUipcEventHandle& shared) 
   return CUDA_ERROR_INVALID_VALUE;  // it was destroyed
 }
 
-CUresult Record(Simulation& sim, CUevent handle, CUstream stream_handle, DefaultStream null_means) {
+CUresult Record(Simulation& sim, CUevent handle, CUstream stream_handle, DefaultStream null_means,
+                unsigned flags = CU_EVENT_RECORD_DEFAULT) {
   Event* event = nullptr;
   const CUresult unknown = RequireEvent(sim, handle, &event);
   if (unknown != CUDA_SUCCESS) return unknown;
@@ -83,6 +84,8 @@ CUresult Record(Simulation& sim, CUevent handle, CUstream stream_handle, Default
   if (stream->context != event->context) return CUDA_ERROR_INVALID_HANDLE;
   if (stream->capture != nullptr) {
     if (stream->capture->invalidated) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+    // The graph's to record; here no graph does, so the event stays as it is.
+    if ((flags & CU_EVENT_RECORD_EXTERNAL) != 0) return CUDA_SUCCESS;
     event->capture = stream->capture;
     event->nodes = stream->capture_tail;
     return CUDA_SUCCESS;
@@ -173,14 +176,15 @@ CUresult cuEventRecord_ptsz(CUevent event, CUstream stream) {
                [&](Simulation& sim, Lock&) { return Record(sim, event, stream, kPerThread); });
 }
 
-CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned int) {
+CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned int flags) {
   return Enter("cuEventRecordWithFlags",
-               [&](Simulation& sim, Lock&) { return Record(sim, event, stream, kLegacy); });
+               [&](Simulation& sim, Lock&) { return Record(sim, event, stream, kLegacy, flags); });
 }
 
-CUresult cuEventRecordWithFlags_ptsz(CUevent event, CUstream stream, unsigned int) {
-  return Enter("cuEventRecordWithFlags_ptsz",
-               [&](Simulation& sim, Lock&) { return Record(sim, event, stream, kPerThread); });
+CUresult cuEventRecordWithFlags_ptsz(CUevent event, CUstream stream, unsigned int flags) {
+  return Enter("cuEventRecordWithFlags_ptsz", [&](Simulation& sim, Lock&) {
+    return Record(sim, event, stream, kPerThread, flags);
+  });
 }
 
 CUresult cuEventQuery(CUevent handle) {

@@ -282,6 +282,28 @@ void OtherThreads() {
   MUST(cudaDeviceSynchronize());
 }
 
+// While a free marks what it waits for, another thread goes on with the same stream.
+void GoesOnDuringFree() {
+  char* device = DeviceWord();
+  char* host = PageLocked();
+  const cudaStream_t stream = NonBlockingStream();
+  Helper helper;
+  for (int round = 0; round < 3; ++round) {
+    AtPlace at{std::this_thread::get_id(), helper,
+               [&] { MUST(cudaMemsetAsync(host + 64, 1, 8, stream)); }, false};
+    const uint64_t value = NextValue();
+    WriteWord(stream, device, value, kLong);
+    MUST(cudaMemcpyAsync(host, device, 8, cudaMemcpyDeviceToHost, stream));
+    char* unrelated = Allocate(1000);
+    simOnCall("cuCtxRecordEvent", SIM_AFTER_CALL, &AtPlace::Called, &at);
+    MUST(cudaFree(unrelated));
+    simOnCall("cuCtxRecordEvent", SIM_AFTER_CALL, nullptr, nullptr);
+    See("copied before the free", HostWord(host), value);
+    helper.Wait();
+    MUST(cudaDeviceSynchronize());
+  }
+}
+
 // More streams than anybody counts with, the longest work on the first or on the last.
 void ManyStreams() {
   constexpr int kCount = 48;
@@ -358,6 +380,7 @@ std::vector<Scenario> CopyScenarios() {
   }
   for (const Way& way : Sets()) add(std::string("set-") + way.name, [way] { Set(way); });
   add("copies-of-other-threads", OtherThreads);
+  add("copies-on-during-free", GoesOnDuringFree);
   add("copies-on-many-streams", ManyStreams);
   add("copies-of-another-context", OtherContext);
   scenarios.push_back({Expect::kOneWait, "visible_copies", "hundred-frees", HundredFrees});

@@ -288,6 +288,22 @@ void OneOfSeveral() {
   second.FreeAndSee("copied on the other stream");
 }
 
+// A record that is captured is a graph's to make: what the event says until then is older.
+void EventRecordedByGraph() {
+  Copies copies;
+  const cudaStream_t stream = NonBlockingStream();
+  const cudaEvent_t event = NewEvent();
+  for (int round = 0; round < 3; ++round) {
+    copies.Submit(stream);
+    MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+    MUST_DRIVER(cuEventRecordWithFlags(event, stream, CU_EVENT_RECORD_EXTERNAL));
+    cudaGraph_t graph = nullptr;
+    MUST(cudaStreamEndCapture(stream, &graph));
+    Check("event", static_cast<uint64_t>(cudaEventQuery(event)), 0);
+    copies.FreeAndSee("copied before the capture");
+  }
+}
+
 }  // namespace
 
 std::vector<Scenario> FinishedScenarios() {
@@ -309,6 +325,7 @@ std::vector<Scenario> FinishedScenarios() {
   add(kCopies, "recorded-during-event-synchronize", [] { EventSynchronize(true); });
   add(kCopies, "recorded-during-event-query", [] { EventQuery(true); });
   add(kCopies, "event-recorded-elsewhere", EventRecordedElsewhere);
+  add(kCopies, "event-recorded-by-graph", EventRecordedByGraph);
   add(kCopies, "event-handle-reused", EventHandleReused);
   add(kCopies, "other-stream-synchronized", OtherStream);
   add(kCopies, "other-threads-stream", OtherThreadsStream);

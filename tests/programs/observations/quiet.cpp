@@ -49,6 +49,29 @@ void DeviceCopies() {
   FreeBehindKernel(device);
 }
 
+// Real frees that do not wait for this work: of nothing, and of another context's memory.
+void FreesThatDoNotWait() {
+  WriteWord(NonBlockingStream(), DeviceWord(), 1, kLong);
+  FreeUnrelated();
+  MUST(cudaFree(nullptr));
+  MUST_DRIVER(cuMemFree(0));
+  NoteRunning();
+  CUcontext primary = nullptr;
+  MUST_DRIVER(cuCtxGetCurrent(&primary));
+  CUcontext context = nullptr;
+#if CUDA_VERSION >= 13000
+  MUST_DRIVER(cuCtxCreate(&context, nullptr, 0, 0));
+#else
+  MUST_DRIVER(cuCtxCreate(&context, 0, 0));
+#endif
+  char* oversized = Allocate((size_t{1} << 30) + 1);
+  MUST(cudaFree(oversized));
+  MUST_DRIVER(cuCtxSetCurrent(primary));
+  NoteRunning();
+  MUST(cudaDeviceSynchronize());
+  MUST_DRIVER(cuCtxDestroy(context));
+}
+
 using Synchronise = std::function<void(cudaStream_t, cudaEvent_t)>;
 
 // `synchronise` with visible work of every kind on the stream; the event is behind that.
@@ -179,6 +202,7 @@ std::vector<Scenario> QuietScenarios() {
   add("kernels", Kernels);
   add("pageable-copy", PageableCopy);
   add("device-copies", DeviceCopies);
+  add("frees-that-do-not-wait", FreesThatDoNotWait);
   AddSynchronised(&scenarios);
   add("shared-memory-gone", SharedMemoryGone);
   add("shared-memory-gone-with-reset", SharedMemoryGoneWithReset);
