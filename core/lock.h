@@ -11,9 +11,9 @@
 //   tier lock      one free list of a context's global pool     (one per list)
 //   record lock    the store of block records, the arena        (one per process each)
 //
-// Those of the shim's report, trace and pitches are taken alone. No lock is held across a CUDA
-// call, but for the recorder's and the poller's (fences.h) and that of the captures (captures.cpp),
-// which say why.
+// Those of the shim's report, trace, pitches, events and visible memory are taken last or alone. No
+// lock is held across a CUDA call, but for the recorder's and the poller's (fences.h) and that of
+// the captures (captures.cpp), which say why.
 #ifndef CMP_CORE_LOCK_H_
 #define CMP_CORE_LOCK_H_
 

@@ -124,15 +124,27 @@ struct Launch {
   }
 };
 
-// A copy of nothing need not wait for anything.
+// Managed memory counts as the device's. (To ask during a capture is harmless: measured.)
+bool IsOnDevice(const void* address) {
+  const DriverCalls* real = RealDriver();
+  unsigned type = CU_MEMORYTYPE_HOST;
+  return real != nullptr && real->cuPointerGetAttribute != nullptr &&
+         real->cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
+                                     reinterpret_cast<CUdeviceptr>(address)) == CUDA_SUCCESS &&
+         type == CU_MEMORYTYPE_DEVICE;
+}
+
+// A copy of nothing need not wait for anything; one whose target is memory of the device after all
+// waits for nothing (measured).
 struct CopyToHost {
   template <typename... Arguments>
   static constexpr bool IsUsual(const ContextWork&, const Arguments&...) {
     return false;
   }
   template <typename Call>
-  static CUresult Submit(StreamName to, Call call, void*, CUdeviceptr, size_t bytes) {
-    return bytes == 0 ? Plain::Submit(to, call) : SubmitAndWait(to, call);
+  static CUresult Submit(StreamName to, Call call, void* target, CUdeviceptr, size_t bytes) {
+    const bool waits = bytes != 0 && !IsOnDevice(target);
+    return waits ? SubmitAndWait(to, call) : Plain::Submit(to, call);
   }
 };
 

@@ -148,7 +148,7 @@ void VisibleMemory::SetMapped(uintptr_t address) {
   entries[above - 1].what.store(Visible::kMapped, std::memory_order_release);
 }
 
-void VisibleMemory::ContextEnds(ContextHandle context) {
+void VisibleMemory::ContextEnds(uint64_t context) {
   if (count_.load(std::memory_order_acquire) == 0) return;
   const Change change(*this);
   const Entry* entries = entries_.load(std::memory_order_relaxed);
@@ -192,7 +192,8 @@ void NoteShared(Visible what, const void* caller) {
 void AddRange(Visible what, uintptr_t begin, size_t bytes, const void* caller) {
   const Driver* driver = LoadedDriver();
   if (driver == nullptr || bytes == 0 || IsNvidiaLibrary(caller)) return;
-  g_visible_memory.Add({begin, begin + bytes, CurrentContext(*driver), what});
+  const uint64_t context = ContextId(*driver, CurrentContext(*driver));
+  g_visible_memory.Add({begin, begin + bytes, context, what});
 }
 
 void NotePlace(int type, const CUmemLocation& place, const void* caller) {

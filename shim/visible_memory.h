@@ -24,7 +24,7 @@ class VisibleMemory {
   struct Range {
     uintptr_t begin = 0;
     uintptr_t end = 0;
-    ContextHandle context = nullptr;   // which it ends with
+    uint64_t context = 0;              // its id (handles are reused); the range ends with it
     Visible what = Visible::kNothing;  // kMapped, kManaged; kCopies: page-locked and no more
   };
 
@@ -35,7 +35,7 @@ class VisibleMemory {
   // The page-locked range around `address` is used by kernels, too.
   void SetMapped(uintptr_t address);
   // Ranges end with their context.
-  void ContextEnds(ContextHandle context);
+  void ContextEnds(uint64_t context);
 
   // Is there page-locked memory at `address`? No lock; a few loads in each of log2(ranges) steps.
   bool IsPageLocked(uintptr_t address) const;
@@ -62,7 +62,7 @@ class VisibleMemory {
   struct Entry {
     std::atomic<uintptr_t> begin;
     std::atomic<uintptr_t> end;
-    std::atomic<ContextHandle> context;
+    std::atomic<uint64_t> context;
     std::atomic<Visible> what;
   };
   // Around every change, with lock_ held: readers that meet one try again.

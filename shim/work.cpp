@@ -553,7 +553,7 @@ constinit const PoolHost kShimHost = {
     },
     [](ContextPool& context) {
       static_cast<ContextWork*>(context.of_host)->End();
-      g_visible_memory.ContextEnds(context.identity().handle);
+      g_visible_memory.ContextEnds(context.identity().id);
       Held held(g_contexts_lock);
       for (ContextWork*& place : g_contexts) {
         if (place == context.of_host) place = nullptr;

@@ -109,17 +109,17 @@ class Tuning:
             )
         return run
 
-    def record(self, fixed: dict[str, str]) -> str:
-        """The trace of the process with the most calls."""
+    def record(self, fixed: dict[str, str]) -> tuple[str, Run]:
+        """The trace of the process with the most calls, and the run."""
         traces = os.path.join(self._folder, "traces")
         os.mkdir(traces)
-        self.run({**fixed, "CMP_TRACE": traces.replace("%", "%%") + "/%h.%r.%p"}, "recorded")
+        run = self.run({**fixed, "CMP_TRACE": traces.replace("%", "%%") + "/%h.%r.%p"}, "recorded")
         paths = [os.path.join(traces, name) for name in os.listdir(traces)]
         if not paths:
             raise Failure(
                 "nothing to tune: no process of it made a CUDA call that reached the pool"
             )
-        return max(paths, key=lambda path: len(trace.read(path)))
+        return max(paths, key=lambda path: len(trace.read(path))), run
 
     def compare(self, fixed: dict[str, str], found: dict[str, str], times: int) -> list[Series]:
         """The defaults (and what is fixed), and the settings that were found, in turn."""
@@ -132,10 +132,10 @@ class Tuning:
 
 def is_better(tuned: Series, usual: Series) -> bool:
     """The program is faster, or as fast and spends notably less time in real calls and waits."""
-    if verdict.is_faster(usual, tuned):
-        return False
     if verdict.is_faster(tuned, usual):
         return True
+    if tuned.median > (1 + verdict.LITTLE) * usual.median:
+        return False
     times = [[allocation_s(run) for run in series.runs] for series in (usual, tuned)]
     gain = min(times[0]) - max(times[1])
     return len(usual.runs) > 1 and gain > verdict.LITTLE * usual.median
@@ -159,7 +159,7 @@ def row(series: Series) -> list[str]:
 
 
 def tune(tuning: Tuning, library: Library, fixed: dict[str, str], times: int) -> None:
-    path = tuning.record(fixed)
+    path, run = tuning.record(fixed)
     recorded = trace.read(path)
     replays = Replays(path, library)
     found, without, reached = replays.search(fixed, CANDIDATES)
@@ -168,6 +168,11 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], times: int) ->
         f"{text.count(len(recorded), 'call')} of {recorded.program} recorded, "
         f"{text.count(replays.count, 'replay')}."
     )
+    # What frees wait for is not in a trace.
+    process = statistics.add_up(run.statistics)["process"]
+    bound = verdict.waits_for_memory(process, run.seconds) if "CMP_RESERVE" not in fixed else 0
+    if bound:
+        found["CMP_RESERVE"] = verdict.MORE_MEMORY
     what = "your settings" if fixed else "the defaults"
     if not found:
         print(
@@ -180,6 +185,7 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], times: int) ->
         f"{text.seconds(without['ns'] / 1e9)} in allocation calls would be "
         f"{text.seconds(reached['ns'] / 1e9)}, peak memory {text.size(without['reserved'])} would "
         f"be {text.size(reached['reserved'])}"
+        + (f"; {bound:,} frees would not wait for memory to be ready" if bound else "")
     )
     both = tuning.compare(fixed, found, times)
     progress("", last=False)

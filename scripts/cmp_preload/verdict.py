@@ -7,6 +7,7 @@ import shlex
 from cmp_preload import statistics, text
 
 LITTLE = 0.02  # a share of the run that is not worth a word
+MORE_MEMORY = "2x+1G"  # for CMP_RESERVE
 
 
 class Verdict:
@@ -16,6 +17,13 @@ class Verdict:
 
     def say(self, line: str) -> None:
         self.lines.append(line)
+
+
+def waits_for_memory(process: dict, seconds: float) -> int:
+    """The frees that waited because of CMP_RESERVE, if that is what a run waited for notably."""
+    bound = statistics.wait_reasons(process).get("bound", 0)
+    notable = process["wait_ns"] / 1e9 > LITTLE * seconds and bound > process["wait_calls"] / 4
+    return bound if notable else 0
 
 
 def is_faster(one, other) -> bool:
@@ -185,15 +193,12 @@ def hints(found: Verdict, observed, usual, modes: list) -> None:
     process, totals = counters["process"], counters["totals"]
     if not process:
         return
-    waited = process["wait_ns"] / 1e9
-    reasons = statistics.wait_reasons(process)
-    if waited > LITTLE * usual.median:
-        bound = reasons.get("bound", 0)
-        if bound > process["wait_calls"] / 4:
-            found.say(
-                f"{bound:,} frees waited because the pool may hold no more memory: a larger "
-                "--reserve (2x+1G) lets it."
-            )
+    bound = waits_for_memory(process, usual.median)
+    if bound:
+        found.say(
+            f"{bound:,} frees waited because the pool may hold no more memory: a larger "
+            f"--reserve ({MORE_MEMORY}) lets it."
+        )
     for mode in modes[1:]:
         if is_faster(mode, usual) and not mode.different:
             found.say(

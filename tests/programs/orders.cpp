@@ -41,6 +41,7 @@ void NotedFree(char* pointer) {
 // Memory is not handed out while earlier work may touch it: by the same thread, by another one.
 void Reuse(int rounds) {
   const cudaStream_t stream = NonBlockingStream();
+  char* on_device = NotedAllocate(4096);
   for (int round = 0; round < rounds; ++round) {
     for (const size_t bytes : {size_t{256}, size_t{5000}, size_t{1} << 20, size_t{3} << 20}) {
       std::vector<char*> blocks(bytes < (1 << 20) ? 40 : 6);
@@ -59,13 +60,18 @@ void Reuse(int rounds) {
         std::thread(again).join();
       }
     }
-    // A synchronous copy to the host finishes its stream; a copy of nothing does not.
+    // A synchronous copy to the host finishes its stream; a copy of nothing does not, and neither
+    // does one whose target is memory of the device after all (measured).
     MUST(cudaDeviceSynchronize());
     uint64_t word = 0;
-    for (const size_t bytes : {size_t{8}, size_t{0}}) {
+    struct {
+      void* to;
+      size_t bytes;
+    } const copies[] = {{&word, 8}, {&word, 0}, {on_device, 8}};
+    for (const auto& [to, bytes] : copies) {
       char* block = NotedAllocate(5000);
       WriteWord(nullptr, block, 1, 20000);
-      cuMemcpyDtoH_v2(&word, reinterpret_cast<CUdeviceptr>(block), bytes);
+      cuMemcpyDtoH_v2(to, reinterpret_cast<CUdeviceptr>(block), bytes);
       NotedFree(block);
       NotedFree(NotedAllocate(5000));
     }

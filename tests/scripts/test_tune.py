@@ -62,6 +62,13 @@ class Tunes(TestCase):
         self.assert_ok(result)
         self.assertIn("Your settings are right", result.stdout)
 
+    def test_a_program_whose_frees_wait_for_memory(self):
+        """The bound shows in no replay; the run that is recorded tells."""
+        result = run("tune", "-n", "1", "--", BUILD / "churn", "2", "300", env=SIMULATED)
+        self.assert_ok(result)
+        self.assertRegex(result.stdout, r"\n(Use|Tried): .*CMP_RESERVE=2x\+1G\n")
+        self.assertRegex(result.stdout, r"\nPredicted: .*; \d+ frees would not wait for memory")
+
     def test_a_program_that_does_not(self):
         result = run("tune", "--", PLAIN, "2000")
         self.assert_ok(result)
@@ -84,7 +91,8 @@ class Tunes(TestCase):
         self.assertFalse(better(usual, [(1.00, 0.2), (1.01, 0.2), (1.02, 0.2)]))
         self.assertFalse(better(usual, [(1.00, 0.1), (1.01, 0.1), (1.02, 0.19)]))
         self.assertFalse(better([(1.00, 0.2)], [(1.00, 0.1)]), "one run each says little")
-        # Slower, whatever the calls take.
+        # Slower, if only by what runs differ by, whatever the calls take.
+        self.assertFalse(better(usual, [(0.95, 0.1), (1.05, 0.1), (1.15, 0.1)]))
         self.assertFalse(better(usual, [(1.20, 0.1), (1.21, 0.1), (1.22, 0.1)]))
 
     def test_search(self):

@@ -13,7 +13,7 @@ namespace {
 class VisibleMemoryTest : public testing::Test {
  protected:
   static VisibleMemory::Range Range(uintptr_t begin, uintptr_t end, Visible what = Visible::kCopies,
-                                    ContextHandle context = nullptr) {
+                                    uint64_t context = 0) {
     return {begin, end, context, what};
   }
   VisibleMemory memory_;
@@ -66,12 +66,10 @@ TEST_F(VisibleMemoryTest, WhatIsSharedForGoodStays) {
 }
 
 TEST_F(VisibleMemoryTest, RangesEndWithTheirContext) {
-  int one = 0;
-  int other = 0;
-  memory_.Add(Range(0x1000, 0x2000, Visible::kMapped, &one));
-  memory_.Add(Range(0x2000, 0x3000, Visible::kCopies, &other));
-  memory_.Add(Range(0x3000, 0x4000, Visible::kCopies, &one));
-  memory_.ContextEnds(&one);
+  memory_.Add(Range(0x1000, 0x2000, Visible::kMapped, 1));
+  memory_.Add(Range(0x2000, 0x3000, Visible::kCopies, 2));
+  memory_.Add(Range(0x3000, 0x4000, Visible::kCopies, 1));
+  memory_.ContextEnds(1);
   EXPECT_FALSE(memory_.IsPageLocked(0x1000));
   EXPECT_TRUE(memory_.IsPageLocked(0x2000));
   EXPECT_FALSE(memory_.IsPageLocked(0x3000));

@@ -355,6 +355,32 @@ void OtherContext() {
   MUST_DRIVER(cuCtxDestroy(context));
 }
 
+// One thread resets the device, another one already makes memory of the next context, which may
+// have the same handle.
+void PageLockedDuringReset() {
+  const char* const names[] = {"cuDevicePrimaryCtxReset", "cuDevicePrimaryCtxReset_v2"};
+  char* host = nullptr;
+  Helper helper;
+  AtPlace at{std::this_thread::get_id(), helper,
+             [&] {
+               MUST(cudaSetDevice(0));
+               host = PageLocked();
+             },
+             false};
+  for (const char* name : names) simOnCall(name, SIM_AFTER_CALL, &AtPlace::Called, &at);
+  MUST(cudaDeviceReset());
+  for (const char* name : names) simOnCall(name, SIM_AFTER_CALL, nullptr, nullptr);
+  helper.Wait();
+  char* device = DeviceWord();
+  Settle();
+  const cudaStream_t stream = NonBlockingStream();
+  WriteWord(stream, device, 17, kLong);
+  MUST(cudaMemcpyAsync(host, device, 8, cudaMemcpyDeviceToHost, stream));
+  FreeUnrelated();
+  See("after a free in the next context", HostWord(host), 17);
+  MUST(cudaDeviceSynchronize());
+}
+
 // Submitted before the process has its first block.
 void BeforeFirstBlock() {
   char* host = PageLocked();
@@ -383,6 +409,7 @@ std::vector<Scenario> CopyScenarios() {
   add("copies-on-during-free", GoesOnDuringFree);
   add("copies-on-many-streams", ManyStreams);
   add("copies-of-another-context", OtherContext);
+  add("page-locked-during-reset", PageLockedDuringReset);
   scenarios.push_back({Expect::kOneWait, "visible_copies", "hundred-frees", HundredFrees});
   // Of work from before the pool nothing is known, by no rule.
   scenarios.push_back({Expect::kVisible, "-", "copy-before-first-block", BeforeFirstBlock, true});
