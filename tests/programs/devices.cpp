@@ -6,8 +6,9 @@
 //   devices reset                                   of one device after the other
 //   devices guest                                   a device works that never allocates; pending
 //
-// The real free waits for the block's own device alone. So a program waits for the others before it
-// frees; with `pending` it does not, for a pool that must not hand out the block meanwhile.
+// The real free waits for what runs on the block's own device alone: kernels of its streams, and
+// copies from it to another device; a copy to it runs on its source. So a program waits for the rest
+// before it frees; with `pending` it does not, for a pool that must not hand out the block meanwhile.
 #include <iterator>
 #include <memory>
 #include <thread>
@@ -69,6 +70,7 @@ struct Block {
   int device = 0;
   uint64_t seed = 0;
   const Stream* last = nullptr;
+  int runs_on = 0;  // the device on which that use runs
 };
 
 class Actor {
@@ -125,12 +127,13 @@ class Actor {
     }
     MUST(cudaSetDevice(stream.device));
     block.last = &stream;
+    block.runs_on = stream.device;
   }
 
   // Written by a kernel on the stream, of any device.
   void Make(int device, size_t bytes, const Stream& stream) {
     MUST(cudaSetDevice(device));
-    Block block{Allocate(bytes), bytes, device, 0, nullptr};
+    Block block{Allocate(bytes), bytes, device, 0, nullptr, device};
     simNoteAlloc(block.pointer, bytes);
     blocks_.push_back(block);
     Write(blocks_.back(), stream);
@@ -156,6 +159,7 @@ class Actor {
     Follow(target, stream);
     MUST(cudaMemcpyPeerAsync(target.pointer, target.device, source.pointer, source.device,
                              source.bytes, stream.handle));
+    if (source.device != target.device) source.runs_on = target.runs_on = source.device;
     target.seed = source.seed;
   }
   // A block that another device alone uses, and that is freed at once.
@@ -168,7 +172,7 @@ class Actor {
     const Block block = blocks_[index];
     blocks_[index] = blocks_.back();
     blocks_.pop_back();
-    if (!pending_ && block.last->device != block.device) {
+    if (!pending_ && block.runs_on != block.device) {
       MUST(cudaStreamSynchronize(block.last->handle));
     }
     MUST(cudaSetDevice(RandomDevice()));

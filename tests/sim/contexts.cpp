@@ -139,11 +139,14 @@ void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {
   }
   for (CUcontext part : parts) EndContext(sim, lock, part);
   Context* context = sim.contexts.Find(handle);
-  while (context != nullptr && sim.scheduler.PendingCount(context) > 0) {
-    Drain(sim, lock, handle);
+  while (context != nullptr) {
+    const std::vector<ItemPtr> pending = sim.scheduler.PendingBefore(*context);
+    if (pending.empty()) break;
+    WaitFor(sim, lock, handle, pending);
     context = sim.contexts.Find(handle);
   }
   if (context == nullptr) return;
+  for (const auto& [other, object] : sim.contexts.all()) object->reachable.erase(context);
   ShowPrinted(sim, *context);
   const std::set<Stream*> streams = context->streams;
   for (Stream* stream : streams) RemoveStream(sim, *stream);

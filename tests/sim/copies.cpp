@@ -103,6 +103,23 @@ void CopyRows(const std::vector<Range>& to, const std::vector<Range>& from) {
   }
 }
 
+// The context of device memory; null for other memory.
+Context* OwnerOf(Simulation& sim, uintptr_t address) {
+  const Allocation* allocation = sim.allocations.Find(address);
+  if (allocation == nullptr || allocation->kind != MemoryKind::kDevice) return nullptr;
+  Context* context = sim.contexts.Find(allocation->context);
+  return context != nullptr && context->id == allocation->context_id ? context : nullptr;
+}
+
+// Empty: in that of its stream.
+std::vector<Context*> WhereItRuns(Simulation& sim, const CopyRequest& request) {
+  Context* source = OwnerOf(sim, request.from.start);
+  Context* target = OwnerOf(sim, request.to.start);
+  if (source == nullptr || target == nullptr || source->device == target->device) return {};
+  if (source->reachable.contains(target)) return {source};
+  return {source, target};
+}
+
 }  // namespace
 
 CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request) {
@@ -153,7 +170,8 @@ CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request) {
     work.effect = [=, target = work.writes](CUresult) { CopyRows(target, source); };
   }
   ItemPtr item;
-  const CUresult submitted = SubmitWork(sim, *stream, std::move(work), &item);
+  const CUresult submitted =
+      SubmitWork(sim, *stream, std::move(work), &item, nullptr, WhereItRuns(sim, request));
   if (submitted != CUDA_SUCCESS) return submitted;
   const bool host_to_host = !OnDevice(to) && !OnDevice(from);
   const bool waits = request.synchronous ? !staged && !(OnDevice(to) && OnDevice(from))

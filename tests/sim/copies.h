@@ -4,6 +4,9 @@
 // waits; one from pageable memory returns once the source was staged; device to device and sets of
 // device memory wait for nothing; an asynchronous copy with a pageable side stages a little and
 // otherwise waits.
+//
+// A copy between devices runs in the context of its source, on whichever stream it is, if that has
+// access to the target; otherwise in both (measured: tests/gpu/two_gpus_probe).
 #ifndef CMP_TESTS_SIM_COPIES_H_
 #define CMP_TESTS_SIM_COPIES_H_
 

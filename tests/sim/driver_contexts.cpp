@@ -271,15 +271,28 @@ CUresult cuCtxSynchronize_v2(CUcontext handle) {
                [&](Simulation& sim, Lock& lock) { return Synchronize(sim, lock, handle); });
 }
 
-CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned int) {
+CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned int flags) {
   return Enter("cuCtxEnablePeerAccess", [&](Simulation& sim, Lock&) -> CUresult {
-    return sim.contexts.Find(peer) == nullptr ? CUDA_ERROR_INVALID_CONTEXT : CUDA_SUCCESS;
+    Context* context = nullptr;
+    const CUresult result = RequireContext(sim, &context);
+    if (result != CUDA_SUCCESS) return result;
+    const Context* other = sim.contexts.Find(peer);
+    if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
+    if (other == nullptr || other == context) return CUDA_ERROR_INVALID_CONTEXT;
+    return context->reachable.insert(other).second ? CUDA_SUCCESS
+                                                   : CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED;
   });
 }
 
 CUresult cuCtxDisablePeerAccess(CUcontext peer) {
   return Enter("cuCtxDisablePeerAccess", [&](Simulation& sim, Lock&) -> CUresult {
-    return sim.contexts.Find(peer) == nullptr ? CUDA_ERROR_INVALID_CONTEXT : CUDA_SUCCESS;
+    Context* context = nullptr;
+    const CUresult result = RequireContext(sim, &context);
+    if (result != CUDA_SUCCESS) return result;
+    const Context* other = sim.contexts.Find(peer);
+    if (other == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+    return context->reachable.erase(other) != 0 ? CUDA_SUCCESS
+                                                : CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
   });
 }
 

@@ -152,9 +152,12 @@ cudaError_t cudaDeviceCanAccessPeer(int* can, int device, int peer) {
   });
 }
 
-cudaError_t cudaDeviceEnablePeerAccess(int, unsigned int flags) {
-  return Call("cudaDeviceEnablePeerAccess", Needs::kContext, [&](const Driver&) -> cudaError_t {
-    return flags == 0 ? cudaSuccess : cudaErrorInvalidValue;
+cudaError_t cudaDeviceEnablePeerAccess(int device, unsigned int flags) {
+  return Call("cudaDeviceEnablePeerAccess", Needs::kContext, [&](const Driver& driver) {
+    CUcontext peer = nullptr;
+    const cudaError_t result = ContextOf(driver, device, &peer);
+    return result != cudaSuccess ? result
+                                 : FromDriver(driver.legacy.cuCtxEnablePeerAccess(peer, flags));
   });
 }
 

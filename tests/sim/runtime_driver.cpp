@@ -121,16 +121,20 @@ cudaError_t EnsureContext(const Driver& driver, CUcontext* context) {
   return cudaSuccess;
 }
 
-cudaError_t SetDevice(const Driver& driver, int device) {
+cudaError_t ContextOf(const Driver& driver, int device, CUcontext* context) {
   int count = 0;
-  CUresult result = driver.legacy.cuDeviceGetCount(&count);
+  const CUresult result = driver.legacy.cuDeviceGetCount(&count);
   if (result != CUDA_SUCCESS) return FromDriver(result);
   if (device < 0 || device >= count || device >= kMaxDevices) return cudaErrorInvalidDevice;
+  return FromDriver(RetainPrimary(driver, device, context));
+}
+
+cudaError_t SetDevice(const Driver& driver, int device) {
   CUcontext context = nullptr;
-  result = RetainPrimary(driver, device, &context);
-  if (result == CUDA_SUCCESS) result = driver.legacy.cuCtxSetCurrent(context);
-  if (result == CUDA_SUCCESS) t_state.device = device;
-  return FromDriver(result);
+  cudaError_t result = ContextOf(driver, device, &context);
+  if (result == cudaSuccess) result = FromDriver(driver.legacy.cuCtxSetCurrent(context));
+  if (result == cudaSuccess) t_state.device = device;
+  return result;
 }
 
 int ThreadDevice() { return t_state.device; }

@@ -54,6 +54,8 @@ const Driver& TheDriver();
 // its context is a primary one that was reset. `context`, if asked for, is the current one then.
 cudaError_t EnsureContext(const Driver& driver, CUcontext* context = nullptr);
 cudaError_t SetDevice(const Driver& driver, int device);
+// Its primary context, made if need be.
+cudaError_t ContextOf(const Driver& driver, int device, CUcontext* context);
 int ThreadDevice();
 // cudaDeviceReset: the next call that needs the context makes it anew.
 void ForgetPrimary(int device);

@@ -60,10 +60,13 @@ void Scheduler::RunDue(Lock& lock) {
   }
 }
 
-ItemPtr Scheduler::Submit(Context& context, Work work, std::vector<ItemPtr> needs) {
+ItemPtr Scheduler::Submit(Context& context, Work work, std::vector<ItemPtr> needs,
+                          std::vector<const Context*> runs_in) {
   auto item = std::make_shared<Item>();
   item->number = ++last_number_;
   item->context = &context;
+  item->runs_in = std::move(runs_in);
+  if (item->runs_in.empty()) item->runs_in = {&context};
   item->work = std::move(work);
   item->submitted_at = now_;
   item->finished_at = now_;
@@ -290,7 +293,15 @@ void Scheduler::ReportDeadlock() const {
 std::vector<ItemPtr> Scheduler::PendingOf(const Context& context) const {
   std::vector<ItemPtr> items;
   for (const auto& [number, item] : pending_) {
-    if (context.Includes(*item->context)) items.push_back(item);
+    if (context.Covers(*item)) items.push_back(item);
+  }
+  return items;
+}
+
+std::vector<ItemPtr> Scheduler::PendingBefore(const Context& end) const {
+  std::vector<ItemPtr> items;
+  for (const auto& [number, item] : pending_) {
+    if (end.Covers(*item) || end.Includes(*item->context)) items.push_back(item);
   }
   return items;
 }

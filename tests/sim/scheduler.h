@@ -48,14 +48,19 @@ class Scheduler {
   void Advance(Lock& lock, uint64_t nanoseconds);
   uint64_t now() const { return now_; }
 
-  // REQUIRES: `needs` were submitted before. Null and done ones are skipped.
-  ItemPtr Submit(Context& context, Work work, std::vector<ItemPtr> needs);
+  // REQUIRES: `needs` were submitted before. Null and done ones are skipped. `runs_in`: in `context`
+  // unless others are named.
+  ItemPtr Submit(Context& context, Work work, std::vector<ItemPtr> needs,
+                 std::vector<const Context*> runs_in = {});
 
   // Returns when all are done. Aborts the program when that cannot happen any more. The lock may
   // have been released in between: look contexts, streams and allocations up again.
   void Wait(Lock& lock, const std::vector<ItemPtr>& items);
 
+  // What runs in the context.
   std::vector<ItemPtr> PendingOf(const Context& context) const;
+  // That, and what was submitted to its streams.
+  std::vector<ItemPtr> PendingBefore(const Context& end) const;
   size_t PendingCount(const Context* context) const;
 
  private:

@@ -9,6 +9,14 @@ namespace {
 void ForgetDoneOrphans(Context& context) {
   std::erase_if(context.orphans,
                 [](const auto& orphan) { return orphan.second->state == ItemState::kDone; });
+  std::erase_if(context.guests, [](const ItemPtr& guest) { return guest->state == ItemState::kDone; });
+}
+
+// The item, or if it runs elsewhere what it comes after.
+void AddCovered(const Context& context, const ItemPtr& item, std::vector<ItemPtr>* covered) {
+  if (item == nullptr || item->state == ItemState::kDone) return;
+  if (context.Covers(*item)) return covered->push_back(item);
+  for (const ItemPtr& need : item->needs) AddCovered(context, need, covered);
 }
 
 // The last items of the stream and of those that it synchronises with.
@@ -94,7 +102,7 @@ CUresult RequireStream(Simulation& sim, CUstream handle, DefaultStream null_mean
 }
 
 CUresult SubmitWork(Simulation& sim, Stream& stream, Work work, ItemPtr* item,
-                    const ItemPtr& after) {
+                    const ItemPtr& after, const std::vector<Context*>& runs_in) {
   if (item != nullptr) *item = nullptr;
   if (stream.capture != nullptr) return AddToCapture(stream, std::move(work));
   if (stream.legacy) {
@@ -105,7 +113,13 @@ CUresult SubmitWork(Simulation& sim, Stream& stream, Work work, ItemPtr* item,
   needs.push_back(stream.context->floor);
   if (stream.context->whole != nullptr) needs.push_back(stream.context->whole->floor);
   needs.push_back(after);
-  stream.tail = sim.scheduler.Submit(*stream.context, std::move(work), std::move(needs));
+  stream.tail = sim.scheduler.Submit(*stream.context, std::move(work), std::move(needs),
+                                     {runs_in.begin(), runs_in.end()});
+  for (Context* context : runs_in) {
+    if (context == stream.context) continue;
+    ForgetDoneOrphans(*context);
+    context->guests.push_back(stream.tail);
+  }
   if (item != nullptr) *item = stream.tail;
   return CUDA_SUCCESS;
 }
@@ -115,8 +129,9 @@ std::vector<ItemPtr> AllTails(Simulation& sim, Context& context) {
   for (const auto& [handle, part] : sim.contexts.all()) {
     if (!context.Includes(*part)) continue;
     ForgetDoneOrphans(*part);
-    for (const Stream* stream : part->streams) tails.push_back(stream->tail);
-    for (const auto& [blocking, tail] : part->orphans) tails.push_back(tail);
+    for (const Stream* stream : part->streams) AddCovered(context, stream->tail, &tails);
+    for (const auto& [blocking, tail] : part->orphans) AddCovered(context, tail, &tails);
+    tails.insert(tails.end(), part->guests.begin(), part->guests.end());
   }
   return tails;
 }

@@ -13,6 +13,7 @@
 
 #include <cuda.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <functional>
@@ -67,7 +68,9 @@ enum class ItemState { kBlocked, kSpinning, kRunnable, kRunning, kDone };
 
 struct Item {
   uint64_t number = 0;  // order of submission, over all contexts
-  Context* context = nullptr;
+  Context* context = nullptr;  // of its stream
+  // Whose fences, synchronisations and frees cover it: the same, but for copies between devices.
+  std::vector<const Context*> runs_in;
   Work work;
   ItemState state = ItemState::kBlocked;
   bool cancelled = false;  // its context failed before it ran
@@ -154,9 +157,15 @@ struct Context {
   std::set<Stream*> streams;               // all of them, the two kinds above included
   // What destroyed streams left behind: blocking or not, and their last items.
   std::vector<std::pair<bool, ItemPtr>> orphans;
+  std::vector<ItemPtr> guests;         // of other contexts' streams, that run here, too
+  std::set<const Context*> reachable;  // cuCtxEnablePeerAccess
 
   // What a call on this context covers: a primary one's green ones, too, as CUDA documents.
   bool Includes(const Context& other) const { return &other == this || other.whole == this; }
+  bool Covers(const Item& item) const {
+    return std::any_of(item.runs_in.begin(), item.runs_in.end(),
+                       [this](const Context* context) { return Includes(*context); });
+  }
 };
 
 // kMapped: physical memory at a reserved address. kExternal: a buffer of external memory.
