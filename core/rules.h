@@ -11,6 +11,7 @@ enum class Rule {
   kOrderOnSecondStream,         // a submission to another stream waits for the fence that is owed
   kOrderBeforeSynchronousCopy,  // so does a synchronous copy or set
   kOrderAcrossContexts,         // so does the freeing thread's next submission to another context
+  kCopiesInEveryContext,        // a copy is noted in the contexts of both sides
   kStampProtocol,               // a free is covered by a fence that was begun after it
   kEventReuse,                  // an event is recorded again only once its fence has passed
   kCapture,                     // nothing is recorded while a capture is under way

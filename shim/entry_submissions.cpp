@@ -78,19 +78,23 @@ constexpr bool IsPageLocked(const Other&) {
 //   IsUsual   is there nothing to note if the stream is quiet?
 //   Submit    the real call, call(), with everything noted
 
-struct Plain {
+template <bool everywhere>
+struct PlainOf {
   template <typename... Arguments>
   static constexpr bool IsUsual(const ContextWork&, const Arguments&...) {
     return true;
   }
   template <typename Call, typename... Arguments>
   static CUresult Submit(StreamName to, Call call, const Arguments&...) {
-    const Submission submission(to, to == kSeveralStreams);
+    const Submission submission(to, to == kSeveralStreams, Visible::kNothing, everywhere);
     return call();
   }
 };
 
-using Copy = Plain;
+using Plain = PlainOf<false>;
+// Of a copy, source and target may be of different contexts. It runs in either's, or in both,
+// whichever's stream it is on (measured: tests/gpu/two_gpus_probe).
+using Copy = PlainOf<true>;
 using Set = Plain;
 using EventWait = Plain;
 using Other = Plain;
@@ -151,18 +155,22 @@ struct CopyToHost {
 // Work that the host could see the end of, if Derived::What(arguments...) says so.
 template <typename Derived>
 struct MaybeVisible {
+  static constexpr bool kEverywhere = false;  // as a copy
   template <typename... Arguments>
   static bool IsUsual(const ContextWork&, const Arguments&... arguments) {
     return Derived::What(arguments...) == Visible::kNothing;
   }
   template <typename Call, typename... Arguments>
   static CUresult Submit(StreamName to, Call call, const Arguments&... arguments) {
-    const Submission submission(to, to == kSeveralStreams, Derived::What(arguments...));
+    const Submission submission(to, to == kSeveralStreams, Derived::What(arguments...),
+                                Derived::kEverywhere);
     return call();
   }
 };
 
-struct AsyncCopy : MaybeVisible<AsyncCopy> {
+template <bool everywhere>
+struct AsyncTransfer : MaybeVisible<AsyncTransfer<everywhere>> {
+  static constexpr bool kEverywhere = everywhere;
   template <typename... Arguments>
   static Visible What(const Arguments&... arguments) {
     if (!g_tracks_visible.load(std::memory_order_acquire)) return Visible::kNothing;
@@ -170,9 +178,11 @@ struct AsyncCopy : MaybeVisible<AsyncCopy> {
                                             : Visible::kNothing;
   }
 };
-using AsyncSet = AsyncCopy;
+using AsyncCopy = AsyncTransfer<true>;
+using AsyncSet = AsyncTransfer<false>;
 
 struct CopyList : MaybeVisible<CopyList> {
+  static constexpr bool kEverywhere = true;
   template <typename... Arguments>
   static Visible What(const Arguments&...) {
     return g_visible_memory.HasPageLocked() ? VisibleIf(Visible::kCopies, Rule::kVisibleCopies)
@@ -194,8 +204,9 @@ struct StreamMemoryOperation : MaybeVisible<StreamMemoryOperation> {
   }
 };
 
-// A graph may also record events, anywhere in its work.
+// A graph may also record events, and run in other contexts, anywhere in its work.
 struct GraphLaunch : MaybeVisible<GraphLaunch> {
+  static constexpr bool kEverywhere = true;
   template <typename... Arguments>
   static Visible What(const Arguments&...) {
     return VisibleIf(Visible::kGraphs, Rule::kVisibleGraphs);

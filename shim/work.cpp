@@ -28,6 +28,8 @@ struct MadeContext {
 };
 constinit MadeContext g_made[kMostContexts] = {};
 constinit size_t g_made_count = 0;
+// One of them may have no pool yet.
+constinit std::atomic<bool> g_may_be_unopened{false};
 
 // REQUIRES: g_contexts_lock held
 void FindOnly() {
@@ -132,7 +134,10 @@ void ContextIsThere(ContextHandle handle, CUdevice primary_of) {
     if (made.handle != nullptr && same) break;
   }
   if (place == nullptr) return;  // more than have a place in the pool
-  if (place->handle == nullptr) ++g_made_count;
+  if (place->handle == nullptr) {
+    ++g_made_count;
+    g_may_be_unopened.store(true, std::memory_order_release);
+  }
   *place = {handle, primary_of};
   FindOnly();
 }
@@ -162,6 +167,21 @@ ContextWork* OpenWorkOf(const Driver& driver, CUcontext context, ContextWork* ot
   CUcontext popped = nullptr;
   if (!current) driver.pop_current(&popped);
   return opened == nullptr ? otherwise : static_cast<ContextWork*>(opened->of_host);
+}
+
+void OpenAll() {
+  const Driver* driver = LoadedDriver();
+  if (driver == nullptr || !g_may_be_unopened.exchange(false, std::memory_order_acq_rel)) return;
+  for (size_t i = 0; i < kMostContexts; ++i) {
+    ContextHandle handle = nullptr;
+    {
+      Held held(g_contexts_lock);
+      handle = g_made[i].handle;
+    }
+    if (handle != nullptr && WorkOfContext(handle) == &g_no_work) {
+      OpenWorkOf(*driver, static_cast<CUcontext>(handle), nullptr);
+    }
+  }
 }
 
 }  // namespace
@@ -203,6 +223,14 @@ void NoteSubmitted(const ContextWork* only, ContextWork* work, StreamName stream
   if (g_only_work.load(std::memory_order_acquire) == only) return;
   ContextWork* now = WorkOf(stream);
   if (now != work && (always || !now->IsQuiet(stream))) now->Note(stream, visible);
+}
+
+void NoteEverywhere(StreamName stream) {
+  if (!RuleIsOn(Rule::kCopiesInEveryContext)) return;
+  OpenAll();
+  ForEachWork([&](ContextWork& work) {
+    if (!work.IsQuiet(stream)) work.Note(stream, Visible::kNothing);
+  });
 }
 
 void PayElsewhere() {
@@ -514,6 +542,7 @@ void ForgetWork() {
   for (ContextWork*& work : g_contexts) work = nullptr;
   for (MadeContext& made : g_made) made = {};
   g_made_count = 0;
+  g_may_be_unopened.store(false, std::memory_order_release);
   t_owed_elsewhere = {};
   g_only_work.store(&g_no_work, std::memory_order_release);
   g_debts.store(0, std::memory_order_seq_cst);
@@ -558,6 +587,7 @@ constinit const PoolHost kShimHost = {
       for (ContextWork*& place : g_contexts) {
         if (place == context.of_host) place = nullptr;
       }
+      g_may_be_unopened.store(true, std::memory_order_release);  // a reset one may be used again
       g_stream_epoch.fetch_add(1, std::memory_order_acq_rel);
       FindOnly();
     },

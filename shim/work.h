@@ -182,21 +182,28 @@ inline void OweElsewhere(ContextPool& context, uint64_t fence) {
 // The same as FindWork, for who is about to submit: pays first.
 ContextWork* FindWorkToSubmit(StreamName stream);
 
-// A submission on its way: lives across the real call.
+// Notes in all contexts a submission to one's stream that may run in others.
+void NoteEverywhere(StreamName stream);
+
+// A submission on its way: lives across the real call. `everywhere`: it may run in other contexts
+// than the stream's.
 class [[nodiscard]] Submission {
  public:
   explicit Submission(StreamName stream, bool overtakes = false,
-                      Visible visible = Visible::kNothing)
+                      Visible visible = Visible::kNothing, bool everywhere = false)
       : only_(g_only_work.load(std::memory_order_acquire)),
         work_(only_ != nullptr ? only_ : FindWorkToSubmit(stream)),
         stream_(stream),
-        visible_(visible) {
+        visible_(visible),
+        everywhere_(only_ == nullptr && (everywhere || stream == kSeveralStreams)) {
     if (!work_->IsQuiet(stream) || overtakes || visible != Visible::kNothing) [[unlikely]]
       work_->Enter(stream, overtakes, visible);
+    if (everywhere_) NoteEverywhere(stream);
   }
   ~Submission() {
     if (visible_ != Visible::kNothing || IsToBeNoted(only_, work_, stream_)) [[unlikely]]
       NoteSubmitted(only_, work_, stream_, visible_);
+    if (everywhere_) NoteEverywhere(stream_);
   }
   Submission(const Submission&) = delete;
   Submission& operator=(const Submission&) = delete;
@@ -206,6 +213,7 @@ class [[nodiscard]] Submission {
   ContextWork* work_;
   StreamName stream_;
   Visible visible_;
+  bool everywhere_;
 };
 
 // Is it to be noted what the host could see? From the first context with a pool on, under

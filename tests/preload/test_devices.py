@@ -49,6 +49,25 @@ class Devices(TestCase):
 
         self.each(check, ("wait", "auto", "order"))
 
+    def test_overwrite(self):
+        """A free keeps the order of the copies that run on its device, on whichever's stream."""
+        def check(env):
+            without, _ = self.run_both("devices", ["overwrite"], env)
+            self.assertEqual(without.results.count("right"), 2 * env["CMPSIM_DEVICES"])
+            self.assertNotIn("overwritten", without.results)
+
+        self.each(check, ("wait", "auto", "order"))
+
+    def test_copies(self):
+        """A block is not handed out while another device, idle otherwise, copies into it."""
+        def check(env):
+            within = run("devices", ["copies"], env=env)
+            self.assert_ok(within)
+            self.assertIn(CLEAN, within.results)
+            self.assert_served(within)
+
+        self.each(check)
+
     def test_reset(self):
         """Of one device, with copies from and to another one pending."""
         def check(env):

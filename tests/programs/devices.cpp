@@ -3,6 +3,8 @@
 //
 //   devices use SEED OPERATIONS THREADS [pending]   blocks of all devices, used by all
 //   devices order                                   what a free gives, seen from another device
+//   devices overwrite                               what is copied while a free comes, is copied
+//   devices copies                                  blocks are freed while they are copied to; pending
 //   devices reset                                   of one device after the other
 //   devices guest                                   a device works that never allocates; pending
 //
@@ -309,6 +311,69 @@ void Order() {
   }
 }
 
+// A copy that waits on another device's stream reads x; something else of x's device is freed, and a
+// kernel there writes x. The free waits for the copy, so that must not come before it.
+void Overwrite() {
+  uint64_t value = 100;
+  for (const bool access : {false, true}) {
+    if (access) EnableAllAccess();
+    for (int owner = 0; owner < Devices(); ++owner) {
+      const int other = (owner + 1) % Devices();
+      MUST(cudaSetDevice(other));
+      auto* y = reinterpret_cast<uint64_t*>(Allocate(512));
+      const cudaStream_t copying = program::NonBlockingStream();
+      MUST(cudaSetDevice(owner));
+      auto* x = reinterpret_cast<uint64_t*>(Allocate(512));
+      const cudaStream_t writing = program::NonBlockingStream();
+      char* freed = Allocate(5000);
+      LaunchStore(writing, x, ++value);
+      SynchronizeAll();
+      MUST(cudaSetDevice(other));
+      LaunchStore(copying, y, 0);
+      MUST(cudaMemcpyPeerAsync(y, other, x, owner, sizeof *x, copying));
+      MUST(cudaSetDevice(owner));
+      MUST(cudaFree(freed));
+      LaunchStore(writing, x, 1);
+      SynchronizeAll();
+      printf("copied from device %d %s: %s\n", owner, access ? "with access" : "without",
+             ReadBack(y) == value ? "right" : "overwritten");
+      MUST(cudaFree(x));
+      MUST(cudaFree(y));
+      MUST(cudaSetDevice(owner));
+      MUST(cudaStreamDestroy(writing));
+      MUST(cudaSetDevice(other));
+      MUST(cudaStreamDestroy(copying));
+    }
+  }
+}
+
+// ---- Copies into a freed block, from a device where nothing else is under way.
+
+void Copies() {
+  EnableAllAccess();
+  for (int owner = 0; owner < Devices(); ++owner) {
+    const int source = (owner + 1) % Devices();
+    constexpr size_t kBytes = size_t{3} << 20;
+    MUST(cudaSetDevice(source));
+    char* from = Allocate(kBytes);
+    const Stream stream = MakeStream(owner);
+    SynchronizeAll();
+    MUST(cudaSetDevice(owner));
+    for (int round = 0; round < 20; ++round) {
+      for (const size_t bytes : kSizes) {
+        char* block = Allocate(bytes);
+        simNoteAlloc(block, bytes);
+        program::LaunchWrite(stream.handle, block, bytes, bytes, kWorkNs);
+        MUST(cudaMemcpyPeerAsync(block, owner, from, source, bytes, stream.handle));
+        simNoteFree(block);
+        MUST(cudaFree(block));
+      }
+    }
+    SynchronizeAll();  // before the bound makes the pool free memory really
+  }
+  program::NoteServed("the last device", 5000);
+}
+
 // ---- Resets
 
 // Copies between two devices are pending, in both directions, when one of them is reset; blocks of
@@ -394,6 +459,10 @@ int main(int count, char** arguments) {
         count > 5);
   } else if (strcmp(scenario, "order") == 0) {
     Order();
+  } else if (strcmp(scenario, "overwrite") == 0) {
+    Overwrite();
+  } else if (strcmp(scenario, "copies") == 0) {
+    Copies();
   } else if (strcmp(scenario, "reset") == 0) {
     Reset();
   } else if (strcmp(scenario, "guest") == 0) {
