@@ -26,6 +26,8 @@ struct ContextIdentity {
   uint64_t id = 0;
   int device = 0;
   bool primary = false;  // the device's primary context
+  // The device's kernels may use all memory of the host (CUDA programming guide, "Unified memory").
+  bool reaches_host_memory = false;
 };
 
 class ContextPool {

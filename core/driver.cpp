@@ -41,6 +41,12 @@ bool IdentifyCurrent(const Driver& driver, ContextIdentity* identity) {
   CUdevice device = 0;
   if (driver.context_device(&device) != CUDA_SUCCESS) return false;
   identity->device = device;
+  int reaches = 0;
+  identity->reaches_host_memory =
+      driver.device_attribute != nullptr &&
+      driver.device_attribute(&reaches, CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS, device) ==
+          CUDA_SUCCESS &&
+      reaches != 0;
   // Whether it is the device's primary one: only asked while that is active, since a retain would
   // create it otherwise.
   unsigned flags = 0;

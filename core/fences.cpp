@@ -50,6 +50,7 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, Cont
     Held queue(queue_lock_);
     fence->number = number;
     fence->recorded_ns = skipped() == 0 ? 0 : NowNs();
+    newest_ns_.store(fence->recorded_ns, std::memory_order_relaxed);
     fence->queued = true;
     fence->newer = nullptr;
     (newest_ == nullptr ? oldest_ : newest_->newer) = fence;
@@ -150,7 +151,10 @@ void Fences::Pass(uint64_t number) {
   }
 }
 
-void Fences::NoteSkipped(uint64_t number) { RaiseTo(skipped_, number); }
+void Fences::NoteSkipped(uint64_t number) {
+  if (newest_ns() == 0) newest_ns_.store(NowNs(), std::memory_order_relaxed);
+  RaiseTo(skipped_, number);
+}
 
 Fences::SkippedTime Fences::TakeSkippedTime() {
   Held queue(queue_lock_);

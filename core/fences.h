@@ -98,6 +98,8 @@ class Fences {
   void NoteSkipped(uint64_t number);
   // The newest such fence.
   uint64_t skipped() const { return skipped_.load(std::memory_order_acquire); }
+  // When the context's newest fence was recorded, from the first skipped one on (NowNs).
+  uint64_t newest_ns() const { return newest_ns_.load(std::memory_order_relaxed); }
   // How long the real frees would have waited, so far and in sum, on a device that was as fast: at
   // least until a fence was last seen open, at most until it was seen to have passed. Time in which
   // several waited counts once.
@@ -137,6 +139,7 @@ class Fences {
   std::atomic<uint64_t> published_;
   std::atomic<bool> work_since_{true};
   std::atomic<uint64_t> skipped_{0};
+  std::atomic<uint64_t> newest_ns_{0};
 
   alignas(64) OwnerFlag recorder_;
   uint64_t newest_for_order_ = 0;  // under recorder_

@@ -69,7 +69,8 @@ Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& 
   ContextPool& owner = context == nullptr ? unpooled_ : *context;
   const unsigned tier = tiers_.TierOf(bytes < kMostTierBytes ? bytes : kMostTierBytes);
   Allocation made = source_.Make(owner, bytes, tier, BlockState::kUnpooled, true, api);
-  if (made.status == kOutOfMemory && ReleaseForRetry(api)) {
+  if (made.status == kOutOfMemory &&
+      ReleaseForRetry(api, context == nullptr ? kAllDevices : context->identity().device)) {
     made = source_.Make(owner, bytes, tier, BlockState::kUnpooled, true, api);
     if (made.status == kSuccess) {
       api.Recovered();
@@ -333,10 +334,15 @@ size_t Pool::ReleaseThreadCaches(const DeviceApi& api) {
   return ReleaseAll(api);
 }
 
-bool Pool::ReleaseForRetry(const DeviceApi& api) {
-  // In this order: what another thread is releasing now is off the lists.
-  const bool released = ReleaseThreadCaches(api) != 0;
-  return source_.AwaitReleases() || released;
+bool Pool::ReleaseForRetry(const DeviceApi& api, int device) {
+  size_t bytes = 0;
+  ForEachContext([&](ContextPool& context) {
+    if (device != kAllDevices && context.identity().device != device) return;
+    context.EmptyCaches();
+    bytes += source_.ReleaseIdle(context, ~size_t{0}, api);
+  });
+  // Last: what another thread is releasing now is off the lists.
+  return source_.AwaitReleases() || bytes != 0;
 }
 
 size_t Pool::ReleaseOthers(ContextPool& except, const DeviceApi& api) {

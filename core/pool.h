@@ -162,8 +162,10 @@ class Pool {
   // The same after emptying every thread's cache.
   size_t ReleaseThreadCaches(const DeviceApi& api);
 
-  // The same for a real allocation that failed for lack of memory. True: it is worth another try.
-  bool ReleaseForRetry(const DeviceApi& api);
+  // The same of one device, or all, for a real allocation that failed for lack of memory. True: it
+  // is worth another try.
+  static constexpr int kAllDevices = -1;
+  bool ReleaseForRetry(const DeviceApi& api, int device);
 
   Statistics& statistics() { return statistics_; }
   const Tiers& tiers() const { return tiers_; }

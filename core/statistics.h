@@ -86,6 +86,7 @@ inline thread_local constinit uint32_t t_waits = 0;
   X(paid_by_queries, "skipped waits that a query of the program's paid")                    \
   X(paid_by_destruction, "that the destruction of something paid")                          \
   X(paid_by_other_contexts, "that a submission to another context paid")                    \
+  X(paid_by_thread_ends, "that the end of the thread paid")                                 \
   X(paid_at_exit, "that were paid at the end of the process")                               \
   X(paid_ns, "nanoseconds inside those")                                                    \
   X(fences, "fences recorded")                                                              \

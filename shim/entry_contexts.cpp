@@ -74,11 +74,12 @@ auto PrimaryOf(CUdevice device) {
 template <typename Call>
 CUresult EndContext(CUcontext context, Call call) {
   const Captures::Ending ending(g_captures);
+  ContextEnding context_ending(context);
   const CUresult status = EndContexts(
       [context](const ContextIdentity& identity) { return identity.handle == context; }, call);
   if (status == CUDA_SUCCESS) {
     g_captures.EndedIn(context);
-    ContextIsGone(context);
+    context_ending.Ended();
   }
   return status;
 }
@@ -93,11 +94,12 @@ CUresult DetachContext(CUcontext context, Call call) {
     return identity.handle == context;
   };
   const Captures::Ending ending(g_captures);
+  ContextEnding context_ending(context);
   const CUresult status = call();
   if (status == CUDA_SUCCESS && id != 0 && ContextId(*driver, context) != id) {
     EndContexts(is_it, [] { return CUDA_SUCCESS; });
     g_captures.EndedIn(context);
-    ContextIsGone(context);
+    context_ending.Ended();
   }
   return status;
 }
@@ -106,6 +108,7 @@ template <typename Call>
 CUresult ResetPrimary(CUdevice device, Call call) {
   CUcontext primary = PrimaryHandle(device);
   const Captures::Ending ending(g_captures);
+  const ContextEnding context_ending(PrimaryMade(device));
   const CUresult status = EndContexts(PrimaryOf(device), call);
   if (status == CUDA_SUCCESS && primary != nullptr) g_captures.EndedIn(primary);
   return status;
@@ -115,6 +118,7 @@ CUresult ResetPrimary(CUdevice device, Call call) {
 template <typename Call>
 CUresult ReleasePrimary(CUdevice device, Call call) {
   const Captures::Ending ending(g_captures);
+  const ContextEnding context_ending(PrimaryMade(device));
   const CUresult status = call();
   const Driver* driver = LoadedDriver();
   if (status != CUDA_SUCCESS || driver == nullptr || g_exiting.load(std::memory_order_acquire)) {
@@ -206,6 +210,11 @@ using cmp::kNoDriver;
 CUresult Driver_cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
   CMP_REAL(cuDevicePrimaryCtxRetain);
   return cmp::ContextMade(real->cuDevicePrimaryCtxRetain(context, device), context, device);
+}
+
+CUresult Driver_cuCtxCreate(CUcontext* context, unsigned flags, CUdevice device) {
+  CMP_REAL(cuCtxCreate);
+  return cmp::ContextMade(real->cuCtxCreate(context, flags, device), context, cmp::kNotPrimary);
 }
 
 CUresult Driver_cuCtxCreate_v2(CUcontext* context, unsigned flags, CUdevice device) {

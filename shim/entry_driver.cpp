@@ -3,6 +3,7 @@
 #include "shim/entry_driver.h"
 
 #include "core/driver_api.h"
+#include "shim/owed.h"
 #include "shim/pitches.h"
 #include "shim/process.h"
 #include "shim/service.h"

@@ -4,7 +4,7 @@
 // modules are waited for; objects, libraries and mappings are not.)
 #include "shim/entry_driver.h"
 #include "shim/lookup.h"
-#include "shim/work.h"
+#include "shim/owed.h"
 
 // `arguments` are those of the entry point, in parentheses.
 #define CMP_PAY_AND_CALL(name, arguments)                                          \
@@ -21,8 +21,6 @@ CUresult Driver_cuSurfObjectDestroy(unsigned long long object) {
   CMP_PAY_AND_CALL(cuSurfObjectDestroy, (object));
 }
 
-CUresult Driver_cuModuleUnload(CUmodule module) { CMP_PAY_AND_CALL(cuModuleUnload, (module)); }
-
 CUresult Driver_cuLibraryUnload(void* library) { CMP_PAY_AND_CALL(cuLibraryUnload, (library)); }
 
 CUresult Driver_cuMemUnmap(CUdeviceptr pointer, size_t bytes) {
@@ -38,12 +36,6 @@ CUresult Driver_cuMemAddressFree(CUdeviceptr pointer, size_t bytes) {
 }
 
 CUresult Driver_cuMemPoolDestroy(CUmemoryPool pool) { CMP_PAY_AND_CALL(cuMemPoolDestroy, (pool)); }
-
-CUresult Driver_cuArrayDestroy(CUarray array) { CMP_PAY_AND_CALL(cuArrayDestroy, (array)); }
-
-CUresult Driver_cuMipmappedArrayDestroy(void* array) {
-  CMP_PAY_AND_CALL(cuMipmappedArrayDestroy, (array));
-}
 
 CUresult Driver_cuIpcCloseMemHandle(CUdeviceptr pointer) {
   CMP_PAY_AND_CALL(cuIpcCloseMemHandle, (pointer));

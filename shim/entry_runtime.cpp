@@ -3,6 +3,7 @@
 #include <stdint.h>
 
 #include "shim/interposed.h"
+#include "shim/owed.h"
 #include "shim/process.h"
 #include "shim/runtime_api.h"
 #include "shim/service.h"

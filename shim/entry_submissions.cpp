@@ -75,26 +75,28 @@ constexpr bool IsPageLocked(const Other&) {
 
 // ---- What is particular about each kind
 //
+//   kCopies   may it copy between contexts? Then it runs in either's, or in both, whichever's
+//   stream
+//             it is on (measured: tests/gpu/two_gpus_probe)
 //   IsUsual   is there nothing to note if the stream is quiet?
 //   Submit    the real call, call(), with everything noted
 
-template <bool everywhere>
-struct PlainOf {
+struct Plain {
+  static constexpr bool kCopies = false;
   template <typename... Arguments>
   static constexpr bool IsUsual(const ContextWork&, const Arguments&...) {
     return true;
   }
   template <typename Call, typename... Arguments>
   static CUresult Submit(StreamName to, Call call, const Arguments&...) {
-    const Submission submission(to, to == kSeveralStreams, Visible::kNothing, everywhere);
+    const Submission submission(to, to == kSeveralStreams);
     return call();
   }
 };
 
-using Plain = PlainOf<false>;
-// Of a copy, source and target may be of different contexts. It runs in either's, or in both,
-// whichever's stream it is on (measured: tests/gpu/two_gpus_probe).
-using Copy = PlainOf<true>;
+struct Copy : Plain {
+  static constexpr bool kCopies = true;
+};
 using Set = Plain;
 using EventWait = Plain;
 using Other = Plain;
@@ -102,6 +104,7 @@ using Other = Plain;
 // A launch with programmatic dependencies may begin before earlier work of its own stream has ended
 // (CUDA programming guide, "Programmatic Dependent Launch").
 struct Launch {
+  static constexpr bool kCopies = false;
   template <typename... Arguments>
   static constexpr bool Overtakes(const Arguments&...) {
     return false;
@@ -141,6 +144,7 @@ bool IsOnDevice(const void* address) {
 // A copy of nothing need not wait for anything; one whose target is memory of the device after all
 // waits for nothing (measured).
 struct CopyToHost {
+  static constexpr bool kCopies = false;  // it is done when it returns
   template <typename... Arguments>
   static constexpr bool IsUsual(const ContextWork&, const Arguments&...) {
     return false;
@@ -155,22 +159,19 @@ struct CopyToHost {
 // Work that the host could see the end of, if Derived::What(arguments...) says so.
 template <typename Derived>
 struct MaybeVisible {
-  static constexpr bool kEverywhere = false;  // as a copy
+  static constexpr bool kCopies = false;
   template <typename... Arguments>
   static bool IsUsual(const ContextWork&, const Arguments&... arguments) {
     return Derived::What(arguments...) == Visible::kNothing;
   }
   template <typename Call, typename... Arguments>
   static CUresult Submit(StreamName to, Call call, const Arguments&... arguments) {
-    const Submission submission(to, to == kSeveralStreams, Derived::What(arguments...),
-                                Derived::kEverywhere);
+    const Submission submission(to, to == kSeveralStreams, Derived::What(arguments...));
     return call();
   }
 };
 
-template <bool everywhere>
-struct AsyncTransfer : MaybeVisible<AsyncTransfer<everywhere>> {
-  static constexpr bool kEverywhere = everywhere;
+struct AsyncSet : MaybeVisible<AsyncSet> {
   template <typename... Arguments>
   static Visible What(const Arguments&... arguments) {
     if (!g_tracks_visible.load(std::memory_order_acquire)) return Visible::kNothing;
@@ -178,11 +179,16 @@ struct AsyncTransfer : MaybeVisible<AsyncTransfer<everywhere>> {
                                             : Visible::kNothing;
   }
 };
-using AsyncCopy = AsyncTransfer<true>;
-using AsyncSet = AsyncTransfer<false>;
+struct AsyncCopy : MaybeVisible<AsyncCopy> {
+  static constexpr bool kCopies = true;
+  template <typename... Arguments>
+  static Visible What(const Arguments&... arguments) {
+    return AsyncSet::What(arguments...);
+  }
+};
 
 struct CopyList : MaybeVisible<CopyList> {
-  static constexpr bool kEverywhere = true;
+  static constexpr bool kCopies = true;
   template <typename... Arguments>
   static Visible What(const Arguments&...) {
     return g_visible_memory.HasPageLocked() ? VisibleIf(Visible::kCopies, Rule::kVisibleCopies)
@@ -206,7 +212,7 @@ struct StreamMemoryOperation : MaybeVisible<StreamMemoryOperation> {
 
 // A graph may also record events, and run in other contexts, anywhere in its work.
 struct GraphLaunch : MaybeVisible<GraphLaunch> {
-  static constexpr bool kEverywhere = true;
+  static constexpr bool kCopies = true;
   template <typename... Arguments>
   static Visible What(const Arguments&...) {
     return VisibleIf(Visible::kGraphs, Rule::kVisibleGraphs);
@@ -223,6 +229,7 @@ struct GraphLaunch : MaybeVisible<GraphLaunch> {
 // Records of events, and waits for them, touch no memory, but a program learns from them that
 // earlier work is done: they are submissions like all others.
 struct EventRecord {
+  static constexpr bool kCopies = false;
   // The event, and on which stream it is recorded; one of a whole context is not followed.
   struct Target {
     CUevent event;
@@ -252,6 +259,13 @@ struct EventRecord {
   }
 };
 
+template <typename Kind, typename Call, typename... Arguments>
+CUresult SubmitAs(StreamName to, Call call, const Arguments&... arguments) {
+  if (!Kind::kCopies && to != kSeveralStreams) return Kind::Submit(to, call, arguments...);
+  const SubmissionElsewhere elsewhere(to);
+  return Kind::Submit(to, call, arguments...);
+}
+
 }  // namespace
 
 }  // namespace cmp
@@ -267,7 +281,7 @@ struct EventRecord {
     if (!cmp::RuleIsOn(cmp::Rule::kOrderBeforeSynchronousCopy) && cmp::IsSynchronous(#stream)) { \
       return real->name arguments;                                                               \
     }                                                                                            \
-    return cmp::kind::Submit(                                                                    \
+    return cmp::SubmitAs<cmp::kind>(                                                             \
         stream, [&] { return real->name arguments; }, CMP_LIST arguments);                       \
   }                                                                                              \
   }                                                                                              \

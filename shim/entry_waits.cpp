@@ -4,6 +4,7 @@
 #include "core/rules.h"
 #include "shim/entry_driver.h"
 #include "shim/lookup.h"
+#include "shim/owed.h"
 #include "shim/service.h"
 #include "shim/work.h"
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/pool_instance.h"
+#include "shim/owed.h"
 #include "shim/visible_memory.h"
 #include "shim/work.h"
 
@@ -64,7 +65,8 @@ Counter& CounterOf(ProcessCounters& process, Visible what) {
 Settlement KeepOrder(Pool& pool, ContextPool& context) {
   const uint64_t fence = FenceForOrder(pool, context);
   if (fence == 0) return WaitForAll(pool, context);
-  OweElsewhere(context, fence);
+  const bool several = g_only_work.load(std::memory_order_acquire) == nullptr;
+  Owe(context, fence, several);
   return {true, pool.readiness().StampFor(context, fence)};
 }
 
@@ -90,7 +92,7 @@ Settlement KeepVisible(Pool& pool, ContextPool& context) {
     work->PendingVisible();  // forgets what is done
   }
   if (fences.passed() >= fence) return {true, pool.readiness().StampOfOthers(context)};
-  OweElsewhere(context, fence);
+  Owe(context, fence, true);
   fences.NoteSkipped(fence);
   process.skipped_waits.AddShared(1);
   return {true, pool.readiness().StampFor(context, fence)};

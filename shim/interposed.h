@@ -109,15 +109,12 @@
   /* ends of what work may still use */                                                            \
   X(cuTexObjectDestroy, (unsigned long long object))                                               \
   X(cuSurfObjectDestroy, (unsigned long long object))                                              \
-  X(cuModuleUnload, (CUmodule module))                                                             \
   X(cuLibraryUnload, (void* library))                                                              \
   X(cuMemUnmap, (CUdeviceptr pointer, size_t bytes))                                               \
   X(cuMemSetAccess, (CUdeviceptr pointer, size_t bytes, const void* accesses, size_t count))       \
   X(cuMemRelease, (unsigned long long handle))                                                     \
   X(cuMemAddressFree, (CUdeviceptr pointer, size_t bytes))                                         \
   X(cuMemPoolDestroy, (CUmemoryPool pool))                                                         \
-  X(cuArrayDestroy, (CUarray array))                                                               \
-  X(cuMipmappedArrayDestroy, (void* array))                                                        \
   X(cuIpcCloseMemHandle, (CUdeviceptr pointer))                                                    \
   X(cuDestroyExternalMemory, (void* memory))                                                       \
   X(cuDestroyExternalSemaphore, (void* semaphore))                                                 \
@@ -125,6 +122,7 @@
   X(cuCtxDisablePeerAccess, (CUcontext peer))                                                      \
   /* contexts: births, partial ones, and ends */                                                   \
   X(cuDevicePrimaryCtxRetain, (CUcontext * context, CUdevice device))                              \
+  X(cuCtxCreate, (CUcontext * context, unsigned flags, CUdevice device))                           \
   X(cuCtxCreate_v2, (CUcontext * context, unsigned flags, CUdevice device))                        \
   X(cuCtxCreate_v3,                                                                                \
     (CUcontext * context, void* affinities, int count, unsigned flags, CUdevice device))           \

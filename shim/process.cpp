@@ -10,6 +10,7 @@
 #include "core/warnings.h"
 #include "shim/captures.h"
 #include "shim/interposed.h"
+#include "shim/owed.h"
 #include "shim/own_files.h"
 #include "shim/pitches.h"
 #include "shim/report.h"

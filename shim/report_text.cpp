@@ -87,7 +87,8 @@ void AddSummary(Text& text, Pool& pool) {
         Milliseconds(process.skipped_wait_max_ns.Get()));
   }
   const Count paid = process.paid_by_queries.Get() + process.paid_by_destruction.Get() +
-                     process.paid_by_other_contexts.Get() + process.paid_at_exit.Get();
+                     process.paid_by_other_contexts.Get() + process.paid_by_thread_ends.Get() +
+                     process.paid_at_exit.Get();
   if (paid != 0) {
     text.Add("cmp:   of those, waited for later: %llu, %.2f ms\n", paid,
              Milliseconds(process.paid_ns.Get()));

@@ -104,7 +104,9 @@ bool ReleaseForOthers() {
   // could end it.
   if (pool == nullptr || driver == nullptr || t_inside_real != 0 || g_captures.UnderWay())
     return false;
-  const bool worth = pool->ReleaseForRetry(DriverApi(*driver));
+  CUdevice device = Pool::kAllDevices;
+  driver->context_device(&device);
+  const bool worth = pool->ReleaseForRetry(DriverApi(*driver), device);
   if (worth) pool->statistics().process().out_of_memory_rescues.AddShared(1);
   return worth;
 }

@@ -3,6 +3,7 @@
 #include "core/pool_instance.h"
 #include "core/rules.h"
 #include "shim/captures.h"
+#include "shim/owed.h"
 #include "shim/service.h"
 #include "shim/visible_memory.h"
 
@@ -25,11 +26,43 @@ constinit ContextWork* g_contexts[kMostContexts] = {};
 struct MadeContext {
   ContextHandle handle = nullptr;  // nullptr: no context
   CUdevice primary_of = kNotPrimary;
+  int endings = 0;  // calls on their way that may end it
 };
 constinit MadeContext g_made[kMostContexts] = {};
-constinit size_t g_made_count = 0;
+constinit int g_openings = 0;  // contexts that are getting a pool because of a submission
 // One of them may have no pool yet.
 constinit std::atomic<bool> g_may_be_unopened{false};
+
+// The entry of a context, nullptr if there is none. REQUIRES: g_contexts_lock held
+MadeContext* FindMade(ContextHandle handle) {
+  for (MadeContext& made : g_made) {
+    if (handle != nullptr && made.handle == handle) return &made;
+  }
+  return nullptr;
+}
+
+// A context is getting a pool because of a submission. It does not end meanwhile.
+class [[nodiscard]] Opening {
+ public:
+  explicit Opening(ContextHandle handle) {
+    Held held(g_contexts_lock);
+    const MadeContext* made = FindMade(handle);
+    allowed_ = made != nullptr && made->endings == 0;
+    if (allowed_) ++g_openings;
+  }
+  ~Opening() {
+    if (!allowed_) return;
+    Held held(g_contexts_lock);
+    --g_openings;
+  }
+  Opening(const Opening&) = delete;
+  Opening& operator=(const Opening&) = delete;
+  // False: it ends, or is not known.
+  bool allowed() const { return allowed_; }
+
+ private:
+  bool allowed_;
+};
 
 // REQUIRES: g_contexts_lock held
 void FindOnly() {
@@ -40,16 +73,11 @@ void FindOnly() {
     only = work;
     ++count;
   }
-  const bool several = count > 1 || (count == 1 && g_made_count > 1);
-  g_only_work.store(several ? nullptr : only, std::memory_order_release);
-}
-
-bool IsMade(ContextHandle handle) {
-  Held held(g_contexts_lock);
+  bool several = count > 1;
   for (const MadeContext& made : g_made) {
-    if (made.handle == handle) return handle != nullptr;
+    several |= count == 1 && made.handle != nullptr && !only->IsOf(made.handle);
   }
-  return false;
+  g_only_work.store(several ? nullptr : only, std::memory_order_release);
 }
 
 // Where streams belong, as this thread found out; valid while no stream was destroyed since.
@@ -99,19 +127,6 @@ bool IsAfterLegacy(StreamName stream) {
   return (flags & CU_STREAM_NON_BLOCKING) == 0;
 }
 
-// Such a device's kernels may use all memory of the host (CUDA programming guide, "Unified
-// memory").
-void NotePageableAccess(int device) {
-  const Driver* driver = LoadedDriver();
-  int has = 0;
-  if (driver != nullptr && driver->device_attribute != nullptr &&
-      driver->device_attribute(&has, CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS, device) ==
-          CUDA_SUCCESS &&
-      has != 0) {
-    g_visible_memory.NoteForGood(Visible::kPageableAccess);
-  }
-}
-
 // A stream under the name by which it is noted.
 StreamName Named(StreamName stream) {
   static constinit std::atomic<StreamName> g_next{kUnnamedStream + 2};
@@ -134,22 +149,41 @@ void ContextIsThere(ContextHandle handle, CUdevice primary_of) {
     if (made.handle != nullptr && same) break;
   }
   if (place == nullptr) return;  // more than have a place in the pool
-  if (place->handle == nullptr) {
-    ++g_made_count;
-    g_may_be_unopened.store(true, std::memory_order_release);
-  }
-  *place = {handle, primary_of};
+  if (place->handle == nullptr) g_may_be_unopened.store(true, std::memory_order_release);
+  *place = {handle, primary_of, primary_of == kNotPrimary ? 0 : place->endings};
   FindOnly();
 }
 
-void ContextIsGone(ContextHandle handle) {
-  if (handle == nullptr) return;
+ContextHandle PrimaryMade(CUdevice device) {
   Held held(g_contexts_lock);
-  for (MadeContext& made : g_made) {
-    if (made.handle != handle || made.primary_of != kNotPrimary) continue;
-    made = {};
-    --g_made_count;
+  for (const MadeContext& made : g_made) {
+    if (made.handle != nullptr && made.primary_of == device) return made.handle;
   }
+  return nullptr;
+}
+
+ContextEnding::ContextEnding(ContextHandle handle) : handle_(handle) {
+  {
+    Held held(g_contexts_lock);
+    MadeContext* made = FindMade(handle);
+    if (made == nullptr) return;
+    ++made->endings;
+  }
+  for (;;) {
+    {
+      Held held(g_contexts_lock);
+      if (g_openings == 0) return;
+    }
+    sched_yield();
+  }
+}
+
+ContextEnding::~ContextEnding() {
+  Held held(g_contexts_lock);
+  MadeContext* made = FindMade(handle_);
+  if (made == nullptr || made->endings == 0) return;  // another thread's new context
+  --made->endings;
+  if (ended_ && made->primary_of == kNotPrimary) *made = {};
   FindOnly();
 }
 
@@ -158,7 +192,8 @@ namespace {
 // A context's work, once it has a pool; `otherwise` if it gets none (a green one).
 ContextWork* OpenWorkOf(const Driver& driver, CUcontext context, ContextWork* otherwise) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
-  if (pool == nullptr || g_green_contexts.load(std::memory_order_acquire) || !IsMade(context)) {
+  const Opening opening(context);
+  if (pool == nullptr || g_green_contexts.load(std::memory_order_acquire) || !opening.allowed()) {
     return otherwise;
   }
   const bool current = CurrentContext(driver) == context;
@@ -194,7 +229,8 @@ ContextWork* FindWork(StreamName stream) {
     ContextWork* work = WorkOfContext(current);
     if (work != &g_no_work) [[likely]]
       return work;
-    return OpenWorkOf(*driver, static_cast<CUcontext>(current), work);
+    if (current == nullptr) return work;  // the real call will say so
+    return OpenWorkOf(*driver, static_cast<CUcontext>(current), &g_any_work);
   }
   const uint64_t epoch = g_stream_epoch.load(std::memory_order_acquire);
   KnownStream& known = t_known[(stream >> 4 ^ stream >> 9) % kKnownStreams];
@@ -211,9 +247,9 @@ ContextWork* FindWork(StreamName stream) {
 
 ContextWork* FindWorkToSubmit(StreamName stream) {
   ContextWork* work = FindWork(stream);
-  const ContextWork* owed = t_owed_elsewhere.work;
-  if (owed != nullptr && owed != work) [[unlikely]]
-    PayElsewhere();
+  const ContextPool* owed = t_owed.context;
+  if (owed != nullptr && owed->of_host != work) [[unlikely]]
+    PayOwed(&ProcessCounters::paid_by_other_contexts);
   return work;
 }
 
@@ -231,19 +267,6 @@ void NoteEverywhere(StreamName stream) {
   ForEachWork([&](ContextWork& work) {
     if (!work.IsQuiet(stream)) work.Note(stream, Visible::kNothing);
   });
-}
-
-void PayElsewhere() {
-  const OwedElsewhere owed = t_owed_elsewhere;
-  t_owed_elsewhere = {};
-  Pool* pool = g_pool.load(std::memory_order_acquire);
-  if (pool == nullptr || owed.context->fences().passed() >= owed.fence) return;
-  if (!RuleIsOn(Rule::kOrderAcrossContexts)) return;
-  const uint64_t begin = NowNs();
-  // If that fails the context has failed or ended, and with it the work.
-  pool->readiness().WaitFor(*owed.context, owed.fence);
-  pool->statistics().process().paid_ns.AddShared(NowNs() - begin);
-  pool->statistics().process().paid_by_other_contexts.AddShared(1);
 }
 
 // ---- One context
@@ -487,31 +510,6 @@ void HostWait::Begin(ContextWork* work, StreamName stream) {
 
 // ---- All contexts
 
-bool PaySkipped(Counter ProcessCounters::*count) {
-  Pool* pool = g_pool.load(std::memory_order_acquire);
-  if (pool == nullptr) return false;
-  bool waited = false;
-  pool->ForEachContext([&](ContextPool& context) {
-    const Fences& fences = context.fences();
-    const uint64_t skipped = fences.skipped();
-    if (!context.open() || fences.passed() >= skipped) return;
-    const uint64_t begin = NowNs();
-    pool->readiness().WaitFor(context, skipped);
-    ProcessCounters& process = pool->statistics().process();
-    process.paid_ns.AddShared(NowNs() - begin);
-    (process.*count).AddShared(1);
-    waited = true;
-  });
-  return waited;
-}
-
-void PayAtExit() {
-  if (RuleIsOn(Rule::kPayAtExit)) PaySkipped(&ProcessCounters::paid_at_exit);
-  Pool* pool = g_pool.load(std::memory_order_acquire);
-  if (pool == nullptr) return;
-  pool->ForEachContext([&](ContextPool& context) { pool->readiness().CountSkipped(context); });
-}
-
 void SettleDebts() {
   if (const Driver* driver = LoadedDriver()) {
     ForEachWork([&](ContextWork& work) { work.Settle(*driver); });
@@ -541,9 +539,9 @@ void ForgetWork() {
   new (&g_contexts_lock) Mutex;
   for (ContextWork*& work : g_contexts) work = nullptr;
   for (MadeContext& made : g_made) made = {};
-  g_made_count = 0;
+  g_openings = 0;
   g_may_be_unopened.store(false, std::memory_order_release);
-  t_owed_elsewhere = {};
+  ForgetOwed();
   g_only_work.store(&g_no_work, std::memory_order_release);
   g_debts.store(0, std::memory_order_seq_cst);
   g_tracks_visible.store(false, std::memory_order_release);
@@ -569,7 +567,9 @@ constinit const PoolHost kShimHost = {
       if (work != nullptr) work->Begin(tracks);
       if (tracks) {
         g_tracks_visible.store(true, std::memory_order_release);
-        NotePageableAccess(context.identity().device);
+        if (context.identity().reaches_host_memory) {
+          g_visible_memory.NoteForGood(Visible::kPageableAccess);
+        }
       }
       Held held(g_contexts_lock);
       for (ContextWork*& place : g_contexts) {

@@ -133,7 +133,24 @@ class alignas(64) ContextWork {
 // with its first submission: its work may use the blocks of others.
 inline constexpr CUdevice kNotPrimary = -1;
 void ContextIsThere(ContextHandle handle, CUdevice primary_of);
-void ContextIsGone(ContextHandle handle);
+// The handle of a device's primary context, nullptr if the program has made none.
+ContextHandle PrimaryMade(CUdevice device);
+
+// A call is on its way that may end a context: no submission gives it a pool meanwhile. A primary
+// context that ends may be made again.
+class [[nodiscard]] ContextEnding {
+ public:
+  explicit ContextEnding(ContextHandle handle);
+  ~ContextEnding();
+  ContextEnding(const ContextEnding&) = delete;
+  ContextEnding& operator=(const ContextEnding&) = delete;
+  // It has ended; another thread's new context may have its handle by now.
+  void Ended() { ended_ = true; }
+
+ private:
+  ContextHandle handle_;
+  bool ended_ = false;
+};
 
 // The only context, with a pool; the one that stands for none while none has a pool; nullptr when
 // there are several contexts.
@@ -157,53 +174,27 @@ inline bool IsToBeNoted(const ContextWork* only, const ContextWork* work, Stream
 void NoteSubmitted(const ContextWork* only, ContextWork* work, StreamName stream,
                    Visible visible = Visible::kNothing);
 
-// What this thread's last free left unfinished, although the real one would have waited for it.
-// What the thread submits to another context comes after it: the host waits first, as in the real
-// free. A wait on the device would hold up what other threads submit to that context, and the work
-// may be waiting for that (NCCL's kernels on several devices do).
-struct OwedElsewhere {
-  ContextWork* work = nullptr;  // of the context of the block, nullptr: nothing is owed
-  ContextPool* context = nullptr;
-  uint64_t fence = 0;
-};
-inline thread_local constinit OwedElsewhere t_owed_elsewhere;
-void PayElsewhere();
-// A free of a block of `context` leaves what is before the fence unfinished.
-inline void OweElsewhere(ContextPool& context, uint64_t fence) {
-  auto* work = static_cast<ContextWork*>(context.of_host);
-  OwedElsewhere& owed = t_owed_elsewhere;
-  if (owed.work != work) [[unlikely]] {
-    if (owed.work != nullptr) PayElsewhere();  // one at a time
-    owed.work = work;
-    owed.context = &context;
-  }
-  owed.fence = fence;
-}
-// The same as FindWork, for who is about to submit: pays first.
+// The same as FindWork, for who is about to submit: pays first what the thread owes elsewhere.
 ContextWork* FindWorkToSubmit(StreamName stream);
 
 // Notes in all contexts a submission to one's stream that may run in others.
 void NoteEverywhere(StreamName stream);
 
-// A submission on its way: lives across the real call. `everywhere`: it may run in other contexts
-// than the stream's.
+// A submission on its way: lives across the real call.
 class [[nodiscard]] Submission {
  public:
   explicit Submission(StreamName stream, bool overtakes = false,
-                      Visible visible = Visible::kNothing, bool everywhere = false)
+                      Visible visible = Visible::kNothing)
       : only_(g_only_work.load(std::memory_order_acquire)),
         work_(only_ != nullptr ? only_ : FindWorkToSubmit(stream)),
         stream_(stream),
-        visible_(visible),
-        everywhere_(only_ == nullptr && (everywhere || stream == kSeveralStreams)) {
+        visible_(visible) {
     if (!work_->IsQuiet(stream) || overtakes || visible != Visible::kNothing) [[unlikely]]
       work_->Enter(stream, overtakes, visible);
-    if (everywhere_) NoteEverywhere(stream);
   }
   ~Submission() {
     if (visible_ != Visible::kNothing || IsToBeNoted(only_, work_, stream_)) [[unlikely]]
       NoteSubmitted(only_, work_, stream_, visible_);
-    if (everywhere_) NoteEverywhere(stream_);
   }
   Submission(const Submission&) = delete;
   Submission& operator=(const Submission&) = delete;
@@ -213,7 +204,24 @@ class [[nodiscard]] Submission {
   ContextWork* work_;
   StreamName stream_;
   Visible visible_;
-  bool everywhere_;
+};
+
+// The same beside it for one that may run in other contexts than its stream's.
+class [[nodiscard]] SubmissionElsewhere {
+ public:
+  explicit SubmissionElsewhere(StreamName stream)
+      : several_(g_only_work.load(std::memory_order_acquire) == nullptr), stream_(stream) {
+    if (several_) NoteEverywhere(stream_);
+  }
+  ~SubmissionElsewhere() {
+    if (several_) NoteEverywhere(stream_);
+  }
+  SubmissionElsewhere(const SubmissionElsewhere&) = delete;
+  SubmissionElsewhere& operator=(const SubmissionElsewhere&) = delete;
+
+ private:
+  bool several_;
+  StreamName stream_;
 };
 
 // Is it to be noted what the host could see? From the first context with a pool on, under
@@ -222,16 +230,6 @@ inline constinit std::atomic<bool> g_tracks_visible{false};
 
 // The shim as the pool's host.
 extern const PoolHost kShimHost;
-
-// Waits, in all contexts, for what frees did not wait for, and counts it. False: there was nothing
-// to wait for.
-bool PaySkipped(Counter ProcessCounters::*count);
-// Before something ends that work may still use, in a call that does not wait by itself.
-inline void PayBeforeDestruction() {
-  if (RuleIsOn(Rule::kPayBeforeDestruction)) PaySkipped(&ProcessCounters::paid_by_destruction);
-}
-// Before the process ends: what it leaves behind is what it would have left.
-void PayAtExit();
 
 // Pays the debts of all contexts. For whoever begins a capture while none is under way.
 void SettleDebts();

@@ -94,8 +94,18 @@ bool CopyFreedByAnotherThread(Stage& stage) {
   const Copied copied = Buffers();
   stage.WriteLate(copied.device);
   CopyToHost(copied, stage.busy);
-  std::thread([&stage] { stage.Free(); }).join();
-  return Seen(copied.host) == stage.value;
+  std::atomic<bool> freed{false};
+  std::atomic<bool> seen{false};
+  std::thread frees([&] {
+    stage.Free();
+    freed = true;
+    while (!seen) std::this_thread::yield();
+  });
+  while (!freed) std::this_thread::yield();
+  const bool right = Seen(copied.host) == stage.value;
+  seen = true;
+  frees.join();
+  return right;
 }
 
 bool CopyThenFreeLarge(Stage& stage) {

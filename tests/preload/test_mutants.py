@@ -110,6 +110,11 @@ class Mutants(TestCase):
         for mode in ("order", "auto"):
             self.on_devices("order_across_contexts", mode, "order")
 
+    def test_copies_in_every_context(self):
+        for mode in ("order", "auto", "wait"):
+            self.on_devices("copies_in_every_context", mode, "overwrite")
+        self.on_devices("copies_in_every_context", "none", "copies")
+
     def test_fence_in_every_context(self):
         for mode in ("none", "wait"):
             self.on_devices("fence_in_every_context", mode, "use", 1, 3000, 1, "pending")

@@ -3,14 +3,21 @@
 //
 //   devices use SEED OPERATIONS THREADS [pending]   blocks of all devices, used by all
 //   devices order                                   what a free gives, seen from another device
+//   devices apart                                   a thread for each device, whose kernels wait
+//   for
+//                                                   each other
 //   devices overwrite                               what is copied while a free comes, is copied
-//   devices copies                                  blocks are freed while they are copied to; pending
-//   devices reset                                   of one device after the other
-//   devices guest                                   a device works that never allocates; pending
+//   devices copies                                  blocks are freed while they are copied to;
+//   pending devices reset                                   of one device after the other devices
+//   guest                                   a device works that never allocates; pending
 //
 // The real free waits for what runs on the block's own device alone: kernels of its streams, and
-// copies from it to another device; a copy to it runs on its source. So a program waits for the rest
-// before it frees; with `pending` it does not, for a pool that must not hand out the block meanwhile.
+// copies from it to another device; a copy to it runs on its source. So a program waits for the
+// rest before it frees; with `pending` it does not, for a pool that must not hand out the block
+// meanwhile.
+#include <cuda.h>
+#include <unistd.h>
+
 #include <iterator>
 #include <memory>
 #include <thread>
@@ -254,10 +261,9 @@ uint64_t ReadBack(const uint64_t* word) {
   return value;
 }
 
-// A kernel of one device writes x late, something else of that device is freed, and another device
-// reads x.
-void Order() {
-  EnableAllAccess();
+// A kernel of one device writes x late, something else of that device is freed, perhaps by another
+// thread, and another device reads x.
+void Order(bool other_thread) {
   uint64_t value = 100;
   constexpr const char* kReaders[] = {"kernel",           "kernel on the legacy stream",
                                       "peer copy",        "synchronous peer copy",
@@ -287,7 +293,11 @@ void Order() {
       SynchronizeAll();
       MUST(cudaSetDevice(writer));
       LaunchStore(writing, x, ++value);
-      MUST(cudaFree(freed));
+      if (other_thread) {
+        std::thread([freed] { MUST(cudaFree(freed)); }).join();
+      } else {
+        MUST(cudaFree(freed));
+      }
       MUST(cudaSetDevice(reader));
       uint64_t seen = 0;
       if (how == 0) LaunchCopy(reading, x, y);
@@ -298,7 +308,8 @@ void Order() {
       if (how == 5) MUST(cudaGraphLaunch(graph, reading));
       MUST(cudaStreamSynchronize(how == 1 ? nullptr : reading));
       if (how != 4) seen = ReadBack(y);
-      printf("%s on device %d: %s\n", kReaders[how], reader, seen == value ? "right" : "stale");
+      printf("%s on device %d, freed by %s: %s\n", kReaders[how], reader,
+             other_thread ? "another thread" : "this one", seen == value ? "right" : "stale");
       SynchronizeAll();
       if (graph != nullptr) MUST(cudaGraphExecDestroy(graph));
       MUST(cudaFree(x));
@@ -311,8 +322,67 @@ void Order() {
   }
 }
 
-// A copy that waits on another device's stream reads x; something else of x's device is freed, and a
-// kernel there writes x. The free waits for the copy, so that must not come before it.
+// ---- Kernels of two devices that wait for each other, as those of NCCL do; each device has its
+// thread. The one frees, behind a kernel that ends once the other's is launched; the other does
+// something before it launches that.
+void Apart() {
+  struct Way {
+    const char* name;
+    void (*before)(cudaStream_t busy, char* foreign);
+  };
+  const Way kWays[] = {
+      {"query", [](cudaStream_t busy, char*) { cudaStreamQuery(busy); }},
+      {"a texture is destroyed", [](cudaStream_t, char*) { cuTexObjectDestroy(12345); }},
+      {"a free of other memory", [](cudaStream_t, char* foreign) { MUST(cudaFree(foreign)); }},
+  };
+  uint64_t id = 1;
+  for (const Way& way : kWays) {
+    const Stream one = MakeStream(0);
+    const Stream other = MakeStream(1);
+    char* foreign = nullptr;
+    MUST(cudaMallocAsync(reinterpret_cast<void**>(&foreign), 5000, other.handle));
+    MUST(cudaSetDevice(0));
+    char* freed = Allocate(5000);
+    SynchronizeAll();
+    const auto launch = [](const Stream& stream, uint64_t own, uint64_t until) {
+      SimWork work = {};
+      work.duration_ns = 1000000;
+      work.id = own;
+      work.spin_until_id = until;
+      MUST(program::Launch(stream.handle, work));
+    };
+    const uint64_t first = id++;
+    const uint64_t second = id++;
+    std::atomic<bool> launched{false};
+    std::atomic<bool> returned{false};
+    std::atomic<bool> ends{false};
+    std::thread frees([&] {
+      MUST(cudaSetDevice(0));
+      launch(one, first, second);
+      launched = true;
+      MUST(cudaFree(freed));
+      returned = true;
+      while (!ends) std::this_thread::yield();
+    });
+    MUST(cudaSetDevice(1));
+    while (!launched) std::this_thread::yield();
+    // The real free does not return yet.
+    for (int i = 0; i < 50 && !returned; ++i) usleep(1000);
+    launch(other, id++, 0);
+    way.before(other.handle, foreign);
+    cudaGetLastError();
+    launch(other, second, 0);
+    ends = true;
+    frees.join();
+    SynchronizeAll();
+    printf("%s: done\n", way.name);
+    MUST(cudaStreamDestroy(one.handle));
+    MUST(cudaStreamDestroy(other.handle));
+  }
+}
+
+// A copy that waits on another device's stream reads x; something else of x's device is freed, and
+// a kernel there writes x. The free waits for the copy, so that must not come before it.
 void Overwrite() {
   uint64_t value = 100;
   for (const bool access : {false, true}) {
@@ -458,7 +528,10 @@ int main(int count, char** arguments) {
     Use(static_cast<uint64_t>(atoll(arguments[2])), atoi(arguments[3]), atoi(arguments[4]),
         count > 5);
   } else if (strcmp(scenario, "order") == 0) {
-    Order();
+    EnableAllAccess();
+    for (const bool other_thread : {false, true}) Order(other_thread);
+  } else if (strcmp(scenario, "apart") == 0) {
+    Apart();
   } else if (strcmp(scenario, "overwrite") == 0) {
     Overwrite();
   } else if (strcmp(scenario, "copies") == 0) {

@@ -14,6 +14,7 @@
 #include "pool_fixture.h"
 #include "shim/captures.h"
 #include "shim/free_sync.h"
+#include "shim/owed.h"
 
 namespace cmp {
 namespace {
@@ -42,7 +43,7 @@ class WorkTest : public testing::TestWithParam<FreeSync> {
   }
   ~WorkTest() override {
     pool_.pool->ForEachContext([&](ContextPool& context) { pool_.pool->DropContext(context); });
-    t_owed_elsewhere = {};  // contexts of a process stay, those of a test do not
+    ForgetOwed();  // contexts of a process stay, those of a test do not
     EXPECT_FALSE(AnyDebt()) << "what ended contexts owed is counted still";
     EXPECT_EQ(driver_.errors, 0u) << "an event was misused";
     EXPECT_FALSE(g_captures.UnderWay());
@@ -169,6 +170,62 @@ TEST_F(AutoTest, WhatIsSkippedIsPaidOnce) {
   EXPECT_FALSE(PaySkipped(&ProcessCounters::paid_by_queries));
   EXPECT_EQ(process().paid_by_queries.Get(), 1u);
   EXPECT_GT(process().skipped_wait_max_ns.Get() + process().paid_ns.Get(), 0u);
+}
+
+// It may wait itself for what this thread does next.
+TEST_F(AutoTest, WhatAnotherThreadSkippedIsWaitedForForAWhile) {
+  Submit(kA);
+  std::atomic<bool> freed{false};
+  std::atomic<bool> ends{false};
+  std::thread other([&] {
+    EXPECT_TRUE(Free().pooled);
+    freed = true;
+    while (!ends) std::this_thread::yield();
+  });
+  while (!freed) std::this_thread::yield();
+  EXPECT_TRUE(PaySkipped(&ProcessCounters::paid_by_queries));
+  EXPECT_EQ(Waits(), 0u) << "it is asked, which comes to an end";
+  EXPECT_LT(fences().passed(), fences().skipped());
+  EXPECT_FALSE(PaySkipped(&ProcessCounters::paid_by_queries)) << "once";
+  EXPECT_TRUE(PaySkipped(&ProcessCounters::paid_by_destruction,
+                         [] { return CurrentContext(*g_driver.load()); }));
+  EXPECT_EQ(Waits(), 1u) << "in full, if what is destroyed may be of this context";
+  ends = true;
+  other.join();
+}
+
+TEST_F(AutoTest, WhatAnotherThreadSkippedIsSeenToEnd) {
+  Submit(kA);
+  std::atomic<bool> ends{false};
+  std::atomic<bool> freed{false};
+  std::thread other([&] {
+    EXPECT_TRUE(Free().pooled);
+    freed = true;
+    driver_.Finish();
+    while (!ends) std::this_thread::yield();
+  });
+  while (!freed) std::this_thread::yield();
+  PaySkipped(&ProcessCounters::paid_by_queries);
+  EXPECT_GE(fences().passed(), fences().skipped());
+  ends = true;
+  other.join();
+}
+
+TEST_F(AutoTest, AThreadThatEndsHasWaited) {
+  Submit(kA);
+  OnAnotherThread([this] {
+    EXPECT_TRUE(Free().pooled);
+    EXPECT_EQ(Waits(), 0u);
+  });
+  EXPECT_EQ(Waits(), 1u);
+  EXPECT_EQ(process().paid_by_thread_ends.Get(), 1u);
+  EXPECT_FALSE(PaySkipped(&ProcessCounters::paid_by_queries));
+}
+
+TEST_F(WorkTest, AThreadThatEndsHasNothingToWaitForInOneContext) {
+  Submit(kA);
+  OnAnotherThread([this] { EXPECT_TRUE(Free().pooled); });
+  EXPECT_EQ(driver_.waits, 0u) << "the device keeps the order";
 }
 
 TEST_F(WaitTest, AFreeWaitsForWhatIsUnfinishedAndOnlyOnce) {
@@ -645,6 +702,14 @@ class TwoContexts : public WorkTest {
     };
     Synchronize();
   }
+  // What came before is covered by fences.
+  void BothAreQuiet() {
+    FreeIn(context());
+    FreeIn(other_);
+    driver_.Finish();
+    ForgetOwed();
+    ASSERT_FALSE(fences().work_since() || other_.fences().work_since());
+  }
   ContextPool& other_ = *pool_.OpenAnother();
 };
 
@@ -664,6 +729,29 @@ TEST_F(TwoContexts, WhatAThreadFreedInOneContextComesBeforeWhatItSubmitsToAnothe
   Submit(kC);
   EXPECT_EQ(driver_.waits, 1u) << "once";
   EXPECT_EQ(driver_.orders, 0u);
+}
+
+TEST_F(TwoContexts, WhatAThreadFreedIsOverWhenItHasEnded) {
+  Submit(kA);
+  OnAnotherThread([this] { EXPECT_TRUE(Free().pooled); });
+  EXPECT_EQ(driver_.waits, 1u);
+  Submit(kB);
+  EXPECT_EQ(driver_.waits, 1u);
+}
+
+TEST_F(TwoContexts, ACopyIsNotedInBoth) {
+  BothAreQuiet();
+  { const SubmissionElsewhere copy(kA); }
+  EXPECT_TRUE(fences().work_since());
+  EXPECT_TRUE(other_.fences().work_since());
+  EXPECT_NE(FreeIn(other_).stamp, kReady);
+}
+
+TEST_F(TwoContexts, AKernelIsNotedInItsOwn) {
+  BothAreQuiet();
+  Submit(kA);
+  EXPECT_TRUE(fences().work_since());
+  EXPECT_FALSE(other_.fences().work_since());
 }
 
 TEST_F(TwoContexts, FreesInBothAreWaitedForInTurn) {

@@ -291,8 +291,7 @@ CUresult cuCtxDisablePeerAccess(CUcontext peer) {
     if (result != CUDA_SUCCESS) return result;
     const Context* other = sim.contexts.Find(peer);
     if (other == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
-    return context->reachable.erase(other) != 0 ? CUDA_SUCCESS
-                                                : CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
+    return context->reachable.erase(other) != 0 ? CUDA_SUCCESS : CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
   });
 }
 

@@ -48,8 +48,8 @@ class Scheduler {
   void Advance(Lock& lock, uint64_t nanoseconds);
   uint64_t now() const { return now_; }
 
-  // REQUIRES: `needs` were submitted before. Null and done ones are skipped. `runs_in`: in `context`
-  // unless others are named.
+  // REQUIRES: `needs` were submitted before. Null and done ones are skipped. `runs_in`: in
+  // `context` unless others are named.
   ItemPtr Submit(Context& context, Work work, std::vector<ItemPtr> needs,
                  std::vector<const Context*> runs_in = {});
 

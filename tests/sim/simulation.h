@@ -146,6 +146,12 @@ CUresult MayEnter(const char* name, bool needs_initialisation);
 
 enum class Needs { kNothing, kInitialisation };
 
+// A call of this thread answered "not ready". Who asks again and again lets time pass, whatever the
+// pauses in between: more with every question, up to 50 us.
+void LetPollPass(Simulation& sim, Lock& lock);
+// The calls of this thread.
+inline thread_local uint64_t t_calls = 0;
+
 // Runs `body(simulation, lock)` as one CUDA call: counted, perhaps made to fail, under the lock,
 // virtual host time a little later than before. Each entry point's body is a type of its own, so
 // `site` is one per entry point.
@@ -164,7 +170,9 @@ CUresult Enter(const char* name, Needs needs, Body&& body) {
   Simulation& sim = TheSimulation();
   std::unique_lock<std::mutex> lock(sim.lock);
   sim.scheduler.HostCall(lock);
+  ++t_calls;
   const CUresult result = body(sim, lock);
+  if (result == CUDA_ERROR_NOT_READY) LetPollPass(sim, lock);
   stopwatch.Spend(name);
   if (hooked) [[unlikely]] {
     lock.unlock();

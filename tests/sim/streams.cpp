@@ -9,7 +9,8 @@ namespace {
 void ForgetDoneOrphans(Context& context) {
   std::erase_if(context.orphans,
                 [](const auto& orphan) { return orphan.second->state == ItemState::kDone; });
-  std::erase_if(context.guests, [](const ItemPtr& guest) { return guest->state == ItemState::kDone; });
+  std::erase_if(context.guests,
+                [](const ItemPtr& guest) { return guest->state == ItemState::kDone; });
 }
 
 // The item, or if it runs elsewhere what it comes after.
@@ -101,8 +102,8 @@ CUresult RequireStream(Simulation& sim, CUstream handle, DefaultStream null_mean
   return (*stream)->context->sticky;
 }
 
-CUresult SubmitWork(Simulation& sim, Stream& stream, Work work, ItemPtr* item,
-                    const ItemPtr& after, const std::vector<Context*>& runs_in) {
+CUresult SubmitWork(Simulation& sim, Stream& stream, Work work, ItemPtr* item, const ItemPtr& after,
+                    const std::vector<Context*>& runs_in) {
   if (item != nullptr) *item = nullptr;
   if (stream.capture != nullptr) return AddToCapture(stream, std::move(work));
   if (stream.legacy) {

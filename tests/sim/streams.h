@@ -25,8 +25,8 @@ Stream& PerThreadStream(Simulation& sim, Context& context);
 // Into the stream's capture when it is capturing; `item` is then null.
 CUresult SubmitWork(Simulation& sim, Stream& stream, Work work, ItemPtr* item = nullptr,
                     const ItemPtr& after = nullptr, const std::vector<Context*>& runs_in = {});
-// The last items that run in the context: of all streams that it includes, of those gone as well, and
-// of others.
+// The last items that run in the context: of all streams that it includes, of those gone as well,
+// and of others.
 std::vector<ItemPtr> AllTails(Simulation& sim, Context& context);
 // What synchronising with the stream has to wait for.
 std::vector<ItemPtr> TailsToWaitFor(Stream& stream);

@@ -67,7 +67,7 @@ struct Work {
 enum class ItemState { kBlocked, kSpinning, kRunnable, kRunning, kDone };
 
 struct Item {
-  uint64_t number = 0;  // order of submission, over all contexts
+  uint64_t number = 0;         // order of submission, over all contexts
   Context* context = nullptr;  // of its stream
   // Whose fences, synchronisations and frees cover it: the same, but for copies between devices.
   std::vector<const Context*> runs_in;

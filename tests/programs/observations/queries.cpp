@@ -16,10 +16,11 @@ uint64_t Answer(cudaError_t answer) {
 }
 
 // Long work on `stream`, a free, and the question.
-void Ask(const char* what, cudaStream_t stream, const std::function<cudaError_t()>& ask) {
+void Ask(const char* what, cudaStream_t stream, const std::function<cudaError_t()>& ask,
+         uint64_t duration_ns = kLong) {
   char* device = DeviceWord();
   for (int round = 0; round < 3; ++round) {
-    WriteWord(stream, device, 1, kLong);
+    WriteWord(stream, device, 1, duration_ns);
     FreeUnrelated();
     See(what, Answer(ask()), 0);
     See(what, Answer(ask()), 0);
@@ -42,15 +43,19 @@ void StreamOfDriver() {
   Ask("stream", stream, [=] { return static_cast<cudaError_t>(cuStreamQuery(stream)); });
 }
 
+// Another thread waits for a while only.
 void StreamAskedByAnotherThread() {
   const cudaStream_t stream = NonBlockingStream();
   Helper helper;
-  Ask("stream", stream, [&] {
-    cudaError_t answer = cudaErrorUnknown;
-    helper.Do([&] { answer = cudaStreamQuery(stream); });
-    helper.Wait();
-    return answer;
-  });
+  Ask(
+      "stream", stream,
+      [&] {
+        cudaError_t answer = cudaErrorUnknown;
+        helper.Do([&] { answer = cudaStreamQuery(stream); });
+        helper.Wait();
+        return answer;
+      },
+      kLong / 200);
 }
 
 // Two frees, and work between them.

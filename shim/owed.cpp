@@ -1,0 +1,105 @@
+#include "shim/owed.h"
+
+#include <time.h>
+
+#include "core/pool_instance.h"
+#include "core/thread_exit.h"
+#include "shim/service.h"
+#include "shim/work.h"
+
+namespace cmp {
+
+namespace {
+
+// For what another thread's free left, counted from the context's newest fence.
+constexpr uint64_t kPatienceNs = 100'000'000;
+constexpr timespec kBetweenQuestions = {0, 50'000};
+
+constinit ThreadExitHook g_thread_ends([] { PayOwed(&ProcessCounters::paid_by_thread_ends); });
+
+void WaitInFull(Pool& pool, ContextPool& context, uint64_t fence) {
+  // A wait that is refused is tried again: nobody would see that it was not kept. If that fails the
+  // context has failed or ended, and with it the work.
+  constexpr int kMostWaits = 16;
+  for (int i = 0; i < kMostWaits; ++i) {
+    if (context.fences().passed() >= fence) return;
+    if (pool.readiness().WaitFor(context, fence) == kSuccess) return;
+    sched_yield();  // closed for the time of a call that may end it
+  }
+}
+
+// Asks again and again: a wait in the driver has no limit.
+void WaitForAWhile(const Driver& driver, ContextPool& context, uint64_t fence) {
+  Fences& fences = context.fences();
+  while (fences.passed() < fence && NowNs() < fences.newest_ns() + kPatienceNs) {
+    const ContextPool::User user(context);
+    if (!user.entered() || fences.Poll(driver, fence - 1) != kNotReady) return;
+    nanosleep(&kBetweenQuestions, nullptr);
+  }
+}
+
+bool IsOwed(const ContextPool& context) {
+  return t_owed.context == &context && context.fences().passed() < t_owed.fence;
+}
+
+}  // namespace
+
+void OweOf(ContextPool& context) {
+  if (t_owed.context != nullptr) PayOwed(&ProcessCounters::paid_by_other_contexts);
+  t_owed.context = &context;
+}
+
+void PayAtThreadEnd() { t_owed.at_thread_end = g_thread_ends.Arm(); }
+
+void PayOwed(Counter ProcessCounters::*count) {
+  const Owed owed = t_owed;
+  t_owed = {};
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  if (pool == nullptr || owed.context == nullptr) return;
+  if (owed.context->fences().passed() >= owed.fence || !RuleIsOn(Rule::kOrderAcrossContexts)) {
+    return;
+  }
+  const uint64_t begin = NowNs();
+  WaitInFull(*pool, *owed.context, owed.fence);
+  ProcessCounters& process = pool->statistics().process();
+  process.paid_ns.AddShared(NowNs() - begin);
+  (process.*count).AddShared(1);
+}
+
+bool PaySkipped(Counter ProcessCounters::*count, ContextHandle (*fully)()) {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  const Driver* driver = LoadedDriver();
+  if (pool == nullptr || driver == nullptr) return false;
+  bool waited = false;
+  pool->ForEachContext([&](ContextPool& context) {
+    const Fences& fences = context.fences();
+    const uint64_t skipped = fences.skipped();
+    if (!context.open() || fences.passed() >= skipped) return;
+    const bool in_full = fully != nullptr && context.identity().handle == fully();
+    const uint64_t begin = NowNs();
+    if (!in_full && !IsOwed(context) && begin >= fences.newest_ns() + kPatienceNs) return;
+    if (IsOwed(context)) WaitInFull(*pool, context, t_owed.fence);
+    if (in_full) WaitInFull(*pool, context, skipped);
+    WaitForAWhile(*driver, context, skipped);
+    pool->readiness().CountSkipped(context);
+    ProcessCounters& process = pool->statistics().process();
+    process.paid_ns.AddShared(NowNs() - begin);
+    (process.*count).AddShared(1);
+    waited = true;
+  });
+  return waited;
+}
+
+void PayBeforeDestruction() {
+  if (!RuleIsOn(Rule::kPayBeforeDestruction)) return;
+  PaySkipped(&ProcessCounters::paid_by_destruction, [] { return CurrentContext(*LoadedDriver()); });
+}
+
+void PayAtExit() {
+  if (RuleIsOn(Rule::kPayAtExit)) PaySkipped(&ProcessCounters::paid_at_exit);
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  if (pool == nullptr) return;
+  pool->ForEachContext([&](ContextPool& context) { pool->readiness().CountSkipped(context); });
+}
+
+}  // namespace cmp

@@ -1,0 +1,55 @@
+// What frees left unfinished although the real ones would have waited for it, and who waits for it
+// after all.
+//
+// A thread pays in full what its own frees left: before it submits to another context (in one
+// context the device keeps the order), before it ends, when it asks whether work is done, when it
+// destroys something, at the end of the process. The real free would have stopped it sooner.
+//
+// What other threads' frees left it also waits for, where it could notice: it may have been told
+// that they have returned. But the work may itself wait for what this thread does next (kernels of
+// several devices that wait for each other, one thread for each), and the real call would then have
+// stopped another thread. So the wait is short, but for work that uses what is destroyed.
+#ifndef CMP_SHIM_OWED_H_
+#define CMP_SHIM_OWED_H_
+
+#include "core/context_pool.h"
+#include "core/rules.h"
+#include "core/statistics.h"
+
+namespace cmp {
+
+// All work before a fence of a context. One context at a time: who frees in another pays first.
+struct Owed {
+  ContextPool* context = nullptr;  // nullptr: nothing
+  uint64_t fence = 0;
+  bool at_thread_end = false;  // this thread pays when it ends
+};
+inline thread_local constinit Owed t_owed;
+
+// This thread's free of a block of `context` leaves what is before the fence unfinished.
+// `at_thread_end`: other threads could notice, to whom the device does not keep the order.
+void OweOf(ContextPool& context);
+void PayAtThreadEnd();
+inline void Owe(ContextPool& context, uint64_t fence, bool at_thread_end) {
+  if (t_owed.context != &context) [[unlikely]]
+    OweOf(context);
+  t_owed.fence = fence;
+  if (at_thread_end && !t_owed.at_thread_end) [[unlikely]]
+    PayAtThreadEnd();
+}
+// Waits for it, and counts that.
+void PayOwed(Counter ProcessCounters::*count);
+// In a forked child: nothing of the parent's.
+inline void ForgetOwed() { t_owed = {}; }
+
+// For what frees skipped under CMP_FREE_SYNC=auto, this thread's own, then others': those in the
+// context that fully() names in full. Counts it. False: there was nothing to wait for.
+bool PaySkipped(Counter ProcessCounters::*count, ContextHandle (*fully)() = nullptr);
+// Before something ends that work may still use, in a call that does not wait by itself.
+void PayBeforeDestruction();
+// Before the process ends: what it leaves behind is what it would have left.
+void PayAtExit();
+
+}  // namespace cmp
+
+#endif  // CMP_SHIM_OWED_H_
