@@ -20,7 +20,7 @@ import programs
 
 COMMAND = [sys.executable, str(programs.BUILD / "cmp-preload")]
 SIMULATED = "--simulated" in sys.argv[1:]
-LIMIT_S = 225  # for all of it
+LIMIT_S = 300  # for all of it
 BEGIN = time.monotonic()
 
 
@@ -96,6 +96,18 @@ def observation_costs(command: list[str], times: int) -> None:
               f"({min(found):.4f} to {max(found):.4f})", flush=True)
 
 
+def recorded(command: list[str]) -> None:
+    """A trace of the program, its report, and its replays in each way."""
+    with tempfile.TemporaryDirectory() as folder:
+        trace = os.path.join(folder, "trace")
+        run(command, 30, subprocess.DEVNULL, LD_PRELOAD=str(programs.LIBRARY), CMP_TRACE=trace)
+        cmp_preload("report", trace)
+        page = os.path.join(folder, "page.html")
+        run([*COMMAND, "report", "--html", page, trace], 70)
+        print(f"(and a page of {os.path.getsize(page) >> 10} KiB)")
+        cmp_preload("replay", "--backend", "all", trace)
+
+
 def built(name: str) -> str:
     return str(programs.BUILD / name)
 
@@ -139,6 +151,9 @@ def parts():
     yield "tuning churn", cmp_preload, ["tune", *few, "--", *churn]
     if not SIMULATED and importlib.util.find_spec("cupy"):
         yield "tuning CuPy", cmp_preload, ["tune", "-n", "2", "--", *cupy]
+        large = [*python, str(programs.HERE / "cupy_large.py")]
+        yield "tuning CuPy with arrays of 1.5 GiB", cmp_preload, ["tune", "-n", "3", "--", *large]
+    yield "what the process recorded, and its replays", recorded, [churn]
     yield "what statistics and traces cost", observation_costs, [churn, runs]
 
 

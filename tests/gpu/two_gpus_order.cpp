@@ -1,12 +1,15 @@
 // order.cpp across GPUs. A kernel of one device writes x late, on a non-blocking stream; something
 // else of that device is freed; whoever reads x afterwards must see the new value, also when it is
-// another device that reads: the real cudaFree waits for the kernel.
+// another device that reads: the real cudaFree waits for the kernel. Likewise for a late copy that
+// another device's stream makes of x: the free waits for it, and a kernel that overwrites x comes
+// after it.
 //
 //   two_gpus_order [--devices N] [--rounds N] [--expect-stale | --stale-allowed]
 //
 // Prints `READER, freed under ...: reads N stale N` for each way. Exit code 1 if there was a stale
 // read; with --expect-stale if there was none; with --stale-allowed never.
 #include <functional>
+#include <thread>
 
 #include "two_gpus.h"
 
@@ -83,22 +86,66 @@ const std::vector<Reader>& Readers() {
   return readers;
 }
 
-bool IsStale(const Stage& stage, const Reader& reader, bool freed_under_reader,
-             size_t freed_bytes) {
-  static uint32_t value = 1000;  // also names the work on the simulated CUDA
-  ++value;
-  Use(stage.writer);
-  void* freed = Allocate<char>(freed_bytes);
-  stage.of(stage.writer).WriteLate(stage.written, stage.x, value, kLateNs);
-  if (freed_under_reader) Use(stage.reader);
-  CHECK(cudaFree(freed));
-  Use(stage.reader);
-  const uint32_t seen = reader.read(stage);
+enum class Freed { kUnderOwn, kUnderOther, kByThread };
+constexpr Freed kFrees[] = {Freed::kUnderOwn, Freed::kUnderOther, Freed::kByThread};
+constexpr const char* kFreedWords[] = {"its own device", "the other device",
+                                       "its own by another thread"};
+
+// The writer's device is current.
+void Free(const Stage& stage, void* block, Freed how) {
+  if (how == Freed::kByThread) {
+    std::thread([&] {
+      Use(stage.writer);
+      CHECK(cudaFree(block));
+    }).join();
+    return;
+  }
+  if (how == Freed::kUnderOther) Use(stage.reader);
+  CHECK(cudaFree(block));
+}
+
+void Settle(const Stage& stage) {
   for (const int device : {stage.reader, stage.writer}) {
     Use(device);
     CHECK(cudaDeviceSynchronize());
   }
+}
+
+// Also names the work on the simulated CUDA.
+uint32_t NextValue() {
+  static uint32_t value = 1000;
+  return ++value;
+}
+
+bool IsStale(const Stage& stage, const Reader& reader, Freed how, size_t freed_bytes) {
+  const uint32_t value = NextValue();
+  Use(stage.writer);
+  void* freed = Allocate<char>(freed_bytes);
+  stage.of(stage.writer).WriteLate(stage.written, stage.x, value, kLateNs);
+  Free(stage, freed, how);
+  Use(stage.reader);
+  const uint32_t seen = reader.read(stage);
+  Settle(stage);
   return seen != value;
+}
+
+bool IsOverwritten(const Stage& stage, Freed how, size_t freed_bytes) {
+  const uint32_t value = NextValue();
+  Use(stage.writer);
+  void* freed = Allocate<char>(freed_bytes);
+  stage.of(stage.writer).WriteLate(stage.written, stage.x, value, 1000);
+  Settle(stage);
+  Use(stage.reader);
+  stage.of(stage.reader).Delay(stage.reading, kLateNs);
+  CHECK(cudaMemcpyPeerAsync(stage.y, stage.reader, stage.x, stage.writer, sizeof(uint32_t),
+                            stage.reading));
+  Use(stage.writer);
+  Free(stage, freed, how);
+  Use(stage.writer);
+  stage.of(stage.writer).WriteLate(stage.written, stage.x, NextValue(), 1000);
+  Settle(stage);
+  Use(stage.reader);
+  return ReadBack(stage.y) != value;
 }
 
 }  // namespace
@@ -125,24 +172,30 @@ int main(int argc, char** argv) {
     }
   }
   unsigned long long all_stale = 0;
-  for (const Reader& reader : Readers()) {
-    if (reader.needs_access && !access) continue;
-    for (const bool under_reader : {false, true}) {
-      watchdog.Progress(reader.name);
-      unsigned long long reads = 0;
-      unsigned long long stale = 0;
-      for (int round = 0; round < rounds; ++round) {
-        for (const Stage& stage : stages) {
-          for (const size_t bytes : {size_t{4096}, 4 * kMiB}) {
-            ++reads;
-            stale += IsStale(stage, reader, under_reader, bytes) ? 1 : 0;
-          }
+  const auto look = [&](const char* name, Freed how, const auto& is_stale) {
+    watchdog.Progress(name);
+    unsigned long long reads = 0;
+    unsigned long long stale = 0;
+    for (int round = 0; round < rounds; ++round) {
+      for (const Stage& stage : stages) {
+        for (const size_t bytes : {size_t{4096}, 4 * kMiB}) {
+          ++reads;
+          stale += is_stale(stage, bytes) ? 1 : 0;
         }
       }
-      std::printf("%s, freed under %s device: reads %llu stale %llu\n", reader.name,
-                  under_reader ? "the reader's" : "its own", reads, stale);
-      all_stale += stale;
     }
+    std::printf("%s, freed under %s: reads %llu stale %llu\n", name,
+                kFreedWords[static_cast<size_t>(how)], reads, stale);
+    all_stale += stale;
+  };
+  for (const Freed how : kFrees) {
+    for (const Reader& reader : Readers()) {
+      if (reader.needs_access && !access) continue;
+      look(reader.name, how,
+           [&](const Stage& stage, size_t bytes) { return IsStale(stage, reader, how, bytes); });
+    }
+    look("late copy, overwritten", how,
+         [&](const Stage& stage, size_t bytes) { return IsOverwritten(stage, how, bytes); });
   }
   if (HasFlag(argc, argv, "--stale-allowed")) return 0;
   return (all_stale != 0) == HasFlag(argc, argv, "--expect-stale") ? 0 : 1;
