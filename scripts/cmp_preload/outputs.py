@@ -1,5 +1,5 @@
 """Are the results of two runs the same? What differs between runs without the pool says nothing
-about the pool, and neither does what the user calls noise."""
+about the pool, and neither do times and rates, nor what the user calls noise."""
 
 from __future__ import annotations
 
@@ -10,6 +10,24 @@ from cmp_preload.cli import Failure
 from cmp_preload.text import shorten
 
 NUMBER = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
+
+# What says that a number is a measurement: the unit behind it, ...
+UNIT = re.compile(
+    r"\s*[\[(]?(?:[nuµμm]?s|[nuµm]?secs?|(?:nano|micro|milli)?seconds?|mins?|minutes?|h|hours?"
+    r"|[nuµμm]?s/[a-z]+|[kMGTP]?FLOPS?|fps|[kMG]?Hz|[^\s\d,;]{0,16}/(?:[nuµm]?s|sec|second|min|hour)"
+    r"|[a-z]+ per (?:second|minute|hour))(?![\w/])"
+    r"|x(?![\w.])",
+    re.IGNORECASE,
+)
+# ... or a word before it.
+MEASURED = re.compile(
+    r"(?<![a-z])(?:(?:run|wall|cpu|gpu|kernel)?time(?![\s_-]*steps?)|elapsed|took|takes|duration|latency"
+    r"|bandwidth|throughput|speed(?:-?up)?|(?:milli|micro|nano)?seconds|[munμµ]?secs?|[munμµ]s"
+    r"|[kmgtp]?flops?|[kmgt]b/s|fps|performance|perf)(?![a-z])",
+    re.IGNORECASE,
+)
+CLOCK = re.compile(r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?|\d{4}-\d{2}-\d{2}")
+PHRASE_END = re.compile(r"[,;|\t]|  ")
 
 
 def rules_of(patterns: list[str]) -> list[re.Pattern]:
@@ -29,7 +47,8 @@ class Comparison:
         self._rules = rules
         self._tolerance = tolerance
         self._sorted = False
-        self.varying: set[int] = set()  # lines whose numbers vary without the pool
+        self._varying: dict[int, set[int]] = {}  # line: which of its numbers vary without the pool
+        self.measured: set[int] = set()  # lines in which times or rates alone differed
         self.incomparable: str | None = None  # why it cannot be compared at all
         runs = [self._lines(data) for data in references]
         self._reference = runs[0]
@@ -44,12 +63,17 @@ class Comparison:
                 self.incomparable = "the number of lines varies"
                 return
             for i, (left, right) in enumerate(zip(runs[0], run)):
-                if self._same(left, right):
-                    continue
-                if _without_numbers(left) != _without_numbers(right):
+                different = self._different_numbers(left, right)
+                if different is None:
                     self.incomparable = f"{self._difference(i, left, right)}"
                     return
-                self.varying.add(i)
+                if different:
+                    self._varying.setdefault(i, set()).update(different)
+
+    @property
+    def varying(self) -> int:
+        """The lines whose numbers vary without the pool."""
+        return len(self._varying)
 
     def is_empty(self) -> bool:
         return self._reference == [""]
@@ -64,10 +88,14 @@ class Comparison:
         for i, (left, right) in enumerate(itertools.zip_longest(self._reference, lines)):
             if left is None or right is None:
                 return self._difference(i, left, right)
-            if i in self.varying:
-                left, right = _without_numbers(left), _without_numbers(right)
-            if not self._same(left, right):
+            different = self._different_numbers(left, right)
+            if different is None:
                 return self._difference(i, left, right)
+            different -= self._varying.get(i, set())
+            if different - measurements(left):
+                return self._difference(i, left, right)
+            if different:
+                self.measured.add(i)
         return None
 
     def _lines(self, data: bytes) -> list[str]:
@@ -76,13 +104,14 @@ class Comparison:
             lines = [rule.sub("", line) for line in lines]
         return lines
 
-    def _same(self, left: str, right: str) -> bool:
+    def _different_numbers(self, left: str, right: str) -> set[int] | None:
+        """Which numbers of two lines differ; None: more than their numbers does."""
         if left == right:
-            return True
-        if not self._tolerance or _without_numbers(left) != _without_numbers(right):
-            return False
+            return set()
+        if NUMBER.sub("#", left).split() != NUMBER.sub("#", right).split():
+            return None
         pairs = zip(NUMBER.findall(left), NUMBER.findall(right))
-        return all(_close(a, b, self._tolerance) for a, b in pairs)
+        return {i for i, (a, b) in enumerate(pairs) if not _close(a, b, self._tolerance)}
 
     def _difference(self, i: int, left: str | None, right: str | None) -> str:
         def shown(line: str | None) -> str:
@@ -91,8 +120,25 @@ class Comparison:
         return f"{self.name} line {i + 1}: {shown(left)}, then {shown(right)}"
 
 
-def _without_numbers(line: str) -> str:
-    return NUMBER.sub("#", line)
+def measurements(line: str) -> set[int]:
+    """Which numbers of a line are times or rates, by the words and units around them."""
+    clocks = [match.span() for match in CLOCK.finditer(line)]
+    found = set()
+    behind = 0  # the number before this one, with its unit, ends there
+    for i, number in enumerate(NUMBER.finditer(line)):
+        begin, end = number.span()
+        unit = UNIT.match(line, end)
+        phrase = PHRASE_END.split(line[:begin])[-1]
+        key = re.match(r"(.*)[:=][^a-zA-Z]*$", phrase)  # as in "Elapsed (3 runs): 1.5"
+        if (
+            unit
+            or MEASURED.search(PHRASE_END.split(line[behind:begin])[-1])
+            or (key and MEASURED.search(key.group(1)))
+            or any(first <= begin < last for first, last in clocks)
+        ):
+            found.add(i)
+        behind = unit.end() if unit else end
+    return found
 
 
 def _close(left: str, right: str, tolerance: float) -> bool:
@@ -102,4 +148,4 @@ def _close(left: str, right: str, tolerance: float) -> bool:
         a, b = float(left), float(right)
     except ValueError:  # hexadecimal: no amount
         return False
-    return abs(a - b) <= tolerance * max(abs(a), abs(b))
+    return tolerance != 0 and abs(a - b) <= tolerance * max(abs(a), abs(b))

@@ -17,7 +17,8 @@ each mode of CMP_FREE_SYNC, and once with new memory filled with 0xFF, in turn, 
 Compares exit code and output; prints times, what the pool did, a verdict and what to set. The
 table goes to stdout, progress to stderr. Exit code 1: the results were not the same.
 
-Numbers in lines that vary between runs without the pool are not compared."""
+Numbers that vary between runs without the pool are not compared, and neither are times and rates,
+as the words and units around them say."""
 
 STRICTEST = "wait"  # what a trial may leave out: others keep as much where it can be seen
 

@@ -30,7 +30,7 @@ def is_faster(one, other) -> bool:
     """By more than runs differ among themselves, and than starting a process does."""
     noise = max(0.03 * other.median, 0.005, one.spread, other.spread)
     if len(one.runs) == 1:
-        noise = max(noise, 0.1 * other.median, 0.02)
+        noise = max(noise, 0.25 * other.median, 0.02)
     return other.median - one.median > noise
 
 
@@ -64,8 +64,13 @@ def of(all_series: list, comparisons: list, chosen: dict[str, str], command: lis
             )
         elif comparison.varying:
             found.say(
-                f"Numbers in {text.count(len(comparison.varying), 'line')} of {comparison.name} "
+                f"Numbers in {text.count(comparison.varying, 'line')} of {comparison.name} "
                 "vary without the pool and were not compared."
+            )
+        if comparison.measured:
+            found.say(
+                f"Times and rates in {text.count(len(comparison.measured), 'line')} of "
+                f"{comparison.name} differ, as they may."
             )
     for series in [observed, *modes]:
         if series.different:

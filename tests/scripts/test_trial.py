@@ -156,6 +156,16 @@ class Noise(TestCase):
         )
         self.assertIn("stdout line 1", self.compared("echo took $(date +%N) ${POOL:+m}s", code=1))
 
+    def test_times_and_rates(self):
+        """A time that stands still without the pool, coarse as it is, is no result."""
+        text = 'echo "Elapsed: 2$POOL s, sum 7"; echo "Throughput = 3$POOL.5 GB/s"'
+        said = self.compared(text)
+        self.assertIn("identical in 4 runs", said)
+        self.assertIn("Times and rates in 2 lines of stdout differ, as they may.", said)
+        self.assertIn(
+            "stdout line 1", self.compared('echo "Elapsed: 2$POOL s, sum 7$POOL"', code=1)
+        )
+
     def test_lines_in_another_order(self):
         text = (
             "if [ $(($(date +%N | sed 's/^0*//') % 2)) = 0 ]; "
