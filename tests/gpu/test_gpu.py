@@ -92,6 +92,20 @@ class Gpu(unittest.TestCase):
         side_by_side("CuPy, its pool off", *results)
         self.assertGreater(results[1].statistics["totals"]["hit_rate"], 0.9)
 
+    def test_frameworks(self):
+        for name, module, file, settings in (
+                ("JAX, its platform allocator", "jax", "jax_run.py",
+                 {"XLA_PYTHON_CLIENT_ALLOCATOR": "platform"}),
+                ("Numba", "numba", "numba_run.py", {}),
+                ("GPT-2 of transformers, uncached", "transformers", "transformers_run.py",
+                 UNCACHED)):
+            with self.subTest(name=name):
+                if importlib.util.find_spec(module) is None:
+                    self.skipTest(f"{module} is not installed")
+                results = self.compare(sys.executable, str(programs.HERE / file), **settings)
+                side_by_side(name, *results)
+                self.assertGreater(results[1].statistics["totals"]["hit_rate"], 0.5)
+
     def test_ipc(self):
         _, with_pool = self.compare(str(programs.BUILD / "ipc"))
         self.assertGreaterEqual(with_pool.statistics["process"]["unpooled_blocks"], 8)
