@@ -60,7 +60,8 @@ int main(int argc, char** argv) {
   for (int device = 0; device < devices; ++device) {
     Use(device);
     kept.push_back(Allocate<char>(256));
-    CHECK(cudaDeviceSynchronize());  // what came before is finished, as the program and the pool know
+    CHECK(
+        cudaDeviceSynchronize());  // what came before is finished, as the program and the pool know
   }
   for (const int threads : {1, 8}) {
     for (const size_t bytes : {4 * kKiB, kMiB, 16 * kMiB}) {
