@@ -1,7 +1,4 @@
-"""JAX with XLA_PYTHON_CLIENT_ALLOCATOR=platform: every buffer is a cuMemAlloc of XLA's.
-
-Trains a small network; prints losses and a digest of the parameters. Run it with that variable set.
-"""
+"""JAX trains a small network; prints losses and a digest of the parameters."""
 
 import hashlib
 import sys

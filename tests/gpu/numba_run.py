@@ -7,7 +7,11 @@ import sys
 import time
 
 import numpy
-from numba import cuda
+
+if not hasattr(numpy, "row_stack"):
+    numpy.row_stack = numpy.vstack  # NumPy 2.5 lacks what Numba 0.6x looks for
+
+from numba import cuda  # pylint: disable=wrong-import-position
 
 
 @cuda.jit
