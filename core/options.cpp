@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <algorithm>
 #include <initializer_list>
 
 namespace cmp {
@@ -151,16 +152,30 @@ bool IsOff(const char* text) {
   return false;
 }
 
+bool IsOn(const char* text) {
+  for (const char* on : {"1", "on", "yes", "true"}) {
+    if (strcmp(text, on) == 0) return true;
+  }
+  return false;
+}
+
+// A number is no file name that anybody means.
+bool IsFileName(const char* text) {
+  return !IsOn(text) && text[strspn(text, "0123456789")] != '\0';
+}
+
 bool ParseTrace(const char* text, Options* options) {
-  options->trace = IsOff(text) ? nullptr : text;
+  if (IsOff(text)) return options->trace = nullptr, true;
+  if (!IsFileName(text)) return false;
+  options->trace = text;
   return true;
 }
 
 bool ParseStats(const char* text, Options* options) {
-  options->stats = IsOff(text) ? nullptr : text;
-  for (const char* on : {"on", "yes", "true"}) {
-    if (strcmp(text, on) == 0) options->stats = "1";
-  }
+  if (IsOff(text)) return options->stats = nullptr, true;
+  if (IsOn(text)) return options->stats = "1", true;
+  if (!IsFileName(text)) return false;
+  options->stats = text;
   return true;
 }
 
@@ -198,9 +213,10 @@ constexpr Option kOptions[] = {
     {"CMP_RESERVE", "1.15x+256M", "RATIOx+BYTES, RATIOx (1 or more) or BYTES",
      "bound on what the pool holds, against the peak of what the program held", ParseReserve},
     {"CMP_FREE_SYNC", "auto", "wait, auto, order, none",
-     "what `cudaFree` keeps: waits for all work of the context; waits where the host could notice, "
-     "and the device keeps the order; the order only; nothing but that memory is not reused too "
-     "early",
+     "what `cudaFree` keeps; `wait`: it waits for all work; `auto`: it waits where the host could "
+     "notice, the device keeps the order; `order`: the order alone; `none`: only that memory is "
+     "not "
+     "reused too early",
      ParseFreeSync},
     {"CMP_FILL", "off", "off, zero, a byte (171, 0xAB)", "written into every block handed out",
      ParseFill},
@@ -216,23 +232,24 @@ constexpr Option kOptions[] = {
 
 constexpr size_t kLongestName = 48;  // longer than any option's
 
-// Edits that turn `left` into `right` (insert, delete, replace).
+// Edits that turn `left` into `right` (insert, delete, replace, swap neighbours).
 // REQUIRES: both are shorter than kLongestName
 unsigned Distance(const char* left, size_t left_length, const char* right) {
   const size_t right_length = strlen(right);
-  unsigned row[kLongestName + 1];
-  for (size_t j = 0; j <= right_length; ++j) row[j] = static_cast<unsigned>(j);
+  unsigned edits[kLongestName + 1][kLongestName + 1];
+  for (size_t i = 0; i <= left_length; ++i) edits[i][0] = static_cast<unsigned>(i);
+  for (size_t j = 0; j <= right_length; ++j) edits[0][j] = static_cast<unsigned>(j);
   for (size_t i = 1; i <= left_length; ++i) {
-    unsigned diagonal = row[0];
-    row[0] = static_cast<unsigned>(i);
     for (size_t j = 1; j <= right_length; ++j) {
-      const unsigned replaced = diagonal + (left[i - 1] == right[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      const unsigned shifted = 1 + (row[j] < row[j - 1] ? row[j] : row[j - 1]);
-      row[j] = replaced < shifted ? replaced : shifted;
+      const unsigned replaced = edits[i - 1][j - 1] + (left[i - 1] == right[j - 1] ? 0 : 1);
+      unsigned fewest = std::min({replaced, edits[i - 1][j] + 1, edits[i][j - 1] + 1});
+      if (i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1]) {
+        fewest = std::min(fewest, edits[i - 2][j - 2] + 1);
+      }
+      edits[i][j] = fewest;
     }
   }
-  return row[right_length];
+  return edits[left_length][right_length];
 }
 
 }  // namespace

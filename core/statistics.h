@@ -58,7 +58,7 @@ class Counter {
   X(wait_host_functions, "for functions of the host's in a stream")               \
   X(wait_graphs, "for graphs")                                                    \
   X(wait_stream_memory, "for waits for, and writes of, values in memory")         \
-  X(wait_unknown, "for work from before the pool, which may be any of these")     \
+  X(wait_unknown, "for work from before the pool, of which nothing is known")     \
   X(wait_managed, "because there is managed memory")                              \
   X(wait_mapped, "because there is memory that the host and the device share")    \
   X(wait_pageable_access, "because the device can access all memory of the host") \

@@ -67,6 +67,7 @@ Options ReadShimOptions() {
   Options options = ReadOptions([](const char* name) -> const char* { return secure_getenv(name); },
                                 &PrintWarning);
   if (options.programs != nullptr && !IsServed(options.programs, ProgramName())) {
+    if (options.verbose) PrintWarning("CMP_PROGRAMS leaves this program out: every call is real");
     options.mode = Mode::kOff;
     options.stats = options.trace = nullptr;
   }

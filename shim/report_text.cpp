@@ -69,16 +69,21 @@ void AddSummary(Text& text, Pool& pool) {
   text.Add("cmp: %s (pid %d), mode %s: %llu allocations, %llu (%.1f%%) without a real call\n",
            ProgramName(), static_cast<int>(getpid()), NameOf(pool.options().mode),
            Count{s.requests}, hits, Percent(hits, s.requests));
-  text.Add("cmp:   thread cache %llu, global pool %llu, refills %llu, oversized or real %llu\n",
-           Count{s.thread_cache_hits}, Count{s.global_pool_hits}, Count{s.refills},
-           Count{s.oversized});
+  const bool pooled = pool.options().mode == Mode::kPool;
+  if (pooled) {
+    text.Add("cmp:   thread cache %llu, global pool %llu, refills %llu, oversized or real %llu\n",
+             Count{s.thread_cache_hits}, Count{s.global_pool_hits}, Count{s.refills},
+             Count{s.oversized});
+  }
   text.Add("cmp:   real calls: %llu allocations in %.2f ms, %llu frees in %.2f ms; avoided: %llu\n",
            Count{s.real_malloc_calls}, Milliseconds(process.real_malloc_ns.Get()),
            Count{s.real_free_calls}, Milliseconds(process.real_free_ns.Get()),
            Count{s.real_calls_avoided});
-  text.Add("cmp:   frees that waited for the GPU: %llu, %.2f ms (times are sums over threads)\n",
-           Count{process.wait_calls.Get()}, Milliseconds(process.wait_ns.Get()));
-  AddReasons(text, process);
+  if (pooled) {
+    text.Add("cmp:   frees that waited for the GPU: %llu, %.2f ms (times are sums over threads)\n",
+             Count{process.wait_calls.Get()}, Milliseconds(process.wait_ns.Get()));
+    AddReasons(text, process);
+  }
   if (process.skipped_waits.Get() != 0) {
     text.Add(
         "cmp:   frees that did not wait: %llu; the real ones would have, for %.0f to %.0f ms (an "

@@ -37,7 +37,14 @@ PACKAGES = {
 def check_program(findings: Findings, name: str, environment: dict) -> None:
     path = binary.find_program(name, environment.get("PATH"))
     if path is None:
-        findings.problem(f"{name} is not a program that can be started", "give its path, as ./app")
+        if not os.path.exists(name):
+            findings.problem(f"there is no {name}", "give its path, as ./app")
+        elif os.path.isdir(name):
+            findings.problem(f"{name} is a folder", "give a program in it")
+        elif not os.access(name, os.X_OK):
+            findings.problem(f"{name} is not executable", "chmod +x, or give what runs it")
+        else:
+            findings.problem(f"{name} is not in PATH", f"give its path, as ./{name}")
         return
     base = os.path.basename(path)
     if base in LAUNCHERS:
@@ -150,7 +157,7 @@ def linked_libraries(path: str, environment: dict) -> dict:
     except (OSError, subprocess.TimeoutExpired):
         return {name: "" for name in (binary.read_elf(path) or binary.Elf(64, 0, "", [])).needed}
     found = {}
-    for name, place in re.findall(r"^\s*(\S+) => (not found|/\S+)", done.stdout, re.M):
+    for name, place in re.findall(r"^\s*(\S+) => (not found|\S*/\S+)", done.stdout, re.M):
         found[name] = None if place == "not found" else place
     return found
 

@@ -68,7 +68,10 @@ class Library:
             path = os.path.normpath(os.path.join(folder, place, "cmp-replay"))
             if os.path.isfile(path):
                 return path
-        raise Failure(f"cmp-replay is not there; it is built and installed with {self.path}")
+        raise Failure(
+            f"{folder}/cmp-replay is not there: cmake --build {folder} --target cmp-replay, or "
+            "install it with the library"
+        )
 
     def preload_path(self, private_folder: str | None = None) -> str:
         """What to write into LD_PRELOAD: a list of names separated by colons and spaces, so that

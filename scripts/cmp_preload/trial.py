@@ -74,6 +74,9 @@ class Trial:
         # The first run finds caches cold. Its results count, its time does not.
         self.warm = self.run(plain, "without, to warm up")
         require_success(self.warm, self._parsed.code, self._measurer.command)
+        for path in self._parsed.file:
+            if not os.path.exists(path):
+                raise Failure(f"--file: the program did not write {path}")
         if self._limit is None:
             self._limit = 60 + 10 * self.warm.seconds
         for i in range(max(series.times for series in all_series)):

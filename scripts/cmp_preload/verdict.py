@@ -144,7 +144,7 @@ def share_of_allocation(observed) -> str:
     if inside <= observed.median:
         return f"allocation was {text.share(inside, observed.median)} of the run"
     return (
-        f"allocation took {text.seconds(inside)}, its threads together, in a run of "
+        f"allocation took {text.seconds(inside)}, summed over all threads, in a run of "
         f"{text.seconds(observed.median)}"
     )
 
@@ -181,8 +181,9 @@ def why_not(observed, usual, reached: bool, command: list[str]) -> str:
         )
     if counters["totals"].get("hit_rate", 0) < 0.5:
         return (
-            "Little was reused: it allocates memory that it keeps, or sizes that do not come "
-            "again; the first allocation of each block is a real call."
+            "Little was reused: it allocates memory that it keeps, sizes that do not come again, or "
+            "more before the GPU is done with what was freed; the first allocation of each block is "
+            "a real call. A longer run may tell more."
         )
     if counters["process"]["wait_ns"] / 1e9 > LITTLE * usual.median:
         return f"Frees still waited for the GPU: {statistics.waits_in_words(counters['process'])}."
@@ -201,8 +202,8 @@ def hints(found: Verdict, observed, usual, modes: list) -> None:
     bound = waits_for_memory(process, usual.median)
     if bound:
         found.say(
-            f"{bound:,} frees waited because the pool may hold no more memory: a larger "
-            f"--reserve ({MORE_MEMORY}) lets it."
+            f"{bound:,} frees waited because the pool had reached its memory limit; to raise it: "
+            f"--reserve {MORE_MEMORY}."
         )
     for mode in modes[1:]:
         if is_faster(mode, usual) and not mode.different:

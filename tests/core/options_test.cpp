@@ -177,6 +177,14 @@ TEST_F(OptionsTest, Stats) {
   EXPECT_STREQ(Good("CMP_STATS", "/tmp/%p.json").stats, "/tmp/%p.json");
   EXPECT_EQ(Good("CMP_STATS", "0").stats, nullptr);
   EXPECT_EQ(Good("CMP_STATS", "off").stats, nullptr);
+  EXPECT_STREQ(Good("CMP_STATS", "yes").stats, "1");
+  Bad("CMP_STATS", {"2", "10"}, [](const Options& o) { return o.stats; });
+}
+
+TEST_F(OptionsTest, Trace) {
+  EXPECT_STREQ(Good("CMP_TRACE", "trace.%p").trace, "trace.%p");
+  EXPECT_EQ(Good("CMP_TRACE", "off").trace, nullptr);
+  Bad("CMP_TRACE", {"1", "on", "true", "12"}, [](const Options& o) { return o.trace; });
 }
 
 TEST_F(OptionsTest, Verbose) {
@@ -206,6 +214,8 @@ TEST_F(OptionsTest, MisspelledNamesAreTold) {
     const char* meant;
   } cases[] = {
       {"CMP_STAT=1", "CMP_STATS"},
+      {"CMP_SATTS=1", "CMP_STATS"},
+      {"CMP_MOED=off", "CMP_MODE"},
       {"CMP_MAXBLOCK=1G", "CMP_MAX_BLOCK"},
       {"CMP_THREAD_CACHE_BYTE=1", "CMP_THREAD_CACHE_BYTES"},
       {"CMP_THREADCACHE_MAXBLOCK=1", "CMP_THREAD_CACHE_MAX_BLOCK"},

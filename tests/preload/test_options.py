@@ -135,7 +135,10 @@ class Modes(TestCase):
                     self.assertEqual(len(result.err.splitlines()), 1)
                 else:
                     self.assertIsNone(result.stats)
-                    self.assertEqual(result.err, "")
+                    self.assertEqual(
+                        result.err, "cmp: CMP_PROGRAMS leaves this program out: every call is real\n")
+                    quiet = run_plain({"CMP_PROGRAMS": globs})
+                    self.assertEqual(quiet.err, "")
 
     def test_verbose(self):
         result = run_plain({"CMP_VERBOSE": "1"})

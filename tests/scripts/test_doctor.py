@@ -96,8 +96,10 @@ class Doctor(TestCase):
         self.assertIn("PROBLEM  a test of 100 allocations under the pool failed: error 2", said)
 
     def test_programs_that_cannot_be_served(self):
-        self.assertIn("is not a program", self.doctor("no-such-program", code=1))
+        self.assertIn("there is no no-such-program", self.doctor("no-such-program", code=1))
+        self.assertIn("/etc/passwd is not executable", self.doctor("/etc/passwd", code=1))
         folder = self.folder()
+        self.assertIn("is a folder", self.doctor(folder, code=1))
         for name, at, value, words in (
             ("other", 18, b"\x16\x00", "another machine"),
             ("small", 4, b"\x01", "another machine"),

@@ -115,7 +115,7 @@ class Replays(TestCase):
                 check=False,
             )
             self.assertEqual(done.returncode, 1)
-            self.assertRegex(done.stderr, rb"^cmp-preload: cmp-replay is not there[^\n]*\n$")
+            self.assertRegex(done.stderr, rb"^cmp-preload: \S*cmp-replay is not there[^\n]*\n$")
 
 
 if __name__ == "__main__":

@@ -196,6 +196,9 @@ class Noise(TestCase):
             "result line 1", self.compared(f"echo 1$POOL > {path}", "--file", path, code=1)
         )
         self.assertIn("identical", self.compared(f"echo 1 > {path}", "--file", path))
+        result = run("trial", "--file", f"{path}-wrong", "--", PLAIN, "10")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("the program did not write", result.stderr)
         # A file that is only there from an earlier run is not this one's.
         self.assertIn(
             "result line 1", self.compared(f"[ $POOL ] || echo 1 > {path}", "--file", path, code=1)
