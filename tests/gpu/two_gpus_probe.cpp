@@ -54,6 +54,7 @@ struct Bench {
   std::vector<CUcontext> contexts;
   std::vector<cudaStream_t> streams;  // non-blocking, one of each device
   std::vector<Corruptions*> corruptions;
+  void* page_locked = nullptr;   // of kLarge
   void* keeps_chunk[2][2] = {};  // small blocks, so that a chunk stays when a small one is freed
 
   cudaStream_t owner_stream() const { return streams[kOwner]; }
@@ -90,6 +91,7 @@ Bench MakeBench() {
     bench.kernels[static_cast<size_t>(device)].Empty(bench.streams.back());
     CHECK(cudaDeviceSynchronize());
   }
+  CHECK(cudaHostAlloc(&bench.page_locked, kLarge, cudaHostAllocPortable));
   Use(kOwner);
   return bench;
 }
@@ -171,6 +173,21 @@ const std::vector<Pending>& Kinds() {
        [](const Bench& b, void* block, void* landing, size_t n) {
          DelayOn(b, kOther);
          CHECK(cudaMemcpyAsync(landing, block, n, cudaMemcpyDefault, b.other_stream()));
+       }},
+      {"copy from the block to page-locked memory, other's stream", false, kOther,
+       [](const Bench& b, void* block, void*, size_t n) {
+         DelayOn(b, kOther);
+         CHECK(cudaMemcpyAsync(b.page_locked, block, n, cudaMemcpyDeviceToHost, b.other_stream()));
+       }},
+      {"copy to the block from page-locked memory, other's stream", false, kOther,
+       [](const Bench& b, void* block, void*, size_t n) {
+         DelayOn(b, kOther);
+         CHECK(cudaMemcpyAsync(block, b.page_locked, n, cudaMemcpyHostToDevice, b.other_stream()));
+       }},
+      {"set of the block, other's stream", true, kOther,
+       [](const Bench& b, void* block, void*, size_t n) {
+         DelayOn(b, kOther);
+         CHECK(cudaMemsetAsync(block, 1, n, b.other_stream()));
        }},
   };
   return kinds;
