@@ -50,7 +50,7 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, Cont
     Held queue(queue_lock_);
     fence->number = number;
     fence->recorded_ns = skipped() == 0 ? 0 : NowNs();
-    newest_ns_.store(fence->recorded_ns, std::memory_order_relaxed);
+    if (fence->recorded_ns != 0) newest_ns_.store(fence->recorded_ns, std::memory_order_relaxed);
     fence->queued = true;
     fence->newer = nullptr;
     (newest_ == nullptr ? oldest_ : newest_->newer) = fence;

@@ -108,8 +108,9 @@ template <typename Call>
 CUresult ResetPrimary(CUdevice device, Call call) {
   CUcontext primary = PrimaryHandle(device);
   const Captures::Ending ending(g_captures);
-  const ContextEnding context_ending(PrimaryMade(device));
+  ContextEnding context_ending(PrimaryMade(device));
   const CUresult status = EndContexts(PrimaryOf(device), call);
+  if (status == CUDA_SUCCESS) context_ending.Ended();
   if (status == CUDA_SUCCESS && primary != nullptr) g_captures.EndedIn(primary);
   return status;
 }
@@ -118,7 +119,7 @@ CUresult ResetPrimary(CUdevice device, Call call) {
 template <typename Call>
 CUresult ReleasePrimary(CUdevice device, Call call) {
   const Captures::Ending ending(g_captures);
-  const ContextEnding context_ending(PrimaryMade(device));
+  ContextEnding context_ending(PrimaryMade(device));
   const CUresult status = call();
   const Driver* driver = LoadedDriver();
   if (status != CUDA_SUCCESS || driver == nullptr || g_exiting.load(std::memory_order_acquire)) {
@@ -129,6 +130,7 @@ CUresult ReleasePrimary(CUdevice device, Call call) {
   unsigned flags = 0;
   int active = 0;
   if (driver->primary_state(device, &flags, &active) != CUDA_SUCCESS) return status;
+  if (active == 0) context_ending.Ended();
   const auto has_ended = [&](const ContextIdentity& identity) {
     return identity.primary && identity.device == device &&
            (active == 0 || ContextId(*driver, identity.handle) != identity.id);

@@ -75,27 +75,32 @@ constexpr bool IsPageLocked(const Other&) {
 
 // ---- What is particular about each kind
 //
-//   kCopies   may it copy between contexts? Then it runs in either's, or in both, whichever's
-//   stream
-//             it is on (measured: tests/gpu/two_gpus_probe)
 //   IsUsual   is there nothing to note if the stream is quiet?
 //   Submit    the real call, call(), with everything noted
+//
+// Copies run in the contexts of the memory, whichever's stream they are on (measured:
+// tests/gpu/two_gpus_probe). Kernels and sets run in their stream's.
 
 struct Plain {
-  static constexpr bool kCopies = false;
   template <typename... Arguments>
   static constexpr bool IsUsual(const ContextWork&, const Arguments&...) {
     return true;
   }
   template <typename Call, typename... Arguments>
   static CUresult Submit(StreamName to, Call call, const Arguments&...) {
-    const Submission submission(to, to == kSeveralStreams);
+    const bool elsewhere = to == kSeveralStreams;
+    const SubmissionElsewhere others(to, Visible::kNothing, elsewhere);
+    const Submission submission(to, elsewhere);
     return call();
   }
 };
 
 struct Copy : Plain {
-  static constexpr bool kCopies = true;
+  template <typename Call, typename... Arguments>
+  static CUresult Submit(StreamName to, Call call, const Arguments&...) {
+    const SubmissionElsewhere others(to);
+    return Plain::Submit(to, call);
+  }
 };
 using Set = Plain;
 using EventWait = Plain;
@@ -104,7 +109,6 @@ using Other = Plain;
 // A launch with programmatic dependencies may begin before earlier work of its own stream has ended
 // (CUDA programming guide, "Programmatic Dependent Launch").
 struct Launch {
-  static constexpr bool kCopies = false;
   template <typename... Arguments>
   static constexpr bool Overtakes(const Arguments&...) {
     return false;
@@ -126,7 +130,9 @@ struct Launch {
   }
   template <typename Call, typename... Arguments>
   static CUresult Submit(StreamName to, Call call, const Arguments&... arguments) {
-    const Submission submission(to, to == kSeveralStreams || Overtakes(arguments...));
+    const bool elsewhere = to == kSeveralStreams;
+    const SubmissionElsewhere others(to, Visible::kNothing, elsewhere);
+    const Submission submission(to, elsewhere || Overtakes(arguments...));
     return call();
   }
 };
@@ -144,7 +150,6 @@ bool IsOnDevice(const void* address) {
 // A copy of nothing need not wait for anything; one whose target is memory of the device after all
 // waits for nothing (measured).
 struct CopyToHost {
-  static constexpr bool kCopies = false;  // it is done when it returns
   template <typename... Arguments>
   static constexpr bool IsUsual(const ContextWork&, const Arguments&...) {
     return false;
@@ -152,21 +157,23 @@ struct CopyToHost {
   template <typename Call>
   static CUresult Submit(StreamName to, Call call, void* target, CUdeviceptr, size_t bytes) {
     const bool waits = bytes != 0 && !IsOnDevice(target);
-    return waits ? SubmitAndWait(to, call) : Plain::Submit(to, call);
+    return waits ? SubmitAndWait(to, call) : Copy::Submit(to, call);
   }
 };
 
 // Work that the host could see the end of, if Derived::What(arguments...) says so.
 template <typename Derived>
 struct MaybeVisible {
-  static constexpr bool kCopies = false;
+  static constexpr bool kElsewhere = false;  // may it run in other contexts than the stream's?
   template <typename... Arguments>
   static bool IsUsual(const ContextWork&, const Arguments&... arguments) {
     return Derived::What(arguments...) == Visible::kNothing;
   }
   template <typename Call, typename... Arguments>
   static CUresult Submit(StreamName to, Call call, const Arguments&... arguments) {
-    const Submission submission(to, to == kSeveralStreams, Derived::What(arguments...));
+    const Visible what = Derived::What(arguments...);
+    const SubmissionElsewhere others(to, what, Derived::kElsewhere);
+    const Submission submission(to, to == kSeveralStreams, what);
     return call();
   }
 };
@@ -180,7 +187,7 @@ struct AsyncSet : MaybeVisible<AsyncSet> {
   }
 };
 struct AsyncCopy : MaybeVisible<AsyncCopy> {
-  static constexpr bool kCopies = true;
+  static constexpr bool kElsewhere = true;
   template <typename... Arguments>
   static Visible What(const Arguments&... arguments) {
     return AsyncSet::What(arguments...);
@@ -188,7 +195,7 @@ struct AsyncCopy : MaybeVisible<AsyncCopy> {
 };
 
 struct CopyList : MaybeVisible<CopyList> {
-  static constexpr bool kCopies = true;
+  static constexpr bool kElsewhere = true;
   template <typename... Arguments>
   static Visible What(const Arguments&...) {
     return g_visible_memory.HasPageLocked() ? VisibleIf(Visible::kCopies, Rule::kVisibleCopies)
@@ -212,7 +219,7 @@ struct StreamMemoryOperation : MaybeVisible<StreamMemoryOperation> {
 
 // A graph may also record events, and run in other contexts, anywhere in its work.
 struct GraphLaunch : MaybeVisible<GraphLaunch> {
-  static constexpr bool kCopies = true;
+  static constexpr bool kElsewhere = true;
   template <typename... Arguments>
   static Visible What(const Arguments&...) {
     return VisibleIf(Visible::kGraphs, Rule::kVisibleGraphs);
@@ -229,7 +236,6 @@ struct GraphLaunch : MaybeVisible<GraphLaunch> {
 // Records of events, and waits for them, touch no memory, but a program learns from them that
 // earlier work is done: they are submissions like all others.
 struct EventRecord {
-  static constexpr bool kCopies = false;
   // The event, and on which stream it is recorded; one of a whole context is not followed.
   struct Target {
     CUevent event;
@@ -259,13 +265,6 @@ struct EventRecord {
   }
 };
 
-template <typename Kind, typename Call, typename... Arguments>
-CUresult SubmitAs(StreamName to, Call call, const Arguments&... arguments) {
-  if (!Kind::kCopies && to != kSeveralStreams) return Kind::Submit(to, call, arguments...);
-  const SubmissionElsewhere elsewhere(to);
-  return Kind::Submit(to, call, arguments...);
-}
-
 }  // namespace
 
 }  // namespace cmp
@@ -281,7 +280,7 @@ CUresult SubmitAs(StreamName to, Call call, const Arguments&... arguments) {
     if (!cmp::RuleIsOn(cmp::Rule::kOrderBeforeSynchronousCopy) && cmp::IsSynchronous(#stream)) { \
       return real->name arguments;                                                               \
     }                                                                                            \
-    return cmp::SubmitAs<cmp::kind>(                                                             \
+    return cmp::kind::Submit(                                                                    \
         stream, [&] { return real->name arguments; }, CMP_LIST arguments);                       \
   }                                                                                              \
   }                                                                                              \

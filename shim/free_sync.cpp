@@ -44,7 +44,8 @@ bool IsTimeToWait() {
 uint64_t FenceForOrder(Pool& pool, ContextPool& context) {
   const Fences& fences = context.fences();
   // In this order; see FenceBegins. A fence that is still being recorded could fail.
-  if (!fences.work_since()) {
+  const auto* work = static_cast<const ContextWork*>(context.of_host);
+  if (!fences.work_since() && !work->MayBeUnordered()) {
     if (const uint64_t newest = fences.started(); fences.published() >= newest) return newest;
   }
   const Fences::Recorded fence = pool.readiness().Record(context, FencePurpose::kOrder);
@@ -65,8 +66,7 @@ Counter& CounterOf(ProcessCounters& process, Visible what) {
 Settlement KeepOrder(Pool& pool, ContextPool& context) {
   const uint64_t fence = FenceForOrder(pool, context);
   if (fence == 0) return WaitForAll(pool, context);
-  const bool several = g_only_work.load(std::memory_order_acquire) == nullptr;
-  Owe(context, fence, several);
+  Owe(context, fence);
   return {true, pool.readiness().StampFor(context, fence)};
 }
 
@@ -92,7 +92,7 @@ Settlement KeepVisible(Pool& pool, ContextPool& context) {
     work->PendingVisible();  // forgets what is done
   }
   if (fences.passed() >= fence) return {true, pool.readiness().StampOfOthers(context)};
-  Owe(context, fence, true);
+  Owe(context, fence);
   fences.NoteSkipped(fence);
   process.skipped_waits.AddShared(1);
   return {true, pool.readiness().StampFor(context, fence)};

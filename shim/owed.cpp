@@ -15,7 +15,15 @@ namespace {
 constexpr uint64_t kPatienceNs = 100'000'000;
 constexpr timespec kBetweenQuestions = {0, 50'000};
 
-constinit ThreadExitHook g_thread_ends([] { PayOwed(&ProcessCounters::paid_by_thread_ends); });
+// In one context the device keeps the order, whichever thread submits, and under
+// CMP_FREE_SYNC=order nobody else is promised anything.
+constinit ThreadExitHook g_thread_ends([] {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  const bool is_auto = pool != nullptr && pool->options().free_sync == FreeSync::kAuto;
+  if (is_auto || g_only_work.load(std::memory_order_acquire) == nullptr) {
+    PayOwed(&ProcessCounters::paid_by_thread_ends);
+  }
+});
 
 void WaitInFull(Pool& pool, ContextPool& context, uint64_t fence) {
   // A wait that is refused is tried again: nobody would see that it was not kept. If that fails the
@@ -29,9 +37,9 @@ void WaitInFull(Pool& pool, ContextPool& context, uint64_t fence) {
 }
 
 // Asks again and again: a wait in the driver has no limit.
-void WaitForAWhile(const Driver& driver, ContextPool& context, uint64_t fence) {
+void WaitForAWhile(const Driver& driver, ContextPool& context, uint64_t fence, uint64_t until_ns) {
   Fences& fences = context.fences();
-  while (fences.passed() < fence && NowNs() < fences.newest_ns() + kPatienceNs) {
+  while (fences.passed() < fence && NowNs() < until_ns) {
     const ContextPool::User user(context);
     if (!user.entered() || fences.Poll(driver, fence - 1) != kNotReady) return;
     nanosleep(&kBetweenQuestions, nullptr);
@@ -45,11 +53,13 @@ bool IsOwed(const ContextPool& context) {
 }  // namespace
 
 void OweOf(ContextPool& context) {
-  if (t_owed.context != nullptr) PayOwed(&ProcessCounters::paid_by_other_contexts);
+  if (t_owed.context != nullptr) {
+    PayOwed(&ProcessCounters::paid_by_other_contexts);
+  } else {
+    g_thread_ends.Arm();
+  }
   t_owed.context = &context;
 }
-
-void PayAtThreadEnd() { t_owed.at_thread_end = g_thread_ends.Arm(); }
 
 void PayOwed(Counter ProcessCounters::*count) {
   const Owed owed = t_owed;
@@ -77,10 +87,11 @@ bool PaySkipped(Counter ProcessCounters::*count, ContextHandle (*fully)()) {
     if (!context.open() || fences.passed() >= skipped) return;
     const bool in_full = fully != nullptr && context.identity().handle == fully();
     const uint64_t begin = NowNs();
-    if (!in_full && !IsOwed(context) && begin >= fences.newest_ns() + kPatienceNs) return;
+    const uint64_t until = fences.newest_ns() + kPatienceNs;  // later ones are not waited for
+    if (!in_full && !IsOwed(context) && begin >= until) return;
     if (IsOwed(context)) WaitInFull(*pool, context, t_owed.fence);
     if (in_full) WaitInFull(*pool, context, skipped);
-    WaitForAWhile(*driver, context, skipped);
+    WaitForAWhile(*driver, context, skipped, until);
     pool->readiness().CountSkipped(context);
     ProcessCounters& process = pool->statistics().process();
     process.paid_ns.AddShared(NowNs() - begin);

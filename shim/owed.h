@@ -22,20 +22,15 @@ namespace cmp {
 struct Owed {
   ContextPool* context = nullptr;  // nullptr: nothing
   uint64_t fence = 0;
-  bool at_thread_end = false;  // this thread pays when it ends
 };
 inline thread_local constinit Owed t_owed;
 
 // This thread's free of a block of `context` leaves what is before the fence unfinished.
-// `at_thread_end`: other threads could notice, to whom the device does not keep the order.
 void OweOf(ContextPool& context);
-void PayAtThreadEnd();
-inline void Owe(ContextPool& context, uint64_t fence, bool at_thread_end) {
+inline void Owe(ContextPool& context, uint64_t fence) {
   if (t_owed.context != &context) [[unlikely]]
     OweOf(context);
   t_owed.fence = fence;
-  if (at_thread_end && !t_owed.at_thread_end) [[unlikely]]
-    PayAtThreadEnd();
 }
 // Waits for it, and counts that.
 void PayOwed(Counter ProcessCounters::*count);

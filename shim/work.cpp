@@ -22,16 +22,23 @@ constinit Mutex g_contexts_lock;
 constexpr size_t kMostContexts = 256;  // as Contexts has places
 constinit ContextWork* g_contexts[kMostContexts] = {};
 
+}  // namespace
+
 // All contexts, by what the program made.
 struct MadeContext {
   ContextHandle handle = nullptr;  // nullptr: no context
   CUdevice primary_of = kNotPrimary;
   int endings = 0;  // calls on their way that may end it
 };
+
+namespace {
+
 constinit MadeContext g_made[kMostContexts] = {};
 constinit int g_openings = 0;  // contexts that are getting a pool because of a submission
-// One of them may have no pool yet.
-constinit std::atomic<bool> g_may_be_unopened{false};
+// Grows when one of them may have no pool; as far as all have got theirs.
+constinit std::atomic<uint64_t> g_made_changes{0};
+constinit std::atomic<uint64_t> g_opened_changes{0};
+void NoteMadeChanged() { g_made_changes.fetch_add(1, std::memory_order_acq_rel); }
 
 // The entry of a context, nullptr if there is none. REQUIRES: g_contexts_lock held
 MadeContext* FindMade(ContextHandle handle) {
@@ -149,8 +156,8 @@ void ContextIsThere(ContextHandle handle, CUdevice primary_of) {
     if (made.handle != nullptr && same) break;
   }
   if (place == nullptr) return;  // more than have a place in the pool
-  if (place->handle == nullptr) g_may_be_unopened.store(true, std::memory_order_release);
   *place = {handle, primary_of, primary_of == kNotPrimary ? 0 : place->endings};
+  NoteMadeChanged();
   FindOnly();
 }
 
@@ -162,12 +169,12 @@ ContextHandle PrimaryMade(CUdevice device) {
   return nullptr;
 }
 
-ContextEnding::ContextEnding(ContextHandle handle) : handle_(handle) {
+ContextEnding::ContextEnding(ContextHandle handle) {
   {
     Held held(g_contexts_lock);
-    MadeContext* made = FindMade(handle);
-    if (made == nullptr) return;
-    ++made->endings;
+    made_ = FindMade(handle);
+    if (made_ == nullptr) return;
+    ++made_->endings;
   }
   for (;;) {
     {
@@ -179,11 +186,12 @@ ContextEnding::ContextEnding(ContextHandle handle) : handle_(handle) {
 }
 
 ContextEnding::~ContextEnding() {
+  if (made_ == nullptr) return;
   Held held(g_contexts_lock);
-  MadeContext* made = FindMade(handle_);
-  if (made == nullptr || made->endings == 0) return;  // another thread's new context
-  --made->endings;
-  if (ended_ && made->primary_of == kNotPrimary) *made = {};
+  if (made_->endings == 0) return;  // another thread's new context
+  --made_->endings;
+  if (ended_) *made_ = {};
+  NoteMadeChanged();  // who came meanwhile was turned away
   FindOnly();
 }
 
@@ -192,10 +200,9 @@ namespace {
 // A context's work, once it has a pool; `otherwise` if it gets none (a green one).
 ContextWork* OpenWorkOf(const Driver& driver, CUcontext context, ContextWork* otherwise) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
+  if (pool == nullptr || g_green_contexts.load(std::memory_order_acquire)) return otherwise;
   const Opening opening(context);
-  if (pool == nullptr || g_green_contexts.load(std::memory_order_acquire) || !opening.allowed()) {
-    return otherwise;
-  }
+  if (!opening.allowed()) return otherwise;
   const bool current = CurrentContext(driver) == context;
   if (!current && driver.push_current(context) != CUDA_SUCCESS) return otherwise;
   ContextPool* opened = pool->CurrentContextPool(driver);
@@ -204,19 +211,22 @@ ContextWork* OpenWorkOf(const Driver& driver, CUcontext context, ContextWork* ot
   return opened == nullptr ? otherwise : static_cast<ContextWork*>(opened->of_host);
 }
 
+// Two threads may do it at once: each sees all of them opened.
 void OpenAll() {
+  const uint64_t made = g_made_changes.load(std::memory_order_acquire);
   const Driver* driver = LoadedDriver();
-  if (driver == nullptr || !g_may_be_unopened.exchange(false, std::memory_order_acq_rel)) return;
-  for (size_t i = 0; i < kMostContexts; ++i) {
+  if (made == g_opened_changes.load(std::memory_order_acquire) || driver == nullptr) return;
+  for (MadeContext& place : g_made) {
     ContextHandle handle = nullptr;
     {
       Held held(g_contexts_lock);
-      handle = g_made[i].handle;
+      handle = place.handle;
     }
     if (handle != nullptr && WorkOfContext(handle) == &g_no_work) {
       OpenWorkOf(*driver, static_cast<CUcontext>(handle), nullptr);
     }
   }
+  g_opened_changes.store(made, std::memory_order_release);
 }
 
 }  // namespace
@@ -261,11 +271,15 @@ void NoteSubmitted(const ContextWork* only, ContextWork* work, StreamName stream
   if (now != work && (always || !now->IsQuiet(stream))) now->Note(stream, visible);
 }
 
-void NoteEverywhere(StreamName stream) {
+// Default streams have the same name in each context.
+void NoteEverywhere(StreamName stream, Visible visible) {
   if (!RuleIsOn(Rule::kCopiesInEveryContext)) return;
   OpenAll();
+  const bool is_default = stream == kLegacyStream || stream % 2 == 1;
+  const ContextWork* own = WorkOf(stream);
   ForEachWork([&](ContextWork& work) {
-    if (!work.IsQuiet(stream)) work.Note(stream, Visible::kNothing);
+    const StreamName name = is_default && &work != own ? kSeveralStreams : stream;
+    if (visible != Visible::kNothing || !work.IsQuiet(name)) work.Note(name, visible);
   });
 }
 
@@ -274,6 +288,7 @@ void NoteEverywhere(StreamName stream) {
 void ContextWork::SetQuiet() {
   StreamName quiet = since_;
   if (debt_ != 0 && (debt_of_ != since_ || since_ == kSeveralStreams)) quiet = kNoStream;
+  if (unnoted_) quiet = kNoStream;
   if (quiet != kNoStream) ++notes_;  // who waits learns no more of every submission
   quiet_.store(quiet, std::memory_order_release);
 }
@@ -288,6 +303,8 @@ void ContextWork::SetDebt(uint64_t debt, StreamName of) {
 
 void ContextWork::Add(StreamName stream, Visible visible, bool after_legacy) {
   since_ = Join(since_, stream);
+  unordered_.store(true, std::memory_order_release);
+  unnoted_ = false;
   unfinished_ = Join(unfinished_, stream);
   ++notes_;
   if (visible != Visible::kNothing) {
@@ -382,12 +399,20 @@ void ContextWork::FenceBegins(uint64_t number, FencePurpose purpose, bool order)
   unpaid_before_ = debt_;
   visible_.FenceBegins(begun_);
   // Where order is owed, only the fence of a free says for what: what was submitted since may have
-  // to run beside what is submitted next.
-  if (order && number != 0 && purpose == FencePurpose::kReuse) return;
+  // to run beside what is submitted next. But for reuse it covers that, and where there are several
+  // contexts each delays the reuse of all others' blocks.
+  if (order && number != 0 && purpose == FencePurpose::kReuse) {
+    if (g_only_work.load(std::memory_order_acquire) != nullptr) return;
+    unnoted_ = true;
+    SetQuiet();
+    context_->fences().SetWorkSince(false);
+    return;
+  }
   if (order && number != 0 && since_ != kNoStream) {
     SetDebt(number, debt_ == 0 ? since_ : Join(debt_of_, since_));
   }
   since_ = kNoStream;
+  unordered_.store(false, std::memory_order_release);
   SetQuiet();
   context_->fences().SetWorkSince(false);
 }
@@ -480,6 +505,7 @@ bool ContextWork::EndWait(const Waiting& waiting) {
   const bool finished = notes_ == waiting.notes && context_->fences().started() == waiting.fence;
   if (finished) {
     since_ = kNoStream;
+    unordered_.store(false, std::memory_order_release);
     unfinished_ = kNoStream;
     SetDebt(0, kNoStream);
     context_->fences().SetWorkSince(false);
@@ -540,7 +566,6 @@ void ForgetWork() {
   for (ContextWork*& work : g_contexts) work = nullptr;
   for (MadeContext& made : g_made) made = {};
   g_openings = 0;
-  g_may_be_unopened.store(false, std::memory_order_release);
   ForgetOwed();
   g_only_work.store(&g_no_work, std::memory_order_release);
   g_debts.store(0, std::memory_order_seq_cst);
@@ -587,7 +612,7 @@ constinit const PoolHost kShimHost = {
       for (ContextWork*& place : g_contexts) {
         if (place == context.of_host) place = nullptr;
       }
-      g_may_be_unopened.store(true, std::memory_order_release);  // a reset one may be used again
+      NoteMadeChanged();  // a reset one may be used again
       g_stream_epoch.fetch_add(1, std::memory_order_acq_rel);
       FindOnly();
     },

@@ -59,6 +59,10 @@ class alignas(64) ContextWork {
   // Notes a submission.
   void Note(StreamName stream, Visible visible);
 
+  // May there be work since the newest fence for order? A fence for reuse covers it, but nobody
+  // owes order for that.
+  bool MayBeUnordered() const { return unordered_.load(std::memory_order_acquire); }
+
   // May there be work whose end the host could see? One load.
   bool MayHaveVisible() const { return visible_count_.load(std::memory_order_acquire) != 0; }
   // What of it a free that is covered by a fence must wait for.
@@ -113,10 +117,12 @@ class alignas(64) ContextWork {
   void Pay();
 
   std::atomic<StreamName> quiet_;
+  std::atomic<bool> unordered_{true};  // since_ is not kNoStream
   ContextPool* const context_;
 
   alignas(64) Mutex lock_;
-  StreamName since_ = kSeveralStreams;
+  StreamName since_ = kSeveralStreams;  // streams with work since the newest fence for order
+  bool unnoted_ = false;  // a fence for reuse began since: the next submission is to be noted
   StreamName unfinished_ = kSeveralStreams;
   uint64_t begun_ = 0;  // once this fence has passed, only what is in since_ is unfinished
   uint64_t debt_ = 0;
@@ -136,8 +142,7 @@ void ContextIsThere(ContextHandle handle, CUdevice primary_of);
 // The handle of a device's primary context, nullptr if the program has made none.
 ContextHandle PrimaryMade(CUdevice device);
 
-// A call is on its way that may end a context: no submission gives it a pool meanwhile. A primary
-// context that ends may be made again.
+// A call is on its way that may end a context: no submission gives it a pool meanwhile.
 class [[nodiscard]] ContextEnding {
  public:
   explicit ContextEnding(ContextHandle handle);
@@ -148,7 +153,7 @@ class [[nodiscard]] ContextEnding {
   void Ended() { ended_ = true; }
 
  private:
-  ContextHandle handle_;
+  struct MadeContext* made_ = nullptr;
   bool ended_ = false;
 };
 
@@ -178,7 +183,7 @@ void NoteSubmitted(const ContextWork* only, ContextWork* work, StreamName stream
 ContextWork* FindWorkToSubmit(StreamName stream);
 
 // Notes in all contexts a submission to one's stream that may run in others.
-void NoteEverywhere(StreamName stream);
+void NoteEverywhere(StreamName stream, Visible visible);
 
 // A submission on its way: lives across the real call.
 class [[nodiscard]] Submission {
@@ -209,12 +214,15 @@ class [[nodiscard]] Submission {
 // The same beside it for one that may run in other contexts than its stream's.
 class [[nodiscard]] SubmissionElsewhere {
  public:
-  explicit SubmissionElsewhere(StreamName stream)
-      : several_(g_only_work.load(std::memory_order_acquire) == nullptr), stream_(stream) {
-    if (several_) NoteEverywhere(stream_);
+  explicit SubmissionElsewhere(StreamName stream, Visible visible = Visible::kNothing,
+                               bool elsewhere = true)
+      : several_(elsewhere && g_only_work.load(std::memory_order_acquire) == nullptr),
+        stream_(stream),
+        visible_(visible) {
+    if (several_) NoteEverywhere(stream_, visible_);
   }
   ~SubmissionElsewhere() {
-    if (several_) NoteEverywhere(stream_);
+    if (several_) NoteEverywhere(stream_, visible_);
   }
   SubmissionElsewhere(const SubmissionElsewhere&) = delete;
   SubmissionElsewhere& operator=(const SubmissionElsewhere&) = delete;
@@ -222,6 +230,7 @@ class [[nodiscard]] SubmissionElsewhere {
  private:
   bool several_;
   StreamName stream_;
+  Visible visible_;
 };
 
 // Is it to be noted what the host could see? From the first context with a pool on, under

@@ -2,14 +2,14 @@
 // both directions, frees under any current device, a device that is reset beside others.
 //
 //   devices use SEED OPERATIONS THREADS [pending]   blocks of all devices, used by all
-//   devices order                                   what a free gives, seen from another device
-//   devices apart                                   a thread for each device, whose kernels wait
-//   for
-//                                                   each other
-//   devices overwrite                               what is copied while a free comes, is copied
-//   devices copies                                  blocks are freed while they are copied to;
-//   pending devices reset                                   of one device after the other devices
-//   guest                                   a device works that never allocates; pending
+//   devices order       what a free gives, seen from another device
+//   devices apart       a thread for each device, whose kernels wait for each other
+//   devices overwrite   what is copied while a free comes, is copied
+//   devices copies      blocks are freed while they are copied to; pending
+//   devices sources     blocks are freed while they are copied from
+//   devices host        what a free gives, of copies to the host
+//   devices reset       of one device after the other
+//   devices guest       a device works that never allocates; pending
 //
 // The real free waits for what runs on the block's own device alone: kernels of its streams, and
 // copies from it to another device; a copy to it runs on its source. So a program waits for the
@@ -168,7 +168,7 @@ class Actor {
     Follow(target, stream);
     MUST(cudaMemcpyPeerAsync(target.pointer, target.device, source.pointer, source.device,
                              source.bytes, stream.handle));
-    if (source.device != target.device) source.runs_on = target.runs_on = source.device;
+    source.runs_on = target.runs_on = source.device;
     target.seed = source.seed;
   }
   // A block that another device alone uses, and that is freed at once.
@@ -383,37 +383,35 @@ void Apart() {
 
 // A copy that waits on another device's stream reads x; something else of x's device is freed, and
 // a kernel there writes x. The free waits for the copy, so that must not come before it.
-void Overwrite() {
-  uint64_t value = 100;
-  for (const bool access : {false, true}) {
-    if (access) EnableAllAccess();
-    for (int owner = 0; owner < Devices(); ++owner) {
-      const int other = (owner + 1) % Devices();
-      MUST(cudaSetDevice(other));
-      auto* y = reinterpret_cast<uint64_t*>(Allocate(512));
-      const cudaStream_t copying = program::NonBlockingStream();
-      MUST(cudaSetDevice(owner));
-      auto* x = reinterpret_cast<uint64_t*>(Allocate(512));
-      const cudaStream_t writing = program::NonBlockingStream();
-      char* freed = Allocate(5000);
-      LaunchStore(writing, x, ++value);
-      SynchronizeAll();
-      MUST(cudaSetDevice(other));
-      LaunchStore(copying, y, 0);
-      MUST(cudaMemcpyPeerAsync(y, other, x, owner, sizeof *x, copying));
-      MUST(cudaSetDevice(owner));
-      MUST(cudaFree(freed));
-      LaunchStore(writing, x, 1);
-      SynchronizeAll();
-      printf("copied from device %d %s: %s\n", owner, access ? "with access" : "without",
-             ReadBack(y) == value ? "right" : "overwritten");
-      MUST(cudaFree(x));
-      MUST(cudaFree(y));
-      MUST(cudaSetDevice(owner));
-      MUST(cudaStreamDestroy(writing));
-      MUST(cudaSetDevice(other));
-      MUST(cudaStreamDestroy(copying));
-    }
+void Overwrite(bool access, bool legacy) {
+  static uint64_t value = 100;
+  for (int owner = 0; owner < Devices(); ++owner) {
+    const int other = (owner + 1) % Devices();
+    MUST(cudaSetDevice(other));
+    auto* y = reinterpret_cast<uint64_t*>(Allocate(512));
+    const cudaStream_t copying = legacy ? nullptr : program::NonBlockingStream();
+    MUST(cudaSetDevice(owner));
+    auto* x = reinterpret_cast<uint64_t*>(Allocate(512));
+    const cudaStream_t writing = legacy ? nullptr : program::NonBlockingStream();
+    char* freed = Allocate(5000);
+    LaunchStore(writing, x, ++value);
+    SynchronizeAll();
+    MUST(cudaSetDevice(other));
+    LaunchStore(copying, y, 0);
+    MUST(cudaMemcpyPeerAsync(y, other, x, owner, sizeof *x, copying));
+    MUST(cudaSetDevice(owner));
+    MUST(cudaFree(freed));
+    LaunchStore(writing, x, 1);
+    SynchronizeAll();
+    printf("copied from device %d %s access, %s: %s\n", owner, access ? "with" : "without",
+           legacy ? "legacy streams" : "streams", ReadBack(y) == value ? "right" : "overwritten");
+    MUST(cudaFree(x));
+    MUST(cudaFree(y));
+    if (legacy) continue;
+    MUST(cudaSetDevice(owner));
+    MUST(cudaStreamDestroy(writing));
+    MUST(cudaSetDevice(other));
+    MUST(cudaStreamDestroy(copying));
   }
 }
 
@@ -442,6 +440,66 @@ void Copies() {
     SynchronizeAll();  // before the bound makes the pool free memory really
   }
   program::NoteServed("the last device", 5000);
+}
+
+// Copies from a block, on another device's default stream; its own device's is synchronised, which
+// says nothing of them, and it is freed, which waits for them.
+void Sources() {
+  EnableAllAccess();
+  constexpr size_t kBytes = size_t{3} << 20;
+  for (const cudaStream_t stream : {cudaStream_t{nullptr}, cudaStream_t{cudaStreamPerThread}}) {
+    for (int owner = 0; owner < Devices(); ++owner) {
+      const int other = (owner + 1) % Devices();
+      MUST(cudaSetDevice(other));
+      char* to = Allocate(kBytes);
+      for (int round = 0; round < 20; ++round) {
+        MUST(cudaSetDevice(owner));
+        char* block = Allocate(kBytes);
+        simNoteAlloc(block, kBytes);
+        MUST(cudaSetDevice(other));
+        program::LaunchWrite(stream, to, kBytes, 1, kWorkNs);
+        MUST(cudaMemcpyPeerAsync(to, other, block, owner, kBytes, stream));
+        MUST(cudaSetDevice(owner));
+        MUST(cudaStreamSynchronize(stream));
+        simNoteFree(block);
+        MUST(cudaFree(block));
+      }
+      SynchronizeAll();
+      MUST(cudaSetDevice(other));
+      MUST(cudaFree(to));
+    }
+  }
+  MUST(cudaSetDevice(0));
+  program::NoteServed("the first device", 5000);
+}
+
+// ---- A copy to page-locked memory on another device's stream: the free of memory of the block's
+// device waits for it.
+
+void Host() {
+  uint64_t value = 100;
+  void* memory = nullptr;
+  MUST(cudaHostAlloc(&memory, 512, cudaHostAllocPortable));
+  volatile uint64_t* host = static_cast<uint64_t*>(memory);
+  for (int owner = 0; owner < Devices(); ++owner) {
+    const int other = (owner + 1) % Devices();
+    const Stream copying = MakeStream(other);
+    auto* late = reinterpret_cast<uint64_t*>(Allocate(512));
+    const Stream writing = MakeStream(owner);
+    auto* x = reinterpret_cast<uint64_t*>(Allocate(512));
+    for (int round = 0; round < 3; ++round) {
+      char* freed = Allocate(5000);
+      LaunchStore(writing.handle, x, ++value);
+      SynchronizeAll();
+      MUST(cudaSetDevice(other));
+      LaunchStore(copying.handle, late, 0);
+      MUST(cudaMemcpyAsync(memory, x, sizeof *x, cudaMemcpyDeviceToHost, copying.handle));
+      MUST(cudaSetDevice(owner));
+      MUST(cudaFree(freed));
+      printf("copied from device %d: %s\n", owner, *host == value ? "right" : "not there");
+    }
+  }
+  SynchronizeAll();
 }
 
 // ---- Resets
@@ -533,9 +591,16 @@ int main(int count, char** arguments) {
   } else if (strcmp(scenario, "apart") == 0) {
     Apart();
   } else if (strcmp(scenario, "overwrite") == 0) {
-    Overwrite();
+    for (const bool access : {false, true}) {
+      if (access) EnableAllAccess();
+      for (const bool legacy : {false, true}) Overwrite(access, legacy);
+    }
   } else if (strcmp(scenario, "copies") == 0) {
     Copies();
+  } else if (strcmp(scenario, "sources") == 0) {
+    Sources();
+  } else if (strcmp(scenario, "host") == 0) {
+    Host();
   } else if (strcmp(scenario, "reset") == 0) {
     Reset();
   } else if (strcmp(scenario, "guest") == 0) {

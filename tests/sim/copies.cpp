@@ -112,10 +112,17 @@ Context* OwnerOf(Simulation& sim, uintptr_t address) {
 }
 
 // Empty: in that of its stream.
-std::vector<Context*> WhereItRuns(Simulation& sim, const CopyRequest& request) {
+std::vector<Context*> WhereItRuns(Simulation& sim, const CopyRequest& request,
+                                  const Context& of_stream) {
   Context* source = OwnerOf(sim, request.from.start);
   Context* target = OwnerOf(sim, request.to.start);
-  if (source == nullptr || target == nullptr || source->device == target->device) return {};
+  if (source == nullptr) source = target;
+  if (target == nullptr) target = source;
+  if (source == nullptr) return {};
+  if (source->device == target->device) {
+    if (source->device == of_stream.device) return {};
+    return {source};
+  }
   if (source->reachable.contains(target)) return {source};
   return {source, target};
 }
@@ -170,8 +177,8 @@ CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request) {
     work.effect = [=, target = work.writes](CUresult) { CopyRows(target, source); };
   }
   ItemPtr item;
-  const CUresult submitted =
-      SubmitWork(sim, *stream, std::move(work), &item, nullptr, WhereItRuns(sim, request));
+  const CUresult submitted = SubmitWork(sim, *stream, std::move(work), &item, nullptr,
+                                        WhereItRuns(sim, request, *stream->context));
   if (submitted != CUDA_SUCCESS) return submitted;
   const bool host_to_host = !OnDevice(to) && !OnDevice(from);
   const bool waits = request.synchronous ? !staged && !(OnDevice(to) && OnDevice(from))

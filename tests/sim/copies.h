@@ -5,8 +5,9 @@
 // device memory wait for nothing; an asynchronous copy with a pageable side stages a little and
 // otherwise waits.
 //
-// A copy between devices runs in the context of its source, on whichever stream it is, if that has
-// access to the target; otherwise in both (measured: tests/gpu/two_gpus_probe).
+// On whichever stream it is, a copy from or to the host runs in the context of the device memory;
+// one between devices in that of its source if that has access to the target, otherwise in both
+// (measured: tests/gpu/two_gpus_probe).
 #ifndef CMP_TESTS_SIM_COPIES_H_
 #define CMP_TESTS_SIM_COPIES_H_
 
