@@ -11,22 +11,25 @@ from cmp_preload.text import shorten
 
 NUMBER = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 
-# What says that a number is a measurement: the unit behind it, ...
+# What says that a number is a measurement: the unit behind it (if no other number's name or value
+# begins there), ...
+COUNTED = r"[kMGTP]?i?B|[kMGTP]?bytes|[kMGTP]?FLOPs?|it|iter|iterations|steps?|samples?|images?|imgs?"
 UNIT = re.compile(
-    r"\s*[\[(]?(?:[nuµμm]?s|[nuµm]?secs?|(?:nano|micro|milli)?seconds?|mins?|minutes?|h|hours?"
-    r"|[nuµμm]?s/[a-z]+|[kMGTP]?FLOPS?|fps|[kMG]?Hz|[^\s\d,;]{0,16}/(?:[nuµm]?s|sec|second|min|hour)"
-    r"|[a-z]+ per (?:second|minute|hour))(?![\w/])"
-    r"|x(?![\w.])",
+    r"(?:\s*[\[(]?(?:[nuµμm]?s|[nuµm]?secs?|(?:nano|micro|milli)?seconds?|mins?|minutes?|hours?"
+    rf"|[kMGTP]?FLOPS|fps|(?:{COUNTED}|tokens?|frames?|\w*ops?)/(?:s|sec|second)"
+    rf"|[nuµμm]?s/(?:{COUNTED}|tokens?|frames?)|[a-z]+ per second)(?![\w/])|x(?![\w.]))"
+    r"(?!\s*[:=])(?! [-+.]?\d)",
     re.IGNORECASE,
 )
-# ... or a word before it.
+# ... or a word before it. "ms" is one, "MS" is a mean square.
 MEASURED = re.compile(
-    r"(?<![a-z])(?:(?:run|wall|cpu|gpu|kernel)?time(?![\s_-]*steps?)|elapsed|took|takes|duration|latency"
-    r"|bandwidth|throughput|speed(?:-?up)?|(?:milli|micro|nano)?seconds|[munμµ]?secs?|[munμµ]s"
-    r"|[kmgtp]?flops?|[kmgt]b/s|fps|performance|perf)(?![a-z])",
-    re.IGNORECASE,
+    r"(?<![a-zA-Z])(?:(?i:(?:run|wall|cpu|gpu|kernel)?time(?![\s_-]*step)|elapsed|latency|bandwidth"
+    r"|throughput|speed-?up|(?:milli|micro|nano)?seconds|[munµμ]?secs?|[kmgtp]?flops|fps)"
+    r"|[munµμ]s|[KMGTP]i?B/s)(?![a-zA-Z-])"
 )
-CLOCK = re.compile(r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?|\d{4}-\d{2}-\d{2}")
+CLOCK = re.compile(
+    r"\d{1,2}:\d{2}:\d{2}(?:\.\d+)?|\d+:\d{2}<\d+:\d{2}|\d{4}-\d{2}-\d{2}"
+)
 PHRASE_END = re.compile(r"[,;|\t]|  ")
 
 
@@ -129,7 +132,7 @@ def measurements(line: str) -> set[int]:
         begin, end = number.span()
         unit = UNIT.match(line, end)
         phrase = PHRASE_END.split(line[:begin])[-1]
-        key = re.match(r"(.*)[:=][^a-zA-Z]*$", phrase)  # as in "Elapsed (3 runs): 1.5"
+        key = re.match(r"([^:=]*)[:=][^a-zA-Z:=]*$", phrase)  # as in "Elapsed (3 runs): 1.5"
         if (
             unit
             or MEASURED.search(PHRASE_END.split(line[behind:begin])[-1])

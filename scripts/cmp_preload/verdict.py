@@ -70,7 +70,7 @@ def of(all_series: list, comparisons: list, chosen: dict[str, str], command: lis
         if comparison.measured:
             found.say(
                 f"Times and rates in {text.count(len(comparison.measured), 'line')} of "
-                f"{comparison.name} differ, as they may."
+                f"{comparison.name} differ, as they may (line {min(comparison.measured) + 1})."
             )
     for series in [observed, *modes]:
         if series.different:

@@ -14,6 +14,7 @@ MEASUREMENTS = (  # a line, and which of its numbers are times or rates
     ("time(ms): 3.5", [0]),
     ("Elapsed (3 runs): 1.5", [0, 1]),
     ("took 5ms", [0]),
+    ("real 0m1.5s", [1]),
     ("kernel 3 took 0.25 ms on device 0", [1]),
     ("epoch 3 loss 0.4312 time 1.2 s", [2]),
     ("epoch 3 time 1.2 loss 0.4312", [1]),
@@ -46,6 +47,19 @@ MEASUREMENTS = (  # a line, and which of its numbers are times or rates
     ("learning rate 0.001", []),
     ("timeout 5", []),
     ("seconds matrix: 3", [0]),  # in doubt
+    ("checksum: 12 min: -3.4 max: 5.6", []),
+    ("1.0 min 3.0 max", []),
+    ("orbital 2 s 0.5", []),
+    ("time: 0.5 temp: 301.2 pressure: 1.01", [0]),
+    ("Time: 0.5 Courant Number mean: 0.12 max: 0.4", [0]),
+    ("velocity 12.5 m/s at 440.0 Hz", []),
+    ("Energy: -76.026 h", []),
+    ("performance: 0.912", []),
+    ("speed of sound 343.2, pulse duration 5e-9", []),
+    ("took 12 iterations", []),
+    ("time-averaged lift: 0.31", []),
+    ("MS: 3.4", []),
+    ("score 10:20", []),
 )
 
 

@@ -161,7 +161,7 @@ class Noise(TestCase):
         text = 'echo "Elapsed: 2$POOL s, sum 7"; echo "Throughput = 3$POOL.5 GB/s"'
         said = self.compared(text)
         self.assertIn("identical in 4 runs", said)
-        self.assertIn("Times and rates in 2 lines of stdout differ, as they may.", said)
+        self.assertIn("Times and rates in 2 lines of stdout differ, as they may (line 1).", said)
         self.assertIn(
             "stdout line 1", self.compared('echo "Elapsed: 2$POOL s, sum 7$POOL"', code=1)
         )
