@@ -7,14 +7,14 @@ from test_schedules import DEVICES, FREE_SYNC, POOLS
 REUSE = ("reuse", "stamp", "event-reuse", "capture")
 ORDER = (*REUSE, "second-stream", "synchronous-copy")
 HOST = (*ORDER, "host")
+SLOW = ("stamp", "event-reuse")  # threads that mostly wait for each other: fewer of these
 PROMISES = {"wait": HOST, "auto": HOST, "order": ORDER, "none": REUSE}
 
 
 class Orders(TestCase):
     def test_promises(self):
         for scenario in HOST:
-            # Threads that mostly wait for each other: fewer of these.
-            slow = scenario in ("stamp", "event-reuse")
+            slow = scenario in SLOW
             if slow and "thread" in SANITIZE:
                 continue  # their kernels write one block from two streams at once
             args = [scenario, "1"] if slow else [scenario]
@@ -64,7 +64,8 @@ class Orders(TestCase):
                 for device in (0, 2):
                     with self.subTest(leaves=leaves, scenario=scenario, device=device):
                         env = {"CARELESS": leaves, "CMPSIM_SEED": device}
-                        result = run("orders", [scenario], preload=[careless], env=env)
+                        args = [scenario, "1"] if scenario in SLOW else [scenario]
+                        result = run("orders", args, preload=[careless], env=env)
                         self.assert_ok(result, 1 if scenario in scenarios else 0)
 
 
