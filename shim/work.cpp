@@ -28,7 +28,8 @@ constinit ContextWork* g_contexts[kMostContexts] = {};
 struct MadeContext {
   ContextHandle handle = nullptr;  // nullptr: no context
   CUdevice primary_of = kNotPrimary;
-  int endings = 0;  // calls on their way that may end it
+  int endings = 0;     // calls on their way that may end it
+  uint64_t times = 0;  // grows whenever the program makes it, or retains it
 };
 
 namespace {
@@ -156,7 +157,7 @@ void ContextIsThere(ContextHandle handle, CUdevice primary_of) {
     if (made.handle != nullptr && same) break;
   }
   if (place == nullptr) return;  // more than have a place in the pool
-  *place = {handle, primary_of, primary_of == kNotPrimary ? 0 : place->endings};
+  *place = {handle, primary_of, primary_of == kNotPrimary ? 0 : place->endings, place->times + 1};
   NoteMadeChanged();
   FindOnly();
 }
@@ -175,6 +176,7 @@ ContextEnding::ContextEnding(ContextHandle handle) {
     made_ = FindMade(handle);
     if (made_ == nullptr) return;
     ++made_->endings;
+    times_ = made_->times;
   }
   for (;;) {
     {
@@ -188,9 +190,11 @@ ContextEnding::ContextEnding(ContextHandle handle) {
 ContextEnding::~ContextEnding() {
   if (made_ == nullptr) return;
   Held held(g_contexts_lock);
-  if (made_->endings == 0) return;  // another thread's new context
+  const bool same = made_->times == times_;
+  if (!same && made_->primary_of == kNotPrimary) return;  // another thread's new context
   --made_->endings;
-  if (ended_) *made_ = {};
+  // Retained meanwhile, it may be alive again.
+  if (ended_ && same) *made_ = {.times = times_ + 1};
   NoteMadeChanged();  // who came meanwhile was turned away
   FindOnly();
 }

@@ -154,6 +154,7 @@ class [[nodiscard]] ContextEnding {
 
  private:
   struct MadeContext* made_ = nullptr;
+  uint64_t times_ = 0;
   bool ended_ = false;
 };
 
