@@ -37,6 +37,11 @@ CUresult Driver_cuMemAddressFree(CUdeviceptr pointer, size_t bytes) {
 
 CUresult Driver_cuMemPoolDestroy(CUmemoryPool pool) { CMP_PAY_AND_CALL(cuMemPoolDestroy, (pool)); }
 
+CUresult Driver_cuMulticastUnbind(unsigned long long handle, CUdevice device, size_t offset,
+                                  size_t bytes) {
+  CMP_PAY_AND_CALL(cuMulticastUnbind, (handle, device, offset, bytes));
+}
+
 CUresult Driver_cuIpcCloseMemHandle(CUdeviceptr pointer) {
   CMP_PAY_AND_CALL(cuIpcCloseMemHandle, (pointer));
 }

@@ -132,7 +132,7 @@ CUresult Driver_cuMemPoolCreate(void* pool, const void* properties) {
   return real->cuMemPoolCreate(pool, properties);
 }
 
-CUresult Driver_cuMemGetDefaultMemPool(void* pool, const void* location, int type) {
+CUresult Driver_cuMemGetDefaultMemPool(void* pool, void* location, int type) {
   CMP_REAL(cuMemGetDefaultMemPool);
   if (location != nullptr) {
     cmp::NotePlace(type, *static_cast<const CUmemLocation*>(location), CMP_CALLER);
@@ -140,7 +140,7 @@ CUresult Driver_cuMemGetDefaultMemPool(void* pool, const void* location, int typ
   return real->cuMemGetDefaultMemPool(pool, location, type);
 }
 
-CUresult Driver_cuMemGetMemPool(void* pool, const void* location, int type) {
+CUresult Driver_cuMemGetMemPool(void* pool, void* location, int type) {
   CMP_REAL(cuMemGetMemPool);
   if (location != nullptr) {
     cmp::NotePlace(type, *static_cast<const CUmemLocation*>(location), CMP_CALLER);
@@ -148,13 +148,14 @@ CUresult Driver_cuMemGetMemPool(void* pool, const void* location, int type) {
   return real->cuMemGetMemPool(pool, location, type);
 }
 
+// Takes access away, too, as the next one does.
 CUresult Driver_cuMemPoolSetAccess(CUmemoryPool pool, const void* accesses, size_t count) {
   CMP_REAL(cuMemPoolSetAccess);
   NoteAccesses(accesses, count, CMP_CALLER);
+  cmp::PayBeforeDestruction();
   return real->cuMemPoolSetAccess(pool, accesses, count);
 }
 
-// Takes access away, too.
 CUresult Driver_cuMemSetAccess(CUdeviceptr pointer, size_t bytes, const void* accesses,
                                size_t count) {
   CMP_REAL(cuMemSetAccess);

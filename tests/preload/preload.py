@@ -209,6 +209,14 @@ class TestCase(unittest.TestCase):
         return pathlib.Path(folder.name)
 
 
+def interposed():
+    """The names in the shim's tables."""
+    tables = "".join((SOURCE / "shim" / name).read_text()
+                     for name in ("interposed.h", "driver_functions.inc", "submissions.inc"))
+    tables = re.sub(r"#define CMP_RUNTIME_CALLED\(X\).*?\n\n", "", tables, flags=re.S)
+    return re.findall(r"\b(?:X\(|S\(X, \w+, )(cu\w+),", tables)
+
+
 def numbers(text):
     return [int(n) for n in re.findall(r"-?\d+", text)]
 

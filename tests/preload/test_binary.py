@@ -6,7 +6,7 @@ import re
 import subprocess
 import unittest
 
-from preload import LIBRARY, PRELOAD, SANITIZE, SOURCE, TestCase, main, run
+from preload import LIBRARY, PRELOAD, SANITIZE, SOURCE, TestCase, interposed, main, run
 
 LIBC = {
     "libc.so.6",
@@ -28,17 +28,6 @@ def tool(*command):
     return subprocess.run(
         list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True
     ).stdout
-
-
-def interposed():
-    """The names in the table, as shim/interposed.h spells it."""
-    text = (SOURCE / "shim" / "interposed.h").read_text()
-    names = {"dlsym"}  # shim/dlsym_tail.S
-    for layer in ("RUNTIME", "DRIVER"):
-        table = re.search(rf"#define CMP_{layer}_INTERPOSED\(X\)(.*?)\n\n", text, re.S).group(1)
-        names |= set(re.findall(r"X\((cu\w+),", table))
-    generated = (SOURCE / "shim" / "submissions.inc").read_text()
-    return names | set(re.findall(r"S\(X, \w+, (cu\w+),", generated))
 
 
 def exports(library):
@@ -84,7 +73,7 @@ class Files(TestCase):
                 self.assertRegex(relocations, r"TPOFF|TPREL")
 
     def test_exports(self):
-        names = interposed()
+        names = {"dlsym", *interposed()}  # dlsym: shim/dlsym_tail.S
         self.assertIn("cudaMalloc", names)
         self.assertGreater(len(names), 10)
         self.assertEqual(exports(PRELOAD), names | OWN_EXPORTS)

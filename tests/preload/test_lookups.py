@@ -3,13 +3,7 @@
 import itertools
 import re
 
-from preload import PRELOAD, PROGRAMS, SOURCE, TestCase, main, run
-
-
-def interposed():
-    text = (SOURCE / "shim" / "interposed.h").read_text()
-    tables = re.findall(r"#define CMP_\w+_INTERPOSED\(X\)(.*?)\n\n", text, re.S)
-    return [name for table in tables for name in re.findall(r"X\((cu\w+),", table)]
+from preload import PRELOAD, PROGRAMS, TestCase, interposed, main, run
 
 
 class Asking(TestCase):

@@ -1,0 +1,202 @@
+"""The table of the driver's functions (scripts/driver_table) against the headers of CUDA, the files
+that are generated from it, and the definitions in shim/.
+
+The environment names the folder of cuda.h in CMP_CUDA_INCLUDE; headers of any version do. A function
+of theirs that the table does not know fails by its name.
+"""
+
+import os
+import pathlib
+import re
+import sys
+import unittest
+
+ROOT = pathlib.Path(sys.argv.pop(1))
+INCLUDE = pathlib.Path(os.environ["CMP_CUDA_INCLUDE"])
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from driver_table import declarations, effects, headers, table, writing  # noqa: E402
+
+TABLE = table.Table()
+
+
+class Headers(unittest.TestCase):
+    """The headers at hand."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.headers = headers.Headers(INCLUDE)
+
+    def test_every_function_is_known(self):
+        unknown = [symbol for symbol in self.headers.functions if symbol not in TABLE.functions]
+        self.assertEqual(unknown, [], f"run scripts/generate-driver-table --read {INCLUDE}")
+
+    def test_declarations_agree(self):
+        for symbol, function in self.headers.functions.items():
+            known = TABLE.functions[symbol]
+            self.assertEqual(declarations.types(known), declarations.types(function), symbol)
+            self.assertIn(function.version, (0, known.version), symbol)
+
+    def test_streams_are_known(self):
+        for function in self.headers.functions.values():
+            if TABLE.kind(function) is not None and self.headers.takes_stream(function):
+                self.assertTrue("CUstream" in declarations.types(function) or
+                                function.name in table.STREAMS, function.symbol)
+
+    def test_reading_adds_nothing(self):
+        functions = dict(TABLE.functions)
+        declarations.add(functions, self.headers)
+        self.assertEqual(functions, TABLE.functions)
+
+
+class Effects(unittest.TestCase):
+    def test_names_exist(self):
+        names = {function.name for function in TABLE.functions.values()}
+        self.assertEqual([name for name in TABLE.groups if name not in names], [])
+        self.assertEqual([name for name in table.STREAMS if name not in names], [])
+        self.assertEqual([name for name in effects.NOT_OF_32_BITS if name not in names], [])
+
+    def test_names_stand_once_under_an_effect(self):
+        for effect, groups in effects.EFFECTS.items():
+            names = " ".join(names for _, _, names in groups).split()
+            self.assertEqual(sorted(names), sorted(set(names)), effect)
+
+    def test_effects_have_a_meaning(self):
+        for effect in effects.EFFECTS:
+            word, _, kind = effect.partition("submits ")
+            self.assertTrue(word in effects.MEANINGS or kind in effects.KINDS, effect)
+
+    def test_copies_and_sets_submit(self):
+        names = [function for symbol, function in TABLE.functions.items()
+                 if re.match(r"cuMem(cpy|set)", symbol)]
+        self.assertGreater(len(names), 40)
+        for function in names:
+            self.assertTrue(TABLE.kind(function) or TABLE.has_32_bits(function), function.symbol)
+
+
+class Written(unittest.TestCase):
+    """The generated files."""
+
+    def test_they_are_what_the_generator_writes(self):
+        for name, text in writing.FILES.items():
+            self.assertEqual((ROOT / "shim" / name).read_text(encoding="utf-8"), text(TABLE),
+                             f"{name}: run scripts/generate-driver-table")
+
+    def test_declarations_are_what_the_generator_writes(self):
+        text = declarations.PATH.read_text(encoding="utf-8")
+        self.assertEqual(text, declarations.text(TABLE.headers, TABLE.functions))
+
+    def test_every_row_is_defined(self):
+        """By hand in shim/entry_*.cpp, or by the macro of the submissions: once."""
+        defined = []
+        for path in (ROOT / "shim").glob("entry_*.cpp"):
+            defined += re.findall(r"^CUresult Driver_(\w+)\(", path.read_text(encoding="utf-8"), re.M)
+        rows = [function.symbol for functions in TABLE.interposed().values()
+                for function in functions]
+        self.assertEqual(sorted(defined), sorted(rows))
+        submitted = [function.symbol for functions in TABLE.submissions().values()
+                     for function in functions]
+        self.assertEqual(sorted(rows + submitted),
+                         sorted(function.symbol for function in TABLE.functions.values()
+                                if TABLE.is_interposed(function)))
+
+
+class Versions(unittest.TestCase):
+    """What cuGetProcAddress takes."""
+
+    @staticmethod
+    def meant(name: str, version: int, per_thread: bool = False) -> str:
+        """The symbol, by the rule in shim/driver_versions.inc."""
+        found = [row for row in TABLE.questions() if row[0] == name and row[1] <= version]
+        variants = [row for row in found if row[2] == per_thread]
+        best = max(variants or found, key=lambda row: row[1], default=None)
+        return best[3].symbol if best else ""
+
+    def test_measured(self):
+        """FACTS about the real driver: tests/sim/probe_h200.txt."""
+        for name, version, symbol in (
+                ("cuMemAlloc", 2000, "cuMemAlloc"), ("cuMemAlloc", 3020, "cuMemAlloc_v2"),
+                ("cuMemAlloc", 13000, "cuMemAlloc_v2"), ("cuMemAllocAsync", 10000, ""),
+                ("cuDevicePrimaryCtxReset", 7000, "cuDevicePrimaryCtxReset"),
+                ("cuDevicePrimaryCtxReset", 11000, "cuDevicePrimaryCtxReset_v2"),
+                ("cuGetProcAddress", 11030, "cuGetProcAddress"),
+                ("cuGetProcAddress", 12000, "cuGetProcAddress_v2"),
+                ("cuStreamBeginCapture", 10000, "cuStreamBeginCapture"),
+                ("cuStreamBeginCapture", 10010, "cuStreamBeginCapture_v2")):
+            self.assertEqual(self.meant(name, version), symbol, (name, version))
+        self.assertEqual(self.meant("cuMemAllocAsync", 11020, True), "cuMemAllocAsync_ptsz")
+        self.assertEqual(self.meant("cuMemAlloc", 11020, True), "cuMemAlloc_v2")
+
+    def test_as_the_simulated_driver_has_them(self):
+        text = (ROOT / "tests" / "sim" / "driver_functions.inc").read_text(encoding="utf-8")
+        rows = re.findall(r"^CMP_SIM_(?:STREAM_)?FUNCTION\((\w+), (\d+), (\w+)(?:,\s*(\d+), (\w+))?\)",
+                          text, re.M)
+        self.assertGreater(len(rows), 200)
+        questions = {(name, version, function.symbol)
+                     for name, version, _, function in TABLE.questions()}
+        for name, version, symbol, per_thread_version, per_thread in rows:
+            self.assertIn((name, int(version), symbol), questions)
+            if per_thread:
+                self.assertIn((name, int(per_thread_version), per_thread), questions)
+
+    def test_as_runtimes_ask(self):
+        text = (ROOT / "tests" / "sim" / "runtime_functions.inc").read_text(encoding="utf-8")
+        rows = re.findall(r"^CMP_SIM_DRIVER(_STREAM)?\((\w+), (\d+), (\w+)\)", text, re.M)
+        self.assertGreater(len(rows), 80)
+        for of_stream, name, version, symbol in rows:
+            self.assertEqual(self.meant(name, int(version)), symbol)
+            if of_stream:
+                self.assertRegex(self.meant(name, int(version), True), symbol + "_pt[ds][sz]")
+
+    def test_every_version_is_known(self):
+        for function in TABLE.functions.values():
+            self.assertGreaterEqual(function.version, 2000, function.symbol)
+
+
+class Preprocessor(unittest.TestCase):
+    """What is read of a header: the symbols under __CUDA_API_VERSION_INTERNAL."""
+
+    TEXT = """
+#if defined(__CUDA_API_VERSION_INTERNAL) || defined(OTHER)
+  #define __CUDA_API_PTSZ(api) api ## _ptsz
+#else
+  #define __CUDA_API_PTSZ(api) api
+#endif
+#define cuPlain cuPlain_v2
+#define cuStreamed __CUDA_API_PTSZ(cuStreamed_v3)
+CUresult CUDAAPI cuPlain(int a); /* CUresult CUDAAPI cuComment(int a); */
+CUresult CUDAAPI cuStreamed(CUstream s);
+#if !defined(__CUDA_API_VERSION_INTERNAL) && 1
+CUresult CUDAAPI cuPublic(void);
+#elif defined(__cplusplus) && (__cplusplus >= 201103L)
+CUresult CUDAAPI cuModern(void);
+#else
+CUresult CUDAAPI cuAncient(void);
+#endif
+#undef cuPlain
+CUresult CUDAAPI cuPlain(int a);
+"""
+
+    def test_symbols(self):
+        text = headers.preprocess(self.TEXT)
+        self.assertEqual(re.findall(r"CUDAAPI (\w+)", text),
+                         ["cuPlain_v2", "cuStreamed_v3_ptsz", "cuModern", "cuPlain"])
+
+    def test_structures_with_streams(self):
+        holders = headers.structures_with_streams("""
+            typedef struct A_st { int a; union { CUstream s; int b; } u; } A_v1;
+            typedef A_v1 A;
+            typedef struct B_st { A a; } B;
+            typedef struct C_st { CUstreamCallback c; } C;""")
+        self.assertEqual(holders, {"A_st", "A_v1", "A", "B_st", "B"})
+
+    def test_parameters(self):
+        function = headers.Function("cuX_v2_ptsz", "const unsigned  int *a,\n void **b, int c[3]")
+        self.assertEqual(function.parameters,
+                         [["const unsigned*", "a"], ["void**", "b"], ["int*", "c"]])
+        self.assertEqual((function.name, function.number, function.per_thread), ("cuX", 2, "_ptsz"))
+
+
+if __name__ == "__main__":
+    unittest.main()
