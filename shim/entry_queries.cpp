@@ -2,6 +2,7 @@
 // others. The pool must not show: an idle block is no allocation, a block in use has the size that
 // was asked for, the pool's idle memory is free.
 #include "shim/entry_driver.h"
+#include "shim/nvidia_libraries.h"
 #include "shim/service.h"
 #include "shim/visible_memory.h"
 

@@ -3,6 +3,7 @@
 // end page-locked memory wait by themselves (measured).
 #include "shim/entry_driver.h"
 #include "shim/lookup.h"
+#include "shim/nvidia_libraries.h"
 #include "shim/owed.h"
 #include "shim/visible_memory.h"
 #include "shim/work.h"

@@ -1,11 +1,31 @@
 #include "shim/loaded_objects.h"
 
+#include <dlfcn.h>
 #include <link.h>
 #include <string.h>
+
+#include "core/dynamic_symbols.h"
 
 namespace cmp {
 
 namespace {
+
+struct Extent {
+  uintptr_t begin = ~uintptr_t{0};
+  uintptr_t end = 0;
+};
+
+Extent ExtentOf(const dl_phdr_info& info) {
+  Extent extent;
+  for (int i = 0; i < info.dlpi_phnum; ++i) {
+    const ElfW(Phdr)& segment = info.dlpi_phdr[i];
+    if (segment.p_type != PT_LOAD) continue;
+    const uintptr_t from = info.dlpi_addr + segment.p_vaddr;
+    if (from < extent.begin) extent.begin = from;
+    if (from + segment.p_memsz > extent.end) extent.end = from + segment.p_memsz;
+  }
+  return extent;
+}
 
 struct Search {
   const void* address = nullptr;
@@ -13,23 +33,15 @@ struct Search {
   LoadedObject found = {};
 };
 
-int IsAround(dl_phdr_info* info, size_t, void* data) {
+int Found(dl_phdr_info* info, size_t, void* data) {
   auto* search = static_cast<Search*>(data);
   const int place = search->place++;
-  uintptr_t begin = ~uintptr_t{0};
-  uintptr_t end = 0;
-  for (int i = 0; i < info->dlpi_phnum; ++i) {
-    const ElfW(Phdr)& segment = info->dlpi_phdr[i];
-    if (segment.p_type != PT_LOAD) continue;
-    const uintptr_t from = info->dlpi_addr + segment.p_vaddr;
-    if (from < begin) begin = from;
-    if (from + segment.p_memsz > end) end = from + segment.p_memsz;
-  }
+  const Extent extent = ExtentOf(*info);
   const auto address = reinterpret_cast<uintptr_t>(search->address);
-  if (address < begin || address >= end) return 0;
+  if (address < extent.begin || address >= extent.end) return 0;
   LoadedObject& found = search->found;
-  found.begin = begin;
-  found.end = end;
+  found.begin = extent.begin;
+  found.end = extent.end;
   found.place = place;
   if (info->dlpi_name != nullptr) strncpy(found.path, info->dlpi_name, sizeof(found.path) - 1);
   return 1;
@@ -53,10 +65,34 @@ int IsNamed(dl_phdr_info* info, size_t, void* data) {
 
 }  // namespace
 
+bool IsAround(const dl_phdr_info& info, const void* address) {
+  const Extent extent = ExtentOf(info);
+  const auto at = reinterpret_cast<uintptr_t>(address);
+  return at >= extent.begin && at < extent.end;
+}
+
 LoadedObject ObjectAround(const void* address) {
   Search search{address};
-  dl_iterate_phdr(&IsAround, &search);
+  dl_iterate_phdr(&Found, &search);
   return search.found;
+}
+
+bool Defines(const LoadedObject& object, const char* name) {
+  if (object.end == 0) return false;
+  void* handle = dlopen(object.path[0] == '\0' ? nullptr : object.path, RTLD_LAZY | RTLD_NOLOAD);
+  if (handle == nullptr) return false;
+  const bool defines = object.Contains(FindSymbol(handle, name));
+  dlclose(handle);
+  return defines;
+}
+
+bool AnyObject(bool (*is)(const char* path)) {
+  return dl_iterate_phdr(
+             [](dl_phdr_info* info, size_t, void* data) {
+               const auto asked = reinterpret_cast<bool (*)(const char*)>(data);
+               return info->dlpi_name != nullptr && asked(info->dlpi_name) ? 1 : 0;
+             },
+             reinterpret_cast<void*>(is)) != 0;
 }
 
 NamedObjects ObjectsNamed(const char* beginning) {

@@ -2,6 +2,8 @@
 #ifndef CMP_SHIM_LOADED_OBJECTS_H_
 #define CMP_SHIM_LOADED_OBJECTS_H_
 
+#include <link.h>
+
 #include <cstdint>
 
 namespace cmp {
@@ -11,14 +13,22 @@ struct LoadedObject {
   uintptr_t end = 0;     // 0: no object is there (generated code)
   int place = 0;         // in the order of loading; the main program is 0
   char path[1024] = {};  // empty: the main program, or no object
+  bool exists() const { return end != 0; }
+  const char* name() const { return path[0] == '\0' ? "the program itself" : path; }
   bool Contains(const void* address) const {
     return reinterpret_cast<uintptr_t>(address) >= begin &&
            reinterpret_cast<uintptr_t>(address) < end;
   }
 };
 
+// Is the address in the object that dl_iterate_phdr shows?
+bool IsAround(const dl_phdr_info& info, const void* address);
+
 // The object that `address` is in.
 LoadedObject ObjectAround(const void* address);
+
+// Does the object itself define the function?
+bool Defines(const LoadedObject& object, const char* name);
 
 struct NamedObjects {
   int count = 0;
@@ -27,6 +37,9 @@ struct NamedObjects {
 
 // The libraries whose file name begins with `beginning`.
 NamedObjects ObjectsNamed(const char* beginning);
+
+// Calls is(path) for every object until it is true; then true.
+bool AnyObject(bool (*is)(const char* path));
 
 }  // namespace cmp
 

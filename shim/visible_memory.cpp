@@ -6,7 +6,7 @@
 #include <new>
 
 #include "core/memory.h"
-#include "shim/loaded_objects.h"
+#include "shim/nvidia_libraries.h"
 #include "shim/service.h"
 
 namespace cmp {
@@ -171,19 +171,6 @@ Visible VisibleMemory::First(uint32_t exists) {
 }
 
 void VisibleMemory::Forget() { new (this) VisibleMemory; }
-
-bool IsNvidiaLibrary(const void* caller) {
-  constexpr const char* kNames[] = {"libcublas",   "libcudnn",    "libcufft",
-                                    "libcurand",   "libcusolver", "libcusparse",
-                                    "libcutensor", "libnccl",     "libnpp"};
-  const LoadedObject object = ObjectAround(caller);
-  const char* slash = strrchr(object.path, '/');
-  const char* file = slash == nullptr ? object.path : slash + 1;
-  for (const char* name : kNames) {
-    if (strncmp(file, name, strlen(name)) == 0) return true;
-  }
-  return false;
-}
 
 void NoteShared(Visible what, const void* caller) {
   if (!IsNvidiaLibrary(caller)) g_visible_memory.NoteForGood(what);

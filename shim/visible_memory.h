@@ -88,11 +88,9 @@ class VisibleMemory {
 
 inline constinit VisibleMemory g_visible_memory;
 
-// ---- What `caller` (a return address) does, noted. NVIDIA's own libraries do not count, other
-// than the CUDA runtime, which speaks for the program.
+// ---- What `caller` (a return address) does, noted. NVIDIA's own libraries do not count
+// (nvidia_libraries.h), other than the CUDA runtime, which speaks for the program.
 
-// Takes the dynamic linker's lock.
-bool IsNvidiaLibrary(const void* caller);
 // Shares something for good, or is about to.
 void NoteShared(Visible what, const void* caller);
 // Got memory of the current context.

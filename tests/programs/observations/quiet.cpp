@@ -185,12 +185,14 @@ void NvidiaLibraryMaps() {
   Check("the library's word at last", HostWord(word), 17);
 }
 
-void ProgramLibraryMaps() {
-  char* word = MappedBy("libprogram_maps.so");
+void SeeMappedBy(const char* library) {
+  char* word = MappedBy(library);
   WriteWord(NonBlockingStream(), word, 17, kLong);
   FreeUnrelated();
   See("the library's word", HostWord(word), 17);
 }
+void ProgramLibraryMaps() { SeeMappedBy("libprogram_maps.so"); }
+void LookalikeLibraryMaps() { SeeMappedBy("libnpp_mine.so"); }
 
 }  // namespace
 
@@ -209,6 +211,8 @@ std::vector<Scenario> QuietScenarios() {
   add("nvidia-library-maps", NvidiaLibraryMaps);
   scenarios.push_back(
       {Expect::kVisible, "visible_mapped", "program-library-maps", ProgramLibraryMaps});
+  scenarios.push_back(
+      {Expect::kVisible, "visible_mapped", "lookalike-library-maps", LookalikeLibraryMaps});
   return scenarios;
 }
 
