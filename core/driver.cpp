@@ -12,8 +12,8 @@ const Driver* LoadDriverSlow(DriverSource source) {
   if (library == nullptr) return nullptr;
   Driver found;
   bool complete = true;
-#define CMP_FIND(name, symbol, needed, parameters)                                  \
-  found.name = reinterpret_cast<decltype(found.name)>(FindSymbol(library, symbol)); \
+#define CMP_FIND(name, symbol, needed, parameters)                                          \
+  found.name = reinterpret_cast<decltype(found.name)>(FindDriverFunction(library, symbol)); \
   if (needed && found.name == nullptr) complete = false;
   CMP_DRIVER_CALLS(CMP_FIND)
 #undef CMP_FIND

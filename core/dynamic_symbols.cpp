@@ -1,4 +1,4 @@
-// The definition for whoever interposes nothing. The shim defines its own, and the linker then
+// The definitions for whoever interposes nothing. The shim defines its own, and the linker then
 // leaves this member of the archive out.
 #include "core/dynamic_symbols.h"
 
@@ -7,5 +7,7 @@
 namespace cmp {
 
 void* FindSymbol(void* library, const char* name) { return dlsym(library, name); }
+
+void* FindDriverFunction(void* library, const char* name) { return FindSymbol(library, name); }
 
 }  // namespace cmp

@@ -1,12 +1,15 @@
-// Looking up a function in a loaded library.
+// Looking up a function in a loaded library. Both are defined anew by the shim (shim/lookup.cpp).
 #ifndef CMP_CORE_DYNAMIC_SYMBOLS_H_
 #define CMP_CORE_DYNAMIC_SYMBOLS_H_
 
 namespace cmp {
 
-// dlsym, past whatever interposes it: the shim, which exports a dlsym of its own, defines it anew
-// (shim/lookup.cpp).
+// dlsym, past whatever interposes it, as the shim itself does.
 void* FindSymbol(void* library, const char* name);
+
+// The function of libcuda that a real call of the pool's own leads to. Under the shim it may be
+// that of another preload, which wraps the driver's.
+void* FindDriverFunction(void* library, const char* name);
 
 }  // namespace cmp
 

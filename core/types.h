@@ -48,11 +48,30 @@ inline constexpr Stamp kReady = 0;  // nothing
 inline constexpr int kSuccess = 0;
 inline constexpr int kOutOfMemory = 2;
 inline constexpr int kNotReady = 600;
-// The context is broken for good: what a kernel did wrong (700 to 720), hardware (214, 220, 226),
-// or the driver does not know (999). The numbering is that of both layers.
+// The context is broken for good: what a kernel did wrong (an address, an assertion, an
+// instruction, too long a run, ...), hardware, a context that is gone, or what the driver does not
+// know. The numbering is that of both layers.
 inline constexpr bool IsBrokenContextStatus(int status) {
-  return (status >= 700 && status <= 720) || status == 214 || status == 220 || status == 226 ||
-         status == 999;
+  switch (status) {
+    case 214:  // ECC_UNCORRECTABLE
+    case 220:  // NVLINK_UNCORRECTABLE
+    case 226:  // CONTAINED
+    case 700:  // ILLEGAL_ADDRESS
+    case 702:  // LAUNCH_TIMEOUT
+    case 709:  // CONTEXT_IS_DESTROYED
+    case 710:  // ASSERT
+    case 714:  // HARDWARE_STACK_ERROR
+    case 715:  // ILLEGAL_INSTRUCTION
+    case 716:  // MISALIGNED_ADDRESS
+    case 717:  // INVALID_ADDRESS_SPACE
+    case 718:  // INVALID_PC
+    case 719:  // LAUNCH_FAILED
+    case 721:  // TENSOR_MEMORY_LEAK
+    case 999:  // UNKNOWN
+      return true;
+    default:
+      return false;
+  }
 }
 
 class ContextPool;

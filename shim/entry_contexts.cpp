@@ -1,8 +1,9 @@
 // The interposed entry points of the driver that make and end contexts, and that begin and end
 // captures.
-#include "core/driver_api.h"
+#include "shim/aside.h"
 #include "shim/captures.h"
 #include "shim/entry_driver.h"
+#include "shim/owed.h"
 #include "shim/service.h"
 #include "shim/work.h"
 
@@ -11,6 +12,10 @@ namespace cmp {
 namespace {
 
 constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
+
+// A green context is part of a device's multiprocessors under a context handle of its own, whose
+// work belongs to the primary context. What a wait for one of the two covers is not established.
+constexpr char kGreenContext[] = "the program has made a context of a green context";
 
 // ---- Contexts
 
@@ -65,6 +70,21 @@ CUcontext PrimaryHandle(CUdevice device) {
   return primary;
 }
 
+// The program may take cudaFree for the wait that tells of a crash. Where frees skipped that, the
+// next call that waits tells; one that ends the contexts is the last that can.
+template <typename Condition, typename Call>
+CUresult EndContextsTold(Condition condition, CUresult* status, Call call) {
+  int told = CUDA_SUCCESS;
+  if (Pool* pool = g_pool.load(std::memory_order_acquire)) {
+    pool->ForEachContext([&](ContextPool& context) {
+      if (told == CUDA_SUCCESS && condition(context.identity()))
+        told = PayBeforeContextEnds(context);
+    });
+  }
+  *status = EndContexts(condition, call);
+  return *status == CUDA_SUCCESS ? static_cast<CUresult>(told) : *status;
+}
+
 auto PrimaryOf(CUdevice device) {
   return [device](const ContextIdentity& identity) {
     return identity.primary && identity.device == device;
@@ -75,13 +95,15 @@ template <typename Call>
 CUresult EndContext(CUcontext context, Call call) {
   const Captures::Ending ending(g_captures);
   ContextEnding context_ending(context);
-  const CUresult status = EndContexts(
-      [context](const ContextIdentity& identity) { return identity.handle == context; }, call);
+  CUresult status = CUDA_SUCCESS;
+  const CUresult answer = EndContextsTold(
+      [context](const ContextIdentity& identity) { return identity.handle == context; }, &status,
+      call);
   if (status == CUDA_SUCCESS) {
     g_captures.EndedIn(context);
     context_ending.Ended();
   }
-  return status;
+  return answer;
 }
 
 // cuCtxDetach gives one reference up; the last one ends the context, and then its id is gone.
@@ -109,10 +131,11 @@ CUresult ResetPrimary(CUdevice device, Call call) {
   CUcontext primary = PrimaryHandle(device);
   const Captures::Ending ending(g_captures);
   ContextEnding context_ending(PrimaryMade(device));
-  const CUresult status = EndContexts(PrimaryOf(device), call);
+  CUresult status = CUDA_SUCCESS;
+  const CUresult answer = EndContextsTold(PrimaryOf(device), &status, call);
   if (status == CUDA_SUCCESS) context_ending.Ended();
   if (status == CUDA_SUCCESS && primary != nullptr) g_captures.EndedIn(primary);
-  return status;
+  return answer;
 }
 
 // One reference of a primary context was given up: it may have been the last.
@@ -142,17 +165,6 @@ CUresult ReleasePrimary(CUdevice device, Call call) {
   }
   EndContexts(has_ended, [] { return CUDA_SUCCESS; });
   return status;
-}
-
-// From now on every call is real. Threads may remember caches: closing the contexts makes them
-// forget; frees of blocks in use are then real ones.
-void StepAsideForGreenContexts() {
-  Pool* pool = g_pool.load(std::memory_order_acquire);
-  const Driver* driver = LoadedDriver();
-  if (g_green_contexts.exchange(true, std::memory_order_acq_rel) || pool == nullptr) return;
-  // What is idle must not outlive its context, whose last reference a green context may hold.
-  if (driver != nullptr) pool->ReleaseThreadCaches(DriverApi(*driver));
-  pool->ForEachContext([&](ContextPool& context) { pool->CloseContext(context); });
 }
 
 // ---- Captures
@@ -240,7 +252,7 @@ CUresult Driver_cuCtxCreate_v4(CUcontext* context, void* parameters, unsigned fl
 
 CUresult Driver_cuCtxFromGreenCtx(CUcontext* context, void* green) {
   CMP_REAL(cuCtxFromGreenCtx);
-  cmp::StepAsideForGreenContexts();
+  cmp::StepAside(cmp::AsideIs::kDocumented, cmp::kGreenContext);
   return real->cuCtxFromGreenCtx(context, green);
 }
 

@@ -17,33 +17,116 @@ namespace {
 // The answer where a call reached us but libcuda.so.1 is not loaded.
 constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
 
+// The started pool for a call that it has something to say to; nullptr: the real call. `odd`: with
+// nothing to allocate, or nowhere to say where.
+Pool* PoolForAlloc(bool odd) {
+  if (odd || t_inside_real != 0) return nullptr;
+  Pool* pool = StartedPool();
+  const Driver* driver = LoadedDriver();
+  if (pool == nullptr || driver == nullptr || CurrentContext(*driver) == nullptr) return nullptr;
+  const bool observes = pool->options().mode == Mode::kObserve;
+  if (!observes && g_pool.load(std::memory_order_acquire) == nullptr) return nullptr;
+  CudaIsInitialised(*driver, 0);
+  return pool;
+}
+
 [[gnu::noinline]] CUresult MemAllocSlow(CUdeviceptr* pointer, size_t bytes) {
   const DriverCalls* real = RealDriver();
   if (real == nullptr) return kNoDriver;
-  // From inside a real call of ours, or with nothing for the pool to say: the real call.
-  if (t_inside_real != 0 || pointer == nullptr || bytes == 0) {
-    return real->cuMemAlloc_v2(pointer, bytes);
-  }
-  Pool* pool = StartedPool();
-  const Driver* driver = LoadedDriver();
-  if (pool == nullptr || driver == nullptr || CurrentContext(*driver) == nullptr) {
-    return real->cuMemAlloc_v2(pointer, bytes);
-  }
-  if (pool->options().mode == Mode::kObserve) {
-    const Allocation made = AllocObserved(*pool, bytes, DriverApi(*driver));
-    *pointer = made.address;
-    CudaIsInitialised(*driver, 0);
-    return static_cast<CUresult>(made.status);
-  }
-  if (g_pool.load(std::memory_order_acquire) == nullptr) {
-    return real->cuMemAlloc_v2(pointer, bytes);
-  }
-  CudaIsInitialised(*driver, 0);
-  const DriverApi api(*driver);
-  const Allocation made = AllocInContext(*pool, *driver, bytes, api);
+  Pool* pool = PoolForAlloc(pointer == nullptr || bytes == 0);
+  if (pool == nullptr) return real->cuMemAlloc_v2(pointer, bytes);
+  const DriverApi api(*LoadedDriver());
+  const Allocation made = pool->options().mode == Mode::kObserve
+                              ? AllocObserved(*pool, bytes, api)
+                              : AllocInContext(*pool, *LoadedDriver(), bytes, api);
   // Like the real call, a failed one leaves 0 (measured: an impossible size does).
   *pointer = made.address;
   return static_cast<CUresult>(made.status);
+}
+
+struct PitchedRequest {
+  CUdeviceptr* pointer;
+  size_t* pitch;
+  size_t width;
+  size_t height;
+  unsigned element;
+};
+
+// The real calls for it; they give their own pitch.
+class PitchedApi : public DeviceApi {
+ public:
+  explicit PitchedApi(const PitchedRequest& request)
+      : DeviceApi(
+            &request, &Allocate, [](const void*) {}, &Release,
+            [](const void*, size_t*, size_t*) { return false; }) {}
+
+ private:
+  static int Allocate(const void* self, size_t, bool, DeviceAddress* address) {
+    const PitchedRequest& request = *static_cast<const PitchedRequest*>(self);
+    CUdeviceptr pointer = 0;
+    const CUresult status = RealDriver()->cuMemAllocPitch_v2(&pointer, request.pitch, request.width,
+                                                             request.height, request.element);
+    *address = pointer;
+    return status;
+  }
+  static int Release(const void*, DeviceAddress address) {
+    return RealDriver()->cuMemFree_v2(address);
+  }
+};
+
+// The real call, whose pitch is remembered.
+CUresult MemAllocPitchReal(const DriverCalls& real, const PitchedRequest& request, CUdevice device,
+                           Pool* pool) {
+  const Driver* driver = LoadedDriver();
+  const uint64_t begin = NowNs();
+  const CUresult status = WithReleases([&] {
+    return real.cuMemAllocPitch_v2(request.pointer, request.pitch, request.width, request.height,
+                                   request.element);
+  });
+  if (pool == nullptr) return status;
+  const bool made = status == CUDA_SUCCESS;
+  if (made) {
+    g_pitches.Add(device, request.width, request.element, *request.pitch);
+    t_pitches.Add(CurrentContext(*driver), request.width, request.element, *request.pitch);
+  }
+  if (IsTraced()) {
+    const size_t bytes = (made ? *request.pitch : request.width) * request.height;
+    TraceAlloc(driver, nullptr, bytes, {status, made ? *request.pointer : 0}, begin);
+  }
+  return status;
+}
+
+// The pitch is the driver's: asked for once per device, width and element size, then remembered.
+[[gnu::noinline]] CUresult MemAllocPitchSlow(const PitchedRequest& request) {
+  const DriverCalls* real = RealDriver();
+  if (real == nullptr) return kNoDriver;
+  const bool odd = request.pointer == nullptr || request.pitch == nullptr || request.width == 0 ||
+                   request.height == 0;
+  Pool* pool = PoolForAlloc(odd);
+  const Driver* driver = LoadedDriver();
+  CUdevice device = 0;
+  if (pool == nullptr || driver->context_device(&device) != CUDA_SUCCESS) {
+    return MemAllocPitchReal(*real, request, device, nullptr);
+  }
+  if (pool->options().mode == Mode::kObserve) {
+    const Allocation made =
+        AllocObserved(*pool, request.width * request.height, PitchedApi(request));
+    if (made.status == CUDA_SUCCESS) *request.pointer = made.address;
+    return static_cast<CUresult>(made.status);
+  }
+  const size_t pitch = g_pitches.Find(device, request.width, request.element);
+  size_t bytes = 0;
+  if (pitch != 0 && !__builtin_mul_overflow(pitch, request.height, &bytes)) {
+    const Allocation made = AllocInContext(*pool, *driver, bytes, DriverApi(*driver));
+    if (made.status == CUDA_SUCCESS) {
+      t_pitches.Add(CurrentContext(*driver), request.width, request.element, pitch);
+      *request.pointer = made.address;
+      *request.pitch = pitch;
+      return CUDA_SUCCESS;
+    }
+  }
+  // Not known yet, or what fails: what the call leaves behind is its own.
+  return MemAllocPitchReal(*real, request, device, pool);
 }
 
 [[gnu::noinline]] CUresult MemFreeSlow(Pool& pool, Block* block, DeviceAddress address, bool live) {
@@ -119,7 +202,9 @@ CUresult Driver_cuGetProcAddress(const char* symbol, void** function, int versio
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr || real->cuGetProcAddress == nullptr) return kNoDriver;
   const CUresult status = real->cuGetProcAddress(symbol, function, version, flags);
-  if (status == CUDA_SUCCESS && function != nullptr) *function = cmp::Replacement(*function);
+  if (status == CUDA_SUCCESS && function != nullptr) {
+    *function = cmp::Answer(symbol, version, flags, *function, CMP_CALLER);
+  }
   return status;
 }
 
@@ -129,7 +214,9 @@ CUresult Driver_cuGetProcAddress_v2(const char* symbol, void** function, int ver
   if (real == nullptr || real->cuGetProcAddress_v2 == nullptr) return kNoDriver;
   const CUresult status =
       real->cuGetProcAddress_v2(symbol, function, version, flags, lookup_status);
-  if (status == CUDA_SUCCESS && function != nullptr) *function = cmp::Replacement(*function);
+  if (status == CUDA_SUCCESS && function != nullptr) {
+    *function = cmp::Answer(symbol, version, flags, *function, CMP_CALLER);
+  }
   return status;
 }
 
@@ -137,7 +224,8 @@ CUresult Driver_cuGetProcAddress_v2(const char* symbol, void** function, int ver
 
 CUresult Driver_cuMemAlloc_v2(CUdeviceptr* pointer, size_t bytes) {
   if (pointer != nullptr && cmp::t_inside_real == 0) [[likely]] {
-    if (const cmp::Block* block = cmp::AllocHit(bytes)) [[likely]] {
+    if (const cmp::Block* block =
+            cmp::AllocHit(cmp::g_hit_pool.load(std::memory_order_acquire), bytes)) [[likely]] {
       *pointer = block->address;
       return CUDA_SUCCESS;
     }
@@ -158,34 +246,17 @@ CUresult Driver_cuMemFree_v2(CUdeviceptr pointer) {
   return cmp::MemFreeForeign(pointer);
 }
 
-// The pitch is the driver's: asked for once per device, width and element size, then remembered.
 CUresult Driver_cuMemAllocPitch_v2(CUdeviceptr* pointer, size_t* pitch, size_t width, size_t height,
                                    unsigned element) {
-  const cmp::DriverCalls* real = RealDriver();
-  if (real == nullptr) return kNoDriver;
-  const cmp::Driver* driver = cmp::LoadedDriver();
-  CUdevice device = 0;
-  const bool served = pointer != nullptr && pitch != nullptr && width != 0 && height != 0 &&
-                      cmp::t_inside_real == 0 && driver != nullptr &&
-                      cmp::g_pool.load(std::memory_order_acquire) != nullptr &&
-                      driver->context_device(&device) == CUDA_SUCCESS;
-  size_t known = served ? cmp::g_pitches.Find(device, width, element) : 0;
-  size_t bytes = 0;
-  if (known == 0 || __builtin_mul_overflow(known, height, &bytes)) {
-    const uint64_t begin = cmp::NowNs();
-    const CUresult status = cmp::WithReleases(
-        [&] { return real->cuMemAllocPitch_v2(pointer, pitch, width, height, element); });
-    if (served && status == CUDA_SUCCESS) cmp::g_pitches.Add(device, width, element, *pitch);
-    if (served && cmp::IsTraced()) {
-      const bool made = status == CUDA_SUCCESS;
-      cmp::TraceAlloc(driver, nullptr, made ? *pitch * height : width * height,
-                      {status, made ? *pointer : 0}, begin);
+  if (pointer != nullptr && pitch != nullptr && cmp::t_inside_real == 0) [[likely]] {
+    cmp::Pool* pool = cmp::g_hit_pool.load(std::memory_order_acquire);
+    if (const cmp::Block* block = cmp::AllocPitchedHit(pool, width, height, element, pitch))
+        [[likely]] {
+      *pointer = block->address;
+      return CUDA_SUCCESS;
     }
-    return status;
   }
-  const CUresult status = Driver_cuMemAlloc_v2(pointer, bytes);
-  if (status == CUDA_SUCCESS) *pitch = known;
-  return status;
+  return cmp::MemAllocPitchSlow({pointer, pitch, width, height, element});
 }
 
 CUresult Driver_cuMemFreeAsync(CUdeviceptr pointer, CUstream stream) {

@@ -4,6 +4,7 @@
 #include "core/face_over.h"
 #include "core/options.h"
 #include "core/statistics.h"
+#include "shim/aside.h"
 #include "shim/captures.h"
 #include "shim/free_sync.h"
 #include "shim/interposed.h"
@@ -19,8 +20,7 @@ struct Preload {
 
   static Pool* Started() { return StartedPool(); }
   static bool Capturing() {
-    return g_green_contexts.load(std::memory_order_acquire) ||
-           (g_captures.UnderWay() && g_captures.OfThisThread());
+    return IsAside() || (g_captures.UnderWay() && g_captures.OfThisThread());
   }
   static Allocation Alloc(Pool& pool, const Driver& driver, ContextPool* context, bool real,
                           size_t bytes, const DeviceApi& api) {

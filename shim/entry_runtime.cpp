@@ -1,11 +1,16 @@
 // The interposed entry points of the CUDA runtime. A hit reads from here to core/pool.h to
 // core/thread_cache.h. Whatever else a runtime does, the driver's entry points see.
 #include <stdint.h>
+#include <stdio.h>
 
+#include "shim/aside.h"
 #include "shim/interposed.h"
+#include "shim/loaded_objects.h"
 #include "shim/owed.h"
 #include "shim/process.h"
 #include "shim/runtime_api.h"
+#include "shim/runtime_pool.h"
+#include "shim/seen_lookups.h"
 #include "shim/service.h"
 #include "shim/work.h"
 
@@ -61,10 +66,44 @@ Pool* PoolFor(const void* caller) {
   return g_pool.load(std::memory_order_acquire);
 }
 
+// The pool serves only where the shim sees what is submitted. REQUIRES: the runtime has looked the
+// driver's functions up, as it does at its first call.
+void Verify(const RuntimeCalls& real) {
+  const std::atomic_ref<bool> seen(real.seen);
+  if (seen.load(std::memory_order_relaxed) || IsAside()) return;
+  const LoadedObject library = ObjectAround(reinterpret_cast<const void*>(real.cudaMalloc));
+  if (IsSeen(library)) return seen.store(true, std::memory_order_relaxed);
+  const LoadedObject before = TakesBefore("dlsym");
+  char reason[400];
+  if (!Defines(library, "cudaLaunchKernel")) {
+    snprintf(reason, sizeof(reason),
+             "%.200s wraps cudaMalloc behind libcmp_preload.so; name it first in LD_PRELOAD",
+             library.name());
+  } else if (before.exists()) {
+    snprintf(reason, sizeof(reason),
+             "%.150s hides from libcmp_preload.so what %.150s submits; name it after that in "
+             "LD_PRELOAD",
+             before.name(), library.name());
+  } else {
+    snprintf(reason, sizeof(reason),
+             "%.200s came to the driver past libcmp_preload.so: what it submits is not seen",
+             library.name());
+  }
+  StepAside(AsideIs::kWrong, reason);
+}
+
+void AllowRuntimePool() {
+  if (g_runtime_pool.Get() != nullptr || g_runtime_pool.forbidden()) return;
+  if (HasOldRuntime()) return g_runtime_pool.Forbid();
+  g_runtime_pool.Allow();
+}
+
 cudaError_t MallocServed(Pool& pool, const RuntimeCalls& real, void** pointer, size_t bytes,
                          const void* caller) {
   const Driver* driver = DriverWithContext(real);
   if (driver == nullptr) return real.cudaMalloc(pointer, bytes);
+  Verify(real);
+  AllowRuntimePool();
   ServedCaller(caller) = caller;
   return MallocFromPool(pool, *driver, pointer, bytes, caller);
 }
@@ -89,12 +128,76 @@ cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, 
   if (real == nullptr) return kNoRuntime;
   Pool* pool = StartedPool();
   const bool odd = pointer == nullptr || bytes == 0;  // the real call knows what to say
-  if (pool == nullptr || odd || !real->served) return real->cudaMalloc(pointer, bytes);
-  if (pool->options().mode == Mode::kObserve) {
+  const bool pooled = g_pool.load(std::memory_order_acquire) != nullptr;
+  if (pool == nullptr || odd || (pooled && !real->served)) {
+    const cudaError_t status = real->cudaMalloc(pointer, bytes);
+    // One before version 12 is served where it calls the driver. By now it has looked that up.
+    if (pooled && !real->served && status == cudaSuccess) Verify(*real);
+    return status;
+  }
+  if (pool->options().mode == Mode::kObserve && real->served) {
     return ObserveMalloc(*pool, *real, pointer, bytes, caller);
   }
-  if (g_pool.load(std::memory_order_acquire) == nullptr) return real->cudaMalloc(pointer, bytes);
+  if (!pooled) return real->cudaMalloc(pointer, bytes);
   return MallocServed(*pool, *real, pointer, bytes, caller);
+}
+
+// ---- Pitched memory. The runtime asks the driver for it, and is served there. What it was given
+// for a width the first time is given here from then on.
+
+// A block for `rows` rows of `width` bytes, where their pitch is known; nullptr: the real call.
+void* MallocPitched(size_t width, size_t rows, const void* caller, size_t* pitch) {
+  Pool* pool = PoolFor(caller);
+  if (pool == nullptr) return nullptr;
+  const Driver& driver = *LoadedDriver();
+  *pitch = t_pitches.Find(CurrentContext(driver), width, ThreadPitches::kOfRuntime);
+  size_t bytes = 0;
+  void* block = nullptr;
+  if (__builtin_mul_overflow(*pitch, rows, &bytes) || bytes == 0) return nullptr;
+  return MallocFromPool(*pool, driver, &block, bytes, caller) == cudaSuccess ? block : nullptr;
+}
+
+// The real call gave that pitch.
+void NotePitch(const RuntimeCalls& real, size_t width, size_t pitch, const void* caller) {
+  const Driver* driver = LoadedDriver();
+  if (!real.served || driver == nullptr || g_pool.load(std::memory_order_acquire) == nullptr)
+    return;
+  Verify(real);
+  AllowRuntimePool();
+  ServedCaller(caller) = caller;
+  t_pitches.Add(CurrentContext(*driver), width, ThreadPitches::kOfRuntime, pitch);
+}
+
+[[gnu::noinline]] cudaError_t MallocPitchSlow(void** pointer, size_t* pitch, size_t width,
+                                              size_t height, const void* caller) {
+  const bool odd = pointer == nullptr || pitch == nullptr || width == 0 || height == 0;
+  size_t known = 0;
+  if (void* block = odd ? nullptr : MallocPitched(width, height, caller, &known)) {
+    *pointer = block;
+    *pitch = known;
+    return cudaSuccess;
+  }
+  const RuntimeCalls* real = RuntimeOf(caller);
+  if (real == nullptr || real->cudaMallocPitch == nullptr) return kNoRuntime;
+  const cudaError_t status = real->cudaMallocPitch(pointer, pitch, width, height);
+  if (!odd && status == cudaSuccess) NotePitch(*real, width, *pitch, caller);
+  return status;
+}
+
+// rows: height times depth, 0 where that is too much.
+[[gnu::noinline]] cudaError_t Malloc3DSlow(cudaPitchedPtr* pitched, const cudaExtent& extent,
+                                           size_t rows, const void* caller) {
+  const bool odd = pitched == nullptr || extent.width == 0 || rows == 0;
+  size_t known = 0;
+  if (void* block = odd ? nullptr : MallocPitched(extent.width, rows, caller, &known)) {
+    *pitched = {block, known, extent.width, extent.height};
+    return cudaSuccess;
+  }
+  const RuntimeCalls* real = RuntimeOf(caller);
+  if (real == nullptr || real->cudaMalloc3D == nullptr) return kNoRuntime;
+  const cudaError_t status = real->cudaMalloc3D(pitched, extent);
+  if (!odd && status == cudaSuccess) NotePitch(*real, extent.width, pitched->pitch, caller);
+  return status;
 }
 
 [[gnu::noinline]] cudaError_t FreeSlow(Pool& pool, Block* block, DeviceAddress address, bool live,
@@ -140,12 +243,39 @@ cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, 
 
 CMP_EXPORT cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   if (pointer != nullptr) [[likely]] {
-    if (const cmp::Block* block = cmp::AllocHit(bytes)) [[likely]] {
+    if (const cmp::Block* block = cmp::AllocHit(cmp::g_runtime_pool.Get(), bytes)) [[likely]] {
       *pointer = reinterpret_cast<void*>(block->address);
       return cudaSuccess;
     }
   }
   return cmp::MallocSlow(pointer, bytes, CMP_CALLER);
+}
+
+CMP_EXPORT cudaError_t cudaMallocPitch(void** pointer, size_t* pitch, size_t width, size_t height) {
+  if (pointer != nullptr && pitch != nullptr) [[likely]] {
+    if (const cmp::Block* block = cmp::AllocPitchedHit(cmp::g_runtime_pool.Get(), width, height,
+                                                       cmp::ThreadPitches::kOfRuntime, pitch))
+        [[likely]] {
+      *pointer = reinterpret_cast<void*>(block->address);
+      return cudaSuccess;
+    }
+  }
+  return cmp::MallocPitchSlow(pointer, pitch, width, height, CMP_CALLER);
+}
+
+CMP_EXPORT cudaError_t cudaMalloc3D(cudaPitchedPtr* pitched, cudaExtent extent) {
+  size_t rows = 0;
+  if (__builtin_mul_overflow(extent.height, extent.depth, &rows)) rows = 0;
+  if (pitched != nullptr) [[likely]] {
+    size_t pitch = 0;
+    if (const cmp::Block* block = cmp::AllocPitchedHit(
+            cmp::g_runtime_pool.Get(), extent.width, rows, cmp::ThreadPitches::kOfRuntime, &pitch))
+        [[likely]] {
+      *pitched = {reinterpret_cast<void*>(block->address), pitch, extent.width, extent.height};
+      return cudaSuccess;
+    }
+  }
+  return cmp::Malloc3DSlow(pitched, extent, rows, CMP_CALLER);
 }
 
 CMP_EXPORT cudaError_t cudaFree(void* pointer) {

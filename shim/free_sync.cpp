@@ -63,6 +63,13 @@ Counter& CounterOf(ProcessCounters& process, Visible what) {
   return process.*kCounters[static_cast<size_t>(what)];
 }
 
+// A host function may call nothing of CUDA: every call says so, this one too (measured). Where the
+// free has something to record or to wait for, it is the driver that refuses that.
+bool InHostFunction(const Driver& driver) {
+  CUcontext context = nullptr;
+  return driver.get_current(&context) == CUDA_ERROR_NOT_PERMITTED;
+}
+
 Settlement KeepOrder(Pool& pool, ContextPool& context) {
   const uint64_t fence = FenceForOrder(pool, context);
   if (fence == 0) return WaitForAll(pool, context);
@@ -112,6 +119,7 @@ Settlement SettleFree(Pool& pool, const Driver& driver, Block* block) {
   const Stamp stamp = pool.readiness().StampNow(context);
   if (stamp == kReady) [[likely]]
     return {true, kReady};
+  if (InHostFunction(driver)) return kRealFree;
   const bool can_record = Readiness::HasContextEvents(driver);
   if (mode == FreeSync::kNone && (can_record || !IsTimeToWait())) return {true, stamp};
   if (mode == FreeSync::kOrder && can_record) return KeepOrder(pool, context);

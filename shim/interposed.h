@@ -15,9 +15,11 @@
 
 // ---- The runtime: served here already, for speed. Whatever else a runtime does reaches the driver
 // through the entry points below.
-#define CMP_RUNTIME_INTERPOSED(X)               \
-  X(cudaMalloc, (void** pointer, size_t bytes)) \
-  X(cudaFree, (void* pointer))
+#define CMP_RUNTIME_INTERPOSED(X)                                                  \
+  X(cudaMalloc, (void** pointer, size_t bytes))                                    \
+  X(cudaFree, (void* pointer))                                                     \
+  X(cudaMallocPitch, (void** pointer, size_t* pitch, size_t width, size_t height)) \
+  X(cudaMalloc3D, (cudaPitchedPtr * pitched, cudaExtent extent))
 
 // Called by the shim, not interposed.
 #define CMP_RUNTIME_CALLED(X)     \

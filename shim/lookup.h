@@ -5,19 +5,25 @@
 // exports. In the other two ways the real lookup comes first; then the pointer that it gave is
 // replaced if it is one that we serve. So ABI versions, per-thread-stream variants, status and
 // errors stay the driver's. (Measured: the pointers that cuGetProcAddress gives are those of the
-// ELF symbols.)
+// ELF symbols. Where they are not, the name, the version and the flags tell which symbol is meant:
+// a driver behind a thin loader, as on WSL, and another preload that answers with its own.)
+//
+// Other preloads may wrap the driver's functions, to count or to limit. One that stands behind the
+// shim would be called by the program: so it is what our real calls call.
 #ifndef CMP_SHIM_LOOKUP_H_
 #define CMP_SHIM_LOOKUP_H_
 
 #include <atomic>
 
 #include "shim/interposed.h"
+#include "shim/real_call.h"
 
 namespace cmp {
 
-// The driver's own functions behind the interposed ones; nullptr where the driver is too old.
+// The functions behind the interposed ones: the driver's own, or those of a preload behind ours
+// that wraps them; nullptr where the driver is too old.
 struct DriverCalls {
-#define CMP_DECLARE(name, parameters) CUresult(*name) parameters = nullptr;
+#define CMP_DECLARE(name, parameters) RealCall<CUresult(*) parameters> name;
   CMP_DRIVER_INTERPOSED(CMP_DECLARE)
 #undef CMP_DECLARE
 };
@@ -25,15 +31,23 @@ struct DriverCalls {
 // Published once and complete (release, acquire).
 inline constinit std::atomic<const DriverCalls*> g_driver_calls{nullptr};
 
-// The real driver's functions; nullptr when libcuda.so.1 is not loaded. Loads nothing. Thread-safe.
+// The real driver's functions; nullptr when libcuda.so.1 is not loaded. Loads nothing and makes no
+// call of the driver. Thread-safe.
 const DriverCalls* RealDriverSlow();
 inline const DriverCalls* RealDriver() {
   const DriverCalls* calls = g_driver_calls.load(std::memory_order_acquire);
   return calls != nullptr ? calls : RealDriverSlow();
 }
 
-// Ours if `function` is one of the driver's that we serve, else `function`.
-void* Replacement(void* function);
+// Ours in place of `function`, which the real cuGetProcAddress gave `caller` (a return address) for
+// these arguments; `function` itself where it is none that we serve.
+void* Answer(const char* symbol, int version, cuuint64_t flags, void* function, const void* caller);
+
+// Ours for a function of the driver's, by its address; nullptr: it is none that we serve.
+void* OursFor(const void* function);
+
+// Is the address in the driver's library?
+bool IsInDriver(const void* address);
 
 // Calls of the pool into the real runtime come back to the driver's entry points: while this is
 // not 0 in a thread, they are real.

@@ -4,6 +4,7 @@
 
 #include "core/pool_instance.h"
 #include "core/thread_exit.h"
+#include "core/warnings.h"
 #include "shim/service.h"
 #include "shim/work.h"
 
@@ -44,6 +45,12 @@ void WaitForAWhile(const Driver& driver, ContextPool& context, uint64_t fence, u
     if (!user.entered() || fences.Poll(driver, fence - 1) != kNotReady) return;
     nanosleep(&kBetweenQuestions, nullptr);
   }
+}
+
+int CountOpen(Pool& pool) {
+  int open = 0;
+  pool.ForEachContext([&](const ContextPool& context) { open += context.open() ? 1 : 0; });
+  return open;
 }
 
 bool IsOwed(const ContextPool& context) {
@@ -106,10 +113,24 @@ void PayBeforeDestruction() {
   PaySkipped(&ProcessCounters::paid_by_destruction, [] { return CurrentContext(*LoadedDriver()); });
 }
 
+int PayBeforeContextEnds(ContextPool& context) {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  const uint64_t skipped = context.fences().skipped();
+  if (pool == nullptr || !context.open() || context.fences().passed() >= skipped) return kSuccess;
+  const int status = pool->readiness().WaitFor(context, skipped);
+  return IsBrokenContextStatus(status) ? status : kSuccess;
+}
+
 void PayAtExit() {
-  if (RuleIsOn(Rule::kPayAtExit)) PaySkipped(&ProcessCounters::paid_at_exit);
   Pool* pool = g_pool.load(std::memory_order_acquire);
   if (pool == nullptr) return;
+  const int open = CountOpen(*pool);
+  if (RuleIsOn(Rule::kPayAtExit)) PaySkipped(&ProcessCounters::paid_at_exit);
+  if (CountOpen(*pool) < open) {  // closed by what the wait returned
+    PrintWarning(
+        "GPU work before the last cudaFree has failed, which the real cudaFree would have "
+        "reported; see CMP_FREE_SYNC=wait");
+  }
   pool->ForEachContext([&](ContextPool& context) { pool->readiness().CountSkipped(context); });
 }
 

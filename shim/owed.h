@@ -42,8 +42,12 @@ inline void ForgetOwed() { t_owed = {}; }
 bool PaySkipped(Counter ProcessCounters::*count, ContextHandle (*fully)() = nullptr);
 // Before something ends that work may still use, in a call that does not wait by itself.
 void PayBeforeDestruction();
-// Before the process ends: what it leaves behind is what it would have left.
+// Before the process ends: what it leaves behind is what it would have left. A crash that is found
+// then is said, as nobody could be told any more.
 void PayAtExit();
+// Before `context` ends in a call that waits by itself: what frees skipped is waited for. The error
+// that their waits would have told of a crash, or success.
+int PayBeforeContextEnds(ContextPool& context);
 
 }  // namespace cmp
 

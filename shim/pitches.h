@@ -4,11 +4,19 @@
 #define CMP_SHIM_PITCHES_H_
 
 #include <cstddef>
+#include <cstdint>
 
+#include "core/context_pool.h"
 #include "core/lock.h"
 
 namespace cmp {
 
+// In both tables a later pitch of the same place replaces the earlier.
+inline constexpr size_t PlaceOfPitch(size_t width, unsigned element) {
+  return width ^ width / 16 ^ width / 512 ^ element;
+}
+
+// The process's, by device.
 class Pitches {
  public:
   constexpr Pitches() = default;
@@ -34,10 +42,9 @@ class Pitches {
     size_t width = 0;
     size_t pitch = 0;
   };
-  static constexpr size_t kEntries = 64;  // a later one of the same place replaces the earlier
+  static constexpr size_t kEntries = 512;
   Entry& EntryOf(int device, size_t width, unsigned element) {
-    return entries_[(width * 31 + width / kEntries + element + static_cast<size_t>(device)) %
-                    kEntries];
+    return entries_[(PlaceOfPitch(width, element) + static_cast<size_t>(device)) % kEntries];
   }
 
   Mutex lock_;
@@ -45,6 +52,41 @@ class Pitches {
 };
 
 inline constinit Pitches g_pitches;
+
+// A thread's, by context: on the way to a hit there is no lock and no question about the device. A
+// handle may come to mean a context of another device, but only after the first one's pool was
+// closed, which changes the epoch.
+class ThreadPitches {
+ public:
+  // In place of an element size: what the runtime asks for by itself.
+  static constexpr unsigned kOfRuntime = 0;
+
+  // The pitch in bytes that was given before, or 0.
+  size_t Find(ContextHandle context, size_t width, unsigned element) const {
+    const Entry& entry = entries_[PlaceOfPitch(width, element) % kEntries];
+    const bool found = entry.width == width && entry.context == context &&
+                       entry.element == element &&
+                       entry.epoch == g_cache_epoch.load(std::memory_order_acquire);
+    return found ? entry.pitch : 0;
+  }
+  void Add(ContextHandle context, size_t width, unsigned element, size_t pitch) {
+    const uint64_t epoch = g_cache_epoch.load(std::memory_order_acquire);
+    entries_[PlaceOfPitch(width, element) % kEntries] = {context, epoch, width, pitch, element};
+  }
+
+ private:
+  struct Entry {
+    ContextHandle context = nullptr;
+    uint64_t epoch = 0;
+    size_t width = 0;
+    size_t pitch = 0;
+    unsigned element = 0;
+  };
+  static constexpr size_t kEntries = 16;
+  Entry entries_[kEntries] = {};
+};
+
+inline thread_local constinit ThreadPitches t_pitches;
 
 }  // namespace cmp
 

@@ -14,6 +14,7 @@
 #include "shim/own_files.h"
 #include "shim/pitches.h"
 #include "shim/report.h"
+#include "shim/runtime_pool.h"
 #include "shim/trace.h"
 #include "shim/work.h"
 
@@ -47,10 +48,16 @@ bool IsServed(const char* globs, const char* program) {
 void Forked() {
   g_captures.Forget();
   ForgetWork();
+  g_runtime_pool.Forget();
   g_pitches.Forget();
   ForgetReport();
   ForgetTrace();
   g_is_forked_child = true;
+}
+
+void Exiting() {
+  PayAtExit();
+  g_runtime_pool.Forbid();
 }
 
 Options StartOptions() {
@@ -81,7 +88,7 @@ Options ReadShimOptions() {
 }
 
 Pool* StartedPool() {
-  static constexpr PoolStart kStart = {&StartOptions, &OpenStatisticsPage, &Forked, &PayAtExit,
+  static constexpr PoolStart kStart = {&StartOptions, &OpenStatisticsPage, &Forked, &Exiting,
                                        &kShimHost};
   return StartPool(kStart);
 }

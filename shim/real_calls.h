@@ -2,7 +2,8 @@
 // search order (which may be another preloaded library), or, where the caller's own libcudart is
 // not that one, the caller's own.
 //
-// Invariant: a table never changes once published, and the library behind it is never unloaded.
+// Invariant: a table never changes once published (but for `seen`), and the library behind it is
+// never unloaded.
 #ifndef CMP_SHIM_REAL_CALLS_H_
 #define CMP_SHIM_REAL_CALLS_H_
 
@@ -19,6 +20,8 @@ struct RuntimeCalls {
   // The pool serves callers of this runtime: version 12 and later, where cudaSetDevice makes the
   // context current, so that the current context tells which device an allocation is for.
   bool served = false;
+  // Was it found that the shim sees what it submits? Atomic where it is used.
+  mutable bool seen = false;
 };
 
 // The real calls for code at `caller` (a return address); nullptr when there is no libcudart that

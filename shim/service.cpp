@@ -6,8 +6,7 @@
 namespace cmp {
 
 Allocation AllocInContext(Pool& pool, const Driver& driver, size_t bytes, const DeviceApi& api) {
-  ContextPool* context =
-      g_green_contexts.load(std::memory_order_acquire) ? nullptr : pool.CurrentContextPool(driver);
+  ContextPool* context = ServingContext(pool, driver);
   // A thread that captures makes the real call, whose error or success is the program's to see;
   // other threads may have idle blocks meanwhile.
   const bool capturing = g_captures.UnderWay() && g_captures.OfThisThread();

@@ -5,9 +5,11 @@
 
 #include "core/driver.h"
 #include "core/pool_instance.h"
+#include "shim/aside.h"
 #include "shim/captures.h"
 #include "shim/free_sync.h"
 #include "shim/lookup.h"
+#include "shim/pitches.h"
 #include "shim/trace.h"
 
 namespace cmp {
@@ -15,15 +17,9 @@ namespace cmp {
 // libcuda.so.1 once the process has it.
 inline const Driver* LoadedDriver() { return LoadDriver(DriverSource::kLoaded); }
 
-// True once the process has made a green context: part of a device's multiprocessors under a
-// context handle of its own, whose work belongs to the primary context. What a wait for one of the
-// two covers is not established, so from then on every call is real.
-inline constinit std::atomic<bool> g_green_contexts{false};
-
 // The hit path: a block from this thread's cache for the current context, or nullptr, which says
-// nothing.
-inline Block* AllocHit(size_t bytes) {
-  Pool* pool = g_hit_pool.load(std::memory_order_acquire);
+// nothing. `pool` may be nullptr.
+inline Block* AllocHit(Pool* pool, size_t bytes) {
   if (pool == nullptr) [[unlikely]]
     return nullptr;
   const Driver* driver = LoadedDriver();
@@ -31,7 +27,34 @@ inline Block* AllocHit(size_t bytes) {
     return nullptr;
   return pool->AllocHit(CurrentContext(*driver), bytes);
 }
+// The same for `rows` rows of `width` bytes, if their pitch is known to this thread.
+inline Block* AllocPitchedHit(Pool* pool, size_t width, size_t rows, unsigned element,
+                              size_t* pitch) {
+  if (pool == nullptr) [[unlikely]]
+    return nullptr;
+  const Driver* driver = LoadedDriver();
+  if (driver == nullptr || g_captures.UnderWay()) [[unlikely]]
+    return nullptr;
+  const ContextHandle context = CurrentContext(*driver);
+  const size_t known = t_pitches.Find(context, width, element);
+  size_t bytes = 0;  // 0 is never a hit
+  if (__builtin_mul_overflow(known, rows, &bytes)) [[unlikely]]
+    return nullptr;
+  Block* block = pool->AllocHit(context, bytes);
+  if (block != nullptr) [[likely]]
+    *pitch = known;
+  return block;
+}
 
+// The pool that serves the current context, nullptr: none does.
+inline ContextPool* ServingContext(Pool& pool, const Driver& driver) {
+  if (IsAside()) return nullptr;
+  ContextPool* context = pool.CurrentContextPool(driver);
+  // It may have been opened after everything was closed; see StepAside.
+  if (context == nullptr || !g_aside.load(std::memory_order_seq_cst)) return context;
+  pool.CloseContext(*context);
+  return nullptr;
+}
 // An allocation of bytes > 0 in the current context, by the pool or, where it must be, the real
 // call.
 Allocation AllocInContext(Pool& pool, const Driver& driver, size_t bytes, const DeviceApi& api);

@@ -2,6 +2,7 @@
 
 #include "core/pool_instance.h"
 #include "core/rules.h"
+#include "shim/aside.h"
 #include "shim/captures.h"
 #include "shim/owed.h"
 #include "shim/service.h"
@@ -204,12 +205,12 @@ namespace {
 // A context's work, once it has a pool; `otherwise` if it gets none (a green one).
 ContextWork* OpenWorkOf(const Driver& driver, CUcontext context, ContextWork* otherwise) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
-  if (pool == nullptr || g_green_contexts.load(std::memory_order_acquire)) return otherwise;
+  if (pool == nullptr || IsAside()) return otherwise;
   const Opening opening(context);
   if (!opening.allowed()) return otherwise;
   const bool current = CurrentContext(driver) == context;
   if (!current && driver.push_current(context) != CUDA_SUCCESS) return otherwise;
-  ContextPool* opened = pool->CurrentContextPool(driver);
+  ContextPool* opened = ServingContext(*pool, driver);
   CUcontext popped = nullptr;
   if (!current) driver.pop_current(&popped);
   return opened == nullptr ? otherwise : static_cast<ContextWork*>(opened->of_host);

@@ -1,0 +1,48 @@
+#include "shim/aside.h"
+
+#include <stdio.h>
+
+#include "core/driver_api.h"
+#include "core/pool_instance.h"
+#include "core/warnings.h"
+#include "shim/runtime_pool.h"
+#include "shim/service.h"
+
+namespace cmp {
+
+namespace {
+
+constinit char g_text[400] = {};
+constinit std::atomic<const char*> g_reason{nullptr};
+
+// Threads may remember caches: closing the contexts makes them forget, and frees of blocks in use
+// are real ones from then on. Idle blocks go first, as nobody could give them back later.
+void GiveEverythingBack(Pool& pool) {
+  const Driver* driver = LoadedDriver();
+  if (driver != nullptr && !g_exiting.load(std::memory_order_acquire)) {
+    const RelaxedCaptureMode relaxed(*driver);
+    pool.ReleaseThreadCaches(DriverApi(*driver));
+  }
+  pool.ForEachContext([&](ContextPool& context) { pool.CloseContext(context); });
+}
+
+}  // namespace
+
+void StepAside(AsideIs what, const char* reason) {
+  // seq_cst: who opens a context's pool looks here afterwards (ServingContext), and we at all
+  // contexts afterwards. One of the two sees the other.
+  if (g_aside.exchange(true, std::memory_order_seq_cst)) return;
+  g_runtime_pool.Forbid();
+  snprintf(g_text, sizeof(g_text), "%s", reason);
+  g_reason.store(g_text, std::memory_order_release);
+  if (what == AsideIs::kWrong) {
+    char line[440];
+    snprintf(line, sizeof(line), "every call is real: %s", reason);
+    PrintWarning(line);
+  }
+  if (Pool* pool = g_pool.load(std::memory_order_acquire)) GiveEverythingBack(*pool);
+}
+
+const char* AsideReason() { return g_reason.load(std::memory_order_acquire); }
+
+}  // namespace cmp

@@ -1,0 +1,16 @@
+// Lookups by dlsym: the real ones, and our own dlsym (dlsym.cpp, dlsym_tail.S), which answers with
+// ours where the driver's function is one that we serve.
+#ifndef CMP_SHIM_DLSYM_H_
+#define CMP_SHIM_DLSYM_H_
+
+namespace cmp {
+
+using DlsymFunction = void* (*)(void* handle, const char* name);
+
+// The one that comes after ours in the search order: another preload's, or the C library's. What we
+// do not answer is passed on to it.
+DlsymFunction NextDlsym();
+
+}  // namespace cmp
+
+#endif  // CMP_SHIM_DLSYM_H_
