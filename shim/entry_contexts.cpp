@@ -238,6 +238,31 @@ CUresult Driver_cuCtxCreate_v4(CUcontext* context, void* parameters, unsigned fl
                           cmp::kNotPrimary);
 }
 
+CUresult Driver_cuGLCtxCreate(CUcontext* context, unsigned flags, CUdevice device) {
+  CMP_REAL(cuGLCtxCreate);
+  return cmp::ContextMade(real->cuGLCtxCreate(context, flags, device), context, cmp::kNotPrimary);
+}
+
+CUresult Driver_cuGLCtxCreate_v2(CUcontext* context, unsigned flags, CUdevice device) {
+  CMP_REAL(cuGLCtxCreate_v2);
+  return cmp::ContextMade(real->cuGLCtxCreate_v2(context, flags, device), context,
+                          cmp::kNotPrimary);
+}
+
+CUresult Driver_cuVDPAUCtxCreate(CUcontext* context, unsigned flags, CUdevice device,
+                                 unsigned vdpau, void* lookup) {
+  CMP_REAL(cuVDPAUCtxCreate);
+  return cmp::ContextMade(real->cuVDPAUCtxCreate(context, flags, device, vdpau, lookup), context,
+                          cmp::kNotPrimary);
+}
+
+CUresult Driver_cuVDPAUCtxCreate_v2(CUcontext* context, unsigned flags, CUdevice device,
+                                    unsigned vdpau, void* lookup) {
+  CMP_REAL(cuVDPAUCtxCreate_v2);
+  return cmp::ContextMade(real->cuVDPAUCtxCreate_v2(context, flags, device, vdpau, lookup), context,
+                          cmp::kNotPrimary);
+}
+
 CUresult Driver_cuCtxFromGreenCtx(CUcontext* context, void* green) {
   CMP_REAL(cuCtxFromGreenCtx);
   cmp::StepAsideForGreenContexts();
@@ -323,6 +348,22 @@ CUresult Driver_cuStreamBeginCaptureToGraph_ptsz(CUstream stream, CUgraph graph,
   CMP_REAL(cuStreamBeginCaptureToGraph_ptsz);
   return cmp::BeginCapture(cmp::OwnStream(stream), [&] {
     return real->cuStreamBeginCaptureToGraph_ptsz(stream, graph, dependencies, edges, count, mode);
+  });
+}
+
+CUresult Driver_cuStreamBeginRecaptureToGraph(CUstream stream, CUstreamCaptureMode mode,
+                                              CUgraph graph, void* callback, void* data) {
+  CMP_REAL(cuStreamBeginRecaptureToGraph);
+  return cmp::BeginCapture(stream, [&] {
+    return real->cuStreamBeginRecaptureToGraph(stream, mode, graph, callback, data);
+  });
+}
+
+CUresult Driver_cuStreamBeginRecaptureToGraph_ptsz(CUstream stream, CUstreamCaptureMode mode,
+                                                   CUgraph graph, void* callback, void* data) {
+  CMP_REAL(cuStreamBeginRecaptureToGraph_ptsz);
+  return cmp::BeginCapture(cmp::OwnStream(stream), [&] {
+    return real->cuStreamBeginRecaptureToGraph_ptsz(stream, mode, graph, callback, data);
   });
 }
 
