@@ -194,7 +194,8 @@ EFFECTS = {
     "ends a context": (
         ("noted", "its pool is dropped", """
             cuCtxDetach cuCtxDestroy cuDevicePrimaryCtxRelease cuDevicePrimaryCtxReset"""),
-        ("noted", "its streams end with it", "cuGreenCtxDestroy"),
+        ("noted", "its streams end with it, and a reference to the primary context",
+         "cuGreenCtxDestroy"),
     ),
     "captures": (
         ("noted", "nothing is recorded, and frees are real, until it ends", """

@@ -113,14 +113,14 @@ class Definitions(unittest.TestCase):
         "must pay": "PayBeforeDestruction|PAY_AND_CALL",
         "may run out of memory, again": "WithReleases|WITH_RELEASES|MemAllocSlow",
         "makes a context": "ContextMade|StepAsideForGreenContexts",
-        "ends a context": "EndContext|DetachContext|ReleasePrimary|ResetPrimary|SomeStreamsEnd",
+        "ends a context": "EndContext|DetachContext|ReleasePrimary|ResetPrimary|EndGreenContext",
         "captures": "BeginCapture|AfterEndCapture",
         "waits": "[wW]ait|EndOfRange|EndContext|ReleasePrimary|ResetPrimary",
         "tells of completion": "Ask\\(",
         "shares": "NoteShared|NOTE_AND_CALL|NotePlace|NoteAccesses|AddRange|AddPageLocked"
                   "|EndOfRange|SetMapped|AfterGetGlobal",
         "ends a handle": "Forget|DestroyStream|EndContext|DetachContext|ReleasePrimary"
-                         "|ResetPrimary|SomeStreamsEnd",
+                         "|ResetPrimary|EndGreenContext",
         "submits in stream order": "Submission",
     }
 
