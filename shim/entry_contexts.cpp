@@ -138,6 +138,24 @@ CUresult ResetPrimary(CUdevice device, Call call) {
   return answer;
 }
 
+// Drops primary contexts, of one device or of all, whose last reference was given up. Another
+// thread may have made a device's next one since, of the same handle and another id.
+void DropEndedPrimaries(const Driver& driver, CUdevice device = kNotPrimary) {
+  const auto has_ended = [&](const ContextIdentity& identity) {
+    unsigned flags = 0;
+    int active = 0;
+    return identity.primary && (device == kNotPrimary || identity.device == device) &&
+           driver.primary_state(identity.device, &flags, &active) == CUDA_SUCCESS &&
+           (active == 0 || ContextId(driver, identity.handle) != identity.id);
+  };
+  if (Pool* pool = g_pool.load(std::memory_order_acquire)) {
+    pool->ForEachContext([&](const ContextPool& context) {
+      if (has_ended(context.identity())) g_captures.EndedIn(context.identity().handle);
+    });
+  }
+  EndContexts(has_ended, [] { return CUDA_SUCCESS; });
+}
+
 // One reference of a primary context was given up: it may have been the last.
 template <typename Call>
 CUresult ReleasePrimary(CUdevice device, Call call) {
@@ -148,22 +166,24 @@ CUresult ReleasePrimary(CUdevice device, Call call) {
   if (status != CUDA_SUCCESS || driver == nullptr || g_exiting.load(std::memory_order_acquire)) {
     return status;
   }
-  // It may have been the last reference; and another thread may have made the device's next primary
-  // context since, of the same handle and another id.
   unsigned flags = 0;
   int active = 0;
   if (driver->primary_state(device, &flags, &active) != CUDA_SUCCESS) return status;
   if (active == 0) context_ending.Ended();
-  const auto has_ended = [&](const ContextIdentity& identity) {
-    return identity.primary && identity.device == device &&
-           (active == 0 || ContextId(*driver, identity.handle) != identity.id);
-  };
-  if (Pool* pool = g_pool.load(std::memory_order_acquire)) {
-    pool->ForEachContext([&](const ContextPool& context) {
-      if (has_ended(context.identity())) g_captures.EndedIn(context.identity().handle);
-    });
+  DropEndedPrimaries(*driver, device);
+  return status;
+}
+
+// Its streams end with it, and a reference to the primary context of its device.
+template <typename Call>
+CUresult EndGreenContext(Call call) {
+  SomeStreamsEnd();
+  const Captures::Ending ending(g_captures);
+  const CUresult status = call();
+  const Driver* driver = LoadedDriver();
+  if (status == CUDA_SUCCESS && driver != nullptr && !g_exiting.load(std::memory_order_acquire)) {
+    DropEndedPrimaries(*driver);
   }
-  EndContexts(has_ended, [] { return CUDA_SUCCESS; });
   return status;
 }
 
@@ -250,17 +270,40 @@ CUresult Driver_cuCtxCreate_v4(CUcontext* context, void* parameters, unsigned fl
                           cmp::kNotPrimary);
 }
 
+CUresult Driver_cuGLCtxCreate(CUcontext* context, unsigned flags, CUdevice device) {
+  CMP_REAL(cuGLCtxCreate);
+  return cmp::ContextMade(real->cuGLCtxCreate(context, flags, device), context, cmp::kNotPrimary);
+}
+
+CUresult Driver_cuGLCtxCreate_v2(CUcontext* context, unsigned flags, CUdevice device) {
+  CMP_REAL(cuGLCtxCreate_v2);
+  return cmp::ContextMade(real->cuGLCtxCreate_v2(context, flags, device), context,
+                          cmp::kNotPrimary);
+}
+
+CUresult Driver_cuVDPAUCtxCreate(CUcontext* context, unsigned flags, CUdevice device,
+                                 unsigned vdpau, void* lookup) {
+  CMP_REAL(cuVDPAUCtxCreate);
+  return cmp::ContextMade(real->cuVDPAUCtxCreate(context, flags, device, vdpau, lookup), context,
+                          cmp::kNotPrimary);
+}
+
+CUresult Driver_cuVDPAUCtxCreate_v2(CUcontext* context, unsigned flags, CUdevice device,
+                                    unsigned vdpau, void* lookup) {
+  CMP_REAL(cuVDPAUCtxCreate_v2);
+  return cmp::ContextMade(real->cuVDPAUCtxCreate_v2(context, flags, device, vdpau, lookup), context,
+                          cmp::kNotPrimary);
+}
+
 CUresult Driver_cuCtxFromGreenCtx(CUcontext* context, void* green) {
   CMP_REAL(cuCtxFromGreenCtx);
   cmp::StepAside(cmp::AsideIs::kDocumented, cmp::kGreenContext);
   return real->cuCtxFromGreenCtx(context, green);
 }
 
-// Its streams end with it.
 CUresult Driver_cuGreenCtxDestroy(void* green) {
   CMP_REAL(cuGreenCtxDestroy);
-  cmp::SomeStreamsEnd();
-  return real->cuGreenCtxDestroy(green);
+  return cmp::EndGreenContext([&] { return real->cuGreenCtxDestroy(green); });
 }
 
 CUresult Driver_cuCtxDetach(CUcontext context) {
@@ -335,6 +378,22 @@ CUresult Driver_cuStreamBeginCaptureToGraph_ptsz(CUstream stream, CUgraph graph,
   CMP_REAL(cuStreamBeginCaptureToGraph_ptsz);
   return cmp::BeginCapture(cmp::OwnStream(stream), [&] {
     return real->cuStreamBeginCaptureToGraph_ptsz(stream, graph, dependencies, edges, count, mode);
+  });
+}
+
+CUresult Driver_cuStreamBeginRecaptureToGraph(CUstream stream, CUstreamCaptureMode mode,
+                                              CUgraph graph, void* callback, void* data) {
+  CMP_REAL(cuStreamBeginRecaptureToGraph);
+  return cmp::BeginCapture(stream, [&] {
+    return real->cuStreamBeginRecaptureToGraph(stream, mode, graph, callback, data);
+  });
+}
+
+CUresult Driver_cuStreamBeginRecaptureToGraph_ptsz(CUstream stream, CUstreamCaptureMode mode,
+                                                   CUgraph graph, void* callback, void* data) {
+  CMP_REAL(cuStreamBeginRecaptureToGraph_ptsz);
+  return cmp::BeginCapture(cmp::OwnStream(stream), [&] {
+    return real->cuStreamBeginRecaptureToGraph_ptsz(stream, mode, graph, callback, data);
   });
 }
 

@@ -42,6 +42,15 @@ CUresult Driver_cuMulticastUnbind(unsigned long long handle, CUdevice device, si
   CMP_PAY_AND_CALL(cuMulticastUnbind, (handle, device, offset, bytes));
 }
 
+CUresult Driver_cuLogicalEndpointUnbind(unsigned endpoint, CUdevice device, cuuint64_t offset,
+                                        cuuint64_t bytes) {
+  CMP_PAY_AND_CALL(cuLogicalEndpointUnbind, (endpoint, device, offset, bytes));
+}
+
+CUresult Driver_cuLogicalEndpointDestroy(unsigned endpoint) {
+  CMP_PAY_AND_CALL(cuLogicalEndpointDestroy, (endpoint));
+}
+
 CUresult Driver_cuIpcCloseMemHandle(CUdeviceptr pointer) {
   CMP_PAY_AND_CALL(cuIpcCloseMemHandle, (pointer));
 }
@@ -56,6 +65,18 @@ CUresult Driver_cuDestroyExternalSemaphore(void* semaphore) {
 
 CUresult Driver_cuGraphicsUnregisterResource(void* resource) {
   CMP_PAY_AND_CALL(cuGraphicsUnregisterResource, (resource));
+}
+
+CUresult Driver_cuGLUnregisterBufferObject(unsigned buffer) {
+  CMP_PAY_AND_CALL(cuGLUnregisterBufferObject, (buffer));
+}
+
+CUresult Driver_cuEGLStreamConsumerDisconnect(void* connection) {
+  CMP_PAY_AND_CALL(cuEGLStreamConsumerDisconnect, (connection));
+}
+
+CUresult Driver_cuEGLStreamProducerDisconnect(void* connection) {
+  CMP_PAY_AND_CALL(cuEGLStreamProducerDisconnect, (connection));
 }
 
 CUresult Driver_cuCtxDisablePeerAccess(CUcontext peer) {

@@ -226,6 +226,14 @@ CUresult Driver_cuImportExternalSemaphore(void* semaphore, const void* descripto
   CMP_NOTE_AND_CALL(Visible::kImports, cuImportExternalSemaphore, (semaphore, descriptor));
 }
 
+CUresult Driver_cuLogicalEndpointExport(void* handle, unsigned endpoint, int type) {
+  CMP_NOTE_AND_CALL(Visible::kExports, cuLogicalEndpointExport, (handle, endpoint, type));
+}
+
+CUresult Driver_cuLogicalEndpointImport(unsigned endpoint, const void* handle, int type) {
+  CMP_NOTE_AND_CALL(Visible::kImports, cuLogicalEndpointImport, (endpoint, handle, type));
+}
+
 CUresult Driver_cuGraphicsGLRegisterBuffer(void* resource, unsigned buffer, unsigned flags) {
   CMP_NOTE_AND_CALL(Visible::kImports, cuGraphicsGLRegisterBuffer, (resource, buffer, flags));
 }
@@ -268,4 +276,8 @@ CUresult Driver_cuEGLStreamConsumerConnectWithFlags(void* connection, void* stre
 CUresult Driver_cuEGLStreamProducerConnect(void* connection, void* stream, int width, int height) {
   CMP_NOTE_AND_CALL(Visible::kImports, cuEGLStreamProducerConnect,
                     (connection, stream, width, height));
+}
+
+CUresult Driver_cuEventCreateFromEGLSync(CUevent* event, void* sync, unsigned flags) {
+  CMP_NOTE_AND_CALL(Visible::kImports, cuEventCreateFromEGLSync, (event, sync, flags));
 }

@@ -1,112 +1,61 @@
 """What every function of the CUDA driver does to the pool's promises. Edited by hand.
 
-EFFECTS: for each effect, groups of (treatment, reason, names). A name stands for every ABI version
-and per-thread variant of the function, and may stand under several effects. The treatments:
+EFFECTS has for each effect groups of (treatment, reason, names). A name stands for every ABI
+version and per-thread variant of the function, and may stand under several effects. Treatments:
 
-    served   our definition answers
-    noted    the real call, with something noted around it
-    paid     what frees did not wait for is waited for, then the real call
-    real     not interposed
+    served    our definition answers
+    noted     the real call, with something noted around it
+    paid      what frees did not wait for is waited for, then the real call
+    real      nothing needs to be done for this effect, for the reason given
+    missing   something would need to be done, and is not yet: the README says so
 
-A function is interposed if it is so under one of its effects. ABI versions with 32-bit addresses (before
-CUDA 3.2) are not.
+A function is interposed if it is served, noted or paid under one of its effects. ABI versions of
+before CUDA 3.2, with 32-bit addresses and sizes, are not: no program that was built since can be
+given them, and no pointer of the pool fits in their parameters.
 """
 
-# What there is. `submits` is followed by a kind (KINDS).
 MEANINGS = {
-    "looks up": "gives the program pointers to functions of the driver",
-    "allocates": "memory of the device, or what takes some",
-    "frees": "memory that an allocation gave",
+    "looks up": "gives the program the driver's functions",
+    "allocates": "gives the program memory",
+    "frees": "takes memory back",
     "submits": "gives the GPU work",
     "waits": "returns when earlier work is done",
-    "tells of completion": "the host learns from the answer whether earlier work is done",
-    "tells about memory": "which allocations there are, how large, how much is free",
-    "shares": "the host, other devices or other processes may use memory that kernels use",
-    "must pay": "ends what work may still use, and does not wait for that work",
-    "makes a context": "or a first reference to one",
-    "ends a context": "or may",
-    "captures": "begins or ends the capture of a stream",
-    "ends a handle": "whose value may name another object afterwards",
+    "tells of completion": "says whether earlier work is done",
+    "tells about memory": "says which allocations there are, how large, how much is free",
+    "shares": "lets the host, other devices or processes use memory that kernels use",
+    "must pay": "ends what work may still use, without waiting for it",
+    "makes a context": "or a reference to one",
+    "ends a context": "or gives up a reference to one",
+    "captures": "begins or ends a stream's capture",
+    "records an event": "from which the program learns that earlier work is done",
+    "ends a handle": "which may name another object afterwards",
+    "may run out of memory, again": "and may be tried again when memory was released",
+    "may run out of memory, never again": "and may have begun in part",
+    "nothing": "none of these",
 }
 
 EFFECTS = {
     "looks up": (
         ("served", "the real answer, or ours for it", "cuGetProcAddress"),
+        ("missing", "private tables: work through them is not seen", "cuGetExportTable"),
     ),
     "allocates": (
         ("served", "from the pool", "cuMemAlloc cuMemAllocPitch"),
         ("noted", "not from the pool, which makes room", """
             cuMemAllocManaged cuMemAllocAsync cuMemAllocFromPoolAsync cuMemCreate cuArrayCreate
             cuArray3DCreate cuMipmappedArrayCreate"""),
+        ("noted", "memory of the host", "cuMemHostAlloc cuMemAllocHost"),
     ),
     "frees": (
-        ("served", "to the pool what is of the pool", "cuMemFree cuMemFreeAsync"),
-    ),
-    "tells about memory": (
-        ("served", "as without the pool: idle blocks are free, sizes those that were asked for", """
-            cuMemGetInfo cuMemGetAddressRange cuPointerGetAttribute cuPointerGetAttributes"""),
-    ),
-    "shares": (
-        ("noted", "an attribute of an allocation stays with it: its block is not handed out again",
-         "cuPointerSetAttribute"),
-        ("noted", "export of a block: it is not handed out again", """
-            cuIpcGetMemHandle cuMemGetHandleForAddressRange"""),
-        ("noted", "exports", """
-            cuIpcGetEventHandle cuMemExportToShareableHandle cuMemPoolExportToShareableHandle
-            cuMemPoolExportPointer"""),
-        ("noted", "imports", """
-            cuIpcOpenMemHandle cuIpcOpenEventHandle cuMemImportFromShareableHandle
-            cuMemPoolImportFromShareableHandle cuMemPoolImportPointer cuImportExternalMemory
-            cuImportExternalSemaphore cuGraphicsGLRegisterBuffer cuGraphicsGLRegisterImage
-            cuGLRegisterBufferObject cuGraphicsEGLRegisterImage
-            cuGraphicsVDPAURegisterVideoSurface cuGraphicsVDPAURegisterOutputSurface
-            cuEGLStreamConsumerConnect cuEGLStreamConsumerConnectWithFlags
-            cuEGLStreamProducerConnect"""),
-        ("noted", "page-locked memory begins, ends, or is mapped for kernels", """
-            cuMemHostAlloc cuMemAllocHost cuMemFreeHost cuMemHostRegister cuMemHostUnregister
-            cuMemHostGetDevicePointer"""),
-        ("noted", "a variable may be managed memory", """
-            cuModuleGetGlobal cuLibraryGetGlobal cuLibraryGetManaged"""),
-        ("noted", "a pool may lie with the host, or be managed memory", """
-            cuMemPoolCreate cuMemGetDefaultMemPool cuMemGetMemPool"""),
-        ("noted", "gives access to the host, or to another device", """
-            cuMemPoolSetAccess cuMemSetAccess"""),
-    ),
-    "must pay": (
-        ("paid", "objects and code that kernels use", """
-            cuTexObjectDestroy cuSurfObjectDestroy cuLibraryUnload"""),
-        ("paid", "mappings of memory, and the memory behind them", """
-            cuMemUnmap cuMemRelease cuMemAddressFree cuMemPoolDestroy cuMulticastUnbind"""),
-        ("paid", "takes access away, too", "cuMemSetAccess cuMemPoolSetAccess"),
-        ("paid", "what others share with kernels", """
-            cuIpcCloseMemHandle cuDestroyExternalMemory cuDestroyExternalSemaphore
-            cuGraphicsUnregisterResource cuCtxDisablePeerAccess"""),
-    ),
-    "makes a context": (
-        ("noted", "it has a pool of its own from now on", """
-            cuDevicePrimaryCtxRetain cuCtxCreate"""),
-        ("noted", "part of a device: every call is real from now on", "cuCtxFromGreenCtx"),
-    ),
-    "ends a context": (
-        ("noted", "its pool is dropped", """
-            cuCtxDetach cuCtxDestroy cuDevicePrimaryCtxRelease cuDevicePrimaryCtxReset"""),
-        ("noted", "its streams end with it", "cuGreenCtxDestroy"),
-    ),
-    "waits": (
-        ("noted", "what it waited for is done", """
-            cuCtxSynchronize cuStreamSynchronize cuEventSynchronize"""),
-    ),
-    "tells of completion": (
-        ("noted", "what frees did not wait for is waited for where it alone is missing", """
-            cuStreamQuery cuEventQuery cuEventElapsedTime"""),
-    ),
-    "ends a handle": (
-        ("noted", "of an event", "cuEventDestroy"),
-        ("noted", "of a stream, and its capture with it", "cuStreamDestroy"),
-    ),
-    "captures": (
-        ("noted", "nothing is recorded, and frees are real, until it ends", """
-            cuStreamBeginCapture cuStreamBeginCaptureToGraph cuStreamEndCapture"""),
+        ("served", "to the pool what is of the pool", "cuMemFree"),
+        ("noted", "in stream order, not to the pool; a block of the pool is forgotten",
+         "cuMemFreeAsync"),
+        ("noted", "memory of the host", "cuMemFreeHost"),
+        ("paid", "not of the pool", "cuMemRelease cuMemPoolDestroy"),
+        ("real", "not of the pool, and waits by itself (measured)", """
+            cuArrayDestroy cuMipmappedArrayDestroy"""),
+        ("real", "what is idle in the driver's own pools", """
+            cuMemPoolTrimTo cuDeviceGraphMemTrim"""),
     ),
     "submits Launch": (("noted", "", """
         cuLaunchKernel cuLaunchKernelEx cuLaunchCooperativeKernel
@@ -135,20 +84,321 @@ EFFECTS = {
     "submits EventRecord": (("noted", "", """
         cuEventRecord cuEventRecordWithFlags cuCtxRecordEvent cuGreenCtxRecordEvent"""),),
     "submits EventWait": (("noted", "", "cuStreamWaitEvent cuCtxWaitEvent cuGreenCtxWaitEvent"),),
-    "submits Other": (("noted", "", """
-        cuMemPrefetchAsync cuMemPrefetchBatchAsync cuMemDiscardBatchAsync
-        cuMemDiscardAndPrefetchBatchAsync cuMemBatchDecompressAsync cuMemMapArrayAsync
-        cuStreamAttachMemAsync cuGraphUpload cuGraphInstantiateWithParams
-        cuSignalExternalSemaphoresAsync cuWaitExternalSemaphoresAsync
-        cuGraphicsMapResources cuGraphicsUnmapResources
-        cuGLMapBufferObject cuGLUnmapBufferObject cuGLMapBufferObjectAsync
-        cuGLUnmapBufferObjectAsync
-        cuEGLStreamConsumerAcquireFrame cuEGLStreamConsumerReleaseFrame
-        cuEGLStreamProducerReturnFrame"""),),
+    "submits Other": (
+        ("noted", "", """
+            cuMemPrefetchAsync cuMemPrefetchBatchAsync cuMemDiscardBatchAsync
+            cuMemDiscardAndPrefetchBatchAsync cuMemBatchDecompressAsync cuMemMapArrayAsync
+            cuStreamAttachMemAsync cuGraphUpload cuGraphInstantiateWithParams
+            cuSignalExternalSemaphoresAsync cuWaitExternalSemaphoresAsync
+            cuGraphicsMapResources cuGraphicsUnmapResources
+            cuGLMapBufferObject cuGLUnmapBufferObject cuGLMapBufferObjectAsync
+            cuGLUnmapBufferObjectAsync
+            cuEGLStreamConsumerAcquireFrame cuEGLStreamConsumerReleaseFrame
+            cuEGLStreamProducerReturnFrame"""),
+        ("missing", "passes a structure by value that only EGL's own headers declare",
+         "cuEGLStreamProducerPresentFrame"),
+    ),
+    # Allocations and frees, defined with them: no rows of shim/submissions.inc.
+    "submits in stream order": (
+        ("noted", "more than a submission", """
+            cuMemAllocAsync cuMemAllocFromPoolAsync cuMemFreeAsync"""),
+    ),
+    "waits": (
+        ("noted", "what it waited for is done", """
+            cuCtxSynchronize cuStreamSynchronize cuEventSynchronize cuMemcpyDtoH"""),
+        ("noted", "page-locked memory: its end waits (measured)", """
+            cuMemFreeHost cuMemHostUnregister"""),
+        ("noted", "the end of a context (measured)", """
+            cuCtxDestroy cuDevicePrimaryCtxRelease cuDevicePrimaryCtxReset"""),
+        ("real", "for the device (measured); that it did is learned from the next fence", """
+            cuArrayDestroy cuMipmappedArrayDestroy cuModuleUnload cuModuleLoad cuModuleLoadData
+            cuModuleLoadDataEx cuModuleLoadFatBinary"""),
+        ("real", "for copies of a checkpoint, of streams that it made itself",
+         "cuCheckpointOperationComplete"),
+    ),
+    "tells of completion": (
+        ("noted", "what frees did not wait for is waited for where it alone is missing", """
+            cuStreamQuery cuEventQuery cuEventElapsedTime"""),
+    ),
+    "tells about memory": (
+        ("served", "as without the pool: idle blocks are free, sizes those that were asked for", """
+            cuMemGetInfo cuMemGetAddressRange cuPointerGetAttribute cuPointerGetAttributes"""),
+        ("real", "about memory that is never of the pool", """
+            cuMemGetAccess cuMemGetAllocationPropertiesFromHandle cuMemRetainAllocationHandle
+            cuMemHostGetFlags cuMemRangeGetAttribute cuMemRangeGetAttributes cuMemPoolGetAttribute
+            cuMemPoolGetAccess cuDeviceGetGraphMemAttribute cuMemGetLocationInfo"""),
+        ("missing", "counts idle blocks as used", "cuDeviceRegisterAsyncNotification"),
+        ("missing", "saves idle blocks too", "cuCheckpointProcessCheckpoint"),
+    ),
+    "shares": (
+        ("noted", "an attribute stays with its allocation: the block is not handed out again",
+         "cuPointerSetAttribute"),
+        ("noted", "export of a block: it is not handed out again", """
+            cuIpcGetMemHandle cuMemGetHandleForAddressRange"""),
+        ("noted", "exports", """
+            cuIpcGetEventHandle cuMemExportToShareableHandle cuMemPoolExportToShareableHandle
+            cuMemPoolExportPointer cuLogicalEndpointExport"""),
+        ("noted", "imports", """
+            cuIpcOpenMemHandle cuIpcOpenEventHandle cuMemImportFromShareableHandle
+            cuMemPoolImportFromShareableHandle cuMemPoolImportPointer cuImportExternalMemory
+            cuImportExternalSemaphore cuLogicalEndpointImport cuGraphicsGLRegisterBuffer
+            cuGraphicsGLRegisterImage cuGLRegisterBufferObject cuGraphicsEGLRegisterImage
+            cuGraphicsVDPAURegisterVideoSurface cuGraphicsVDPAURegisterOutputSurface
+            cuEGLStreamConsumerConnect cuEGLStreamConsumerConnectWithFlags
+            cuEGLStreamProducerConnect cuEventCreateFromEGLSync"""),
+        ("real", "of an import that was noted", """
+            cuExternalMemoryGetMappedBuffer cuExternalMemoryGetMappedMipmappedArray
+            cuGraphicsResourceGetMappedPointer cuGraphicsResourceGetMappedMipmappedArray
+            cuGraphicsResourceGetMappedEglFrame cuGraphicsSubResourceGetMappedArray"""),
+        ("noted", "page-locked memory begins, ends, or is mapped for kernels", """
+            cuMemHostAlloc cuMemAllocHost cuMemFreeHost cuMemHostRegister cuMemHostUnregister
+            cuMemHostGetDevicePointer"""),
+        ("noted", "managed memory, or a variable that may be", """
+            cuMemAllocManaged cuModuleGetGlobal cuLibraryGetGlobal cuLibraryGetManaged"""),
+        ("noted", "memory or a pool that may lie with the host, or be managed", """
+            cuMemCreate cuMemPoolCreate cuMemGetDefaultMemPool cuMemGetMemPool"""),
+        ("real", "a pool that was noted when it was made", """
+            cuMemSetMemPool cuDeviceSetMemPool cuDeviceGetMemPool cuDeviceGetDefaultMemPool"""),
+        ("noted", "gives access to the host, or to another device", """
+            cuMemPoolSetAccess cuMemSetAccess"""),
+        ("real", "with another device of this process: a free waits for the context's own work", """
+            cuCtxEnablePeerAccess cuMulticastAddDevice cuMulticastBindMem cuMulticastBindAddr
+            cuLogicalEndpointAddDevice cuLogicalEndpointBindMem cuLogicalEndpointBindAddr"""),
+        ("real", "memory that is visible already", "cuMemAdvise cuMemMap"),
+        ("missing", "memory of the host that is read after the return (SRC_ACCESS_ORDER_ANY)", """
+            cuMemcpyBatchAsync cuMemcpy3DBatchAsync cuMemcpyWithAttributesAsync
+            cuMemcpy3DWithAttributesAsync cuFabricCpyBatchAsync"""),
+    ),
+    "must pay": (
+        ("paid", "objects and code that kernels use", """
+            cuTexObjectDestroy cuSurfObjectDestroy cuLibraryUnload"""),
+        ("paid", "mappings of memory, and the memory behind them", """
+            cuMemUnmap cuMemRelease cuMemAddressFree cuMemPoolDestroy cuMulticastUnbind
+            cuLogicalEndpointUnbind cuLogicalEndpointDestroy"""),
+        ("paid", "takes access away, too", "cuMemSetAccess cuMemPoolSetAccess"),
+        ("paid", "what others share with kernels", """
+            cuIpcCloseMemHandle cuDestroyExternalMemory cuDestroyExternalSemaphore
+            cuGraphicsUnregisterResource cuGLUnregisterBufferObject cuEGLStreamConsumerDisconnect
+            cuEGLStreamProducerDisconnect cuCtxDisablePeerAccess"""),
+        ("real", "lives on in the driver until its work is done", """
+            cuGraphExecDestroy cuStreamDestroy cuEventDestroy cuUserObjectRelease
+            cuGraphReleaseUserObject cuMemFreeAsync"""),
+    ),
+    "makes a context": (
+        ("noted", "it has a pool of its own from now on", """
+            cuDevicePrimaryCtxRetain cuCtxCreate cuGLCtxCreate cuVDPAUCtxCreate"""),
+        ("noted", "part of a device: every call is real from now on", "cuCtxFromGreenCtx"),
+        ("real", "one more reference: it is known, or there is no pool in it", """
+            cuCtxAttach cuGreenCtxCreate"""),
+    ),
+    "ends a context": (
+        ("noted", "its pool is dropped", """
+            cuCtxDetach cuCtxDestroy cuDevicePrimaryCtxRelease cuDevicePrimaryCtxReset"""),
+        ("noted", "its streams end with it, and a reference to the primary context",
+         "cuGreenCtxDestroy"),
+    ),
+    "captures": (
+        ("noted", "nothing is recorded, and frees are real, until it ends", """
+            cuStreamBeginCapture cuStreamBeginCaptureToGraph cuStreamBeginRecaptureToGraph
+            cuStreamEndCapture"""),
+        ("missing", "into a command list of a graphics API", """
+            cuStreamBeginCaptureToCig cuStreamEndCaptureToCig"""),
+    ),
+    "records an event": (
+        ("noted", "where it was recorded is known", "cuEventRecord cuEventRecordWithFlags"),
+        ("noted", "of a whole context: nothing is learned from it", """
+            cuCtxRecordEvent cuGreenCtxRecordEvent"""),
+        ("noted", "by nodes: no event is known afterwards", "cuGraphLaunch"),
+        ("missing", "by an attribute of the launch: the event may be taken for an older one",
+         "cuLaunchKernelEx"),
+    ),
+    "ends a handle": (
+        ("noted", "of an event", "cuEventDestroy"),
+        ("noted", "of a stream, and its capture with it", "cuStreamDestroy"),
+        ("noted", "of a context", """
+            cuCtxDestroy cuCtxDetach cuDevicePrimaryCtxRelease cuDevicePrimaryCtxReset
+            cuGreenCtxDestroy"""),
+    ),
+    "may run out of memory, again": (
+        ("noted", "need known: a size", """
+            cuMemAlloc cuMemAllocPitch cuMemAllocManaged cuMemAllocAsync cuMemAllocFromPoolAsync
+            cuMemCreate cuArrayCreate cuArray3DCreate cuMipmappedArrayCreate"""),
+        ("missing", "need unknown: page tables of the device, for memory of the host", """
+            cuMemHostAlloc cuMemAllocHost cuMemHostRegister"""),
+        ("missing", "need unknown: a context", """
+            cuDevicePrimaryCtxRetain cuCtxCreate cuGLCtxCreate cuVDPAUCtxCreate cuGreenCtxCreate
+            cuCtxFromGreenCtx"""),
+        ("missing", "need known: as the limit says, for every thread of the device",
+         "cuCtxSetLimit"),
+        ("missing", "need unknown: code and variables", """
+            cuModuleLoad cuModuleLoadData cuModuleLoadDataEx cuModuleLoadFatBinary
+            cuLibraryLoadData cuLibraryLoadFromFile"""),
+        ("missing", "need unknown: code and variables that are loaded when they are asked for", """
+            cuModuleGetFunction cuModuleGetGlobal cuModuleGetTexRef cuModuleGetSurfRef
+            cuLibraryGetKernel cuLibraryGetModule cuLibraryGetGlobal cuLibraryGetManaged
+            cuLibraryGetUnifiedFunction cuKernelGetFunction cuKernelGetAttribute
+            cuKernelSetAttribute cuKernelSetCacheConfig cuFuncLoad cuFuncGetAttribute
+            cuFuncSetAttribute cuFuncSetCacheConfig cuFuncSetSharedMemConfig
+            cuOccupancyMaxActiveBlocksPerMultiprocessor
+            cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags cuOccupancyMaxPotentialBlockSize
+            cuOccupancyMaxPotentialBlockSizeWithFlags cuOccupancyAvailableDynamicSMemPerBlock
+            cuOccupancyMaxPotentialClusterSize cuOccupancyMaxActiveClusters"""),
+        ("missing", "need known: local memory of the kernel; unknown: heap, code", """
+            cuLaunchKernel cuLaunchKernelEx cuLaunchCooperativeKernel cuLaunch cuLaunchGrid
+            cuLaunchGridAsync"""),
+        ("missing", "need unknown: kernels of the driver's own, staging memory", """
+            cuMemcpy cuMemcpyPeer cuMemcpyHtoD cuMemcpyDtoH cuMemcpyDtoD cuMemcpyDtoA cuMemcpyAtoD
+            cuMemcpyHtoA cuMemcpyAtoH cuMemcpyAtoA cuMemcpy2D cuMemcpy2DUnaligned cuMemcpy3D
+            cuMemcpy3DPeer cuMemcpyAsync cuMemcpyPeerAsync cuMemcpyHtoDAsync cuMemcpyDtoHAsync
+            cuMemcpyDtoDAsync cuMemcpyHtoAAsync cuMemcpyAtoHAsync cuMemcpy2DAsync cuMemcpy3DAsync
+            cuMemcpy3DPeerAsync cuMemcpyWithAttributesAsync cuMemcpy3DWithAttributesAsync
+            cuMemsetD8 cuMemsetD16 cuMemsetD32 cuMemsetD2D8 cuMemsetD2D16 cuMemsetD2D32
+            cuMemsetD8Async cuMemsetD16Async cuMemsetD32Async cuMemsetD2D8Async cuMemsetD2D16Async
+            cuMemsetD2D32Async"""),
+        ("missing", "need unknown: queues and events of the device", """
+            cuStreamCreate cuStreamCreateWithPriority cuGreenCtxStreamCreate cuEventCreate
+            cuEventCreateFromEGLSync"""),
+        ("missing", "need unknown: nodes that allocate, and the graph itself", """
+            cuGraphInstantiate cuGraphInstantiateWithFlags cuGraphInstantiateWithParams
+            cuGraphUpload cuGraphExecUpdate cuGraphAddMemAllocNode cuGraphAddNode
+            cuGraphAddKernelNode cuGraphAddChildGraphNode cuGraphConditionalHandleCreate
+            cuGraphExecKernelNodeSetParams cuGraphExecMemcpyNodeSetParams
+            cuGraphExecMemsetNodeSetParams cuGraphExecChildGraphNodeSetParams
+            cuGraphExecNodeSetParams"""),
+        ("missing", "need unknown: memory and objects of others", """
+            cuIpcOpenMemHandle cuIpcOpenEventHandle cuMemImportFromShareableHandle
+            cuMemPoolImportFromShareableHandle cuMemPoolImportPointer cuImportExternalMemory
+            cuImportExternalSemaphore cuExternalMemoryGetMappedBuffer
+            cuExternalMemoryGetMappedMipmappedArray cuLogicalEndpointImport
+            cuGraphicsGLRegisterBuffer cuGraphicsGLRegisterImage cuGLRegisterBufferObject
+            cuGLMapBufferObject cuGLMapBufferObjectAsync cuGraphicsMapResources
+            cuGraphicsEGLRegisterImage cuGraphicsVDPAURegisterVideoSurface
+            cuGraphicsVDPAURegisterOutputSurface cuEGLStreamConsumerConnect
+            cuEGLStreamConsumerConnectWithFlags cuEGLStreamProducerConnect
+            cuEGLStreamConsumerAcquireFrame cuEGLStreamProducerReturnFrame"""),
+        ("missing", "need unknown: page tables of the device", """
+            cuMemMap cuMemSetAccess cuMemMapArrayAsync cuMemAddressReserve cuMemAdvise
+            cuMemPoolSetAccess cuCtxEnablePeerAccess cuMulticastCreate cuMulticastAddDevice
+            cuMulticastBindMem cuMulticastBindAddr cuLogicalEndpointCreate
+            cuLogicalEndpointAddDevice cuLogicalEndpointBindMem cuLogicalEndpointBindAddr"""),
+        ("missing", "need unknown: descriptors", """
+            cuMemPoolCreate cuTexObjectCreate cuSurfObjectCreate"""),
+        ("missing", "need known: the range", "cuMemPrefetchAsync"),
+        ("missing", "exports: the device's side of them", "cuLogicalEndpointExport"),
+    ),
+    "may run out of memory, never again": (
+        ("real", "one kernel of several may run already", "cuLaunchCooperativeKernelMultiDevice"),
+        ("real", "some of its operations may be submitted already", """
+            cuStreamBatchMemOp cuMemcpyBatchAsync cuMemcpy3DBatchAsync cuFabricCpyBatchAsync
+            cuMemPrefetchBatchAsync cuMemDiscardAndPrefetchBatchAsync cuMemBatchDecompressAsync"""),
+        ("real", "some of its nodes may run already", "cuGraphLaunch"),
+        ("real", "in another process", "cuCheckpointProcessRestore"),
+    ),
+    "nothing": (
+        ("real", "begins, and asks about the driver", """
+            cuInit cuDriverGetVersion cuGetErrorName cuGetErrorString"""),
+        ("real", "asks about devices", """
+            cuDeviceGet cuDeviceGetCount cuDeviceGetName cuDeviceGetUuid cuDeviceGetLuid
+            cuDeviceGetAttribute cuDeviceGetProperties cuDeviceComputeCapability cuDeviceTotalMem
+            cuDeviceGetByPCIBusId cuDeviceGetPCIBusId cuDeviceCanAccessPeer
+            cuDeviceGetP2PAttribute cuDeviceGetP2PAtomicCapabilities
+            cuDeviceGetHostAtomicCapabilities cuDeviceGetTexture1DLinearMaxWidth
+            cuDeviceGetNvSciSyncAttributes cuDeviceGetExecAffinitySupport cuDeviceGetDevResource
+            cuDeviceGetCliqueCount cuDeviceGetCliqueInfo cuDeviceGetFabricClusterUuid
+            cuDevicePrimaryCtxGetState cuGLGetDevices cuVDPAUGetDevice"""),
+        ("real", "describes a part of a device", """
+            cuDevResourceGenerateDesc cuDevSmResourceSplit cuDevSmResourceSplitByCount"""),
+        ("real", "asks about contexts", """
+            cuCtxGetApiVersion cuCtxGetCacheConfig cuCtxGetDevResource cuCtxGetDevice
+            cuCtxGetExecAffinity cuCtxGetFlags cuCtxGetId cuCtxGetLimit cuCtxGetSharedMemConfig
+            cuCtxGetStreamPriorityRange cuGreenCtxGetDevResource cuGreenCtxGetId"""),
+        ("real", "which context is current is asked for in each call", """
+            cuCtxGetCurrent cuCtxSetCurrent cuCtxPushCurrent cuCtxPopCurrent"""),
+        ("real", "how a context works, not what memory it has", """
+            cuCtxSetFlags cuCtxSetCacheConfig cuCtxSetSharedMemConfig cuCtxResetPersistingL2Cache
+            cuDevicePrimaryCtxSetFlags cuGLInit"""),
+        ("real", "asks about code", """
+            cuModuleGetLoadingMode cuModuleGetFunctionCount cuModuleEnumerateFunctions
+            cuLibraryGetKernelCount cuLibraryEnumerateKernels cuKernelGetLibrary cuKernelGetName
+            cuKernelGetParamInfo cuKernelGetParamCount cuFuncGetModule cuFuncGetName
+            cuFuncGetParamInfo cuFuncGetParamCount cuFuncIsLoaded"""),
+        ("real", "links code, on the host", """
+            cuLinkCreate cuLinkAddData cuLinkAddFile cuLinkComplete cuLinkDestroy"""),
+        ("real", "parameters of the next launch, as before CUDA 4", """
+            cuFuncSetBlockShape cuFuncSetSharedSize cuParamSetSize cuParamSetTexRef cuParamSetf
+            cuParamSeti cuParamSetv"""),
+        ("real", "asks about, and describes, textures, surfaces and arrays", """
+            cuArrayGetDescriptor cuArray3DGetDescriptor cuArrayGetMemoryRequirements cuArrayGetPlane
+            cuArrayGetSparseProperties cuMipmappedArrayGetLevel
+            cuMipmappedArrayGetMemoryRequirements cuMipmappedArrayGetSparseProperties
+            cuTexObjectGetResourceDesc cuTexObjectGetResourceViewDesc cuTexObjectGetTextureDesc
+            cuSurfObjectGetResourceDesc cuTensorMapEncodeTiled cuTensorMapEncodeIm2col
+            cuTensorMapEncodeIm2colWide cuTensorMapReplaceAddress cuTensorMapSetAllocationClass"""),
+        ("real", "references to textures and surfaces, whose memory is the program's affair", """
+            cuTexRefCreate cuTexRefDestroy cuTexRefGetAddress cuTexRefGetAddressMode
+            cuTexRefGetArray cuTexRefGetBorderColor cuTexRefGetFilterMode cuTexRefGetFlags
+            cuTexRefGetFormat cuTexRefGetMaxAnisotropy cuTexRefGetMipmapFilterMode
+            cuTexRefGetMipmapLevelBias cuTexRefGetMipmapLevelClamp cuTexRefGetMipmappedArray
+            cuTexRefSetAddress cuTexRefSetAddress2D cuTexRefSetAddressMode cuTexRefSetArray
+            cuTexRefSetBorderColor cuTexRefSetFilterMode cuTexRefSetFlags cuTexRefSetFormat
+            cuTexRefSetMaxAnisotropy cuTexRefSetMipmapFilterMode cuTexRefSetMipmapLevelBias
+            cuTexRefSetMipmapLevelClamp cuTexRefSetMipmappedArray cuSurfRefGetArray
+            cuSurfRefSetArray"""),
+        ("real", "how mapped resources are used", """
+            cuGraphicsResourceSetMapFlags cuGLSetBufferObjectMapFlags"""),
+        ("real", "asks about streams, or whether they are capturing", """
+            cuStreamGetPriority cuStreamGetId cuStreamGetFlags cuStreamGetDevice cuStreamGetCtx
+            cuStreamGetGreenCtx cuStreamGetDevResource cuStreamGetAttribute cuStreamIsCapturing
+            cuStreamGetCaptureInfo"""),
+        ("real", "attributes of a stream, not its work", """
+            cuStreamSetAttribute cuStreamCopyAttributes"""),
+        ("real", "changes what is captured, or what a capture forbids", """
+            cuStreamUpdateCaptureDependencies cuThreadExchangeStreamCaptureMode"""),
+        ("real", "asks about graphs", """
+            cuGraphGetEdges cuGraphGetNodes cuGraphGetRootNodes cuGraphGetId cuGraphDebugDotPrint
+            cuGraphNodeFindInClone cuGraphNodeGetContainingGraph cuGraphNodeGetDependencies
+            cuGraphNodeGetDependentNodes cuGraphNodeGetEnabled cuGraphNodeGetLocalId
+            cuGraphNodeGetParams cuGraphNodeGetToolsId cuGraphNodeGetType
+            cuGraphBatchMemOpNodeGetParams cuGraphChildGraphNodeGetGraph
+            cuGraphEventRecordNodeGetEvent cuGraphEventWaitNodeGetEvent
+            cuGraphExternalSemaphoresSignalNodeGetParams cuGraphExternalSemaphoresWaitNodeGetParams
+            cuGraphHostNodeGetParams cuGraphKernelNodeGetAttribute cuGraphKernelNodeGetParams
+            cuGraphMemAllocNodeGetParams cuGraphMemFreeNodeGetParams cuGraphMemcpyNodeGetParams
+            cuGraphMemsetNodeGetParams cuGraphExecGetFlags cuGraphExecGetId"""),
+        ("real", "changes a graph on the host; of a launch everything is expected", """
+            cuGraphCreate cuGraphClone cuGraphDestroy cuGraphDestroyNode cuGraphAddDependencies
+            cuGraphRemoveDependencies cuGraphAddBatchMemOpNode cuGraphAddEmptyNode
+            cuGraphAddEventRecordNode cuGraphAddEventWaitNode
+            cuGraphAddExternalSemaphoresSignalNode cuGraphAddExternalSemaphoresWaitNode
+            cuGraphAddHostNode cuGraphAddMemFreeNode cuGraphAddMemcpyNode cuGraphAddMemsetNode
+            cuGraphBatchMemOpNodeSetParams cuGraphEventRecordNodeSetEvent
+            cuGraphEventWaitNodeSetEvent cuGraphExternalSemaphoresSignalNodeSetParams
+            cuGraphExternalSemaphoresWaitNodeSetParams cuGraphHostNodeSetParams
+            cuGraphKernelNodeCopyAttributes cuGraphKernelNodeSetAttribute
+            cuGraphKernelNodeSetParams cuGraphMemcpyNodeSetParams cuGraphMemsetNodeSetParams
+            cuGraphNodeSetParams cuGraphNodeSetEnabled cuGraphExecBatchMemOpNodeSetParams
+            cuGraphExecEventRecordNodeSetEvent cuGraphExecEventWaitNodeSetEvent
+            cuGraphExecExternalSemaphoresSignalNodeSetParams
+            cuGraphExecExternalSemaphoresWaitNodeSetParams cuGraphExecHostNodeSetParams
+            cuUserObjectCreate cuUserObjectRetain cuGraphRetainUserObject"""),
+        ("real", "asks about, and sets, how memory that is never of the pool is allocated", """
+            cuMemGetAllocationGranularity cuMulticastGetGranularity cuMemPoolSetAttribute
+            cuDeviceSetGraphMemAttribute cuLogicalEndpointGetLimits cuLogicalEndpointQuery
+            cuLogicalEndpointIdReserve cuLogicalEndpointIdRelease"""),
+        ("real", "orders writes of other machines, no work", "cuFlushGPUDirectRDMAWrites"),
+        ("real", "no more notifications", "cuDeviceUnregisterAsyncNotification"),
+        ("real", "suspends a process, or asks about that", """
+            cuCheckpointProcessLock cuCheckpointProcessUnlock cuCheckpointProcessGetState
+            cuCheckpointProcessGetRestoreThreadId"""),
+        ("real", "tools: logs, core dumps, profiles", """
+            cuLogsCurrent cuLogsDumpToFile cuLogsDumpToMemory cuLogsRegisterCallback
+            cuLogsUnregisterCallback cuCoredumpGetAttribute cuCoredumpGetAttributeGlobal
+            cuCoredumpSetAttribute cuCoredumpSetAttributeGlobal
+            cuCoredumpRegisterStartCallback cuCoredumpRegisterCompleteCallback
+            cuCoredumpDeregisterStartCallback cuCoredumpDeregisterCompleteCallback
+            cuProfilerInitialize cuProfilerStart cuProfilerStop"""),
+    ),
 }
-
-# Older ABI versions that CUDA 3.2 replaced, but not for 32-bit addresses.
-NOT_OF_32_BITS = ("cuCtxCreate", "cuGLCtxCreate", "cuVDPAUCtxCreate")
 
 # The kinds of submissions, one definition each in shim/entry_submissions.cpp.
 KINDS = {
@@ -166,3 +416,9 @@ KINDS = {
     "EventWait": "later work waits for such a point: orders, touches no memory",
     "Other": "none of these; what they touch is not looked at",
 }
+
+# Older ABI versions that CUDA 3.2 replaced, but not for 32-bit addresses.
+NOT_OF_32_BITS = ("cuCtxCreate", "cuGLCtxCreate", "cuVDPAUCtxCreate")
+
+# Asked for by the runtime (libcudart 13.3 and later), but in no header: what they do is not known.
+UNDECLARED = ("cuSubgridCreate", "cuSubgridWorkerGridCreate", "cuSubgridWorksetCreate")

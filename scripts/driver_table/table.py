@@ -6,6 +6,8 @@ import re
 from . import declarations, effects
 from .headers import Function
 
+INTERPOSED = ("served", "noted", "paid")  # treatments
+
 # Where the stream is, for submissions that have no parameter of type CUstream. `{}` is what the
 # variant's handle 0 means: Explicit, the legacy stream; PerThread, the thread's own.
 STREAMS = {
@@ -40,13 +42,15 @@ BY_VALUE = {
     "unsigned char": "unsigned char", "unsigned short": "unsigned short",
     "unsigned long long": "unsigned long long",
     **{handle: "void*" for handle in """
-        CUexternalMemory CUexternalSemaphore CUgraphicsResource CUgreenCtx CUlibrary EGLImageKHR
-        EGLStreamKHR""".split()},
+        CUexternalMemory CUexternalSemaphore CUgraphRecaptureCallback CUgraphicsResource CUgreenCtx
+        CUlibrary EGLImageKHR EGLStreamKHR EGLSyncKHR""".split()},
     **{handle: "unsigned long long" for handle in """
         CUmemGenericAllocationHandle CUsurfObject CUtexObject""".split()},
     **{enumeration: "int" for enumeration in """
-        CUmemAllocationHandleType CUmemAllocationType CUmemRangeHandleType EGLint""".split()},
-    **{name: "unsigned" for name in "GLenum GLuint VdpOutputSurface VdpVideoSurface".split()},
+        CUlogicalEndpointIpcHandleType CUmemAllocationHandleType CUmemAllocationType
+        CUmemRangeHandleType EGLint""".split()},
+    **{name: "unsigned" for name in """
+        CUlogicalEndpointId GLenum GLuint VdpDevice VdpOutputSurface VdpVideoSurface""".split()},
 }
 
 # Names that cuda.h gives to another function from a CUDA version on: name, version, symbol.
@@ -58,6 +62,10 @@ class Table:
 
     def __init__(self):
         self.headers, self.functions = declarations.read()
+        self.named = {}  # name: its ABI versions and per-thread variants
+        for function in sorted(self.functions.values(),
+                               key=lambda each: (each.number, each.per_thread)):
+            self.named.setdefault(function.name, []).append(function)
         self.groups = {}  # by name: (effect, treatment, reason) of each group
         self.order = []  # the names in the order of effects.py
         for effect, groups in effects.EFFECTS.items():
@@ -66,34 +74,34 @@ class Table:
                     self.order += [name] if name not in self.groups else []
                     self.groups.setdefault(name, []).append((effect, treatment, reason))
 
-    def variants(self, name: str) -> list:
-        """The ABI versions and per-thread variants of a function."""
-        return sorted((function for function in self.functions.values() if function.name == name),
-                      key=lambda function: (function.number, function.per_thread))
-
     def has_32_bits(self, function: Function) -> bool:
         """Is it the ABI of before CUDA 3.2 with 32-bit addresses and sizes? No program that was
         built since can be given it, and no pointer of the pool fits in its parameters."""
         return (function.name not in effects.NOT_OF_32_BITS and function.version < 3020 and
-                any(other.version == 3020 for other in self.variants(function.name)))
+                any(other.version == 3020 for other in self.named[function.name]))
+
+    def undecided(self) -> list:
+        """The symbols of functions that are under no effect."""
+        return [function.symbol for function in self.functions.values()
+                if function.name not in self.groups]
 
     def is_interposed(self, function: Function) -> bool:
         return not self.has_32_bits(function) and any(
-            treatment != "real" for _, treatment, _ in self.groups.get(function.name, ()))
+            treatment in INTERPOSED for _, treatment, _ in self.groups.get(function.name, ()))
 
     def kind(self, function: Function):
         """The kind of a submission that is generated, or None."""
         for effect, treatment, _ in self.groups.get(function.name, ()):
             kind = effect.partition("submits ")[2]
-            if kind in effects.KINDS and treatment != "real" and not self.has_32_bits(function):
-                return kind
+            if kind in effects.KINDS and treatment in INTERPOSED:
+                return None if self.has_32_bits(function) else kind
         return None
 
     def interposed(self) -> dict:
         """Those that are no generated submissions: lists of functions by what they do first."""
         result = {}
         for name in self.order:
-            for function in self.variants(name):
+            for function in self.named[name]:
                 if self.is_interposed(function) and self.kind(function) is None:
                     result.setdefault(self.groups[name][0][0], []).append(function)
         return result
@@ -102,7 +110,7 @@ class Table:
         """For each kind, its functions."""
         result = {kind: [] for kind in effects.KINDS}
         for name in self.order:
-            for function in self.variants(name):
+            for function in self.named[name]:
                 if self.kind(function) is not None:
                     result[self.kind(function)].append(function)
         return result

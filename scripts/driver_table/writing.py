@@ -3,7 +3,7 @@
 import textwrap
 
 from . import effects
-from .table import Table, spelled, stream_of
+from .table import INTERPOSED, Table, spelled, stream_of
 
 WIDTH = 100
 TITLE = """\
@@ -132,7 +132,7 @@ def versions(table: Table) -> str:
         f'  X("{name}", {version}, {int(per_thread)}, {function.symbol})'
         for name, version, per_thread, function in table.questions()
         if table.is_interposed(function))
-    names = sorted({name for name, *_ in table.questions()})
+    names = sorted({*table.named, *effects.UNDECLARED})
     known = "\n".join(wrapped(", ".join(f'"{name}"' for name in names) + ",", "    ", "    "))
     newest = max(function.version for function in table.functions.values())
     return f"""\
@@ -147,7 +147,7 @@ def versions(table: Table) -> str:
 //                           has no such row, the flag changes nothing
 //
 // A name that CMP_DRIVER_VERSIONS lacks is left real if it is among kKnownDriverNames (sorted).
-// Else nobody has decided on it: it is younger than CUDA {table.headers[-1]}.
+// Else nobody has decided on it: no header of CUDA {table.headers[0]} to {table.headers[-1]} has it.
 #ifndef CMP_SHIM_DRIVER_VERSIONS_INC_
 #define CMP_SHIM_DRIVER_VERSIONS_INC_
 
@@ -169,6 +169,48 @@ inline constexpr const char* kKnownDriverNames[] = {{
 
 #endif  // CMP_SHIM_DRIVER_VERSIONS_INC_
 """
+
+
+README_BEGIN = "<!-- Written by scripts/generate-driver-table: -->\n"
+README_END = "<!-- The end of what it wrote. -->\n"
+MOST_NAMES = 6  # that the README names
+
+
+def readme(table: Table) -> str:
+    """The table in README.md: how many functions have each effect, which it is not seen of."""
+    counts = {}  # effect: treatment: names
+    for name in table.order:
+        for effect, treatment, _ in table.groups[name]:
+            word = "submits" if effect.startswith("submits") else effect
+            treated = "interposed" if treatment in INTERPOSED else treatment
+            counts.setdefault(word, {}).setdefault(treated, set()).add(name)
+    lines = ["| | functions | interposed | nothing to do | not seen yet |", "|---|---|---|---|---|"]
+    for effect, meaning in effects.MEANINGS.items():
+        of = counts[effect]
+        missing = sorted(of.get("missing", ()))
+        names = ", ".join(f"`{name}`" for name in missing)
+        cells = [f"{effect}: {meaning}", len(set().union(*of.values())),
+                 len(of.get("interposed", ())), len(of.get("real", ())),
+                 names if len(missing) <= MOST_NAMES else len(missing)]
+        lines.append("|" + "".join(f" {cell} |" if cell else " |" for cell in cells))
+    return README_BEGIN + "\n".join(lines) + "\n" + README_END
+
+
+def listing(table: Table) -> str:
+    """Every function: its symbols, and what it does."""
+    lines = [f"The functions of CUDA {table.headers[0]} to {table.headers[-1]}", ""]
+    for effect, meaning in effects.MEANINGS.items():
+        lines.append(f"  {effect}: {meaning}")
+    for name in sorted(table.groups):
+        lines += ["", name]
+        for function in table.named[name]:
+            how = "interposed" if table.is_interposed(function) else "real"
+            if table.has_32_bits(function):
+                how = "real: 32-bit addresses or sizes"
+            lines.append(f"    {function.version:<6}{function.symbol}  {how}")
+        for effect, treatment, reason in table.groups[name]:
+            lines.append(f"  {effect}: {treatment}" + (f", {reason}" if reason else ""))
+    return "\n".join(lines) + "\n"
 
 
 FILES = {

@@ -51,21 +51,39 @@ class Headers(unittest.TestCase):
 
 
 class Effects(unittest.TestCase):
+    def test_every_function_is_decided_on(self):
+        self.assertEqual(TABLE.undecided(), [], "say in scripts/driver_table/effects.py what it does")
+
     def test_names_exist(self):
         names = {function.name for function in TABLE.functions.values()}
         self.assertEqual([name for name in TABLE.groups if name not in names], [])
         self.assertEqual([name for name in table.STREAMS if name not in names], [])
         self.assertEqual([name for name in effects.NOT_OF_32_BITS if name not in names], [])
+        self.assertEqual([name for name in effects.UNDECLARED if name in names], [],
+                         "a header declares it now")
 
     def test_names_stand_once_under_an_effect(self):
         for effect, groups in effects.EFFECTS.items():
             names = " ".join(names for _, _, names in groups).split()
             self.assertEqual(sorted(names), sorted(set(names)), effect)
 
-    def test_effects_have_a_meaning(self):
-        for effect in effects.EFFECTS:
-            word, _, kind = effect.partition("submits ")
-            self.assertTrue(word in effects.MEANINGS or kind in effects.KINDS, effect)
+    def test_words(self):
+        for effect, groups in effects.EFFECTS.items():
+            if effect not in effects.MEANINGS:
+                self.assertIn(effect.partition("submits ")[2], [*effects.KINDS, "in stream order"])
+            for treatment, _, _ in groups:
+                self.assertIn(treatment, (*table.INTERPOSED, "real", "missing"))
+
+    def test_nothing_is_nothing_else(self):
+        for name, groups in TABLE.groups.items():
+            if "nothing" in [effect for effect, _, _ in groups]:
+                self.assertEqual(len(groups), 1, name)
+
+    def test_everything_has_a_reason(self):
+        for effect, groups in effects.EFFECTS.items():
+            if effect.partition("submits ")[2] not in effects.KINDS:  # these have meanings
+                for _, reason, names in groups:
+                    self.assertTrue(reason, names)
 
     def test_copies_and_sets_submit(self):
         names = [function for symbol, function in TABLE.functions.items()
@@ -87,8 +105,27 @@ class Written(unittest.TestCase):
         text = declarations.PATH.read_text(encoding="utf-8")
         self.assertEqual(text, declarations.text(TABLE.headers, TABLE.functions))
 
-    def test_every_row_is_defined(self):
-        """By hand in shim/entry_*.cpp, or by the macro of the submissions: once."""
+class Definitions(unittest.TestCase):
+    """Of the entry points, in shim/entry_*.cpp."""
+
+    # What a definition must do for an effect that is noted or paid.
+    DOES = {
+        "must pay": "PayBeforeDestruction|PAY_AND_CALL",
+        "may run out of memory, again": "WithReleases|WITH_RELEASES|MemAllocSlow",
+        "makes a context": "ContextMade|StepAsideForGreenContexts",
+        "ends a context": "EndContext|DetachContext|ReleasePrimary|ResetPrimary|EndGreenContext",
+        "captures": "BeginCapture|AfterEndCapture",
+        "waits": "[wW]ait|EndOfRange|EndContext|ReleasePrimary|ResetPrimary",
+        "tells of completion": "Ask\\(",
+        "shares": "NoteShared|NOTE_AND_CALL|NotePlace|NoteAccesses|AddRange|AddPageLocked"
+                  "|EndOfRange|SetMapped|AfterGetGlobal",
+        "ends a handle": "Forget|DestroyStream|EndContext|DetachContext|ReleasePrimary"
+                         "|ResetPrimary|EndGreenContext",
+        "submits in stream order": "Submission",
+    }
+
+    def test_every_row_is_defined_once(self):
+        """By hand, or by the macro of the submissions."""
         defined = []
         for path in (ROOT / "shim").glob("entry_*.cpp"):
             defined += re.findall(r"^CUresult Driver_(\w+)\(", path.read_text(encoding="utf-8"), re.M)
@@ -100,6 +137,38 @@ class Written(unittest.TestCase):
         self.assertEqual(sorted(rows + submitted),
                          sorted(function.symbol for function in TABLE.functions.values()
                                 if TABLE.is_interposed(function)))
+
+    def test_they_do_what_the_table_says(self):
+        for path in sorted((ROOT / "shim").glob("entry_*.cpp")):
+            parts = re.split(r"^CUresult Driver_(\w+)\(", path.read_text(encoding="utf-8"), flags=re.M)
+            for symbol, body in zip(parts[1::2], parts[2::2]):
+                body = re.match(r"[^{]*\{[^\n]*\}\n|.*?^\}", body, re.M | re.S)[0]
+                for effect, treatment, _ in TABLE.groups[TABLE.functions[symbol].name]:
+                    if effect in self.DOES and treatment in table.INTERPOSED:
+                        self.assertRegex(body, self.DOES[effect], f"{symbol} {effect}")
+
+
+class Readme(unittest.TestCase):
+    TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    def test_it_has_the_table(self):
+        self.assertIn(writing.readme(TABLE), self.TEXT, "run scripts/generate-driver-table")
+
+    def test_it_names_what_is_not_seen(self):
+        section = self.TEXT.split("## What it serves, and what it does not")[1].split("\n## ")[0]
+        for effect, groups in effects.EFFECTS.items():
+            for treatment, _, names in groups:
+                if treatment == "missing" and "run out of memory" not in effect:
+                    for name in names.split():
+                        self.assertIn(f"`{name}`", section)
+
+    def test_its_functions_exist(self):
+        names = {function.name for function in TABLE.functions.values()}
+        for name in re.findall(r"`(cu[A-Z]\w+)`", self.TEXT):
+            self.assertIn(name, names)
+
+    def test_it_names_the_versions(self):
+        self.assertIn(f"from CUDA {TABLE.headers[0]} to {TABLE.headers[-1]}", self.TEXT)
 
 
 class Versions(unittest.TestCase):

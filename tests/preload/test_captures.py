@@ -39,6 +39,11 @@ class Captures(TestCase):
         self.assertIn("hazards 0, misuse 0", without.results)
         self.assert_served_after(within)
 
+    def test_a_capture_into_the_same_graph_again(self):
+        without, within = self.run_both("captures", ["recapture"])
+        self.assertEqual(without.results.count("kernels run 1\n"), 2)
+        self.assert_served_after(within)
+
     def test_reset_ends_captures(self):
         _, within = self.run_both("captures", ["reset"])
         self.assert_served_after(within)

@@ -81,6 +81,12 @@ class Untouched(TestCase):
                 self.assertIn("wrong words 0\nhazards 0, misuse 0", without.results)
                 self.assert_served(within, 100)
 
+    def test_the_last_reference_is_a_green_contexts(self):
+        without, within = self.run_both("untouched", ["green-last"])
+        self.assertEqual(without.results.count("active after it: 0, allocations left: 0\n"), 3)
+        self.assertEqual(within.process["contexts_dropped"], 3)
+        self.assertEqual(within.process["reserved_bytes"], 0)
+
 
 if __name__ == "__main__":
     main()

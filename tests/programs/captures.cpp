@@ -1,4 +1,6 @@
 // Allocations and frees while a stream capture is under way.
+#include <dlfcn.h>
+
 #include <chrono>
 #include <condition_variable>
 #include <thread>
@@ -201,6 +203,41 @@ void Endings() {
   program::NoteServed("after the thread was gone", 4096);
 }
 
+// A capture into a graph that was captured before. By name: headers before CUDA 13.3 lack it.
+void Recapture() {
+  using Begin = CUresult (*)(CUstream, CUstreamCaptureMode, CUgraph, void* callback, void* data);
+  void* driver = dlopen("libcuda.so.1", RTLD_LAZY);
+  const char* names[] = {"cuStreamBeginRecaptureToGraph", "cuStreamBeginRecaptureToGraph_ptsz"};
+  const cudaStream_t streams[] = {program::NonBlockingStream(), cudaStreamPerThread};
+  const cudaStream_t other = program::NonBlockingStream();
+  static int counter;
+  program::Warm(1 << 16);
+  for (int i = 0; i < 2; ++i) {
+    counter = 0;
+    cudaGraph_t graph = nullptr;
+    MUST(cudaStreamBeginCapture(streams[i], cudaStreamCaptureModeRelaxed));
+    MUST(program::Launch(streams[i], Counting(&counter)));
+    MUST(cudaStreamEndCapture(streams[i], &graph));
+
+    char* block = Allocate(1 << 16);
+    program::LaunchWrite(other, block, 1 << 16, 1, 50000);
+    const auto begin = reinterpret_cast<Begin>(dlsym(driver, names[i]));
+    Say("begin",
+        static_cast<cudaError_t>(begin(i == 0 ? streams[i] : nullptr,
+                                       CU_STREAM_CAPTURE_MODE_RELAXED, graph, nullptr, nullptr)));
+    MUST(cudaFree(block));
+    MUST(program::Launch(streams[i], Counting(&counter)));
+    Say("end", cudaStreamEndCapture(streams[i], &graph));
+
+    cudaGraphExec_t executable = nullptr;
+    MUST(cudaGraphInstantiate(&executable, graph, 0));
+    MUST(cudaGraphLaunch(executable, streams[i]));
+    MUST(cudaDeviceSynchronize());
+    printf("kernels run %d\n", counter);
+    program::NoteServed("after the recapture", 4096);
+  }
+}
+
 // A reset ends every capture of the device.
 void Reset() {
   program::Warm(4096);
@@ -368,6 +405,8 @@ int main(int count, char** arguments) {
     OtherThread(true);
   } else if (strcmp(scenario, "endings") == 0) {
     Endings();
+  } else if (strcmp(scenario, "recapture") == 0) {
+    Recapture();
   } else if (strcmp(scenario, "reset") == 0) {
     Reset();
   } else if (strcmp(scenario, "many") == 0) {

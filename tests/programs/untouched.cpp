@@ -541,10 +541,41 @@ void GreenStreams() {
 #endif
 }
 
+// The last reference to the primary context is a green context's: with that it ends.
+void GreenLast() {
+  Tell("init", cuInit(0));
+  CUcontext primary = nullptr;
+  std::vector<CUdeviceptr> blocks(8);
+  for (int round = 0; round < 3; ++round) {
+    Tell("retain", cuDevicePrimaryCtxRetain(&primary, 0));
+    Tell("current", cuCtxSetCurrent(primary));
+    for (CUdeviceptr& block : blocks) {
+      block = 0;
+      Tell("alloc", cuMemAlloc(&block, 5000));
+    }
+    for (size_t i = 0; i < blocks.size(); i += 2) Tell("free", cuMemFree(blocks[i]));
+    const CUgreenCtx green = NewGreenContext();
+    Tell("release", cuDevicePrimaryCtxRelease(0));
+    unsigned flags = 0;
+    int active = -1;
+    Tell("state", cuDevicePrimaryCtxGetState(0, &flags, &active));
+    printf("active beside the green context: %d\n", active);
+    Tell("end", cuGreenCtxDestroy(green));
+    Tell("state", cuDevicePrimaryCtxGetState(0, &flags, &active));
+    printf("active after it: %d, allocations left: %llu\n", active,
+           static_cast<unsigned long long>(simLiveAllocations(0)));
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   const char* scenario = count > 1 ? arguments[1] : "";
+  if (strcmp(scenario, "green-last") == 0) {
+    GreenLast();
+    program::SayHazards();
+    return 0;
+  }
   MUST(cudaFree(nullptr));
   if (strcmp(scenario, "calls") == 0) {
     Calls();

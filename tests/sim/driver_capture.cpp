@@ -14,6 +14,16 @@ CUresult Begin(Simulation& sim, CUstream handle, DefaultStream null_means, CUstr
   return result != CUDA_SUCCESS ? result : BeginCapture(sim, *stream, mode, graph);
 }
 
+// Into a graph that was captured before: its nodes are captured anew.
+CUresult BeginAgain(Simulation& sim, CUstream handle, DefaultStream null_means,
+                    CUstreamCaptureMode mode, CUgraph graph) {
+  GraphPtr* target = sim.graphs.Find(graph);
+  if (target == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  const CUresult result = Begin(sim, handle, null_means, mode, graph);
+  if (result == CUDA_SUCCESS) (*target)->nodes.clear();
+  return result;
+}
+
 CUresult End(Simulation& sim, CUstream handle, DefaultStream null_means, CUgraph* graph) {
   Stream* stream = nullptr;
   const CUresult result = RequireStream(sim, handle, null_means, &stream);
@@ -103,6 +113,19 @@ CUresult cuStreamBeginCaptureToGraph_ptsz(CUstream stream, CUgraph graph, const 
                                           CUstreamCaptureMode mode) {
   return Enter("cuStreamBeginCaptureToGraph_ptsz",
                [&](Simulation& sim, Lock&) { return Begin(sim, stream, kPerThread, mode, graph); });
+}
+
+CUresult cuStreamBeginRecaptureToGraph(CUstream stream, CUstreamCaptureMode mode, CUgraph graph,
+                                       CUgraphRecaptureCallback, void*) {
+  return Enter("cuStreamBeginRecaptureToGraph", [&](Simulation& sim, Lock&) {
+    return BeginAgain(sim, stream, kLegacy, mode, graph);
+  });
+}
+CUresult cuStreamBeginRecaptureToGraph_ptsz(CUstream stream, CUstreamCaptureMode mode,
+                                            CUgraph graph, CUgraphRecaptureCallback, void*) {
+  return Enter("cuStreamBeginRecaptureToGraph_ptsz", [&](Simulation& sim, Lock&) {
+    return BeginAgain(sim, stream, kPerThread, mode, graph);
+  });
 }
 
 CUresult cuStreamEndCapture(CUstream stream, CUgraph* graph) {

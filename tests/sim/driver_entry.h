@@ -24,6 +24,18 @@ CUresult cuCtxGetDevice_v2(CUdevice* device, CUcontext context);
 }
 #pragma GCC visibility pop
 #endif
+#if CUDA_VERSION < 13030
+#pragma GCC visibility push(default)
+using CUgraphRecaptureCallback = void*;
+extern "C" {
+CUresult cuStreamBeginRecaptureToGraph(CUstream stream, CUstreamCaptureMode mode, CUgraph graph,
+                                       CUgraphRecaptureCallback callback, void* data);
+CUresult cuStreamBeginRecaptureToGraph_ptsz(CUstream stream, CUstreamCaptureMode mode,
+                                            CUgraph graph, CUgraphRecaptureCallback callback,
+                                            void* data);
+}
+#pragma GCC visibility pop
+#endif
 
 namespace cmp::sim {
 
