@@ -51,6 +51,17 @@ CUresult RequireContext(Simulation& sim, CUcontext handle, Context** context) {
   return (*context)->sticky;
 }
 
+CUresult FindOut(Simulation& sim, const Context& context) {
+  CUresult failed = CUDA_SUCCESS;
+  for (const auto& [handle, part] : sim.contexts.all()) {
+    if (context.Includes(*part) && part->failed != CUDA_SUCCESS) failed = part->failed;
+  }
+  for (const auto& [handle, other] : sim.contexts.all()) {
+    if (other->device == context.device && other->sticky == CUDA_SUCCESS) other->sticky = failed;
+  }
+  return context.sticky;
+}
+
 namespace {
 
 std::unique_ptr<Context> NewContext(Simulation& sim, int device, unsigned flags) {
@@ -123,7 +134,7 @@ CUresult WaitFor(Simulation& sim, Lock& lock, CUcontext handle, const std::vecto
   context = sim.contexts.Find(handle);
   if (context == nullptr || context->id != id) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
   ShowPrinted(sim, *context);
-  return context->sticky;
+  return FindOut(sim, *context);
 }
 
 CUresult Drain(Simulation& sim, Lock& lock, CUcontext handle) {
@@ -142,7 +153,7 @@ void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {
   while (context != nullptr) {
     const std::vector<ItemPtr> pending = sim.scheduler.PendingBefore(*context);
     if (pending.empty()) break;
-    WaitFor(sim, lock, handle, pending);
+    sim.scheduler.Wait(lock, pending);  // nobody is told that it failed
     context = sim.contexts.Find(handle);
   }
   if (context == nullptr) return;

@@ -112,7 +112,7 @@ CUresult RequireAskable(Simulation& sim, CUevent handle, Event** event) {
   }
   const CUresult unsafe = CheckUnsafeCall(sim);
   if (unsafe != CUDA_SUCCESS) return unsafe;
-  return (*event)->context->sticky;
+  return FindOut(sim, *(*event)->context);
 }
 
 CUresult Elapsed(Simulation& sim, float* milliseconds, CUevent start, CUevent end) {
@@ -121,7 +121,7 @@ CUresult Elapsed(Simulation& sim, float* milliseconds, CUevent start, CUevent en
   Event* second = nullptr;
   CUresult result = RequireEvent(sim, start, &first);
   if (result == CUDA_SUCCESS) result = RequireEvent(sim, end, &second);
-  if (result == CUDA_SUCCESS) result = first->context->sticky;
+  if (result == CUDA_SUCCESS) result = FindOut(sim, *first->context);
   if (result != CUDA_SUCCESS) return result;
   if (first->marker() == nullptr || second->marker() == nullptr ||
       ((first->flags | second->flags) & CU_EVENT_DISABLE_TIMING) != 0) {
@@ -188,7 +188,7 @@ CUresult cuEventRecordWithFlags_ptsz(CUevent event, CUstream stream, unsigned in
 }
 
 CUresult cuEventQuery(CUevent handle) {
-  return Enter("cuEventQuery", [&](Simulation& sim, Lock&) -> CUresult {
+  return Enter("cuEventQuery", Needs::kOnlyInitialisation, [&](Simulation& sim, Lock&) -> CUresult {
     Event* event = nullptr;
     const CUresult result = RequireAskable(sim, handle, &event);
     if (result != CUDA_SUCCESS) return result;

@@ -140,11 +140,11 @@ void NoteInitialised();  // cuInit succeeded
 // The process was forked after CUDA was initialised, and this is the child.
 bool InForkedChild();
 
+// kOnlyInitialisation: allowed in host functions, too.
+enum class Needs { kNothing, kInitialisation, kOnlyInitialisation };
 // CUDA_SUCCESS, or why no CUDA call can be served now: not initialised, in a host function, in a
 // forked child, after the process's exit handlers.
-CUresult MayEnter(const char* name, bool needs_initialisation);
-
-enum class Needs { kNothing, kInitialisation };
+CUresult MayEnter(const char* name, Needs needs);
 
 // A call of this thread answered "not ready". Who asks again and again lets time pass, whatever the
 // pauses in between: more with every question, up to 50 us.
@@ -162,7 +162,7 @@ CUresult Enter(const char* name, Needs needs, Body&& body) {
   static CallSite& site = FindCallSite(name);
   const Stopwatch stopwatch;
   if (const int error = BeginCall(site); error != 0) return static_cast<CUresult>(error);
-  const CUresult refused = MayEnter(name, needs == Needs::kInitialisation);
+  const CUresult refused = MayEnter(name, needs);
   if (refused != CUDA_SUCCESS) return refused;
   const bool hooked = site.hooked.load(std::memory_order_acquire);
   if (hooked) [[unlikely]]
