@@ -1,5 +1,6 @@
 #include "contexts.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 
@@ -141,6 +142,38 @@ CUresult Drain(Simulation& sim, Lock& lock, CUcontext handle) {
   const Context* context = sim.contexts.Find(handle);
   if (context == nullptr) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
   return WaitFor(sim, lock, handle, sim.scheduler.PendingOf(*context));
+}
+
+namespace {
+
+uint64_t WholeId(const Context& context) {
+  return context.whole != nullptr ? context.whole->id : context.id;
+}
+
+}  // namespace
+
+CUresult DrainForFree(Simulation& sim, Lock& lock, CUcontext handle) {
+  const Context* context = sim.contexts.Find(handle);
+  if (context == nullptr) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+  const uint64_t id = WholeId(*context);
+  const uint64_t thread = ThisThread();
+  sim.waiting_frees.push_back({id, thread});
+  const CUresult result = Drain(sim, lock, handle);
+  std::erase_if(sim.waiting_frees, [=](const WaitingFree& free) {
+    return free.context_id == id && free.thread == thread;
+  });
+  sim.scheduler.NoteChange();
+  return result;
+}
+
+void LetFreesPass(Simulation& sim, const Context& context) {
+  const uint64_t id = WholeId(context);
+  const auto waits = [&](const WaitingFree& free) {
+    return free.context_id == id && free.thread != ThisThread();
+  };
+  sim.scheduler.WaitForCalls(*t_lock, "another thread's free", [&] {
+    return std::none_of(sim.waiting_frees.begin(), sim.waiting_frees.end(), waits);
+  });
 }
 
 void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {

@@ -44,6 +44,11 @@ void ShowPrinted(Simulation& sim, const Context& context);
 CUresult Drain(Simulation& sim, Lock& lock, CUcontext handle);
 // The same for some of its items.
 CUresult WaitFor(Simulation& sim, Lock& lock, CUcontext handle, const std::vector<ItemPtr>& items);
+// Drain for a free, which holds up other threads' submissions until it has waited.
+CUresult DrainForFree(Simulation& sim, Lock& lock, CUcontext handle);
+// Returns once no other thread's free waits for the context, which may be gone by then.
+// REQUIRES: called by an entry point's body
+void LetFreesPass(Simulation& sim, const Context& context);
 
 }  // namespace cmp::sim
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "driver_entry.h"
+#include "events.h"
 
 namespace cmp::sim {
 namespace {
@@ -73,34 +74,6 @@ CUresult Open(Simulation& sim, CUevent* handle, const CUipcEventHandle& shared) 
   return CUDA_ERROR_INVALID_VALUE;  // it was destroyed
 }
 
-CUresult Record(Simulation& sim, CUevent handle, CUstream stream_handle, DefaultStream null_means,
-                unsigned flags = CU_EVENT_RECORD_DEFAULT) {
-  Event* event = nullptr;
-  const CUresult unknown = RequireEvent(sim, handle, &event);
-  if (unknown != CUDA_SUCCESS) return unknown;
-  Stream* stream = nullptr;
-  const CUresult result = RequireStream(sim, stream_handle, null_means, &stream);
-  if (result != CUDA_SUCCESS) return result;
-  if (stream->context != event->context) return CUDA_ERROR_INVALID_HANDLE;
-  if (stream->capture != nullptr) {
-    if (stream->capture->invalidated) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
-    // The graph's to record; here no graph does, so the event stays as it is.
-    if ((flags & CU_EVENT_RECORD_EXTERNAL) != 0) return CUDA_SUCCESS;
-    event->capture = stream->capture;
-    event->nodes = stream->capture_tail;
-    return CUDA_SUCCESS;
-  }
-  Work work;
-  work.what = "event record";
-  ItemPtr marker;
-  const CUresult submitted = SubmitWork(sim, *stream, std::move(work), &marker);
-  if (submitted != CUDA_SUCCESS) return submitted;
-  event->marker() = marker;
-  event->capture = nullptr;
-  event->nodes.clear();
-  return CUDA_SUCCESS;
-}
-
 // An event that may be asked now: not part of a capture, and asking is not forbidden by one.
 CUresult RequireAskable(Simulation& sim, CUevent handle, Event** event) {
   const CUresult unknown = RequireEvent(sim, handle, event);
@@ -146,6 +119,44 @@ CUresult DestroyEvent(Simulation& sim, CUevent handle) {
 }
 
 }  // namespace
+
+CUresult RecordEvent(Simulation& sim, CUevent handle, CUstream stream_handle,
+                     DefaultStream null_means, unsigned flags) {
+  Event* event = nullptr;
+  const CUresult unknown = RequireEvent(sim, handle, &event);
+  if (unknown != CUDA_SUCCESS) return unknown;
+  Stream* stream = nullptr;
+  const CUresult result = RequireStream(sim, stream_handle, null_means, &stream);
+  if (result != CUDA_SUCCESS) return result;
+  if (stream->context != event->context) return CUDA_ERROR_INVALID_HANDLE;
+  if (stream->capture != nullptr) {
+    if (stream->capture->invalidated) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+    // The graph's to record; here no graph does, so the event stays as it is.
+    if ((flags & CU_EVENT_RECORD_EXTERNAL) != 0) return CUDA_SUCCESS;
+    event->capture = stream->capture;
+    event->nodes = stream->capture_tail;
+    return CUDA_SUCCESS;
+  }
+  Work work;
+  work.what = "event record";
+  ItemPtr marker;
+  const CUresult submitted = SubmitWork(sim, *stream, std::move(work), &marker);
+  if (submitted != CUDA_SUCCESS) return submitted;
+  event->marker() = marker;
+  event->capture = nullptr;
+  event->nodes.clear();
+  return CUDA_SUCCESS;
+}
+
+CUresult CheckLaunchEvent(Simulation& sim, CUevent handle, int flags) {
+  Event* event = nullptr;
+  const CUresult unknown = RequireEvent(sim, handle, &event);
+  if (unknown != CUDA_SUCCESS) return unknown;
+  const bool fits =
+      (event->flags & (CU_EVENT_DISABLE_TIMING | CU_EVENT_INTERPROCESS)) == CU_EVENT_DISABLE_TIMING;
+  return fits && (flags & CU_EVENT_RECORD_EXTERNAL) == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
 }  // namespace cmp::sim
 
 using namespace cmp::sim;
@@ -168,22 +179,23 @@ CUresult cuEventDestroy_v2(CUevent event) {
 
 CUresult cuEventRecord(CUevent event, CUstream stream) {
   return Enter("cuEventRecord",
-               [&](Simulation& sim, Lock&) { return Record(sim, event, stream, kLegacy); });
+               [&](Simulation& sim, Lock&) { return RecordEvent(sim, event, stream, kLegacy); });
 }
 
 CUresult cuEventRecord_ptsz(CUevent event, CUstream stream) {
   return Enter("cuEventRecord_ptsz",
-               [&](Simulation& sim, Lock&) { return Record(sim, event, stream, kPerThread); });
+               [&](Simulation& sim, Lock&) { return RecordEvent(sim, event, stream, kPerThread); });
 }
 
 CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned int flags) {
-  return Enter("cuEventRecordWithFlags",
-               [&](Simulation& sim, Lock&) { return Record(sim, event, stream, kLegacy, flags); });
+  return Enter("cuEventRecordWithFlags", [&](Simulation& sim, Lock&) {
+    return RecordEvent(sim, event, stream, kLegacy, flags);
+  });
 }
 
 CUresult cuEventRecordWithFlags_ptsz(CUevent event, CUstream stream, unsigned int flags) {
   return Enter("cuEventRecordWithFlags_ptsz", [&](Simulation& sim, Lock&) {
-    return Record(sim, event, stream, kPerThread, flags);
+    return RecordEvent(sim, event, stream, kPerThread, flags);
   });
 }
 

@@ -274,6 +274,23 @@ void Scheduler::WaitForOtherThreads(Lock& lock, const std::vector<ItemPtr>& item
   ReportDeadlock();
 }
 
+void Scheduler::NoteChange() {
+  ++changes_;
+  changed_.notify_all();
+}
+
+bool Scheduler::WaitForChange(Lock& lock, uint64_t before) {
+  const auto patience = std::chrono::milliseconds(TheSettings().patience_ms);
+  return changed_.wait_until(lock, std::chrono::system_clock::now() + patience, [&] {
+    return changes_ != before;
+  }) || running_ > 0;  // a function of the program's takes its time
+}
+
+void Scheduler::ReportStuck(const char* what) {
+  std::fprintf(stderr, "cmp sim: deadlock: a CUDA call waits for %s, which does not come\n", what);
+  std::abort();
+}
+
 void Scheduler::ReportDeadlock() const {
   std::fprintf(stderr, "cmp sim: deadlock: a CUDA call waits for work that cannot finish:\n");
   for (const ItemPtr& item : spinning_) {

@@ -99,6 +99,13 @@ struct GreenContext {
   int device = 0;
 };
 
+// A free that waits for the device: what other threads submit to the context meanwhile comes after
+// it (measured).
+struct WaitingFree {
+  uint64_t context_id = 0;
+  uint64_t thread = 0;
+};
+
 using Lock = Scheduler::Lock;
 
 struct Simulation {
@@ -127,7 +134,8 @@ struct Simulation {
   HandleTable<CUgreenCtx, GreenContext> green_contexts;
   HandleTable<CUdevResourceDesc, CUdevResource> resources;
   std::set<std::shared_ptr<Capture>> captures;  // between begin and end
-  uint64_t last_id = 0;                         // contexts, streams, captures: unique for ever
+  std::vector<WaitingFree> waiting_frees;
+  uint64_t last_id = 0;  // contexts, streams, captures: unique for ever
 };
 
 Simulation& TheSimulation();
@@ -152,6 +160,9 @@ void LetPollPass(Simulation& sim, Lock& lock);
 // The calls of this thread.
 inline thread_local uint64_t t_calls = 0;
 
+// The calling thread's hold of the simulation's lock, for who has to let others in meanwhile.
+inline thread_local Lock* t_lock = nullptr;
+
 // Runs `body(simulation, lock)` as one CUDA call: counted, perhaps made to fail, under the lock,
 // virtual host time a little later than before. Each entry point's body is a type of its own, so
 // `site` is one per entry point.
@@ -171,7 +182,9 @@ CUresult Enter(const char* name, Needs needs, Body&& body) {
   std::unique_lock<std::mutex> lock(sim.lock);
   sim.scheduler.HostCall(lock);
   ++t_calls;
+  Lock* const outer = std::exchange(t_lock, &lock);
   const CUresult result = body(sim, lock);
+  t_lock = outer;
   if (result == CUDA_ERROR_NOT_READY) LetPollPass(sim, lock);
   stopwatch.Spend(name);
   if (hooked) [[unlikely]] {
