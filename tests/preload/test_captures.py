@@ -61,7 +61,7 @@ class Captures(TestCase):
                 self.assert_served(within, 10)
 
     def test_begin_while_a_free_waits(self):
-        """The beginning of a capture does not wait for a free that waits for a later launch."""
+        """The beginning of a capture does not wait for a free that waits for what the host does later."""
         for env in (WAIT, OLD_DRIVER | WAIT):
             with self.subTest(env=env):
                 without, within = self.run_both("captures", ["begin-while-free-waits"], env)

@@ -363,15 +363,19 @@ void Storm(cudaStreamCaptureMode mode, int captures, int threads) {
   program::NoteServed("afterwards", 4096);
 }
 
-// A capture begins while another thread's free waits for a kernel that runs until afterwards.
+// A capture begins while another thread's free waits for what the host does afterwards.
+// (Not for a launch: real frees hold those of other threads up.)
 void BeginWhileFreeWaits() {
   program::Warm(1000);
   char* block = Allocate(1000);
-  const cudaStream_t spinning = program::NonBlockingStream();
+  const cudaStream_t waiting = program::NonBlockingStream();
   const cudaStream_t stream = program::NonBlockingStream();
-  SimWork spinner = {};
-  spinner.spin_until_id = 99;
-  MUST(program::Launch(spinning, spinner));
+  void* memory = nullptr;
+  MUST(cudaMallocHost(&memory, sizeof(uint32_t)));
+  auto* word = static_cast<uint32_t*>(memory);
+  *word = 0;
+  MUST(static_cast<cudaError_t>(cuStreamWaitValue32(waiting, reinterpret_cast<CUdeviceptr>(word), 1,
+                                                    CU_STREAM_WAIT_VALUE_GEQ)));
   std::atomic<bool> started{false};
   std::atomic<int> freed{-1};
   std::thread thread([&] {
@@ -384,9 +388,7 @@ void BeginWhileFreeWaits() {
   cudaGraph_t graph = nullptr;
   Result("begin", cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
   Result("end", cudaStreamEndCapture(stream, &graph));
-  SimWork released = {};
-  released.id = 99;
-  MUST(program::Launch(stream, released));
+  std::atomic_ref<uint32_t>(*word).store(1);
   thread.join();
   printf("free %d\n", freed.load());
   program::NoteServed("afterwards", 4096);

@@ -1,5 +1,6 @@
 #include "contexts.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 
@@ -49,6 +50,17 @@ CUresult RequireContext(Simulation& sim, CUcontext handle, Context** context) {
   *context = sim.contexts.Find(handle);
   if (*context == nullptr) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
   return (*context)->sticky;
+}
+
+CUresult FindOut(Simulation& sim, const Context& context) {
+  CUresult failed = CUDA_SUCCESS;
+  for (const auto& [handle, part] : sim.contexts.all()) {
+    if (context.Includes(*part) && part->failed != CUDA_SUCCESS) failed = part->failed;
+  }
+  for (const auto& [handle, other] : sim.contexts.all()) {
+    if (other->device == context.device && other->sticky == CUDA_SUCCESS) other->sticky = failed;
+  }
+  return context.sticky;
 }
 
 namespace {
@@ -123,13 +135,45 @@ CUresult WaitFor(Simulation& sim, Lock& lock, CUcontext handle, const std::vecto
   context = sim.contexts.Find(handle);
   if (context == nullptr || context->id != id) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
   ShowPrinted(sim, *context);
-  return context->sticky;
+  return FindOut(sim, *context);
 }
 
 CUresult Drain(Simulation& sim, Lock& lock, CUcontext handle) {
   const Context* context = sim.contexts.Find(handle);
   if (context == nullptr) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
   return WaitFor(sim, lock, handle, sim.scheduler.PendingOf(*context));
+}
+
+namespace {
+
+uint64_t WholeId(const Context& context) {
+  return context.whole != nullptr ? context.whole->id : context.id;
+}
+
+}  // namespace
+
+CUresult DrainForFree(Simulation& sim, Lock& lock, CUcontext handle) {
+  const Context* context = sim.contexts.Find(handle);
+  if (context == nullptr) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+  const uint64_t id = WholeId(*context);
+  const uint64_t thread = ThisThread();
+  sim.waiting_frees.push_back({id, thread});
+  const CUresult result = Drain(sim, lock, handle);
+  std::erase_if(sim.waiting_frees, [=](const WaitingFree& free) {
+    return free.context_id == id && free.thread == thread;
+  });
+  sim.scheduler.NoteChange();
+  return result;
+}
+
+void LetFreesPass(Simulation& sim, const Context& context) {
+  const uint64_t id = WholeId(context);
+  const auto waits = [&](const WaitingFree& free) {
+    return free.context_id == id && free.thread != ThisThread();
+  };
+  sim.scheduler.WaitForCalls(*t_lock, "another thread's free", [&] {
+    return std::none_of(sim.waiting_frees.begin(), sim.waiting_frees.end(), waits);
+  });
 }
 
 void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {
@@ -142,7 +186,7 @@ void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {
   while (context != nullptr) {
     const std::vector<ItemPtr> pending = sim.scheduler.PendingBefore(*context);
     if (pending.empty()) break;
-    WaitFor(sim, lock, handle, pending);
+    sim.scheduler.Wait(lock, pending);  // nobody is told that it failed
     context = sim.contexts.Find(handle);
   }
   if (context == nullptr) return;

@@ -17,10 +17,13 @@ bool PushCurrentHandle(CUcontext handle);
 bool PopCurrentHandle(CUcontext* handle);
 
 // The context that a call works in, or why there is none: CUDA_ERROR_INVALID_CONTEXT, or the
-// sticky error of a context that failed.
+// sticky error of a context that is known to have failed.
 CUresult RequireContext(Simulation& sim, Context** context);
 // By handle; null stands for the current one, as in cuCtxGetId and cuCtxRecordEvent.
 CUresult RequireContext(Simulation& sim, CUcontext handle, Context** context);
+// For calls that look at the device: waits, and questions about work. Once one of them has found
+// out that a kernel failed, every context of the device says so (measured).
+CUresult FindOut(Simulation& sim, const Context& context);
 
 Context* CreateContext(Simulation& sim, int device, unsigned flags, unsigned version);
 // Makes the device's primary context active when it is not.
@@ -41,6 +44,11 @@ void ShowPrinted(Simulation& sim, const Context& context);
 CUresult Drain(Simulation& sim, Lock& lock, CUcontext handle);
 // The same for some of its items.
 CUresult WaitFor(Simulation& sim, Lock& lock, CUcontext handle, const std::vector<ItemPtr>& items);
+// Drain for a free, which holds up other threads' submissions until it has waited.
+CUresult DrainForFree(Simulation& sim, Lock& lock, CUcontext handle);
+// Returns once no other thread's free waits for the context, which may be gone by then.
+// REQUIRES: called by an entry point's body
+void LetFreesPass(Simulation& sim, const Context& context);
 
 }  // namespace cmp::sim
 

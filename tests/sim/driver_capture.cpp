@@ -72,11 +72,13 @@ using namespace cmp::sim;
 extern "C" {
 
 CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
-  return Enter("cuThreadExchangeStreamCaptureMode", [&](Simulation&, Lock&) -> CUresult {
-    if (mode == nullptr || *mode > CU_STREAM_CAPTURE_MODE_RELAXED) return CUDA_ERROR_INVALID_VALUE;
-    *mode = ExchangeThreadMode(*mode);
-    return CUDA_SUCCESS;
-  });
+  return Enter("cuThreadExchangeStreamCaptureMode", Needs::kOnlyInitialisation,
+               [&](Simulation&, Lock&) -> CUresult {
+                 if (mode == nullptr || *mode > CU_STREAM_CAPTURE_MODE_RELAXED)
+                   return CUDA_ERROR_INVALID_VALUE;
+                 *mode = ExchangeThreadMode(*mode);
+                 return CUDA_SUCCESS;
+               });
 }
 
 // Version 10000 had no mode: global.

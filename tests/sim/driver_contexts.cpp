@@ -228,8 +228,9 @@ CUresult cuCtxGetId(CUcontext handle, unsigned long long* id) {
     if (id == nullptr) return CUDA_ERROR_INVALID_VALUE;
     Context* context = nullptr;
     const CUresult result = RequireContext(sim, handle, &context);
-    if (result == CUDA_SUCCESS) *id = context->id;
-    return result;
+    if (context == nullptr || (result != CUDA_SUCCESS && handle == nullptr)) return result;
+    *id = context->id;  // also of a failed context, if it is named
+    return CUDA_SUCCESS;
   });
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "driver_entry.h"
+#include "events.h"
 
 namespace cmp::sim {
 namespace {
@@ -73,8 +74,54 @@ CUresult Open(Simulation& sim, CUevent* handle, const CUipcEventHandle& shared) 
   return CUDA_ERROR_INVALID_VALUE;  // it was destroyed
 }
 
-CUresult Record(Simulation& sim, CUevent handle, CUstream stream_handle, DefaultStream null_means,
-                unsigned flags = CU_EVENT_RECORD_DEFAULT) {
+// An event that may be asked now: not part of a capture, and asking is not forbidden by one.
+CUresult RequireAskable(Simulation& sim, CUevent handle, Event** event) {
+  const CUresult unknown = RequireEvent(sim, handle, event);
+  if (unknown != CUDA_SUCCESS) return unknown;
+  if (const auto& capture = (*event)->capture; capture != nullptr) {
+    if (capture->streams.empty()) return CUDA_ERROR_INVALID_VALUE;  // the capture is over
+    capture->invalidated = true;
+    return CUDA_ERROR_CAPTURED_EVENT;
+  }
+  const CUresult unsafe = CheckUnsafeCall(sim);
+  if (unsafe != CUDA_SUCCESS) return unsafe;
+  return FindOut(sim, *(*event)->context);
+}
+
+CUresult Elapsed(Simulation& sim, float* milliseconds, CUevent start, CUevent end) {
+  if (milliseconds == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  Event* first = nullptr;
+  Event* second = nullptr;
+  CUresult result = RequireEvent(sim, start, &first);
+  if (result == CUDA_SUCCESS) result = RequireEvent(sim, end, &second);
+  if (result == CUDA_SUCCESS) result = FindOut(sim, *first->context);
+  if (result != CUDA_SUCCESS) return result;
+  if (first->marker() == nullptr || second->marker() == nullptr ||
+      ((first->flags | second->flags) & CU_EVENT_DISABLE_TIMING) != 0) {
+    return CUDA_ERROR_INVALID_HANDLE;
+  }
+  if (first->marker()->state != ItemState::kDone || second->marker()->state != ItemState::kDone) {
+    return CUDA_ERROR_NOT_READY;
+  }
+  *milliseconds = static_cast<float>(static_cast<double>(second->marker()->finished_at) -
+                                     static_cast<double>(first->marker()->finished_at)) /
+                  1e6F;
+  return CUDA_SUCCESS;
+}
+
+CUresult DestroyEvent(Simulation& sim, CUevent handle) {
+  Event* event = nullptr;
+  const CUresult unknown = RequireEvent(sim, handle, &event);
+  if (unknown != CUDA_SUCCESS) return unknown;
+  const CUresult result = event->context->sticky;  // destroyed all the same
+  sim.events.Remove(handle);
+  return result;
+}
+
+}  // namespace
+
+CUresult RecordEvent(Simulation& sim, CUevent handle, CUstream stream_handle,
+                     DefaultStream null_means, unsigned flags) {
   Event* event = nullptr;
   const CUresult unknown = RequireEvent(sim, handle, &event);
   if (unknown != CUDA_SUCCESS) return unknown;
@@ -101,51 +148,15 @@ CUresult Record(Simulation& sim, CUevent handle, CUstream stream_handle, Default
   return CUDA_SUCCESS;
 }
 
-// An event that may be asked now: not part of a capture, and asking is not forbidden by one.
-CUresult RequireAskable(Simulation& sim, CUevent handle, Event** event) {
-  const CUresult unknown = RequireEvent(sim, handle, event);
-  if (unknown != CUDA_SUCCESS) return unknown;
-  if (const auto& capture = (*event)->capture; capture != nullptr) {
-    if (capture->streams.empty()) return CUDA_ERROR_INVALID_VALUE;  // the capture is over
-    capture->invalidated = true;
-    return CUDA_ERROR_CAPTURED_EVENT;
-  }
-  const CUresult unsafe = CheckUnsafeCall(sim);
-  if (unsafe != CUDA_SUCCESS) return unsafe;
-  return (*event)->context->sticky;
-}
-
-CUresult Elapsed(Simulation& sim, float* milliseconds, CUevent start, CUevent end) {
-  if (milliseconds == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  Event* first = nullptr;
-  Event* second = nullptr;
-  CUresult result = RequireEvent(sim, start, &first);
-  if (result == CUDA_SUCCESS) result = RequireEvent(sim, end, &second);
-  if (result == CUDA_SUCCESS) result = first->context->sticky;
-  if (result != CUDA_SUCCESS) return result;
-  if (first->marker() == nullptr || second->marker() == nullptr ||
-      ((first->flags | second->flags) & CU_EVENT_DISABLE_TIMING) != 0) {
-    return CUDA_ERROR_INVALID_HANDLE;
-  }
-  if (first->marker()->state != ItemState::kDone || second->marker()->state != ItemState::kDone) {
-    return CUDA_ERROR_NOT_READY;
-  }
-  *milliseconds = static_cast<float>(static_cast<double>(second->marker()->finished_at) -
-                                     static_cast<double>(first->marker()->finished_at)) /
-                  1e6F;
-  return CUDA_SUCCESS;
-}
-
-CUresult DestroyEvent(Simulation& sim, CUevent handle) {
+CUresult CheckLaunchEvent(Simulation& sim, CUevent handle, int flags) {
   Event* event = nullptr;
   const CUresult unknown = RequireEvent(sim, handle, &event);
   if (unknown != CUDA_SUCCESS) return unknown;
-  const CUresult result = event->context->sticky;  // destroyed all the same
-  sim.events.Remove(handle);
-  return result;
+  const bool fits =
+      (event->flags & (CU_EVENT_DISABLE_TIMING | CU_EVENT_INTERPROCESS)) == CU_EVENT_DISABLE_TIMING;
+  return fits && (flags & CU_EVENT_RECORD_EXTERNAL) == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-}  // namespace
 }  // namespace cmp::sim
 
 using namespace cmp::sim;
@@ -168,27 +179,28 @@ CUresult cuEventDestroy_v2(CUevent event) {
 
 CUresult cuEventRecord(CUevent event, CUstream stream) {
   return Enter("cuEventRecord",
-               [&](Simulation& sim, Lock&) { return Record(sim, event, stream, kLegacy); });
+               [&](Simulation& sim, Lock&) { return RecordEvent(sim, event, stream, kLegacy); });
 }
 
 CUresult cuEventRecord_ptsz(CUevent event, CUstream stream) {
   return Enter("cuEventRecord_ptsz",
-               [&](Simulation& sim, Lock&) { return Record(sim, event, stream, kPerThread); });
+               [&](Simulation& sim, Lock&) { return RecordEvent(sim, event, stream, kPerThread); });
 }
 
 CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned int flags) {
-  return Enter("cuEventRecordWithFlags",
-               [&](Simulation& sim, Lock&) { return Record(sim, event, stream, kLegacy, flags); });
+  return Enter("cuEventRecordWithFlags", [&](Simulation& sim, Lock&) {
+    return RecordEvent(sim, event, stream, kLegacy, flags);
+  });
 }
 
 CUresult cuEventRecordWithFlags_ptsz(CUevent event, CUstream stream, unsigned int flags) {
   return Enter("cuEventRecordWithFlags_ptsz", [&](Simulation& sim, Lock&) {
-    return Record(sim, event, stream, kPerThread, flags);
+    return RecordEvent(sim, event, stream, kPerThread, flags);
   });
 }
 
 CUresult cuEventQuery(CUevent handle) {
-  return Enter("cuEventQuery", [&](Simulation& sim, Lock&) -> CUresult {
+  return Enter("cuEventQuery", Needs::kOnlyInitialisation, [&](Simulation& sim, Lock&) -> CUresult {
     Event* event = nullptr;
     const CUresult result = RequireAskable(sim, handle, &event);
     if (result != CUDA_SUCCESS) return result;

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "driver_entry.h"
+#include "events.h"
 #include "launches.h"
 
 namespace cmp::sim {
@@ -41,6 +42,53 @@ CUresult Launch(Simulation& sim, CUfunction function, CUstream stream, DefaultSt
                 void** parameters) {
   const SimWork* work = WorkIn(function, parameters);
   return work == nullptr ? CUDA_ERROR_INVALID_HANDLE : LaunchWork(sim, stream, null_means, work);
+}
+
+// The event that an attribute records, and whether it does so when the kernel begins. A
+// programmatic one that no block triggers early stands for the kernel's end.
+struct LaunchEvent {
+  CUevent event = nullptr;
+  int flags = 0;
+  bool at_begin = false;
+};
+
+bool EventOf(const CUlaunchAttribute& attribute, LaunchEvent* of) {
+  if (attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT) {
+    const auto& programmatic = attribute.value.programmaticEvent;
+    *of = {programmatic.event, programmatic.flags, programmatic.triggerAtBlockStart != 0};
+    return true;
+  }
+  if (attribute.id == CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT) {
+    const auto& completion = attribute.value.launchCompletionEvent;
+    *of = {completion.event, completion.flags, true};
+    return true;
+  }
+  return false;
+}
+
+CUresult LaunchWith(Simulation& sim, const CUlaunchConfig& config, CUfunction function,
+                    DefaultStream null_means, void** parameters) {
+  const SimWork* work = WorkIn(function, parameters);
+  if (work == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  std::vector<LaunchEvent> events;
+  for (unsigned i = 0; i < config.numAttrs; ++i) {
+    LaunchEvent recorded;
+    if (!EventOf(config.attrs[i], &recorded)) continue;
+    const CUresult checked = CheckLaunchEvent(sim, recorded.event, recorded.flags);
+    if (checked != CUDA_SUCCESS) return checked;
+    events.push_back(recorded);
+  }
+  const auto record = [&](bool at_begin) {
+    for (const LaunchEvent& each : events) {
+      if (each.at_begin != at_begin) continue;
+      const CUresult recorded = RecordEvent(sim, each.event, config.hStream, null_means);
+      if (recorded != CUDA_SUCCESS) return recorded;
+    }
+    return CUDA_SUCCESS;
+  };
+  CUresult result = record(true);
+  if (result == CUDA_SUCCESS) result = LaunchWork(sim, config.hStream, null_means, work);
+  return result == CUDA_SUCCESS ? record(false) : result;
 }
 
 CUresult LaunchHostFunction(Simulation& sim, CUstream handle, DefaultStream null_means,
@@ -143,7 +191,7 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, voi
                           void**) {
   return Enter("cuLaunchKernelEx", [&](Simulation& sim, Lock&) -> CUresult {
     if (config == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    return Launch(sim, function, config->hStream, kLegacy, parameters);
+    return LaunchWith(sim, *config, function, kLegacy, parameters);
   });
 }
 
@@ -151,7 +199,7 @@ CUresult cuLaunchKernelEx_ptsz(const CUlaunchConfig* config, CUfunction function
                                void**) {
   return Enter("cuLaunchKernelEx_ptsz", [&](Simulation& sim, Lock&) -> CUresult {
     if (config == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    return Launch(sim, function, config->hStream, kPerThread, parameters);
+    return LaunchWith(sim, *config, function, kPerThread, parameters);
   });
 }
 

@@ -50,7 +50,7 @@ CUresult Free(Simulation& sim, Lock& lock, CUdeviceptr pointer) {
     if (result != CUDA_SUCCESS) return result;
     sim.hazards.NoteReleased(found->range(), "freed without a wait");
   } else {
-    const CUresult drained = Drain(sim, lock, found->context);
+    const CUresult drained = DrainForFree(sim, lock, found->context);
     if (drained != CUDA_SUCCESS) return drained;
   }
   Allocation* allocation = sim.allocations.FindFreeable(pointer);
@@ -145,8 +145,13 @@ CUresult cuMemAllocPitch_v2(CUdeviceptr* pointer, size_t* pitch, size_t width, s
     if (width > SIZE_MAX / 2 || (height != 0 && width > SIZE_MAX / 2 / height)) {
       return CUDA_ERROR_OUT_OF_MEMORY;
     }
-    *pitch = (width + kPitch - 1) / kPitch * kPitch;
-    return Allocate(sim, pointer, *pitch * height);
+    const size_t row = (width + kPitch - 1) / kPitch * kPitch;
+    CUdeviceptr block = 0;
+    const CUresult result = Allocate(sim, pointer == nullptr ? nullptr : &block, row * height);
+    if (result != CUDA_SUCCESS) return result;
+    *pointer = block;
+    *pitch = row;
+    return CUDA_SUCCESS;
   });
 }
 

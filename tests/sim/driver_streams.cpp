@@ -27,8 +27,9 @@ CUresult Destroy(Simulation& sim, CUstream handle) {
 
 // The stream for a call that only asks; `then(stream)` answers.
 template <typename Then>
-CUresult Ask(const char* name, CUstream handle, DefaultStream null_means, Then then) {
-  return Enter(name, [&](Simulation& sim, Lock& lock) -> CUresult {
+CUresult Ask(const char* name, CUstream handle, DefaultStream null_means, Then then,
+             Needs needs = Needs::kInitialisation) {
+  return Enter(name, needs, [&](Simulation& sim, Lock& lock) -> CUresult {
     Stream* stream = nullptr;
     const CUresult result = RequireStream(sim, handle, null_means, &stream);
     return result == CUDA_SUCCESS ? then(sim, lock, *stream) : result;
@@ -38,6 +39,8 @@ CUresult Ask(const char* name, CUstream handle, DefaultStream null_means, Then t
 CUresult QueryStream(Simulation& sim, Lock&, Stream& stream) {
   const CUresult capturing = CheckStreamCall(sim, stream);
   if (capturing != CUDA_SUCCESS) return capturing;
+  const CUresult failed = FindOut(sim, *stream.context);
+  if (failed != CUDA_SUCCESS) return failed;
   for (const ItemPtr& item : TailsToWaitFor(stream)) {
     if (item != nullptr && item->state != ItemState::kDone) return CUDA_ERROR_NOT_READY;
   }
@@ -105,13 +108,11 @@ CUresult cuStreamDestroy_v2(CUstream handle) {
 }
 
 CUresult cuStreamQuery(CUstream stream) {
-  return Ask("cuStreamQuery", stream, kLegacy,
-             [](auto& sim, auto& lock, Stream& found) { return QueryStream(sim, lock, found); });
+  return Ask("cuStreamQuery", stream, kLegacy, QueryStream, Needs::kOnlyInitialisation);
 }
 
 CUresult cuStreamQuery_ptsz(CUstream stream) {
-  return Ask("cuStreamQuery_ptsz", stream, kPerThread,
-             [](auto& sim, auto& lock, Stream& found) { return QueryStream(sim, lock, found); });
+  return Ask("cuStreamQuery_ptsz", stream, kPerThread, QueryStream, Needs::kOnlyInitialisation);
 }
 
 CUresult cuStreamSynchronize(CUstream stream) {

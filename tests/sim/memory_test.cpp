@@ -118,6 +118,31 @@ TEST_F(Memory, EveryKindGoesThroughCudaFree) {
   EXPECT_EQ(simLiveAllocations(0), 0U);
 }
 
+TEST_F(Memory, RowsThatAreNotAllocatedLeaveTheAnswersAlone) {
+  void* const before = &context_;
+  void* pointer = before;
+  size_t pitch = 7;
+  EXPECT_EQ(cudaMallocPitch(&pointer, &pitch, 0, 3), cudaSuccess);
+  EXPECT_EQ(cudaMallocPitch(&pointer, &pitch, 100, 0), cudaSuccess);
+  EXPECT_EQ(cudaMallocPitch(&pointer, &pitch, 100, size_t{1} << 50), cudaErrorMemoryAllocation);
+  EXPECT_EQ(pointer, before);
+  EXPECT_EQ(pitch, 7U);
+  CUdeviceptr block = 7;
+  EXPECT_EQ(cuMemAllocPitch(&block, &pitch, 0, 3, 4), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuMemAllocPitch(&block, &pitch, 100, 0, 4), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuMemAllocPitch(&block, &pitch, 100, 3, 3), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuMemAllocPitch(&block, &pitch, 100, size_t{1} << 50, 4), CUDA_ERROR_OUT_OF_MEMORY);
+  EXPECT_EQ(block, 7U);
+  EXPECT_EQ(pitch, 7U);
+  cudaPitchedPtr pitched{before, 7, 8, 9};
+  EXPECT_EQ(cudaMalloc3D(&pitched, cudaExtent{100, 3, 0}), cudaSuccess);
+  EXPECT_EQ(cudaMalloc3D(&pitched, cudaExtent{100, 3, size_t{1} << 50}), cudaErrorMemoryAllocation);
+  EXPECT_EQ(pitched.ptr, before);
+  EXPECT_EQ(pitched.pitch, 7U);
+  EXPECT_EQ(pitched.xsize, 8U);
+  EXPECT_EQ(pitched.ysize, 9U);
+}
+
 TEST_F(Memory, FreeAsyncFreesWhenItsStreamComesToIt) {
   const CUstream stream = NewStream();
   const CUdeviceptr block = NewBlock(4096);

@@ -205,6 +205,34 @@ TEST_F(Order, HostFunctionsRunInTheirTurnAndMayNotCallCuda) {
   expected_misuse_ = 1;
 }
 
+// Three calls alone are allowed there (measured).
+TEST_F(Order, HostFunctionsMayAskAboutWork) {
+  struct State {
+    CUstream stream;
+    CUevent event;
+    CUresult stream_answer;
+    CUresult event_answer;
+    CUresult exchange_answer;
+  } state{NewStream(), NewEvent(), CUDA_SUCCESS, CUDA_ERROR_UNKNOWN, CUDA_ERROR_UNKNOWN};
+  ASSERT_EQ(cuEventRecord(state.event, state.stream), CUDA_SUCCESS);
+  ASSERT_EQ(cuLaunchHostFunc(
+                state.stream,
+                [](void* data) {
+                  auto* s = static_cast<State*>(data);
+                  s->stream_answer = cuStreamQuery(s->stream);
+                  s->event_answer = cuEventQuery(s->event);
+                  CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+                  s->exchange_answer = cuThreadExchangeStreamCaptureMode(&mode);
+                  cuThreadExchangeStreamCaptureMode(&mode);
+                },
+                &state),
+            CUDA_SUCCESS);
+  ASSERT_EQ(cuStreamSynchronize(state.stream), CUDA_SUCCESS);
+  EXPECT_EQ(state.stream_answer, CUDA_ERROR_NOT_READY);
+  EXPECT_EQ(state.event_answer, CUDA_SUCCESS);
+  EXPECT_EQ(state.exchange_answer, CUDA_SUCCESS);
+}
+
 TEST_F(Order, EventsMeasureVirtualTime) {
   const CUstream stream = NewStream();
   const CUevent start = NewEvent();

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <utility>
 
 #include "allocations.h"
 #include "hazards.h"
@@ -68,6 +69,7 @@ ItemPtr Scheduler::Submit(Context& context, Work work, std::vector<ItemPtr> need
   item->runs_in = std::move(runs_in);
   if (item->runs_in.empty()) item->runs_in = {&context};
   item->work = std::move(work);
+  item->cancelled = context.failed != CUDA_SUCCESS;
   item->submitted_at = now_;
   item->finished_at = now_;
   for (ItemPtr& need : needs) {
@@ -158,13 +160,13 @@ void Scheduler::Run(Lock& lock, const ItemPtr& chosen) {
   // What touches freed memory is reported and not done: it would be a crash.
   const bool usable = item->cancelled || hazards_.Execute(*item, allocations_);
   if (item->work.effect && usable && (!item->cancelled || item->work.runs_after_error)) {
-    const CUresult status = item->cancelled ? item->context->sticky : CUDA_SUCCESS;
+    const CUresult status = item->cancelled ? item->context->failed : CUDA_SUCCESS;
     if (item->work.host_side) {
       ++running_;
       lock.unlock();
-      t_in_program_function = true;
+      const bool in_another = std::exchange(t_in_program_function, true);
       item->work.effect(status);
-      t_in_program_function = false;
+      t_in_program_function = in_another;
       lock.lock();
       --running_;
     } else {
@@ -190,7 +192,7 @@ void Scheduler::Run(Lock& lock, const ItemPtr& chosen) {
 
 // A trap ends the context: what is pending in it will not run, and no longer spins.
 void Scheduler::Fail(Context& context) {
-  if (context.sticky == CUDA_SUCCESS) context.sticky = CUDA_ERROR_LAUNCH_FAILED;
+  if (context.failed == CUDA_SUCCESS) context.failed = CUDA_ERROR_LAUNCH_FAILED;
   for (auto& [number, item] : pending_) {
     if (item->context == &context && item->state != ItemState::kRunning) item->cancelled = true;
   }
@@ -270,6 +272,23 @@ void Scheduler::WaitForOtherThreads(Lock& lock, const std::vector<ItemPtr>& item
     }
   }
   ReportDeadlock();
+}
+
+void Scheduler::NoteChange() {
+  ++changes_;
+  changed_.notify_all();
+}
+
+bool Scheduler::WaitForChange(Lock& lock, uint64_t before) {
+  const auto patience = std::chrono::milliseconds(TheSettings().patience_ms);
+  return changed_.wait_until(lock, std::chrono::system_clock::now() + patience, [&] {
+    return changes_ != before;
+  }) || running_ > 0;  // a function of the program's takes its time
+}
+
+void Scheduler::ReportStuck(const char* what) {
+  std::fprintf(stderr, "cmp sim: deadlock: a CUDA call waits for %s, which does not come\n", what);
+  std::abort();
 }
 
 void Scheduler::ReportDeadlock() const {

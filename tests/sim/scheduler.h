@@ -57,6 +57,17 @@ class Scheduler {
   // have been released in between: look contexts, streams and allocations up again.
   void Wait(Lock& lock, const std::vector<ItemPtr>& items);
 
+  // Returns when `until()`, which other threads' calls bring about; aborts the program when they
+  // have had time enough. `what` is what the caller waits for.
+  template <typename Until>
+  void WaitForCalls(Lock& lock, const char* what, Until until) {
+    while (!until()) {
+      const uint64_t before = changes_;
+      if (!WaitForChange(lock, before) && !until()) ReportStuck(what);
+    }
+  }
+  void NoteChange();  // for those who wait so
+
   // What runs in the context.
   std::vector<ItemPtr> PendingOf(const Context& context) const;
   // That, and what was submitted to its streams.
@@ -82,6 +93,9 @@ class Scheduler {
                     std::vector<ItemPtr>* runnable) const;
   void WaitForOtherThreads(Lock& lock, const std::vector<ItemPtr>& items);
   [[noreturn]] void ReportDeadlock() const;
+  // False: nothing has changed for as long as the patience lasts.
+  bool WaitForChange(Lock& lock, uint64_t before);
+  [[noreturn]] static void ReportStuck(const char* what);
 
   Hazards& hazards_;
   const Allocations& allocations_;

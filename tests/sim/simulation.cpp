@@ -89,18 +89,18 @@ void NoteInitialised() {
 
 bool InForkedChild() { return g_forked.load(std::memory_order_relaxed); }
 
-CUresult MayEnter(const char* name, bool needs_initialisation) {
+CUresult MayEnter(const char* name, Needs needs) {
   if (g_exiting.load(std::memory_order_relaxed)) {
     g_late_calls.fetch_add(1);
     return CUDA_ERROR_DEINITIALIZED;
   }
-  if (t_in_program_function) {
+  if (t_in_program_function && needs != Needs::kOnlyInitialisation) {
     Simulation& sim = TheSimulation();
     const std::lock_guard<std::mutex> guard(sim.lock);
     sim.misuse.Add(std::string(name) + " was called from a host function or a work item");
     return CUDA_ERROR_NOT_PERMITTED;
   }
-  if (needs_initialisation && !g_initialised.load(std::memory_order_acquire)) {
+  if (needs != Needs::kNothing && !g_initialised.load(std::memory_order_acquire)) {
     return CUDA_ERROR_NOT_INITIALIZED;
   }
   return CUDA_SUCCESS;

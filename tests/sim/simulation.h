@@ -99,6 +99,13 @@ struct GreenContext {
   int device = 0;
 };
 
+// A free that waits for the device: what other threads submit to the context meanwhile comes after
+// it (measured).
+struct WaitingFree {
+  uint64_t context_id = 0;
+  uint64_t thread = 0;
+};
+
 using Lock = Scheduler::Lock;
 
 struct Simulation {
@@ -127,7 +134,8 @@ struct Simulation {
   HandleTable<CUgreenCtx, GreenContext> green_contexts;
   HandleTable<CUdevResourceDesc, CUdevResource> resources;
   std::set<std::shared_ptr<Capture>> captures;  // between begin and end
-  uint64_t last_id = 0;                         // contexts, streams, captures: unique for ever
+  std::vector<WaitingFree> waiting_frees;
+  uint64_t last_id = 0;  // contexts, streams, captures: unique for ever
 };
 
 Simulation& TheSimulation();
@@ -140,17 +148,20 @@ void NoteInitialised();  // cuInit succeeded
 // The process was forked after CUDA was initialised, and this is the child.
 bool InForkedChild();
 
+// kOnlyInitialisation: allowed in host functions, too.
+enum class Needs { kNothing, kInitialisation, kOnlyInitialisation };
 // CUDA_SUCCESS, or why no CUDA call can be served now: not initialised, in a host function, in a
 // forked child, after the process's exit handlers.
-CUresult MayEnter(const char* name, bool needs_initialisation);
-
-enum class Needs { kNothing, kInitialisation };
+CUresult MayEnter(const char* name, Needs needs);
 
 // A call of this thread answered "not ready". Who asks again and again lets time pass, whatever the
 // pauses in between: more with every question, up to 50 us.
 void LetPollPass(Simulation& sim, Lock& lock);
 // The calls of this thread.
 inline thread_local uint64_t t_calls = 0;
+
+// The calling thread's hold of the simulation's lock, for who has to let others in meanwhile.
+inline thread_local Lock* t_lock = nullptr;
 
 // Runs `body(simulation, lock)` as one CUDA call: counted, perhaps made to fail, under the lock,
 // virtual host time a little later than before. Each entry point's body is a type of its own, so
@@ -162,7 +173,7 @@ CUresult Enter(const char* name, Needs needs, Body&& body) {
   static CallSite& site = FindCallSite(name);
   const Stopwatch stopwatch;
   if (const int error = BeginCall(site); error != 0) return static_cast<CUresult>(error);
-  const CUresult refused = MayEnter(name, needs == Needs::kInitialisation);
+  const CUresult refused = MayEnter(name, needs);
   if (refused != CUDA_SUCCESS) return refused;
   const bool hooked = site.hooked.load(std::memory_order_acquire);
   if (hooked) [[unlikely]]
@@ -171,7 +182,9 @@ CUresult Enter(const char* name, Needs needs, Body&& body) {
   std::unique_lock<std::mutex> lock(sim.lock);
   sim.scheduler.HostCall(lock);
   ++t_calls;
+  Lock* const outer = std::exchange(t_lock, &lock);
   const CUresult result = body(sim, lock);
+  t_lock = outer;
   if (result == CUDA_ERROR_NOT_READY) LetPollPass(sim, lock);
   stopwatch.Spend(name);
   if (hooked) [[unlikely]] {

@@ -105,6 +105,11 @@ CUresult RequireStream(Simulation& sim, CUstream handle, DefaultStream null_mean
 CUresult SubmitWork(Simulation& sim, Stream& stream, Work work, ItemPtr* item, const ItemPtr& after,
                     const std::vector<Context*>& runs_in) {
   if (item != nullptr) *item = nullptr;
+  if (!sim.waiting_frees.empty()) {
+    const CUstream handle = stream.handle;
+    LetFreesPass(sim, *stream.context);
+    if (sim.streams.Find(handle) != &stream) return CUDA_ERROR_INVALID_HANDLE;
+  }
   if (stream.capture != nullptr) return AddToCapture(stream, std::move(work));
   if (stream.legacy) {
     const CUresult result = CheckLegacyUse(sim, *stream.context);

@@ -149,6 +149,9 @@ struct Context {
   unsigned flags = 0;
   bool primary = false;
   unsigned version = 0;
+  // What one of its kernels did. `sticky` is what its calls say, from the first on that found out:
+  // submissions and allocations do not look (measured).
+  CUresult failed = CUDA_SUCCESS;
   CUresult sticky = CUDA_SUCCESS;
   std::string printed;  // by kernels that are done; not shown yet
   ItemPtr floor;        // cuCtxWaitEvent: all later work of the context comes after it
