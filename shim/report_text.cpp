@@ -5,6 +5,7 @@
 
 #include "core/pool_face.h"
 #include "core/pool_instance.h"
+#include "shim/aside.h"
 #include "shim/process.h"
 
 namespace cmp {
@@ -69,6 +70,7 @@ void AddSummary(Text& text, Pool& pool) {
   text.Add("cmp: %s (pid %d), mode %s: %llu allocations, %llu (%.1f%%) without a real call\n",
            ProgramName(), static_cast<int>(getpid()), NameOf(pool.options().mode),
            Count{s.requests}, hits, Percent(hits, s.requests));
+  if (const char* reason = AsideReason()) text.Add("cmp:   every call was real: %s\n", reason);
   const bool pooled = pool.options().mode == Mode::kPool;
   if (pooled) {
     text.Add("cmp:   thread cache %llu, global pool %llu, refills %llu, oversized or real %llu\n",
@@ -120,7 +122,13 @@ void AddSummary(Text& text, Pool& pool) {
 void AddJsonReport(Text& text, Pool& pool) {
   const CudaMemoryPoolStatistics s = StatisticsOf(pool);
   AddJsonHead(text, NameOf(pool.options().mode));
-  text.Add(",\n  \"reached\": true,\n  \"totals\": {\n    \"requests\": %llu", Count{s.requests});
+  text.Add(",\n  \"reached\": true,\n  \"aside\": ");
+  if (const char* reason = AsideReason()) {
+    text.AddJsonString(reason);
+  } else {
+    text.Add("null");
+  }
+  text.Add(",\n  \"totals\": {\n    \"requests\": %llu", Count{s.requests});
   const TierTotals totals = pool.statistics().Totals();
 #define CMP_ADD(name, meaning) text.Add(",\n    \"" #name "\": %llu", Count{totals.name});
   CMP_TIER_COUNTERS(CMP_ADD)

@@ -228,7 +228,7 @@ def check_service(findings: Findings, environment: dict, library) -> None:
     elif not counted["reached"] or statistics.hits(counted["totals"]) == 0:
         findings.problem(
             "a test of 100 allocations ran, but the pool served none: "
-            + counted.get("reason", "every one was a real call"),
+            + (counted.get("aside") or counted.get("reason", "every one was a real call")),
             "another preload may stand before it: see LD_PRELOAD above",
         )
     else:

@@ -200,6 +200,9 @@ def as_text(found: Found, everything: bool) -> str:
         parts.append(
             f"{one['program']} {one['pid']} used CUDA, but the pool served nothing: {one['reason']}"
         )
+    for one in found.processes:
+        if one.get("aside"):
+            parts.append(f"{one['program']} {one['pid']}: every call was real: {one['aside']}")
     if found.timeline is not None:
         whole = found.timeline
         parts.append(text.table(busiest(traces.trace_rows(found.traces, whole))))

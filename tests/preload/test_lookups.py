@@ -3,7 +3,7 @@
 import itertools
 import re
 
-from preload import PRELOAD, PROGRAMS, TestCase, interposed, main, run
+from preload import BUILD, PRELOAD, PROGRAMS, SIM, TestCase, interposed, main, run
 
 
 class Asking(TestCase):
@@ -151,6 +151,17 @@ class Runtimes(TestCase):
                 self.assertIn("plugin 2: failed 0, last error 0", without.results)
                 self.assertEqual(without.results.count("free 0, again 1, last error 1"), 18)
                 self.assert_served(within, 140)
+
+    def test_older_runtime(self):
+        """One from before version 12 makes no device current until its next call: the memory is of
+        the device that was set, also beside a newer runtime that is served at its entry points."""
+        env = {"CMPSIM_DEVICES": "2", "LD_LIBRARY_PATH": f"{BUILD / 'sim-11'}:{SIM}"}
+        for args in ([], [PROGRAMS / "plugin.so"], [PROGRAMS / "plugin_static.so"]):
+            with self.subTest(args=args):
+                without, within = self.run_both("wrong_device", args, env)
+                self.assertEqual(without.results.count("memory of device 1"), 9)
+                self.assertEqual(without.results.count("memory of device 0"), 9)
+                self.assert_served(within, 5)
 
     def test_closed_static_plugin(self):
         arguments = ["close-local", PROGRAMS / "plugin_static.so", PROGRAMS / "plugin.so"]

@@ -4,7 +4,7 @@ import shutil
 import unittest
 from ctypes.util import find_library
 
-from preload import PRELOAD, PROGRAMS, SANITIZE, TestCase, main, run
+from preload import BUILD, PRELOAD, PROGRAMS, SANITIZE, SIM, TestCase, main, run
 
 
 class Neighbours(TestCase):
@@ -46,14 +46,20 @@ class Dlsym(Neighbours):
                 self.beside([PROGRAMS / "dlsym_chain.so", PRELOAD], program, args, served=40)
 
     def test_before_ours_and_past_it(self):
-        """Its lookups do not reach us: what comes by symbol is served, the rest runs unserved."""
+        """Its lookups do not reach us. What comes by symbol does, but its submissions are not seen,
+        so nothing is served; the rest is not reached at all."""
         order = [PROGRAMS / "dlsym_version.so", PRELOAD]
-        for program, args in self.PROGRAMS:
+        for program, args in (*self.PROGRAMS, ("work", [2, 300, 1])):
             with self.subTest(program=program):
                 by_symbol = program not in ("plain_static", "driver_opened")
-                within = self.beside(order, program, args, served=40 if by_symbol else 0)
                 if not by_symbol:
+                    within = self.beside(order, program, args, served=0)
                     self.assertIs(within.stats["reached"], False)
+                    continue
+                without = run(program, args, preload=False)
+                within = run(program, args, preload=order)
+                self.assertEqual(without.results, within.results)
+                self.assert_aside(within, "dlsym_version.so hides from libcmp_preload.so what ")
 
     def test_on_both_sides(self):
         before = PROGRAMS / "dlsym_chain.so"
@@ -74,6 +80,127 @@ class Dlsym(Neighbours):
         for order in ([PRELOAD, chain], [chain, PRELOAD]):
             with self.subTest(order=order):
                 self.assertEqual(run("lookups", names, preload=order).notes["dlsym"], "12")
+
+
+class Limiter(Neighbours):
+    """Device memory in portions, as containers share a GPU: the quota holds, whoever stands first."""
+
+    QUOTA = {"LIMITER_QUOTA": str(256 << 20)}
+    REFUSED = "8 blocks of 32768 KiB, then 2"
+    PROGRAMS = (("quota", []), ("quota", ["driver"]), ("quota_static", []))
+
+    def limited(self, order, program, args):
+        limiter = order[0] if order[0] != PRELOAD else order[1]
+        without = run(program, args, preload=[limiter], env=self.QUOTA)
+        within = run(program, args, preload=order, env=self.QUOTA)
+        self.assertEqual(without.results, within.results, repr(within))
+        self.assertIn("at most 256 MiB", within.notes["limiter"])
+        return within
+
+    def test_after_ours(self):
+        """The real calls are the limiter's: what the pool keeps counts, and makes room."""
+        for name in ("limiter", "limiter_by_symbol"):
+            for program, args in self.PROGRAMS:
+                with self.subTest(name=name, program=program, args=args):
+                    limiter = PROGRAMS / f"{name}.so"
+                    if (name, args) == ("limiter", ["driver"]):
+                        continue  # linked to the driver: nobody would limit it without the pool
+                    within = self.limited([PRELOAD, limiter], program, args)
+                    self.assertIn(self.REFUSED, within.results)
+                    self.assertEqual(within.err, "")
+                    self.assert_served(within, 0)
+                    self.assertGreater(within.totals["refills"], 0)
+
+    def test_before_ours(self):
+        """It hides the driver from the shim, which then serves nobody."""
+        for name in ("limiter", "limiter_by_symbol"):
+            for program, args in self.PROGRAMS:
+                with self.subTest(name=name, program=program, args=args):
+                    limiter = PROGRAMS / f"{name}.so"
+                    if (name, args) == ("limiter", ["driver"]):
+                        continue
+                    within = self.limited([limiter, PRELOAD], program, args)
+                    self.assertIn(self.REFUSED, within.results)
+                    if (program, args) == ("quota", []):
+                        self.assert_aside(within, f"{name}.so hides from libcmp_preload.so what ")
+                    elif within.stats["reached"]:
+                        self.assert_served(within, 0)
+                    else:
+                        self.assertEqual(within.err, "")
+
+
+class Others(Neighbours):
+    def test_wrapper_of_cuda_malloc(self):
+        """Whoever takes cudaMalloc behind ours would not see what the pool hands out again, and may
+        have its own mind about the memory (torch_memory_saver)."""
+        wrapper = PROGRAMS / "wrapper.so"
+        for program, args in (("plain", [100]), ("work", [2, 300, 1])):
+            without = run(program, args, preload=[wrapper])
+            with self.subTest(program=program, order="before"):
+                within = run(program, args, preload=[wrapper, PRELOAD])
+                self.assertEqual(without.results, within.results)
+                self.assertEqual(within.err, "")
+                self.assert_served(within, 40)
+            with self.subTest(program=program, order="after"):
+                within = run(program, args, preload=[PRELOAD, wrapper])
+                self.assertEqual(without.results, within.results)
+                self.assert_aside(within, "wrapper.so wraps cudaMalloc behind libcmp_preload.so")
+            line = "# wrapped"
+            seen = [[l for l in r.out.splitlines() if l.startswith(line)] for r in (without, within)]
+            self.assertEqual(*seen)  # it sees every call
+
+    def test_checkpointer(self):
+        """One that puts itself first, and answers all lookups with the driver's own functions."""
+        checkpointer = PROGRAMS / "checkpointer.so"
+        for order, reason in (
+            ([checkpointer, PRELOAD], "checkpointer.so hides from libcmp_preload.so what "),
+            ([PRELOAD, checkpointer], "checkpointer.so wraps cudaMalloc behind"),
+        ):
+            for program, args in (("plain", [100]), ("work", [2, 300, 1])):
+                with self.subTest(order=order, program=program):
+                    without = run(program, args, preload=[checkpointer])
+                    within = run(program, args, preload=order)
+                    self.assertEqual(without.results, within.results)
+                    self.assertEqual(without.notes["checkpointer"], within.notes["checkpointer"])
+                    self.assert_aside(within, reason)
+
+    def test_memory_hook(self):
+        """One that patches the driver's cuMemFree in place is called by every free, or by every
+        real one."""
+        hook = PROGRAMS / "memory_hook.so"
+        if not hook.exists():
+            self.skipTest("the hook knows x86-64 alone")
+        for order in ([hook, PRELOAD], [PRELOAD, hook]):
+            for program, args in (("quota", ["driver"]), ("quota", []), ("plain_static", [100])):
+                with self.subTest(order=order, program=program, args=args):
+                    without = run(program, args, preload=[hook])
+                    within = run(program, args, preload=order)
+                    self.assert_ok(within)
+                    self.assertEqual(without.results, within.results)
+                    self.assertEqual(within.err, "")
+                    seen = int(within.notes["memory hook"])
+                    self.assertGreaterEqual(seen, within.process["real_free_calls"] - 1)
+                    self.assertGreater(int(without.notes["memory hook"]), 0)
+
+
+class ThinLoader(Neighbours):
+    """A libcuda.so.1 whose cuGetProcAddress gives other pointers than its symbols (WSL 2)."""
+
+    def test_served(self):
+        folder = BUILD / "sim-loader"
+        if not (folder / "libcuda.so.1").exists():
+            self.skipTest("the loader knows x86-64 alone")
+        env = {"LD_LIBRARY_PATH": f"{folder}:{SIM}"}
+        for program, args in (
+            ("plain", [100]),
+            ("plain_static", [100]),
+            ("work", [2, 300, 1]),
+            ("driver_opened", ["v2"]),
+            ("driver_opened", ["v1"]),
+            ("driver_opened", ["symbols"]),
+        ):
+            with self.subTest(program=program, args=args):
+                self.beside([PRELOAD], program, args, env=env, served=40)
 
 
 @unittest.skipIf(SANITIZE, "a sanitizer has malloc to itself")

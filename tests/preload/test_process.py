@@ -265,24 +265,6 @@ class Libraries(TestCase):
         """One gets the address of the other, and keeps its own runtime all the same."""
         self.closed_plugins("plugin.so", "plugin_other.so")
 
-    def test_another_preload(self):
-        wrapper = PROGRAMS / "wrapper.so"
-        without = run("plain", [100], preload=[wrapper])
-        self.assertIn("# wrapped 100 100", without.out)
-        for order in ([wrapper, PRELOAD], [PRELOAD, wrapper]):
-            with self.subTest(order=order):
-                within = run("plain", [100], preload=order)
-                self.assert_ok(within)
-                self.assertEqual(without.results, within.results)
-                self.assert_served(within, 90)
-                line = [l for l in within.out.splitlines() if l.startswith("# wrapped")][0]
-                mallocs, frees = map(int, line.split()[2:])
-                if order[0] == wrapper:
-                    self.assertEqual((mallocs, frees), (100, 100))
-                else:  # it sees the real calls
-                    self.assertEqual(mallocs, within.process["real_malloc_calls"])
-                    self.assertEqual(frees, within.process["real_free_calls"])
-
     def test_static_runtime(self):
         """Served through the driver's entry points, which it finds by dlsym and cuGetProcAddress."""
         without, within = self.run_both("plain_static")

@@ -14,6 +14,17 @@ class Waiting(TestCase):
                     self.assert_served(within, 100)
                     self.assertGreaterEqual(within.process["wait_calls"], 40)
 
+    def test_host_functions(self):
+        """They may not call CUDA: a free of theirs is refused, whatever it would have to wait for."""
+        for mode in ("wait", "auto", "order", "none"):
+            for env in ({}, {"CMPSIM_SEED": "1"}, {"CMPSIM_SEED": "2"}, OLD_DRIVER):
+                with self.subTest(mode=mode, env=env):
+                    without, within = self.run_both(
+                        "host_functions", env=env | {"CMP_FREE_SYNC": mode}
+                    )
+                    self.assertEqual(without.results.count("frees 800 800 800 800\n"), 2)
+                    self.assertEqual(without.results.count("afterwards 0 0 0, again 1\n"), 2)
+
     def test_lazy_device(self):
         """The same when the device runs nothing before it must."""
         for seed in (1, 2, 3, 4):

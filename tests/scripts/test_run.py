@@ -143,9 +143,9 @@ class AsWithout(TestCase):
             )
 
     def test_existing_preload_stays(self):
-        wrapper = str(BUILD / "programs" / "wrapper.so")
+        wrapper = str(BUILD / "programs" / "malloc_wrapper.so")
         result = run("run", "--stats=1", "--", PLAIN, "100", env={"LD_PRELOAD": wrapper})
-        self.assertIn("# wrapped", result.stdout)
+        self.assertIn("# mallocs", result.stdout)
         self.assertIn("99 (99.0%) without a real call", result.stderr)
         twice = run(
             "run",
@@ -159,6 +159,18 @@ class AsWithout(TestCase):
             env={"LD_PRELOAD": wrapper},
         )
         self.assertEqual(twice.stdout, f"{BUILD / 'libcmp_preload.so'}:{wrapper}\n")
+
+
+    def test_steps_aside_for_another_preload(self):
+        """One that takes cudaMalloc behind the pool: said by the program and by its report."""
+        wrapper = str(BUILD / "programs" / "wrapper.so")
+        reports = self.folder() / "reports"
+        result = run("run", f"--reports={reports}", "--", PLAIN, "100", env={"LD_PRELOAD": wrapper})
+        self.assertIn("# wrapped 100 100", result.stdout)
+        self.assertIn("wrapper.so wraps cudaMalloc behind libcmp_preload.so", result.stderr)
+        said = run("report", str(reports)).stdout
+        self.assertIn("every call was real: ", said)
+        self.assertIn("wrapper.so wraps cudaMalloc behind", said)
 
 
 class Reports(TestCase):

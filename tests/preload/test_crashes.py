@@ -1,0 +1,56 @@
+"""A kernel crashes: from the call that tells of it on, every call answers as without the pool."""
+
+import re
+
+from preload import TestCase, main, run
+
+WAYS = ["device", "stream", "event", "query", "event-query", "copy", "host-free", "launches"]
+
+
+class Crashes(TestCase):
+    def test_reported(self):
+        """By whatever call: then allocations fail too, of every kind and size."""
+        for way in WAYS:
+            for seed in ("0", "1", "2"):
+                with self.subTest(way=way, seed=seed):
+                    without, within = self.run_both("crashes", [way], {"CMPSIM_SEED": seed})
+                    self.assertIn("told 719\ncudaMalloc 719\n", without.results)
+                    self.assertEqual(without.results.count("cudaMalloc 719"), 4)
+                    self.assertGreaterEqual(within.process["contexts_dropped"], 1)
+
+    def test_reported_after_a_free(self):
+        """The free may not have waited, and then says nothing; the next call that waits does."""
+        for way in WAYS:
+            with self.subTest(way=way):
+                without = run("crashes", [way, "free"], preload=False)
+                within = run("crashes", [way, "free"])
+                self.assertEqual(without.notes["cudaFree"], "719")
+                self.assertEqual(without.results, within.results, repr(within))
+                self.assertEqual(within.err, "")
+
+    def told(self, way):
+        within = run("crashes", [way, "free"])
+        self.assert_ok(within)
+        return within, [int(value) for name, value in within.notes.items() if name.startswith("cu")]
+
+    def test_the_context_ends(self):
+        """Who ends the context tells what the free did not: somebody must."""
+        for way in ("reset", "destroy"):
+            with self.subTest(way=way):
+                without = run("crashes", [way, "free"], preload=False)
+                self.assertEqual(re.findall(r"# cu\w+: (\d+)", without.out), ["719", "0"])
+                within, told = self.told(way)
+                self.assertEqual(sorted(told), [0, 719], repr(within))
+                self.assertEqual(within.err, "")
+                # Nobody freed: what the real call says, which is nothing.
+                self.run_both("crashes", [way])
+
+    def test_the_process_ends(self):
+        within, told = self.told("nobody")
+        if told == [719]:
+            return self.assertEqual(within.err, "")
+        self.assertRegex(within.err, r"\Acmp: GPU work before the last cudaFree has failed[^\n]*\n\Z")
+
+
+if __name__ == "__main__":
+    main()
