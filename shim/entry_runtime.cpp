@@ -66,13 +66,10 @@ Pool* PoolFor(const void* caller) {
   return g_pool.load(std::memory_order_acquire);
 }
 
-// The pool serves only where the shim sees what is submitted. REQUIRES: the runtime has looked the
-// driver's functions up, as it does at its first call.
-void Verify(const RuntimeCalls& real) {
-  const std::atomic_ref<bool> seen(real.seen);
-  if (seen.load(std::memory_order_relaxed) || IsAside()) return;
-  const LoadedObject library = ObjectAround(reinterpret_cast<const void*>(real.cudaMalloc));
-  if (IsSeen(library)) return seen.store(true, std::memory_order_relaxed);
+std::atomic_ref<bool> Seen(const RuntimeCalls& real) { return std::atomic_ref<bool>(real.seen); }
+
+// Why the shim does not see what the runtime submits.
+void SayUnseen(const LoadedObject& library) {
   const LoadedObject before = TakesBefore("dlsym");
   char reason[400];
   if (!Defines(library, "cudaLaunchKernel")) {
@@ -92,7 +89,15 @@ void Verify(const RuntimeCalls& real) {
   StepAside(AsideIs::kWrong, reason);
 }
 
-void AllowRuntimePool() {
+// After a real call of the runtime, at whose first it looks the driver's functions up: does the
+// shim see what it submits? If not, nobody is served.
+void Verify(const RuntimeCalls& real) {
+  if (IsAside()) return;
+  if (!Seen(real).load(std::memory_order_relaxed)) {
+    const LoadedObject library = ObjectAround(reinterpret_cast<const void*>(real.cudaMalloc));
+    if (!IsSeen(library)) return SayUnseen(library);
+    Seen(real).store(true, std::memory_order_relaxed);
+  }
   if (g_runtime_pool.Get() != nullptr || g_runtime_pool.forbidden()) return;
   if (HasOldRuntime()) return g_runtime_pool.Forbid();
   g_runtime_pool.Allow();
@@ -102,8 +107,6 @@ cudaError_t MallocServed(Pool& pool, const RuntimeCalls& real, void** pointer, s
                          const void* caller) {
   const Driver* driver = DriverWithContext(real);
   if (driver == nullptr) return real.cudaMalloc(pointer, bytes);
-  Verify(real);
-  AllowRuntimePool();
   ServedCaller(caller) = caller;
   return MallocFromPool(pool, *driver, pointer, bytes, caller);
 }
@@ -129,10 +132,11 @@ cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, 
   Pool* pool = StartedPool();
   const bool odd = pointer == nullptr || bytes == 0;  // the real call knows what to say
   const bool pooled = g_pool.load(std::memory_order_acquire) != nullptr;
-  if (pool == nullptr || odd || (pooled && !real->served)) {
+  // One before version 12 is served where it calls the driver, and so is the first call of all.
+  const bool known = real->served && Seen(*real).load(std::memory_order_relaxed);
+  if (pool == nullptr || odd || (pooled && !known)) {
     const cudaError_t status = real->cudaMalloc(pointer, bytes);
-    // One before version 12 is served where it calls the driver. By now it has looked that up.
-    if (pooled && !real->served && status == cudaSuccess) Verify(*real);
+    if (pooled && status == cudaSuccess) Verify(*real);
     return status;
   }
   if (pool->options().mode == Mode::kObserve && real->served) {
@@ -163,7 +167,6 @@ void NotePitch(const RuntimeCalls& real, size_t width, size_t pitch, const void*
   if (!real.served || driver == nullptr || g_pool.load(std::memory_order_acquire) == nullptr)
     return;
   Verify(real);
-  AllowRuntimePool();
   ServedCaller(caller) = caller;
   t_pitches.Add(CurrentContext(*driver), width, ThreadPitches::kOfRuntime, pitch);
 }

@@ -22,6 +22,15 @@ constinit std::atomic<const void*> g_callers[kMost] = {};
 
 bool IsOurs(const void* function) { return ObjectAround(&g_callers).Contains(function); }
 
+// What a program finds for the name. (RTLD_DEFAULT, asked from here, would begin with ourselves.)
+void* FirstInOrder(const char* name) {
+  void* program = dlopen(nullptr, RTLD_LAZY);
+  if (program == nullptr) return nullptr;
+  void* found = FindSymbol(program, name);
+  dlclose(program);
+  return found;
+}
+
 // Does it ask for others, as wrappers of lookups do?
 bool PassesLookupsOn(const LoadedObject& object) {
   return Defines(object, "dlsym") || Defines(object, "cuGetProcAddress_v2");
@@ -57,7 +66,7 @@ void NoteAnswer(const void* ours, const void* caller) {
 void NoteLookupInOrder(const char* name, const void* caller) {
   if (strcmp(name, "cuLaunchKernel") != 0 && strcmp(name, "cuLaunchKernel_ptsz") != 0) return;
   const LoadedObject ours = ObjectAround(&g_callers);
-  if (ObjectAround(caller).place < ours.place || IsOurs(FindSymbol(RTLD_DEFAULT, name))) {
+  if (ObjectAround(caller).place < ours.place || IsOurs(FirstInOrder(name))) {
     NoteAnswer(reinterpret_cast<void*>(&Driver_cuLaunchKernel), caller);
   }
 }
@@ -76,7 +85,7 @@ bool IsSeen(const LoadedObject& library) {
 }
 
 LoadedObject TakesBefore(const char* name) {
-  const void* first = FindSymbol(RTLD_DEFAULT, name);
+  const void* first = FirstInOrder(name);
   return first == nullptr || IsOurs(first) ? LoadedObject{} : ObjectAround(first);
 }
 

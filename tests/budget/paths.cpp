@@ -17,6 +17,8 @@ void* g_pointer = nullptr;
 void* g_page_locked = nullptr;
 void* g_other_pointer = nullptr;
 CUdeviceptr g_address = 0;
+size_t g_pitch = 0;
+cudaPitchedPtr g_pitched = {};
 CUstream g_stream = nullptr;
 CUstream g_other_stream = nullptr;
 CUevent g_event = nullptr;
@@ -54,6 +56,9 @@ PATH(cudaMalloc_hit) { g_status = cudaMalloc(&g_pointer, kBytes); }
 PATH(cudaFree_ready) { g_status = cudaFree(g_pointer); }
 PATH(cuMemAlloc_v2_hit) { g_status = cuMemAlloc_v2(&g_address, kBytes); }
 PATH(cuMemFree_v2_ready) { g_status = cuMemFree_v2(g_address); }
+PATH(cudaMallocPitch_hit) { g_status = cudaMallocPitch(&g_pointer, &g_pitch, 1000, 5); }
+PATH(cudaMalloc3D_hit) { g_status = cudaMalloc3D(&g_pitched, {1000, 5, 1}); }
+PATH(cuMemAllocPitch_v2_hit) { g_status = cuMemAllocPitch_v2(&g_address, &g_pitch, 1000, 5, 4); }
 
 PATH(cudaFree_none_retired) { g_status = cudaFree(g_pointer); }
 PATH(cudaFree_order_fence_shared) { g_status = cudaFree(g_pointer); }
@@ -105,6 +110,19 @@ void FillShelf() {
   for (void* pointer : pointers) MUST(cudaFree(pointer));
 }
 
+void PitchedHits() {
+  void* pointers[24] = {};
+  for (int round = 0; round < 2; ++round) {  // the first of a width is the driver's own
+    for (void*& pointer : pointers) MUST(cudaMallocPitch(&pointer, &g_pitch, 1000, 5));
+    MUST_BE_0(cuMemAllocPitch_v2(&g_address, &g_pitch, 1000, 5, 4));
+    MUST_BE_0(cuMemFree_v2(g_address));
+    for (void* pointer : pointers) MUST(cudaFree(pointer));
+  }
+  RUN(path_cudaMallocPitch_hit);
+  RUN(path_cudaMalloc3D_hit);
+  RUN(path_cuMemAllocPitch_v2_hit);
+}
+
 void MakeStreams() {
   g_stream = program::NonBlockingStream();
   g_other_stream = program::NonBlockingStream();
@@ -116,6 +134,7 @@ void Hits() {
   RUN(path_cudaFree_ready);
   RUN(path_cuMemAlloc_v2_hit);
   RUN(path_cuMemFree_v2_ready);
+  PitchedHits();
 }
 
 void FreesUnderNone() {

@@ -112,7 +112,7 @@ class Definitions(unittest.TestCase):
     DOES = {
         "must pay": "PayBeforeDestruction|PAY_AND_CALL",
         "may run out of memory, again": "WithReleases|WITH_RELEASES|MemAllocSlow",
-        "makes a context": "ContextMade|StepAsideForGreenContexts",
+        "makes a context": "ContextMade|StepAside",
         "ends a context": "EndContext|DetachContext|ReleasePrimary|ResetPrimary|EndGreenContext",
         "captures": "BeginCapture|AfterEndCapture",
         "waits": "[wW]ait|EndOfRange|EndContext|ReleasePrimary|ResetPrimary",

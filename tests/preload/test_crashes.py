@@ -11,7 +11,7 @@ class Crashes(TestCase):
     def test_reported(self):
         """By whatever call: then allocations fail too, of every kind and size."""
         for way in WAYS:
-            for seed in ("0", "1", "2"):
+            for seed in ("0", "1"):
                 with self.subTest(way=way, seed=seed):
                     without, within = self.run_both("crashes", [way], {"CMPSIM_SEED": seed})
                     self.assertIn("told 719\ncudaMalloc 719\n", without.results)
@@ -21,6 +21,8 @@ class Crashes(TestCase):
     def test_reported_after_a_free(self):
         """The free may not have waited, and then says nothing; the next call that waits does."""
         for way in WAYS:
+            if way in ("host-free", "launches"):
+                continue  # what they do first, the free would have told already
             with self.subTest(way=way):
                 without = run("crashes", [way, "free"], preload=False)
                 within = run("crashes", [way, "free"])

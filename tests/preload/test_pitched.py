@@ -13,7 +13,7 @@ class Pitched(TestCase):
                     self.assertIn("5000 x 64: 0, pitch 5120\n", without.results)
                     self.assertIn("hazards 0, misuse 0", without.results)
                     self.assertEqual(without.notes["real allocations of 100"], "100")
-                    self.assert_served(within, 150)
+                    self.assert_served(within, 110)
                     if MODE == "wait":
                         self.assertEqual(within.notes["real allocations of 100"], "0")
 
@@ -29,7 +29,7 @@ class Pitched(TestCase):
         """Where nothing fits any more the error is the driver's, and idle blocks make room."""
         for way in ("2D", "3D", "driver"):
             with self.subTest(way=way):
-                without, within = self.run_both("pitched", [way], {"CMPSIM_MEMORY": "200M"})
+                without, within = self.run_both("pitched", [way], {"CMPSIM_MEMORY": "150M"})
                 self.assertIn("1048576 x 64: 2, pitch", without.results)
                 self.assert_served(within)
 

@@ -110,7 +110,7 @@ int main(int count, char** arguments) {
                                         : int{cudaFree(scene.block)};
     printf("# cudaFree: %d\n", status);
   }
-  simAdvance(kLong);
+  simAdvance(10 * kLong);
   if (way == "reset") {
     printf("# cudaDeviceReset: %d\n", int{cudaDeviceReset()});
     return 0;

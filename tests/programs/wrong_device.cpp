@@ -4,6 +4,8 @@
 #include <dlfcn.h>
 #include <stdio.h>
 
+#include <initializer_list>
+
 extern "C" {
 int cudaMalloc(void** pointer, size_t bytes);
 int cudaMallocPitch(void** pointer, size_t* pitch, size_t width, size_t height);
@@ -14,10 +16,11 @@ int cudaDeviceSynchronize();
 
 namespace {
 
-void SayWhere(const char* what, int status, void* pointer) {
+void SayWhere(const char* what, int status, void* const& pointer) {
   int device = -1;
-  cuPointerGetAttribute(&device, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
-                        reinterpret_cast<CUdeviceptr>(pointer));
+  const int asked = cuPointerGetAttribute(&device, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
+                                          reinterpret_cast<CUdeviceptr>(pointer));
+  if (asked != 0) printf("asked: %d\n", asked);
   printf("%s: %d, memory of device %d\n", what, status, device);
 }
 
