@@ -124,12 +124,29 @@ struct Launch {
     }
     return false;
   }
+  // Events that attributes record stand for what they stood for before no more; for what else is
+  // not followed.
+  template <typename... Arguments>
+  static constexpr void ForgetEvents(const Arguments&...) {}
+  static void ForgetEvents(const CUlaunchConfig* config, CUfunction, void**, void**) {
+    if (config == nullptr || config->attrs == nullptr) return;
+    for (unsigned i = 0; i < config->numAttrs; ++i) {
+      const CUlaunchAttribute& attribute = config->attrs[i];
+      if (attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT) {
+        g_events.Forget(attribute.value.programmaticEvent.event);
+      } else if (attribute.id == CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT) {
+        g_events.Forget(attribute.value.launchCompletionEvent.event);
+      }
+    }
+  }
   template <typename... Arguments>
   static bool IsUsual(const ContextWork&, const Arguments&... arguments) {
+    ForgetEvents(arguments...);
     return !Overtakes(arguments...);
   }
   template <typename Call, typename... Arguments>
   static CUresult Submit(StreamName to, Call call, const Arguments&... arguments) {
+    ForgetEvents(arguments...);
     const bool elsewhere = to == kSeveralStreams;
     const SubmissionElsewhere others(to, Visible::kNothing, elsewhere);
     const Submission submission(to, elsewhere || Overtakes(arguments...));
@@ -194,12 +211,12 @@ struct AsyncCopy : MaybeVisible<AsyncCopy> {
   }
 };
 
+// Any memory of the host may be read after the return (CU_MEMCPY_SRC_ACCESS_ORDER_ANY).
 struct CopyList : MaybeVisible<CopyList> {
   static constexpr bool kElsewhere = true;
   template <typename... Arguments>
   static Visible What(const Arguments&...) {
-    return g_visible_memory.HasPageLocked() ? VisibleIf(Visible::kCopies, Rule::kVisibleCopies)
-                                            : Visible::kNothing;
+    return VisibleIf(Visible::kCopies, Rule::kVisibleCopies);
   }
 };
 

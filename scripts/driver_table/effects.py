@@ -66,11 +66,10 @@ EFFECTS = {
     "submits CopyToHost": (("noted", "", "cuMemcpyDtoH"),),
     "submits AsyncCopy": (("noted", "", """
         cuMemcpyAsync cuMemcpyPeerAsync cuMemcpyHtoDAsync cuMemcpyDtoHAsync cuMemcpyDtoDAsync
-        cuMemcpyHtoAAsync cuMemcpyAtoHAsync cuMemcpy2DAsync cuMemcpy3DAsync cuMemcpy3DPeerAsync
-        cuMemcpyWithAttributesAsync"""),),
+        cuMemcpyHtoAAsync cuMemcpyAtoHAsync cuMemcpy2DAsync cuMemcpy3DAsync cuMemcpy3DPeerAsync"""),),
     "submits CopyList": (("noted", "", """
-        cuMemcpyBatchAsync cuMemcpy3DBatchAsync cuMemcpy3DWithAttributesAsync
-        cuFabricCpyBatchAsync"""),),
+        cuMemcpyBatchAsync cuMemcpy3DBatchAsync cuMemcpyWithAttributesAsync
+        cuMemcpy3DWithAttributesAsync cuFabricCpyBatchAsync"""),),
     "submits Set": (("noted", "", """
         cuMemsetD8 cuMemsetD16 cuMemsetD32 cuMemsetD2D8 cuMemsetD2D16 cuMemsetD2D32"""),),
     "submits AsyncSet": (("noted", "", """
@@ -165,9 +164,6 @@ EFFECTS = {
             cuCtxEnablePeerAccess cuMulticastAddDevice cuMulticastBindMem cuMulticastBindAddr
             cuLogicalEndpointAddDevice cuLogicalEndpointBindMem cuLogicalEndpointBindAddr"""),
         ("real", "memory that is visible already", "cuMemAdvise cuMemMap"),
-        ("missing", "memory of the host that is read after the return (SRC_ACCESS_ORDER_ANY)", """
-            cuMemcpyBatchAsync cuMemcpy3DBatchAsync cuMemcpyWithAttributesAsync
-            cuMemcpy3DWithAttributesAsync cuFabricCpyBatchAsync"""),
     ),
     "must pay": (
         ("paid", "objects and code that kernels use", """
@@ -209,7 +205,7 @@ EFFECTS = {
         ("noted", "of a whole context: nothing is learned from it", """
             cuCtxRecordEvent cuGreenCtxRecordEvent"""),
         ("noted", "by nodes: no event is known afterwards", "cuGraphLaunch"),
-        ("missing", "by an attribute of the launch: the event may be taken for an older one",
+        ("noted", "by an attribute of the launch: the event is not known afterwards",
          "cuLaunchKernelEx"),
     ),
     "ends a handle": (
@@ -406,7 +402,7 @@ KINDS = {
     "Copy": "copies that are done, or touch nothing of the host's, when they return",
     "CopyToHost": "of those, the ones that wait for all earlier work of their stream",
     "AsyncCopy": "copies whose memory is named by the arguments",
-    "CopyList": "copies whose memory is named in lists and structures that are not looked into",
+    "CopyList": "copies whose memory, or when it is read, is in lists that are not looked into",
     "Set": "sets; of page-locked memory they are done when they return",
     "AsyncSet": "sets that may be pending when they return",
     "GraphLaunch": "launches of a graph, which may hold all of these",

@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import sys
+import tempfile
 import unittest
 
 ROOT = pathlib.Path(sys.argv.pop(1))
@@ -265,6 +266,52 @@ CUresult CUDAAPI cuPlain(int a);
         self.assertEqual(function.parameters,
                          [["const unsigned*", "a"], ["void**", "b"], ["int*", "c"]])
         self.assertEqual((function.name, function.number, function.per_thread), ("cuX", 2, "_ptsz"))
+
+
+class Folder(unittest.TestCase):
+    """A folder of headers, some of them younger than the table."""
+
+    HEADER = """
+#define CUDA_VERSION 14010
+#define cuMade cuMade_v2
+CUresult CUDAAPI cuMade(int *a);
+CUresult CUDAAPI cuInit(unsigned int Flags);
+#if defined(__CUDA_API_VERSION_INTERNAL)
+#undef cuMade
+CUresult CUDAAPI cuMade(int a);
+#endif
+"""
+    TYPES = """
+typedef CUresult (CUDAAPI *PFN_cuMade_v14010)(int *a);
+typedef CUresult (CUDAAPI *PFN_cuMade_v13000)(int a);
+"""
+
+    def read(self, types):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            (folder / "cuda.h").write_text(self.HEADER)
+            (folder / "cudaTypedefs.h").write_text(types)
+            return headers.Headers(folder)
+
+    def test_versions(self):
+        found = self.read(self.TYPES)
+        self.assertEqual(found.version, "14.1")
+        self.assertEqual({symbol: function.version for symbol, function in found.functions.items()},
+                         {"cuMade": 13000, "cuMade_v2": 14010, "cuInit": 0})
+
+    def test_a_new_function_is_undecided_by_name(self):
+        younger = table.Table()
+        declarations.add(younger.functions, self.read(self.TYPES))
+        self.assertEqual(younger.undecided(), ["cuMade_v2", "cuMade"])
+
+    def test_symbols_and_versions_must_be_as_many(self):
+        with self.assertRaisesRegex(SystemExit, "cuMade"):
+            self.read(self.TYPES.replace("PFN_cuMade_v13000", "PFN_cuOther_v13000"))
+
+    def test_another_signature_is_refused(self):
+        with self.assertRaisesRegex(SystemExit, "another cuInit"):
+            functions = {"cuInit": headers.Function("cuInit", "int Flags", 2000)}
+            declarations.add(functions, self.read(self.TYPES))
 
 
 if __name__ == "__main__":

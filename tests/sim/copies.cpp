@@ -155,7 +155,7 @@ CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request) {
   const auto source = Rows(request.from, request.width, request.height, request.depth);
   const CUcontext context = stream->context->handle;
   // A captured copy reads its source when the graph runs.
-  const bool staged = from == Place::kPageable && OnDevice(to) && !captured;
+  const bool staged = from == Place::kPageable && OnDevice(to) && !captured && !request.reads_late;
   if (staged) {
     if (request.synchronous) {
       // A synchronous copy comes after the stream's earlier work before it reads its source.

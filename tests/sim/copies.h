@@ -34,6 +34,7 @@ struct CopyRequest {
   CUstream stream = nullptr;
   DefaultStream null_means = DefaultStream::kLegacy;
   bool synchronous = false;
+  bool reads_late = false;  // pageable memory too is read when the copy runs, not staged
 };
 CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request);
 

@@ -76,9 +76,11 @@ CUresult CopyBatch(Simulation& sim, Lock& lock, const CUdeviceptr* to, const CUd
   if (stream == CU_STREAM_LEGACY || (stream == nullptr && null_means == kLegacy)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
+  size_t of = 0;  // whose attributes
   for (size_t i = 0; i < count; ++i) {
-    const CopyRequest request{{to[i], -1}, {from[i], -1}, bytes[i],   1,
-                              1,           stream,        null_means, false};
+    if (of + 1 < attribute_count && attribute_indices[of + 1] == i) ++of;
+    CopyRequest request{{to[i], -1}, {from[i], -1}, bytes[i], 1, 1, stream, null_means, false};
+    request.reads_late = attributes[of].srcAccessOrder == CU_MEMCPY_SRC_ACCESS_ORDER_ANY;
     const CUresult result = Copy(sim, lock, request);
     if (result == CUDA_SUCCESS) continue;
     if (failed != nullptr) *failed = i;
