@@ -148,13 +148,14 @@ CUresult Driver_cuMemGetMemPool(void* pool, const void* location, int type) {
   return real->cuMemGetMemPool(pool, location, type);
 }
 
+// Takes access away, too, and so does cuMemSetAccess.
 CUresult Driver_cuMemPoolSetAccess(CUmemoryPool pool, const void* accesses, size_t count) {
   CMP_REAL(cuMemPoolSetAccess);
   NoteAccesses(accesses, count, CMP_CALLER);
+  cmp::PayBeforeDestruction();
   return real->cuMemPoolSetAccess(pool, accesses, count);
 }
 
-// Takes access away, too.
 CUresult Driver_cuMemSetAccess(CUdeviceptr pointer, size_t bytes, const void* accesses,
                                size_t count) {
   CMP_REAL(cuMemSetAccess);

@@ -114,6 +114,7 @@
   X(cuMemSetAccess, (CUdeviceptr pointer, size_t bytes, const void* accesses, size_t count))       \
   X(cuMemRelease, (unsigned long long handle))                                                     \
   X(cuMemAddressFree, (CUdeviceptr pointer, size_t bytes))                                         \
+  X(cuMulticastUnbind, (unsigned long long object, CUdevice device, size_t offset, size_t bytes))  \
   X(cuMemPoolDestroy, (CUmemoryPool pool))                                                         \
   X(cuIpcCloseMemHandle, (CUdeviceptr pointer))                                                    \
   X(cuDestroyExternalMemory, (void* memory))                                                       \
