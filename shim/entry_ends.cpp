@@ -35,6 +35,11 @@ CUresult Driver_cuMemAddressFree(CUdeviceptr pointer, size_t bytes) {
   CMP_PAY_AND_CALL(cuMemAddressFree, (pointer, bytes));
 }
 
+CUresult Driver_cuMulticastUnbind(unsigned long long object, CUdevice device, size_t offset,
+                                  size_t bytes) {
+  CMP_PAY_AND_CALL(cuMulticastUnbind, (object, device, offset, bytes));
+}
+
 CUresult Driver_cuMemPoolDestroy(CUmemoryPool pool) { CMP_PAY_AND_CALL(cuMemPoolDestroy, (pool)); }
 
 CUresult Driver_cuMulticastUnbind(unsigned long long handle, CUdevice device, size_t offset,

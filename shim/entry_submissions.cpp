@@ -2,8 +2,11 @@
 // them all in submissions.inc. Each is the real call, with the submission noted around it.
 #include <string.h>
 
+#include <algorithm>
+
 #include "core/rules.h"
 #include "shim/captures.h"
+#include "shim/copied_memory.h"
 #include "shim/entry_driver.h"
 #include "shim/lookup.h"
 #include "shim/visible_memory.h"
@@ -29,9 +32,12 @@ StreamName AnyStream() { return kSeveralStreams; }
 }
 
 // What the host could see of a submission, under CMP_FREE_SYNC=auto.
+bool IsTracked() { return g_tracks_visible.load(std::memory_order_acquire); }
 Visible VisibleIf(Visible what, Rule rule) {
-  const bool noted = g_tracks_visible.load(std::memory_order_acquire) && RuleIsOn(rule);
-  return noted ? what : Visible::kNothing;
+  return IsTracked() && RuleIsOn(rule) ? what : Visible::kNothing;
+}
+Visible CopiesIf(bool seen) {
+  return seen ? VisibleIf(Visible::kCopies, Rule::kVisibleCopies) : Visible::kNothing;
 }
 
 // ---- Does an argument of a copy or set name page-locked memory?
@@ -107,62 +113,68 @@ using EventWait = Plain;
 using Other = Plain;
 
 // A launch with programmatic dependencies may begin before earlier work of its own stream has ended
-// (CUDA programming guide, "Programmatic Dependent Launch").
+// (CUDA programming guide, "Programmatic Dependent Launch"). One that records an event makes it
+// stand for something else than before.
 struct Launch {
-  template <typename... Arguments>
-  static constexpr bool Overtakes(const Arguments&...) {
+  // The event that an attribute records, or nullptr.
+  static CUevent EventOf(const CUlaunchAttribute& attribute) {
+    if (attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT) {
+      return attribute.value.programmaticEvent.event;
+    }
+    if (attribute.id == CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT) {
+      return attribute.value.launchCompletionEvent.event;
+    }
+    return nullptr;
+  }
+  static bool Overtakes(const CUlaunchAttribute& attribute) {
+    return attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION ||
+           attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT;
+  }
+
+  template <typename Is, typename... Arguments>
+  static constexpr bool HasAttribute(Is, const Arguments&...) {
     return false;
   }
-  static bool Overtakes(const CUlaunchConfig* config, CUfunction, void**, void**) {
+  template <typename Is>
+  static bool HasAttribute(Is is, const CUlaunchConfig* config, CUfunction, void**, void**) {
     if (config == nullptr || config->attrs == nullptr) return false;
-    for (unsigned i = 0; i < config->numAttrs; ++i) {
-      const CUlaunchAttributeID id = config->attrs[i].id;
-      if (id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION ||
-          id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT) {
-        return true;
-      }
-    }
-    return false;
+    return std::any_of(config->attrs, config->attrs + config->numAttrs, is);
   }
-  // Events that attributes record stand for what they stood for before no more; for what else is
-  // not followed.
   template <typename... Arguments>
-  static constexpr void ForgetEvents(const Arguments&...) {}
-  static void ForgetEvents(const CUlaunchConfig* config, CUfunction, void**, void**) {
-    if (config == nullptr || config->attrs == nullptr) return;
-    for (unsigned i = 0; i < config->numAttrs; ++i) {
-      const CUlaunchAttribute& attribute = config->attrs[i];
-      if (attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT) {
-        g_events.Forget(attribute.value.programmaticEvent.event);
-      } else if (attribute.id == CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT) {
-        g_events.Forget(attribute.value.launchCompletionEvent.event);
-      }
-    }
+  static void ForgetEvents(const Arguments&... arguments) {
+    HasAttribute(
+        [](const CUlaunchAttribute& attribute) {
+          const CUevent event = EventOf(attribute);
+          if (event != nullptr) g_events.Forget(event);
+          return false;  // on to the next
+        },
+        arguments...);
   }
+
   template <typename... Arguments>
   static bool IsUsual(const ContextWork&, const Arguments&... arguments) {
-    ForgetEvents(arguments...);
-    return !Overtakes(arguments...);
+    return !HasAttribute(
+        [](const CUlaunchAttribute& attribute) {
+          const CUevent event = EventOf(attribute);
+          return Overtakes(attribute) || (event != nullptr && g_events.MayKnow(event));
+        },
+        arguments...);
   }
   template <typename Call, typename... Arguments>
   static CUresult Submit(StreamName to, Call call, const Arguments&... arguments) {
-    ForgetEvents(arguments...);
     const bool elsewhere = to == kSeveralStreams;
     const SubmissionElsewhere others(to, Visible::kNothing, elsewhere);
-    const Submission submission(to, elsewhere || Overtakes(arguments...));
-    return call();
+    const bool overtakes = HasAttribute(
+        [](const CUlaunchAttribute& attribute) { return Overtakes(attribute); }, arguments...);
+    const Submission submission(to, elsewhere || overtakes);
+    // Before: who asks about it meanwhile learns nothing. After: another thread may have recorded
+    // it meanwhile.
+    ForgetEvents(arguments...);
+    const CUresult status = call();
+    ForgetEvents(arguments...);
+    return status;
   }
 };
-
-// Managed memory counts as the device's. (To ask during a capture is harmless: measured.)
-bool IsOnDevice(const void* address) {
-  const DriverCalls* real = RealDriver();
-  unsigned type = CU_MEMORYTYPE_HOST;
-  return real != nullptr && real->cuPointerGetAttribute != nullptr &&
-         real->cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
-                                     reinterpret_cast<CUdeviceptr>(address)) == CUDA_SUCCESS &&
-         type == CU_MEMORYTYPE_DEVICE;
-}
 
 // A copy of nothing need not wait for anything; one whose target is memory of the device after all
 // waits for nothing (measured).
@@ -173,7 +185,7 @@ struct CopyToHost {
   }
   template <typename Call>
   static CUresult Submit(StreamName to, Call call, void* target, CUdeviceptr, size_t bytes) {
-    const bool waits = bytes != 0 && !IsOnDevice(target);
+    const bool waits = bytes != 0 && !IsOnDevice(reinterpret_cast<CUdeviceptr>(target));
     return waits ? SubmitAndWait(to, call) : Copy::Submit(to, call);
   }
 };
@@ -198,9 +210,7 @@ struct MaybeVisible {
 struct AsyncSet : MaybeVisible<AsyncSet> {
   template <typename... Arguments>
   static Visible What(const Arguments&... arguments) {
-    if (!g_tracks_visible.load(std::memory_order_acquire)) return Visible::kNothing;
-    return (IsPageLocked(arguments) || ...) ? VisibleIf(Visible::kCopies, Rule::kVisibleCopies)
-                                            : Visible::kNothing;
+    return CopiesIf(IsTracked() && (IsPageLocked(arguments) || ...));
   }
 };
 struct AsyncCopy : MaybeVisible<AsyncCopy> {
@@ -209,14 +219,33 @@ struct AsyncCopy : MaybeVisible<AsyncCopy> {
   static Visible What(const Arguments&... arguments) {
     return AsyncSet::What(arguments...);
   }
+  static Visible What(CUdeviceptr to, CUdeviceptr from, size_t, void* attributes, CUstream) {
+    return CopiesIf(IsTracked() && MayBeSeen(to, from, attributes));
+  }
 };
 
-// Any memory of the host may be read after the return (CU_MEMCPY_SRC_ACCESS_ORDER_ANY).
 struct CopyList : MaybeVisible<CopyList> {
+  static constexpr bool kElsewhere = true;
+  template <typename... More>  // where the first failure goes, in an older ABI; the stream
+  static Visible What(CUdeviceptr* to, CUdeviceptr* from, size_t*, size_t count, void* attributes,
+                      size_t* first_copies, size_t attribute_count, const More&...) {
+    return CopiesIf(IsTracked() &&
+                    MayBeSeen(to, from, count, attributes, first_copies, attribute_count));
+  }
+  template <typename... More>
+  static Visible What(size_t count, void* boxes, const More&...) {
+    return CopiesIf(IsTracked() && MayBeSeen(boxes, count));
+  }
+  static Visible What(void* box, unsigned long long, CUstream) {
+    return CopiesIf(IsTracked() && MayBeSeen(box, 1));
+  }
+};
+
+struct OpaqueCopyList : MaybeVisible<OpaqueCopyList> {
   static constexpr bool kElsewhere = true;
   template <typename... Arguments>
   static Visible What(const Arguments&...) {
-    return VisibleIf(Visible::kCopies, Rule::kVisibleCopies);
+    return CopiesIf(IsTracked());
   }
 };
 
@@ -297,7 +326,7 @@ struct EventRecord {
     if (!cmp::RuleIsOn(cmp::Rule::kOrderBeforeSynchronousCopy) && cmp::IsSynchronous(#stream)) { \
       return real->name arguments;                                                               \
     }                                                                                            \
-    return cmp::kind::Submit(                                                                    \
+    return cmp::kind::Submit(                                                         \
         stream, [&] { return real->name arguments; }, CMP_LIST arguments);                       \
   }                                                                                              \
   }                                                                                              \
@@ -307,7 +336,7 @@ struct EventRecord {
     if (real == nullptr || real->name == nullptr || work == nullptr) [[unlikely]]                \
       return Slow_##name arguments;                                                              \
     const cmp::StreamName to = stream;                                                           \
-    if (!work->IsQuiet(to) || !cmp::kind::IsUsual(*work, CMP_LIST arguments) ||                  \
+    if (!work->IsQuiet(to) || !cmp::kind::IsUsual(*work, CMP_LIST arguments) ||       \
         cmp::kRulesMayBeOff) [[unlikely]]                                                        \
       return Slow_##name arguments;                                                              \
     const CUresult status = real->name arguments;                                                \

@@ -66,10 +66,11 @@ EFFECTS = {
     "submits CopyToHost": (("noted", "", "cuMemcpyDtoH"),),
     "submits AsyncCopy": (("noted", "", """
         cuMemcpyAsync cuMemcpyPeerAsync cuMemcpyHtoDAsync cuMemcpyDtoHAsync cuMemcpyDtoDAsync
-        cuMemcpyHtoAAsync cuMemcpyAtoHAsync cuMemcpy2DAsync cuMemcpy3DAsync cuMemcpy3DPeerAsync"""),),
+        cuMemcpyHtoAAsync cuMemcpyAtoHAsync cuMemcpy2DAsync cuMemcpy3DAsync cuMemcpy3DPeerAsync
+        cuMemcpyWithAttributesAsync"""),),
     "submits CopyList": (("noted", "", """
-        cuMemcpyBatchAsync cuMemcpy3DBatchAsync cuMemcpyWithAttributesAsync
-        cuMemcpy3DWithAttributesAsync cuFabricCpyBatchAsync"""),),
+        cuMemcpyBatchAsync cuMemcpy3DBatchAsync cuMemcpy3DWithAttributesAsync"""),),
+    "submits OpaqueCopyList": (("noted", "", "cuFabricCpyBatchAsync"),),
     "submits Set": (("noted", "", """
         cuMemsetD8 cuMemsetD16 cuMemsetD32 cuMemsetD2D8 cuMemsetD2D16 cuMemsetD2D32"""),),
     "submits AsyncSet": (("noted", "", """
@@ -402,7 +403,8 @@ KINDS = {
     "Copy": "copies that are done, or touch nothing of the host's, when they return",
     "CopyToHost": "of those, the ones that wait for all earlier work of their stream",
     "AsyncCopy": "copies whose memory is named by the arguments",
-    "CopyList": "copies whose memory, or when it is read, is in lists that are not looked into",
+    "CopyList": "copies whose memory, and when it is read, is named in lists and structures",
+    "OpaqueCopyList": "the same, in structures that no supported header describes",
     "Set": "sets; of page-locked memory they are done when they return",
     "AsyncSet": "sets that may be pending when they return",
     "GraphLaunch": "launches of a graph, which may hold all of these",

@@ -14,6 +14,7 @@ class Scenario:
     DEVICES = {
         "pageable-access": {"CMPSIM_PAGEABLE_ACCESS": "1"},
         "frees-that-do-not-wait": {"CMPSIM_MEMORY": "4G"},
+        "take-pool-access": {"CMPSIM_DEVICES": "2"},
     }
 
     def __init__(self, line):

@@ -13,10 +13,10 @@ using observations::Scenario;
 
 std::vector<Scenario> AllScenarios() {
   std::vector<Scenario> all;
-  for (const auto& some : {observations::CopyScenarios(), observations::WorkScenarios(),
-                           observations::MemoryScenarios(), observations::FinishedScenarios(),
-                           observations::QueryScenarios(), observations::EndScenarios(),
-                           observations::QuietScenarios()}) {
+  for (const auto& some : {observations::CopyScenarios(), observations::CopyAttributeScenarios(),
+                           observations::WorkScenarios(), observations::MemoryScenarios(),
+                           observations::FinishedScenarios(), observations::QueryScenarios(),
+                           observations::EndScenarios(), observations::QuietScenarios()}) {
     all.insert(all.end(), some.begin(), some.end());
   }
   return all;

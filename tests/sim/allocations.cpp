@@ -189,6 +189,7 @@ bool Allocations::Map(uintptr_t start, size_t bytes, size_t offset,
   allocation.device = allocation.on_host ? 0 : backing->properties.location.id;
   allocation.accessible = false;
   allocation.backing = std::move(backing);
+  allocation.backing_offset = offset;
   Insert(allocation);
   return true;
 }
@@ -203,6 +204,39 @@ std::vector<Allocation*> Allocations::MappedIn(const Range& range) {
     at = next->range().end();
   }
   return at == range.end() ? found : std::vector<Allocation*>{};
+}
+
+bool Multicast::IsBound(size_t offset, size_t bytes) const {
+  return std::all_of(devices.begin(), devices.end(), [&](int device) {
+    size_t bound_bytes = 0;  // bound stretches of one device do not overlap
+    for (const Bound& each : bound) {
+      if (each.device != device) continue;
+      const size_t begin = std::max(each.offset, offset);
+      const size_t end = std::min(each.offset + each.bytes, offset + bytes);
+      if (begin < end) bound_bytes += end - begin;
+    }
+    return bound_bytes == bytes;
+  });
+}
+
+std::vector<Range> Allocations::MappingsOf(const PhysicalMemory& memory, size_t offset,
+                                           size_t bytes) const {
+  std::vector<Range> found;
+  for (const auto& [base, allocation] : live_) {
+    if (allocation.backing.get() != &memory) continue;
+    const size_t begin = std::max(allocation.backing_offset, offset);
+    const size_t end = std::min(allocation.backing_offset + allocation.bytes, offset + bytes);
+    if (begin < end) found.push_back({base + (begin - allocation.backing_offset), end - begin});
+  }
+  return found;
+}
+
+std::vector<Range> Allocations::AllocatedFrom(CUmemoryPool pool) const {
+  std::vector<Range> found;
+  for (const auto& [base, allocation] : live_) {
+    if (allocation.pool == pool && pool != nullptr) found.push_back(allocation.range());
+  }
+  return found;
 }
 
 void Allocations::SetAccess(Allocation& mapped, CUmemAccess_flags access) {
@@ -269,12 +303,27 @@ bool Allocations::IsUsable(const Range& range) const {
   return !IsDeviceAddress(range.start) || Covers(range);
 }
 
+namespace {
+
+// The part of an allocation that `range` covers can be used: nothing can be done through a
+// multicast object where a device has no memory bound.
+bool MayBeUsed(const Allocation& allocation, const Range& range) {
+  if (!allocation.accessible) return false;
+  if (allocation.backing == nullptr || allocation.backing->multicast == nullptr) return true;
+  const uintptr_t begin = std::max(allocation.base, range.start);
+  const uintptr_t end = std::min(allocation.range().end(), range.end());
+  return allocation.backing->multicast->IsBound(
+      allocation.backing_offset + (begin - allocation.base), end - begin);
+}
+
+}  // namespace
+
 bool Allocations::Covers(const Range& range) const {
   auto after = live_.upper_bound(range.start);
   if (after == live_.begin()) return false;
   auto at = std::prev(after);
   if (range.start >= at->second.range().end()) return false;
-  while (at->second.accessible) {
+  while (MayBeUsed(at->second, range)) {
     const uintptr_t end = at->second.range().end();
     if (range.end() <= end) return true;
     const bool mapped = at->second.kind == MemoryKind::kMapped;

@@ -13,7 +13,25 @@
 
 namespace cmp::sim {
 
-// What cuMemCreate made: gone with the last handle and the last mapping.
+// A multicast object: memory of each of its devices, at offsets of its own. What is written through
+// its mappings is not seen in the memory.
+struct Multicast {
+  struct Bound {
+    int device = 0;
+    size_t offset = 0;
+    size_t bytes = 0;
+    std::shared_ptr<PhysicalMemory> memory;  // null: bound by its address
+  };
+  size_t devices_wanted = 0;
+  std::vector<int> devices;
+  std::vector<Bound> bound;
+
+  bool IsComplete() const { return devices.size() == devices_wanted; }
+  // Every device has memory bound for all of it.
+  bool IsBound(size_t offset, size_t bytes) const;
+};
+
+// What cuMemCreate or cuMulticastCreate made: gone with the last handle and the last mapping.
 struct PhysicalMemory {
   PhysicalMemory() = default;
   PhysicalMemory(const PhysicalMemory&) = delete;
@@ -27,6 +45,7 @@ struct PhysicalMemory {
   CUmemAllocationProp properties{};
   int file = -1;  // where its bytes are; closed at the end when it is not the device's
   size_t offset = 0;
+  std::unique_ptr<Multicast> multicast;  // null: memory
 };
 
 class Allocations {
@@ -60,6 +79,10 @@ class Allocations {
   // The mappings that make up the range, in order. Empty: it is not exactly a number of them.
   std::vector<Allocation*> MappedIn(const Range& range);
   void SetAccess(Allocation& mapped, CUmemAccess_flags access);
+  // Where a part of it is mapped.
+  std::vector<Range> MappingsOf(const PhysicalMemory& memory, size_t offset, size_t bytes) const;
+  // What was allocated from it and lives.
+  std::vector<Range> AllocatedFrom(CUmemoryPool pool) const;
 
   Allocation* Find(uintptr_t address);       // the one that contains the address
   Allocation* FindBase(uintptr_t address);   // the one that begins there

@@ -155,7 +155,10 @@ CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request) {
   const auto source = Rows(request.from, request.width, request.height, request.depth);
   const CUcontext context = stream->context->handle;
   // A captured copy reads its source when the graph runs.
-  const bool staged = from == Place::kPageable && OnDevice(to) && !captured && !request.reads_late;
+  const bool attributed = request.source_read != SourceRead::kAsUsual;
+  const bool staged =
+      !captured && (attributed ? request.source_read == SourceRead::kDuringCall && !OnDevice(from)
+                               : from == Place::kPageable && OnDevice(to));
   if (staged) {
     if (request.synchronous) {
       // A synchronous copy comes after the stream's earlier work before it reads its source.
@@ -181,9 +184,10 @@ CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request) {
                                         WhereItRuns(sim, request, *stream->context));
   if (submitted != CUDA_SUCCESS) return submitted;
   const bool host_to_host = !OnDevice(to) && !OnDevice(from);
-  const bool waits = request.synchronous ? !staged && !(OnDevice(to) && OnDevice(from))
-                                         : to == Place::kPageable || host_to_host ||
-                                               (staged && bytes > kStagedAtOnce);
+  const bool waits =
+      request.synchronous ? !staged && !(OnDevice(to) && OnDevice(from))
+      : attributed        ? to == Place::kPageable
+                   : to == Place::kPageable || host_to_host || (staged && bytes > kStagedAtOnce);
   return waits && !captured ? WaitFor(sim, lock, context, {item}) : CUDA_SUCCESS;
 }
 

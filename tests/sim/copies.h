@@ -5,6 +5,9 @@
 // device memory wait for nothing; an asynchronous copy with a pageable side stages a little and
 // otherwise waits.
 //
+// Copies with attributes say when their source is read: in the order of the stream or at any time
+// until it is done, so after the call has returned, or before it returns (as documented).
+//
 // On whichever stream it is, a copy from or to the host runs in the context of the device memory;
 // one between devices in that of its source if that has access to the target, otherwise in both
 // (measured: tests/gpu/two_gpus_probe).
@@ -25,6 +28,9 @@ struct CopySide {
   size_t slice = 0;
 };
 
+// When the host's memory is read; kAsUsual: as said above.
+enum class SourceRead { kAsUsual, kLater, kDuringCall };
+
 struct CopyRequest {
   CopySide to;
   CopySide from;
@@ -34,7 +40,7 @@ struct CopyRequest {
   CUstream stream = nullptr;
   DefaultStream null_means = DefaultStream::kLegacy;
   bool synchronous = false;
-  bool reads_late = false;  // pageable memory too is read when the copy runs, not staged
+  SourceRead source_read = SourceRead::kAsUsual;
 };
 CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request);
 

@@ -1,4 +1,4 @@
-// Driver entry points that copy boxes of memory: two and three dimensions, and batches.
+// Driver entry points that copy boxes of memory: two and three dimensions.
 //
 // Device and host memory only; an array on either side is CUDA_ERROR_NOT_SUPPORTED. copies.h holds
 // what they have in common.
@@ -59,37 +59,6 @@ CUresult Copy3D(Simulation& sim, Lock& lock, const Box* box, const Submission& h
                   box->srcZ, box->srcPitch, box->srcHeight, box->WidthInBytes, &request.from);
   return result != CUDA_SUCCESS ? result : Copy(sim, lock, request);
 }
-
-#if CUDA_VERSION >= 12080
-
-// Each copy comes after the one before it, which the batch allows but does not promise.
-CUresult CopyBatch(Simulation& sim, Lock& lock, const CUdeviceptr* to, const CUdeviceptr* from,
-                   const size_t* bytes, size_t count, const CUmemcpyAttributes* attributes,
-                   const size_t* attribute_indices, size_t attribute_count, size_t* failed,
-                   CUstream stream, DefaultStream null_means) {
-  if (failed != nullptr) *failed = SIZE_MAX;
-  if (to == nullptr || from == nullptr || bytes == nullptr || count == 0 || attributes == nullptr ||
-      attribute_indices == nullptr || attribute_count == 0 || attribute_count > count ||
-      attribute_indices[0] != 0) {
-    return CUDA_ERROR_INVALID_VALUE;
-  }
-  if (stream == CU_STREAM_LEGACY || (stream == nullptr && null_means == kLegacy)) {
-    return CUDA_ERROR_INVALID_VALUE;
-  }
-  size_t of = 0;  // whose attributes
-  for (size_t i = 0; i < count; ++i) {
-    if (of + 1 < attribute_count && attribute_indices[of + 1] == i) ++of;
-    CopyRequest request{{to[i], -1}, {from[i], -1}, bytes[i], 1, 1, stream, null_means, false};
-    request.reads_late = attributes[of].srcAccessOrder == CU_MEMCPY_SRC_ACCESS_ORDER_ANY;
-    const CUresult result = Copy(sim, lock, request);
-    if (result == CUDA_SUCCESS) continue;
-    if (failed != nullptr) *failed = i;
-    return result;
-  }
-  return CUDA_SUCCESS;
-}
-
-#endif
 
 }  // namespace
 }  // namespace cmp::sim
@@ -181,49 +150,5 @@ CUresult cuMemcpy3DPeerAsync_ptsz(const CUDA_MEMCPY3D_PEER* box, CUstream stream
     return Copy3D(sim, lock, box, {stream, kPerThread, false});
   });
 }
-
-#if CUDA_VERSION >= 12080
-
-CUresult cuMemcpyBatchAsync(CUdeviceptr* to, CUdeviceptr* from, size_t* bytes, size_t count,
-                            CUmemcpyAttributes* attributes, size_t* indices, size_t attribute_count,
-                            size_t* failed, CUstream stream) {
-  return Enter("cuMemcpyBatchAsync", [&](Simulation& sim, Lock& lock) {
-    return CopyBatch(sim, lock, to, from, bytes, count, attributes, indices, attribute_count,
-                     failed, stream, kLegacy);
-  });
-}
-
-CUresult cuMemcpyBatchAsync_ptsz(CUdeviceptr* to, CUdeviceptr* from, size_t* bytes, size_t count,
-                                 CUmemcpyAttributes* attributes, size_t* indices,
-                                 size_t attribute_count, size_t* failed, CUstream stream) {
-  return Enter("cuMemcpyBatchAsync_ptsz", [&](Simulation& sim, Lock& lock) {
-    return CopyBatch(sim, lock, to, from, bytes, count, attributes, indices, attribute_count,
-                     failed, stream, kPerThread);
-  });
-}
-
-#endif
-
-#if CUDA_VERSION >= 13000
-
-CUresult cuMemcpyBatchAsync_v2(CUdeviceptr* to, CUdeviceptr* from, size_t* bytes, size_t count,
-                               CUmemcpyAttributes* attributes, size_t* indices,
-                               size_t attribute_count, CUstream stream) {
-  return Enter("cuMemcpyBatchAsync_v2", [&](Simulation& sim, Lock& lock) {
-    return CopyBatch(sim, lock, to, from, bytes, count, attributes, indices, attribute_count,
-                     nullptr, stream, kLegacy);
-  });
-}
-
-CUresult cuMemcpyBatchAsync_v2_ptsz(CUdeviceptr* to, CUdeviceptr* from, size_t* bytes, size_t count,
-                                    CUmemcpyAttributes* attributes, size_t* indices,
-                                    size_t attribute_count, CUstream stream) {
-  return Enter("cuMemcpyBatchAsync_v2_ptsz", [&](Simulation& sim, Lock& lock) {
-    return CopyBatch(sim, lock, to, from, bytes, count, attributes, indices, attribute_count,
-                     nullptr, stream, kPerThread);
-  });
-}
-
-#endif
 
 }  // extern "C"

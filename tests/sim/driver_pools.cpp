@@ -38,6 +38,14 @@ const MemoryPool* FindPool(Simulation& sim, CUmemoryPool pool) {
   return sim.pools.Find(pool);
 }
 
+// The device whose memory it is; -1: the host's.
+int OwnerOf(Simulation& sim, CUmemoryPool handle, const MemoryPool& pool) {
+  if (&pool != &kDefaultPool) {
+    return pool.location.type == CU_MEM_LOCATION_TYPE_DEVICE ? pool.location.id : -1;
+  }
+  return static_cast<int>(reinterpret_cast<Device*>(handle) - sim.devices.data());
+}
+
 CUresult Create(Simulation& sim, CUmemoryPool* pool, const CUmemPoolProps& properties) {
   const CUmemLocation& location = properties.location;
   const bool device = location.type == CU_MEM_LOCATION_TYPE_DEVICE;
@@ -87,7 +95,7 @@ CUresult Import(Simulation& sim, int shared, CUmemoryPool* pool) {
   return CUDA_SUCCESS;
 }
 
-// On the stream's device, whichever the pool was made for.
+// On the stream's device, if not of the host's, whichever the pool was made for.
 Allocation* Allocate(Simulation& sim, const Context& context, size_t bytes, bool on_host) {
   if (!on_host) {
     bool spoiled = false;
@@ -98,14 +106,16 @@ Allocation* Allocate(Simulation& sim, const Context& context, size_t bytes, bool
   return allocation;
 }
 
-// Memory of the stream-ordered allocator. The block is there at once; when the device is full,
-// frees that are pending on any stream are run first.
+// Memory of the stream-ordered allocator; no pool stands for the default one. The block is there at
+// once; when the device is full, frees that are pending on any stream are run first.
 CUresult AllocateAsync(Simulation& sim, Lock& lock, CUdeviceptr* pointer, size_t bytes,
-                       const MemoryPool* pool, CUstream handle, DefaultStream null_means) {
-  if (pointer == nullptr || pool == nullptr || pool->imported) return CUDA_ERROR_INVALID_VALUE;
+                       CUmemoryPool of_pool, CUstream handle, DefaultStream null_means) {
+  if (pointer == nullptr) return CUDA_ERROR_INVALID_VALUE;
   Stream* stream = nullptr;
   const CUresult result = RequireStream(sim, handle, null_means, &stream);
   if (result != CUDA_SUCCESS) return result;
+  if (of_pool == nullptr) of_pool = DefaultPool(sim, stream->context->device);
+  const MemoryPool* pool = FindPool(sim, of_pool);
   if (stream->capture != nullptr) return CUDA_ERROR_NOT_SUPPORTED;  // memory nodes: left out
   const CUresult unsafe = CheckUnsafeCall(sim);
   if (unsafe != CUDA_SUCCESS) return unsafe;
@@ -120,7 +130,41 @@ CUresult AllocateAsync(Simulation& sim, Lock& lock, CUdeviceptr* pointer, size_t
     allocation = Allocate(sim, *sim.contexts.Find(context), bytes, on_host);
   }
   if (allocation == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+  allocation->pool = of_pool;
   *pointer = allocation->base;
+  return CUDA_SUCCESS;
+}
+
+CUresult AllocateFrom(Simulation& sim, Lock& lock, CUdeviceptr* pointer, size_t bytes,
+                      CUmemoryPool handle, CUstream stream, DefaultStream null_means) {
+  const MemoryPool* pool = FindPool(sim, handle);
+  if (pool == nullptr || pool->imported) return CUDA_ERROR_INVALID_VALUE;
+  return AllocateAsync(sim, lock, pointer, bytes, handle, stream, null_means);
+}
+
+// Pending work of a device that loses its access is told so; whose own the memory is cannot lose
+// it.
+CUresult SetAccess(Simulation& sim, CUmemoryPool handle, const CUmemAccessDesc* access,
+                   size_t count) {
+  const MemoryPool* pool = FindPool(sim, handle);
+  if (pool == nullptr || access == nullptr || count == 0) return CUDA_ERROR_INVALID_VALUE;
+  const auto owner = OwnerOf(sim, handle, *pool);
+  for (size_t i = 0; i < count; ++i) {
+    const CUmemLocation& place = access[i].location;
+    if (place.type != CU_MEM_LOCATION_TYPE_DEVICE) return CUDA_ERROR_INVALID_VALUE;
+    if (!IsDevice(sim, place.id)) return CUDA_ERROR_INVALID_DEVICE;
+    if (place.id == owner && access[i].flags != CU_MEM_ACCESS_FLAGS_PROT_READWRITE) {
+      return CUDA_ERROR_INVALID_DEVICE;
+    }
+  }
+  for (size_t i = 0; i < count; ++i) {
+    if (access[i].flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE) continue;
+    for (const Range& memory : sim.allocations.AllocatedFrom(handle)) {
+      sim.hazards.NoteReleased(memory, "made inaccessible",
+                               access[i].flags == CU_MEM_ACCESS_FLAGS_PROT_READ,
+                               access[i].location.id);
+    }
+  }
   return CUDA_SUCCESS;
 }
 
@@ -160,27 +204,27 @@ extern "C" {
 
 CUresult cuMemAllocAsync(CUdeviceptr* pointer, size_t bytes, CUstream stream) {
   return Enter("cuMemAllocAsync", [&](Simulation& sim, Lock& lock) {
-    return AllocateAsync(sim, lock, pointer, bytes, &kDefaultPool, stream, kLegacy);
+    return AllocateAsync(sim, lock, pointer, bytes, nullptr, stream, kLegacy);
   });
 }
 
 CUresult cuMemAllocAsync_ptsz(CUdeviceptr* pointer, size_t bytes, CUstream stream) {
   return Enter("cuMemAllocAsync_ptsz", [&](Simulation& sim, Lock& lock) {
-    return AllocateAsync(sim, lock, pointer, bytes, &kDefaultPool, stream, kPerThread);
+    return AllocateAsync(sim, lock, pointer, bytes, nullptr, stream, kPerThread);
   });
 }
 
 CUresult cuMemAllocFromPoolAsync(CUdeviceptr* pointer, size_t bytes, CUmemoryPool pool,
                                  CUstream stream) {
   return Enter("cuMemAllocFromPoolAsync", [&](Simulation& sim, Lock& lock) {
-    return AllocateAsync(sim, lock, pointer, bytes, FindPool(sim, pool), stream, kLegacy);
+    return AllocateFrom(sim, lock, pointer, bytes, pool, stream, kLegacy);
   });
 }
 
 CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr* pointer, size_t bytes, CUmemoryPool pool,
                                       CUstream stream) {
   return Enter("cuMemAllocFromPoolAsync_ptsz", [&](Simulation& sim, Lock& lock) {
-    return AllocateAsync(sim, lock, pointer, bytes, FindPool(sim, pool), stream, kPerThread);
+    return AllocateFrom(sim, lock, pointer, bytes, pool, stream, kPerThread);
   });
 }
 
@@ -224,6 +268,11 @@ CUresult cuMemPoolDestroy(CUmemoryPool pool) {
   return Enter("cuMemPoolDestroy", [&](Simulation& sim, Lock&) -> CUresult {
     return sim.pools.Remove(pool) == nullptr ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
   });
+}
+
+CUresult cuMemPoolSetAccess(CUmemoryPool pool, const CUmemAccessDesc* access, size_t count) {
+  return Enter("cuMemPoolSetAccess",
+               [&](Simulation& sim, Lock&) { return SetAccess(sim, pool, access, count); });
 }
 
 CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t) {

@@ -201,8 +201,13 @@ CUresult cuMemMap(CUdeviceptr start, size_t bytes, size_t offset,
         offset % kGranularity != 0 || offset + bytes > found->memory->bytes) {
       return CUDA_ERROR_INVALID_VALUE;
     }
-    return sim.allocations.Map(start, bytes, offset, found->memory) ? CUDA_SUCCESS
-                                                                    : CUDA_ERROR_INVALID_VALUE;
+    const auto memory = found->memory;
+    if (memory->multicast != nullptr) {
+      sim.scheduler.WaitForCalls(*t_lock, "the devices of a multicast object",
+                                 [&] { return memory->multicast->IsComplete(); });
+    }
+    return sim.allocations.Map(start, bytes, offset, memory) ? CUDA_SUCCESS
+                                                             : CUDA_ERROR_INVALID_VALUE;
   });
 }
 

@@ -52,7 +52,7 @@ void Hazards::NoteAlloc(const Range& block) {
   Enter(note);
 }
 
-void Hazards::NoteReleased(const Range& memory, const char* how, bool writes_alone) {
+void Hazards::NoteReleased(const Range& memory, const char* how, bool writes_alone, int of_device) {
   const uintptr_t begin = memory.start > longest_pending_ ? memory.start - longest_pending_ : 0;
   for (auto at = pending_.lower_bound(begin); at != pending_.end() && at->first < memory.end();
        ++at) {
@@ -61,6 +61,7 @@ void Hazards::NoteReleased(const Range& memory, const char* how, bool writes_alo
     const bool ran = item.cancelled || item.state == ItemState::kRunning;
     if (ran || item.lost || !pending.range.Overlaps(memory)) continue;
     if (writes_alone && !pending.write) continue;
+    if (of_device >= 0 && item.context->device != of_device) continue;
     item.lost = true;
     report_.Add(Describe(item) + " still uses " + Describe(memory) + ", which was " + how);
   }

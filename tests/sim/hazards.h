@@ -39,8 +39,10 @@ class Hazards {
   void NoteKept(const Range& block);
 
   // The memory is given up by a call that waits for nothing: what is pending on it is reported, and
-  // will not be done. `writes_alone`: it can still be read.
-  void NoteReleased(const Range& memory, const char* how, bool writes_alone = false);
+  // will not be done. `writes_alone`: it can still be read. `of_device`: others still use it; -1:
+  // none.
+  void NoteReleased(const Range& memory, const char* how, bool writes_alone = false,
+                    int of_device = -1);
 
   // A submitted item's ranges count from here until Finish.
   void Submit(const ItemPtr& item);

@@ -345,27 +345,6 @@ void ProbeRuntime() {
   Say("same id", first == second);
 }
 
-// A kernel that traps, from PTX where there is a real driver.
-void Trap() {
-  if (g_simulated) {
-    SimWork work{};
-    work.flags = SIM_WORK_TRAP;
-    g_submit(nullptr, &work);
-    return;
-  }
-  static const char ptx[] =
-      ".version 7.0\n.target sm_70\n.address_size 64\n.visible .entry t() { trap; }\n";
-  const auto load =
-      reinterpret_cast<decltype(&cuModuleLoadData)>(dlsym(RTLD_DEFAULT, "cuModuleLoadData"));
-  const auto get =
-      reinterpret_cast<decltype(&cuModuleGetFunction)>(dlsym(RTLD_DEFAULT, "cuModuleGetFunction"));
-  CUmodule module = nullptr;
-  CUfunction function = nullptr;
-  load(&module, ptx);
-  get(&function, module, "t");
-  cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr);
-}
-
 void ProbeTrap() {
   void* p = nullptr;
   void* locked = nullptr;
@@ -401,23 +380,44 @@ void ProbeTrap() {
 }
 
 void ProbeHostFunction() {
-  CUstream stream = nullptr;
-  cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING);
+  struct Asked {
+    CUstream stream;
+    CUstream idle;
+    CUevent event;
+  } asked{};
+  cuStreamCreate(&asked.stream, CU_STREAM_NON_BLOCKING);
+  cuStreamCreate(&asked.idle, CU_STREAM_NON_BLOCKING);
+  cuEventCreate(&asked.event, 0);
+  cuEventRecord(asked.event, asked.idle);
+  cuCtxSynchronize();
   alarm(20);
   cuLaunchHostFunc(
-      stream,
-      [](void*) {
+      asked.stream,
+      [](void* data) {
         CUdeviceptr p = 0;
         size_t a = 0;
         size_t b = 0;
         CUcontext context = nullptr;
+        Say("in a host function cuStreamQuery", cuStreamQuery(static_cast<Asked*>(data)->stream));
+        Say("in a host function cuEventQuery", cuEventQuery(static_cast<Asked*>(data)->event));
+        CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+        Say("in a host function cuThreadExchangeStreamCaptureMode",
+            cuThreadExchangeStreamCaptureMode(&mode));
+        cuThreadExchangeStreamCaptureMode(&mode);
+        Say("in a host function cuMemFree NULL", cuMemFree(0));
+        Say("in a host function cuStreamSynchronize",
+            cuStreamSynchronize(static_cast<Asked*>(data)->idle));
+        Say("in a host function cuStreamIsCapturing", [&] {
+          CUstreamCaptureStatus status{};
+          return cuStreamIsCapturing(static_cast<Asked*>(data)->idle, &status);
+        }());
         Say("in a host function cuCtxGetCurrent", cuCtxGetCurrent(&context));
         Say("in a host function cuMemGetInfo", cuMemGetInfo(&a, &b));
         Say("in a host function cuMemAlloc", cuMemAlloc(&p, 512));
         Say("in a host function cudaMalloc", cudaMalloc(reinterpret_cast<void**>(&p), 512));
       },
-      nullptr);
-  cuStreamSynchronize(stream);
+      &asked);
+  cuStreamSynchronize(asked.stream);
 }
 
 }  // namespace
@@ -428,11 +428,24 @@ using namespace cmp::sim;
 int main(int count, char** arguments) {
   g_submit = reinterpret_cast<decltype(&simSubmit)>(dlsym(RTLD_DEFAULT, "simSubmit"));
   g_simulated = g_submit != nullptr;
+  const std::string part = count > 1 ? arguments[1] : "";
+  if (part == "crashes") {
+    ProbeCrashes(arguments[0]);
+    return 0;
+  }
   cudaFree(nullptr);
   cuCtxGetCurrent(&g_context);
-  // In a process of its own: nobody knows what a real driver does with the rest.
-  if (count > 1 && std::strcmp(arguments[1], "host-function") == 0) {
+  // In processes of their own: nobody knows what a real driver does with the rest.
+  if (part == "host-function") {
     ProbeHostFunction();
+    return 0;
+  }
+  if (part == "crash" && count > 2) {
+    ProbeCrash(arguments[2]);
+    return 0;
+  }
+  if (part == "rules") {
+    ProbeRules();
     return 0;
   }
   ProbeMemory();

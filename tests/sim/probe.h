@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <string>
 #include <thread>
 #include <vector>
@@ -95,8 +96,49 @@ inline const char* StatusOf(CUstream stream) {
                                                           : "none";
 }
 
+// A kernel of a real driver, "" for one that does nothing. Loaded once.
+inline CUfunction KernelFromPtx(const char* body) {
+  static std::map<std::string, CUfunction> kernels;
+  CUfunction& function = kernels[body];
+  if (function != nullptr) return function;
+  const std::string ptx =
+      std::string(".version 7.0\n.target sm_70\n.address_size 64\n.visible .entry t() { ") + body +
+      " ret; }\n";
+  const auto load =
+      reinterpret_cast<decltype(&cuModuleLoadData)>(dlsym(RTLD_DEFAULT, "cuModuleLoadData"));
+  const auto get =
+      reinterpret_cast<decltype(&cuModuleGetFunction)>(dlsym(RTLD_DEFAULT, "cuModuleGetFunction"));
+  CUmodule module = nullptr;
+  load(&module, ptx.c_str());
+  get(&function, module, "t");
+  return function;
+}
+
+// Launches a kernel that fails.
+inline void Trap() {
+  if (g_simulated) {
+    SimWork work{};
+    work.flags = SIM_WORK_TRAP;
+    g_submit(nullptr, &work);
+    return;
+  }
+  cuLaunchKernel(KernelFromPtx("trap;"), 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr);
+}
+
+// Whatever was launched has ended, and nobody has asked about it.
+inline void LetPass() {
+  if (!g_simulated) {
+    usleep(200000);
+    return;
+  }
+  reinterpret_cast<decltype(&simAdvance)>(dlsym(RTLD_DEFAULT, "simAdvance"))(1000000000);
+}
+
 void ProbeCaptureCalls();
 void ProbeCaptureEnds();
+void ProbeRules();
+void ProbeCrashes(char* self);
+void ProbeCrash(const char* name);
 
 }  // namespace cmp::sim
 

@@ -22,6 +22,17 @@ CUresult cuCtxRecordEvent(CUcontext context, CUevent event);
 CUresult cuCtxWaitEvent(CUcontext context, CUevent event);
 #endif
 
+#if CUDA_VERSION >= 12080 && CUDA_VERSION < 13020
+CUresult cuMemcpyWithAttributesAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes,
+                                     CUmemcpyAttributes* attributes, CUstream stream);
+CUresult cuMemcpyWithAttributesAsync_ptsz(CUdeviceptr to, CUdeviceptr from, size_t bytes,
+                                          CUmemcpyAttributes* attributes, CUstream stream);
+CUresult cuMemcpy3DWithAttributesAsync(CUDA_MEMCPY3D_BATCH_OP* box, unsigned long long flags,
+                                       CUstream stream);
+CUresult cuMemcpy3DWithAttributesAsync_ptsz(CUDA_MEMCPY3D_BATCH_OP* box, unsigned long long flags,
+                                            CUstream stream);
+#endif
+
 // A stretch of memory that a work item reads or writes: device, page-locked or managed.
 typedef struct SimRange {
   const void* pointer;

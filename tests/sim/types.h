@@ -203,6 +203,8 @@ struct Allocation {
   bool on_host = false;                     // kPool, kMapped: its location is the host
   bool variable = false;                    // kDevice, kManaged: a module's, gone with it alone
   std::shared_ptr<PhysicalMemory> backing;  // kMapped
+  size_t backing_offset = 0;
+  CUmemoryPool pool = nullptr;  // kPool: whose it is
 
   Range range() const { return {base, bytes}; }
 };

@@ -75,6 +75,38 @@ void TakeAccess() {
   UseAndEnd(block, 0, [=] { SetAccess(Address(block), CU_MEM_ACCESS_FLAGS_PROT_NONE); });
 }
 
+void UnbindMulticast() {
+  CUmulticastObjectProp properties = {};
+  properties.numDevices = 1;
+  properties.size = kPhysicalBytes;
+  CUmemGenericAllocationHandle object = 0;
+  MUST_DRIVER(cuMulticastCreate(&object, &properties));
+  MUST_DRIVER(cuMulticastAddDevice(object, 0));
+  MUST_DRIVER(cuMulticastBindMem(object, 0, MakePhysical(), 0, kPhysicalBytes, 0));
+  UseAndEnd(MapPhysical(object), 0,
+            [=] { MUST_DRIVER(cuMulticastUnbind(object, 0, 0, kPhysicalBytes)); });
+}
+
+// This device's access to another one's pool.
+void TakePoolAccess() {
+  cudaMemPool_t pool = nullptr;
+  MUST(cudaDeviceGetDefaultMemPool(&pool, 1));
+  cudaMemAccessDesc access = {};
+  access.location.type = cudaMemLocationTypeDevice;
+  access.location.id = 0;
+  access.flags = cudaMemAccessFlagsProtReadWrite;
+  MUST_DRIVER(cuMemPoolSetAccess(pool, reinterpret_cast<CUmemAccessDesc*>(&access), 1));
+  void* block = nullptr;
+  MUST(cudaSetDevice(1));
+  MUST(cudaMallocFromPoolAsync(&block, 4096, pool, nullptr));
+  MUST(cudaDeviceSynchronize());
+  MUST(cudaSetDevice(0));
+  access.flags = cudaMemAccessFlagsProtNone;
+  UseAndEnd(static_cast<char*>(block), 0, [&] {
+    MUST_DRIVER(cuMemPoolSetAccess(pool, reinterpret_cast<CUmemAccessDesc*>(&access), 1));
+  });
+}
+
 void FreeStreamOrdered() {
   void* block = nullptr;
   MUST(cudaMallocAsync(&block, 4096, nullptr));
@@ -148,6 +180,8 @@ std::vector<Scenario> EndScenarios() {
   add(kDestruction, "library", Library);
   add(kDestruction, "unmap", Unmap);
   add(kDestruction, "take-access", TakeAccess);
+  add(kDestruction, "unbind-multicast", UnbindMulticast);
+  add(kDestruction, "take-pool-access", TakePoolAccess);
   add(kDestruction, "free-stream-ordered", FreeStreamOrdered);
   add("pay_at_exit", "result-at-exit", ResultAtExit);
   add("pay_at_exit", "print-at-exit", PrintAtExit);

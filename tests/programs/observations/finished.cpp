@@ -171,6 +171,41 @@ void EventRecordedElsewhere() {
   copies.FreeAndSee("copied before the event's first record");
 }
 
+// A launch on another stream records it, by an attribute.
+void EventRecordedByLaunch(CUlaunchAttributeID id) {
+  Copies copies;
+  const cudaStream_t stream = NonBlockingStream();
+  const cudaEvent_t event = NewEvent();
+  CUlaunchAttribute attribute = {};
+  attribute.id = id;
+  if (id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT) {
+    attribute.value.programmaticEvent = {event, 0, 1};
+  } else {
+    attribute.value.launchCompletionEvent = {event, 0};
+  }
+  CUlaunchConfig config = {};
+  config.gridDimX = config.gridDimY = config.gridDimZ = 1;
+  config.blockDimX = config.blockDimY = config.blockDimZ = 1;
+  config.hStream = NonBlockingStream();
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  SimWork work = {};
+  work.duration_ns = kShort;
+  const SimWork* pointer = &work;
+  void* arguments[] = {&pointer};
+  for (const bool by_query : {false, true}) {
+    copies.Submit(stream);
+    MUST(cudaEventRecord(event, stream));
+    MUST_DRIVER(cuLaunchKernelEx(&config, simFunction(), arguments, nullptr));
+    if (by_query) {
+      while (cudaEventQuery(event) != cudaSuccess) cudaGetLastError();
+    } else {
+      MUST(cudaEventSynchronize(event));
+    }
+    copies.FreeAndSee("copied before the event's first record");
+  }
+}
+
 // A destroyed event's handle stands for another event.
 void EventHandleReused() {
   Copies copies;
@@ -326,6 +361,10 @@ std::vector<Scenario> FinishedScenarios() {
   add(kCopies, "recorded-during-event-query", [] { EventQuery(true); });
   add(kCopies, "event-recorded-elsewhere", EventRecordedElsewhere);
   add(kCopies, "event-recorded-by-graph", EventRecordedByGraph);
+  add(kCopies, "event-recorded-by-launch",
+      [] { EventRecordedByLaunch(CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT); });
+  add(kCopies, "event-recorded-by-programmatic-launch",
+      [] { EventRecordedByLaunch(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT); });
   add(kCopies, "event-handle-reused", EventHandleReused);
   add(kCopies, "other-stream-synchronized", OtherStream);
   add(kCopies, "other-threads-stream", OtherThreadsStream);

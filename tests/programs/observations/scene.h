@@ -35,6 +35,7 @@ struct Scenario {
 };
 
 std::vector<Scenario> CopyScenarios();
+std::vector<Scenario> CopyAttributeScenarios();
 std::vector<Scenario> WorkScenarios();
 std::vector<Scenario> MemoryScenarios();
 std::vector<Scenario> FinishedScenarios();

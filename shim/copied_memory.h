@@ -1,0 +1,34 @@
+// What copies with attributes touch: could the host see when they read and write it?
+//
+// Of page-locked memory it could, as with every copy. Of pageable memory, too: such a copy may read
+// its source after it has returned, unless its attributes have that done before, and nothing is
+// promised about its target. Whether an address is the device's is asked of the driver, a few times
+// a call; in doubt the host sees it.
+//
+// The lists and structures are the program's, as the real call is given them. Their types are those
+// of CUDA 12.8, which older headers lack: hence the pointers to void.
+#ifndef CMP_SHIM_COPIED_MEMORY_H_
+#define CMP_SHIM_COPIED_MEMORY_H_
+
+#include <cuda.h>
+
+#include <cstddef>
+
+namespace cmp {
+
+// Managed memory counts as the device's. (To ask during a capture is harmless: measured.)
+bool IsOnDevice(CUdeviceptr address);
+
+// `attributes`: a CUmemcpyAttributes.
+bool MayBeSeen(CUdeviceptr to, CUdeviceptr from, const void* attributes);
+
+// `attributes`: an array of `attribute_count`; each applies from the copy in `first_copies` on.
+bool MayBeSeen(const CUdeviceptr* to, const CUdeviceptr* from, size_t count, const void* attributes,
+               const size_t* first_copies, size_t attribute_count);
+
+// `boxes`: an array of CUDA_MEMCPY3D_BATCH_OP.
+bool MayBeSeen(const void* boxes, size_t count);
+
+}  // namespace cmp
+
+#endif  // CMP_SHIM_COPIED_MEMORY_H_

@@ -1,0 +1,190 @@
+// The probe's questions about a kernel that failed, each in a process of its own: what a call says
+// that comes after the failure and before anybody was told, whether it is known from then on, and
+// what the call says once it is. (`probe crashes`)
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include <utility>
+
+#include "probe.h"
+
+extern char** environ;
+
+namespace cmp::sim {
+namespace {
+
+// What the calls are made with.
+struct Scene {
+  CUdeviceptr block = 0;
+  CUdeviceptr other_block = 0;
+  CUdeviceptr pool_block = 0;
+  void* locked = nullptr;
+  CUstream stream = nullptr;
+  CUevent event = nullptr;  // recorded before
+  CUevent timing = nullptr;
+  CUevent again = nullptr;
+  CUgraphExec graph = nullptr;
+  CUstream last_stream = nullptr;  // for a second call
+  CUevent last_event = nullptr;
+  // What calls give back.
+  CUdeviceptr made = 0;
+  void* made_locked = nullptr;
+  CUstream made_stream = nullptr;
+  CUevent made_event = nullptr;
+  CUcontext context = nullptr;
+  CUstreamCaptureStatus status{};
+  CUdevice device = 0;
+  unsigned long long id = 0;
+  unsigned number = 0;
+  int least = 0;
+  size_t bytes = 0;
+  float milliseconds = 0;
+};
+
+char g_host[64];
+
+void SetUp(Scene* s) {
+  cuMemAlloc(&s->block, 4096);
+  cuMemAlloc(&s->other_block, 4096);
+  cuMemHostAlloc(&s->locked, 4096, 0);
+  cuStreamCreate(&s->stream, CU_STREAM_NON_BLOCKING);
+  cuMemAllocAsync(&s->pool_block, 4096, s->stream);
+  cuStreamCreate(&s->last_stream, CU_STREAM_NON_BLOCKING);
+  cuEventCreate(&s->event, CU_EVENT_DISABLE_TIMING);
+  cuEventCreate(&s->last_event, CU_EVENT_DISABLE_TIMING);
+  cuEventCreate(&s->timing, 0);
+  cuEventCreate(&s->again, CU_EVENT_DISABLE_TIMING);
+  cuEventRecord(s->event, s->stream);
+  cuEventRecord(s->timing, s->stream);
+  cuCtxRecordEvent(g_context, s->again);
+  CUgraph graph = nullptr;
+  cuStreamBeginCapture(s->stream, CU_STREAM_CAPTURE_MODE_RELAXED);
+  cuMemsetD8Async(s->block, 0, 16, s->stream);
+  cuStreamEndCapture(s->stream, &graph);
+  cuGraphInstantiate(&s->graph, graph, 0);
+  cuMemHostRegister(g_host, sizeof g_host, 0);
+  cuCtxSynchronize();
+}
+
+struct Call {
+  const char* name;
+  CUresult (*call)(Scene& s);
+};
+
+const Call kCalls[] = {
+    {"cuMemAlloc", [](Scene& s) { return cuMemAlloc(&s.made, 4096); }},
+    {"cuMemAlloc 64 MiB", [](Scene& s) { return cuMemAlloc(&s.made, size_t{64} << 20); }},
+    {"cuMemAllocManaged",
+     [](Scene& s) { return cuMemAllocManaged(&s.made, 4096, CU_MEM_ATTACH_GLOBAL); }},
+    {"cuMemAllocAsync", [](Scene& s) { return cuMemAllocAsync(&s.made, 4096, s.stream); }},
+    {"cuMemFreeAsync", [](Scene& s) { return cuMemFreeAsync(s.block, s.stream); }},
+    {"cuMemHostAlloc", [](Scene& s) { return cuMemHostAlloc(&s.made_locked, 4096, 0); }},
+    {"cuMemHostGetDevicePointer",
+     [](Scene& s) { return cuMemHostGetDevicePointer(&s.made, s.locked, 0); }},
+    {"cuMemFree", [](Scene& s) { return cuMemFree(s.block); }},
+    {"cuMemFree NULL", [](Scene&) { return cuMemFree(0); }},
+    {"cuMemFree wild", [](Scene&) { return cuMemFree(12345); }},
+    {"cuMemFree of stream-ordered memory", [](Scene& s) { return cuMemFree(s.pool_block); }},
+    {"cuMemFreeHost", [](Scene& s) { return cuMemFreeHost(s.locked); }},
+    {"cuMemHostUnregister", [](Scene&) { return cuMemHostUnregister(g_host); }},
+    {"cuMemGetInfo", [](Scene& s) { return cuMemGetInfo(&s.bytes, &s.bytes); }},
+    {"cuMemGetAddressRange",
+     [](Scene& s) { return cuMemGetAddressRange(&s.made, &s.bytes, s.other_block); }},
+    {"cuPointerGetAttribute",
+     [](Scene& s) {
+       return cuPointerGetAttribute(&s.number, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, s.other_block);
+     }},
+    {"cuIpcGetMemHandle",
+     [](Scene& s) {
+       CUipcMemHandle handle;
+       return cuIpcGetMemHandle(&handle, s.other_block);
+     }},
+    {"cuLaunchHostFunc",
+     [](Scene& s) {
+       return cuLaunchHostFunc(
+           s.stream, [](void*) {}, nullptr);
+     }},
+    {"cuGraphLaunch", [](Scene& s) { return cuGraphLaunch(s.graph, s.stream); }},
+    {"cuMemsetD8", [](Scene& s) { return cuMemsetD8(s.other_block, 0, 16); }},
+    {"cuMemsetD8Async", [](Scene& s) { return cuMemsetD8Async(s.other_block, 0, 16, s.stream); }},
+    {"cuMemcpyDtoD", [](Scene& s) { return cuMemcpyDtoD(s.other_block, s.other_block + 64, 16); }},
+    {"cuMemcpyHtoD", [](Scene& s) { return cuMemcpyHtoD(s.other_block, g_host, 16); }},
+    {"cuMemcpyDtoHAsync locked",
+     [](Scene& s) { return cuMemcpyDtoHAsync(s.locked, s.other_block, 16, s.stream); }},
+    {"cuEventCreate", [](Scene& s) { return cuEventCreate(&s.made_event, 0); }},
+    {"cuEventRecord", [](Scene& s) { return cuEventRecord(s.again, s.stream); }},
+    {"cuEventQuery of what came before", [](Scene& s) { return cuEventQuery(s.event); }},
+    {"cuEventSynchronize of what came before",
+     [](Scene& s) { return cuEventSynchronize(s.event); }},
+    {"cuEventElapsedTime of what came before",
+     [](Scene& s) { return cuEventElapsedTime(&s.milliseconds, s.timing, s.timing); }},
+    {"cuEventDestroy",
+     [](Scene& s) { return cuEventDestroy(std::exchange(s.event, s.last_event)); }},
+    {"cuCtxRecordEvent", [](Scene& s) { return cuCtxRecordEvent(g_context, s.again); }},
+    {"cuCtxWaitEvent", [](Scene& s) { return cuCtxWaitEvent(g_context, s.again); }},
+    {"cuStreamCreate", [](Scene& s) { return cuStreamCreate(&s.made_stream, 0); }},
+    {"cuStreamWaitEvent", [](Scene& s) { return cuStreamWaitEvent(s.stream, s.event, 0); }},
+    {"cuStreamQuery of another stream", [](Scene& s) { return cuStreamQuery(s.stream); }},
+    {"cuStreamQuery legacy", [](Scene&) { return cuStreamQuery(nullptr); }},
+    {"cuStreamSynchronize of another stream",
+     [](Scene& s) { return cuStreamSynchronize(s.stream); }},
+    {"cuStreamIsCapturing", [](Scene& s) { return cuStreamIsCapturing(s.stream, &s.status); }},
+    {"cuStreamGetPriority", [](Scene& s) { return cuStreamGetPriority(s.stream, &s.least); }},
+    {"cuStreamGetCtx", [](Scene& s) { return cuStreamGetCtx(s.stream, &s.context); }},
+    {"cuStreamDestroy",
+     [](Scene& s) { return cuStreamDestroy(std::exchange(s.stream, s.last_stream)); }},
+    {"cuCtxSynchronize", [](Scene&) { return cuCtxSynchronize(); }},
+    {"cuCtxGetCurrent", [](Scene& s) { return cuCtxGetCurrent(&s.context); }},
+    {"cuCtxGetDevice", [](Scene& s) { return cuCtxGetDevice(&s.device); }},
+    {"cuCtxGetId of the current one", [](Scene& s) { return cuCtxGetId(nullptr, &s.id); }},
+    {"cuCtxGetId by its handle", [](Scene& s) { return cuCtxGetId(g_context, &s.id); }},
+    {"cuCtxGetFlags", [](Scene& s) { return cuCtxGetFlags(&s.number); }},
+    {"cuCtxSetCurrent", [](Scene&) { return cuCtxSetCurrent(g_context); }},
+    {"cuCtxCreate",
+     [](Scene& s) {
+#if CUDA_VERSION >= 13000
+       return cuCtxCreate(&s.context, nullptr, 0, 0);
+#else
+       return cuCtxCreate(&s.context, 0, 0);
+#endif
+     }},
+    {"cuDevicePrimaryCtxRetain", [](Scene& s) { return cuDevicePrimaryCtxRetain(&s.context, 0); }},
+};
+
+}  // namespace
+
+void ProbeCrash(const char* name) {
+  for (const Call& each : kCalls) {
+    if (std::strcmp(each.name, name) != 0) continue;
+    alarm(30);
+    Scene scene;
+    SetUp(&scene);
+    Trap();
+    LetPass();
+    const CUresult at_first = each.call(scene);
+    cuCtxSetCurrent(g_context);
+    size_t bytes = 0;
+    const bool known = cuMemGetInfo(&bytes, &bytes) != CUDA_SUCCESS;
+    cuCtxSynchronize();
+    const CUresult then = each.call(scene);
+    Say(std::string("crash: ") + name,
+        std::string(Name(at_first)) + (known ? ", known" : ", not known") + ", then " + Name(then));
+  }
+}
+
+void ProbeCrashes(char* self) {
+  for (const Call& each : kCalls) {
+    std::string name = each.name;
+    char crash[] = "crash";
+    char* arguments[] = {self, crash, name.data(), nullptr};
+    pid_t child = 0;
+    int status = -1;
+    const bool started =
+        posix_spawn(&child, "/proc/self/exe", nullptr, nullptr, arguments, environ) == 0;
+    if (!started || waitpid(child, &status, 0) != child || status != 0) {
+      Say("crash: " + name, "the process ended with " + std::to_string(status));
+    }
+  }
+}
+
+}  // namespace cmp::sim
