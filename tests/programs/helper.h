@@ -35,10 +35,7 @@ class Helper {
  public:
   // Device 0 is current in it when this returns: a reset would meet it otherwise.
   Helper() : thread_([this] { Serve(); }) {
-    Do([this] {
-      thread_id_ = gettid();
-      MUST(cudaSetDevice(0));
-    });
+    Do([] { MUST(cudaSetDevice(0)); });
     Wait();
   }
   ~Helper() {
@@ -55,13 +52,12 @@ class Helper {
     std::unique_lock<std::mutex> lock(lock_);
     changed_.wait(lock, [&] { return task_ == nullptr; });
     task_ = std::move(task);
-    begun_ = false;
+    begun_at_ns_ = kNotBegun;
     changed_.notify_all();
-    changed_.wait(lock, [&] { return begun_; });
-    const int64_t begin_ns = RunNs();
     while (!changed_.wait_for(lock, kBetweenLooks, [&] { return task_ == nullptr; })) {
+      if (begun_at_ns_ == kNotBegun) continue;
       lock.unlock();  // or it could sleep because of this one
-      if (Sleeps(thread_id_) || RunNs() - begin_ns > kLongestTaskNs) return;
+      if (Sleeps(thread_id_) || RunNs() - begun_at_ns_ > kLongestTaskNs) return;
       lock.lock();
     }
   }
@@ -77,24 +73,24 @@ class Helper {
 
  private:
   static constexpr std::chrono::microseconds kBetweenLooks{100};
-  static constexpr int64_t kLongestTaskNs = 10'000'000;
+  static constexpr int64_t kLongestTaskNs = 2'000'000;
+  static constexpr int64_t kNotBegun = -1;
 
   // For how long the thread was on a processor.
-  int64_t RunNs() {
-    clockid_t clock = {};
+  int64_t RunNs() const {
     timespec time = {};
-    pthread_getcpuclockid(thread_.native_handle(), &clock);
-    clock_gettime(clock, &time);
+    clock_gettime(clock_, &time);
     return time.tv_sec * int64_t{1'000'000'000} + time.tv_nsec;
   }
 
   void Serve() {
+    thread_id_ = gettid();
+    pthread_getcpuclockid(pthread_self(), &clock_);
     std::unique_lock<std::mutex> lock(lock_);
     for (;;) {
       changed_.wait(lock, [&] { return task_ != nullptr || stop_; });
       if (task_ == nullptr) return;
-      begun_ = true;
-      changed_.notify_all();
+      begun_at_ns_ = RunNs();
       lock.unlock();
       task_();
       lock.lock();
@@ -106,9 +102,11 @@ class Helper {
   std::mutex lock_;
   std::condition_variable changed_;
   std::function<void()> task_;
-  bool begun_ = false;
+  std::atomic<int64_t> begun_at_ns_{kNotBegun};  // of RunNs()
   bool stop_ = false;
-  std::atomic<pid_t> thread_id_{0};
+  // Of the thread; it sets them before it begins anything.
+  pid_t thread_id_ = 0;
+  clockid_t clock_ = {};
   std::thread thread_;  // last: it uses the others
 };
 
