@@ -91,29 +91,36 @@ def suite_of(name: str, include: str, old_include: str) -> Suite:
 
 
 class Progress:
-    """What both lanes are at, in one line."""
+    """What both lanes are at, in one line: every second on a terminal, else now and then."""
 
     def __init__(self) -> None:
         self.begin = time.monotonic()
         self._lock = threading.Lock()
-        self._lanes: dict[str, str] = {}
-        self._said_at = 0.0
+        self._lanes: dict[str, tuple[str, float]] = {}
+        self._is_terminal = sys.stdout.isatty()
+        threading.Thread(target=self._tell, daemon=True).start()
 
-    def at(self, lane: str, what: str) -> None:
+    def at(self, lane: str, what: str, since: float) -> None:
+        """`what` is under way, or with an empty one nothing."""
         with self._lock:
-            self._lanes[lane] = what
-            now = time.monotonic()
-            line = "; ".join(filter(None, self._lanes.values()))
-            if sys.stdout.isatty():
-                print(f"\r\033[K{clock(now - self.begin)}  {line}", end="", flush=True)
-            elif now - self._said_at >= EVERY_S and line:
-                self._said_at = now
-                print(f"{clock(now - self.begin)}  {line}", flush=True)
+            self._lanes[lane] = what, since
 
     def say(self, text: str) -> None:
         with self._lock:
-            clear = "\r\033[K" if sys.stdout.isatty() else ""
-            print(f"{clear}{clock(time.monotonic() - self.begin)}  {text}", flush=True)
+            self._print(text, "\n")
+
+    def _print(self, text: str, end: str) -> None:
+        clear = "\r\033[K" if self._is_terminal else ""
+        print(f"{clear}{clock(time.monotonic() - self.begin)}  {text}", end=end, flush=True)
+
+    def _tell(self) -> None:
+        while True:
+            time.sleep(1 if self._is_terminal else EVERY_S)
+            with self._lock:
+                now = time.monotonic()
+                lanes = [f"{what} in {clock(now - at)}" for what, at in self._lanes.values() if what]
+                if lanes:
+                    self._print("; ".join(lanes), "" if self._is_terminal else "\n")
 
 
 class Runner:
@@ -121,7 +128,7 @@ class Runner:
         self.suites = suites
         self.progress = Progress()
         self._running: set[subprocess.Popen] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.stopped = False
 
     def run(self) -> None:
@@ -149,7 +156,7 @@ class Runner:
                 if not self.stopped:
                     self._end(suite, "FAILED")
         suite.seconds += time.monotonic() - begin
-        self.progress.at(lane, "")
+        self.progress.at(lane, "", begin)
 
     def _end(self, suite: Suite, verdict: str) -> None:
         suite.verdict = verdict
@@ -178,9 +185,9 @@ class Runner:
         ) as process:
             with self._lock:
                 self._running.add(process)
-            if self.stopped:
+            if self.stopped:  # by a signal that did not see it
                 self._kill(process)
-            self.progress.at(lane, f"{suite.name}: {step.word} …")
+            self.progress.at(lane, f"{suite.name}: {step.word} nothing yet", begin)
             for line in process.stdout:
                 log.write(line)
                 found = STEP_OF.match(line)
@@ -188,8 +195,7 @@ class Runner:
                     continue
                 done = int(found[1] or found[3])
                 count = f"{done} of {found[2] or found[4]}"
-                took = clock(time.monotonic() - begin)
-                self.progress.at(lane, f"{suite.name}: {step.word} {count} in {took}")
+                self.progress.at(lane, f"{suite.name}: {step.word} {count}", begin)
                 skipped += "Skipped" in (found[6] or "")
                 if found[5] and not re.search("Passed|Skipped", found[6]):
                     failed.append(found[5])
@@ -216,12 +222,12 @@ class Runner:
         except ProcessLookupError:
             pass
 
-    def stop(self) -> None:
+    def stop(self, *_) -> None:
+        """Called by a signal, at any place of the main thread: it waits for nothing."""
         self.stopped = True
         with self._lock:
-            for process in self._running:
+            for process in list(self._running):
                 self._kill(process)
-                process.wait()
         for suite in self.suites:
             suite.built.set()
 
@@ -269,18 +275,15 @@ def main(arguments: list[str]) -> int:
     suites = [suite_of(name, include, old_include) for name in dict.fromkeys(names)]
     runner = Runner(suites)
 
-    def interrupted(*_) -> None:
-        raise KeyboardInterrupt
-
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupted)
+        signal.signal(number, runner.stop)
     try:
         runner.run()
-    except BaseException as error:  # whatever it is, there is a verdict
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
+    except Exception as error:  # whatever it is, there is a verdict
         runner.stop()
-        runner.progress.say("interrupted" if isinstance(error, KeyboardInterrupt) else repr(error))
+        print(repr(error))
+    if runner.stopped:
+        print("\ninterrupted")
     if "release" in names:
         print_figures()
     good = print_verdict(suites, runner.progress)
