@@ -326,7 +326,7 @@ struct EventRecord {
     if (!cmp::RuleIsOn(cmp::Rule::kOrderBeforeSynchronousCopy) && cmp::IsSynchronous(#stream)) { \
       return real->name arguments;                                                               \
     }                                                                                            \
-    return cmp::kind::Submit(                                                         \
+    return cmp::kind::Submit(                                                                    \
         stream, [&] { return real->name arguments; }, CMP_LIST arguments);                       \
   }                                                                                              \
   }                                                                                              \
@@ -336,7 +336,7 @@ struct EventRecord {
     if (real == nullptr || real->name == nullptr || work == nullptr) [[unlikely]]                \
       return Slow_##name arguments;                                                              \
     const cmp::StreamName to = stream;                                                           \
-    if (!work->IsQuiet(to) || !cmp::kind::IsUsual(*work, CMP_LIST arguments) ||       \
+    if (!work->IsQuiet(to) || !cmp::kind::IsUsual(*work, CMP_LIST arguments) ||                  \
         cmp::kRulesMayBeOff) [[unlikely]]                                                        \
       return Slow_##name arguments;                                                              \
     const CUresult status = real->name arguments;                                                \

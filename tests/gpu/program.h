@@ -30,14 +30,17 @@ inline double SecondsSince(Clock::time_point begin) {
 }
 
 // From any thread, also while others are inside CUDA: no exit handlers.
-[[noreturn]] inline void Fail(const char* what, int error) {
+[[noreturn]] inline void Fail(const char* what, int error, const char* file = __builtin_FILE(),
+                              int line = __builtin_LINE()) {
   std::fflush(stdout);
-  std::fprintf(stderr, "%s: %s: error %d\n", program_invocation_short_name, what, error);
+  std::fprintf(stderr, "%s: %s:%d: %s: error %d\n", program_invocation_short_name, file, line, what,
+               error);
   _exit(1);
 }
 
-inline void Check(cudaError_t status, const char* call) {
-  if (status != cudaSuccess) Fail(call, static_cast<int>(status));
+inline void Check(cudaError_t status, const char* call, const char* file = __builtin_FILE(),
+                  int line = __builtin_LINE()) {
+  if (status != cudaSuccess) Fail(call, static_cast<int>(status), file, line);
 }
 #define CHECK(call) ::cmp::gpu::Check(call, #call)
 

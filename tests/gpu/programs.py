@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -42,11 +43,18 @@ def sanitizer_runtime() -> str:
 class Result:
     """What a program said."""
 
-    def __init__(self, done: subprocess.CompletedProcess, statistics: dict | None) -> None:
+    def __init__(self, done: subprocess.CompletedProcess, statistics: dict | None,
+                 settings: dict[str, str]) -> None:
+        words = [f"{name}={value}" for name, value in settings.items()]
+        self.again = shlex.join(["env", *words, *done.args])  # what to type to see it once more
         self.code = done.returncode
         self.output = done.stdout
         self.errors = done.stderr
         self.statistics = statistics
+
+    def everything(self) -> str:
+        """For the message of a failure."""
+        return f"\nagain: {self.again}\nexit code {self.code}\n{self.output}\n{self.errors}"
 
     def number(self, word: str) -> float:
         """The number behind a word on stderr, as in 'seconds 0.123'."""
@@ -90,7 +98,8 @@ def run(*command: str, preload: bool | pathlib.Path, simulated: bool = False,
         if os.path.exists(file):
             with open(file, encoding="utf-8") as text:
                 statistics = json.load(text)
-    return Result(done, statistics)
+    shown = {name: env[name] for name in (*settings, "LD_LIBRARY_PATH", "LD_PRELOAD") if name in env}
+    return Result(done, statistics, shown)
 
 
 def runtime_folder() -> str:

@@ -16,9 +16,9 @@ class Simulated(unittest.TestCase):
         path = str(programs.BUILD / program)
         without = programs.run(path, preload=False, simulated=True, CMPSIM_MEMORY="2G")
         with_pool = programs.run(path, preload=True, simulated=True, CMPSIM_MEMORY="2G")
-        self.assertEqual(without.code, 0, without.errors)
-        self.assertEqual(with_pool.code, 0, with_pool.errors)
-        self.assertEqual(with_pool.output, without.output)
+        self.assertEqual(without.code, 0, without.everything())
+        self.assertEqual(with_pool.code, 0, with_pool.everything())
+        self.assertEqual(with_pool.output, without.output, with_pool.everything())
         return without, with_pool
 
     def test_edges(self):
@@ -56,7 +56,7 @@ class Simulated(unittest.TestCase):
             settings["CMP_FREE_SYNC"] = mode
         result = programs.run(str(programs.BUILD / program), *arguments, preload=bool(mode),
                               simulated=True, **settings)
-        self.assertEqual(result.code, 0, result.output + result.errors)
+        self.assertEqual(result.code, 0, result.everything())
         return result.output
 
     def careless(self, program: str, *arguments: str, **settings: str) -> None:
@@ -65,7 +65,7 @@ class Simulated(unittest.TestCase):
             return
         result = programs.run(str(programs.BUILD / program), *arguments, simulated=True,
                               preload=programs.CARELESS, **settings)
-        self.assertEqual(result.code, 0, result.output + result.errors)
+        self.assertEqual(result.code, 0, result.everything())
 
     def test_stress(self):
         arguments = ("--threads", "4", "--blocks", "4000")

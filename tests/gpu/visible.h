@@ -134,8 +134,9 @@ Function* DriverFunction(const Stage& stage, const char* symbol) {
   return reinterpret_cast<Function*>(found);
 }
 
-inline void Must(CUresult status, const char* call) {
-  if (status != CUDA_SUCCESS) Fail(call, static_cast<int>(status));
+inline void Must(CUresult status, const char* call, const char* file = __builtin_FILE(),
+                 int line = __builtin_LINE()) {
+  if (status != CUDA_SUCCESS) Fail(call, static_cast<int>(status), file, line);
 }
 #define MUST(call) ::cmp::gpu::Must(call, #call)
 

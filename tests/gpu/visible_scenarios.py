@@ -18,7 +18,7 @@ Scenario = collections.namedtuple("Scenario", "without_wait name rule")
 def answer(result: programs.Result) -> str:
     """'right', 'wrong' or 'skipped'; what went wrong in place of that."""
     if result.code != 0:
-        return f"ended with {result.code}: {result.errors}"
+        return f"ended: {result.everything()}"
     said = result.output.strip().split(": ")
     return said[1] if len(said) > 1 else "wrong"  # the device printed nothing
 
@@ -67,14 +67,16 @@ class VisibleScenarios:
         for scenario, result in results.items():
             with self.subTest(scenario=scenario.name):
                 skipped = answer(self.real[scenario]) == "skipped"
-                self.assertEqual(answer(result), "skipped" if skipped else "right", result.errors)
+                self.assertEqual(answer(result), "skipped" if skipped else "right",
+                                 result.everything())
 
     def check_nothing_visible(self, results: dict[Scenario, programs.Result], waits: bool) -> None:
         """Whether the frees waited where they need not."""
         for scenario, result in results.items():
             if scenario.without_wait == "right":
                 with self.subTest(scenario=scenario.name):
-                    self.assertEqual(result.statistics["process"]["wait_calls"] != 0, waits)
+                    self.assertEqual(result.statistics["process"]["wait_calls"] != 0, waits,
+                                     result.everything())
                     self.assertEqual("did not wait" not in result.errors, waits, result.errors)
 
     def test_real_calls(self):
@@ -101,7 +103,7 @@ class VisibleScenarios:
             with self.subTest(scenario=scenario.name):
                 expected = self.without_wait(scenario)
                 if answer(self.real[scenario]) != "skipped" and expected != "unknown":
-                    self.assertEqual(answer(result), expected)
+                    self.assertEqual(answer(result), expected, result.everything())
 
     def test_rules(self):
         """Each scenario rests on the rule that it names."""
@@ -114,4 +116,4 @@ class VisibleScenarios:
             with self.subTest(scenario=scenario.name, rule=scenario.rule):
                 skipped = answer(self.real[scenario]) == "skipped"
                 if scenario.rule and self.without_wait(scenario) == "wrong" and not skipped:
-                    self.assertEqual(answer(result), "wrong")
+                    self.assertEqual(answer(result), "wrong", result.everything())

@@ -4,10 +4,12 @@ Paths come from the environment that CMake sets. By hand:
     ctest -R preload.errors --output-on-failure
 """
 
+import collections
 import json
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import tempfile
@@ -43,6 +45,21 @@ OLD_DRIVER = {
 }
 
 TIME_LIMIT_S = int(os.environ.get("CMP_TEST_LIMIT_S", "60"))
+
+
+# How to see the latest runs again: the first thing that a failure says.
+_latest = collections.deque(maxlen=2)
+
+
+def again(words, env):
+    """What to type for the same run: settings, seeds, program, arguments."""
+    settings = [
+        f"{name}={value}"
+        for name, value in env.items()
+        if name.startswith(("CMP_", "CMPSIM_", "LD_", "ASAN_", "TSAN_", "CARELESS"))
+        and name != "CMP_STATS"
+    ]
+    return shlex.join(["env", *settings, *words])
 
 
 class Result:
@@ -133,15 +150,24 @@ def run(program, args=(), preload=True, env=None, stats=True, cwd=None, limit_s=
         settings = dict(env or {})
         if preload and stats:
             settings.setdefault("CMP_STATS", str(report))
-        finished = subprocess.run(
-            command,
-            env=environment(preload, settings),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            timeout=limit_s or TIME_LIMIT_S,
-            cwd=cwd,
-            check=False,
-        )
+        its_environment = environment(preload, settings)
+        _latest.append(again(command, its_environment))
+        try:
+            finished = subprocess.run(
+                command,
+                env=its_environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                timeout=limit_s or TIME_LIMIT_S,
+                cwd=cwd,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            said = (error.stdout or b"") + (error.stderr or b"")
+            raise AssertionError(
+                f"no end within {error.timeout} s: {said.decode(errors='replace')}\n"
+                f"again: {_latest[-1]}"
+            ) from None
         parsed = json.loads(report.read_text()) if report.exists() else None
         left = sorted(path.name for path in pathlib.Path(folder).iterdir())
         unfinished = {"stats.json.live", "stats.json.new"}.intersection(left)
@@ -157,9 +183,12 @@ def run(program, args=(), preload=True, env=None, stats=True, cwd=None, limit_s=
 
 def start(program, args=(), preload=True, env=None, **more):
     """Starts a program that the test ends itself."""
+    command = [program_path(program), *map(str, args)]
+    its_environment = environment(preload, env)
+    _latest.append(again(command, its_environment))
     return subprocess.Popen(
-        [program_path(program), *map(str, args)],
-        env=environment(preload, env),
+        command,
+        env=its_environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         **more,
@@ -170,6 +199,11 @@ class TestCase(unittest.TestCase):
     """Assertions that several subjects need."""
 
     maxDiff = None
+
+    def _formatMessage(self, msg, standardMsg):
+        """Every failure names the programs that it is about, and their seeds."""
+        runs = "".join(f"\nagain: {run_again}" for run_again in _latest)
+        return super()._formatMessage(msg, standardMsg) + runs
 
     def assert_ok(self, result, code=0):
         self.assertEqual(result.code, code, repr(result))

@@ -96,7 +96,7 @@ class Forks(TestCase):
     @unittest.skipIf("thread" in SANITIZE, "ThreadSanitizer hangs in children of busy processes")
     def test_fork_while_a_thread_allocates(self):
         """Whatever lock that thread held is free in the child."""
-        without, within = self.run_both("forks", ["busy"], limit_s=15)
+        without, within = self.run_both("forks", ["busy"])
         self.assertEqual(without.results.count("child: exit code 0, signal 0"), 20)
         self.assertGreater(within.hits, 40)
 

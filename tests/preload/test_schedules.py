@@ -6,10 +6,9 @@ operations they have (1: as usual). One subject: test_schedules.py Schedules.tes
 """
 
 import os
-import shlex
 import time
 
-from preload import OLD_DRIVER, PROGRAMS, SANITIZE, TestCase, environment, main, run
+from preload import OLD_DRIVER, PROGRAMS, SANITIZE, TestCase, main, run
 
 SEED = int(os.environ.get("CMP_TEST_SEED", "1"))
 # As it is: more than ten million operations in all.
@@ -31,17 +30,6 @@ POOLS = (
 DEVICES = (1, 2) if SANITIZE else (0, 1, 2, 4)
 
 
-def command(args, env, preload):
-    """What to type to see the same again."""
-    settings = {
-        name: value
-        for name, value in environment(preload, env).items()
-        if name.startswith(("CMP_", "CMPSIM_", "LD_", "ASAN_", "TSAN_"))
-    }
-    words = ["env", *(f"{name}={value}" for name, value in settings.items())]
-    return shlex.join([*words, str(PROGRAMS / "schedules"), *map(str, args)])
-
-
 class Schedules(TestCase):
     def setUp(self):
         self.operations = 0
@@ -60,10 +48,9 @@ class Schedules(TestCase):
 
     def run_schedule(self, args, env, preload=True):
         """One run; everything that the program checks must be right."""
-        again = command(args, env, preload)
         result = run("schedules", args, preload=preload, env=env, stats=False, limit_s=120)
-        self.assertEqual(result.code, 0, f"again: {again}\n{result!r}")
-        self.assertEqual(result.err, "", f"again: {again}")
+        self.assert_ok(result)
+        self.assertEqual(result.err, "")
         if preload:
             self.operations += int(result.notes["operations"].split()[0])
         return result
@@ -83,11 +70,9 @@ class Schedules(TestCase):
                     if expected is None or number == 0:  # the schedule itself depends on no time
                         without = self.run_schedule(schedule, settings, preload=False)
                         expected = expected or without.results
-                        self.assertEqual(
-                            expected, without.results, command(schedule, settings, False)
-                        )
+                        self.assertEqual(expected, without.results)
                     within = self.run_schedule(schedule, settings)
-                    self.assertEqual(expected, within.results, command(schedule, settings, True))
+                    self.assertEqual(expected, within.results)
 
     def check(self, mode, schedules, operations, *args, env=None):
         """Results that depend on chance: what the program checks by itself is right."""

@@ -37,18 +37,16 @@ class Waiting(TestCase):
         self.assert_served(within, 300)
 
     def test_malloc_waits_for_nothing(self):
-        patience = {"CMPSIM_PATIENCE_MS": "2000"}
         for env in ({}, {"CMP_RESERVE": "0"}, {"CMP_RESERVE": "1x"}, {"CMPSIM_SEED": "2"}):
             with self.subTest(env=env):
-                without, within = self.run_both("waits", ["spin"], env | patience)
+                without, within = self.run_both("waits", ["spin"], env)
                 self.assertIn("still spinning: yes\nafter the free: 0 pending", without.results)
                 self.assertGreater(within.totals["requests"], 70)
 
     def test_kernel_launched_while_malloc_is_over_the_bound(self):
-        patience = {"CMPSIM_PATIENCE_MS": "2000"}
         for env in ({}, {"CMP_RESERVE": "0"}, {"CMP_RESERVE": "1x"}, {"CMPSIM_SEED": "2"}):
             with self.subTest(env=env):
-                without, within = self.run_both("waits", ["spin-meanwhile"], env | patience)
+                without, within = self.run_both("waits", ["spin-meanwhile"], env)
                 self.assertEqual(without.results, "done\nhazards 0, misuse 0\n")
                 self.assertEqual(within.totals["requests"], 20001)
 

@@ -146,8 +146,9 @@ void Threads() {
   printf("# real %llu\n", static_cast<unsigned long long>(program::RealAllocations()));
 }
 
-void MustDriver(CUresult result, const char* what) {
-  program::Must(static_cast<cudaError_t>(result), what);
+void MustDriver(CUresult result, const char* what, const char* file = __builtin_FILE(),
+                int line = __builtin_LINE()) {
+  program::Must(static_cast<cudaError_t>(result), what, file, line);
 }
 
 CUcontext MakeContext() {

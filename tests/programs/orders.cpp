@@ -23,9 +23,9 @@ constexpr uint64_t kLong = 50 * 1000 * 1000;  // ns: longer than all calls of a 
 
 int g_wrong = 0;
 
-void Expect(bool good, const char* what) {
+void Expect(bool good, const char* what, int line = __builtin_LINE()) {
   if (good) return;
-  if (++g_wrong <= 20) printf("wrong: %s\n", what);
+  if (++g_wrong <= 20) printf("%s:%d: wrong: %s\n", __FILE__, line, what);
 }
 
 char* NotedAllocate(size_t bytes) {
@@ -395,8 +395,8 @@ void Capture(int rounds) {
 void DestroyedContext(int rounds) {
   Helper helper;
   int meanwhile = 0;
-  const auto must = [](CUresult result, const char* what) {
-    program::Must(static_cast<cudaError_t>(result), what);
+  const auto must = [](CUresult result, const char* what, int line = __builtin_LINE()) {
+    program::Must(static_cast<cudaError_t>(result), what, __FILE__, line);
   };
   for (int round = 0; round < rounds; ++round) {
     for (const char* name : {"cuCtxRecordEvent", "cuEventSynchronize", "cuEventQuery"}) {

@@ -7,6 +7,7 @@
 #define CMP_TESTS_PROGRAMS_PROGRAM_H_
 
 #include <cuda_runtime_api.h>
+#include <errno.h>
 #include <sim.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,10 +24,13 @@ inline void Say(const char* what, cudaError_t result) {
          static_cast<int>(cudaPeekAtLastError()));
 }
 
-// For calls that must succeed before anything is tested.
-inline void Must(cudaError_t result, const char* what) {
+// For calls that must succeed before anything is tested. `file` and `line`: of the caller.
+inline void Must(cudaError_t result, const char* what, const char* file = __builtin_FILE(),
+                 int line = __builtin_LINE()) {
   if (result == cudaSuccess) return;
-  printf("%s failed unexpectedly: %d\n", what, static_cast<int>(result));
+  const char* seed = getenv("CMPSIM_SEED");
+  printf("%s:%d: %s failed unexpectedly: %d (%s, CMPSIM_SEED=%s)\n", file, line, what,
+         static_cast<int>(result), program_invocation_short_name, seed == nullptr ? "0" : seed);
   fflush(stdout);
   _Exit(3);
 }

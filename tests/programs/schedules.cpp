@@ -7,10 +7,11 @@
 // real one every mode holds. One thread without failures prints a fingerprint of all results and
 // contents, the same for every CMPSIM_SEED and with any pool. Exit code 1: something was wrong.
 #include <chrono>
-#include <condition_variable>
 #include <memory>
+#include <optional>
 #include <thread>
 
+#include "helper.h"
 #include "schedules/actor.h"
 
 namespace {
@@ -88,74 +89,45 @@ void PlanFailures(const Settings& settings) {
 class Interloper {
  public:
   Interloper(const Settings& settings, Handover& handover)
-      : random_(settings.seed + 77), main_(std::this_thread::get_id()), thread_([&] {
-          Actor actor(settings, handover, 1);
-          Serve(actor);
-          operations_ = actor.operations();
-          unexpected_ = actor.unexpected();
-        }) {
-    for (const char* name : kPoolCalls) {
-      simOnCall(name, SIM_BEFORE_CALL, &Interloper::Called, this);
-      simOnCall(name, SIM_AFTER_CALL, &Interloper::Called, this);
-    }
+      : random_(settings.seed + 77), main_(std::this_thread::get_id()) {
+    helper_.Do([&] { actor_.emplace(settings, handover, 1); });
+    helper_.Wait();
+    SetCalled(&Interloper::Called);
   }
-  ~Interloper() { End(); }
 
   void End() {
-    for (const char* name : kPoolCalls) {
-      simOnCall(name, SIM_BEFORE_CALL, nullptr, nullptr);
-      simOnCall(name, SIM_AFTER_CALL, nullptr, nullptr);
-    }
-    if (!thread_.joinable()) return;
-    {
-      const std::lock_guard<std::mutex> guard(lock_);
-      stop_ = true;
-    }
-    changed_.notify_all();
-    thread_.join();
+    SetCalled(nullptr);
+    helper_.Wait();
+    helper_.Do([&] { actor_->Finish(); });
+    helper_.Wait();
   }
-  uint64_t operations() const { return operations_; }
-  uint64_t unexpected() const { return unexpected_; }
+  uint64_t operations() const { return actor_->operations(); }
+  uint64_t unexpected() const { return actor_->unexpected(); }
 
  private:
   static void Called(void* self) { static_cast<Interloper*>(self)->LetIn(); }
 
-  void LetIn() {
-    if (std::this_thread::get_id() != main_ || random_.Below(8) != 0) return;
-    std::unique_lock<std::mutex> lock(lock_);
-    if (wanted_ > 0) return;  // held up by a lock that this thread has
-    wanted_ = 1 + random_.Below(6);
-    changed_.notify_all();
-    // It may need what this thread holds; then it goes on in parallel.
-    changed_.wait_for(lock, std::chrono::milliseconds(2), [&] { return wanted_ == 0; });
+  void SetCalled(void (*called)(void*)) {
+    for (const char* name : kPoolCalls) {
+      simOnCall(name, SIM_BEFORE_CALL, called, called == nullptr ? nullptr : this);
+      simOnCall(name, SIM_AFTER_CALL, called, called == nullptr ? nullptr : this);
+    }
   }
 
-  void Serve(Actor& actor) {
-    std::unique_lock<std::mutex> lock(lock_);
-    for (;;) {
-      changed_.wait(lock, [&] { return wanted_ > 0 || stop_; });
-      if (stop_) break;
-      const uint64_t count = wanted_;
-      lock.unlock();
-      if (count % 2 == 0) actor.FreeBusy();
-      actor.Run(count);
-      lock.lock();
-      wanted_ = 0;
-      changed_.notify_all();
-    }
-    lock.unlock();
-    actor.Finish();
+  // It may need what this thread holds; then it goes on in parallel.
+  void LetIn() {
+    if (std::this_thread::get_id() != main_ || random_.Below(8) != 0 || helper_.IsBusy()) return;
+    const uint64_t count = 1 + random_.Below(6);
+    helper_.Do([this, count] {
+      if (count % 2 == 0) actor_->FreeBusy();
+      actor_->Run(count);
+    });
   }
 
   program::Random random_;
   const std::thread::id main_;
-  std::mutex lock_;
-  std::condition_variable changed_;
-  uint64_t wanted_ = 0;
-  bool stop_ = false;
-  uint64_t operations_ = 0;
-  uint64_t unexpected_ = 0;
-  std::thread thread_;  // last: it uses the others
+  std::optional<Actor> actor_;
+  program::Helper helper_;
 };
 
 }  // namespace

@@ -13,6 +13,11 @@ import unittest
 
 BUILD = pathlib.Path(os.environ["CMP_TEST_BUILD"])
 SOURCE = pathlib.Path(os.environ["CMP_TEST_SOURCE"])
+sys.path.insert(0, str(SOURCE / "scripts"))
+from cmp_preload.library import Library
+from cmp_preload.measure import Run
+
+LIBRARY = Library(str(BUILD / "libcmp_preload.so"))
 COMMAND = BUILD / "cmp-preload"
 PROGRAMS = BUILD / "programs"
 PLAIN = str(PROGRAMS / "plain")  # PAIRS of cudaMalloc and cudaFree; says "failed 0, last error 0"
@@ -84,6 +89,18 @@ class TestCase(unittest.TestCase):
         self.assertTrue(result.stderr.startswith("cmp-preload: "), result.stderr)
         for word in words:
             self.assertIn(word, result.stderr)
+
+
+def measured(seconds, allocation_s, **process):
+    """A run as a trial measures one: it took so long, and so long in real calls."""
+    result = Run()
+    result.seconds = seconds
+    counters = {name: 0 for name in LIBRARY.counters("process")}
+    counters |= {"real_malloc_ns": allocation_s * 1e9, **process}
+    totals = {"requests": 100, "thread_cache_hits": 90, "hit_rate": 0.9, "real": 0}
+    totals |= {"global_pool_hits": 0}
+    result.statistics = [{"reached": True, "totals": totals, "process": counters, "tiers": []}]
+    return result
 
 
 def main():

@@ -63,8 +63,9 @@ inline void See(const std::string& what, uint64_t seen, uint64_t expected) {
   Check(what, seen, expected);
 }
 
-inline void MustDriver(CUresult result, const char* what) {
-  program::Must(static_cast<cudaError_t>(result), what);
+inline void MustDriver(CUresult result, const char* what, const char* file = __builtin_FILE(),
+                       int line = __builtin_LINE()) {
+  program::Must(static_cast<cudaError_t>(result), what, file, line);
 }
 #define MUST_DRIVER(call) observations::MustDriver(call, #call)
 

@@ -6,8 +6,9 @@
 namespace schedules {
 namespace {
 
-void MustDriver(CUresult result, const char* what) {
-  program::Must(static_cast<cudaError_t>(result), what);
+void MustDriver(CUresult result, const char* what, const char* file = __builtin_FILE(),
+                int line = __builtin_LINE()) {
+  program::Must(static_cast<cudaError_t>(result), what, file, line);
 }
 
 }  // namespace
