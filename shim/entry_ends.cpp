@@ -42,11 +42,6 @@ CUresult Driver_cuMulticastUnbind(unsigned long long object, CUdevice device, si
 
 CUresult Driver_cuMemPoolDestroy(CUmemoryPool pool) { CMP_PAY_AND_CALL(cuMemPoolDestroy, (pool)); }
 
-CUresult Driver_cuMulticastUnbind(unsigned long long handle, CUdevice device, size_t offset,
-                                  size_t bytes) {
-  CMP_PAY_AND_CALL(cuMulticastUnbind, (handle, device, offset, bytes));
-}
-
 CUresult Driver_cuLogicalEndpointUnbind(unsigned endpoint, CUdevice device, cuuint64_t offset,
                                         cuuint64_t bytes) {
   CMP_PAY_AND_CALL(cuLogicalEndpointUnbind, (endpoint, device, offset, bytes));
