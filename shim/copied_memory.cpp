@@ -55,20 +55,30 @@ class Look {
   }
 
  private:
-  // Copies of a list are often of the same memory: the last address is remembered.
-  bool IsTheDevices(CUdeviceptr address, CUdeviceptr* last) {
-    if (address == *last) return true;
+  struct Allocation {
+    CUdeviceptr start = 0;
+    size_t bytes = 0;
+  };
+
+  // Copies of a list are often of the same memory: the last allocation is remembered.
+  bool IsTheDevices(CUdeviceptr address, Allocation* last) {
+    if (address - last->start < last->bytes) return true;
     if (questions_ == kMostQuestions) return false;
     ++questions_;
     if (!IsOnDevice(address)) return false;
-    *last = address;
+    Allocation found;
+    const auto ask = RealDriver()->cuPointerGetAttribute;
+    const bool known =
+        ask(&found.start, CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, address) == CUDA_SUCCESS &&
+        ask(&found.bytes, CU_POINTER_ATTRIBUTE_RANGE_SIZE, address) == CUDA_SUCCESS;
+    *last = known ? found : Allocation{address, 1};
     return true;
   }
 
   static constexpr int kMostQuestions = 16;
   int questions_ = 0;
-  CUdeviceptr last_to_ = 0;
-  CUdeviceptr last_from_ = 0;
+  Allocation last_to_;
+  Allocation last_from_;
 };
 
 }  // namespace

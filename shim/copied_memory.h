@@ -2,8 +2,8 @@
 //
 // Of page-locked memory it could, as with every copy. Of pageable memory, too: such a copy may read
 // its source after it has returned, unless its attributes have that done before, and nothing is
-// promised about its target. Whether an address is the device's is asked of the driver, a few times
-// a call; in doubt the host sees it.
+// promised about its target. Whether an address is the device's is asked of the driver, for a few
+// allocations a call; in doubt the host sees it.
 //
 // The lists and structures are the program's, as the real call is given them. Their types are those
 // of CUDA 12.8, which older headers lack: hence the pointers to void.

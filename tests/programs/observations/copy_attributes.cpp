@@ -129,8 +129,12 @@ void OnDevice() {
   char word[8] = {};
   SetHostWord(word, 17);
   WriteWord(stream, device, 1, kLong);
-  std::vector<CUdeviceptr> to(100, Address(device + 2048));
-  std::vector<CUdeviceptr> from(100, Address(device));
+  std::vector<CUdeviceptr> to;
+  std::vector<CUdeviceptr> from;
+  for (size_t i = 0; i < 100; ++i) {
+    to.push_back(Address(device + 2048 + 8 * i));
+    from.push_back(Address(device + 8 * (i % 50)));
+  }
   std::vector<size_t> bytes(100, 8);
   from.back() = Address(word);
   CUmemcpyAttributes attributes[] = {ReadIn(CU_MEMCPY_SRC_ACCESS_ORDER_ANY),
@@ -146,7 +150,7 @@ void OnDevice() {
   FreeUnrelated();
   NoteRunning();
   MUST(cudaDeviceSynchronize());
-  Check("read during the call", WordOf(device + 2048), 17);
+  Check("read during the call", WordOf(device + 2048 + 8 * 99), 17);
 }
 
 }  // namespace
