@@ -67,7 +67,7 @@ class Look {
     ++questions_;
     if (!IsOnDevice(address)) return false;
     Allocation found;
-    const auto ask = RealDriver()->cuPointerGetAttribute;
+    const auto& ask = RealDriver()->cuPointerGetAttribute;
     const bool known =
         ask(&found.start, CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, address) == CUDA_SUCCESS &&
         ask(&found.bytes, CU_POINTER_ATTRIBUTE_RANGE_SIZE, address) == CUDA_SUCCESS;
