@@ -124,6 +124,29 @@ class Gpu(unittest.TestCase):
         self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.5)
         add_figure("PyTorch with workers", "auto", with_pool.waits())
 
+    def test_crashes(self):
+        """Once any call has told of a crash, all calls answer as without the pool."""
+        for way in ("device", "stream", "query", "event", "copy", "free"):
+            with self.subTest(way=way):
+                without, _ = self.compare(str(programs.BUILD / "crashes"), way)
+                self.assertIn("told 719\ncudaMalloc 719, cuMemAlloc 719\n", without.output)
+        for mode in programs.MODES:
+            with self.subTest(mode=mode):
+                command = (str(programs.BUILD / "crashes"), "host-function")
+                without = programs.run(*command, preload=False)
+                within = programs.run(*command, preload=True, CMP_FREE_SYNC=mode)
+                self.assertIn("cudaFree 800, again 800, of NULL 800\n", without.output)
+                self.assertEqual(without.output, within.output, within.everything())
+
+    def test_pitched(self):
+        """A process that allocates by pitch alone is served from its first call."""
+        without, with_pool = self.compare(str(programs.BUILD / "pitched"))
+        self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.99)
+        for what in ("cudaMallocPitch", "cudaMalloc3D", "cuMemAllocPitch", "cudaMalloc"):
+            add_figure(f"pair of {what}, 800 KiB", "auto",
+                       f"{without.number(what) / 1e3:.1f} µs without, "
+                       f"{with_pool.number(what):.1f} ns with")
+
     def test_edges(self):
         _, with_pool = self.compare(str(programs.BUILD / "edges"))
         self.assertGreater(with_pool.statistics["process"]["capture_real_calls"], 0)
