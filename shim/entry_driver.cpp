@@ -26,7 +26,7 @@ Pool* PoolForAlloc(bool odd) {
   if (pool == nullptr || driver == nullptr || CurrentContext(*driver) == nullptr) return nullptr;
   const bool observes = pool->options().mode == Mode::kObserve;
   if (!observes && g_pool.load(std::memory_order_acquire) == nullptr) return nullptr;
-  CudaIsInitialised(*driver, 0);
+  CudaIsInitialised(*driver);
   return pool;
 }
 

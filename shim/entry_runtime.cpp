@@ -36,7 +36,7 @@ const Driver* DriverWithContext(const RuntimeCalls& real) {
     driver = LoadedDriver();
     if (driver == nullptr || CurrentContext(*driver) == nullptr) return nullptr;
   }
-  CudaIsInitialised(*driver, real.version);
+  CudaIsInitialised(*driver);
   return driver;
 }
 
@@ -112,12 +112,11 @@ cudaError_t MallocServed(Pool& pool, const RuntimeCalls& real, void** pointer, s
 }
 
 // CMP_MODE=observe: the real call, counted and timed, its memory remembered.
-cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, size_t bytes,
-                          const void* caller) {
+cudaError_t ObserveMalloc(Pool& pool, void** pointer, size_t bytes, const void* caller) {
   const RuntimeApi api(LoadedDriver(), caller);
   const Allocation made = AllocObserved(pool, bytes, api);
   *pointer = reinterpret_cast<void*>(made.address);
-  if (const Driver* driver = LoadedDriver()) CudaIsInitialised(*driver, real.version);
+  if (const Driver* driver = LoadedDriver()) CudaIsInitialised(*driver);
   return static_cast<cudaError_t>(made.status);
 }
 
@@ -129,6 +128,7 @@ cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, 
   }
   const RuntimeCalls* real = RuntimeOf(caller);
   if (real == nullptr) return kNoRuntime;
+  g_runtime_version.store(real->version, std::memory_order_relaxed);
   Pool* pool = StartedPool();
   const bool odd = pointer == nullptr || bytes == 0;  // the real call knows what to say
   const bool pooled = g_pool.load(std::memory_order_acquire) != nullptr;
@@ -140,7 +140,7 @@ cudaError_t ObserveMalloc(Pool& pool, const RuntimeCalls& real, void** pointer, 
     return status;
   }
   if (pool->options().mode == Mode::kObserve && real->served) {
-    return ObserveMalloc(*pool, *real, pointer, bytes, caller);
+    return ObserveMalloc(*pool, pointer, bytes, caller);
   }
   if (!pooled) return real->cudaMalloc(pointer, bytes);
   return MallocServed(*pool, *real, pointer, bytes, caller);

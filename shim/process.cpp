@@ -93,13 +93,14 @@ Pool* StartedPool() {
   return StartPool(kStart);
 }
 
-void CudaIsInitialised(const Driver& driver, int runtime_version) {
+void CudaIsInitialised(const Driver& driver) {
   static constinit std::atomic<bool> g_done{false};
   if (g_done.load(std::memory_order_relaxed)) return;
   if (g_done.exchange(true, std::memory_order_relaxed)) return;
   WatchExit();
   Pool* pool = g_started.load(std::memory_order_acquire);
   if (pool == nullptr || !pool->options().verbose) return;
+  const int runtime_version = g_runtime_version.load(std::memory_order_relaxed);
   char line[256];
   snprintf(line, sizeof(line), "version %s serves %s (pid %d): CUDA runtime %d.%d, %s", Version(),
            ProgramName(), static_cast<int>(getpid()), runtime_version / 1000,

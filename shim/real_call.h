@@ -38,7 +38,7 @@ class RealCall<CUresult (*)(Parameters...)> : public RealFunction {
   CUresult operator()(Parameters... arguments) const {
     const auto function = reinterpret_cast<CUresult (*)(Parameters...)>(address());
     const CUresult status = function(arguments...);
-    if (status != CUDA_SUCCESS && status != CUDA_ERROR_NOT_READY) [[unlikely]]
+    if (status != CUDA_SUCCESS) [[unlikely]]
       NoteFailure(status);
     return status;
   }

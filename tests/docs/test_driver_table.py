@@ -112,7 +112,7 @@ class Definitions(unittest.TestCase):
     # What a definition must do for an effect that is noted or paid.
     DOES = {
         "must pay": "PayBeforeDestruction|PAY_AND_CALL",
-        "may run out of memory, again": "WithReleases|WITH_RELEASES|MemAllocSlow",
+        "may run out of memory, again": "WithReleases|WITH_RELEASES|MemAlloc(Pitch)?Slow",
         "makes a context": "ContextMade|StepAside",
         "ends a context": "EndContext|DetachContext|ReleasePrimary|ResetPrimary|EndGreenContext",
         "captures": "BeginCapture|AfterEndCapture",

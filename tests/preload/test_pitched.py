@@ -15,7 +15,7 @@ class Pitched(TestCase):
                     self.assertEqual(without.notes["real allocations of 100"], "100")
                     self.assert_served(within, 110)
                     if MODE == "wait":
-                        self.assertEqual(within.notes["real allocations of 100"], "0")
+                        self.assertLess(int(within.notes["real allocations of 100"]), 10)
 
     def test_observed(self):
         for way in ("2D", "3D", "driver"):

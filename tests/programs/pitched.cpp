@@ -82,7 +82,7 @@ int main(int count, char** arguments) {
   const uint64_t before = program::RealAllocations() + simCallCount("cuMemAllocPitch_v2");
   for (int i = 0; i < 100; ++i) {
     Memory memory;
-    MUST(static_cast<cudaError_t>(Alloc(&memory, 5000, 10)));
+    MUST(static_cast<cudaError_t>(Alloc(&memory, 5000, 64)));
     MUST(static_cast<cudaError_t>(Free(memory.pointer)));
   }
   printf("# real allocations of 100: %llu\n",
