@@ -95,7 +95,10 @@ def check_environment(findings: Findings, environment: dict, library) -> None:
                 "for sanitizers set LD_PRELOAD by hand: the sanitizer, then the pool",
             )
         else:
-            findings.note(f"another preload stays, behind the pool: {preload}")
+            findings.note(
+                f"another preload stays, behind the pool: {preload}",
+                "scripts/docs/neighbours.md says what to expect of which kind",
+            )
     if environment.get("LD_AUDIT"):
         findings.note("LD_AUDIT is set: an auditor may bind symbols past the pool")
     if environment.get("NV_SANITIZER_INJECTION_PORT_BASE"):

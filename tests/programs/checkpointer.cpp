@@ -2,27 +2,15 @@
 // all lookups of the driver itself, with the C library's dlsym, so as to log what it must replay.
 // What it gives out are the driver's own functions: nothing behind it sees the submissions.
 #include <cuda_runtime_api.h>
-#include <dlfcn.h>
 #include <stdio.h>
 
 #include <atomic>
 
+#include "libc_dlsym.h"
+
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace {
-
-#if defined(__aarch64__)
-constexpr const char* kVersion = "GLIBC_2.17";
-#else
-constexpr const char* kVersion = "GLIBC_2.2.5";
-#endif
-
-using DlsymFunction = void* (*)(void* handle, const char* name);
-
-DlsymFunction LibcDlsym() {
-  static const auto libc = reinterpret_cast<DlsymFunction>(dlvsym(RTLD_NEXT, "dlsym", kVersion));
-  return libc;
-}
 
 std::atomic<int> g_mallocs{0};
 std::atomic<int> g_frees{0};

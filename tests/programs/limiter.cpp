@@ -5,7 +5,6 @@
 //
 // BY_SYMBOL: it also takes the driver's functions by symbol.
 #include <cuda.h>
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,27 +13,17 @@
 #include <map>
 #include <mutex>
 
+#include "libc_dlsym.h"
+
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace {
 
-#if defined(__aarch64__)
-constexpr const char* kVersion = "GLIBC_2.17";
-#else
-constexpr const char* kVersion = "GLIBC_2.2.5";
-#endif
-
-using DlsymFunction = void* (*)(void* handle, const char* name);
 using AllocFunction = CUresult (*)(CUdeviceptr* pointer, size_t bytes);
 using FreeFunction = CUresult (*)(CUdeviceptr pointer);
 using InfoFunction = CUresult (*)(size_t* free, size_t* total);
 using FindFunction = CUresult (*)(const char* name, void** function, int version, cuuint64_t flags,
                                   CUdriverProcAddressQueryResult* status);
-
-DlsymFunction LibcDlsym() {
-  static const auto libc = reinterpret_cast<DlsymFunction>(dlvsym(RTLD_NEXT, "dlsym", kVersion));
-  return libc;
-}
 
 // The driver's own.
 template <typename Function>
