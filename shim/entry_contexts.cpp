@@ -1,5 +1,4 @@
-// The interposed entry points of the driver that make and end contexts, and that begin and end
-// captures.
+// The interposed entry points of the driver that make and end contexts.
 #include "shim/aside.h"
 #include "shim/captures.h"
 #include "shim/entry_driver.h"
@@ -16,8 +15,6 @@ constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
 // A green context is part of a device's multiprocessors under a context handle of its own, whose
 // work belongs to the primary context. What a wait for one of the two covers is not established.
 constexpr char kGreenContext[] = "the program has made a context of a green context";
-
-// ---- Contexts
 
 CUresult ContextMade(CUresult status, const CUcontext* context, CUdevice primary_of) {
   if (status == CUDA_SUCCESS && context != nullptr) ContextIsThere(*context, primary_of);
@@ -71,18 +68,17 @@ CUcontext PrimaryHandle(CUdevice device) {
 }
 
 // The program may take cudaFree for the wait that tells of a crash. Where frees skipped that, the
-// next call that waits tells; one that ends the contexts is the last that can.
-template <typename Condition, typename Call>
-CUresult EndContextsTold(Condition condition, CUresult* status, Call call) {
-  int told = CUDA_SUCCESS;
+// next call that waits tells; one that ends the contexts is the last that can. Success: nothing is
+// to be told.
+template <typename Condition>
+CUresult CrashBehindFrees(Condition condition) {
+  int told = kSuccess;
   if (Pool* pool = g_pool.load(std::memory_order_acquire)) {
     pool->ForEachContext([&](ContextPool& context) {
-      if (told == CUDA_SUCCESS && condition(context.identity()))
-        told = PayBeforeContextEnds(context);
+      if (told == kSuccess && condition(context.identity())) told = PayBeforeContextEnds(context);
     });
   }
-  *status = EndContexts(condition, call);
-  return *status == CUDA_SUCCESS ? static_cast<CUresult>(told) : *status;
+  return static_cast<CUresult>(told);
 }
 
 auto PrimaryOf(CUdevice device) {
@@ -95,15 +91,16 @@ template <typename Call>
 CUresult EndContext(CUcontext context, Call call) {
   const Captures::Ending ending(g_captures);
   ContextEnding context_ending(context);
-  CUresult status = CUDA_SUCCESS;
-  const CUresult answer = EndContextsTold(
-      [context](const ContextIdentity& identity) { return identity.handle == context; }, &status,
-      call);
+  const auto is_it = [context](const ContextIdentity& identity) {
+    return identity.handle == context;
+  };
+  const CUresult told = CrashBehindFrees(is_it);
+  const CUresult status = EndContexts(is_it, call);
   if (status == CUDA_SUCCESS) {
     g_captures.EndedIn(context);
     context_ending.Ended();
   }
-  return answer;
+  return status == CUDA_SUCCESS ? told : status;
 }
 
 // cuCtxDetach gives one reference up; the last one ends the context, and then its id is gone.
@@ -131,11 +128,11 @@ CUresult ResetPrimary(CUdevice device, Call call) {
   CUcontext primary = PrimaryHandle(device);
   const Captures::Ending ending(g_captures);
   ContextEnding context_ending(PrimaryMade(device));
-  CUresult status = CUDA_SUCCESS;
-  const CUresult answer = EndContextsTold(PrimaryOf(device), &status, call);
+  const CUresult told = CrashBehindFrees(PrimaryOf(device));
+  const CUresult status = EndContexts(PrimaryOf(device), call);
   if (status == CUDA_SUCCESS) context_ending.Ended();
   if (status == CUDA_SUCCESS && primary != nullptr) g_captures.EndedIn(primary);
-  return answer;
+  return status == CUDA_SUCCESS ? told : status;
 }
 
 // Drops primary contexts, of one device or of all, whose last reference was given up. Another
@@ -186,50 +183,6 @@ CUresult EndGreenContext(Call call) {
   }
   return status;
 }
-
-// ---- Captures
-
-template <typename Begin>
-CUresult BeginCapture(CUstream stream, Begin begin) {
-  g_captures.BeforeBegin();
-  const CUresult status = begin();
-  const Driver* driver = LoadedDriver();
-  const bool exiting = g_exiting.load(std::memory_order_acquire);
-  CUcontext context = nullptr;
-  if (driver != nullptr && !exiting &&
-      (IsDefaultStream(stream) || driver->stream_context(stream, &context) != CUDA_SUCCESS)) {
-    context = static_cast<CUcontext>(CurrentContext(*driver));
-  }
-  g_captures.AfterBegin(stream, context, status == CUDA_SUCCESS);
-  return status;
-}
-
-// An end of a capture, in whichever way it ended: the stream is asked.
-CUresult AfterEndCapture(CUresult status, CUstream stream) {
-  const Driver* driver = LoadedDriver();
-  CUstreamCaptureStatus capture = CU_STREAM_CAPTURE_STATUS_NONE;
-  if (driver != nullptr && !g_exiting.load(std::memory_order_acquire) &&
-      driver->stream_is_capturing(stream, &capture) == CUDA_SUCCESS &&
-      capture != CU_STREAM_CAPTURE_STATUS_NONE) {
-    return status;
-  }
-  g_captures.Ended(stream);
-  return status;
-}
-
-// Destroying a stream ends its capture (measured, every mode). Its handle may mean another stream
-// as soon as the real call has begun.
-template <typename Destroy>
-CUresult DestroyStream(CUstream stream, Destroy destroy) {
-  StreamEnds(stream);
-  const Captures::Ending ending(g_captures);
-  const CUresult status = destroy();
-  if (status == CUDA_SUCCESS && g_captures.UnderWay()) g_captures.Ended(stream);
-  return status;
-}
-
-// The handle 0 in the per-thread variants means the thread's own default stream.
-CUstream OwnStream(CUstream stream) { return stream == nullptr ? CU_STREAM_PER_THREAD : stream; }
 
 }  // namespace
 
@@ -339,80 +292,4 @@ CUresult Driver_cuDevicePrimaryCtxReset(CUdevice device) {
 CUresult Driver_cuDevicePrimaryCtxReset_v2(CUdevice device) {
   CMP_REAL(cuDevicePrimaryCtxReset_v2);
   return cmp::ResetPrimary(device, [&] { return real->cuDevicePrimaryCtxReset_v2(device); });
-}
-
-CUresult Driver_cuStreamBeginCapture(CUstream stream) {
-  CMP_REAL(cuStreamBeginCapture);
-  return cmp::BeginCapture(stream, [&] { return real->cuStreamBeginCapture(stream); });
-}
-
-CUresult Driver_cuStreamBeginCapture_ptsz(CUstream stream) {
-  CMP_REAL(cuStreamBeginCapture_ptsz);
-  return cmp::BeginCapture(cmp::OwnStream(stream),
-                           [&] { return real->cuStreamBeginCapture_ptsz(stream); });
-}
-
-CUresult Driver_cuStreamBeginCapture_v2(CUstream stream, CUstreamCaptureMode mode) {
-  CMP_REAL(cuStreamBeginCapture_v2);
-  return cmp::BeginCapture(stream, [&] { return real->cuStreamBeginCapture_v2(stream, mode); });
-}
-
-CUresult Driver_cuStreamBeginCapture_v2_ptsz(CUstream stream, CUstreamCaptureMode mode) {
-  CMP_REAL(cuStreamBeginCapture_v2_ptsz);
-  return cmp::BeginCapture(cmp::OwnStream(stream),
-                           [&] { return real->cuStreamBeginCapture_v2_ptsz(stream, mode); });
-}
-
-CUresult Driver_cuStreamBeginCaptureToGraph(CUstream stream, CUgraph graph,
-                                            const CUgraphNode* dependencies, const void* edges,
-                                            size_t count, CUstreamCaptureMode mode) {
-  CMP_REAL(cuStreamBeginCaptureToGraph);
-  return cmp::BeginCapture(stream, [&] {
-    return real->cuStreamBeginCaptureToGraph(stream, graph, dependencies, edges, count, mode);
-  });
-}
-
-CUresult Driver_cuStreamBeginCaptureToGraph_ptsz(CUstream stream, CUgraph graph,
-                                                 const CUgraphNode* dependencies, const void* edges,
-                                                 size_t count, CUstreamCaptureMode mode) {
-  CMP_REAL(cuStreamBeginCaptureToGraph_ptsz);
-  return cmp::BeginCapture(cmp::OwnStream(stream), [&] {
-    return real->cuStreamBeginCaptureToGraph_ptsz(stream, graph, dependencies, edges, count, mode);
-  });
-}
-
-CUresult Driver_cuStreamBeginRecaptureToGraph(CUstream stream, CUstreamCaptureMode mode,
-                                              CUgraph graph, void* callback, void* data) {
-  CMP_REAL(cuStreamBeginRecaptureToGraph);
-  return cmp::BeginCapture(stream, [&] {
-    return real->cuStreamBeginRecaptureToGraph(stream, mode, graph, callback, data);
-  });
-}
-
-CUresult Driver_cuStreamBeginRecaptureToGraph_ptsz(CUstream stream, CUstreamCaptureMode mode,
-                                                   CUgraph graph, void* callback, void* data) {
-  CMP_REAL(cuStreamBeginRecaptureToGraph_ptsz);
-  return cmp::BeginCapture(cmp::OwnStream(stream), [&] {
-    return real->cuStreamBeginRecaptureToGraph_ptsz(stream, mode, graph, callback, data);
-  });
-}
-
-CUresult Driver_cuStreamEndCapture(CUstream stream, CUgraph* graph) {
-  CMP_REAL(cuStreamEndCapture);
-  return cmp::AfterEndCapture(real->cuStreamEndCapture(stream, graph), stream);
-}
-
-CUresult Driver_cuStreamEndCapture_ptsz(CUstream stream, CUgraph* graph) {
-  CMP_REAL(cuStreamEndCapture_ptsz);
-  return cmp::AfterEndCapture(real->cuStreamEndCapture_ptsz(stream, graph), cmp::OwnStream(stream));
-}
-
-CUresult Driver_cuStreamDestroy(CUstream stream) {
-  CMP_REAL(cuStreamDestroy);
-  return cmp::DestroyStream(stream, [&] { return real->cuStreamDestroy(stream); });
-}
-
-CUresult Driver_cuStreamDestroy_v2(CUstream stream) {
-  CMP_REAL(cuStreamDestroy_v2);
-  return cmp::DestroyStream(stream, [&] { return real->cuStreamDestroy_v2(stream); });
 }
