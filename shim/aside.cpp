@@ -1,5 +1,6 @@
 #include "shim/aside.h"
 
+#include <sched.h>
 #include <stdio.h>
 
 #include "core/driver_api.h"
@@ -15,12 +16,16 @@ namespace {
 constinit char g_text[400] = {};
 constinit std::atomic<const char*> g_reason{nullptr};
 
-// Threads may remember caches: closing the contexts makes them forget, and frees of blocks in use
-// are real ones from then on. Idle blocks go first, as nobody could give them back later.
+// Threads forget the caches that they remember, and whoever frees now makes a real free
+// (SettleFree). What is idle goes before the contexts are closed, as nobody could give it back
+// later.
 void GiveEverythingBack(Pool& pool) {
+  g_cache_epoch.fetch_add(1, std::memory_order_acq_rel);
   const Driver* driver = LoadedDriver();
   if (driver != nullptr && !g_exiting.load(std::memory_order_acquire)) {
     const RelaxedCaptureMode relaxed(*driver);
+    pool.ReleaseThreadCaches(DriverApi(*driver));
+    sched_yield();  // a free that was on its way
     pool.ReleaseThreadCaches(DriverApi(*driver));
   }
   pool.ForEachContext([&](ContextPool& context) { pool.CloseContext(context); });

@@ -72,13 +72,6 @@ Interposed FindInterposed(const char* name) {
   return {};
 }
 
-// A preload behind ours that wraps the function, or all lookups, asks for what it wraps. Ours would
-// call it, and so send it in circles.
-bool IsWrapperBehind(const LoadedObject& asking, const char* name) {
-  const LoadedObject ours = ObjectAround(reinterpret_cast<const void*>(&IsWrapperBehind));
-  return asking.place > ours.place && (Defines(asking, name) || Defines(asking, "dlsym"));
-}
-
 }  // namespace
 
 void* FindSymbol(void* library, const char* name) { return LibcDlsym()(library, name); }
@@ -93,6 +86,14 @@ DlsymFunction NextDlsym() {
   return next;
 }
 
+void* FirstInOrder(const char* name) {
+  void* program = dlopen(nullptr, RTLD_LAZY);
+  if (program == nullptr) return nullptr;
+  void* found = FindSymbol(program, name);
+  dlclose(program);
+  return found;
+}
+
 }  // namespace cmp
 
 DlsymWay cmp_way_of_dlsym(void* handle, const char* name, const void* caller) {
@@ -104,6 +105,7 @@ DlsymWay cmp_way_of_dlsym(void* handle, const char* name, const void* caller) {
   }
   const cmp::Interposed interposed = cmp::FindInterposed(name);
   if (interposed.layer == cmp::Layer::kNone) return pass_on;
+  ++cmp::t_lookups.by_dlsym;
   if (cmp::OnlyOursIsFound(handle, name, caller)) {
     // The answer, its error included, is the C library's, to the caller's own question.
     return {cmp::LibcDlsym(), interposed.unfindable};
@@ -118,7 +120,7 @@ DlsymWay cmp_way_of_dlsym(void* handle, const char* name, const void* caller) {
   if (cmp::IsInDriver(caller)) return pass_on;
   void* real = cmp::FindSymbol(handle, name);
   void* ours = cmp::OursFor(real);
-  if (ours == nullptr || cmp::IsWrapperBehind(cmp::ObjectAround(caller), name)) return pass_on;
+  if (ours == nullptr) return pass_on;
   cmp::NoteAnswer(ours, caller);
   return {nullptr, ours};
 }

@@ -11,6 +11,10 @@ using DlsymFunction = void* (*)(void* handle, const char* name);
 // do not answer is passed on to it.
 DlsymFunction NextDlsym();
 
+// What a program finds for the name by the search order. (RTLD_DEFAULT, asked from here, would
+// begin with ourselves.)
+void* FirstInOrder(const char* name);
+
 }  // namespace cmp
 
 #endif  // CMP_SHIM_DLSYM_H_

@@ -45,7 +45,7 @@ CUresult EndContexts(Condition condition, Call call) {
     if (status == CUDA_SUCCESS) {
       pool->DropContext(*ending[i].context);
       if (ending[i].was_open) pool->statistics().process().contexts_dropped.AddShared(1);
-    } else if (ending[i].was_open) {
+    } else if (ending[i].was_open && !IsBrokenContextStatus(status) && !IsAside()) {
       pool->ReopenContext(*ending[i].context);
     }
   }

@@ -3,10 +3,12 @@
 #include "shim/entry_driver.h"
 
 #include "core/driver_api.h"
+#include "shim/aside.h"
 #include "shim/owed.h"
 #include "shim/pitches.h"
 #include "shim/process.h"
 #include "shim/service.h"
+#include "shim/verified.h"
 #include "shim/visible_memory.h"
 #include "shim/work.h"
 
@@ -27,6 +29,7 @@ Pool* PoolForAlloc(bool odd) {
   const bool observes = pool->options().mode == Mode::kObserve;
   if (!observes && g_pool.load(std::memory_order_acquire) == nullptr) return nullptr;
   CudaIsInitialised(*driver);
+  if (!observes) VerifyLookups();
   return pool;
 }
 
@@ -114,7 +117,10 @@ CUresult MemAllocPitchReal(const DriverCalls& real, const PitchedRequest& reques
     if (made.status == CUDA_SUCCESS) *request.pointer = made.address;
     return static_cast<CUresult>(made.status);
   }
-  const size_t pitch = g_pitches.Find(device, request.width, request.element);
+  // A thread that captures makes this very call, whose error is the program's to see.
+  const bool capturing = g_captures.UnderWay() && g_captures.OfThisThread();
+  const size_t pitch =
+      capturing || IsAside() ? 0 : g_pitches.Find(device, request.width, request.element);
   size_t bytes = 0;
   if (pitch != 0 && !__builtin_mul_overflow(pitch, request.height, &bytes)) {
     const Allocation made = AllocInContext(*pool, *driver, bytes, DriverApi(*driver));

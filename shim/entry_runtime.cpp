@@ -1,17 +1,17 @@
 // The interposed entry points of the CUDA runtime. A hit reads from here to core/pool.h to
 // core/thread_cache.h. Whatever else a runtime does, the driver's entry points see.
 #include <stdint.h>
-#include <stdio.h>
 
+#include "core/driver_api.h"
 #include "shim/aside.h"
 #include "shim/interposed.h"
-#include "shim/loaded_objects.h"
 #include "shim/owed.h"
 #include "shim/process.h"
 #include "shim/runtime_api.h"
 #include "shim/runtime_pool.h"
 #include "shim/seen_lookups.h"
 #include "shim/service.h"
+#include "shim/verified.h"
 #include "shim/work.h"
 
 namespace cmp {
@@ -60,47 +60,10 @@ const void*& ServedCaller(const void* caller) {
 
 // The pool, for a caller that it has served before; nullptr where that is not enough to know.
 Pool* PoolFor(const void* caller) {
-  if (ServedCaller(caller) != caller) return nullptr;
+  if (ServedCaller(caller) != caller || IsAside()) return nullptr;
   const Driver* driver = LoadedDriver();
   if (driver == nullptr || CurrentContext(*driver) == nullptr) return nullptr;
   return g_pool.load(std::memory_order_acquire);
-}
-
-std::atomic_ref<bool> Seen(const RuntimeCalls& real) { return std::atomic_ref<bool>(real.seen); }
-
-// Why the shim does not see what the runtime submits.
-void SayUnseen(const LoadedObject& library) {
-  const LoadedObject before = TakesBefore("dlsym");
-  char reason[400];
-  if (!Defines(library, "cudaLaunchKernel")) {
-    snprintf(reason, sizeof(reason),
-             "%.200s wraps cudaMalloc behind libcmp_preload.so; name it first in LD_PRELOAD",
-             library.name());
-  } else if (before.exists()) {
-    snprintf(reason, sizeof(reason),
-             "%.150s hides from libcmp_preload.so what %.150s submits; name it after that in "
-             "LD_PRELOAD",
-             before.name(), library.name());
-  } else {
-    snprintf(reason, sizeof(reason),
-             "%.200s came to the driver past libcmp_preload.so: what it submits is not seen",
-             library.name());
-  }
-  StepAside(AsideIs::kWrong, reason);
-}
-
-// After a real call of the runtime, at whose first it looks the driver's functions up: does the
-// shim see what it submits? If not, nobody is served.
-void Verify(const RuntimeCalls& real) {
-  if (IsAside()) return;
-  if (!Seen(real).load(std::memory_order_relaxed)) {
-    const LoadedObject library = ObjectAround(reinterpret_cast<const void*>(real.cudaMalloc));
-    if (!IsSeen(library)) return SayUnseen(library);
-    Seen(real).store(true, std::memory_order_relaxed);
-  }
-  if (g_runtime_pool.Get() != nullptr || g_runtime_pool.forbidden()) return;
-  if (HasOldRuntime()) return g_runtime_pool.Forbid();
-  g_runtime_pool.Allow();
 }
 
 cudaError_t MallocServed(Pool& pool, const RuntimeCalls& real, void** pointer, size_t bytes,
@@ -133,10 +96,11 @@ cudaError_t ObserveMalloc(Pool& pool, void** pointer, size_t bytes, const void* 
   const bool odd = pointer == nullptr || bytes == 0;  // the real call knows what to say
   const bool pooled = g_pool.load(std::memory_order_acquire) != nullptr;
   // One before version 12 is served where it calls the driver, and so is the first call of all.
-  const bool known = real->served && Seen(*real).load(std::memory_order_relaxed);
+  const bool known = real->served && IsVerified(*real);
   if (pool == nullptr || odd || (pooled && !known)) {
+    const unsigned before = t_lookups.of_launches;
     const cudaError_t status = real->cudaMalloc(pointer, bytes);
-    if (pooled && status == cudaSuccess) Verify(*real);
+    if (pooled && status == cudaSuccess) Verify(*real, t_lookups.of_launches != before);
     return status;
   }
   if (pool->options().mode == Mode::kObserve && real->served) {
@@ -152,21 +116,23 @@ cudaError_t ObserveMalloc(Pool& pool, void** pointer, size_t bytes, const void* 
 // A block for `rows` rows of `width` bytes, where their pitch is known; nullptr: the real call.
 void* MallocPitched(size_t width, size_t rows, const void* caller, size_t* pitch) {
   Pool* pool = PoolFor(caller);
-  if (pool == nullptr) return nullptr;
+  if (pool == nullptr || (g_captures.UnderWay() && g_captures.OfThisThread())) return nullptr;
   const Driver& driver = *LoadedDriver();
   *pitch = t_pitches.Find(CurrentContext(driver), width, ThreadPitches::kOfRuntime);
   size_t bytes = 0;
-  void* block = nullptr;
   if (__builtin_mul_overflow(*pitch, rows, &bytes) || bytes == 0) return nullptr;
-  return MallocFromPool(*pool, driver, &block, bytes, caller) == cudaSuccess ? block : nullptr;
+  // By the driver's calls: what fails leaves no error in the runtime, which is asked afterwards.
+  const Allocation made = AllocInContext(*pool, driver, bytes, DriverApi(driver));
+  return made.status == kSuccess ? reinterpret_cast<void*>(made.address) : nullptr;
 }
 
-// The real call gave that pitch.
-void NotePitch(const RuntimeCalls& real, size_t width, size_t pitch, const void* caller) {
+// The real call gave that pitch. `looked_up`: as for Verify.
+void NotePitch(const RuntimeCalls& real, bool looked_up, size_t width, size_t pitch,
+               const void* caller) {
   const Driver* driver = LoadedDriver();
-  if (!real.served || driver == nullptr || g_pool.load(std::memory_order_acquire) == nullptr)
-    return;
-  Verify(real);
+  if (driver == nullptr || g_pool.load(std::memory_order_acquire) == nullptr) return;
+  Verify(real, looked_up);
+  if (!real.served || IsAside()) return;
   ServedCaller(caller) = caller;
   t_pitches.Add(CurrentContext(*driver), width, ThreadPitches::kOfRuntime, pitch);
 }
@@ -182,8 +148,10 @@ void NotePitch(const RuntimeCalls& real, size_t width, size_t pitch, const void*
   }
   const RuntimeCalls* real = RuntimeOf(caller);
   if (real == nullptr || real->cudaMallocPitch == nullptr) return kNoRuntime;
+  const unsigned before = t_lookups.of_launches;
   const cudaError_t status = real->cudaMallocPitch(pointer, pitch, width, height);
-  if (!odd && status == cudaSuccess) NotePitch(*real, width, *pitch, caller);
+  const bool looked_up = t_lookups.of_launches != before;
+  if (!odd && status == cudaSuccess) NotePitch(*real, looked_up, width, *pitch, caller);
   return status;
 }
 
@@ -198,8 +166,12 @@ void NotePitch(const RuntimeCalls& real, size_t width, size_t pitch, const void*
   }
   const RuntimeCalls* real = RuntimeOf(caller);
   if (real == nullptr || real->cudaMalloc3D == nullptr) return kNoRuntime;
+  const unsigned before = t_lookups.of_launches;
   const cudaError_t status = real->cudaMalloc3D(pitched, extent);
-  if (!odd && status == cudaSuccess) NotePitch(*real, extent.width, pitched->pitch, caller);
+  const bool looked_up = t_lookups.of_launches != before;
+  if (!odd && status == cudaSuccess) {
+    NotePitch(*real, looked_up, extent.width, pitched->pitch, caller);
+  }
   return status;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/pool_instance.h"
+#include "shim/aside.h"
 #include "shim/owed.h"
 #include "shim/visible_memory.h"
 #include "shim/work.h"
@@ -109,7 +110,7 @@ Settlement KeepVisible(Pool& pool, ContextPool& context) {
 
 Settlement SettleFree(Pool& pool, const Driver& driver, Block* block) {
   ContextPool& context = *block->owner();
-  if (!context.open() || g_exiting.load(std::memory_order_acquire)) return kRealFree;
+  if (!context.open() || IsAside() || g_exiting.load(std::memory_order_acquire)) return kRealFree;
   if (g_captures.UnderWay() && RuleIsOn(Rule::kCapture)) [[unlikely]] {
     pool.statistics().process().capture_real_calls.AddShared(1);
     g_captures.Revisit(driver);

@@ -22,10 +22,29 @@ struct Through<kMember> {
   }
 };
 
+// A preload that wraps a function of the driver's is called in its place, and calls what it was
+// given as the real one: that may be ours again. The second time it is the driver's own, and what
+// is allocated inside is not the pool's.
+template <auto kMember>
+struct Guarded;
+template <typename... Parameters, RealCall<CUresult (*)(Parameters...)> DriverCalls::*kMember>
+struct Guarded<kMember> {
+  static CUresult Call(Parameters... arguments) {
+    const DriverTables& tables = *g_driver_tables.load(std::memory_order_acquire);
+    if (t_inside_wrapper != 0) return (tables.symbols.*kMember)(arguments...);
+    const InsideReal inside;
+    ++t_inside_wrapper;
+    const CUresult status = (tables.wrappers.*kMember)(arguments...);
+    --t_inside_wrapper;
+    return status;
+  }
+};
+
 const InterposedFunction kFunctions[] = {
-#define CMP_ROW(name, parameters)                  \
-  {#name, reinterpret_cast<void*>(&Driver_##name), \
-   reinterpret_cast<void*>(&Through<&DriverCalls::name>::Call), offsetof(DriverCalls, name)},
+#define CMP_ROW(name, parameters)                               \
+  {#name, reinterpret_cast<void*>(&Driver_##name),              \
+   reinterpret_cast<void*>(&Through<&DriverCalls::name>::Call), \
+   reinterpret_cast<void*>(&Guarded<&DriverCalls::name>::Call), offsetof(DriverCalls, name)},
     CMP_DRIVER_INTERPOSED(CMP_ROW)
 #undef CMP_ROW
 };

@@ -14,6 +14,7 @@ struct InterposedFunction {
   const char* symbol;
   void* ours;
   void* through;  // makes the real call; of the function's own type
+  void* guarded;  // the same where that leads to another preload
   size_t place;   // of its RealFunction in DriverCalls
 
   RealFunction& RealIn(DriverCalls& calls) const {

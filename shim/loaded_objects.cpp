@@ -77,6 +77,10 @@ LoadedObject ObjectAround(const void* address) {
   return search.found;
 }
 
+bool IsOurs(const void* address) {
+  return ObjectAround(reinterpret_cast<const void*>(&IsOurs)).Contains(address);
+}
+
 bool Defines(const LoadedObject& object, const char* name) {
   if (object.end == 0) return false;
   void* handle = dlopen(object.path[0] == '\0' ? nullptr : object.path, RTLD_LAZY | RTLD_NOLOAD);

@@ -27,6 +27,9 @@ bool IsAround(const dl_phdr_info& info, const void* address);
 // The object that `address` is in.
 LoadedObject ObjectAround(const void* address);
 
+// Is the address in this library?
+bool IsOurs(const void* address);
+
 // Does the object itself define the function?
 bool Defines(const LoadedObject& object, const char* name);
 

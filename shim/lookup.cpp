@@ -22,25 +22,34 @@ namespace {
 constinit std::atomic<uintptr_t> g_driver_begin{0};
 constinit std::atomic<uintptr_t> g_driver_end{0};
 
-struct Tables {
-  DriverCalls symbols;  // the driver's own
-  DriverCalls calls;    // what real calls lead to
-};
-constinit std::atomic<Tables*> g_tables{nullptr};
+// A function that is neither the driver's nor ours.
+bool IsAnothers(const void* function) {
+  return function != nullptr && !IsInDriver(function) && !IsOurs(function);
+}
 
-// What stands behind us in place of the driver's own function: a preload may take it by symbol, or
-// answer for it in a dlsym of its own.
-void* BehindUs(void* library, const char* name, void* own) {
-  void* next = FindSymbol(RTLD_NEXT, name);
-  if (next == nullptr || IsInDriver(next)) next = NextDlsym()(library, name);
-  return next == nullptr || IsInDriver(next) ? own : next;
+// The function of another preload that stands behind us in place of the driver's own; nullptr:
+// none. It may answer for it in a dlsym of its own. Or take it by symbol, which reaches those alone
+// that are linked to the driver: where nobody is, it has no real one either.
+void* WrapperBehind(void* library, const char* name) {
+  static constexpr char kNobodysName[] = "cuDeviceGetCount";  // nobody has a reason to wrap it
+  void* next = NextDlsym()(library, name);
+  if (IsAnothers(next)) return next;
+  if (!IsInDriver(FirstInOrder(kNobodysName))) return nullptr;
+  next = FindSymbol(RTLD_NEXT, name);
+  return IsAnothers(next) ? next : nullptr;
+}
+
+// From now on the real call leads to `wrapper`.
+void CallThrough(DriverTables& tables, const InterposedFunction& function, void* wrapper) {
+  function.RealIn(tables.wrappers).Set(wrapper);
+  function.RealIn(tables.calls).Set(function.guarded);
 }
 
 // The interposed function that `function` is, by its address.
-const InterposedFunction* FindByAddress(Tables& tables, const void* function) {
+const InterposedFunction* FindByAddress(DriverTables& tables, const void* function) {
   for (const InterposedFunction& one : InterposedFunctions()) {
     if (function == one.RealIn(tables.symbols).address() ||
-        function == one.RealIn(tables.calls).address()) {
+        function == one.RealIn(tables.wrappers).address()) {
       return &one;
     }
   }
@@ -66,40 +75,43 @@ bool IsInDriver(const void* address) {
 void* FindDriverFunction(void* library, const char* name) {
   if (RealDriver() == nullptr) return nullptr;
   if (const InterposedFunction* function = FindInterposedFunction(name)) {
-    return function->RealIn(g_tables.load(std::memory_order_acquire)->calls) == nullptr
-               ? nullptr
-               : function->through;
+    DriverTables& tables = *g_driver_tables.load(std::memory_order_acquire);
+    return function->RealIn(tables.calls) == nullptr ? nullptr : function->through;
   }
   void* own = FindSymbol(library, name);
-  return own == nullptr ? nullptr : BehindUs(library, name, own);
+  void* wrapper = own == nullptr ? nullptr : WrapperBehind(library, name);
+  return wrapper != nullptr ? wrapper : own;
 }
 
 const DriverCalls* RealDriverSlow() {
   void* library = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
   if (library == nullptr) return nullptr;
   void* alloc = FindSymbol(library, "cuMemAlloc_v2");
-  void* memory = alloc == nullptr ? nullptr : MapPages(sizeof(Tables));
+  void* memory = alloc == nullptr ? nullptr : MapPages(sizeof(DriverTables));
   if (memory == nullptr) return nullptr;
   const LoadedObject object = ObjectAround(alloc);
   g_driver_begin.store(object.begin, std::memory_order_relaxed);
   g_driver_end.store(object.end, std::memory_order_relaxed);
-  auto* made = new (memory) Tables;
+  auto* made = new (memory) DriverTables;
   for (const InterposedFunction& function : InterposedFunctions()) {
     void* own = FindSymbol(library, function.symbol);
     if (own == nullptr) continue;
     function.RealIn(made->symbols).Set(own);
-    function.RealIn(made->calls).Set(BehindUs(library, function.symbol, own));
+    function.RealIn(made->calls).Set(own);
+    if (void* wrapper = WrapperBehind(library, function.symbol)) {
+      CallThrough(*made, function, wrapper);
+    }
   }
-  Tables* expected = nullptr;
-  g_tables.compare_exchange_strong(expected, made, std::memory_order_acq_rel,
-                                   std::memory_order_acquire);
-  const Tables* tables = expected != nullptr ? expected : made;
+  DriverTables* expected = nullptr;
+  g_driver_tables.compare_exchange_strong(expected, made, std::memory_order_acq_rel,
+                                          std::memory_order_acquire);
+  const DriverTables* tables = expected != nullptr ? expected : made;
   g_driver_calls.store(&tables->calls, std::memory_order_release);
   return &tables->calls;
 }
 
 void* OursFor(const void* function) {
-  Tables* tables = g_tables.load(std::memory_order_acquire);
+  DriverTables* tables = g_driver_tables.load(std::memory_order_acquire);
   if (tables == nullptr || function == nullptr) return nullptr;
   const InterposedFunction* found = FindByAddress(*tables, function);
   return found == nullptr ? nullptr : found->ours;
@@ -107,7 +119,8 @@ void* OursFor(const void* function) {
 
 void* Answer(const char* symbol, int version, cuuint64_t flags, void* function,
              const void* caller) {
-  Tables* tables = g_tables.load(std::memory_order_acquire);
+  DriverTables* tables = g_driver_tables.load(std::memory_order_acquire);
+  ++t_lookups.by_name;
   if (tables == nullptr || function == nullptr || symbol == nullptr) return function;
   const InterposedFunction* found = FindByAddress(*tables, function);
   if (found == nullptr) {
@@ -119,7 +132,13 @@ void* Answer(const char* symbol, int version, cuuint64_t flags, void* function,
     }
     found = FindByName(symbol, version, flags);
     if (found == nullptr || found->RealIn(tables->symbols) == nullptr) return function;
-    found->RealIn(tables->calls).Set(function);
+    // Its real call is what the program would call. (A preload may have looked that up as programs
+    // do, and answer with ours.)
+    if (IsInDriver(function)) {
+      found->RealIn(tables->calls).Set(function);
+    } else if (IsAnothers(function)) {
+      CallThrough(*tables, *found, function);
+    }
   }
   NoteAnswer(found->ours, caller);
   return found->ours;

@@ -28,8 +28,18 @@ struct DriverCalls {
 #undef CMP_DECLARE
 };
 
-// Published once and complete (release, acquire).
+struct DriverTables {
+  DriverCalls symbols;   // the driver's own
+  DriverCalls wrappers;  // those of another preload, where there is one
+  DriverCalls calls;     // what real calls lead to: the driver's, or, guarded, the wrapper's
+};
+
+// Published once and complete (release, acquire): `calls` of the tables, and all of them.
 inline constinit std::atomic<const DriverCalls*> g_driver_calls{nullptr};
+inline constinit std::atomic<DriverTables*> g_driver_tables{nullptr};
+
+// Not 0 while this thread is in another preload's wrapper that a real call of ours leads to.
+inline thread_local constinit int t_inside_wrapper = 0;
 
 // The real driver's functions; nullptr when libcuda.so.1 is not loaded. Loads nothing and makes no
 // call of the driver. Thread-safe.

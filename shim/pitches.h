@@ -12,7 +12,7 @@
 namespace cmp {
 
 // In both tables a later pitch of the same place replaces the earlier.
-inline constexpr size_t PlaceOfPitch(size_t width, unsigned element) {
+inline constexpr size_t PlaceOfPitch(size_t width, uint64_t element) {
   return width ^ width / 16 ^ width / 512 ^ element;
 }
 
@@ -58,18 +58,18 @@ inline constinit Pitches g_pitches;
 // closed, which changes the epoch.
 class ThreadPitches {
  public:
-  // In place of an element size: what the runtime asks for by itself.
-  static constexpr unsigned kOfRuntime = 0;
+  // In place of an element size, and none that a program can name: what the runtime asks for.
+  static constexpr uint64_t kOfRuntime = uint64_t{1} << 32;
 
   // The pitch in bytes that was given before, or 0.
-  size_t Find(ContextHandle context, size_t width, unsigned element) const {
+  size_t Find(ContextHandle context, size_t width, uint64_t element) const {
     const Entry& entry = entries_[PlaceOfPitch(width, element) % kEntries];
     const bool found = entry.width == width && entry.context == context &&
                        entry.element == element &&
                        entry.epoch == g_cache_epoch.load(std::memory_order_acquire);
     return found ? entry.pitch : 0;
   }
-  void Add(ContextHandle context, size_t width, unsigned element, size_t pitch) {
+  void Add(ContextHandle context, size_t width, uint64_t element, size_t pitch) {
     const uint64_t epoch = g_cache_epoch.load(std::memory_order_acquire);
     entries_[PlaceOfPitch(width, element) % kEntries] = {context, epoch, width, pitch, element};
   }
@@ -80,7 +80,7 @@ class ThreadPitches {
     uint64_t epoch = 0;
     size_t width = 0;
     size_t pitch = 0;
-    unsigned element = 0;
+    uint64_t element = 0;
   };
   static constexpr size_t kEntries = 16;
   Entry entries_[kEntries] = {};

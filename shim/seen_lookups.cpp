@@ -1,34 +1,32 @@
 #include "shim/seen_lookups.h"
 
 #include <dlfcn.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <atomic>
 
 #include "core/dynamic_symbols.h"
+#include "shim/dlsym.h"
 #include "shim/entry_driver.h"
-#include "shim/loaded_objects.h"
 #include "shim/runtime_pool.h"
 
 namespace cmp {
 
 namespace {
 
-// Each from one place in its library's code, asked twice (with and without the thread's own default
-// stream). A place that finds no room makes its library count as unseen.
-constexpr size_t kMost = 256;
+// A place in the code of each library that looked launches up. One that finds no room makes its
+// library count as unseen.
+constexpr size_t kMost = 1024;
 constinit std::atomic<const void*> g_callers[kMost] = {};
 
-bool IsOurs(const void* function) { return ObjectAround(&g_callers).Contains(function); }
+// While the shim asks as programs do, it is not a program.
+thread_local constinit bool t_asks = false;
 
-// What a program finds for the name. (RTLD_DEFAULT, asked from here, would begin with ourselves.)
-void* FirstInOrder(const char* name) {
-  void* program = dlopen(nullptr, RTLD_LAZY);
-  if (program == nullptr) return nullptr;
-  void* found = FindSymbol(program, name);
-  dlclose(program);
-  return found;
+bool IsLaunch(const void* ours) {
+  return ours == reinterpret_cast<void*>(&Driver_cuLaunchKernel) ||
+         ours == reinterpret_cast<void*>(&Driver_cuLaunchKernel_ptsz);
 }
 
 // Does it ask for others, as wrappers of lookups do?
@@ -40,27 +38,24 @@ bool PassesLookupsOn(const LoadedObject& object) {
 // libcudart-d0da41ae.so.11.0. In doubt it is one.
 bool IsOldRuntime(const char* path) {
   const char* slash = strrchr(path, '/');
-  const char* file = slash == nullptr ? path : slash + 1;
-  if (strncmp(file, "libcudart", 9) != 0) return false;
-  const char* version = strstr(file, ".so.");
+  if (strncmp(slash == nullptr ? path : slash + 1, "libcudart", 9) != 0) return false;
+  char file[PATH_MAX];  // what libcudart.so leads to
+  const char* version = strstr(realpath(path, file) == nullptr ? path : file, ".so.");
   return version == nullptr || atoi(version + 4) < 12;
 }
 
 }  // namespace
 
 void NoteAnswer(const void* ours, const void* caller) {
-  if (ours != reinterpret_cast<void*>(&Driver_cuLaunchKernel) &&
-      ours != reinterpret_cast<void*>(&Driver_cuLaunchKernel_ptsz)) {
-    return;
-  }
+  if (t_asks || !IsLaunch(ours)) return;
+  ++t_lookups.of_launches;
+  const LoadedObject object = ObjectAround(caller);
   for (std::atomic<const void*>& place : g_callers) {
     const void* known = place.load(std::memory_order_acquire);
-    if (known == caller) return;
-    if (known != nullptr) continue;
-    if (place.compare_exchange_strong(known, caller, std::memory_order_acq_rel)) break;
-    if (known == caller) return;
+    if (known == nullptr && place.compare_exchange_strong(known, caller)) break;
+    if (object.Contains(known)) return;
   }
-  if (IsOldRuntime(ObjectAround(caller).path)) g_runtime_pool.Forbid();
+  if (IsOldRuntime(object.path)) g_runtime_pool.Forbid();
 }
 
 void NoteLookupInOrder(const char* name, const void* caller) {
@@ -70,8 +65,6 @@ void NoteLookupInOrder(const char* name, const void* caller) {
     NoteAnswer(reinterpret_cast<void*>(&Driver_cuLaunchKernel), caller);
   }
 }
-
-bool HasOldRuntime() { return AnyObject(&IsOldRuntime); }
 
 bool IsSeen(const LoadedObject& library) {
   bool passed_on = false;
@@ -84,9 +77,32 @@ bool IsSeen(const LoadedObject& library) {
   return passed_on && Defines(library, "cudaLaunchKernel");
 }
 
+bool LookupsReachUs() {
+  void* first = FirstInOrder("dlsym");
+  if (first == nullptr || IsOurs(first)) return true;
+  void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
+  if (driver == nullptr) return true;
+  const auto ask = reinterpret_cast<DlsymFunction>(first);
+  const Lookups before = t_lookups;
+  t_asks = true;
+  ask(driver, "cuLaunchKernel");
+  bool reached = t_lookups.by_dlsym != before.by_dlsym;
+  using Get = CUresult (*)(const char*, void**, int, cuuint64_t, void*);
+  if (const auto get = reinterpret_cast<Get>(ask(driver, "cuGetProcAddress_v2"))) {
+    void* launch = nullptr;
+    get("cuLaunchKernel", &launch, 4000, 0, nullptr);
+    reached &= t_lookups.by_name != before.by_name;
+  }
+  t_asks = false;
+  dlclose(driver);
+  return reached;
+}
+
 LoadedObject TakesBefore(const char* name) {
   const void* first = FirstInOrder(name);
   return first == nullptr || IsOurs(first) ? LoadedObject{} : ObjectAround(first);
 }
+
+bool HasOldRuntime() { return AnyObject(&IsOldRuntime); }
 
 }  // namespace cmp

@@ -10,22 +10,35 @@
 
 namespace cmp {
 
+// How many lookups of this thread came to the shim: by our dlsym, by our cuGetProcAddress, and
+// those of a launch.
+struct Lookups {
+  unsigned by_dlsym = 0;
+  unsigned by_name = 0;
+  unsigned of_launches = 0;
+};
+inline thread_local constinit Lookups t_lookups;
+
 // A lookup from `caller` (a return address) was answered with `ours`.
 void NoteAnswer(const void* ours, const void* caller);
 // One for `name`, one of ours, goes by the search order (RTLD_DEFAULT, RTLD_NEXT).
 void NoteLookupInOrder(const char* name, const void* caller);
 
-// Is a libcudart from before version 12 in the process? Its cudaSetDevice does nothing before its
-// next call, so the current context does not tell for which device an allocation is.
-bool HasOldRuntime();
-
 // Does the shim see what a library submits: did it look launches up through the shim, or, if it is
 // a runtime, did another one that passes lookups on?
 bool IsSeen(const LoadedObject& library);
 
+// Do lookups in the driver come to the shim, as programs make them? REQUIRES: libcuda.so.1 is
+// loaded
+bool LookupsReachUs();
+
 // The library that takes `name`, one of ours, before us in the search order; no object if it is
 // ours.
 LoadedObject TakesBefore(const char* name);
+
+// Is a libcudart from before version 12 in the process? Its cudaSetDevice does nothing before its
+// next call, so the current context does not tell for which device an allocation is.
+bool HasOldRuntime();
 
 }  // namespace cmp
 

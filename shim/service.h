@@ -28,7 +28,7 @@ inline Block* AllocHit(Pool* pool, size_t bytes) {
   return pool->AllocHit(CurrentContext(*driver), bytes);
 }
 // The same for `rows` rows of `width` bytes, if their pitch is known to this thread.
-inline Block* AllocPitchedHit(Pool* pool, size_t width, size_t rows, unsigned element,
+inline Block* AllocPitchedHit(Pool* pool, size_t width, size_t rows, uint64_t element,
                               size_t* pitch) {
   if (pool == nullptr) [[unlikely]]
     return nullptr;

@@ -119,7 +119,8 @@ def parts():
     quick = ["-n", "1", "--modes", "auto", "--no-fill"]
     if SIMULATED:
         churn = [built("churn"), "2", "60"]
-        loop = ["--iterations", "20", "--repetitions", "1"]
+        # Of blocks that share a chunk of the driver's, how many chunks are wholly idle is chance.
+        loop = ["--iterations", "20", "--repetitions", "1", "--bytes", str(2 << 20)]
         launches, runs = "1", 1
     else:
         churn = [built("churn"), "8", "3000"]

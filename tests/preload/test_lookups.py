@@ -156,9 +156,14 @@ class Runtimes(TestCase):
         """One from before version 12 makes no device current until its next call: the memory is of
         the device that was set, also beside a newer runtime that is served at its entry points."""
         env = {"CMPSIM_DEVICES": "2", "LD_LIBRARY_PATH": f"{BUILD / 'sim-11'}:{SIM}"}
-        for args in ([], [PROGRAMS / "plugin.so"], [PROGRAMS / "plugin_static.so"]):
-            with self.subTest(args=args):
-                without, within = self.run_both("wrong_device", args, env)
+        for program, args in (
+            ("wrong_device", []),
+            ("wrong_device", [PROGRAMS / "plugin.so"]),
+            ("wrong_device", [PROGRAMS / "plugin_static.so"]),
+            ("wrong_device_renamed", []),
+        ):
+            with self.subTest(program=program, args=args):
+                without, within = self.run_both(program, args, env)
                 self.assertEqual(without.results.count("memory of device 1"), 9)
                 self.assertEqual(without.results.count("memory of device 0"), 9)
                 self.assert_served(within, 5)

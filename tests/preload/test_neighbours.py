@@ -112,24 +112,51 @@ class Limiter(Neighbours):
                     self.assertGreater(within.totals["refills"], 0)
 
     def test_before_ours(self):
-        """It hides the driver from the shim, which then serves nobody."""
-        for name in ("limiter", "limiter_by_symbol"):
-            for program, args in self.PROGRAMS:
-                with self.subTest(name=name, program=program, args=args):
-                    limiter = PROGRAMS / f"{name}.so"
-                    if (name, args) == ("limiter", ["driver"]):
-                        continue
-                    within = self.limited([limiter, PRELOAD], program, args)
-                    self.assertIn(self.REFUSED, within.results)
-                    if (program, args) == ("quota", []):
-                        self.assert_aside(within, f"{name}.so hides from libcmp_preload.so what ")
-                    elif within.stats["reached"]:
-                        self.assert_served(within, 0)
-                    else:
-                        self.assertEqual(within.err, "")
+        """It hides the driver from the shim, which then serves nobody, or is not reached at all."""
+        for name, program, args, reached in (
+            ("limiter", "quota", [], True),
+            ("limiter", "quota_static", [], False),
+            ("limiter_by_symbol", "quota", [], True),
+            ("limiter_by_symbol", "quota", ["driver"], False),
+            ("limiter_by_symbol", "quota_static", [], False),
+        ):
+            with self.subTest(name=name, program=program, args=args):
+                within = self.limited([PROGRAMS / f"{name}.so", PRELOAD], program, args)
+                self.assertIn(self.REFUSED, within.results)
+                if reached:
+                    self.assert_aside(within, f"{name}.so hides from libcmp_preload.so what ")
+                else:
+                    self.assertIs(within.stats["reached"], False)
+                    self.assertEqual(within.err, "")
 
 
 class Others(Neighbours):
+    def test_hidden_lookups(self):
+        """Memory comes by symbol, but lookups do not reach us: launches could go past."""
+        self.beside([PRELOAD], "driver_memory", served=0)
+        for name in ("dlsym_version", "checkpointer", "limiter"):
+            with self.subTest(name=name):
+                without = run("driver_memory", preload=[PROGRAMS / f"{name}.so"])
+                within = run("driver_memory", preload=[PROGRAMS / f"{name}.so", PRELOAD])
+                self.assertIn("hazards 0, misuse 0", without.results)
+                self.assertEqual(without.results, within.results)
+                self.assert_aside(within, f"{name}.so hides from libcmp_preload.so what programs")
+
+    def test_wrappers_of_the_driver(self):
+        """By symbol, behind ours: its real functions may be ours again, or not there at all."""
+        for way in ("next", "handle", "lookup"):
+            wrapper = PROGRAMS / f"driver_wrapper_{way}.so"
+            for program, args in (
+                ("plain", [100]),
+                ("plain_static", [100]),
+                ("driver_linked", []),
+                ("driver_memory", []),
+                ("work", [2, 300, 1]),
+            ):
+                for order in ([PRELOAD, wrapper], [wrapper, PRELOAD]):
+                    with self.subTest(way=way, program=program, order=order):
+                        self.beside(order, program, args, served=0)
+
     def test_wrapper_of_cuda_malloc(self):
         """Whoever takes cudaMalloc behind ours would not see what the pool hands out again, and may
         have its own mind about the memory (torch_memory_saver)."""

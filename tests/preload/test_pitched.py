@@ -12,6 +12,8 @@ class Pitched(TestCase):
                     without, within = self.run_both(program, [way])
                     self.assertIn("5000 x 64: 0, pitch 5120\n", without.results)
                     self.assertIn("hazards 0, misuse 0", without.results)
+                    self.assertIn("while capturing, mode 0: 900, last error ", without.results)
+                    self.assertIn("element 0: 1\n", without.results)
                     self.assertEqual(without.notes["real allocations of 100"], "100")
                     self.assert_served(within, 110)
                     if MODE == "wait":

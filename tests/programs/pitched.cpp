@@ -64,6 +64,31 @@ void Odd() {
   }
 }
 
+// A width that the runtime was given is none that the driver's call has; and while a thread
+// captures its calls are refused, and end the capture.
+void Special() {
+  Memory memory;
+  MUST(cudaMallocPitch(&memory.pointer, &memory.pitch, 3000, 10));
+  MUST(cudaFree(memory.pointer));
+  MUST(cudaMallocPitch(&memory.pointer, &memory.pitch, 3000, 10));
+  MUST(cudaFree(memory.pointer));
+  CUdeviceptr address = 0;
+  printf("element 0: %d\n", int{cuMemAllocPitch(&address, &memory.pitch, 3000, 10, 0)});
+  const cudaStream_t stream = program::NonBlockingStream();
+  for (const cudaStreamCaptureMode mode :
+       {cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal,
+        cudaStreamCaptureModeRelaxed}) {
+    cudaGraph_t graph = nullptr;
+    MUST(cudaStreamBeginCapture(stream, mode));
+    const int status = Alloc(&memory, 5000, 64);
+    printf("while capturing, mode %d: %d, ", int{mode}, status);
+    printf("last error %d, ", int{cudaGetLastError()});
+    printf("end %d\n", int{cudaStreamEndCapture(stream, &graph)});
+    cudaGetLastError();
+    if (status == 0) printf("  free %d\n", Free(memory.pointer));
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -88,6 +113,7 @@ int main(int count, char** arguments) {
   printf("# real allocations of 100: %llu\n",
          static_cast<unsigned long long>(program::RealAllocations() +
                                          simCallCount("cuMemAllocPitch_v2") - before));
+  Special();
   program::SayHazards();
   return 0;
 }

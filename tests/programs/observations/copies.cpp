@@ -237,30 +237,6 @@ void FromHost(const Way& way) {
                });
 }
 
-#if CUDA_VERSION >= 13000
-// A source that may be read after the return, whatever memory it is.
-void FromPageable() {
-  char* device = DeviceWord();
-  std::vector<char> pageable(kBytes);
-  for (const auto& [name, stream] : Streams(false)) {
-    const uint64_t value = NextValue();
-    SetHostWord(pageable.data(), value);
-    WriteWord(stream, device, 1, kLong);
-    CUdeviceptr to[] = {Address(device)};
-    CUdeviceptr from[] = {Address(pageable.data())};
-    size_t bytes[] = {8};
-    CUmemcpyAttributes attributes = {};
-    attributes.srcAccessOrder = CU_MEMCPY_SRC_ACCESS_ORDER_ANY;
-    size_t first = 0;
-    MUST_DRIVER(cuMemcpyBatchAsync(to, from, bytes, 1, &attributes, &first, 1, stream));
-    FreeUnrelated();
-    SetHostWord(pageable.data(), 0);
-    MUST(cudaDeviceSynchronize());
-    See(name, WordOf(device), value);
-  }
-}
-#endif
-
 void Set(const Way& way) {
   ForEachPlace(true, [&](const std::string& what, char* host, char* device, cudaStream_t stream) {
     SetHostWord(host, 0);
@@ -428,9 +404,6 @@ std::vector<Scenario> CopyScenarios() {
     add(std::string("copy-to-host-") + way.name, [way] { ToHost(way); });
     add(std::string("copy-from-host-") + way.name, [way] { FromHost(way); });
   }
-#if CUDA_VERSION >= 13000
-  add("copy-from-pageable-batch", FromPageable);
-#endif
   for (const Way& way : Sets()) add(std::string("set-") + way.name, [way] { Set(way); });
   add("copies-of-other-threads", OtherThreads);
   add("copies-on-during-free", GoesOnDuringFree);
