@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <cstdint>
 #include <new>
@@ -34,7 +35,9 @@ void* WrapperBehind(void* library, const char* name) {
   static constexpr char kNobodysName[] = "cuDeviceGetCount";  // nobody has a reason to wrap it
   void* next = NextDlsym()(library, name);
   if (IsAnothers(next)) return next;
-  if (!IsInDriver(FirstInOrder(kNobodysName))) return nullptr;
+  // (Lookups are what runtimes find by the driver's handle.)
+  const bool looks_up = strncmp(name, "cuGetProcAddress", 16) == 0;
+  if (looks_up || !IsInDriver(FirstInOrder(kNobodysName))) return nullptr;
   next = FindSymbol(RTLD_NEXT, name);
   return IsAnothers(next) ? next : nullptr;
 }

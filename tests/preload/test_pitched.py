@@ -24,7 +24,7 @@ class Pitched(TestCase):
             with self.subTest(way=way):
                 without, within = self.run_both("pitched", [way], {"CMP_MODE": "observe"})
                 self.assertEqual(without.notes, within.notes)
-                self.assertEqual(within.totals["requests"], 172)
+                self.assertEqual(within.totals["requests"], 175)
                 self.assertEqual(within.totals["live_blocks"], 0)
 
     def test_full(self):
