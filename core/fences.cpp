@@ -189,6 +189,7 @@ int Fences::Poll(const Driver& driver, Stamp stamp) {
 
 int Fences::Wait(const Driver& driver, Stamp stamp) {
   if (Covers(stamp)) return kSuccess;
+  const Uncancelled uncancelled;  // the fence is in use, and its context
   Fence* fence = Use(stamp, false);
   if (fence == nullptr) return Covers(stamp) ? kSuccess : kNotReady;
   int status = kSuccess;

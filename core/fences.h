@@ -16,10 +16,10 @@
 // - A fence is in the queue from the moment when its event has been recorded until it has passed;
 //   an event is recorded again only once its fence has passed and nobody looks at it any more.
 // - passed <= published <= started; each only grows.
-// - One recorder at a time in each context, and one poller. The recorder's flag is held across
+// - One recorder at a time in each context, and one poller. The recorder's lock is held across
 //   cuCtxRecordEvent and the poller's across cuEventQuery, which wait for nothing but the driver's
 //   own lock and never call back; who holds one takes only locks below it (lock.h). One record
-//   serves everybody who waited for the flag.
+//   serves everybody who waited for the lock.
 //
 // That stamps are sound, and that a submission which is noted after its call is seen in time
 // (shim/work.h), needs a driver in which a launch and a record of the same context exclude each
@@ -141,9 +141,9 @@ class Fences {
   std::atomic<uint64_t> skipped_{0};
   std::atomic<uint64_t> newest_ns_{0};
 
-  alignas(64) OwnerFlag recorder_;
+  alignas(64) Mutex recorder_;
   uint64_t newest_for_order_ = 0;  // under recorder_
-  OwnerFlag poller_;
+  Mutex poller_;
   Mutex queue_lock_;
   Fence* oldest_ = nullptr;
   Fence* newest_ = nullptr;

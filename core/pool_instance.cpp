@@ -30,6 +30,7 @@ void ForkedChild() {
 
 Pool* StartPool(const PoolStart& start) {
   if (Pool* pool = g_started.load(std::memory_order_acquire)) return pool;
+  const Uncancelled uncancelled;  // what is read and opened below
   Held held(g_process_lock);
   if (Pool* pool = g_started.load(std::memory_order_relaxed)) return pool;
   if (!g_fork_watched) {

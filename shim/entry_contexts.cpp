@@ -191,6 +191,7 @@ CUresult EndGreenContext(Call call) {
 
 template <typename Begin>
 CUresult BeginCapture(CUstream stream, Begin begin) {
+  const Uncancelled uncancelled;
   g_captures.BeforeBegin();
   const CUresult status = begin();
   const Driver* driver = LoadedDriver();

@@ -1,7 +1,5 @@
 #include "shim/owed.h"
 
-#include <time.h>
-
 #include "core/pool_instance.h"
 #include "core/thread_exit.h"
 #include "core/warnings.h"
@@ -14,7 +12,7 @@ namespace {
 
 // For what another thread's free left, counted from the context's newest fence.
 constexpr uint64_t kPatienceNs = 100'000'000;
-constexpr timespec kBetweenQuestions = {0, 50'000};
+constexpr long kBetweenQuestionsNs = 50'000;
 
 // In one context the device keeps the order, whichever thread submits, and under
 // CMP_FREE_SYNC=order nobody else is promised anything.
@@ -30,10 +28,11 @@ void WaitInFull(Pool& pool, ContextPool& context, uint64_t fence) {
   // A wait that is refused is tried again: nobody would see that it was not kept. If that fails the
   // context has failed or ended, and with it the work.
   constexpr int kMostWaits = 16;
+  Pause pause;
   for (int i = 0; i < kMostWaits; ++i) {
     if (context.fences().passed() >= fence) return;
     if (pool.readiness().WaitFor(context, fence) == kSuccess) return;
-    sched_yield();  // closed for the time of a call that may end it
+    pause.Wait();  // closed for the time of a call that may end it
   }
 }
 
@@ -41,9 +40,11 @@ void WaitInFull(Pool& pool, ContextPool& context, uint64_t fence) {
 void WaitForAWhile(const Driver& driver, ContextPool& context, uint64_t fence, uint64_t until_ns) {
   Fences& fences = context.fences();
   while (fences.passed() < fence && NowNs() < until_ns) {
-    const ContextPool::User user(context);
-    if (!user.entered() || fences.Poll(driver, fence - 1) != kNotReady) return;
-    nanosleep(&kBetweenQuestions, nullptr);
+    {
+      const ContextPool::User user(context);
+      if (!user.entered() || fences.Poll(driver, fence - 1) != kNotReady) return;
+    }
+    SleepNs(kBetweenQuestionsNs);
   }
 }
 

@@ -1,6 +1,5 @@
 #include "shim/visible_memory.h"
 
-#include <sched.h>
 #include <string.h>
 
 #include <new>
@@ -60,7 +59,7 @@ size_t VisibleMemory::Above(uintptr_t address, const Entry* entries, size_t coun
 
 bool VisibleMemory::IsPageLocked(uintptr_t address) const {
   if (!HasPageLocked()) return incomplete_.load(std::memory_order_relaxed);
-  for (;; sched_yield()) {
+  for (Pause pause;; pause.Wait()) {
     const uint32_t changes = changes_.load(std::memory_order_acquire);
     if (changes % 2 != 0) continue;
     // In this order: there is room for the count in these entries, or in later ones.
