@@ -32,6 +32,7 @@
 #include <cstdint>
 
 #include "core/lock.h"
+#include "core/numbered_queue.h"
 #include "core/rules.h"
 #include "core/types.h"
 
@@ -122,13 +123,17 @@ class Fences {
     void* event = nullptr;
     uint32_t users = 0;  // threads that ask or wait for it now
     bool queued = false;
-    Fence* newer = nullptr;
+    Fence* next_unused = nullptr;
   };
 
   Fence* TakeFence(const Driver& driver, ContextPool& context, Arena& arena, int* status);
   // The oldest fence above `stamp`, in use; nullptr if none is recorded.
   Fence* Use(Stamp stamp, bool exact);
   void Unuse(Fence* fence);
+  void PutAside(Fence* fence) {  // REQUIRES: queue_lock_ held
+    fence->next_unused = unused_;
+    unused_ = fence;
+  }
   void Pass(uint64_t number);
 
   static constinit std::atomic<uint64_t> g_clock;
@@ -145,8 +150,7 @@ class Fences {
   uint64_t newest_for_order_ = 0;  // under recorder_
   Mutex poller_;
   Mutex queue_lock_;
-  Fence* oldest_ = nullptr;
-  Fence* newest_ = nullptr;
+  NumberedQueue<Fence> queue_;
   Fence* unused_ = nullptr;
   uint64_t seen_open_ns_ = 0;  // when the oldest fence was last seen open
   uint64_t counted_ns_ = 0;    // the time until then is in skipped_time_
