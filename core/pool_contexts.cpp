@@ -86,6 +86,7 @@ ThreadCache* Pool::CacheFor(ContextPool& context) {
     cache = context.AdoptCache();
     if (cache == nullptr) {
       TierCounters* counters = statistics_.TakeSlot();
+      if (counters == nullptr) return nullptr;
       auto* shelves = static_cast<ThreadCache::Shelf*>(
           arena_.Allocate(limits_.tiers * sizeof(ThreadCache::Shelf)));
       if (shelves == nullptr) return nullptr;
