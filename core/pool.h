@@ -147,7 +147,8 @@ class Pool {
   const Contexts& contexts() const { return contexts_; }
   Readiness& readiness() { return readiness_; }
 
-  // This thread's cache for a context; nullptr when memory is exhausted.
+  // This thread's cache for a context; nullptr when memory is exhausted, or where we would not
+  // learn of the thread's end.
   ThreadCache* CacheFor(ContextPool& context);
 
   // What releasing the idle blocks of a device's contexts would give back to the driver: blocks of

@@ -16,13 +16,14 @@ constexpr long kBetweenQuestionsNs = 50'000;
 
 // In one context the device keeps the order, whichever thread submits, and under
 // CMP_FREE_SYNC=order nobody else is promised anything.
-constinit ThreadExitHook g_thread_ends([] {
+void PayAtThreadEnd() {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   const bool is_auto = pool != nullptr && pool->options().free_sync == FreeSync::kAuto;
   if (is_auto || g_only_work.load(std::memory_order_acquire) == nullptr) {
     PayOwed(&ProcessCounters::paid_by_thread_ends);
   }
-});
+}
+constinit ThreadExitHook g_thread_ends(&PayAtThreadEnd);
 
 void WaitInFull(Pool& pool, ContextPool& context, uint64_t fence) {
   // A wait that is refused is tried again: nobody would see that it was not kept. If that fails the
@@ -60,13 +61,10 @@ bool IsOwed(const ContextPool& context) {
 
 }  // namespace
 
-void OweOf(ContextPool& context) {
-  if (t_owed.context != nullptr) {
-    PayOwed(&ProcessCounters::paid_by_other_contexts);
-  } else {
-    g_thread_ends.Arm();
-  }
-  t_owed.context = &context;
+void OweOf(ContextPool& context, uint64_t fence) {
+  PayOwed(&ProcessCounters::paid_by_other_contexts);
+  t_owed = {&context, fence};
+  if (!g_thread_ends.Arm()) PayAtThreadEnd();  // there is no later moment
 }
 
 void PayOwed(Counter ProcessCounters::*count) {
