@@ -117,6 +117,7 @@ bool BlockSource::CheckFreeMemory(ContextPool& context, size_t bytes, const Devi
 size_t BlockSource::Destroy(ContextPool& context, Batch batch, const DeviceApi& api) {
   if (batch.count == 0) return 0;
   size_t bytes = 0;
+  const Uncancelled uncancelled;
   const ContextPool::User user(context);
   releasing_.fetch_add(1, std::memory_order_acq_rel);
   while (batch.count != 0) {
@@ -148,9 +149,9 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, const DeviceApi& 
 bool BlockSource::AwaitReleases() const {
   const uint64_t seen = releases_.load(std::memory_order_acquire);
   if (releasing_.load(std::memory_order_acquire) == 0) return false;
-  while (releasing_.load(std::memory_order_acquire) != 0 &&
-         releases_.load(std::memory_order_acquire) == seen) {
-    sched_yield();
+  for (Pause pause; releasing_.load(std::memory_order_acquire) != 0 &&
+                    releases_.load(std::memory_order_acquire) == seen;) {
+    pause.Wait();
   }
   return true;
 }

@@ -65,7 +65,8 @@ class ContextPool {
   void Reopen() { open_.store(true, std::memory_order_release); }
 
   // While a User of an open context lives, the context does not end. seq_cst on both sides: of a
-  // user who enters and somebody who closes, at least one sees the other.
+  // user who enters and somebody who closes, at least one sees the other. A user's calls that may
+  // wait are made Uncancelled: who is cancelled while it is a user stays one for ever.
   class [[nodiscard]] User {
    public:
     explicit User(ContextPool& context) : context_(context) {
@@ -85,7 +86,7 @@ class ContextPool {
   // Closes it and waits until no user is left.
   bool CloseAndDrain() {
     const bool closed = Close();
-    while (users_.load(std::memory_order_seq_cst) != 0) sched_yield();
+    for (Pause pause; users_.load(std::memory_order_seq_cst) != 0;) pause.Wait();
     return closed;
   }
 

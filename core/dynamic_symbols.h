@@ -1,4 +1,5 @@
-// Looking up a function in a loaded library. Both are defined anew by the shim (dlsym.cpp, lookup.cpp).
+// Looking up a function in a loaded library. Both are defined anew by the shim (dlsym.cpp,
+// lookup.cpp).
 #ifndef CMP_CORE_DYNAMIC_SYMBOLS_H_
 #define CMP_CORE_DYNAMIC_SYMBOLS_H_
 

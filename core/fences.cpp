@@ -52,9 +52,7 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, Cont
     fence->recorded_ns = skipped() == 0 ? 0 : NowNs();
     if (fence->recorded_ns != 0) newest_ns_.store(fence->recorded_ns, std::memory_order_relaxed);
     fence->queued = true;
-    fence->newer = nullptr;
-    (newest_ == nullptr ? oldest_ : newest_->newer) = fence;
-    newest_ = fence;
+    queue_.Push(fence);
     RaiseTo(published_, number);  // who synchronised meanwhile may have raised it further
   };
   const bool stamped_first = RuleIsOn(Rule::kStampProtocol);
@@ -67,10 +65,7 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, Cont
   if (status != kSuccess) {
     host.fence_failed(context);
     Held queue(queue_lock_);
-    if (!fence->queued) {
-      fence->newer = unused_;
-      unused_ = fence;
-    }
+    if (!fence->queued) PutAside(fence);
     return {status, 0};
   }
   if (!fence->queued) publish(number);
@@ -78,13 +73,17 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, Cont
   return {kSuccess, number};
 }
 
-// A fence whose event nobody looks at.
+// A fence whose event nobody looks at, and room for it in the queue.
 Fences::Fence* Fences::TakeFence(const Driver& driver, ContextPool& context, Arena& arena,
                                  int* status) {
   {
     Held queue(queue_lock_);
+    if (!queue_.MakeRoom()) {
+      *status = kOutOfMemory;
+      return nullptr;
+    }
     if (Fence* fence = unused_) {
-      unused_ = fence->newer;
+      unused_ = fence->next_unused;
       return fence;
     }
   }
@@ -114,8 +113,7 @@ Fences::Fence* Fences::TakeFence(const Driver& driver, ContextPool& context, Are
 
 Fences::Fence* Fences::Use(Stamp stamp, bool exact) {
   Held queue(queue_lock_);
-  Fence* fence = oldest_;
-  while (fence != nullptr && fence->number <= stamp) fence = fence->newer;
+  Fence* fence = queue_.Above(stamp);
   if (fence == nullptr || (exact && fence->number != stamp + 1)) return nullptr;
   ++fence->users;
   return fence;
@@ -123,31 +121,25 @@ Fences::Fence* Fences::Use(Stamp stamp, bool exact) {
 
 void Fences::Unuse(Fence* fence) {
   Held queue(queue_lock_);
-  if (--fence->users != 0 || fence->queued) return;
-  fence->newer = unused_;
-  unused_ = fence;
+  if (--fence->users == 0 && !fence->queued) PutAside(fence);
 }
 
 void Fences::Pass(uint64_t number) {
   RaiseTo(passed_, number);
   Held queue(queue_lock_);
-  if (oldest_ == nullptr || oldest_->number > number) return;
+  if (queue_.Oldest() == nullptr || queue_.Oldest()->number > number) return;
   const uint64_t last_skipped = skipped();
   const uint64_t now = last_skipped == 0 ? 0 : NowNs();
-  while (oldest_ != nullptr && oldest_->number <= number) {
-    Fence* fence = oldest_;
-    oldest_ = fence->newer;
+  while (queue_.Oldest() != nullptr && queue_.Oldest()->number <= number) {
+    Fence* fence = queue_.Pop();
     if (fence->number <= last_skipped && fence->recorded_ns != 0) {
       const uint64_t begin = std::max(fence->recorded_ns, counted_ns_);
       skipped_time_.max_ns += now - std::min(now, begin);
       skipped_time_.min_ns += seen_open_ns_ - std::min(seen_open_ns_, begin);
       counted_ns_ = now;
     }
-    if (oldest_ == nullptr) newest_ = nullptr;
     fence->queued = false;
-    if (fence->users != 0) continue;
-    fence->newer = unused_;
-    unused_ = fence;
+    if (fence->users == 0) PutAside(fence);
   }
 }
 
@@ -189,6 +181,7 @@ int Fences::Poll(const Driver& driver, Stamp stamp) {
 
 int Fences::Wait(const Driver& driver, Stamp stamp) {
   if (Covers(stamp)) return kSuccess;
+  const Uncancelled uncancelled;  // the fence is in use, and its context
   Fence* fence = Use(stamp, false);
   if (fence == nullptr) return Covers(stamp) ? kSuccess : kNotReady;
   int status = kSuccess;

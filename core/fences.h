@@ -16,10 +16,10 @@
 // - A fence is in the queue from the moment when its event has been recorded until it has passed;
 //   an event is recorded again only once its fence has passed and nobody looks at it any more.
 // - passed <= published <= started; each only grows.
-// - One recorder at a time in each context, and one poller. The recorder's flag is held across
+// - One recorder at a time in each context, and one poller. The recorder's lock is held across
 //   cuCtxRecordEvent and the poller's across cuEventQuery, which wait for nothing but the driver's
 //   own lock and never call back; who holds one takes only locks below it (lock.h). One record
-//   serves everybody who waited for the flag.
+//   serves everybody who waited for the lock.
 //
 // That stamps are sound, and that a submission which is noted after its call is seen in time
 // (shim/work.h), needs a driver in which a launch and a record of the same context exclude each
@@ -32,6 +32,7 @@
 #include <cstdint>
 
 #include "core/lock.h"
+#include "core/numbered_queue.h"
 #include "core/rules.h"
 #include "core/types.h"
 
@@ -122,13 +123,17 @@ class Fences {
     void* event = nullptr;
     uint32_t users = 0;  // threads that ask or wait for it now
     bool queued = false;
-    Fence* newer = nullptr;
+    Fence* next_unused = nullptr;
   };
 
   Fence* TakeFence(const Driver& driver, ContextPool& context, Arena& arena, int* status);
   // The oldest fence above `stamp`, in use; nullptr if none is recorded.
   Fence* Use(Stamp stamp, bool exact);
   void Unuse(Fence* fence);
+  void PutAside(Fence* fence) {  // REQUIRES: queue_lock_ held
+    fence->next_unused = unused_;
+    unused_ = fence;
+  }
   void Pass(uint64_t number);
 
   static constinit std::atomic<uint64_t> g_clock;
@@ -141,12 +146,11 @@ class Fences {
   std::atomic<uint64_t> skipped_{0};
   std::atomic<uint64_t> newest_ns_{0};
 
-  alignas(64) OwnerFlag recorder_;
+  alignas(64) Mutex recorder_;
   uint64_t newest_for_order_ = 0;  // under recorder_
-  OwnerFlag poller_;
+  Mutex poller_;
   Mutex queue_lock_;
-  Fence* oldest_ = nullptr;
-  Fence* newest_ = nullptr;
+  NumberedQueue<Fence> queue_;
   Fence* unused_ = nullptr;
   uint64_t seen_open_ns_ = 0;  // when the oldest fence was last seen open
   uint64_t counted_ns_ = 0;    // the time until then is in skipped_time_

@@ -13,8 +13,8 @@ struct Library {
   static constexpr bool kSeesContextsEnd = false;
 
   static Pool* Started() {
-    static constexpr PoolStart kStart = {&ReadLibraryOptions, &MapStatistics, nullptr, nullptr,
-                                         &kBlindHost};
+    static constexpr PoolStart kStart = {
+        &ReadLibraryOptions, &MapStatistics, nullptr, nullptr, nullptr, &kBlindHost};
     return StartPool(kStart);
   }
 

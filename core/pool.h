@@ -50,9 +50,11 @@ extern thread_local constinit ThreadMemory t_memory;
 class Pool {
  public:
   // The process's pool, made of `options`; nullptr when memory is exhausted. `statistics_page` has
-  // StatisticsBytes(options) bytes. `host` must outlive the pool.
+  // StatisticsBytes(options) bytes; for `more_statistics` see Statistics::Open. `host` must outlive
+  // the pool.
   static Pool* Create(const Options& options, void* statistics_page, uint64_t pid,
-                      const char* program, const PoolHost& host = kBlindHost);
+                      const char* program, const PoolHost& host = kBlindHost,
+                      Statistics::More more_statistics = nullptr);
   static size_t StatisticsBytes(const Options& options);
 
   // The hit path of an allocation in the context whose handle is current: a block of this thread's
@@ -145,7 +147,8 @@ class Pool {
   const Contexts& contexts() const { return contexts_; }
   Readiness& readiness() { return readiness_; }
 
-  // This thread's cache for a context; nullptr when memory is exhausted.
+  // This thread's cache for a context; nullptr when memory is exhausted, or where we would not
+  // learn of the thread's end.
   ThreadCache* CacheFor(ContextPool& context);
 
   // What releasing the idle blocks of a device's contexts would give back to the driver: blocks of

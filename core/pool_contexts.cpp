@@ -83,9 +83,12 @@ ThreadCache* Pool::CacheFor(ContextPool& context) {
   ThreadCache* cache = memory.caches;
   while (cache != nullptr && cache->owner() != &context) cache = cache->next_of_thread;
   if (cache == nullptr) {
+    // Nobody would give back what a cache of a thread holds of whose end we do not learn.
+    if (!memory.exit_hook && !(memory.exit_hook = g_exit_hook.Arm())) return nullptr;
     cache = context.AdoptCache();
     if (cache == nullptr) {
       TierCounters* counters = statistics_.TakeSlot();
+      if (counters == nullptr) return nullptr;
       auto* shelves = static_cast<ThreadCache::Shelf*>(
           arena_.Allocate(limits_.tiers * sizeof(ThreadCache::Shelf)));
       if (shelves == nullptr) return nullptr;
@@ -99,7 +102,6 @@ ThreadCache* Pool::CacheFor(ContextPool& context) {
     }
     cache->next_of_thread = memory.caches;
     memory.caches = cache;
-    if (!memory.exit_hook) memory.exit_hook = g_exit_hook.Arm();
   }
   if (context.open()) entry = ThreadMemory::Entry{handle, epoch, cache};
   return cache;

@@ -30,6 +30,7 @@ void ForkedChild() {
 
 Pool* StartPool(const PoolStart& start) {
   if (Pool* pool = g_started.load(std::memory_order_acquire)) return pool;
+  const Uncancelled uncancelled;  // what is read and opened below
   Held held(g_process_lock);
   if (Pool* pool = g_started.load(std::memory_order_relaxed)) return pool;
   if (!g_fork_watched) {
@@ -41,8 +42,8 @@ Pool* StartPool(const PoolStart& start) {
   const Options options = start.read_options();
   void* page = start.open_statistics(options, Pool::StatisticsBytes(options));
   if (page == nullptr) return nullptr;
-  Pool* pool =
-      Pool::Create(options, page, static_cast<uint64_t>(getpid()), ProgramName(), *start.host);
+  Pool* pool = Pool::Create(options, page, static_cast<uint64_t>(getpid()), ProgramName(),
+                            *start.host, start.more_statistics);
   if (pool == nullptr) return nullptr;
   // In this order: who finds a started pool and no pool takes it for one that is off.
   if (options.mode == Mode::kPool) {

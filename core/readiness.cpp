@@ -120,6 +120,7 @@ int Readiness::Finish(ContextPool& context) {
 }
 
 int Readiness::Synchronize(ContextPool& context, const Driver& driver) {
+  const Uncancelled uncancelled;  // no capture begins until leave_synchronizing
   if (!host_.enter_synchronizing()) return kCaptureUnderWay;
   const uint64_t number = context.fences().Begin();
   host_.fence_begins(context, 0, FencePurpose::kOrder);

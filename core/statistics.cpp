@@ -13,6 +13,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/memory.h"
+
 namespace cmp {
 
 namespace {
@@ -33,7 +35,7 @@ size_t Statistics::PageBytes(const Tiers&, unsigned tier_count) {
 }
 
 void Statistics::Open(void* page, const Tiers& tiers, unsigned tier_count, uint64_t pid,
-                      const char* program) {
+                      const char* program, More more) {
   header_ = static_cast<StatisticsHeader*>(page);
   tier_count_ = tier_count;
   memcpy(header_->magic, "CMPSTAT", 8);
@@ -47,14 +49,35 @@ void Statistics::Open(void* page, const Tiers& tiers, unsigned tier_count, uint6
   header_->tier_counter_count = sizeof(TierCounters) / sizeof(Counter);
   header_->process_counter_count = sizeof(ProcessCounters) / sizeof(Counter);
   header_->slots_used.store(1, std::memory_order_relaxed);
+  more_ = more;
+  parts_[0].store(static_cast<char*>(page) + kHeaderBytes, std::memory_order_relaxed);
+  slots_.store(1, std::memory_order_release);
   strncpy(header_->program, program, sizeof(header_->program) - 1);
 }
 
+// Outside its page only once that cannot grow, and then for good: the page has no holes.
+bool Statistics::Grow(uint32_t index) {
+  const size_t bytes = size_t{kStatisticsSlots} * header_->slot_bytes;
+  const size_t offset = kHeaderBytes + size_t{index} * header_->slot_bytes;
+  const bool follows = more_ != nullptr && header_->slot_count == index;
+  void* part = follows ? more_(offset, bytes) : nullptr;
+  if (part != nullptr) {
+    header_->slot_count += kStatisticsSlots;
+  } else {
+    part = MapPages(bytes);
+  }
+  parts_[index / kStatisticsSlots].store(static_cast<char*>(part), std::memory_order_release);
+  return part != nullptr;
+}
+
 TierCounters* Statistics::TakeSlot() {
-  const uint32_t index = header_->slots_used.fetch_add(1, std::memory_order_relaxed);
-  if (index < kStatisticsSlots) return Slot(index);
-  header_->slots_used.store(kStatisticsSlots, std::memory_order_relaxed);
-  return shared_slot();
+  Held held(lock_);
+  const uint32_t index = slots_.load(std::memory_order_relaxed);
+  if (index == kMostParts * kStatisticsSlots) return nullptr;
+  if (index % kStatisticsSlots == 0 && !Grow(index)) return nullptr;
+  slots_.store(index + 1, std::memory_order_release);
+  header_->slots_used.store(index + 1, std::memory_order_relaxed);
+  return Slot(index);
 }
 
 void Statistics::CountWait(uint64_t begin_ns) {
@@ -65,8 +88,7 @@ void Statistics::CountWait(uint64_t begin_ns) {
 
 TierTotals Statistics::TotalsOfTier(unsigned tier) const {
   TierTotals totals;
-  uint32_t slots = header_->slots_used.load(std::memory_order_relaxed);
-  if (slots > kStatisticsSlots) slots = kStatisticsSlots;
+  const uint32_t slots = slots_.load(std::memory_order_acquire);
   for (uint32_t index = 0; index < slots; ++index) {
     const TierCounters& counters = Slot(index)[tier];
 #define CMP_ADD(name, meaning) totals.name += counters.name.Get();

@@ -2,16 +2,17 @@
 // a kill. core/statistics.cpp explains how the rows add up.
 //
 // Layout: StatisticsHeader, then `slot_count` slots of `slot_bytes`, each an array of one
-// TierCounters per tier. Slot 0 is shared by all
-// threads (atomic adds); every other slot belongs to one thread cache, whose owner adds with a
-// plain load and store: no shared cache line on the hit path. Slots are never given back, so the
-// sum over all slots is the total of the process.
+// TierCounters per tier. Slot 0 is shared by all threads (atomic adds); every other slot belongs to
+// one thread cache, whose owner adds with a plain load and store: no shared cache line on the hit
+// path. Slots are never given back, so the sum over all slots is the total of the process. When all
+// are taken the page grows by as many again; where it cannot, the process alone sees those.
 #ifndef CMP_CORE_STATISTICS_H_
 #define CMP_CORE_STATISTICS_H_
 
 #include <atomic>
 #include <cstdint>
 
+#include "core/lock.h"
 #include "core/tiers.h"
 #include "core/types.h"
 
@@ -116,7 +117,7 @@ struct ProcessCounters {
 };
 
 inline constexpr uint32_t kStatisticsSchema = 1;
-inline constexpr uint32_t kStatisticsSlots = 512;
+inline constexpr uint32_t kStatisticsSlots = 512;  // by which the page grows
 
 struct StatisticsHeader {
   char magic[8];  // "CMPSTAT" and a zero
@@ -151,13 +152,19 @@ class Statistics {
 
   // Bytes of a page for these tiers.
   static size_t PageBytes(const Tiers& tiers, unsigned tier_count);
-  // `page`: PageBytes zeroed bytes, private or mapped from a file.
-  void Open(void* page, const Tiers& tiers, unsigned tier_count, uint64_t pid, const char* program);
+  // `page`: PageBytes zeroed bytes, private or mapped from a file. more(offset, bytes): as many
+  // more (whole pages) of that file, from `offset` on; nullptr: there are none.
+  using More = void* (*)(size_t offset, size_t bytes);
+  void Open(void* page, const Tiers& tiers, unsigned tier_count, uint64_t pid, const char* program,
+            More more = nullptr);
 
-  // A slot of its own for a thread cache; the shared slot once all are taken (its counts are then
-  // atomic only in their single words, so two of such threads may lose a count to each other).
+  // A slot of its own for a thread cache, or nullptr: no memory, or more than half a million are
+  // taken. Thread-safe.
   TierCounters* TakeSlot();
-  TierCounters* shared_slot() const { return Slot(0); }
+  TierCounters* shared_slot() const {
+    return reinterpret_cast<TierCounters*>(reinterpret_cast<char*>(header_) +
+                                           header_->header_bytes);
+  }
   ProcessCounters& process() const { return header_->process; }
   // A free waited since `begin_ns`.
   void CountWait(uint64_t begin_ns);
@@ -169,13 +176,20 @@ class Statistics {
   TierTotals Totals() const;
 
  private:
+  static constexpr uint32_t kMostParts = 1024;
   TierCounters* Slot(uint32_t index) const {
-    return reinterpret_cast<TierCounters*>(reinterpret_cast<char*>(header_) +
-                                           header_->header_bytes +
-                                           size_t{index} * header_->slot_bytes);
+    char* part = parts_[index / kStatisticsSlots].load(std::memory_order_acquire);
+    return reinterpret_cast<TierCounters*>(part +
+                                           size_t{index % kStatisticsSlots} * header_->slot_bytes);
   }
+  bool Grow(uint32_t index);  // REQUIRES: lock_ held
+
   StatisticsHeader* header_ = nullptr;
   unsigned tier_count_ = 0;
+  More more_ = nullptr;
+  Mutex lock_;  // for TakeSlot
+  std::atomic<uint32_t> slots_{0};
+  std::atomic<char*> parts_[kMostParts] = {};  // of kStatisticsSlots slots each
 };
 
 // Now, in nanoseconds of a monotonic clock.

@@ -4,6 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/lock.h"
+
 namespace cmp {
 
 void PrintWarning(const char* line) {
@@ -11,6 +13,7 @@ void PrintWarning(const char* line) {
   snprintf(text, sizeof(text) - 1, "cmp: %s", line);
   const size_t length = strlen(text);
   text[length] = '\n';
+  const Uncancelled uncancelled;  // whatever the caller holds
   // A line that cannot be written is lost; there is nowhere else to say so.
   if (write(STDERR_FILENO, text, length + 1) < 0) return;
 }

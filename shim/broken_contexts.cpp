@@ -13,6 +13,7 @@ namespace {
 // "unknown"), and it may be of a context that has no pool. (To ask for the free memory is harmless
 // during captures: measured.)
 bool IsBroken(const Driver& driver, ContextPool& context) {
+  const Uncancelled uncancelled;
   const ContextPool::User user(context);
   if (!user.entered()) return false;
   auto* handle = static_cast<CUcontext>(context.identity().handle);

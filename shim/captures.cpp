@@ -39,16 +39,16 @@ bool Captures::EnterSynchronising() {
 void Captures::BeforeBegin() {
   ever_.store(true, std::memory_order_seq_cst);
   const bool first = under_way_.fetch_add(1, std::memory_order_seq_cst) == 0;
-  while (recording_.load(std::memory_order_seq_cst) != 0) sched_yield();
+  for (Pause pause; recording_.load(std::memory_order_seq_cst) != 0;) pause.Wait();
   if (synchronising_.load(std::memory_order_seq_cst) != 0) {
     const uint64_t begin = NowNs();
-    while (synchronising_.load(std::memory_order_seq_cst) != 0 && NowNs() - begin < kPatienceNs) {
-      sched_yield();
+    for (Pause pause;
+         synchronising_.load(std::memory_order_seq_cst) != 0 && NowNs() - begin < kPatienceNs;) {
+      pause.Wait();
     }
   }
   if (first) SettleDebts();
-  // Once the process exits nobody pays any more.
-  while (AnyDebt() && g_pool.load(std::memory_order_acquire) != nullptr) sched_yield();
+  for (Pause pause; AnyDebt();) pause.Wait();
 }
 
 void Captures::AfterBegin(CUstream stream, ContextHandle context, bool begun) {

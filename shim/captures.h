@@ -21,7 +21,6 @@
 #define CMP_SHIM_CAPTURES_H_
 
 #include <cuda.h>
-#include <sched.h>
 
 #include <atomic>
 
@@ -77,6 +76,7 @@ class Captures {
 
    private:
     Captures& captures_;
+    const Uncancelled uncancelled_;
   };
 
   // In a forked child: none of the parent's captures is the child's.

@@ -11,6 +11,7 @@ namespace {
 
 template <typename Begin>
 CUresult BeginCapture(CUstream stream, Begin begin) {
+  const Uncancelled uncancelled;
   g_captures.BeforeBegin();
   const CUresult status = begin();
   const Driver* driver = LoadedDriver();

@@ -1,7 +1,5 @@
 #include "shim/owed.h"
 
-#include <time.h>
-
 #include "core/pool_instance.h"
 #include "core/thread_exit.h"
 #include "core/warnings.h"
@@ -14,26 +12,28 @@ namespace {
 
 // For what another thread's free left, counted from the context's newest fence.
 constexpr uint64_t kPatienceNs = 100'000'000;
-constexpr timespec kBetweenQuestions = {0, 50'000};
+constexpr long kBetweenQuestionsNs = 50'000;
 
 // In one context the device keeps the order, whichever thread submits, and under
 // CMP_FREE_SYNC=order nobody else is promised anything.
-constinit ThreadExitHook g_thread_ends([] {
+void PayAtThreadEnd() {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   const bool is_auto = pool != nullptr && pool->options().free_sync == FreeSync::kAuto;
   if (is_auto || g_only_work.load(std::memory_order_acquire) == nullptr) {
     PayOwed(&ProcessCounters::paid_by_thread_ends);
   }
-});
+}
+constinit ThreadExitHook g_thread_ends(&PayAtThreadEnd);
 
 void WaitInFull(Pool& pool, ContextPool& context, uint64_t fence) {
   // A wait that is refused is tried again: nobody would see that it was not kept. If that fails the
   // context has failed or ended, and with it the work.
   constexpr int kMostWaits = 16;
+  Pause pause;
   for (int i = 0; i < kMostWaits; ++i) {
     if (context.fences().passed() >= fence) return;
     if (pool.readiness().WaitFor(context, fence) == kSuccess) return;
-    sched_yield();  // closed for the time of a call that may end it
+    pause.Wait();  // closed for the time of a call that may end it
   }
 }
 
@@ -41,9 +41,11 @@ void WaitInFull(Pool& pool, ContextPool& context, uint64_t fence) {
 void WaitForAWhile(const Driver& driver, ContextPool& context, uint64_t fence, uint64_t until_ns) {
   Fences& fences = context.fences();
   while (fences.passed() < fence && NowNs() < until_ns) {
-    const ContextPool::User user(context);
-    if (!user.entered() || fences.Poll(driver, fence - 1) != kNotReady) return;
-    nanosleep(&kBetweenQuestions, nullptr);
+    {
+      const ContextPool::User user(context);
+      if (!user.entered() || fences.Poll(driver, fence - 1) != kNotReady) return;
+    }
+    SleepNs(kBetweenQuestionsNs);
   }
 }
 
@@ -59,13 +61,10 @@ bool IsOwed(const ContextPool& context) {
 
 }  // namespace
 
-void OweOf(ContextPool& context) {
-  if (t_owed.context != nullptr) {
-    PayOwed(&ProcessCounters::paid_by_other_contexts);
-  } else {
-    g_thread_ends.Arm();
-  }
-  t_owed.context = &context;
+void OweOf(ContextPool& context, uint64_t fence) {
+  PayOwed(&ProcessCounters::paid_by_other_contexts);
+  t_owed = {&context, fence};
+  if (!g_thread_ends.Arm()) PayAtThreadEnd();  // there is no later moment
 }
 
 void PayOwed(Counter ProcessCounters::*count) {

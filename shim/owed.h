@@ -26,10 +26,10 @@ struct Owed {
 inline thread_local constinit Owed t_owed;
 
 // This thread's free of a block of `context` leaves what is before the fence unfinished.
-void OweOf(ContextPool& context);
+void OweOf(ContextPool& context, uint64_t fence);
 inline void Owe(ContextPool& context, uint64_t fence) {
   if (t_owed.context != &context) [[unlikely]]
-    OweOf(context);
+    return OweOf(context, fence);
   t_owed.fence = fence;
 }
 // Waits for it, and counts that.

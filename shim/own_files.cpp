@@ -11,6 +11,8 @@
 
 #include <initializer_list>
 
+#include "core/lock.h"
+
 namespace cmp {
 
 namespace {
@@ -91,6 +93,7 @@ int MakeFile(const char* path, const char* beginning) {
 }
 
 void* MapMore(int file, size_t offset, size_t bytes) {
+  const Uncancelled uncancelled;  // under the lock of the trace
   rlimit most;
   const bool fits = getrlimit(RLIMIT_FSIZE, &most) == 0 && most.rlim_cur >= offset + bytes;
   const auto from = static_cast<off_t>(offset);

@@ -88,8 +88,8 @@ Options ReadShimOptions() {
 }
 
 Pool* StartedPool() {
-  static constexpr PoolStart kStart = {&StartOptions, &OpenStatisticsPage, &Forked, &Exiting,
-                                       &kShimHost};
+  static constexpr PoolStart kStart = {&StartOptions, &OpenStatisticsPage, &MoreStatistics, &Forked,
+                                       &Exiting,      &kShimHost};
   return StartPool(kStart);
 }
 

@@ -1,6 +1,7 @@
 #include "shim/report.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,8 @@
 namespace cmp {
 
 namespace {
+
+constexpr const char* kLiveBeginning = "CMPSTAT";
 
 // Where the report goes; empty: nowhere but stderr.
 constinit char g_path[kMaxPath] = {};
@@ -130,7 +133,7 @@ void* OpenStatisticsPage(const Options& options, size_t bytes) {
   }
   char live[kMaxPath];
   LivePath(live);
-  const int file = MakeFile(live, "CMPSTAT");
+  const int file = MakeFile(live, kLiveBeginning);
   if (file < 0) {
     // Said once: where this file cannot be made, the report would not be written either.
     WarnOfFile(live, errno == EEXIST ? "a file that is not ours is there" : strerror(errno));
@@ -150,6 +153,18 @@ void* OpenStatisticsPage(const Options& options, size_t bytes) {
   g_path[0] = '\0';
   g_no_report = true;
   return MapPages(bytes);
+}
+
+void* MoreStatistics(size_t offset, size_t bytes) {
+  if (!g_live_is_ours) return nullptr;
+  const Uncancelled uncancelled;
+  char live[kMaxPath];
+  LivePath(live);
+  const int file = IsOurs(live, kLiveBeginning) ? open(live, O_RDWR | O_NOFOLLOW | O_CLOEXEC) : -1;
+  if (file < 0) return nullptr;
+  void* pages = MapMore(file, offset, bytes);
+  close(file);
+  return pages;
 }
 
 void ForgetReport() {

@@ -14,6 +14,9 @@ namespace cmp {
 // made, else private; nullptr when memory is exhausted.
 void* OpenStatisticsPage(const Options& options, size_t bytes);
 
+// More of FILE.live; nullptr if there is none.
+void* MoreStatistics(size_t offset, size_t bytes);
+
 // In a forked child: the parent's report is not the child's.
 void ForgetReport();
 

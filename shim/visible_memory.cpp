@@ -1,6 +1,5 @@
 #include "shim/visible_memory.h"
 
-#include <sched.h>
 #include <string.h>
 
 #include <new>
@@ -18,10 +17,7 @@ class VisibleMemory::Change {
   explicit Change(VisibleMemory& memory) : memory_(memory), held_(memory.lock_) {
     memory_.changes_.fetch_add(1, std::memory_order_acq_rel);
   }
-  ~Change() {
-    memory_.Recount();
-    memory_.changes_.fetch_add(1, std::memory_order_release);
-  }
+  ~Change() { memory_.changes_.fetch_add(1, std::memory_order_release); }
   Change(const Change&) = delete;
   Change& operator=(const Change&) = delete;
 
@@ -30,130 +26,180 @@ class VisibleMemory::Change {
   const Held<Mutex> held_;
 };
 
-// acquire and release, so that a reader's look at changes_ stays behind its loads.
-VisibleMemory::Range VisibleMemory::Load(const Entry& entry) {
-  return {entry.begin.load(std::memory_order_acquire), entry.end.load(std::memory_order_acquire),
-          entry.context.load(std::memory_order_acquire),
-          entry.what.load(std::memory_order_acquire)};
-}
+struct VisibleMemory::Nodes {
+  Node nodes[127];
+  Nodes* more = nullptr;
+};
 
-void VisibleMemory::Store(Entry& entry, const Range& range) {
-  entry.begin.store(range.begin, std::memory_order_release);
-  entry.end.store(range.end, std::memory_order_release);
-  entry.context.store(range.context, std::memory_order_release);
-  entry.what.store(range.what, std::memory_order_release);
-}
-
-size_t VisibleMemory::Above(uintptr_t address, const Entry* entries, size_t count) const {
-  size_t low = 0;
-  while (count != 0) {
-    const size_t half = count / 2;
-    if (entries[low + half].begin.load(std::memory_order_acquire) <= address) {
-      low += half + 1;
-      count -= half + 1;
-    } else {
-      count = half;
-    }
-  }
-  return low;
+// acquire, so that a reader's look at changes_ stays behind its loads.
+VisibleMemory::Range VisibleMemory::Load(const Node& node) {
+  return {node.begin.load(std::memory_order_acquire), node.end.load(std::memory_order_acquire),
+          node.context.load(std::memory_order_acquire), node.what.load(std::memory_order_acquire)};
 }
 
 bool VisibleMemory::IsPageLocked(uintptr_t address) const {
   if (!HasPageLocked()) return incomplete_.load(std::memory_order_relaxed);
-  for (;; sched_yield()) {
+  for (Pause pause;; pause.Wait()) {
     const uint32_t changes = changes_.load(std::memory_order_acquire);
     if (changes % 2 != 0) continue;
-    // In this order: there is room for the count in these entries, or in later ones.
-    const size_t count = count_.load(std::memory_order_acquire);
-    const Entry* entries = entries_.load(std::memory_order_acquire);
-    const size_t above = Above(address, entries, count);
-    const Range range = above == 0 ? Range{} : Load(entries[above - 1]);
+    const Node* below = nullptr;
+    // In a change there may be circles.
+    for (const Node* node = root_.load(std::memory_order_acquire);
+         node != nullptr && changes_.load(std::memory_order_acquire) == changes;) {
+      const bool is_below = node->begin.load(std::memory_order_acquire) <= address;
+      if (is_below) below = node;
+      node = (is_below ? node->more : node->less).load(std::memory_order_acquire);
+    }
+    const Range range = below == nullptr ? Range{} : Load(*below);
     if (changes_.load(std::memory_order_acquire) != changes) continue;
     if (address < range.end) return range.what != Visible::kManaged;
     return incomplete_.load(std::memory_order_relaxed);
   }
 }
 
-bool VisibleMemory::MakeRoom() {
-  const size_t count = count_.load(std::memory_order_relaxed);
-  if (count < room_) return true;
-  const size_t room = room_ == 0 ? 128 : 2 * room_;
-  auto* larger = static_cast<Entry*>(MapPages(room * sizeof(Entry)));
-  if (larger == nullptr) return false;
-  const Entry* entries = entries_.load(std::memory_order_relaxed);
-  for (size_t i = 0; i < room; ++i) {
-    Store(*new (&larger[i]) Entry{}, i < count ? Load(entries[i]) : Range{});
+VisibleMemory::Node* VisibleMemory::TakeNode() {
+  if (unused_ == nullptr) {
+    void* memory = MapPages(sizeof(Nodes));
+    if (memory == nullptr) return nullptr;
+    auto* nodes = new (memory) Nodes;
+    nodes->more = nodes_;
+    nodes_ = nodes;
+    for (Node& node : nodes->nodes) {
+      node.less.store(unused_, std::memory_order_release);
+      unused_ = &node;
+    }
   }
-  entries_.store(larger, std::memory_order_release);
-  room_ = room;
-  return true;
+  Node* node = unused_;
+  unused_ = node->less.load(std::memory_order_relaxed);
+  random_ ^= random_ << 13;  // Marsaglia, "Xorshift RNGs"
+  random_ ^= random_ >> 17;
+  random_ ^= random_ << 5;
+  node->priority = random_;
+  return node;
 }
 
-void VisibleMemory::Erase(size_t at) {
-  Entry* entries = entries_.load(std::memory_order_relaxed);
-  const size_t count = count_.load(std::memory_order_relaxed) - 1;
-  for (size_t i = at; i < count; ++i) Store(entries[i], Load(entries[i + 1]));
-  count_.store(count, std::memory_order_release);
+VisibleMemory::Node* VisibleMemory::AtOrBelow(uintptr_t address) {
+  Node* below = nullptr;
+  for (Node* node = root_.load(std::memory_order_relaxed); node != nullptr; ++steps_) {
+    const bool is_below = node->begin.load(std::memory_order_relaxed) <= address;
+    if (is_below) below = node;
+    node = (is_below ? node->more : node->less).load(std::memory_order_relaxed);
+  }
+  return below;
 }
 
-void VisibleMemory::Recount() {
-  size_t page_locked = 0;
-  uint32_t exist = 0;
-  const Entry* entries = entries_.load(std::memory_order_relaxed);
-  for (size_t i = 0; i < count_.load(std::memory_order_relaxed); ++i) {
-    const Visible what = entries[i].what.load(std::memory_order_relaxed);
-    if (what != Visible::kManaged) ++page_locked;
-    if (what != Visible::kCopies) exist |= BitOf(what);
+// Its place is where the first node of a lower priority is, whose tree is split between its two.
+void VisibleMemory::Insert(Node* node) {
+  const uintptr_t begin = node->begin.load(std::memory_order_relaxed);
+  const auto is_less = [begin](const Node* of) {
+    return of->begin.load(std::memory_order_relaxed) < begin;
+  };
+  Link* link = &root_;
+  Node* at = link->load(std::memory_order_relaxed);
+  for (; at != nullptr && at->priority >= node->priority; ++steps_) {
+    link = is_less(at) ? &at->more : &at->less;
+    at = link->load(std::memory_order_relaxed);
   }
-  page_locked_.store(page_locked, std::memory_order_release);
-  ranges_.store(exist, std::memory_order_release);
+  link->store(node, std::memory_order_release);
+  Link* less = &node->less;
+  Link* more = &node->more;
+  for (; at != nullptr; ++steps_) {
+    Link** side = is_less(at) ? &less : &more;
+    (*side)->store(at, std::memory_order_release);
+    *side = side == &less ? &at->more : &at->less;
+    at = (*side)->load(std::memory_order_relaxed);
+  }
+  less->store(nullptr, std::memory_order_release);
+  more->store(nullptr, std::memory_order_release);
+  Count(node->what.load(std::memory_order_relaxed), 1);
+}
+
+// Its two trees become one in its place.
+void VisibleMemory::Erase(Node* node) {
+  Link* link = &root_;
+  for (Node* at; (at = link->load(std::memory_order_relaxed)) != node; ++steps_) {
+    const bool is_less =
+        at->begin.load(std::memory_order_relaxed) < node->begin.load(std::memory_order_relaxed);
+    link = is_less ? &at->more : &at->less;
+  }
+  Node* less = node->less.load(std::memory_order_relaxed);
+  Node* more = node->more.load(std::memory_order_relaxed);
+  for (; less != nullptr && more != nullptr; ++steps_) {
+    const bool is_less = less->priority >= more->priority;
+    Node*& upper = is_less ? less : more;
+    link->store(upper, std::memory_order_release);
+    link = is_less ? &upper->more : &upper->less;
+    upper = link->load(std::memory_order_relaxed);
+  }
+  link->store(less != nullptr ? less : more, std::memory_order_release);
+  Count(node->what.load(std::memory_order_relaxed), -1);
+  node->end.store(0, std::memory_order_release);
+  node->less.store(unused_, std::memory_order_release);
+  unused_ = node;
+}
+
+void VisibleMemory::Count(Visible what, int change) {
+  const auto by = static_cast<size_t>(change);
+  count_.fetch_add(by, std::memory_order_release);
+  if (what != Visible::kManaged) page_locked_.fetch_add(by, std::memory_order_release);
+  const bool exists = (of_kind_[static_cast<unsigned>(what)] += by) != 0;
+  if (what == Visible::kCopies) return;
+  if (exists) {
+    ranges_.fetch_or(BitOf(what), std::memory_order_release);
+  } else {
+    ranges_.fetch_and(~BitOf(what), std::memory_order_release);
+  }
 }
 
 void VisibleMemory::Add(const Range& range) {
   const Change change(*this);
   // What is there already has gone in a way that nobody saw.
-  const Entry* entries = entries_.load(std::memory_order_relaxed);
-  size_t at = Above(range.end - 1, entries, count_.load(std::memory_order_relaxed));
-  while (at != 0 && entries[at - 1].end.load(std::memory_order_relaxed) > range.begin) Erase(--at);
-  if (!MakeRoom()) {
+  for (Node* at; (at = AtOrBelow(range.end - 1)) != nullptr &&
+                 at->end.load(std::memory_order_relaxed) > range.begin;) {
+    Erase(at);
+  }
+  Node* node = TakeNode();
+  if (node == nullptr) {
     incomplete_.store(true, std::memory_order_relaxed);
     if (range.what != Visible::kCopies) NoteForGood(range.what);
     return;
   }
-  Entry* place = entries_.load(std::memory_order_relaxed);
-  const size_t count = count_.load(std::memory_order_relaxed);
-  for (size_t i = count; i > at; --i) Store(place[i], Load(place[i - 1]));
-  Store(place[at], range);
-  count_.store(count + 1, std::memory_order_release);
+  node->begin.store(range.begin, std::memory_order_release);
+  node->end.store(range.end, std::memory_order_release);
+  node->context.store(range.context, std::memory_order_release);
+  node->what.store(range.what, std::memory_order_release);
+  Insert(node);
 }
 
 VisibleMemory::Range VisibleMemory::Remove(uintptr_t begin) {
   const Change change(*this);
-  const Entry* entries = entries_.load(std::memory_order_relaxed);
-  const size_t above = Above(begin, entries, count_.load(std::memory_order_relaxed));
-  if (above == 0) return Range{};
-  const Range range = Load(entries[above - 1]);
+  Node* node = AtOrBelow(begin);
+  if (node == nullptr) return Range{};
+  const Range range = Load(*node);
   if (range.begin != begin) return Range{};
-  Erase(above - 1);
+  Erase(node);
   return range;
 }
 
 void VisibleMemory::SetMapped(uintptr_t address) {
   const Change change(*this);
-  Entry* entries = entries_.load(std::memory_order_relaxed);
-  const size_t above = Above(address, entries, count_.load(std::memory_order_relaxed));
-  if (above == 0) return;
-  const Range range = Load(entries[above - 1]);
+  Node* node = AtOrBelow(address);
+  if (node == nullptr) return;
+  const Range range = Load(*node);
   if (address >= range.end || range.what != Visible::kCopies) return;
-  entries[above - 1].what.store(Visible::kMapped, std::memory_order_release);
+  Count(range.what, -1);
+  node->what.store(Visible::kMapped, std::memory_order_release);
+  Count(Visible::kMapped, 1);
 }
 
 void VisibleMemory::ContextEnds(uint64_t context) {
   if (count_.load(std::memory_order_acquire) == 0) return;
   const Change change(*this);
-  const Entry* entries = entries_.load(std::memory_order_relaxed);
-  for (size_t i = count_.load(std::memory_order_relaxed); i-- > 0;) {
-    if (entries[i].context.load(std::memory_order_relaxed) == context) Erase(i);
+  for (Nodes* nodes = nodes_; nodes != nullptr; nodes = nodes->more) {
+    for (Node& node : nodes->nodes) {
+      const Range range = Load(node);
+      if (range.end != 0 && range.context == context) Erase(&node);
+    }
   }
 }
 

@@ -37,7 +37,7 @@ class VisibleMemory {
   // Ranges end with their context.
   void ContextEnds(uint64_t context);
 
-  // Is there page-locked memory at `address`? No lock; a few loads in each of log2(ranges) steps.
+  // Is there page-locked memory at `address`? No lock; a few loads in each step.
   bool IsPageLocked(uintptr_t address) const;
   bool HasRanges() const { return count_.load(std::memory_order_acquire) != 0; }
   bool HasPageLocked() const { return page_locked_.load(std::memory_order_acquire) != 0; }
@@ -51,6 +51,12 @@ class VisibleMemory {
     return exists == 0 ? Visible::kNothing : First(exists);
   }
 
+  // Nodes that changes have looked at so far.
+  uint64_t steps() {
+    Held held(lock_);
+    return steps_;
+  }
+
   // In a forked child: what the parent's contexts had is not the child's.
   void Forget();
 
@@ -58,29 +64,41 @@ class VisibleMemory {
   static uint32_t BitOf(Visible what) { return uint32_t{1} << static_cast<unsigned>(what); }
   static Visible First(uint32_t exists);
 
-  // A range as readers see it.
-  struct Entry {
-    std::atomic<uintptr_t> begin;
-    std::atomic<uintptr_t> end;
-    std::atomic<uint64_t> context;
-    std::atomic<Visible> what;
+  // Ranges by address, in a treap: a search tree in which no node's priority, a random number, is
+  // above its parent's. So each look-up and change takes some 2 log2(ranges) steps. Nodes are used
+  // again and never freed: readers may still be at one.
+  struct Node {
+    std::atomic<uintptr_t> begin{0};
+    std::atomic<uintptr_t> end{0};  // 0: unused
+    std::atomic<uint64_t> context{0};
+    std::atomic<Visible> what{Visible::kNothing};
+    uint32_t priority = 0;
+    std::atomic<Node*> less{nullptr};  // unused nodes are linked by it
+    std::atomic<Node*> more{nullptr};
   };
+  struct Nodes;
+  using Link = std::atomic<Node*>;
   // Around every change, with lock_ held: readers that meet one try again.
   class Change;
-  static Range Load(const Entry& entry);
-  static void Store(Entry& entry, const Range& range);
-  // The first entry that begins above `address`.
-  size_t Above(uintptr_t address, const Entry* entries, size_t count) const;
-  bool MakeRoom();
-  void Erase(size_t at);
-  void Recount();
+  static Range Load(const Node& node);
+  // REQUIRES for all below: within a change
+  Node* TakeNode();
+  // The last range that begins at `address` or below it, or nullptr.
+  Node* AtOrBelow(uintptr_t address);
+  void Insert(Node* node);
+  void Erase(Node* node);
+  void Count(Visible what, int change);
 
   Mutex lock_;
-  std::atomic<uint32_t> changes_{0};      // odd while one is under way
-  std::atomic<Entry*> entries_{nullptr};  // by address; replaced by a larger one, never freed
+  std::atomic<uint32_t> changes_{0};  // odd while one is under way
+  Link root_{nullptr};
+  Node* unused_ = nullptr;
+  Nodes* nodes_ = nullptr;  // all there are
+  uint32_t random_ = 2463534242;
+  uint64_t steps_ = 0;
   std::atomic<size_t> count_{0};
-  size_t room_ = 0;
   std::atomic<size_t> page_locked_{0};
+  size_t of_kind_[static_cast<size_t>(Visible::kNothing) + 1] = {};
   std::atomic<uint32_t> ranges_{0};  // what the ranges are
   std::atomic<uint32_t> for_good_{0};
   std::atomic<bool> incomplete_{false};

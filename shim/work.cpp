@@ -179,12 +179,9 @@ ContextEnding::ContextEnding(ContextHandle handle) {
     ++made_->endings;
     times_ = made_->times;
   }
-  for (;;) {
-    {
-      Held held(g_contexts_lock);
-      if (g_openings == 0) return;
-    }
-    sched_yield();
+  for (Pause pause;; pause.Wait()) {
+    Held held(g_contexts_lock);
+    if (g_openings == 0) return;
   }
 }
 
@@ -206,6 +203,7 @@ namespace {
 ContextWork* OpenWorkOf(const Driver& driver, CUcontext context, ContextWork* otherwise) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   if (pool == nullptr || IsAside()) return otherwise;
+  const Uncancelled uncancelled;
   const Opening opening(context);
   if (!opening.allowed()) return otherwise;
   const bool current = CurrentContext(driver) == context;
@@ -337,7 +335,7 @@ void ContextWork::Enter(StreamName stream, bool overtakes, Visible visible) {
   if (context_ == nullptr) return;
   stream = Named(stream);
   const bool after_legacy = visible != Visible::kNothing && IsAfterLegacy(stream);
-  for (;;) {
+  for (Pause pause;;) {
     {
       Held held(lock_);
       const bool owes = debt_ != 0 && (debt_of_ != stream || overtakes);
@@ -345,31 +343,30 @@ void ContextWork::Enter(StreamName stream, bool overtakes, Visible visible) {
         return Add(stream, visible, after_legacy);
       }
     }
-    Pay();
+    if (!Pay()) pause.Wait();
   }
 }
 
-void ContextWork::Pay() {
-  if (g_pool.load(std::memory_order_acquire) == nullptr) return End();  // the process exits
-  if (!g_captures.EnterRecording()) {
-    sched_yield();  // who began the capture pays, or has paid
-    return;
+bool ContextWork::Pay() {
+  if (g_pool.load(std::memory_order_acquire) == nullptr) {  // the process exits
+    End();
+    return true;
   }
-  if (const Driver* driver = LoadedDriver()) Settle(*driver);
+  if (!g_captures.EnterRecording()) return false;  // who began the capture pays, or has paid
+  const Driver* driver = LoadedDriver();
+  const bool paid = driver != nullptr && Settle(*driver);
   g_captures.LeaveRecording();
+  return paid;
 }
 
-void ContextWork::Settle(const Driver& driver) {
+bool ContextWork::Settle(const Driver& driver) {
   uint64_t number = 0;
   {
     Held held(lock_);
     if (!paying_) number = debt_;
     paying_ |= number != 0;
   }
-  if (number == 0) {  // nothing is owed, or another thread is paying it
-    sched_yield();
-    return;
-  }
+  if (number == 0) return false;
   Fences& fences = context_->fences();
   // Often the work is done by now: a query (0.2 µs) is less than streams that wait for each other.
   const ContextPool::User user(*context_);
@@ -387,9 +384,10 @@ void ContextWork::Settle(const Driver& driver) {
   }
   Held held(lock_);
   paying_ = false;
-  if (debt_ != number) return;
+  if (debt_ != number) return true;
   SetDebt(0, kNoStream);
   SetQuiet();
+  return true;
 }
 
 void ContextWork::ForgetFinished() {

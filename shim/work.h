@@ -76,9 +76,9 @@ class alignas(64) ContextWork {
   void FenceBegins(uint64_t number, FencePurpose purpose, bool order);
   void FenceFailed();
 
-  // Pays the debt, if there is one and no other thread is paying it.
+  // Pays the debt. False: there is none, or another thread is paying it.
   // REQUIRES: no capture is under way or begins
-  void Settle(const Driver& driver);
+  bool Settle(const Driver& driver);
   // The handle may mean another stream from now on.
   void StreamEnds(StreamName stream);
   void AnyStreamEnds();
@@ -114,7 +114,7 @@ class alignas(64) ContextWork {
   void ForgetFinished();
   void CountVisible();
 
-  void Pay();
+  bool Pay();  // false: another thread does, or will
 
   std::atomic<StreamName> quiet_;
   std::atomic<bool> unordered_{true};  // since_ is not kNoStream

@@ -2,8 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <thread>
 #include <vector>
+
+#include "waiting_thread.h"
 
 namespace cmp {
 namespace {
@@ -62,6 +65,12 @@ TEST_F(ContextPoolTest, ClosesOnceAndMakesRememberedCachesStale) {
   EXPECT_GT(g_cache_epoch.load(), epoch);
   EXPECT_FALSE(context_.Close());
   EXPECT_EQ(g_cache_epoch.load(), epoch + 1);
+}
+
+TEST_F(ContextPoolTest, WhoClosesItSleepsUntilNoUserIsLeft) {
+  std::optional<ContextPool::User> user(std::in_place, context_);
+  EXPECT_TRUE(user->entered());
+  EXPECT_TRUE(test::Sleeps([&] { context_.CloseAndDrain(); }, [&] { user.reset(); }));
 }
 
 TEST_F(ContextPoolTest, OnlyAbandonedCachesAreAdopted) {

@@ -83,6 +83,7 @@ class FakeDriver {
   // Called at the beginning of a call, without the driver's lock.
   std::function<void()> on_record = [] {};
   std::function<void()> on_query = [] {};
+  std::function<void()> on_wait = [] {};
   std::function<void()> on_order = [] {};
   std::function<void()> on_synchronize = [] {};
   std::function<CUresult(CUstream, CUcontext*)> on_stream_context = [](CUstream, CUcontext*) {
@@ -141,6 +142,7 @@ class FakeDriver {
   }
   CUresult WaitFor(const Event* event) {
     ++waits;
+    on_wait();
     if (query_status != CUDA_SUCCESS) return query_status;
     const std::lock_guard guard(lock_);
     if (!event->recorded) ++errors;

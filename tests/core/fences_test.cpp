@@ -9,6 +9,7 @@
 #include "core/context_pool.h"
 #include "core/memory.h"
 #include "fake_driver.h"
+#include "waiting_thread.h"
 
 namespace cmp {
 namespace {
@@ -113,6 +114,30 @@ TEST_F(FencesTest, WaitingIsForTheOldestFenceAboveTheStamp) {
   EXPECT_EQ(Wait(stamp), kSuccess);
   EXPECT_EQ(fences().passed(), first);
   EXPECT_EQ(driver_.waits, 1u);
+}
+
+TEST_F(FencesTest, WhoWaitsForADriverCallOfAnothersSleeps) {
+  std::atomic<bool> inside{false};
+  std::atomic<bool> leave{false};
+  const auto stay = [&] {
+    inside = true;
+    while (!leave) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  };
+  const auto end = [&](std::thread& first) {
+    leave = true;
+    first.join();
+  };
+  const Stamp stamp = Fences::Now();
+  Record();
+  driver_.on_query = stay;
+  std::thread asks([&] { Poll(stamp); });
+  while (!inside) std::this_thread::yield();
+  EXPECT_TRUE(test::Sleeps([&] { Poll(stamp); }, [&] { end(asks); })) << "to ask";
+  inside = leave = false;
+  driver_.on_record = stay;
+  std::thread records([&] { Record(); });
+  while (!inside) std::this_thread::yield();
+  EXPECT_TRUE(test::Sleeps([&] { Record(); }, [&] { end(records); })) << "to record";
 }
 
 TEST_F(FencesTest, AnEventIsUsedAgainOnlyOnceItsFenceHasPassed) {

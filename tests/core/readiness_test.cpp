@@ -7,6 +7,7 @@
 
 #include "fake_driver.h"
 #include "pool_fixture.h"
+#include "waiting_thread.h"
 
 namespace cmp {
 namespace {
@@ -42,6 +43,18 @@ TEST_F(ReadinessTest, AFreeWithNothingUnfinishedIsReadyAtOnce) {
   EXPECT_EQ(readiness().StampNow(context()), kReady);
   Submit(context());
   EXPECT_NE(readiness().StampNow(context()), kReady);
+}
+
+// Else the context would have a user for ever, and who resets it would wait as long.
+TEST_F(ReadinessTest, AThreadIsNotCancelledWhileItWaits) {
+  driver_.on_wait = driver_.on_synchronize = [] { pthread_testcancel(); };
+  Submit(context());
+  EXPECT_TRUE(test::ReturnsThoughCancelled([&] { readiness().Finish(context()); }));
+  EXPECT_EQ(driver_.waits, 1u);
+  driver_.HasNoContextEvents();
+  Submit(context());
+  EXPECT_TRUE(test::ReturnsThoughCancelled([&] { readiness().Finish(context()); }));
+  EXPECT_EQ(driver_.synchronizes, 1u);
 }
 
 TEST_F(ReadinessTest, WithoutWorkSinceItTheNewestFenceCoversAFree) {

@@ -203,6 +203,26 @@ class Endings(TestCase):
                     self.assert_ok(result, code)
                 self.assert_live(folder, "report.json", "endings")
 
+    def test_killed_with_more_threads_than_there_was_room_for(self):
+        folder = self.temporary_folder()
+        result = run("endings", ["killed-crowd"], env={"CMP_STATS": folder / "report.json"})
+        self.assert_ok(result, -signal.SIGKILL)
+        self.assert_live(folder, "report.json", "endings")
+        data = (folder / "report.json.live").read_bytes()
+        header, slot_bytes, slots, tiers = struct.unpack_from("=IIII", data, 12)
+        per_tier, _, used = struct.unpack_from("=III", data, 40)
+        self.assertGreater(used, 600)
+        sums = [0] * per_tier
+        for slot in range(used):
+            for tier in range(tiers):
+                at = header + slot * slot_bytes + tier * per_tier * 8
+                counters = struct.unpack_from(f"={per_tier}Q", data, at)
+                sums = [a + b for a, b in zip(sums, counters)]
+        requests, frees = sum(sums[:4]), sum(sums[4:6])
+        self.assertGreaterEqual(slots, used)
+        self.assertGreaterEqual(frees, 6000)
+        self.assertEqual(requests, frees, "live blocks where there are none")
+
     def test_killed_from_outside_and_started_again(self):
         folder = self.temporary_folder()
         env = {"CMP_STATS": str(folder / "report.json")}

@@ -93,6 +93,20 @@ int main(int count, char** arguments) {
     }).detach();
     pthread_exit(nullptr);
   }
+  if (strcmp(way, "killed-crowd") == 0) {
+    // More threads than the statistics have room for at first, all with a cache of their own.
+    static std::atomic<int> done{0};
+    constexpr int kThreads = 600;
+    for (int i = 0; i < kThreads; ++i) {
+      std::thread([] {
+        for (int k = 0; k < 10; ++k) MUST(cudaFree(Allocate(4096)));
+        ++done;
+        pause();
+      }).detach();
+    }
+    while (done < kThreads) std::this_thread::yield();
+    raise(SIGKILL);
+  }
   if (strcmp(way, "busy") == 0) {
     StartAllocatingThreads(3);
     return 0;

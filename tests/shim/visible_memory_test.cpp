@@ -2,10 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <random>
 #include <thread>
+#include <vector>
 
 namespace cmp {
 namespace {
@@ -104,6 +106,51 @@ TEST_F(VisibleMemoryTest, ThousandsOfRangesAreFound) {
     const bool inside = above != expected.begin() && address < std::prev(above)->second;
     ASSERT_EQ(memory_.IsPageLocked(address), inside);
   }
+}
+
+// Found by measuring: each registration moved all ranges above it, and looked at every one.
+TEST_F(VisibleMemoryTest, AChangeCostsHardlyMoreAmongManyRanges) {
+  constexpr uintptr_t kRanges = 50000;
+  std::mt19937 random(7);
+  std::vector<uintptr_t> begins(kRanges);
+  for (uintptr_t i = 0; i < kRanges; ++i) begins[i] = 0x10000 + i * 0x2000;
+  const auto downwards = [&] { std::reverse(begins.begin(), begins.end()); };
+  const auto shuffle = [&] { std::shuffle(begins.begin(), begins.end(), random); };
+  const auto steps = [this](auto change) {
+    const uint64_t before = memory_.steps();
+    change();
+    return memory_.steps() - before;
+  };
+  constexpr uint64_t kMost = kRanges * 100;  // two walks of 2 log2(ranges) each, and some
+  for (int order = 0; order < 3; ++order) {
+    if (order == 1) downwards();
+    if (order == 2) shuffle();
+    EXPECT_LT(steps([&] {
+                for (const uintptr_t begin : begins) memory_.Add(Range(begin, begin + 0x1000));
+              }),
+              kMost);
+    EXPECT_TRUE(memory_.IsPageLocked(begins[kRanges / 2] + 0x800));
+    EXPECT_LT(steps([&] {
+                for (const uintptr_t begin : begins) EXPECT_NE(memory_.Remove(begin).end, 0u);
+              }),
+              kMost);
+    EXPECT_FALSE(memory_.HasRanges());
+  }
+}
+
+TEST_F(VisibleMemoryTest, KindsAreCountedAsRangesComeAndGo) {
+  memory_.Add(Range(0x1000, 0x2000, Visible::kManaged));
+  memory_.Add(Range(0x3000, 0x4000, Visible::kManaged));
+  memory_.Add(Range(0x5000, 0x6000, Visible::kMapped, 3));
+  memory_.Remove(0x1000);
+  EXPECT_EQ(memory_.Exists(), Visible::kManaged);
+  memory_.Remove(0x3000);
+  EXPECT_EQ(memory_.Exists(), Visible::kMapped);
+  EXPECT_TRUE(memory_.HasPageLocked());
+  memory_.ContextEnds(3);
+  EXPECT_EQ(memory_.Exists(), Visible::kNothing);
+  EXPECT_FALSE(memory_.HasPageLocked());
+  EXPECT_FALSE(memory_.HasRanges());
 }
 
 TEST_F(VisibleMemoryTest, ReadersSeeWhatStaysWhileOthersComeAndGo) {

@@ -15,6 +15,7 @@
 #include "shim/captures.h"
 #include "shim/free_sync.h"
 #include "shim/owed.h"
+#include "waiting_thread.h"
 
 namespace cmp {
 namespace {
@@ -192,6 +193,16 @@ TEST_F(AutoTest, WhatAnotherThreadSkippedIsWaitedForForAWhile) {
   EXPECT_EQ(Waits(), 1u) << "in full, if what is destroyed may be of this context";
   ends = true;
   other.join();
+}
+
+TEST_F(AutoTest, AThreadIsNotCancelledWhileItWaitsForWhatAnotherSkipped) {
+  Submit(kA);
+  OnAnotherThread([&] {
+    EXPECT_TRUE(Free().pooled);
+    t_owed = {};  // as if it went on
+  });
+  EXPECT_TRUE(test::ReturnsThoughCancelled([] { PaySkipped(&ProcessCounters::paid_by_queries); }));
+  EXPECT_LT(fences().passed(), fences().skipped());
 }
 
 TEST_F(AutoTest, WhatAnotherThreadSkippedIsSeenToEnd) {
@@ -452,6 +463,32 @@ TEST_F(WorkTest, ACaptureBeginsOnlyOnceDebtsArePaid) {
   Submit(kB);
   EXPECT_EQ(driver_.orders, 1u) << "during a capture";
   g_captures.AfterBegin(nullptr, nullptr, false);
+}
+
+TEST_F(WorkTest, WhoBeginsACaptureSleepsUntilNobodyRecords) {
+  ASSERT_TRUE(g_captures.EnterRecording());
+  EXPECT_TRUE(test::Sleeps([] { g_captures.BeforeBegin(); }, [] { g_captures.LeaveRecording(); }));
+  g_captures.AfterBegin(nullptr, nullptr, false);
+}
+
+TEST_F(WorkTest, WhoSubmitsWhileAnotherThreadPaysSleeps) {
+  Synchronize();
+  Submit(kA);
+  Free();
+  std::atomic<bool> paying{false};
+  std::atomic<bool> leave{false};
+  driver_.on_order = [&] {
+    paying = true;
+    while (!leave) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  };
+  std::thread payer([] { Submit(kB); });
+  while (!paying) std::this_thread::yield();
+  EXPECT_TRUE(test::Sleeps([] { Submit(kC); },
+                           [&] {
+                             leave = true;
+                             payer.join();
+                           }));
+  EXPECT_EQ(driver_.orders, 1u);
 }
 
 // Found by reading: once the process exits nobody pays, and a capture waited for it for ever.
