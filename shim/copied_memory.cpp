@@ -7,14 +7,6 @@ namespace cmp {
 
 namespace {
 
-// CUmemcpyAttributes
-struct Attributes {
-  int source_order;
-  CUmemLocation source_hint;
-  CUmemLocation target_hint;
-  unsigned flags;
-};
-
 // CUmemcpy3DOperand
 struct Operand {
   int type;
@@ -31,27 +23,21 @@ struct Box {
   unsigned flags;
 };
 
-constexpr int kDuringCall = 2;  // CU_MEMCPY_SRC_ACCESS_ORDER_DURING_API_CALL
-constexpr int kPointer = 1;     // CU_MEMCPY_OPERAND_TYPE_POINTER
+constexpr int kPointer = 1;  // CU_MEMCPY_OPERAND_TYPE_POINTER
 
 #if CUDA_VERSION >= 12080
-static_assert(sizeof(Attributes) == sizeof(CUmemcpyAttributes));
-static_assert(offsetof(Attributes, source_order) == offsetof(CUmemcpyAttributes, srcAccessOrder));
 static_assert(sizeof(Box) == sizeof(CUDA_MEMCPY3D_BATCH_OP));
 static_assert(offsetof(Box, from.pointer) == offsetof(CUDA_MEMCPY3D_BATCH_OP, src.op.ptr.ptr));
 static_assert(offsetof(Box, to.pointer) == offsetof(CUDA_MEMCPY3D_BATCH_OP, dst.op.ptr.ptr));
-static_assert(offsetof(Box, source_order) == offsetof(CUDA_MEMCPY3D_BATCH_OP, srcAccessOrder));
-static_assert(kDuringCall == CU_MEMCPY_SRC_ACCESS_ORDER_DURING_API_CALL);
 static_assert(kPointer == CU_MEMCPY_OPERAND_TYPE_POINTER);
 #endif
 
 // The copies of one call, one after another.
 class Look {
  public:
-  bool Sees(CUdeviceptr to, CUdeviceptr from, int source_order) {
-    if (g_visible_memory.IsPageLocked(to) || g_visible_memory.IsPageLocked(from)) return true;
-    return !IsTheDevices(to, &last_to_) ||
-           (source_order != kDuringCall && !IsTheDevices(from, &last_from_));
+  bool Sees(CUdeviceptr to, CUdeviceptr from) {
+    return g_visible_memory.IsPageLocked(to) || g_visible_memory.IsPageLocked(from) ||
+           !IsTheDevices(to, &last_to_) || !IsTheDevices(from, &last_from_);
   }
 
  private:
@@ -92,26 +78,11 @@ bool IsOnDevice(CUdeviceptr address) {
          type == CU_MEMORYTYPE_DEVICE;
 }
 
-bool MayBeSeen(CUdeviceptr to, CUdeviceptr from, const void* attributes) {
-  if (attributes == nullptr) return false;  // the real call refuses it
-  return Look().Sees(to, from, static_cast<const Attributes*>(attributes)->source_order);
-}
-
-bool MayBeSeen(const CUdeviceptr* to, const CUdeviceptr* from, size_t count, const void* attributes,
-               const size_t* first_copies, size_t attribute_count) {
-  if (to == nullptr || from == nullptr || attributes == nullptr || first_copies == nullptr ||
-      attribute_count == 0) {
-    return false;
-  }
-  const auto* of = static_cast<const Attributes*>(attributes);
-  const auto* last = of + attribute_count - 1;
+bool MayBeSeen(const CUdeviceptr* to, const CUdeviceptr* from, size_t count) {
+  if (to == nullptr || from == nullptr) return false;  // the real call refuses it
   Look look;
   for (size_t i = 0; i < count; ++i) {
-    while (of != last && *(first_copies + 1) <= i) {
-      ++of;
-      ++first_copies;
-    }
-    if (look.Sees(to[i], from[i], of->source_order)) return true;
+    if (look.Sees(to[i], from[i])) return true;
   }
   return false;
 }
@@ -126,9 +97,7 @@ bool MayBeSeen(const void* boxes, size_t count) {
   };
   for (const Box* end = box + count; box != end; ++box) {
     if (box->to.type != kPointer && box->from.type != kPointer) continue;
-    if (look.Sees(address(box->to, box->from), address(box->from, box->to), box->source_order)) {
-      return true;
-    }
+    if (look.Sees(address(box->to, box->from), address(box->from, box->to))) return true;
   }
   return false;
 }

@@ -1,9 +1,9 @@
 // What copies with attributes touch: could the host see when they read and write it?
 //
-// Of page-locked memory it could, as with every copy. Of pageable memory, too: such a copy may read
-// its source after it has returned, unless its attributes have that done before, and nothing is
-// promised about its target. Whether an address is the device's is asked of the driver, for a few
-// allocations a call; in doubt the host sees it.
+// Of page-locked memory it could, as with every copy. Of pageable memory, too: such a copy may
+// write its target, and read its source, after it has returned (measured; a source that is to be
+// read during the call as well). Whether an address is the device's is asked of the driver, for a
+// few allocations a call; in doubt the host sees it.
 //
 // The lists and structures are the program's, as the real call is given them. Their types are those
 // of CUDA 12.8, which older headers lack: hence the pointers to void.
@@ -19,13 +19,8 @@ namespace cmp {
 // Managed memory counts as the device's. (To ask during a capture is harmless: measured.)
 bool IsOnDevice(CUdeviceptr address);
 
-// `attributes`: a CUmemcpyAttributes.
-bool MayBeSeen(CUdeviceptr to, CUdeviceptr from, const void* attributes);
-
-// `attributes`: an array of `attribute_count`; each applies from the copy in `first_copies` on.
-bool MayBeSeen(const CUdeviceptr* to, const CUdeviceptr* from, size_t count, const void* attributes,
-               const size_t* first_copies, size_t attribute_count);
-
+// Of `count` copies.
+bool MayBeSeen(const CUdeviceptr* to, const CUdeviceptr* from, size_t count);
 // `boxes`: an array of CUDA_MEMCPY3D_BATCH_OP.
 bool MayBeSeen(const void* boxes, size_t count);
 

@@ -221,18 +221,17 @@ struct AsyncCopy : MaybeVisible<AsyncCopy> {
   static Visible What(const Arguments&... arguments) {
     return AsyncSet::What(arguments...);
   }
-  static Visible What(CUdeviceptr to, CUdeviceptr from, size_t, void* attributes, CUstream) {
-    return CopiesIf(IsTracked() && MayBeSeen(to, from, attributes));
+  // With attributes.
+  static Visible What(CUdeviceptr to, CUdeviceptr from, size_t, void*, CUstream) {
+    return CopiesIf(IsTracked() && MayBeSeen(&to, &from, 1));
   }
 };
 
 struct CopyList : MaybeVisible<CopyList> {
   static constexpr bool kElsewhere = true;
-  template <typename... More>  // where the first failure goes, in an older ABI; the stream
-  static Visible What(CUdeviceptr* to, CUdeviceptr* from, size_t*, size_t count, void* attributes,
-                      size_t* first_copies, size_t attribute_count, const More&...) {
-    return CopiesIf(IsTracked() &&
-                    MayBeSeen(to, from, count, attributes, first_copies, attribute_count));
+  template <typename... More>
+  static Visible What(CUdeviceptr* to, CUdeviceptr* from, size_t*, size_t count, const More&...) {
+    return CopiesIf(IsTracked() && MayBeSeen(to, from, count));
   }
   template <typename... More>
   static Visible What(size_t count, void* boxes, const More&...) {

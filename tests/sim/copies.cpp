@@ -155,10 +155,10 @@ CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request) {
   const auto source = Rows(request.from, request.width, request.height, request.depth);
   const CUcontext context = stream->context->handle;
   // A captured copy reads its source when the graph runs.
-  const bool attributed = request.source_read != SourceRead::kAsUsual;
+  const bool as_usual = request.source_read == SourceRead::kAsUsual;
   const bool staged =
-      !captured && (attributed ? request.source_read == SourceRead::kDuringCall && !OnDevice(from)
-                               : from == Place::kPageable && OnDevice(to));
+      from == Place::kPageable && OnDevice(to) && !captured &&
+      (as_usual || (request.source_read != SourceRead::kInOrder && bytes <= kStagedAtOnce));
   if (staged) {
     if (request.synchronous) {
       // A synchronous copy comes after the stream's earlier work before it reads its source.
@@ -184,10 +184,22 @@ CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request) {
                                         WhereItRuns(sim, request, *stream->context));
   if (submitted != CUDA_SUCCESS) return submitted;
   const bool host_to_host = !OnDevice(to) && !OnDevice(from);
-  const bool waits =
-      request.synchronous ? !staged && !(OnDevice(to) && OnDevice(from))
-      : attributed        ? to == Place::kPageable
-                   : to == Place::kPageable || host_to_host || (staged && bytes > kStagedAtOnce);
+  bool waits = false;
+  switch (request.source_read) {
+    case SourceRead::kAsUsual:
+      waits = request.synchronous
+                  ? !staged && !(OnDevice(to) && OnDevice(from))
+                  : to == Place::kPageable || host_to_host || (staged && bytes > kStagedAtOnce);
+      break;
+    case SourceRead::kInOrder:
+      waits = from == Place::kPageable;
+      break;
+    case SourceRead::kAnyTime:
+      break;
+    case SourceRead::kDuringCall:
+      waits = from != Place::kPageable && !host_to_host;
+      break;
+  }
   return waits && !captured ? WaitFor(sim, lock, context, {item}) : CUDA_SUCCESS;
 }
 

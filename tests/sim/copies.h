@@ -5,8 +5,10 @@
 // device memory wait for nothing; an asynchronous copy with a pageable side stages a little and
 // otherwise waits.
 //
-// Copies with attributes say when their source is read: in the order of the stream or at any time
-// until it is done, so after the call has returned, or before it returns (as documented).
+// Copies with attributes, as measured: one that reads its source in the order of the stream waits
+// if that is pageable. One that reads it at any time stages a little of a pageable source, and
+// reads more than that after the call has returned; so does one that is to read it during the call,
+// which waits with every other source. What is in pageable memory afterwards is not waited for.
 //
 // On whichever stream it is, a copy from or to the host runs in the context of the device memory;
 // one between devices in that of its source if that has access to the target, otherwise in both
@@ -28,8 +30,7 @@ struct CopySide {
   size_t slice = 0;
 };
 
-// When the host's memory is read; kAsUsual: as said above.
-enum class SourceRead { kAsUsual, kLater, kDuringCall };
+enum class SourceRead { kAsUsual, kInOrder, kAnyTime, kDuringCall };
 
 struct CopyRequest {
   CopySide to;

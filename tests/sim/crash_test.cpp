@@ -26,9 +26,25 @@ class Crash : public SimTest {
     ASSERT_EQ(cuEventRecord(event_, stream_), CUDA_SUCCESS);
     ASSERT_EQ(cuMemHostAlloc(&locked_, 4096, 0), CUDA_SUCCESS);
     ASSERT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
+    other_ = NewContext();
+    cuCtxSetCurrent(context_);
     Trap();
   }
+  void TearDown() override {
+    cuCtxDestroy(other_);
+    cuCtxSetCurrent(context_);
+    SimTest::TearDown();
+  }
 
+  static CUcontext NewContext() {
+    CUcontext context = nullptr;
+#if CUDA_VERSION >= 13000
+    EXPECT_EQ(cuCtxCreate(&context, nullptr, 0, 0), CUDA_SUCCESS);
+#else
+    EXPECT_EQ(cuCtxCreate(&context, 0, 0), CUDA_SUCCESS);
+#endif
+    return context;
+  }
   static void Trap() {
     SimWork trap{};
     trap.flags = SIM_WORK_TRAP;
@@ -53,6 +69,8 @@ class Crash : public SimTest {
         {"cuMemsetD8Async", [this] { return cuMemsetD8Async(other_block_, 0, 16, stream_); }},
         {"cuMemcpyDtoHAsync",
          [this] { return cuMemcpyDtoHAsync(locked_, other_block_, 16, stream_); }},
+        {"cuEventElapsedTime",
+         [this] { return cuEventElapsedTime(&milliseconds_, event_, event_); }},
         {"cuEventRecord", [this] { return cuEventRecord(again_, stream_); }},
         {"cuCtxRecordEvent", [this] { return cuCtxRecordEvent(context_, again_); }},
         {"cuCtxWaitEvent", [this] { return cuCtxWaitEvent(context_, again_); }},
@@ -81,6 +99,7 @@ class Crash : public SimTest {
   std::vector<Named> Unaffected() {
     return {
         {"cuCtxGetCurrent", [this] { return cuCtxGetCurrent(&current_); }},
+        {"cuCtxGetFlags", [this] { return cuCtxGetFlags(&type_); }},
         {"cuCtxGetDevice", [this] { return cuCtxGetDevice(&device_); }},
         {"cuCtxGetId", [this] { return cuCtxGetId(context_, &id_); }},
         {"cuPointerGetAttribute",
@@ -95,6 +114,7 @@ class Crash : public SimTest {
   CUstream stream_ = nullptr;
   CUevent event_ = nullptr;
   CUevent again_ = nullptr;
+  CUcontext other_ = nullptr;
   void* locked_ = nullptr;
   // What calls give back.
   CUdeviceptr made_ = 0;
@@ -106,6 +126,7 @@ class Crash : public SimTest {
   CUdevice device_ = 0;
   unsigned long long id_ = 0;
   unsigned type_ = 0;
+  float milliseconds_ = 0;
   size_t bytes_ = 0;
   size_t more_bytes_ = 0;
 };
@@ -116,7 +137,20 @@ TEST_F(Crash, SubmissionsAndAllocationsDoNotFindOut) {
     for (const Named& each : Unaffected()) EXPECT_EQ(each.call(), CUDA_SUCCESS) << each.name;
   }
   EXPECT_EQ(cuEventDestroy(again_), CUDA_SUCCESS);
+}
+
+TEST_F(Crash, TheDestructionOfAStreamAndANewContextFindOut) {
   EXPECT_EQ(cuStreamDestroy(stream_), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemAlloc(&made_, 4096), CUDA_ERROR_LAUNCH_FAILED);
+  ASSERT_EQ(cudaDeviceReset(), cudaSuccess);
+  cuCtxDestroy(other_);
+  SetUp();
+#if CUDA_VERSION >= 13000
+  EXPECT_EQ(cuCtxCreate(&current_, nullptr, 0, 0), CUDA_ERROR_LAUNCH_FAILED);
+#else
+  EXPECT_EQ(cuCtxCreate(&current_, 0, 0), CUDA_ERROR_LAUNCH_FAILED);
+#endif
+  EXPECT_EQ(cuMemAlloc(&made_, 4096), CUDA_ERROR_LAUNCH_FAILED);
 }
 
 TEST_F(Crash, WaitsAndQuestionsFindOutAndThenEveryCallSaysSo) {
@@ -136,6 +170,7 @@ TEST_F(Crash, WaitsAndQuestionsFindOutAndThenEveryCallSaysSo) {
     EXPECT_EQ(cuEventDestroy(again_), CUDA_ERROR_LAUNCH_FAILED);
     EXPECT_EQ(cuStreamDestroy(stream_), CUDA_ERROR_LAUNCH_FAILED);
     ASSERT_EQ(cudaDeviceReset(), cudaSuccess);
+    cuCtxDestroy(other_);
     SetUp();
   }
 }
@@ -156,22 +191,16 @@ TEST_F(Crash, AResetReportsNothing) {
 
 // The other context's own calls do not find out; once somebody did, they say so, too.
 TEST_F(Crash, OtherContextsOfTheDeviceFailOnceItIsKnown) {
-  CUcontext other = nullptr;
-#if CUDA_VERSION >= 13000
-  ASSERT_EQ(cuCtxCreate(&other, nullptr, 0, 0), CUDA_SUCCESS);
-#else
-  ASSERT_EQ(cuCtxCreate(&other, 0, 0), CUDA_SUCCESS);
-#endif
+  cuCtxSetCurrent(other_);
   const CUdeviceptr block = NewBlock(512);
   EXPECT_EQ(cuMemsetD8(block, 0, 16), CUDA_SUCCESS);
   EXPECT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
   cuCtxSetCurrent(context_);
   EXPECT_EQ(cuCtxSynchronize(), CUDA_ERROR_LAUNCH_FAILED);
-  cuCtxSetCurrent(other);
+  cuCtxSetCurrent(other_);
   EXPECT_EQ(cuMemGetInfo(&bytes_, &more_bytes_), CUDA_ERROR_LAUNCH_FAILED);
   EXPECT_EQ(cuMemAlloc(&made_, 512), CUDA_ERROR_LAUNCH_FAILED);
   EXPECT_EQ(cuCtxSynchronize(), CUDA_ERROR_LAUNCH_FAILED);
-  cuCtxDestroy(other);
   cuCtxSetCurrent(context_);
 }
 

@@ -118,12 +118,12 @@ CUresult cuStreamEndCapture_ptsz(CUstream stream, CUgraph* graph) {
 }
 
 CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* status) {
-  return Enter("cuStreamIsCapturing",
+  return Enter("cuStreamIsCapturing", Needs::kOnlyInitialisation,
                [&](Simulation& sim, Lock&) { return IsCapturing(sim, stream, kLegacy, status); });
 }
 
 CUresult cuStreamIsCapturing_ptsz(CUstream stream, CUstreamCaptureStatus* status) {
-  return Enter("cuStreamIsCapturing_ptsz", [&](Simulation& sim, Lock&) {
+  return Enter("cuStreamIsCapturing_ptsz", Needs::kOnlyInitialisation, [&](Simulation& sim, Lock&) {
     return IsCapturing(sim, stream, kPerThread, status);
   });
 }

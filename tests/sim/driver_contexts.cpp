@@ -8,6 +8,11 @@ CUresult Create(Simulation& sim, CUcontext* handle, unsigned flags, CUdevice dev
                 unsigned version) {
   if (handle == nullptr) return CUDA_ERROR_INVALID_VALUE;
   if (!IsDevice(sim, device)) return CUDA_ERROR_INVALID_DEVICE;
+  for (const auto& [other, context] : sim.contexts.all()) {
+    if (context->device != device) continue;
+    const CUresult failed = FindOut(sim, *context);
+    if (failed != CUDA_SUCCESS) return failed;
+  }
   *handle = CreateContext(sim, device, flags, version)->handle;
   PushCurrentHandle(*handle);
   return CUDA_SUCCESS;
@@ -239,8 +244,9 @@ CUresult cuCtxGetFlags(unsigned int* flags) {
     if (flags == nullptr) return CUDA_ERROR_INVALID_VALUE;
     Context* context = nullptr;
     const CUresult result = RequireContext(sim, &context);
-    if (result == CUDA_SUCCESS) *flags = context->flags;
-    return result;
+    if (context == nullptr) return result;
+    *flags = context->flags;  // also of a failed context
+    return CUDA_SUCCESS;
   });
 }
 

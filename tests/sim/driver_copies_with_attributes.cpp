@@ -24,7 +24,8 @@ struct To {
 // False: no valid order.
 bool ReadOf(CUmemcpySrcAccessOrder order, SourceRead* read) {
   *read = order == CU_MEMCPY_SRC_ACCESS_ORDER_DURING_API_CALL ? SourceRead::kDuringCall
-                                                              : SourceRead::kLater;
+          : order == CU_MEMCPY_SRC_ACCESS_ORDER_ANY           ? SourceRead::kAnyTime
+                                                              : SourceRead::kInOrder;
   return order == CU_MEMCPY_SRC_ACCESS_ORDER_STREAM || order == CU_MEMCPY_SRC_ACCESS_ORDER_ANY ||
          order == CU_MEMCPY_SRC_ACCESS_ORDER_DURING_API_CALL;
 }

@@ -94,7 +94,7 @@ CUresult Elapsed(Simulation& sim, float* milliseconds, CUevent start, CUevent en
   Event* second = nullptr;
   CUresult result = RequireEvent(sim, start, &first);
   if (result == CUDA_SUCCESS) result = RequireEvent(sim, end, &second);
-  if (result == CUDA_SUCCESS) result = FindOut(sim, *first->context);
+  if (result == CUDA_SUCCESS) result = first->context->sticky;
   if (result != CUDA_SUCCESS) return result;
   if (first->marker() == nullptr || second->marker() == nullptr ||
       ((first->flags | second->flags) & CU_EVENT_DISABLE_TIMING) != 0) {
@@ -154,7 +154,8 @@ CUresult CheckLaunchEvent(Simulation& sim, CUevent handle, int flags) {
   if (unknown != CUDA_SUCCESS) return unknown;
   const bool fits =
       (event->flags & (CU_EVENT_DISABLE_TIMING | CU_EVENT_INTERPROCESS)) == CU_EVENT_DISABLE_TIMING;
-  return fits && (flags & CU_EVENT_RECORD_EXTERNAL) == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+  if ((flags & CU_EVENT_RECORD_EXTERNAL) != 0) return CUDA_ERROR_ILLEGAL_STATE;
+  return fits ? CUDA_SUCCESS : CUDA_ERROR_NOT_SUPPORTED;
 }
 
 }  // namespace cmp::sim
@@ -254,6 +255,12 @@ CUresult cuCtxRecordEvent(CUcontext context_handle, CUevent handle) {
     const CUresult unknown = RequireEvent(sim, handle, &event);
     if (unknown != CUDA_SUCCESS) return unknown;
     if (event->context != context) return CUDA_ERROR_INVALID_HANDLE;
+    LetFreesPass(sim, *context);
+    if (sim.contexts.Find(context_handle != nullptr ? context_handle : CurrentHandle()) !=
+            context ||
+        sim.events.Find(handle) != event) {
+      return CUDA_ERROR_INVALID_HANDLE;
+    }
     std::vector<ItemPtr> needs = AllTails(sim, *context);
     needs.push_back(context->floor);
     Work work;

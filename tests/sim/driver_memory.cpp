@@ -6,13 +6,18 @@ namespace {
 
 constexpr size_t kPitch = 512;
 
-// What every call that may implicitly synchronise checks first.
+// What every call that may implicitly synchronise checks first; another thread's waiting free holds
+// it up.
 CUresult RequireUnsafe(Simulation& sim, Context** context) {
   const CUresult unsafe = CheckUnsafeCall(sim);
-  return unsafe != CUDA_SUCCESS ? unsafe : RequireContext(sim, context);
+  if (unsafe != CUDA_SUCCESS) return unsafe;
+  const CUresult result = RequireContext(sim, context);
+  if (result != CUDA_SUCCESS) return result;
+  LetFreesPass(sim, **context);
+  return RequireContext(sim, context);
 }
 
-// Waits for nothing.
+// Waits for nothing of the device's.
 CUresult Allocate(Simulation& sim, CUdeviceptr* pointer, size_t bytes) {
   Context* context = nullptr;
   const CUresult result = RequireUnsafe(sim, &context);
@@ -90,7 +95,7 @@ CUresult FreeHost(Simulation& sim, Lock& lock, void* pointer) {
   };
   const Allocation* found = find();
   if (found == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  const CUresult drained = Drain(sim, lock, found->context);
+  const CUresult drained = DrainForFree(sim, lock, found->context);
   if (drained != CUDA_SUCCESS) return drained;
   Allocation* allocation = find();
   if (allocation == nullptr) return CUDA_ERROR_INVALID_VALUE;
@@ -139,6 +144,7 @@ CUresult cuMemAllocPitch_v2(CUdeviceptr* pointer, size_t* pitch, size_t width, s
                             unsigned int element_bytes) {
   return Enter("cuMemAllocPitch_v2", [&](Simulation& sim, Lock&) -> CUresult {
     if (pitch == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    if (pointer != nullptr) *pointer = 0;
     if (element_bytes != 4 && element_bytes != 8 && element_bytes != 16) {
       return CUDA_ERROR_INVALID_VALUE;
     }
@@ -146,12 +152,9 @@ CUresult cuMemAllocPitch_v2(CUdeviceptr* pointer, size_t* pitch, size_t width, s
       return CUDA_ERROR_OUT_OF_MEMORY;
     }
     const size_t row = (width + kPitch - 1) / kPitch * kPitch;
-    CUdeviceptr block = 0;
-    const CUresult result = Allocate(sim, pointer == nullptr ? nullptr : &block, row * height);
-    if (result != CUDA_SUCCESS) return result;
-    *pointer = block;
-    *pitch = row;
-    return CUDA_SUCCESS;
+    const CUresult result = Allocate(sim, pointer, row * height);
+    *pitch = result == CUDA_SUCCESS ? row : 0;
+    return result;
   });
 }
 
@@ -208,7 +211,7 @@ CUresult cuMemHostUnregister(void* pointer) {
                                                                                   : nullptr;
     };
     if (find() == nullptr) return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
-    const CUresult drained = Drain(sim, lock, find()->context);
+    const CUresult drained = DrainForFree(sim, lock, find()->context);
     if (drained != CUDA_SUCCESS) return drained;
     if (find() == nullptr) return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
     sim.allocations.Release(*find());
@@ -218,9 +221,11 @@ CUresult cuMemHostUnregister(void* pointer) {
 
 CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* device, void* pointer, unsigned int flags) {
   return Enter("cuMemHostGetDevicePointer_v2", [&](Simulation& sim, Lock&) -> CUresult {
-    if (device == nullptr || flags != 0 || !IsPageLocked(sim, pointer)) {
-      return CUDA_ERROR_INVALID_VALUE;
-    }
+    if (device == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+    Context* context = nullptr;
+    const CUresult result = RequireContext(sim, &context);
+    if (result != CUDA_SUCCESS) return result;
+    if (!IsPageLocked(sim, pointer)) return CUDA_ERROR_INVALID_VALUE;
     *device = AddressOf(pointer);  // unified addressing
     return CUDA_SUCCESS;
   });

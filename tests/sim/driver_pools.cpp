@@ -147,7 +147,7 @@ CUresult AllocateFrom(Simulation& sim, Lock& lock, CUdeviceptr* pointer, size_t 
 CUresult SetAccess(Simulation& sim, CUmemoryPool handle, const CUmemAccessDesc* access,
                    size_t count) {
   const MemoryPool* pool = FindPool(sim, handle);
-  if (pool == nullptr || access == nullptr || count == 0) return CUDA_ERROR_INVALID_VALUE;
+  if (pool == nullptr || (access == nullptr && count != 0)) return CUDA_ERROR_INVALID_VALUE;
   const auto owner = OwnerOf(sim, handle, *pool);
   for (size_t i = 0; i < count; ++i) {
     const CUmemLocation& place = access[i].location;
@@ -156,13 +156,12 @@ CUresult SetAccess(Simulation& sim, CUmemoryPool handle, const CUmemAccessDesc* 
     if (place.id == owner && access[i].flags != CU_MEM_ACCESS_FLAGS_PROT_READWRITE) {
       return CUDA_ERROR_INVALID_DEVICE;
     }
+    if (access[i].flags == CU_MEM_ACCESS_FLAGS_PROT_READ) return CUDA_ERROR_NOT_SUPPORTED;
   }
   for (size_t i = 0; i < count; ++i) {
     if (access[i].flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE) continue;
     for (const Range& memory : sim.allocations.AllocatedFrom(handle)) {
-      sim.hazards.NoteReleased(memory, "made inaccessible",
-                               access[i].flags == CU_MEM_ACCESS_FLAGS_PROT_READ,
-                               access[i].location.id);
+      sim.hazards.NoteReleased(memory, "made inaccessible", false, access[i].location.id);
     }
   }
   return CUDA_SUCCESS;

@@ -10,7 +10,11 @@ constexpr auto kPerThread = DefaultStream::kPerThread;
 CUresult Create(Simulation& sim, CUstream* handle, unsigned flags, int priority) {
   if (handle == nullptr || flags > CU_STREAM_NON_BLOCKING) return CUDA_ERROR_INVALID_VALUE;
   Context* context = nullptr;
-  const CUresult result = RequireContext(sim, &context);
+  CUresult result = RequireContext(sim, &context);
+  if (result == CUDA_SUCCESS) {
+    LetFreesPass(sim, *context);
+    result = RequireContext(sim, &context);
+  }
   if (result == CUDA_SUCCESS) *handle = CreateStream(sim, *context, flags, priority)->handle;
   return result;
 }
@@ -21,11 +25,15 @@ CUresult Destroy(Simulation& sim, CUstream handle) {
   }
   Stream* stream = nullptr;
   const CUresult result = RequireStream(sim, handle, kLegacy, &stream);
-  if (stream != nullptr) RemoveStream(sim, *stream);
+  if (stream != nullptr) {
+    FindOut(sim, *stream->context);  // and says so from the next call on
+    RemoveStream(sim, *stream);
+  }
   return result;
 }
 
-// The stream for a call that only asks; `then(stream)` answers.
+// The stream for a call that only asks; `then(stream)` answers. Its type is the entry point's own,
+// as Enter needs it.
 template <typename Then>
 CUresult Ask(const char* name, CUstream handle, DefaultStream null_means, Then then,
              Needs needs = Needs::kInitialisation) {
@@ -79,6 +87,9 @@ CUresult WaitEvent(Simulation& sim, Stream& stream, CUevent handle) {
   if (event->marker() == nullptr) return CUDA_SUCCESS;
   Work work;
   work.what = "wait for an event";
+  if (event->marker()->state == ItemState::kDone) {
+    return SubmitAtOnce(sim, stream, std::move(work), nullptr, event->marker());
+  }
   return SubmitWork(sim, stream, std::move(work), nullptr, event->marker());
 }
 
@@ -108,23 +119,31 @@ CUresult cuStreamDestroy_v2(CUstream handle) {
 }
 
 CUresult cuStreamQuery(CUstream stream) {
-  return Ask("cuStreamQuery", stream, kLegacy, QueryStream, Needs::kOnlyInitialisation);
+  return Ask(
+      "cuStreamQuery", stream, kLegacy,
+      [](auto& sim, auto& lock, Stream& found) { return QueryStream(sim, lock, found); },
+      Needs::kOnlyInitialisation);
 }
 
 CUresult cuStreamQuery_ptsz(CUstream stream) {
-  return Ask("cuStreamQuery_ptsz", stream, kPerThread, QueryStream, Needs::kOnlyInitialisation);
+  return Ask(
+      "cuStreamQuery_ptsz", stream, kPerThread,
+      [](auto& sim, auto& lock, Stream& found) { return QueryStream(sim, lock, found); },
+      Needs::kOnlyInitialisation);
 }
 
 CUresult cuStreamSynchronize(CUstream stream) {
-  return Ask("cuStreamSynchronize", stream, kLegacy, [](auto& sim, auto& lock, Stream& found) {
-    return SynchronizeStream(sim, lock, found);
-  });
+  return Ask(
+      "cuStreamSynchronize", stream, kLegacy,
+      [](auto& sim, auto& lock, Stream& found) { return SynchronizeStream(sim, lock, found); },
+      Needs::kOnlyInitialisation);
 }
 
 CUresult cuStreamSynchronize_ptsz(CUstream stream) {
   return Ask(
       "cuStreamSynchronize_ptsz", stream, kPerThread,
-      [](auto& sim, auto& lock, Stream& found) { return SynchronizeStream(sim, lock, found); });
+      [](auto& sim, auto& lock, Stream& found) { return SynchronizeStream(sim, lock, found); },
+      Needs::kOnlyInitialisation);
 }
 
 CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned int) {

@@ -1,4 +1,4 @@
-// A cuMemFree that waits for the device holds up what other threads submit to its context.
+// A free that waits for the device holds up other threads' calls to its context (as measured).
 #include <atomic>
 #include <chrono>
 #include <functional>
@@ -8,12 +8,15 @@
 namespace cmp::sim {
 namespace {
 
-// A kernel's effect during which another thread makes a call; it ends when the call has returned,
-// or has been in the driver for a while.
+enum class Expect { kHeldUp, kNot };
+
+// A kernel's effect during which another thread makes a call. Where that is not to be held up, the
+// effect ends when the call has returned, which is for ever if it is; otherwise once the call has
+// been in the driver for a while.
 class Meanwhile {
  public:
-  Meanwhile(CUcontext context, const char* name, std::function<CUresult()> call)
-      : name_(name), before_(simCallCount(name)), thread_([=, this] {
+  Meanwhile(CUcontext context, const char* name, Expect expect, std::function<CUresult()> call)
+      : name_(name), expect_(expect), before_(simCallCount(name)), thread_([=, this] {
           cuCtxSetCurrent(context);
           while (!wanted_) std::this_thread::yield();
           result_ = call();
@@ -41,13 +44,14 @@ class Meanwhile {
   void Happen() {
     wanted_ = true;
     while (simCallCount(name_) == before_) std::this_thread::yield();
-    for (int i = 0; i < 50 && !returned_; ++i) {
+    for (int i = 0; !returned_ && (i < 50 || expect_ == Expect::kNot); ++i) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     returned_then_ = returned_;
   }
 
   const char* name_;
+  const Expect expect_;
   const uint64_t before_;
   std::atomic<bool> wanted_{false};
   std::atomic<bool> returned_{false};
@@ -58,50 +62,91 @@ class Meanwhile {
 
 class HeldUp : public SimTest {
  protected:
-  // Is what another thread does while `wait` waits for the device held up by it?
-  bool Is(const char* name, const std::function<CUresult()>& call,
-          const std::function<CUresult()>& wait, CUcontext context) {
-    Meanwhile meanwhile(context, name, call);
+  // What another thread does while `wait` waits for the device.
+  void See(Expect expect, const char* name, const std::function<CUresult()>& call,
+           const std::function<CUresult()>& wait, CUcontext context) {
+    Meanwhile meanwhile(context, name, expect, call);
     meanwhile.Launch(NewStream());
     EXPECT_EQ(wait(), CUDA_SUCCESS);
-    return !meanwhile.returned_then();
+    EXPECT_EQ(meanwhile.returned_then(), expect == Expect::kNot) << name;
   }
 };
 
-TEST_F(HeldUp, SubmissionsAre) {
+TEST_F(HeldUp, SubmissionsAndAllocationsAre) {
   const CUdeviceptr block = NewBlock(4096);
   const CUstream stream = NewStream();
   const CUevent event = NewEvent();
+  CUdeviceptr made = 0;
+  void* locked = nullptr;
+  CUstream made_stream = nullptr;
   const auto free = [this] { return cuMemFree(NewBlock(512)); };
-  EXPECT_TRUE(Is(
-      "cuLaunchKernel",
-      [=] {
-        SimWork work{};
-        return simLaunch(stream, &work);
-      },
-      free, context_));
-  EXPECT_TRUE(Is(
-      "cuMemsetD8Async", [=] { return cuMemsetD8Async(block, 1, 8, stream); }, free, context_));
-  EXPECT_TRUE(Is(
-      "cuEventRecord", [=] { return cuEventRecord(event, stream); }, free, context_));
+  const auto launch = [=] {
+    SimWork work{};
+    return simLaunch(stream, &work);
+  };
+  const std::pair<const char*, std::function<CUresult()>> calls[] = {
+      {"cuLaunchKernel", launch},
+      {"cuMemsetD8Async", [=] { return cuMemsetD8Async(block, 1, 8, stream); }},
+      {"cuEventRecord", [=] { return cuEventRecord(event, stream); }},
+      {"cuCtxRecordEvent", [=, this] { return cuCtxRecordEvent(context_, event); }},
+      {"cuMemAlloc_v2", [&] { return cuMemAlloc(&made, 512); }},
+      {"cuMemHostAlloc", [&] { return cuMemHostAlloc(&locked, 512, 0); }},
+      {"cuStreamCreate", [&] { return cuStreamCreate(&made_stream, 0); }},
+  };
+  for (const auto& [name, call] : calls) See(Expect::kHeldUp, name, call, free, context_);
 }
 
 TEST_F(HeldUp, OtherCallsAreNot) {
+  const CUstream stream = NewStream();
+  const CUevent event = NewEvent();
+  ASSERT_EQ(cuEventRecord(event, stream), CUDA_SUCCESS);
+  ASSERT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
   size_t bytes = 0;
+  CUdeviceptr made = 0;
   const auto free = [this] { return cuMemFree(NewBlock(512)); };
-  EXPECT_FALSE(Is(
-      "cuMemGetInfo_v2", [&] { return cuMemGetInfo(&bytes, &bytes); }, free, context_));
+  const std::pair<const char*, std::function<CUresult()>> calls[] = {
+      {"cuMemGetInfo_v2", [&] { return cuMemGetInfo(&bytes, &bytes); }},
+      {"cuMemFree_v2", [] { return cuMemFree(0); }},
+      {"cuMemAllocAsync", [&] { return cuMemAllocAsync(&made, 512, stream); }},
+      {"cuStreamQuery", [=] { return cuStreamQuery(stream); }},
+      {"cuStreamSynchronize", [=] { return cuStreamSynchronize(stream); }},
+      {"cuEventQuery", [=] { return cuEventQuery(event); }},
+      {"cuStreamWaitEvent", [=] { return cuStreamWaitEvent(stream, event, 0); }},
+      {"cuCtxWaitEvent", [=, this] { return cuCtxWaitEvent(context_, event); }},
+  };
+  for (const auto& [name, call] : calls) See(Expect::kNot, name, call, free, context_);
+}
+
+TEST_F(HeldUp, ByTheEndOfPageLockedMemoryToo) {
+  static char memory[64];
+  const CUstream stream = NewStream();
+  const auto record = [this, stream] { return cuEventRecord(NewEvent(), stream); };
+  See(
+      Expect::kHeldUp, "cuEventRecord", record,
+      [] {
+        void* locked = nullptr;
+        cuMemHostAlloc(&locked, 512, 0);
+        return cuMemFreeHost(locked);
+      },
+      context_);
+  See(
+      Expect::kHeldUp, "cuEventRecord", record,
+      [] {
+        cuMemHostRegister(memory, sizeof memory, 0);
+        return cuMemHostUnregister(memory);
+      },
+      context_);
 }
 
 TEST_F(HeldUp, NobodyIsByASynchronisation) {
   const CUstream stream = NewStream();
-  EXPECT_FALSE(Is(
-      "cuLaunchKernel",
+  See(
+      Expect::kNot, "cuLaunchKernel",
       [=] {
         SimWork work{};
         return simLaunch(stream, &work);
       },
-      [] { return cuCtxSynchronize(); }, context_));
+      [] { return cuCtxSynchronize(); }, context_);
 }
 
 TEST_F(HeldUp, OtherContextsAreNot) {
@@ -113,13 +158,13 @@ TEST_F(HeldUp, OtherContextsAreNot) {
 #endif
   const CUstream stream = NewStream();
   cuCtxSetCurrent(context_);
-  EXPECT_FALSE(Is(
-      "cuLaunchKernel",
+  See(
+      Expect::kNot, "cuLaunchKernel",
       [=] {
         SimWork work{};
         return simLaunch(stream, &work);
       },
-      [this] { return cuMemFree(NewBlock(512)); }, other));
+      [this] { return cuMemFree(NewBlock(512)); }, other);
   EXPECT_EQ(cuCtxDestroy(other), CUDA_SUCCESS);
 }
 
@@ -130,7 +175,7 @@ TEST_F(HeldUp, ForEverWhereTheFreeWaitsForThem) {
   const auto free_beside_launch = [this] {
     const CUstream stream = NewStream();
     const CUstream other = NewStream();
-    Meanwhile meanwhile(context_, "cuLaunchKernel", [=] {
+    Meanwhile meanwhile(context_, "cuLaunchKernel", Expect::kHeldUp, [=] {
       SimWork released{};
       released.id = 99;
       return simLaunch(other, &released);

@@ -85,12 +85,12 @@ TEST_F(LaunchEvent, OfACapturedLaunchIsCaptured) {
 }
 
 TEST_F(LaunchEvent, MayNotMeasureTimeOrBeAGraphsToRecord) {
-  EXPECT_EQ(Launch(Completion(NewEvent())), CUDA_ERROR_INVALID_VALUE);
-  EXPECT_EQ(Launch(Programmatic(NewEvent(), true)), CUDA_ERROR_INVALID_VALUE);
-  EXPECT_EQ(Launch(Completion(event_, CU_EVENT_RECORD_EXTERNAL)), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(Launch(Completion(NewEvent())), CUDA_ERROR_NOT_SUPPORTED);
+  EXPECT_EQ(Launch(Programmatic(NewEvent(), true)), CUDA_ERROR_NOT_SUPPORTED);
+  EXPECT_EQ(Launch(Completion(event_, CU_EVENT_RECORD_EXTERNAL)), CUDA_ERROR_ILLEGAL_STATE);
   CUevent shared = nullptr;
   ASSERT_EQ(cuEventCreate(&shared, CU_EVENT_DISABLE_TIMING | CU_EVENT_INTERPROCESS), CUDA_SUCCESS);
-  EXPECT_EQ(Launch(Completion(shared)), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(Launch(Completion(shared)), CUDA_ERROR_NOT_SUPPORTED);
   EXPECT_EQ(simPendingCount(nullptr), 0U);
 }
 

@@ -118,29 +118,24 @@ TEST_F(Memory, EveryKindGoesThroughCudaFree) {
   EXPECT_EQ(simLiveAllocations(0), 0U);
 }
 
-TEST_F(Memory, RowsThatAreNotAllocatedLeaveTheAnswersAlone) {
-  void* const before = &context_;
-  void* pointer = before;
-  size_t pitch = 7;
-  EXPECT_EQ(cudaMallocPitch(&pointer, &pitch, 0, 3), cudaSuccess);
-  EXPECT_EQ(cudaMallocPitch(&pointer, &pitch, 100, 0), cudaSuccess);
-  EXPECT_EQ(cudaMallocPitch(&pointer, &pitch, 100, size_t{1} << 50), cudaErrorMemoryAllocation);
-  EXPECT_EQ(pointer, before);
-  EXPECT_EQ(pitch, 7U);
-  CUdeviceptr block = 7;
-  EXPECT_EQ(cuMemAllocPitch(&block, &pitch, 0, 3, 4), CUDA_ERROR_INVALID_VALUE);
-  EXPECT_EQ(cuMemAllocPitch(&block, &pitch, 100, 0, 4), CUDA_ERROR_INVALID_VALUE);
-  EXPECT_EQ(cuMemAllocPitch(&block, &pitch, 100, 3, 3), CUDA_ERROR_INVALID_VALUE);
-  EXPECT_EQ(cuMemAllocPitch(&block, &pitch, 100, size_t{1} << 50, 4), CUDA_ERROR_OUT_OF_MEMORY);
-  EXPECT_EQ(block, 7U);
-  EXPECT_EQ(pitch, 7U);
-  cudaPitchedPtr pitched{before, 7, 8, 9};
-  EXPECT_EQ(cudaMalloc3D(&pitched, cudaExtent{100, 3, 0}), cudaSuccess);
-  EXPECT_EQ(cudaMalloc3D(&pitched, cudaExtent{100, 3, size_t{1} << 50}), cudaErrorMemoryAllocation);
-  EXPECT_EQ(pitched.ptr, before);
-  EXPECT_EQ(pitched.pitch, 7U);
-  EXPECT_EQ(pitched.xsize, 8U);
-  EXPECT_EQ(pitched.ysize, 9U);
+TEST_F(Memory, RowsThatAreNotAllocatedAreNowhere) {
+  const std::pair<size_t, size_t> shapes[] = {{0, 3}, {100, 0}, {100, size_t{1} << 50}};
+  for (const auto& [width, height] : shapes) {
+    const bool nothing = width == 0 || height == 0;
+    void* pointer = &context_;
+    size_t pitch = 7;
+    EXPECT_EQ(cudaMallocPitch(&pointer, &pitch, width, height),
+              nothing ? cudaSuccess : cudaErrorMemoryAllocation);
+    EXPECT_EQ(pointer, nullptr);
+    cudaPitchedPtr pitched{&context_, 7, 8, 9};
+    EXPECT_EQ(cudaMalloc3D(&pitched, cudaExtent{width, height, 1}),
+              nothing ? cudaSuccess : cudaErrorMemoryAllocation);
+    EXPECT_EQ(pitched.ptr, nullptr);
+    CUdeviceptr block = 7;
+    EXPECT_EQ(cuMemAllocPitch(&block, &pitch, width, height, 4),
+              nothing ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_OUT_OF_MEMORY);
+    EXPECT_EQ(block, 0U);
+  }
 }
 
 TEST_F(Memory, FreeAsyncFreesWhenItsStreamComesToIt) {

@@ -70,30 +70,28 @@ cudaError_t cudaMallocManaged(void** pointer, size_t bytes, unsigned int flags) 
   });
 }
 
-// What is asked for in rows stays as it was where nothing is allocated (measured).
 cudaError_t cudaMallocPitch(void** pointer, size_t* pitch, size_t width, size_t height) {
   return Call("cudaMallocPitch", Needs::kContext, [&](const Driver& driver) -> cudaError_t {
     if (pointer == nullptr || pitch == nullptr) return cudaErrorInvalidValue;
+    *pointer = nullptr;
+    *pitch = 0;
     if (width == 0 || height == 0) return cudaSuccess;
     CUdeviceptr address = 0;
     const CUresult result =
         driver.legacy.cuMemAllocPitch(&address, pitch, width, height, kPitchElement);
-    if (result == CUDA_SUCCESS) *pointer = reinterpret_cast<void*>(address);
-    return FromDriver(result);
+    return PutPointer(pointer, result, address);
   });
 }
 
 cudaError_t cudaMalloc3D(cudaPitchedPtr* pitched, cudaExtent extent) {
   return Call("cudaMalloc3D", Needs::kContext, [&](const Driver& driver) -> cudaError_t {
     if (pitched == nullptr) return cudaErrorInvalidValue;
+    *pitched = cudaPitchedPtr{nullptr, 0, extent.width, extent.height};
     if (extent.width == 0 || extent.height == 0 || extent.depth == 0) return cudaSuccess;
     CUdeviceptr address = 0;
-    size_t pitch = 0;
     const CUresult result = driver.legacy.cuMemAllocPitch(
-        &address, &pitch, extent.width, extent.height * extent.depth, kPitchElement);
-    if (result != CUDA_SUCCESS) return FromDriver(result);
-    *pitched = {reinterpret_cast<void*>(address), pitch, extent.width, extent.height};
-    return cudaSuccess;
+        &address, &pitched->pitch, extent.width, extent.height * extent.depth, kPitchElement);
+    return PutPointer(&pitched->ptr, result, address);
   });
 }
 
