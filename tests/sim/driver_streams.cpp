@@ -88,6 +88,9 @@ CUresult WaitEvent(Simulation& sim, Stream& stream, CUevent handle) {
   if (event->marker()->state == ItemState::kDone && !stream.legacy) return CUDA_SUCCESS;
   Work work;
   work.what = "wait for an event";
+  if (event->marker()->state == ItemState::kDone) {
+    return SubmitAtOnce(sim, stream, std::move(work), nullptr, event->marker());
+  }
   return SubmitWork(sim, stream, std::move(work), nullptr, event->marker());
 }
 

@@ -110,6 +110,12 @@ CUresult SubmitWork(Simulation& sim, Stream& stream, Work work, ItemPtr* item, c
     LetFreesPass(sim, *stream.context);
     if (sim.streams.Find(handle) != &stream) return CUDA_ERROR_INVALID_HANDLE;
   }
+  return SubmitAtOnce(sim, stream, std::move(work), item, after, runs_in);
+}
+
+CUresult SubmitAtOnce(Simulation& sim, Stream& stream, Work work, ItemPtr* item,
+                      const ItemPtr& after, const std::vector<Context*>& runs_in) {
+  if (item != nullptr) *item = nullptr;
   if (stream.capture != nullptr) return AddToCapture(stream, std::move(work));
   if (stream.legacy) {
     const CUresult result = CheckLegacyUse(sim, *stream.context);

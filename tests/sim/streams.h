@@ -22,9 +22,13 @@ CUresult RequireStream(Simulation& sim, CUstream handle, DefaultStream null_mean
 Stream& LegacyStream(Simulation& sim, Context& context);
 Stream& PerThreadStream(Simulation& sim, Context& context);
 
-// Into the stream's capture when it is capturing; `item` is then null.
+// Into the stream's capture when it is capturing; `item` is then null. Another thread's waiting
+// free holds it up.
 CUresult SubmitWork(Simulation& sim, Stream& stream, Work work, ItemPtr* item = nullptr,
                     const ItemPtr& after = nullptr, const std::vector<Context*>& runs_in = {});
+// The same, but for what is not held up.
+CUresult SubmitAtOnce(Simulation& sim, Stream& stream, Work work, ItemPtr* item = nullptr,
+                      const ItemPtr& after = nullptr, const std::vector<Context*>& runs_in = {});
 // The last items that run in the context: of all streams that it includes, of those gone as well,
 // and of others.
 std::vector<ItemPtr> AllTails(Simulation& sim, Context& context);
