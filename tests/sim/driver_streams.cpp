@@ -85,7 +85,6 @@ CUresult WaitEvent(Simulation& sim, Stream& stream, CUevent handle) {
     return CUDA_ERROR_STREAM_CAPTURE_ISOLATION;
   }
   if (event->marker() == nullptr) return CUDA_SUCCESS;
-  if (event->marker()->state == ItemState::kDone && !stream.legacy) return CUDA_SUCCESS;
   Work work;
   work.what = "wait for an event";
   if (event->marker()->state == ItemState::kDone) {
