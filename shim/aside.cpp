@@ -1,6 +1,5 @@
 #include "shim/aside.h"
 
-#include <sched.h>
 #include <stdio.h>
 
 #include "core/driver_api.h"
@@ -25,7 +24,7 @@ void GiveEverythingBack(Pool& pool) {
   if (driver != nullptr && !g_exiting.load(std::memory_order_acquire)) {
     const RelaxedCaptureMode relaxed(*driver);
     pool.ReleaseThreadCaches(DriverApi(*driver));
-    sched_yield();  // a free that was on its way
+    SleepNs(1'000'000);  // calls that were on their way
     pool.ReleaseThreadCaches(DriverApi(*driver));
   }
   pool.ForEachContext([&](ContextPool& context) { pool.CloseContext(context); });
