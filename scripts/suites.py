@@ -85,7 +85,8 @@ def suite_of(name: str, include: str, old_include: str) -> Suite:
         return sanitized("address,undefined", "-O0")
     if name == "tsan":
         return sanitized("thread", "-O1")
-    none = ("-DCMP_UNIT_TESTS=OFF", "-DCMP_CUDART=OFF", "-DCMP_CUDART_STATIC=OFF")
+    none = ("-DCMP_UNIT_TESTS=OFF", "-DCMP_CUDART=OFF", "-DCMP_CUDART_STATIC=OFF",
+            "-DCMAKE_CXX_FLAGS_DEBUG=-O0")  # nobody debugs it
     made = configured("build-cuda12", "Debug", *none, headers=old_include)
     return Suite(name, [made, built("build-cuda12")], [])
 

@@ -12,7 +12,7 @@ from preload import OLD_DRIVER, PROGRAMS, SANITIZE, TestCase, main, run
 
 SEED = int(os.environ.get("CMP_TEST_SEED", "1"))
 # As it is: more than ten million operations in all.
-SCALE = float(os.environ.get("CMP_TEST_SCALE", "1")) * (0.02 if SANITIZE else 0.45)
+SCALE = float(os.environ.get("CMP_TEST_SCALE", "1")) * (0.02 if SANITIZE else 0.35)
 
 # The values of CMP_FREE_SYNC.
 FREE_SYNC = {"wait", "auto", "order", "none"}
