@@ -57,8 +57,8 @@ void SayMemory(size_t width, size_t height) {
   std::printf("pitch %zu, range %d, %zu bytes\n", pitch, status, bytes);
   CHECK(cudaMemset2D(pointer, pitch, 7, width, height));
   char last = 0;
-  CHECK(cudaMemcpy2D(&last, 1, static_cast<char*>(pointer) + (height - 1) * pitch + width - 1,
-                     pitch, 1, 1, cudaMemcpyDeviceToHost));
+  CHECK(cudaMemcpy(&last, static_cast<char*>(pointer) + (height - 1) * pitch + width - 1, 1,
+                   cudaMemcpyDeviceToHost));
   std::printf("  last byte %d, free %d\n", last, int{cudaFree(pointer)});
 }
 
