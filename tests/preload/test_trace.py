@@ -22,6 +22,7 @@ from cmp_preload.library import Library  # noqa: E402
 
 RESULTS = "failed 0, last error 0\n"
 WORK = "work", [4, 400, 1]
+PAIRS_BEYOND_A_STEP = 70000  # a file grows to 4 MiB first, 129,921 calls
 
 
 class Traces(TestCase):
@@ -313,14 +314,14 @@ class Files(Traces):
         for limit, fits in ((0, False), (1 << 20, False), (6 << 20, True)):
             with self.subTest(limit=limit):
                 path = self.temporary_folder() / "t"
-                result = run("traced", ["limit", limit, 150000], stats=False,
+                result = run("traced", ["limit", limit, PAIRS_BEYOND_A_STEP], stats=False,
                              env={"CMP_TRACE": str(path)})
                 self.assert_ok(result)
                 self.assertEqual(result.out, "done\n")
                 self.assert_one_warning(result)
                 self.assertEqual(path.exists(), fits)
                 if fits:
-                    self.assert_first_step(path, 300000)
+                    self.assert_first_step(path, 2 * PAIRS_BEYOND_A_STEP)
 
     def assert_first_step(self, path, calls):
         found = trace.read(path)
@@ -341,25 +342,26 @@ class Files(Traces):
                 script = (f'{mount} && head -c {used} /dev/zero > {folder}/used && "$0" "$@" && '
                           f"cp -r {folder}/. {kept}")
                 result = run(shutil.which("unshare"),
-                             [*own[1:], script, PROGRAMS / "plain", "150000"], stats=False,
+                             [*own[1:], script, PROGRAMS / "plain", str(PAIRS_BEYOND_A_STEP)],
+                             stats=False,
                              env={"CMP_TRACE": str(folder / f"t{used}")})
                 self.assert_ok(result)
                 self.assertEqual(result.out, RESULTS)
                 self.assert_one_warning(result)
                 self.assertEqual((kept / f"t{used}").exists(), fits)
                 if fits:
-                    self.assert_first_step(kept / "t0", 300000)
+                    self.assert_first_step(kept / "t0", 2 * PAIRS_BEYOND_A_STEP)
 
     def test_descriptor_of_the_program(self):
         """A program that closes every descriptor keeps what it opens in their places."""
         folder = self.temporary_folder()
-        result = run("traced", ["closed", folder / "own", 150000], stats=False,
+        result = run("traced", ["closed", folder / "own", PAIRS_BEYOND_A_STEP], stats=False,
                      env={"CMP_TRACE": str(folder / "t")})
         self.assert_ok(result)
         self.assertEqual(result.out, "done\n")
         self.assert_one_warning(result)
         self.assertEqual((folder / "own").stat().st_size, 0)
-        self.assert_first_step(folder / "t", 300000)
+        self.assert_first_step(folder / "t", 2 * PAIRS_BEYOND_A_STEP)
 
 
 class Csv(Traces):
