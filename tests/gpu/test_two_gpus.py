@@ -121,7 +121,7 @@ class SeveralGpus(unittest.TestCase):
 class Torch(unittest.TestCase):
     """Results equal bit by bit, with PyTorch's cache off and on."""
 
-    def ranks(self, mode: str, **settings: str) -> tuple[programs.Result, dict]:
+    def ranks(self, program: str, mode: str, **settings: str) -> tuple[programs.Result, dict]:
         """The result of rank 0, and the report of each rank."""
         count = programs.gpu_count()
         if mode:
@@ -130,7 +130,7 @@ class Torch(unittest.TestCase):
             result = programs.run(
                 "env", f"CMP_STATS={folder}/%r.%p.json", sys.executable, "-m",
                 "torch.distributed.run", "--standalone", f"--nproc_per_node={count}",
-                str(programs.HERE / "torch_ddp.py"), preload=bool(mode), timeout=100,
+                str(programs.HERE / program), preload=bool(mode), timeout=100,
                 OMP_NUM_THREADS="1", **settings)
             self.assertEqual(result.code, 0, result.output + result.errors)
             reports = {}
@@ -144,16 +144,15 @@ class Torch(unittest.TestCase):
         self.assertEqual(sorted(reports), sorted(map(str, range(count if mode else 0))))
         return result, reports
 
-    def test_5_distributed(self):
+    def distributed(self, what: str, program: str) -> programs.Result:
+        """Without and with the pool; the result without."""
         for cache, settings in (("its cache off", UNCACHED), ("its cache on", {})):
             with self.subTest(cache=cache):
-                without, _ = self.ranks("", **settings)
-                wrong = re.findall(r"wrong words \[(.*)\]", without.output)
-                self.assertEqual(wrong, ["0, 0, 0, 0"] * 10)
-                within, reports = self.ranks("auto", **settings)
+                without, _ = self.ranks(program, "", **settings)
+                within, reports = self.ranks(program, "auto", **settings)
                 self.assertEqual(within.output, without.output)
                 seconds = without.number("seconds"), within.number("seconds")
-                add_figure(f"DistributedDataParallel, {cache}", "auto",
+                add_figure(f"{what}, {cache}", "auto",
                            f"{seconds[0]:.3f} s without, {seconds[1]:.3f} s with, "
                            f"{seconds[0] / seconds[1]:.2f} times")
                 for rank, report in sorted(reports.items()):
@@ -164,6 +163,16 @@ class Torch(unittest.TestCase):
                                f"{100 * totals['hit_rate']:.1f}%; {waits or 'no waits'}")
                     if settings:
                         self.assertGreater(totals["hit_rate"], 0.5)
+        return without
+
+    def test_5_data_parallel(self):
+        without = self.distributed("DistributedDataParallel", "torch_ddp.py")
+        wrong = re.findall(r"wrong words \[(.*)\]", without.output)
+        self.assertEqual(wrong, ["0, 0, 0, 0"] * 10)
+
+    def test_5_sharded(self):
+        without = self.distributed("FSDP", "torch_fsdp.py")
+        self.assertGreater(len(without.output.split()), 35 * programs.gpu_count())
 
     def test_6_replicas(self):
         command = (sys.executable, str(programs.HERE / "torch_replicas.py"))
