@@ -56,10 +56,6 @@ CUstream OwnStream(CUstream stream) { return stream == nullptr ? CU_STREAM_PER_T
 
 }  // namespace cmp
 
-#define CMP_REAL(name)                              \
-  const cmp::DriverCalls* real = cmp::RealDriver(); \
-  if (real == nullptr || real->name == nullptr) return CUDA_ERROR_NOT_INITIALIZED
-
 CUresult Driver_cuStreamBeginCapture(CUstream stream) {
   CMP_REAL(cuStreamBeginCapture);
   return cmp::BeginCapture(stream, [&] { return real->cuStreamBeginCapture(stream); });

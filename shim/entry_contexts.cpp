@@ -10,8 +10,6 @@ namespace cmp {
 
 namespace {
 
-constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
-
 // A green context is part of a device's multiprocessors under a context handle of its own, whose
 // work belongs to the primary context. What a wait for one of the two covers is not established.
 constexpr char kGreenContext[] = "the program has made a context of a green context";
@@ -189,10 +187,6 @@ CUresult EndGreenContext(Call call) {
 }  // namespace cmp
 
 using cmp::kNoDriver;
-
-#define CMP_REAL(name)                              \
-  const cmp::DriverCalls* real = cmp::RealDriver(); \
-  if (real == nullptr || real->name == nullptr) return kNoDriver
 
 CUresult Driver_cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
   CMP_REAL(cuDevicePrimaryCtxRetain);

@@ -17,7 +17,6 @@ namespace cmp {
 namespace {
 
 // The answer where a call reached us but libcuda.so.1 is not loaded.
-constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
 
 // The started pool for a call that it has something to say to; nullptr: the real call. `odd`: with
 // nothing to allocate, or nowhere to say where.

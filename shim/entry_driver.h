@@ -4,6 +4,7 @@
 #define CMP_SHIM_ENTRY_DRIVER_H_
 
 #include "shim/interposed.h"
+#include "shim/lookup.h"
 
 extern "C" {
 #define CMP_DECLARE(name, parameters) \
@@ -11,6 +12,16 @@ extern "C" {
 CMP_DRIVER_INTERPOSED(CMP_DECLARE)
 #undef CMP_DECLARE
 }
+
+namespace cmp {
+// What an entry point answers when there is no real driver to ask.
+inline constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
+}  // namespace cmp
+
+// Begins an entry point that needs the real function of that name: real-> has it.
+#define CMP_REAL(name)                              \
+  const cmp::DriverCalls* real = cmp::RealDriver(); \
+  if (real == nullptr || real->name == nullptr) return cmp::kNoDriver
 
 // Who called the entry point.
 #define CMP_CALLER __builtin_extract_return_addr(__builtin_return_address(0))

@@ -10,8 +10,6 @@ namespace cmp {
 
 namespace {
 
-constexpr CUresult kNoDriver = CUDA_ERROR_NOT_INITIALIZED;
-
 // An address at which nothing is ever allocated: the driver's answer about it is the answer about
 // memory that was freed.
 constexpr CUdeviceptr kNowhere = 1;

@@ -10,10 +10,6 @@
 
 using cmp::Visible;
 
-#define CMP_REAL(name)                              \
-  const cmp::DriverCalls* real = cmp::RealDriver(); \
-  if (real == nullptr || real->name == nullptr) return CUDA_ERROR_NOT_INITIALIZED
-
 namespace {
 
 uintptr_t AddressOf(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer); }

@@ -13,9 +13,9 @@ namespace cmp {
 namespace {
 
 // An event that is waited for, or asked about: what it stood for before and after.
-class EventWait {
+class WaitForEvent {
  public:
-  explicit EventWait(CUevent event) : event_(event), point_(g_events.Find(event)) {}
+  explicit WaitForEvent(CUevent event) : event_(event), point_(g_events.Find(event)) {}
   // The call returned; success: the event has happened.
   CUresult Done(CUresult status) const {
     if (status != CUDA_SUCCESS || point_.work == nullptr) return status;
@@ -42,10 +42,6 @@ CUresult Ask(Query query) {
 }  // namespace
 
 }  // namespace cmp
-
-#define CMP_REAL(name)                              \
-  const cmp::DriverCalls* real = cmp::RealDriver(); \
-  if (real == nullptr || real->name == nullptr) return CUDA_ERROR_NOT_INITIALIZED
 
 // ---- Waits
 
@@ -75,7 +71,7 @@ CUresult Driver_cuStreamSynchronize_ptsz(CUstream stream) {
 
 CUresult Driver_cuEventSynchronize(CUevent event) {
   CMP_REAL(cuEventSynchronize);
-  const cmp::EventWait wait(event);
+  const cmp::WaitForEvent wait(event);
   return wait.Done(real->cuEventSynchronize(event));
 }
 
@@ -95,7 +91,7 @@ CUresult Driver_cuStreamQuery_ptsz(CUstream stream) {
 
 CUresult Driver_cuEventQuery(CUevent event) {
   CMP_REAL(cuEventQuery);
-  const cmp::EventWait wait(event);
+  const cmp::WaitForEvent wait(event);
   return wait.Done(cmp::Ask([&] { return real->cuEventQuery(event); }));
 }
 

@@ -49,7 +49,7 @@ const InterposedFunction kFunctions[] = {
 #undef CMP_ROW
 };
 
-struct Version {
+struct VersionedSymbol {
   const char* name;
   int since;
   bool per_thread;
@@ -57,16 +57,18 @@ struct Version {
 };
 
 // By name, then by version.
-constexpr Version kVersions[] = {
+constexpr VersionedSymbol kVersions[] = {
 #define CMP_ROW(name, since, per_thread, symbol) {name, since, per_thread != 0, #symbol},
     CMP_DRIVER_VERSIONS(CMP_ROW)
 #undef CMP_ROW
 };
 
-std::span<const Version> VersionsOf(const char* name) {
+std::span<const VersionedSymbol> VersionsOf(const char* name) {
   const auto [first, last] = std::equal_range(
-      std::begin(kVersions), std::end(kVersions), Version{name, 0, false, nullptr},
-      [](const Version& a, const Version& b) { return strcmp(a.name, b.name) < 0; });
+      std::begin(kVersions), std::end(kVersions), VersionedSymbol{name, 0, false, nullptr},
+      [](const VersionedSymbol& a, const VersionedSymbol& b) {
+        return strcmp(a.name, b.name) < 0;
+      });
   return {first, last};
 }
 
@@ -88,15 +90,15 @@ const InterposedFunction* FindInterposedFunction(const char* symbol) {
 }
 
 const InterposedFunction* FindByName(const char* name, int version, cuuint64_t flags) {
-  const std::span<const Version> versions = VersionsOf(name);
-  const Version* plain = nullptr;
-  for (const Version& one : versions) {
+  const std::span<const VersionedSymbol> versions = VersionsOf(name);
+  const VersionedSymbol* plain = nullptr;
+  for (const VersionedSymbol& one : versions) {
     if (!one.per_thread && one.since <= version) plain = &one;  // the last is the newest
   }
   if (plain == nullptr) return nullptr;
   const char* symbol = plain->symbol;
   const bool per_thread = (flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) != 0;
-  for (const Version& one : versions) {
+  for (const VersionedSymbol& one : versions) {
     if (per_thread && one.per_thread && one.since <= version &&
         IsVariantOf(one.symbol, plain->symbol)) {
       symbol = one.symbol;

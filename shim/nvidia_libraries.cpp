@@ -63,7 +63,7 @@ bool DefinesNvidiaVersion(const dl_phdr_info& info) {
   return false;
 }
 
-struct Search {
+struct VersionSearch {
   const void* address;
   bool found;
 };
@@ -83,10 +83,10 @@ bool IsNvidiaVersion(const char* version) {
 bool IsNvidiaLibrary(const void* caller) {
   const LoadedObject object = ObjectAround(caller);
   if (object.path[0] == '\0') return false;
-  Search search{caller, false};
+  VersionSearch search{caller, false};
   dl_iterate_phdr(
       [](dl_phdr_info* info, size_t, void* data) {
-        auto* asked = static_cast<Search*>(data);
+        auto* asked = static_cast<VersionSearch*>(data);
         if (!IsAround(*info, asked->address)) return 0;
         asked->found = DefinesNvidiaVersion(*info);
         return 1;

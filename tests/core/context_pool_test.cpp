@@ -11,22 +11,22 @@
 namespace cmp {
 namespace {
 
-constexpr unsigned kTiers = 4;
+constexpr unsigned kPoolTiers = 4;
 
 class ContextPoolTest : public testing::Test {
  protected:
   ContextPoolTest() {
     limits_.bytes = kGiB;
-    limits_.tiers = kTiers;
-    for (unsigned tier = 0; tier < kTiers; ++tier) limits_.batch[tier] = 128;
+    limits_.tiers = kPoolTiers;
+    for (unsigned tier = 0; tier < kPoolTiers; ++tier) limits_.batch[tier] = 128;
     EXPECT_TRUE(context_.Open(arena_));
   }
 
   ThreadCache* NewCache() {
     auto* shelves =
-        static_cast<ThreadCache::Shelf*>(arena_.Allocate(kTiers * sizeof(ThreadCache::Shelf)));
-    for (unsigned tier = 0; tier < kTiers; ++tier) new (&shelves[tier]) ThreadCache::Shelf;
-    auto* counters = static_cast<TierCounters*>(arena_.Allocate(kTiers * sizeof(TierCounters)));
+        static_cast<ThreadCache::Shelf*>(arena_.Allocate(kPoolTiers * sizeof(ThreadCache::Shelf)));
+    for (unsigned tier = 0; tier < kPoolTiers; ++tier) new (&shelves[tier]) ThreadCache::Shelf;
+    auto* counters = static_cast<TierCounters*>(arena_.Allocate(kPoolTiers * sizeof(TierCounters)));
     auto* cache = arena_.New<ThreadCache>(&context_, &limits_, counters, shelves);
     context_.AddCache(cache);
     return cache;

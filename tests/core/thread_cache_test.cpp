@@ -11,15 +11,15 @@
 namespace cmp {
 namespace {
 
-constexpr unsigned kTiers = 3;
-constexpr size_t kSizes[kTiers] = {256, 512, 1024};
+constexpr unsigned kCacheTiers = 3;
+constexpr size_t kSizes[kCacheTiers] = {256, 512, 1024};
 
 class ThreadCacheTest : public testing::Test {
  protected:
   ThreadCacheTest() {
     limits_.bytes = 100000;
-    limits_.tiers = kTiers;
-    for (unsigned tier = 0; tier < kTiers; ++tier) limits_.batch[tier] = 4;
+    limits_.tiers = kCacheTiers;
+    for (unsigned tier = 0; tier < kCacheTiers; ++tier) limits_.batch[tier] = 4;
   }
 
   Block* Idle(unsigned tier) {
@@ -49,14 +49,14 @@ class ThreadCacheTest : public testing::Test {
   Arena arena_;
   BlockRecords records_{arena_};
   CacheLimits limits_;
-  TierCounters counters_[kTiers];
-  ThreadCache::Shelf shelves_[kTiers];
+  TierCounters counters_[kCacheTiers];
+  ThreadCache::Shelf shelves_[kCacheTiers];
   ThreadCache cache_{nullptr, &limits_, counters_, shelves_};
   DeviceAddress last_address_ = 0;
 };
 
 TEST_F(ThreadCacheTest, AnEmptyCacheServesNothing) {
-  for (unsigned tier = 0; tier < kTiers; ++tier) EXPECT_EQ(cache_.Alloc(tier, 1), nullptr);
+  for (unsigned tier = 0; tier < kCacheTiers; ++tier) EXPECT_EQ(cache_.Alloc(tier, 1), nullptr);
   EXPECT_EQ(cache_.ready_bytes(), 0u);
   EXPECT_EQ(counters_[0].thread_cache_hits.Get(), 0u);
 }

@@ -12,6 +12,9 @@
 
 namespace cmp::gpu {
 
+// Large enough that no driver sends the data along with the command.
+inline constexpr size_t kWords = 1 << 18;
+inline constexpr size_t kBytes = kWords * sizeof(uint32_t);
 inline constexpr uint64_t kLateNs = 100000000;  // how long the kernel runs
 
 // What CMP_FREE_SYNC=none gives.

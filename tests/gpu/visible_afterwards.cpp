@@ -141,14 +141,14 @@ bool SimulatedTextureDestroyed(Stage& stage, CUtexObject texture) {
 
 // The next texture may take its place, and the kernel then read that.
 bool TextureDestroyed(Stage& stage) {
-  constexpr size_t kBytes = 4096;
-  uint32_t* const memory = AllocateZeros<uint32_t>(kBytes / 4);
-  uint32_t* const others = AllocateZeros<uint32_t>(kBytes / 4);
+  constexpr size_t kPageBytes = 4096;
+  uint32_t* const memory = AllocateZeros<uint32_t>(kPageBytes / 4);
+  uint32_t* const others = AllocateZeros<uint32_t>(kPageBytes / 4);
   stage.kernels.WriteLate(stage.busy, memory, stage.value, 0);
   CHECK(cudaDeviceSynchronize());
   auto* const launch = DRIVER(stage, cuLaunchKernel);
   auto* const destroy = DRIVER(stage, cuTexObjectDestroy);
-  CUtexObject texture = Texture(stage, memory, kBytes);
+  CUtexObject texture = Texture(stage, memory, kPageBytes);
   if (stage.kernels.simulated()) return SimulatedTextureDestroyed(stage, texture);
   const CUfunction kernel = LateKernel(stage, "fetch_late");
   uint32_t* to = stage.word;
@@ -164,7 +164,7 @@ bool TextureDestroyed(Stage& stage) {
   run();
   stage.Free();
   MUST(destroy(texture));
-  Texture(stage, others, kBytes);
+  Texture(stage, others, kPageBytes);
   return Finished(stage.value, stage.word);
 }
 

@@ -55,10 +55,10 @@ bool ManagedVariableOfLibrary(Stage& stage) {
 bool Mapped(Stage& stage) { return HostSeesWord(stage, PageLocked(1, cudaHostAllocMapped)); }
 
 bool MappedByRegistration(Stage& stage) {
-  constexpr size_t kBytes = 65536;
-  void* const memory = std::aligned_alloc(kBytes, kBytes);
-  std::memset(memory, 0, kBytes);
-  CHECK(cudaHostRegister(memory, kBytes, cudaHostRegisterMapped));
+  constexpr size_t kPageBytes = 65536;
+  void* const memory = std::aligned_alloc(kPageBytes, kPageBytes);
+  std::memset(memory, 0, kPageBytes);
+  CHECK(cudaHostRegister(memory, kPageBytes, cudaHostRegisterMapped));
   return HostSeesWord(stage, static_cast<uint32_t*>(memory) + 100);
 }
 

@@ -6,9 +6,6 @@ namespace cmp::gpu {
 
 namespace {
 
-constexpr size_t kWords = 1 << 18;
-constexpr size_t kBytes = kWords * sizeof(uint32_t);
-
 bool WordIsWritten(const Stage& stage) {
   CHECK(cudaDeviceSynchronize());
   return ReadBack(stage.word) == stage.value;

@@ -6,9 +6,6 @@ namespace cmp::gpu {
 
 namespace {
 
-// Large enough that no driver sends the data along with the command.
-constexpr size_t kWords = 1 << 18;
-constexpr size_t kBytes = kWords * sizeof(uint32_t);
 constexpr size_t kRow = 1024;  // bytes, of the copies in two and three dimensions
 
 struct Copied {

@@ -5,8 +5,8 @@
 namespace cmp {
 namespace {
 
-constexpr StreamName kA = 0xa000;
-constexpr StreamName kB = 0xb000;
+constexpr StreamName kFirstStream = 0xa000;
+constexpr StreamName kOtherStream = 0xb000;
 
 // One in which nothing is pending.
 VisibleWork Idle() {
@@ -27,10 +27,10 @@ TEST(VisibleWorkTest, WorkFromBeforeAnybodyLookedIsPending) {
 
 TEST(VisibleWorkTest, AFenceCoversWhatWasAddedBeforeItBegan) {
   VisibleWork work = Idle();
-  work.Add(kA, Visible::kCopies, false);
+  work.Add(kFirstStream, Visible::kCopies, false);
   EXPECT_EQ(work.Until(0).fence, 0u) << "no fence covers it yet";
   work.FenceBegins(5);
-  work.Add(kB, Visible::kGraphs, false);
+  work.Add(kOtherStream, Visible::kGraphs, false);
   EXPECT_EQ(work.Until(0).fence, 5u);
   work.FenceBegins(6);
   EXPECT_EQ(work.Until(0).fence, 6u) << "the newest is to be waited for";
@@ -41,9 +41,9 @@ TEST(VisibleWorkTest, AFenceCoversWhatWasAddedBeforeItBegan) {
 
 TEST(VisibleWorkTest, AnOlderFenceDoesNotCoverNewerWorkOfTheSameStream) {
   VisibleWork work = Idle();
-  work.Add(kA, Visible::kCopies, false);
+  work.Add(kFirstStream, Visible::kCopies, false);
   work.FenceBegins(5);
-  work.Add(kA, Visible::kCopies, false);
+  work.Add(kFirstStream, Visible::kCopies, false);
   EXPECT_EQ(work.Until(5).fence, 0u);
   EXPECT_EQ(work.count(), 1u) << "it is pending, and no fence covers it";
   work.FenceBegins(7);
@@ -52,14 +52,14 @@ TEST(VisibleWorkTest, AnOlderFenceDoesNotCoverNewerWorkOfTheSameStream) {
 
 TEST(VisibleWorkTest, NewerWorkOfAStreamDoesNotHideWhatAFenceCovers) {
   VisibleWork work = Idle();
-  work.Add(kA, Visible::kCopies, false);
+  work.Add(kFirstStream, Visible::kCopies, false);
   work.FenceBegins(5);
-  work.Add(kA, Visible::kCopies, false);
+  work.Add(kFirstStream, Visible::kCopies, false);
   EXPECT_EQ(work.Until(4).fence, 5u);
-  work.Add(kA, Visible::kCopies, false);
-  work.StreamEnds(kA);
-  work.Add(kB, Visible::kCopies, false);
-  work.StreamEnds(kB);
+  work.Add(kFirstStream, Visible::kCopies, false);
+  work.StreamEnds(kFirstStream);
+  work.Add(kOtherStream, Visible::kCopies, false);
+  work.StreamEnds(kOtherStream);
   EXPECT_EQ(work.Until(4).fence, 5u);
   EXPECT_EQ(work.Until(5).fence, 0u);
   EXPECT_EQ(work.count(), 1u);
@@ -67,7 +67,7 @@ TEST(VisibleWorkTest, NewerWorkOfAStreamDoesNotHideWhatAFenceCovers) {
 
 TEST(VisibleWorkTest, AFenceThatFailedCoversNothing) {
   VisibleWork work = Idle();
-  work.Add(kA, Visible::kCopies, false);
+  work.Add(kFirstStream, Visible::kCopies, false);
   work.FenceBegins(5);
   work.FenceFailed();
   EXPECT_EQ(work.Until(5).fence, 0u);
@@ -78,14 +78,14 @@ TEST(VisibleWorkTest, AFenceThatFailedCoversNothing) {
 
 TEST(VisibleWorkTest, AStreamIsFinishedUpToWhatCameBeforeTheSynchronisation) {
   VisibleWork work = Idle();
-  work.Add(kA, Visible::kCopies, false);
+  work.Add(kFirstStream, Visible::kCopies, false);
   const uint64_t before = work.last();
-  work.Add(kB, Visible::kCopies, false);
-  work.Finished(kB, before);
+  work.Add(kOtherStream, Visible::kCopies, false);
+  work.Finished(kOtherStream, before);
   EXPECT_EQ(work.count(), 2u) << "it began before";
-  work.Finished(kA, before);
+  work.Finished(kFirstStream, before);
   EXPECT_EQ(work.count(), 1u);
-  work.Add(kA, Visible::kCopies, false);
+  work.Add(kFirstStream, Visible::kCopies, false);
   work.Finished(kSeveralStreams, before);
   EXPECT_EQ(work.count(), 2u);
   work.Finished(kSeveralStreams, work.last());
@@ -94,21 +94,21 @@ TEST(VisibleWorkTest, AStreamIsFinishedUpToWhatCameBeforeTheSynchronisation) {
 
 TEST(VisibleWorkTest, TheLegacyStreamFinishesThoseThatItWaitsFor) {
   VisibleWork work = Idle();
-  work.Add(kA, Visible::kCopies, true);
-  work.Add(kB, Visible::kCopies, false);
+  work.Add(kFirstStream, Visible::kCopies, true);
+  work.Add(kOtherStream, Visible::kCopies, false);
   work.Add(kLegacyStream, Visible::kCopies, true);
   work.Finished(kLegacyStream, work.last());
   ASSERT_EQ(work.count(), 1u);
-  work.Finished(kB, work.last());
+  work.Finished(kOtherStream, work.last());
   EXPECT_EQ(work.count(), 0u);
 }
 
 TEST(VisibleWorkTest, WhatAStreamLeavesBehindIsNotFinishedByTheNextOfItsHandle) {
   VisibleWork work = Idle();
-  work.Add(kA, Visible::kCopies, true);
-  work.StreamEnds(kA);
-  work.Add(kA, Visible::kGraphs, true);
-  work.Finished(kA, work.last());
+  work.Add(kFirstStream, Visible::kCopies, true);
+  work.StreamEnds(kFirstStream);
+  work.Add(kFirstStream, Visible::kGraphs, true);
+  work.Finished(kFirstStream, work.last());
   work.Finished(kLegacyStream, work.last());
   EXPECT_EQ(work.count(), 1u);
   work.FenceBegins(5);
@@ -119,13 +119,13 @@ TEST(VisibleWorkTest, WhatAStreamLeavesBehindIsNotFinishedByTheNextOfItsHandle) 
 
 TEST(VisibleWorkTest, EndedStreamsTogetherAreCoveredByTheNewestOfTheirFences) {
   VisibleWork work = Idle();
-  work.Add(kA, Visible::kCopies, false);
+  work.Add(kFirstStream, Visible::kCopies, false);
   work.FenceBegins(5);
-  work.Add(kB, Visible::kGraphs, false);
+  work.Add(kOtherStream, Visible::kGraphs, false);
   work.FenceBegins(6);
   work.Add(kLegacyStream, Visible::kCopies, true);
-  work.StreamEnds(kB);
-  work.StreamEnds(kA);
+  work.StreamEnds(kOtherStream);
+  work.StreamEnds(kFirstStream);
   EXPECT_EQ(work.Until(5).fence, 6u);
   work.StreamEnds(kSeveralStreams);
   EXPECT_EQ(work.Until(6).fence, 0u);

@@ -8,8 +8,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr size_t kHostPage = 4096;
-
 void* MapNothing(void* at, size_t bytes) {
   return mmap(at, bytes, PROT_NONE,
               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at != nullptr ? MAP_FIXED : 0), -1, 0);

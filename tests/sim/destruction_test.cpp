@@ -8,9 +8,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr size_t kMiB = size_t{1} << 20;
-constexpr uint64_t kLong = 17 * kMillisecond;
-
 class Destruction : public SimTest {
  protected:
   CUtexObject NewTexture() {

@@ -14,7 +14,6 @@ namespace {
 
 constexpr unsigned char kPoison = 0xDB;
 constexpr size_t kFullPoison = 65536;  // of a larger freed block, only the beginning; then zeros
-constexpr size_t kHostPage = 4096;
 constexpr size_t kRecentCount = 64;
 
 size_t RoundUp(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }

@@ -18,6 +18,8 @@
 namespace cmp::sim {
 
 inline constexpr size_t kPage = size_t{2} << 20;
+inline constexpr size_t kGranularity = kPage;  // of virtual memory and multicast objects
+inline constexpr size_t kHostPage = 4096;      // what exports of memory are cut into
 inline constexpr size_t kSmallAlignment = 512;
 inline constexpr size_t kSmallLimit = kPage;  // from here on a block has its own pages
 

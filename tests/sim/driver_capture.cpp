@@ -4,9 +4,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr auto kLegacy = DefaultStream::kLegacy;
-constexpr auto kPerThread = DefaultStream::kPerThread;
-
 CUresult Begin(Simulation& sim, CUstream handle, DefaultStream null_means, CUstreamCaptureMode mode,
                CUgraph graph = nullptr) {
   Stream* stream = nullptr;

@@ -10,9 +10,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr auto kLegacy = DefaultStream::kLegacy;
-constexpr auto kPerThread = DefaultStream::kPerThread;
-
 struct To {
   CUstream stream = nullptr;
   DefaultStream null_means = kLegacy;

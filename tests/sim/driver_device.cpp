@@ -6,8 +6,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr int kMultiprocessors = 132;
-
 int Attribute(CUdevice_attribute attribute) {
   switch (attribute) {
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:

@@ -39,6 +39,8 @@ CUresult cuStreamBeginRecaptureToGraph_ptsz(CUstream stream, CUstreamCaptureMode
 
 namespace cmp::sim {
 
+inline constexpr int kMultiprocessors = 132;
+
 inline bool IsDevice(const Simulation& sim, int ordinal) {
   return ordinal >= 0 && static_cast<size_t>(ordinal) < sim.devices.size();
 }

@@ -9,9 +9,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr auto kLegacy = DefaultStream::kLegacy;
-constexpr auto kPerThread = DefaultStream::kPerThread;
-
 CUresult RequireEvent(Simulation& sim, CUevent handle, Event** event) {
   *event = sim.events.Find(handle);
   if (*event != nullptr) return CUDA_SUCCESS;
@@ -42,7 +39,7 @@ struct SharedEvent {
   int pid;
   uint64_t id;
 };
-constexpr char kMagic[8] = {'c', 'm', 'p', 's', 'i', 'm', 'e', 0};
+constexpr char kEventMagic[8] = {'c', 'm', 'p', 's', 'i', 'm', 'e', 0};
 
 CUresult Share(Simulation& sim, CUipcEventHandle* shared, CUevent handle) {
   if (shared == nullptr) return CUDA_ERROR_INVALID_VALUE;
@@ -51,7 +48,7 @@ CUresult Share(Simulation& sim, CUipcEventHandle* shared, CUevent handle) {
   if (unknown != CUDA_SUCCESS) return unknown;
   if ((event->flags & CU_EVENT_INTERPROCESS) == 0) return CUDA_ERROR_INVALID_HANDLE;
   SharedEvent description{};
-  std::memcpy(description.magic, kMagic, sizeof kMagic);
+  std::memcpy(description.magic, kEventMagic, sizeof kEventMagic);
   description.pid = getpid();
   description.id = event->id;
   std::memset(shared, 0, sizeof *shared);
@@ -62,7 +59,8 @@ CUresult Share(Simulation& sim, CUipcEventHandle* shared, CUevent handle) {
 CUresult Open(Simulation& sim, CUevent* handle, const CUipcEventHandle& shared) {
   SharedEvent description;
   std::memcpy(&description, &shared, sizeof description);
-  if (std::memcmp(description.magic, kMagic, sizeof kMagic) != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (std::memcmp(description.magic, kEventMagic, sizeof kEventMagic) != 0)
+    return CUDA_ERROR_INVALID_VALUE;
   if (description.pid != getpid()) return CUDA_ERROR_NOT_SUPPORTED;
   for (const auto& [known, event] : sim.events.all()) {
     if (event->id != description.id) continue;

@@ -12,10 +12,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr auto kLegacy = DefaultStream::kLegacy;
-constexpr auto kPerThread = DefaultStream::kPerThread;
-constexpr size_t kHostPage = 4096;
-
 // Other processes and the program itself change it meanwhile.
 uint64_t Load(const uint64_t& value) { return __atomic_load_n(&value, __ATOMIC_ACQUIRE); }
 void Set(uint64_t* value, uint64_t to) { __atomic_store_n(value, to, __ATOMIC_RELEASE); }

@@ -7,9 +7,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr auto kLegacy = DefaultStream::kLegacy;
-constexpr auto kPerThread = DefaultStream::kPerThread;
-
 CUresult Instantiate(Simulation& sim, CUgraphExec* exec, CUgraph graph, unsigned long long flags) {
   if (exec == nullptr) return CUDA_ERROR_INVALID_VALUE;
   const GraphPtr* source = sim.graphs.Find(graph);

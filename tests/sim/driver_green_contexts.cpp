@@ -7,7 +7,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr unsigned kMultiprocessors = 132;
 constexpr unsigned kSmallestGroup = 8;
 
 CUdevResource Multiprocessors(unsigned count) {

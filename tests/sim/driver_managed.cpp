@@ -6,9 +6,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr auto kLegacy = DefaultStream::kLegacy;
-constexpr auto kPerThread = DefaultStream::kPerThread;
-
 bool IsManaged(Simulation& sim, CUdeviceptr start, size_t bytes) {
   const Allocation* allocation = sim.allocations.Find(start);
   return bytes != 0 && allocation != nullptr && allocation->kind == MemoryKind::kManaged &&

@@ -9,9 +9,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr auto kLegacy = DefaultStream::kLegacy;
-constexpr auto kPerThread = DefaultStream::kPerThread;
-
 struct Operation {
   CUstreamBatchMemOpType type = CU_STREAM_MEM_OP_BARRIER;
   CUdeviceptr address = 0;

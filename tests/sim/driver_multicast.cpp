@@ -7,9 +7,7 @@
 namespace cmp::sim {
 namespace {
 
-constexpr size_t kGranularity = kPage;
-
-bool IsWhole(size_t bytes) { return bytes % kGranularity == 0; }
+bool IsAligned(size_t bytes) { return bytes % kGranularity == 0; }
 
 CUresult CheckProperties(const Simulation& sim, const CUmulticastObjectProp* properties) {
   if (properties == nullptr || properties->numDevices == 0 || properties->flags != 0) {
@@ -31,7 +29,7 @@ CUresult Create(Simulation& sim, CUmemGenericAllocationHandle* handle,
   if (handle == nullptr) return CUDA_ERROR_INVALID_VALUE;
   const CUresult checked = CheckProperties(sim, properties);
   if (checked != CUDA_SUCCESS) return checked;
-  if (properties->size == 0 || !IsWhole(properties->size)) return CUDA_ERROR_INVALID_VALUE;
+  if (properties->size == 0 || !IsAligned(properties->size)) return CUDA_ERROR_INVALID_VALUE;
   auto object = std::make_unique<PhysicalHandle>();
   object->memory = sim.allocations.CreatePhysicalOfHost(properties->size);
   if (object->memory == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -61,8 +59,8 @@ CUresult AddDevice(Simulation& sim, CUmemGenericAllocationHandle handle, CUdevic
 CUresult Bind(Simulation& sim, Lock& lock, CUmemGenericAllocationHandle handle,
               const Multicast::Bound& bound) {
   const auto object = FindObject(sim, handle);
-  if (object == nullptr || bound.bytes == 0 || !IsWhole(bound.bytes) || !IsWhole(bound.offset) ||
-      bound.offset + bound.bytes > object->bytes) {
+  if (object == nullptr || bound.bytes == 0 || !IsAligned(bound.bytes) ||
+      !IsAligned(bound.offset) || bound.offset + bound.bytes > object->bytes) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   Multicast& multicast = *object->multicast;
@@ -129,7 +127,7 @@ CUresult cuMulticastBindMem(CUmemGenericAllocationHandle handle, size_t offset,
     const PhysicalHandle* found = sim.physical.Find(memory_handle);
     if (found == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
     const auto memory = found->memory;
-    if (memory->multicast != nullptr || !IsWhole(memory_offset) ||
+    if (memory->multicast != nullptr || !IsAligned(memory_offset) ||
         memory_offset + bytes > memory->bytes) {
       return CUDA_ERROR_INVALID_VALUE;
     }
@@ -144,7 +142,7 @@ CUresult cuMulticastBindAddr(CUmemGenericAllocationHandle handle, size_t offset,
                              CUdeviceptr address, size_t bytes, unsigned long long flags) {
   return Enter("cuMulticastBindAddr", [&](Simulation& sim, Lock& lock) -> CUresult {
     const Allocation* found = sim.allocations.Find(address);
-    if (found == nullptr || flags != 0 || !IsWhole(address) ||
+    if (found == nullptr || flags != 0 || !IsAligned(address) ||
         !sim.allocations.Covers({address, bytes}) ||
         (found->kind != MemoryKind::kMapped && found->kind != MemoryKind::kPool)) {
       return CUDA_ERROR_INVALID_VALUE;

@@ -26,8 +26,7 @@ struct ExportedMemory {
   uint64_t offset;  // in the file
 };
 static_assert(sizeof(ExportedMemory) <= sizeof(CUipcMemHandle));
-constexpr char kMagic[8] = {'c', 'm', 'p', 's', 'i', 'm', '1', 0};
-constexpr size_t kHostPage = 4096;
+constexpr char kMemoryMagic[8] = {'c', 'm', 'p', 's', 'i', 'm', '1', 0};
 
 bool IsDeviceKind(const Allocation& allocation) {
   const MemoryKind kind = allocation.kind;
@@ -99,7 +98,7 @@ void PutUnknown(void* data, CUpointer_attribute attribute) {
 ExportedMemory Describe(Simulation& sim, const Allocation& allocation) {
   const DeviceMemory& memory = sim.allocations.device(allocation.device);
   ExportedMemory exported{};
-  std::memcpy(exported.magic, kMagic, sizeof kMagic);
+  std::memcpy(exported.magic, kMemoryMagic, sizeof kMemoryMagic);
   exported.pid = getpid();
   exported.file = memory.file();
   exported.base = allocation.base;
@@ -134,7 +133,8 @@ CUresult Open(Simulation& sim, CUdeviceptr* pointer, const CUipcMemHandle& handl
   if (result != CUDA_SUCCESS) return result;
   ExportedMemory exported;
   std::memcpy(&exported, &handle, sizeof exported);
-  if (std::memcmp(exported.magic, kMagic, sizeof kMagic) != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (std::memcmp(exported.magic, kMemoryMagic, sizeof kMemoryMagic) != 0)
+    return CUDA_ERROR_INVALID_VALUE;
   if (exported.pid == getpid()) return CUDA_ERROR_INVALID_CONTEXT;  // as CUDA documents
   return Import(sim, *context, exported, MemoryKind::kImported, pointer);
 }
@@ -266,7 +266,8 @@ CUresult cuMemPoolImportPointer(CUdeviceptr* pointer, CUmemoryPool pool,
     if (result != CUDA_SUCCESS) return result;
     ExportedMemory exported;
     std::memcpy(&exported, shared, sizeof exported);
-    if (std::memcmp(exported.magic, kMagic, sizeof kMagic) != 0) return CUDA_ERROR_INVALID_VALUE;
+    if (std::memcmp(exported.magic, kMemoryMagic, sizeof kMemoryMagic) != 0)
+      return CUDA_ERROR_INVALID_VALUE;
     return Import(sim, *context, exported, MemoryKind::kPool, pointer);
   });
 }
@@ -289,7 +290,7 @@ CUresult cuMemGetHandleForAddressRange(void* handle, CUdeviceptr pointer, size_t
 int simDescribeIpcHandle(const CUipcMemHandle* handle, CUdeviceptr* base, size_t* bytes, int* pid) {
   ExportedMemory exported;
   std::memcpy(&exported, handle, sizeof exported);
-  if (std::memcmp(exported.magic, kMagic, sizeof kMagic) != 0) return 0;
+  if (std::memcmp(exported.magic, kMemoryMagic, sizeof kMemoryMagic) != 0) return 0;
   if (base != nullptr) *base = exported.base;
   if (bytes != nullptr) *bytes = exported.bytes;
   if (pid != nullptr) *pid = exported.pid;

@@ -12,9 +12,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr auto kLegacy = DefaultStream::kLegacy;
-constexpr auto kPerThread = DefaultStream::kPerThread;
-
 constexpr CUmemLocation kThisDevice = {CU_MEM_LOCATION_TYPE_DEVICE, {0}};
 constexpr MemoryPool kDefaultPool = {kThisDevice, CU_MEM_HANDLE_TYPE_NONE, false};
 
@@ -23,7 +20,7 @@ struct SharedPool {
   char magic[8];
   CUmemLocation location;
 };
-constexpr char kMagic[8] = {'c', 'm', 'p', 's', 'i', 'm', 'p', 0};
+constexpr char kPoolMagic[8] = {'c', 'm', 'p', 's', 'i', 'm', 'p', 0};
 
 // One default pool per device; the handle says no more than which.
 CUmemoryPool DefaultPool(Simulation& sim, CUdevice device) {
@@ -70,7 +67,7 @@ CUresult Export(const MemoryPool& pool, int* shared) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   SharedPool described{};
-  std::memcpy(described.magic, kMagic, sizeof kMagic);
+  std::memcpy(described.magic, kPoolMagic, sizeof kPoolMagic);
   described.location = pool.location;
   const int file = memfd_create("cmp_sim_shareable_pool", MFD_CLOEXEC);
   if (file < 0) return CUDA_ERROR_OPERATING_SYSTEM;
@@ -85,7 +82,7 @@ CUresult Export(const MemoryPool& pool, int* shared) {
 CUresult Import(Simulation& sim, int shared, CUmemoryPool* pool) {
   SharedPool described{};
   if (pread(shared, &described, sizeof described, 0) != sizeof described ||
-      std::memcmp(described.magic, kMagic, sizeof kMagic) != 0) {
+      std::memcmp(described.magic, kPoolMagic, sizeof kPoolMagic) != 0) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   auto imported = std::make_unique<MemoryPool>();

@@ -8,9 +8,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr auto kLegacy = DefaultStream::kLegacy;
-constexpr auto kPerThread = DefaultStream::kPerThread;
-
 SetRequest SetOf(uintptr_t to, size_t pitch, uint32_t value, size_t element_bytes, size_t width,
                  size_t height, CUstream stream, DefaultStream null_means, bool synchronous) {
   return {to, pitch, value, element_bytes, width, height, stream, null_means, synchronous};

@@ -4,9 +4,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr auto kLegacy = DefaultStream::kLegacy;
-constexpr auto kPerThread = DefaultStream::kPerThread;
-
 CUresult Create(Simulation& sim, CUstream* handle, unsigned flags, int priority) {
   if (handle == nullptr || flags > CU_STREAM_NON_BLOCKING) return CUDA_ERROR_INVALID_VALUE;
   Context* context = nullptr;

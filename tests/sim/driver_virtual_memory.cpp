@@ -14,8 +14,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr size_t kGranularity = kPage;
-
 // What is in the file that stands for a shareable handle: where the bytes are, and of which
 // process.
 struct SharedMemory {
@@ -26,7 +24,7 @@ struct SharedMemory {
   uint64_t offset;
   CUmemAllocationProp properties;
 };
-constexpr char kMagic[8] = {'c', 'm', 'p', 's', 'i', 'm', 'v', 0};
+constexpr char kMappingMagic[8] = {'c', 'm', 'p', 's', 'i', 'm', 'v', 0};
 
 CUresult CheckProperties(const Simulation& sim, const CUmemAllocationProp* properties) {
   if (properties == nullptr || properties->type != CU_MEM_ALLOCATION_TYPE_PINNED) {
@@ -71,7 +69,7 @@ CUresult Export(const PhysicalMemory& memory, int* shared) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   SharedMemory described{};
-  std::memcpy(described.magic, kMagic, sizeof kMagic);
+  std::memcpy(described.magic, kMappingMagic, sizeof kMappingMagic);
   described.pid = getpid();
   described.file = memory.file;
   described.bytes = memory.bytes;
@@ -90,7 +88,7 @@ CUresult Export(const PhysicalMemory& memory, int* shared) {
 CUresult Import(Simulation& sim, int shared, CUmemGenericAllocationHandle* handle) {
   SharedMemory described{};
   if (pread(shared, &described, sizeof described, 0) != sizeof described ||
-      std::memcmp(described.magic, kMagic, sizeof kMagic) != 0) {
+      std::memcmp(described.magic, kMappingMagic, sizeof kMappingMagic) != 0) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   char path[64];

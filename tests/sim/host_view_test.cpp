@@ -9,9 +9,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr uint64_t kLong = 17 * kMillisecond;
-constexpr size_t kMiB = size_t{1} << 20;
-
 class HostView : public SimTest {
  protected:
   void SetUp() override {

@@ -10,8 +10,6 @@ namespace {
 
 class Memory : public SimTest {};
 
-constexpr size_t kMiB = size_t{1} << 20;
-
 size_t FreeBytes() {
   size_t free_bytes = 0;
   size_t total = 0;

@@ -11,8 +11,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr size_t kMiB = size_t{1} << 20;
-
 class OtherMemory : public SimTest {
  protected:
   static size_t Free() {

@@ -15,8 +15,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr uint64_t kLong = 17 * kMillisecond;
-
 class Print : public SimTest {
  protected:
   static void Launch(CUstream stream, const char* text, uint64_t duration_ns = kLong) {

@@ -66,12 +66,12 @@ void SetUp(Scene* s) {
   cuCtxSynchronize();
 }
 
-struct Call {
+struct CrashCall {
   const char* name;
   CUresult (*call)(Scene& s);
 };
 
-const Call kCalls[] = {
+const CrashCall kCalls[] = {
     {"cuMemAlloc", [](Scene& s) { return cuMemAlloc(&s.made, 4096); }},
     {"cuMemAlloc 64 MiB", [](Scene& s) { return cuMemAlloc(&s.made, size_t{64} << 20); }},
     {"cuMemAllocManaged",
@@ -154,7 +154,7 @@ const Call kCalls[] = {
 }  // namespace
 
 void ProbeCrash(const char* name) {
-  for (const Call& each : kCalls) {
+  for (const CrashCall& each : kCalls) {
     if (std::strcmp(each.name, name) != 0) continue;
     alarm(30);
     Scene scene;
@@ -173,7 +173,7 @@ void ProbeCrash(const char* name) {
 }
 
 void ProbeCrashes(char* self) {
-  for (const Call& each : kCalls) {
+  for (const CrashCall& each : kCalls) {
     std::string name = each.name;
     char crash[] = "crash";
     char* arguments[] = {self, crash, name.data(), nullptr};

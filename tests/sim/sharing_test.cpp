@@ -10,7 +10,6 @@
 namespace cmp::sim {
 namespace {
 
-constexpr uint64_t kLong = 17 * kMillisecond;
 constexpr size_t kBytes = size_t{2} << 20;
 
 class Sharing : public SimTest {

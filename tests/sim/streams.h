@@ -16,6 +16,8 @@ Stream* CreateStream(Simulation& sim, Context& context, unsigned flags, int prio
 void RemoveStream(Simulation& sim, Stream& stream);
 
 enum class DefaultStream { kLegacy, kPerThread };  // what the handle 0 means to this entry point
+inline constexpr auto kLegacy = DefaultStream::kLegacy;
+inline constexpr auto kPerThread = DefaultStream::kPerThread;
 
 // The stream that a handle means, or why it means none; an unknown handle is counted as misuse.
 CUresult RequireStream(Simulation& sim, CUstream handle, DefaultStream null_means, Stream** stream);

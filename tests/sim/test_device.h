@@ -57,6 +57,8 @@ class SimTest : public testing::Test {
 };
 
 inline constexpr uint64_t kMillisecond = 1000000;
+inline constexpr uint64_t kLong = 17 * kMillisecond;  // a kernel that is still there when asked
+inline constexpr size_t kMiB = size_t{1} << 20;
 
 // A kernel that writes `value` into one 64-bit word.
 struct Store {

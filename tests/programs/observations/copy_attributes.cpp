@@ -12,7 +12,7 @@ using SourceOrder = CUmemcpySrcAccessOrder;
 constexpr auto kInOrder = CU_MEMCPY_SRC_ACCESS_ORDER_STREAM;
 
 // More than is staged of pageable memory.
-constexpr size_t kBytes = size_t{256} << 10;
+constexpr size_t kAttributedBytes = size_t{256} << 10;
 
 CUmemcpyAttributes ReadIn(SourceOrder order) {
   CUmemcpyAttributes attributes = {};
@@ -30,20 +30,20 @@ CUDA_MEMCPY3D_BATCH_OP BoxOf(CUdeviceptr to, CUdeviceptr from, size_t bytes, Sou
   return box;
 }
 
-// Copies kBytes. Before the copy in question, a list has one from `spare` to behind it.
-struct Way {
+// Copies kAttributedBytes. Before the copy in question, a list has one from `spare` to behind it.
+struct AttributedWay {
   const char* name;
   void (*copy)(CUdeviceptr to, CUdeviceptr from, SourceOrder order, cudaStream_t stream,
                CUdeviceptr spare);
 };
 
-const Way kWays[] = {
+const AttributedWay kWays[] = {
     {"batch",
      [](CUdeviceptr to_last, CUdeviceptr from_last, SourceOrder order, cudaStream_t stream,
         CUdeviceptr spare) {
        CUdeviceptr to[] = {spare + 8, to_last};
        CUdeviceptr from[] = {spare, from_last};
-       size_t bytes[] = {8, kBytes};
+       size_t bytes[] = {8, kAttributedBytes};
        CUmemcpyAttributes attributes[] = {ReadIn(kInOrder), ReadIn(order)};
        size_t first[] = {0, 1};
        MUST_DRIVER(cuMemcpyBatchAsync(to, from, bytes, 2, attributes, first, 2, stream));
@@ -52,49 +52,49 @@ const Way kWays[] = {
      [](CUdeviceptr to, CUdeviceptr from, SourceOrder order, cudaStream_t stream,
         CUdeviceptr spare) {
        CUDA_MEMCPY3D_BATCH_OP boxes[] = {BoxOf(spare + 8, spare, 8, kInOrder),
-                                         BoxOf(to, from, kBytes, order)};
+                                         BoxOf(to, from, kAttributedBytes, order)};
        MUST_DRIVER(cuMemcpy3DBatchAsync(2, boxes, 0, stream));
      }},
     {"one",
      [](CUdeviceptr to, CUdeviceptr from, SourceOrder order, cudaStream_t stream, CUdeviceptr) {
        CUmemcpyAttributes attributes = ReadIn(order);
-       MUST_DRIVER(cuMemcpyWithAttributesAsync(to, from, kBytes, &attributes, stream));
+       MUST_DRIVER(cuMemcpyWithAttributesAsync(to, from, kAttributedBytes, &attributes, stream));
      }},
     {"box",
      [](CUdeviceptr to, CUdeviceptr from, SourceOrder order, cudaStream_t stream, CUdeviceptr) {
-       CUDA_MEMCPY3D_BATCH_OP box = BoxOf(to, from, kBytes, order);
+       CUDA_MEMCPY3D_BATCH_OP box = BoxOf(to, from, kAttributedBytes, order);
        MUST_DRIVER(cuMemcpy3DWithAttributesAsync(&box, 0, stream));
      }},
 };
 
 // For copies, a spare word behind them.
 char* DeviceBlock() {
-  char* block = Allocate(2 * kBytes);
-  MUST(cudaMemset(block, 0, 2 * kBytes));
+  char* block = Allocate(2 * kAttributedBytes);
+  MUST(cudaMemset(block, 0, 2 * kAttributedBytes));
   MUST(cudaDeviceSynchronize());
   return block;
 }
 
-void ToHost(const Way& way, SourceOrder order, char* host) {
+void ToHost(const AttributedWay& way, SourceOrder order, char* host) {
   char* device = DeviceBlock();
   for (const cudaStream_t stream : {NonBlockingStream(), cudaStream_t{cudaStreamPerThread}}) {
     const uint64_t value = NextValue();
     SetHostWord(host, 0);
     WriteWord(stream, device, value, kLong);
-    way.copy(Address(host), Address(device), order, stream, Address(device + kBytes));
+    way.copy(Address(host), Address(device), order, stream, Address(device + kAttributedBytes));
     FreeUnrelated();
     See("copied", HostWord(host), value);
     MUST(cudaDeviceSynchronize());
   }
 }
 
-void FromHost(const Way& way, SourceOrder order, char* host) {
+void FromHost(const AttributedWay& way, SourceOrder order, char* host) {
   char* device = DeviceBlock();
   for (const cudaStream_t stream : {NonBlockingStream(), cudaStream_t{cudaStreamPerThread}}) {
     const uint64_t value = NextValue();
     SetHostWord(host, value);
     WriteWord(stream, device, 1, kLong);
-    way.copy(Address(device), Address(host), order, stream, Address(device + kBytes));
+    way.copy(Address(device), Address(host), order, stream, Address(device + kAttributedBytes));
     FreeUnrelated();
     SetHostWord(host, 0);  // the host has other plans for it
     MUST(cudaDeviceSynchronize());
@@ -106,19 +106,19 @@ void FromHost(const Way& way, SourceOrder order, char* host) {
 void FromPageableAmongMany() {
   constexpr size_t kCount = 40;
   char* device = DeviceBlock();
-  static char source[kBytes];
+  static char source[kAttributedBytes];
   const cudaStream_t stream = NonBlockingStream();
   std::vector<CUdeviceptr> from;
   std::vector<CUdeviceptr> to;
   std::vector<size_t> bytes(kCount, 8);
   for (size_t i = 0; i < kCount; ++i) {
     from.push_back(Address(Allocate(4096)));
-    to.push_back(Address(device + kBytes + 64 * i));
+    to.push_back(Address(device + kAttributedBytes + 64 * i));
   }
   SetHostWord(source, 17);
   from.back() = Address(source);
   to.back() = Address(device);
-  bytes.back() = kBytes;
+  bytes.back() = kAttributedBytes;
   CUmemcpyAttributes attributes = ReadIn(CU_MEMCPY_SRC_ACCESS_ORDER_ANY);
   size_t first = 0;
   WriteWord(stream, device, 1, kLong);
@@ -139,7 +139,7 @@ void OnDevice() {
   std::vector<CUdeviceptr> to;
   std::vector<CUdeviceptr> from;
   for (size_t i = 0; i < 100; ++i) {
-    to.push_back(Address(device + kBytes + 2048 + 8 * i));
+    to.push_back(Address(device + kAttributedBytes + 2048 + 8 * i));
     from.push_back(Address(device + 8 * (i % 50)));
   }
   std::vector<size_t> bytes(100, 8);
@@ -147,8 +147,9 @@ void OnDevice() {
   size_t first = 0;
   MUST_DRIVER(cuMemcpyBatchAsync(to.data(), from.data(), bytes.data(), 100, &attributes, &first, 1,
                                  stream));
-  for (const Way& way : kWays) {
-    way.copy(Address(device + kBytes), Address(device), kInOrder, stream, Address(device + kBytes));
+  for (const AttributedWay& way : kWays) {
+    way.copy(Address(device + kAttributedBytes), Address(device), kInOrder, stream,
+             Address(device + kAttributedBytes));
   }
   FreeUnrelated();
   NoteRunning();
@@ -162,12 +163,12 @@ std::vector<Scenario> CopyAttributeScenarios() {
   const auto add = [&](const std::string& name, const std::function<void()>& run) {
     scenarios.push_back({Expect::kVisible, "visible_copies", name, run});
   };
-  static char pageable[64 + kBytes];
+  static char pageable[64 + kAttributedBytes];
   char* host = pageable + 24;
-  for (const Way& way : kWays) {
+  for (const AttributedWay& way : kWays) {
     const std::string name = std::string("-with-attributes-") + way.name;
-    add("copy-to-host" + name, [way] { ToHost(way, kInOrder, PageLocked(kBytes)); });
-    add("copy-from-host" + name, [way] { FromHost(way, kInOrder, PageLocked(kBytes)); });
+    add("copy-to-host" + name, [way] { ToHost(way, kInOrder, PageLocked(kAttributedBytes)); });
+    add("copy-from-host" + name, [way] { FromHost(way, kInOrder, PageLocked(kAttributedBytes)); });
     add("copy-to-pageable" + name, [=] { ToHost(way, kInOrder, host); });
     add("copy-to-pageable-any" + name, [=] { ToHost(way, CU_MEMCPY_SRC_ACCESS_ORDER_ANY, host); });
     add("copy-from-pageable-any" + name,

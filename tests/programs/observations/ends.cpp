@@ -136,7 +136,7 @@ void LookAtResult() {
     _exit(1);
   }
 }
-const bool g_registered = (atexit(&LookAtResult), true);
+const bool g_looks_at_exit = (atexit(&LookAtResult), true);
 
 // A kernel writes plain page-locked memory, which is looked at when the program is done.
 void ResultAtExit() {

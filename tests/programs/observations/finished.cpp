@@ -76,7 +76,7 @@ void SynchronousCopy() {
   Meanwhile({"cuMemcpyDtoH_v2"}, nullptr, [&] { WordOf(source); });
 }
 
-cudaEvent_t NewEvent() {
+cudaEvent_t UntimedEvent() {
   cudaEvent_t event = nullptr;
   MUST(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
   return event;
@@ -86,7 +86,7 @@ cudaEvent_t NewEvent() {
 void EventSynchronize(bool again) {
   Copies before;
   const cudaStream_t stream = NonBlockingStream();
-  const cudaEvent_t event = NewEvent();
+  const cudaEvent_t event = UntimedEvent();
   Meanwhile(
       {"cuEventSynchronize"}, stream,
       [&] {
@@ -102,7 +102,7 @@ void EventSynchronize(bool again) {
 void EventQuery(bool again) {
   Copies before;
   const cudaStream_t stream = NonBlockingStream();
-  const cudaEvent_t event = NewEvent();
+  const cudaEvent_t event = UntimedEvent();
   Meanwhile(
       {"cuEventQuery"}, stream,
       [&] {
@@ -119,7 +119,7 @@ void EventQuery(bool again) {
 void EventRecord() {
   Copies before;
   const cudaStream_t stream = NonBlockingStream();
-  const cudaEvent_t event = NewEvent();
+  const cudaEvent_t event = UntimedEvent();
   Meanwhile(
       {"cuEventRecord"}, stream,
       [&] {
@@ -134,7 +134,7 @@ void EventRecord() {
 void EventRecordedBefore() {
   Copies copies;
   const cudaStream_t stream = NonBlockingStream();
-  const cudaEvent_t event = NewEvent();
+  const cudaEvent_t event = UntimedEvent();
   for (const bool by_query : {false, true}) {
     copies.Submit(stream, kShort);
     MUST(cudaEventRecord(event, stream));
@@ -150,7 +150,7 @@ void EventBetween() {
   Copies first;
   Copies second;
   const cudaStream_t stream = NonBlockingStream();
-  const cudaEvent_t event = NewEvent();
+  const cudaEvent_t event = UntimedEvent();
   first.Submit(stream, kShort);
   MUST(cudaEventRecord(event, stream));
   second.Submit(stream);
@@ -163,7 +163,7 @@ void EventRecordedElsewhere() {
   Copies copies;
   const cudaStream_t stream = NonBlockingStream();
   const cudaStream_t other = NonBlockingStream();
-  const cudaEvent_t event = NewEvent();
+  const cudaEvent_t event = UntimedEvent();
   copies.Submit(stream);
   MUST(cudaEventRecord(event, stream));
   MUST(cudaEventRecord(event, other));
@@ -175,7 +175,7 @@ void EventRecordedElsewhere() {
 void EventRecordedByLaunch(CUlaunchAttributeID id) {
   Copies copies;
   const cudaStream_t stream = NonBlockingStream();
-  const cudaEvent_t event = NewEvent();
+  const cudaEvent_t event = UntimedEvent();
   CUlaunchAttribute attribute = {};
   attribute.id = id;
   if (id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT) {
@@ -211,12 +211,12 @@ void EventHandleReused() {
   Copies copies;
   const cudaStream_t stream = NonBlockingStream();
   const cudaStream_t other = NonBlockingStream();
-  cudaEvent_t event = NewEvent();
+  cudaEvent_t event = UntimedEvent();
   copies.Submit(stream);
   MUST(cudaEventRecord(event, stream));
   const void* before = event;
   MUST(cudaEventDestroy(event));
-  event = NewEvent();
+  event = UntimedEvent();
   printf("the same handle: %d\n", before == event ? 1 : 0);
   MUST(cudaEventSynchronize(event));  // never recorded
   copies.FreeAndSee("copied before the old event");
@@ -288,7 +288,7 @@ void StreamHandleReused() {
 void UnsuccessfulQuery() {
   Copies copies;
   const cudaStream_t stream = NonBlockingStream();
-  const cudaEvent_t event = NewEvent();
+  const cudaEvent_t event = UntimedEvent();
   copies.Submit(stream);
   MUST(cudaEventRecord(event, stream));
   printf("stream %d, event %d\n", static_cast<int>(cudaStreamQuery(stream)),
@@ -327,7 +327,7 @@ void OneOfSeveral() {
 void EventRecordedByGraph() {
   Copies copies;
   const cudaStream_t stream = NonBlockingStream();
-  const cudaEvent_t event = NewEvent();
+  const cudaEvent_t event = UntimedEvent();
   for (int round = 0; round < 3; ++round) {
     copies.Submit(stream);
     MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));

@@ -119,7 +119,7 @@ void WaitValue(const std::function<void(cudaStream_t, char*)>& wait) {
 }
 
 // Before the process has its first block.
-void BeforeFirstBlock() {
+void FunctionBeforeFirstBlock() {
   Run run;
   const cudaStream_t stream = NonBlockingStream();
   SimWork work = {};
@@ -155,7 +155,7 @@ std::vector<Scenario> WorkScenarios() {
     });
   });
   scenarios.push_back(
-      {Expect::kVisible, "-", "host-function-before-first-block", BeforeFirstBlock, true});
+      {Expect::kVisible, "-", "host-function-before-first-block", FunctionBeforeFirstBlock, true});
 
   add("visible_graphs", "graph-of-host-function", GraphOfHostFunction);
   add("visible_graphs", "graph-of-copy", GraphOfCopy);
