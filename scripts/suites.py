@@ -84,7 +84,7 @@ def suite_of(name: str, include: str, old_include: str) -> Suite:
         check = script(["scripts/test-aarch64", include], "build-aarch64/log")
         return Suite(name, [], [check])
     if name == "asan":
-        return sanitized("address,undefined", "-O0")
+        return sanitized("address,undefined", "-O1")
     if name == "tsan":
         return sanitized("thread", "-O1")
     none = ("-DCMP_UNIT_TESTS=OFF", "-DCMP_CUDART=OFF", "-DCMP_CUDART_STATIC=OFF",

@@ -186,8 +186,6 @@ CUresult EndGreenContext(Call call) {
 
 }  // namespace cmp
 
-using cmp::kNoDriver;
-
 CUresult Driver_cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
   CMP_REAL(cuDevicePrimaryCtxRetain);
   return cmp::ContextMade(real->cuDevicePrimaryCtxRetain(context, device), context, device);
