@@ -4,6 +4,17 @@
 
 namespace cmp {
 
+namespace {
+constexpr size_t kLeastTrim = 64 * kMiB;
+
+size_t BytesOf(const Batch& batch) {
+  size_t bytes = 0;
+  const Block* block = batch.head;
+  for (uint32_t i = 0; i < batch.count; ++i, block = block->next) bytes += block->bytes;
+  return bytes;
+}
+}  // namespace
+
 int BlockSource::RealAllocate(size_t bytes, bool last_resort, const DeviceApi& api,
                               DeviceAddress* address) {
   const uint64_t begin = NowNs();
@@ -28,7 +39,7 @@ bool BlockSource::Attach(ContextPool& context, Block* block, BlockState state, B
     block->state.store(BlockState::kUnused, std::memory_order_release);
     return false;
   }
-  context.AddReserved(block->bytes);
+  context.accounts().AddReserved(block->bytes);
   ProcessCounters& process = statistics_.process();
   process.reserved_bytes.AddShared(block->bytes);
   process.reserved_peak_bytes.RaiseTo(process.reserved_bytes.Get());
@@ -41,7 +52,7 @@ bool BlockSource::Detach(Block* block) {
     return false;
   }
   side_table_.Erase(block->address, block);
-  block->owner()->SubtractReserved(block->bytes);
+  block->owner()->accounts().SubtractReserved(block->bytes);
   statistics_.process().reserved_bytes.AddShared(-block->bytes);
   return true;
 }
@@ -57,6 +68,7 @@ void BlockSource::CountRealFree(const Block& block) {
   counters.real_frees.AddShared(1);
   counters.requested_freed_bytes.AddShared(block.requested);
   counters.block_freed_bytes.AddShared(block.bytes);
+  block.owner()->accounts().TakeBack(block.bytes, SlackOf(block));
 }
 
 void BlockSource::Register(ContextPool& context, Allocation* made, size_t bytes, unsigned tier,
@@ -76,6 +88,7 @@ void BlockSource::Register(ContextPool& context, Allocation* made, size_t bytes,
     return;
   }
   made->block = block;
+  if (state != BlockState::kIdle) context.accounts().HandOut(bytes);
   if (displaced == nullptr) return;
   // The driver gave this address out again, so the old block was freed without us. A live one is
   // forgotten; an idle one means that a free list cannot be trusted: its context serves no more.
@@ -105,7 +118,7 @@ bool BlockSource::CheckFreeMemory(ContextPool& context, size_t bytes, const Devi
   size_t free = 0;
   size_t total = 0;
   if (!api.MemoryInfo(&free, &total)) return false;
-  context.NoteFreeMemory(free);
+  context.device_bytes.store(total, std::memory_order_relaxed);
   const size_t kept = total / 10;
   context.scarce.store(free < kept, std::memory_order_relaxed);
   // Ask again after an eighth of what may be taken: others allocate too.
@@ -119,6 +132,8 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, const DeviceApi& 
   size_t bytes = 0;
   const Uncancelled uncancelled;
   const ContextPool::User user(context);
+  const size_t leaving = BytesOf(batch);
+  context.accounts().BeginLeaving(leaving);
   releasing_.fetch_add(1, std::memory_order_acq_rel);
   while (batch.count != 0) {
     Block* block = batch.Pop();
@@ -142,6 +157,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, const DeviceApi& 
     records_.Return(block);
     if (status != kSuccess) Close(context);
   }
+  context.accounts().EndLeaving(leaving);
   releasing_.fetch_sub(1, std::memory_order_acq_rel);
   return bytes;
 }
@@ -162,14 +178,20 @@ size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const Device
   return ready + Destroy(context, context.global().TakeRetired(bytes - ready), api);
 }
 
-void BlockSource::TrimToBound(ContextPool& context, const DeviceApi& api) {
+void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api) {
   context.over_bound.store(false, std::memory_order_relaxed);
-  size_t excess = context.Excess();
-  if (excess == 0) return;
-  if (Destroy(context, context.global().TakeOldest(excess), api) >= excess) return;
-  context.EmptyCaches();
-  excess = context.Excess();
-  if (excess != 0) ReleaseIdle(context, excess, api);
+  const size_t enough = 2 * freed > kLeastTrim ? 2 * freed : kLeastTrim;
+  size_t excess = context.accounts().Excess();
+  size_t wanted = excess < enough ? excess : enough;
+  if (wanted == 0) return;
+  const size_t released = Destroy(context, context.global().TakeOldest(wanted), api);
+  if (released < wanted) {
+    context.EmptyCaches();
+    excess = context.accounts().Excess();  // without what others are releasing
+    wanted = excess < wanted - released ? excess : wanted - released;
+    if (wanted != 0) ReleaseIdle(context, wanted, api);
+  }
+  if (context.accounts().Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
 }
 
 size_t BlockSource::WhollyIdleBytes(int device) {

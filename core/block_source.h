@@ -29,8 +29,8 @@ struct Allocation {
 
 class BlockSource {
  public:
-  BlockSource(Arena& arena, SideTable& side_table, Statistics& statistics)
-      : records_(arena), side_table_(side_table), statistics_(statistics) {}
+  BlockSource(Arena& arena, const Tiers& tiers, SideTable& side_table, Statistics& statistics)
+      : records_(arena), tiers_(tiers), side_table_(side_table), statistics_(statistics) {}
 
   // One real allocation of `bytes`, entered in the side table in `state`.
   // REQUIRES: `context` is current
@@ -60,14 +60,21 @@ class BlockSource {
   // Another thread may have taken what is idle and be about to free it. If so, waits for its next
   // real free and returns true: it is worth another try.
   bool AwaitReleases() const;
-  // Brings the context back under its bound if it is over it.
-  void TrimToBound(ContextPool& context, const DeviceApi& api);
+  // `freed` bytes were freed. Brings the context back under its bound if it is over it, or nearer
+  // to it by twice as much, and at least 64 MiB: no free pays for much.
+  void Trim(ContextPool& context, size_t freed, const DeviceApi& api);
 
   // What the small idle blocks of a device's open contexts would give back to the driver.
   size_t WhollyIdleBytes(int device);
 
   // Counts that a block in use ends in a real free, whoever makes it.
   void CountRealFree(const Block& block);
+  // Bytes of a block of 2 MiB and more beyond the rounded request that it serves.
+  size_t SlackOf(const Block& block) const {
+    if (block.bytes < kLargeGranule) return 0;
+    const size_t rounded = tiers_.RoundedBytes(block.requested);
+    return block.bytes > rounded ? block.bytes - rounded : 0;
+  }
 
   // Takes `block` out of the side table and forgets it, without a real call. The caller owns the
   // block (it won TakeFromProgram, or took it off a list). False if the context was dropped
@@ -102,6 +109,7 @@ class BlockSource {
   std::atomic<int> releasing_{0};      // threads inside Destroy
   std::atomic<uint64_t> releases_{0};  // real frees that Destroy has made
   BlockRecords records_;
+  const Tiers& tiers_;
   SideTable& side_table_;
   Statistics& statistics_;
   OtherContexts release_others_ = nullptr;

@@ -1,6 +1,6 @@
 // What belongs to one context: its fences, its global pool, its thread caches, its accounts.
 //
-// Invariants: blocks of a context never leave it; reserved() counts every real allocation that the
+// Invariants: blocks of a context never leave it; its accounts count every real allocation that the
 // pool holds for it, live or idle. Driver calls of the pool's own about the context (fences, real
 // frees of idle blocks) are made by users of it, and a context ends only once it has none. A
 // ContextPool is never destroyed: once closed (the context was reset, destroyed or has failed) it
@@ -8,6 +8,7 @@
 #ifndef CMP_CORE_CONTEXT_POOL_H_
 #define CMP_CORE_CONTEXT_POOL_H_
 
+#include "core/accounts.h"
 #include "core/fences.h"
 #include "core/global_pool.h"
 #include "core/options.h"
@@ -33,10 +34,7 @@ struct ContextIdentity {
 class ContextPool {
  public:
   ContextPool(const ContextIdentity& identity, const Tiers& tiers, const Options& options)
-      : identity_(identity),
-        global_(tiers, options.max_block),
-        reserve_(options.reserve),
-        bound_(options.reserve.bytes) {}
+      : identity_(identity), accounts_(options.reserve), global_(tiers, options.max_block) {}
 
   // False when memory is exhausted. Call once, before anything else.
   bool Open(Arena& arena) {
@@ -48,6 +46,8 @@ class ContextPool {
   GlobalPool& global() { return global_; }
   Fences& fences() { return fences_; }
   const Fences& fences() const { return fences_; }
+  Accounts& accounts() { return accounts_; }
+  const Accounts& accounts() const { return accounts_; }
   Arena& arena() { return *arena_; }
   // What the host knows of the context; see host.h. Set before anybody else sees the context.
   void* of_host = nullptr;
@@ -92,76 +92,62 @@ class ContextPool {
 
   // A cache without a thread, for the calling thread; nullptr if there is none.
   ThreadCache* AdoptCache();
-  // Lists a new cache of the calling thread.
-  void AddCache(ThreadCache* cache);
   // The thread of `cache` is gone: its blocks go to the global pool, the next thread may have it.
   void AbandonCache(ThreadCache* cache);
-  // Moves the blocks of every thread's cache to the global pool; returns their bytes.
-  size_t EmptyCaches() { return EmptyShelves(kAllTiers); }
-  // The same of one tier.
-  static constexpr unsigned kAllTiers = ~0U;
-  size_t EmptyShelves(unsigned tier);
-
-  // Accounts, in bytes. Reads of several threads' counters are not one snapshot: a batch on its
-  // way between a cache and the global pool counts as live.
-  size_t reserved() const { return reserved_.load(std::memory_order_relaxed); }
-  size_t ready() const;
-  size_t retired() const;
-  size_t live() const;
-  // Notes the live bytes of this moment; returns by how much the peak rose.
-  size_t SampleLivePeak();
-  size_t live_peak() const { return live_peak_.load(std::memory_order_relaxed); }
-  void AddReserved(size_t bytes) { reserved_.fetch_add(bytes, std::memory_order_relaxed); }
-  void SubtractReserved(size_t bytes) { reserved_.fetch_sub(bytes, std::memory_order_relaxed); }
-
-  // CMP_RESERVE: what may be reserved, given the peak of live bytes so far.
-  size_t bound() const { return bound_.load(std::memory_order_relaxed); }
-  // How close to the bound idle memory should be ready: a quarter of what may be idle at the peak.
-  size_t headroom() const { return (bound() - live_peak()) / 4; }
-  // Bytes over it now.
-  size_t Excess() const {
-    const size_t held = reserved();
-    return held > bound() ? held - bound() : 0;
+  // `cache` will hold blocks: from now on it may. A cache is listed while it has any, or had since
+  // EmptyCaches was called last.
+  void ListCache(ThreadCache& cache);
+  // Moves the blocks of every thread's cache to the global pool; returns their bytes. Costs nothing
+  // for caches that were empty the last time and have been left alone since.
+  size_t EmptyCaches();
+  // Tells the accounts what the calling thread's cache handed out and got back by itself.
+  void Settle(ThreadCache& cache) {
+    const ThreadCache::Changes changes = cache.Settle();
+    if (changes.handed_out != 0) accounts_.Settle(changes.handed_out);
+    if (changes.retired != 0) {
+      cached_retired_.fetch_add(changes.retired, std::memory_order_relaxed);
+    }
   }
-  // Set by an allocation that crossed the bound and could not release; the next free pays.
+
+  // Idle bytes: exact, looks at every listed cache. While others move blocks these are not one
+  // snapshot.
+  struct Idle {
+    size_t ready;
+    size_t retired;
+  };
+  Idle CountIdle();
+  // The ready ones among them, by the accounts.
+  size_t ready() const {
+    const size_t idle = accounts_.idle();
+    const int64_t cached = cached_retired_.load(std::memory_order_relaxed);
+    const size_t retired = global_.retired_bytes() + (cached > 0 ? static_cast<size_t>(cached) : 0);
+    return idle > retired ? idle - retired : 0;
+  }
+
+  // Set by who leaves the context over its bound; the next free pays.
   std::atomic<bool> over_bound{false};
 
-  // Bytes by which blocks in use exceed their rounded requests: reuse with slack.
-  std::atomic<size_t> slack_in_use{0};
-  // The device's free bytes when it was asked last, and what was reserved then.
-  void NoteFreeMemory(size_t free) {
-    asked_reserved_.store(reserved(), std::memory_order_relaxed);
-    asked_free_.store(free, std::memory_order_relaxed);
-  }
-  // The device's free bytes by our own accounts since then; 0 before it was asked.
-  size_t EstimatedFree() const {
-    const size_t then = asked_free_.load(std::memory_order_relaxed) +
-                        asked_reserved_.load(std::memory_order_relaxed);
-    const size_t now = reserved();
-    return then > now ? then - now : 0;
-  }
+  // The device's memory in all, when it was asked last; 0 before.
+  std::atomic<size_t> device_bytes{0};
   // What refills may still take before the device's free memory must be asked for again, and
   // whether less than a tenth of the device was free then.
   std::atomic<int64_t> unasked_bytes{0};
   std::atomic<bool> scarce{false};
 
  private:
-  void PutAll(ThreadCache* cache, unsigned tier, size_t* bytes);
+  size_t EmptyListed(ThreadCache& cache);  // REQUIRES: caches_lock_ held
 
   const ContextIdentity identity_;
   Arena* arena_ = nullptr;
+  Accounts accounts_;
   Fences fences_;
   GlobalPool global_;
-  const RelativeBytes reserve_;
-  std::atomic<size_t> bound_;
   std::atomic<bool> open_{true};
   std::atomic<int> users_{0};
   Mutex caches_lock_;
-  std::atomic<ThreadCache*> caches_{nullptr};  // grows at the head only
-  std::atomic<size_t> reserved_{0};
-  std::atomic<size_t> live_peak_{0};
-  std::atomic<size_t> asked_free_{0};
-  std::atomic<size_t> asked_reserved_{0};
+  ThreadCache* listed_ = nullptr;      // through next_of_context and previous_of_context
+  ThreadCache* threadless_ = nullptr;  // through next_of_context
+  std::atomic<int64_t> cached_retired_{0};
 };
 
 }  // namespace cmp

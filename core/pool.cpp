@@ -26,7 +26,9 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   }
   // Near the bound, what other threads keep idle is worth more than a new block, and a retired
   // block of the tier that will be ready soon makes a whole batch of new ones superfluous.
-  const bool near_bound = context.reserved() + rounded > context.bound();
+  context.Settle(*cache);
+  const Accounts& accounts = context.accounts();
+  const bool near_bound = accounts.reserved() + rounded > accounts.bound();
   if (near_bound && !oversized && context.EmptyCaches() != 0) {
     const Allocation idle = TakeIdle(context, cache, bytes, rounded, tier);
     if (idle.block != nullptr) return idle;
@@ -53,10 +55,10 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   cache->Count(tier, oversized ? &TierCounters::real : &TierCounters::refills, bytes,
                made.block->bytes);
   statistics_.shared_slot()[tier].blocks_made.AddShared(oversized ? 0 : 1);
-  NotePeak(context);
+  NotePeak(context);  // Make has told the accounts
   // Alloc waits for nothing, and a real free might: who crosses the bound leaves it to the next
   // free.
-  if (context.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
+  if (accounts.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
   if (!rescue && !retired && HasShelf(tier)) {
     Refill(context, *cache, tier, rounded, api);
   } else {
@@ -111,13 +113,15 @@ Allocation Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t byte
   } else if (Batch batch = context.global().TakeBatch(tier); batch.count != 0) {
     block = batch.Pop();
     if (HasShelf(tier)) {
-      cache->Stock(tier, batch);
+      Stock(context, *cache, tier, batch);
     } else if (batch.count != 0) {
       context.global().Put(batch);
     }
   }
   if (block == nullptr) return Allocation{};
   block->GiveToProgram(bytes);
+  context.accounts().HandOut(block->bytes, SlackOf(*block));
+  context.Settle(*cache);
   cache->Count(tier, &TierCounters::global_pool_hits, bytes, block->bytes);
   NotePeak(context);
   return Allocation{kSuccess, block->address, block, Served::kGlobalPool};
@@ -149,11 +153,14 @@ bool Pool::PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tie
 
 // Reuse with slack saves a real call now and costs memory for as long as the block is in use. So
 // that a program which fills the device still fits, all slack in use together is kept below a
-// sixteenth of what is free, and there is none once less than a tenth of the device is.
+// sixty-fourth of the device, and there is none once the program has half of it, or once less than
+// a tenth of it is free.
 size_t Pool::SlackFor(const ContextPool& context, size_t rounded) const {
-  if (context.scarce.load(std::memory_order_relaxed)) return 0;
-  const size_t budget = context.EstimatedFree() / 16;
-  const size_t used = context.slack_in_use.load(std::memory_order_relaxed);
+  const size_t device = context.device_bytes.load(std::memory_order_relaxed);
+  const Accounts& accounts = context.accounts();
+  if (context.scarce.load(std::memory_order_relaxed) || accounts.live() > device / 2) return 0;
+  const size_t budget = device / 64;
+  const size_t used = accounts.slack();
   const auto slack = static_cast<size_t>(static_cast<double>(rounded) * options_.slack);
   return slack > budget - (used < budget ? used : budget) ? 0 : slack;
 }
@@ -162,9 +169,13 @@ Block* Pool::TakeReadyLarge(ContextPool& context, size_t rounded, unsigned tier)
   Block* block = context.global().TakeLarge(rounded, rounded + SlackFor(context, rounded));
   if (block != nullptr) {
     block->tier = static_cast<uint16_t>(tier);  // its free counts in the row of the request
-    context.slack_in_use.fetch_add(block->bytes - rounded, std::memory_order_relaxed);
   }
   return block;
+}
+
+// Idle blocks of `tier` go into this thread's cache.
+void Pool::Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch batch) {
+  while (!cache.Stock(tier, batch)) context.ListCache(cache);
 }
 
 // Slow start: one request was just served by a real call; make more blocks of its tier while that
@@ -174,7 +185,8 @@ void Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_
   const uint32_t wanted = cache.NextRefill(tier) - 1;
   if (wanted == 0) return;
   const size_t bytes = wanted * rounded;
-  if (context.reserved() + bytes + context.headroom() > context.bound()) return;
+  const Accounts& accounts = context.accounts();
+  if (accounts.reserved() + bytes + accounts.headroom() > accounts.bound()) return;
   if (!source_.CheckFreeMemory(context, bytes, api)) return;
   Batch batch;
   while (batch.count < wanted) {
@@ -190,11 +202,11 @@ void Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_
     batch.Push(made.block);
   }
   statistics_.shared_slot()[tier].blocks_made.AddShared(batch.count);
-  cache.Stock(tier, batch);
+  Stock(context, cache, tier, batch);
 }
 
 void Pool::NotePeak(ContextPool& context) {
-  const size_t rise = context.SampleLivePeak();
+  const size_t rise = context.accounts().NotePeak();
   if (rise != 0) statistics_.process().live_peak_bytes.AddShared(rise);
 }
 
@@ -213,9 +225,6 @@ BlockState Pool::Take(Block* block, DeviceAddress address) {
 
 void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
   ContextPool& context = *block->owner();
-  if (const size_t slack = SlackOf(*block)) {
-    context.slack_in_use.fetch_sub(slack, std::memory_order_relaxed);
-  }
   ThreadCache* cache = RememberedCache(context.identity().handle);
   if (cache == nullptr || cache->owner() != &context) [[unlikely]]
     cache = CacheFor(context);
@@ -227,15 +236,20 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     counters.frees.AddShared(1);
     counters.requested_freed_bytes.AddShared(block->requested);
     counters.block_freed_bytes.AddShared(block->bytes);
+    context.accounts().TakeBack(bytes, SlackOf(*block));
     context.global().Put(alone);
     return;
   }
   if (HasShelf(tier)) [[likely]] {
-    const Batch overflow = cache->Free(block, stamp);
-    if (overflow.count != 0) [[unlikely]]
+    Batch overflow;
+    while (!cache->Free(block, stamp, &overflow)) context.ListCache(*cache);
+    if (overflow.count != 0) [[unlikely]] {
+      context.Settle(*cache);
       context.global().Put(overflow);
+    }
   } else {
     cache->CountFree(tier, block->requested, bytes);
+    context.accounts().TakeBack(bytes, SlackOf(*block));
     context.global().Put(alone);
   }
   if (context.over_bound.load(std::memory_order_relaxed) || stamp != kReady) [[unlikely]] {
@@ -249,10 +263,12 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
 // the block's own tier if that has nothing ready: never longer than the real free would.
 void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
                      const DeviceApi& api) {
-  if (context.over_bound.load(std::memory_order_relaxed)) source_.TrimToBound(context, api);
-  const size_t headroom = context.headroom();
-  if (context.reserved() + bytes + headroom <= context.bound()) [[likely]]
+  if (context.over_bound.load(std::memory_order_relaxed)) source_.Trim(context, bytes, api);
+  const Accounts& accounts = context.accounts();
+  const size_t headroom = accounts.headroom();
+  if (accounts.reserved() + bytes + headroom <= accounts.bound()) [[likely]]
     return;
+  context.Settle(*cache);
   Stamp wait_for = kReady;
   if (!HasReady(context, cache, bytes, tier)) {
     wait_for = OldestStamp(context, cache, tier, bytes);
@@ -276,9 +292,6 @@ bool Pool::HasReady(ContextPool& context, ThreadCache* cache, size_t bytes, unsi
 
 int Pool::FreeReal(Block* block, const DeviceApi& api) {
   const DeviceAddress address = block->address;
-  if (const size_t slack = SlackOf(*block)) {
-    block->owner()->slack_in_use.fetch_sub(slack, std::memory_order_relaxed);
-  }
   source_.CountRealFree(*block);
   // A block whose context was dropped meanwhile is no allocation any more: the real call says so.
   return source_.RealFree(source_.Forget(block) ? address : address + 1, api);
@@ -301,9 +314,6 @@ bool Pool::Release(DeviceAddress address) {
   if (block == nullptr) return false;
   const BlockState taken = Take(block, address);
   if (taken != BlockState::kLive && taken != BlockState::kUnpooled) return false;
-  if (const size_t slack = SlackOf(*block)) {
-    block->owner()->slack_in_use.fetch_sub(slack, std::memory_order_relaxed);
-  }
   source_.CountRealFree(*block);
   source_.Forget(block);
   statistics_.process().unpooled_blocks.AddShared(1);

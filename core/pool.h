@@ -213,13 +213,9 @@ class Pool {
   void Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
               const DeviceApi& api);
   size_t ReleaseOthers(ContextPool& except, const DeviceApi& api);
+  void Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch batch);
   void NotePeak(ContextPool& context);
-  // Bytes of a block of 2 MiB and more beyond the rounded request that it serves.
-  size_t SlackOf(const Block& block) const {
-    if (block.bytes < kLargeGranule) return 0;
-    const size_t rounded = tiers_.RoundedBytes(block.requested);
-    return block.bytes > rounded ? block.bytes - rounded : 0;
-  }
+  size_t SlackOf(const Block& block) const { return source_.SlackOf(block); }
   bool HasShelf(unsigned tier) const { return tier < limits_.tiers; }
 
   const Options options_;
@@ -229,7 +225,7 @@ class Pool {
   Arena arena_;
   SideTable side_table_{arena_};
   Statistics statistics_;
-  BlockSource source_{arena_, side_table_, statistics_};
+  BlockSource source_{arena_, tiers_, side_table_, statistics_};
   // Owner of what AllocReal allocates in contexts that have no pool; a closed context.
   ContextPool unpooled_{ContextIdentity{}, tiers_, options_};
   const PoolHost& host_;

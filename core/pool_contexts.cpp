@@ -97,7 +97,6 @@ ThreadCache* Pool::CacheFor(ContextPool& context) {
       }
       cache = arena_.New<ThreadCache>(&context, &limits_, counters, shelves);
       if (cache == nullptr) return nullptr;
-      context.AddCache(cache);
       statistics_.process().thread_caches.AddShared(1);
     }
     cache->next_of_thread = memory.caches;

@@ -36,8 +36,9 @@ CudaMemoryPoolStatistics StatisticsOf(Pool& pool) {
   s.reserved_peak_bytes = process.reserved_peak_bytes.Get();
   s.live_peak_bytes = process.live_peak_bytes.Get();
   pool.ForEachContext([&](ContextPool& context) {
-    s.ready_bytes += context.ready();
-    s.retired_bytes += context.retired();
+    const ContextPool::Idle idle = context.CountIdle();
+    s.ready_bytes += idle.ready;
+    s.retired_bytes += idle.retired;
   });
   return s;
 }

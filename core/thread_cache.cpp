@@ -15,7 +15,7 @@ Batch ThreadCache::Overflow(Batch& filling, Batch& full, Bytes& bytes) {
     full = filling;
     filling = Batch{};
   }
-  if (leaving.count != 0) Add(bytes, -(leaving.count * leaving.head->bytes));
+  if (leaving.count != 0) Move(bytes, size_t{0} - BytesOf(leaving));
   return leaving;
 }
 
@@ -27,16 +27,18 @@ Batch ThreadCache::Retire(Shelf& shelf, Block* block, Stamp stamp) {
   return Overflow(shelf.retiring, shelf.retired, retired_bytes_);
 }
 
-void ThreadCache::Stock(unsigned tier, Batch batch) {
-  if (batch.count == 0) return;
+bool ThreadCache::Stock(unsigned tier, Batch batch) {
+  if (batch.count == 0) return true;
   Held held(flag_);
-  AddReadyBytes(batch.count * batch.head->bytes);
+  if (!listed_) return false;
+  Move(ready_bytes_, BytesOf(batch));
   Shelf& shelf = shelves_[tier];
   if (shelf.current.count == 0) {
     shelf.current = batch;
-    return;
+    return true;
   }
   while (batch.count != 0) shelf.current.Push(batch.Pop());
+  return true;
 }
 
 void ThreadCache::Count(unsigned tier, Counter TierCounters::*served, size_t requested,

@@ -10,6 +10,9 @@
 // fills it and makes it the spare; and while one retired batch waits for its fence the next one
 // fills. Only whole batches leave.
 //
+// A cache that holds blocks is on its context's list of such caches (ContextPool::ListCache), so
+// that nobody has to look at the others; one that is not on it takes nothing.
+//
 // Invariants: ready_bytes() and retired_bytes() are the sums of the blocks on all shelves; every
 // block here is kIdle and belongs to `owner`. A retired batch's stamp is its blocks' largest. The
 // owner thread takes the flag for every operation; whoever empties the cache of another thread
@@ -63,7 +66,7 @@ class alignas(64) ThreadCache {
     Shelf& shelf = shelves_[tier];
     const size_t ready = ready_bytes() + block->bytes;
     const bool room =
-        shelf.current.count + 1 < limits_->batch[tier] && ready + retired_bytes() <= limits_->bytes;
+        shelf.current.count + 1 < limits_->batch[tier] && ready + retired_bytes() <= most_bytes_;
     if (room) [[likely]] {
       CountFreed(*block, tier);
       shelf.current.Push(block);
@@ -86,19 +89,24 @@ class alignas(64) ThreadCache {
     return Take(shelf, tier, requested);
   }
 
-  // Takes a block back: ready, or retired until a fence above `stamp` has passed. What is returned
-  // (often nothing) is over the limit and goes to the global pool.
-  // REQUIRES: block is kIdle, of owner(), and block->tier < limits.tiers
-  [[nodiscard]] Batch Free(Block* block, Stamp stamp) {
+  // Takes a block back: ready, or retired until a fence above `stamp` has passed. `*overflow`
+  // (often nothing) is over the limit and goes to the global pool. False: the cache must be listed
+  // first. REQUIRES: block is kIdle, of owner(), and block->tier < limits.tiers
+  [[nodiscard]] bool Free(Block* block, Stamp stamp, Batch* overflow) {
     Held held(flag_);
+    if (!listed_) return false;
     CountFreed(*block, block->tier);
     Shelf& shelf = shelves_[block->tier];
-    if (stamp != kReady) return Retire(shelf, block, stamp);
+    if (stamp != kReady) {
+      *overflow = Retire(shelf, block, stamp);
+      return true;
+    }
     shelf.current.Push(block);
     AddReadyBytes(block->bytes);
-    if (shelf.current.count < limits_->batch[block->tier] && !OverLimit()) [[likely]]
-      return Batch{};
-    return Overflow(shelf.current, shelf.spare, ready_bytes_);
+    *overflow = shelf.current.count < limits_->batch[block->tier] && !OverLimit()
+                    ? Batch{}
+                    : Overflow(shelf.current, shelf.spare, ready_bytes_);
+    return true;
   }
 
   // The stamp of the longest retired batch of `tier`; kReady if nothing is retired.
@@ -122,8 +130,8 @@ class alignas(64) ThreadCache {
       if (batch->count == 0 || !passed(batch->stamp)) continue;
       Batch& to = shelf.current.count == 0 ? shelf.current : shelf.spare;
       if (to.count != 0) return;
-      Add(retired_bytes_, -(batch->count * batch->head->bytes));
-      Add(ready_bytes_, batch->count * batch->head->bytes);
+      Add(retired_bytes_, size_t{0} - BytesOf(*batch));
+      Add(ready_bytes_, BytesOf(*batch));
       to = *batch;
       to.stamp = kReady;
       *batch = Batch{};
@@ -134,24 +142,47 @@ class alignas(64) ThreadCache {
     return shelves_[tier].current.count != 0 || shelves_[tier].spare.count != 0;
   }
 
-  // Puts ready blocks of `tier` on the shelf: the rest of a batch, or of a refill.
-  void Stock(unsigned tier, Batch batch);
+  // Puts ready blocks of `tier` on the shelf: the rest of a batch, or of a refill. False: the cache
+  // must be listed first.
+  [[nodiscard]] bool Stock(unsigned tier, Batch batch);
   // Counts a request that this cache could not serve; see TierCounters.
   void Count(unsigned tier, Counter TierCounters::*served, size_t requested, size_t bytes);
   // Counts a free of a block that has no shelf.
   void CountFree(unsigned tier, size_t requested, size_t bytes);
   // The number of blocks to make at the next refill of `tier`.
   uint32_t NextRefill(unsigned tier);
-  // Takes everything, or one shelf: calls put(tier, batch) for each batch. The flag is held.
+  // Takes everything: calls put(batch) for each batch. The flag is held. From then on the cache is
+  // not listed any more.
   template <typename Put>
   void Empty(Put put) {
     Held held(flag_);
     for (unsigned tier = 0; tier < limits_->tiers; ++tier) TakeShelf(tier, put);
+    listed_ = false;
+    most_bytes_ = 0;
   }
-  template <typename Put>
-  void EmptyShelf(unsigned tier, Put put) {
+  // Whether it is on the list; under the list's lock.
+  bool listed() const { return listed_; }
+  // True for the caller who must put it on the list.
+  [[nodiscard]] bool BeginListed() {
     Held held(flag_);
-    TakeShelf(tier, put);
+    if (listed_) return false;
+    most_bytes_ = limits_->bytes;
+    return listed_ = true;
+  }
+
+  // What changed since it was asked last: for the accounts.
+  struct Changes {
+    int64_t handed_out;  // bytes of blocks, less those that came back
+    int64_t retired;     // bytes of retired blocks here
+  };
+  Changes Settle() {
+    Held held(flag_);
+    const size_t bytes = ready_bytes() + retired_bytes();
+    const Changes changes{static_cast<int64_t>(settled_bytes_ - bytes),
+                          static_cast<int64_t>(retired_bytes() - settled_retired_)};
+    settled_bytes_ = bytes;
+    settled_retired_ = retired_bytes();
+    return changes;
   }
 
   ContextPool* owner() const { return owner_; }
@@ -162,8 +193,8 @@ class alignas(64) ThreadCache {
   // For the context's list of caches and the thread's: written under the cache list's lock and by
   // the owner thread respectively.
   ThreadCache* next_of_context = nullptr;
+  ThreadCache* previous_of_context = nullptr;
   ThreadCache* next_of_thread = nullptr;
-  bool has_thread = true;  // under the cache list's lock
   // A stream of the owner thread, made on first use; see fill.h.
   void* fill_stream = nullptr;
 
@@ -174,7 +205,13 @@ class alignas(64) ThreadCache {
     to.store(to.load(std::memory_order_relaxed) + bytes, std::memory_order_relaxed);
   }
   void AddReadyBytes(size_t bytes) { Add(ready_bytes_, bytes); }
-  bool OverLimit() const { return ready_bytes() + retired_bytes() > limits_->bytes; }
+  // The same for a batch that comes from or goes to the global pool: idle before and after.
+  void Move(Bytes& to, size_t bytes) {
+    Add(to, bytes);
+    settled_bytes_ += bytes;
+  }
+  static size_t BytesOf(const Batch& batch) { return batch.count * batch.head->bytes; }
+  bool OverLimit() const { return ready_bytes() + retired_bytes() > most_bytes_; }
   // REQUIRES for all below: the flag is held
   Block* Take(Shelf& shelf, unsigned tier, size_t requested) {
     Block* block = shelf.current.Pop();
@@ -198,9 +235,8 @@ class alignas(64) ThreadCache {
     Shelf& shelf = shelves_[tier];
     for (Batch* batch : {&shelf.current, &shelf.spare, &shelf.retired, &shelf.retiring}) {
       if (batch->count == 0) continue;
-      Add(batch->stamp == kReady ? ready_bytes_ : retired_bytes_,
-          -(batch->count * batch->head->bytes));
-      put(tier, *batch);
+      Move(batch->stamp == kReady ? ready_bytes_ : retired_bytes_, size_t{0} - BytesOf(*batch));
+      put(*batch);
       *batch = Batch{};
     }
   }
@@ -213,6 +249,12 @@ class alignas(64) ThreadCache {
   Shelf* shelves_;
   Bytes ready_bytes_{0};
   Bytes retired_bytes_{0};
+  size_t most_bytes_ = 0;  // 0 while it is not listed
+  bool listed_ = false;
+  // The bytes here as the accounts know them, moved batches included; and those that were retired
+  // when they were told.
+  size_t settled_bytes_ = 0;
+  size_t settled_retired_ = 0;
 };
 
 }  // namespace cmp

@@ -60,7 +60,7 @@ TEST(OutOfMemoryTest, OtherContextsOfTheDeviceHelp) {
   ASSERT_TRUE(t.Free(t.AllocIn(*neighbour, 40 * kMiB)));
   ASSERT_TRUE(t.Free(t.AllocIn(*neighbour, 1000)));
   EXPECT_NE(t.Alloc(60 * kMiB), nullptr);
-  EXPECT_EQ(neighbour->reserved(), 0u);
+  EXPECT_EQ(neighbour->accounts().reserved(), 0u);
 }
 
 TEST(OutOfMemoryTest, OtherDevicesAreLeftAlone) {
@@ -68,7 +68,7 @@ TEST(OutOfMemoryTest, OtherDevicesAreLeftAlone) {
   ContextPool* elsewhere = t.OpenAnother(1);
   ASSERT_TRUE(t.Free(t.AllocIn(*elsewhere, 40 * kMiB)));
   EXPECT_EQ(t.Alloc(60 * kMiB), nullptr);
-  EXPECT_EQ(elsewhere->reserved(), 40 * kMiB);
+  EXPECT_EQ(elsewhere->accounts().reserved(), 40 * kMiB);
 }
 
 TEST(OutOfMemoryTest, NoMoreThanNeededIsReleased) {
@@ -304,7 +304,7 @@ TEST(RegisterTest, AnAddressOutsideTheTableIsTheProgramsOwnAffair) {
   EXPECT_EQ(made.address, DeviceAddress{1} << 60);
   EXPECT_EQ(made.block, nullptr);
   EXPECT_EQ(t.pool->Find(made.address), nullptr);
-  EXPECT_EQ(t.context->reserved(), 0u);
+  EXPECT_EQ(t.context->accounts().reserved(), 0u);
 }
 
 TEST(RegisterTest, AnAddressOfALiveBlockReplacesIt) {
@@ -315,7 +315,7 @@ TEST(RegisterTest, AnAddressOfALiveBlockReplacesIt) {
   Block* block = t.Alloc(4 * kMiB);  // the device gives the same address again
   ASSERT_EQ(block->address, address);
   EXPECT_EQ(t.pool->Find(address), block);
-  EXPECT_EQ(t.context->reserved(), 4 * kMiB);
+  EXPECT_EQ(t.context->accounts().reserved(), 4 * kMiB);
   EXPECT_TRUE(t.context->open());
   EXPECT_TRUE(t.FreeAddress(address));
 }

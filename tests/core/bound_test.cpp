@@ -50,13 +50,99 @@ TEST(BoundTest, HoldsAfterEveryFreeOfARandomSequence) {
         live.pop_back();
         const size_t bound =
             static_cast<size_t>(double(peak) * options.reserve.ratio) + options.reserve.bytes;
-        ASSERT_LE(t.context->reserved(), bound) << "seed " << seed << " step " << step;
-        ASSERT_EQ(t.context->reserved(), t.device.used());
+        ASSERT_LE(t.context->accounts().reserved(), bound) << "seed " << seed << " step " << step;
+        ASSERT_EQ(t.context->accounts().reserved(), t.device.used());
       }
     }
     for (Block* block : live) ASSERT_TRUE(t.Free(block));
     ExpectAtRest(t);
   }
+}
+
+// No free increases the excess, and after each it is zero, or smaller by at least twice what was
+// freed and 64 MiB; or nothing is idle any more: the slack of blocks in use is no part of the
+// bound.
+TEST(BoundTest, AFreePaysForNoMoreThanItsShare) {
+  size_t several = 0;  // frees that left an excess
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    Options options;
+    options.reserve = {1.0, (seed % 3) * 64 * kMiB};
+    TestPool t(options);
+    std::mt19937_64 random(seed);
+    const Accounts& accounts = t.context->accounts();
+    std::vector<Block*> live;
+    for (int step = 0; step < 2000; ++step) {
+      SCOPED_TRACE("seed " + std::to_string(seed) + " step " + std::to_string(step));
+      const bool growing = (step / 100) % 2 == 0;
+      const uint64_t what = random() % 100;
+      if (what == 0) {
+        // Fails, with everything idle released before.
+        t.device.FailNext(1000);
+        EXPECT_EQ(t.Alloc(size_t{1} << 40), nullptr);
+        t.device.FailNext(0);
+      } else if (what == 1) {
+        t.pool->ReleaseAll(t.api);
+      } else if (live.empty() || what < (growing ? 70u : 30u)) {
+        const size_t most = size_t{1} << (10 + (static_cast<uint64_t>(step) / 100 + seed) % 20);
+        live.push_back(t.Alloc(1 + random() % most));
+        ASSERT_NE(live.back(), nullptr);
+      } else {
+        const size_t at = random() % live.size();
+        const size_t freed = live[at]->bytes;
+        const size_t before = accounts.Excess();
+        ASSERT_TRUE(t.Free(live[at]));
+        live[at] = live.back();
+        live.pop_back();
+        const size_t after = accounts.Excess();
+        EXPECT_LE(after, before);
+        if (after == 0 || accounts.idle() == 0) continue;
+        ++several;
+        EXPECT_LE(after + std::max(2 * freed, 64 * kMiB), before);
+      }
+    }
+    for (Block* block : live) ASSERT_TRUE(t.Free(block));
+    ExpectAtRest(t);
+  }
+  EXPECT_GT(several, 0u) << "the test shows nothing";
+}
+
+// The peak, and with it the bound, is of what the program held and of nothing else, whatever runs
+// at the same time: failed allocations and releases take idle blocks off the lists.
+TEST(BoundTest, BlocksInMotionAreNoPartOfThePeak) {
+  const uint64_t seed = 1;
+  Options options;
+  options.reserve = {1.0, 64 * kMiB};
+  TestPool t(options);
+  constexpr size_t kThreads = 4;
+  constexpr size_t kMost = 80 * kMiB;  // of one thread
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (size_t number = 0; number < kThreads; ++number) {
+    threads.emplace_back([&, number] {
+      std::mt19937_64 random(seed + number);
+      for (int i = 0; i < 3000; ++i) {
+        Block* block = t.Alloc(1 + random() % (i % 2 == 0 ? kMost : 4 * kMiB));
+        ASSERT_NE(block, nullptr);
+        ASSERT_TRUE(t.Free(block));
+      }
+    });
+  }
+  std::thread releases([&] {
+    while (!stop.load()) {
+      t.pool->ReleaseThreadCaches(t.api);
+      EXPECT_EQ(t.pool->Alloc(*t.context, size_t{1} << 46, t.api).status, kOutOfMemory);
+    }
+  });
+  for (std::thread& thread : threads) thread.join();
+  stop.store(true);
+  releases.join();
+  const Accounts& accounts = t.context->accounts();
+  EXPECT_LE(accounts.peak(), kThreads * kMost);
+  EXPECT_EQ(accounts.live(), 0u);
+  EXPECT_EQ(accounts.leaving(), 0u);
+  for (int i = 0; i < 20 && accounts.Excess() != 0; ++i) ASSERT_TRUE(t.Free(t.Alloc(kMiB)));
+  EXPECT_EQ(accounts.Excess(), 0u);
+  ExpectAtRest(t);
 }
 
 // Found by reading: an oversized request crosses the bound without anybody noting it.
@@ -71,7 +157,7 @@ TEST(BoundTest, HoldsWhereAnOversizedRequestCrossesIt) {
   for (Block* block : blocks) ASSERT_TRUE(t.Free(block));  // 64 MiB idle: the peak
   Block* oversized = t.Alloc(100 * kMiB);
   ASSERT_TRUE(t.Free(small));
-  EXPECT_LE(t.context->reserved(), t.context->bound());
+  EXPECT_LE(t.context->accounts().reserved(), t.context->accounts().bound());
   EXPECT_TRUE(t.Free(oversized));
 }
 
@@ -91,7 +177,7 @@ TEST(BoundTest, HoldsWhereAFreeComesBetweenTheNoteAndTheCrossing) {
   });
   ASSERT_NE(t.Alloc(60 * kMiB), nullptr);
   ASSERT_TRUE(t.Free(second));
-  EXPECT_LE(t.context->reserved(), t.context->bound());
+  EXPECT_LE(t.context->accounts().reserved(), t.context->accounts().bound());
 }
 
 TEST(BoundTest, TheLongestIdleBlocksGoFirstAndNoMoreThanNeeded) {
@@ -110,7 +196,7 @@ TEST(BoundTest, TheLongestIdleBlocksGoFirstAndNoMoreThanNeeded) {
   const std::vector<DeviceAddress> released = t.device.released();
   EXPECT_EQ(std::set<DeviceAddress>(released.begin(), released.end()),
             (std::set<DeviceAddress>{addresses[2], addresses[0]}));
-  EXPECT_EQ(t.context->reserved(), 28 * kMiB);
+  EXPECT_EQ(t.context->accounts().reserved(), 28 * kMiB);
 }
 
 TEST(BoundTest, NothingIsMadeAheadThatWouldCrossIt) {

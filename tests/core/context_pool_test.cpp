@@ -28,8 +28,11 @@ class ContextPoolTest : public testing::Test {
     for (unsigned tier = 0; tier < kPoolTiers; ++tier) new (&shelves[tier]) ThreadCache::Shelf;
     auto* counters = static_cast<TierCounters*>(arena_.Allocate(kPoolTiers * sizeof(TierCounters)));
     auto* cache = arena_.New<ThreadCache>(&context_, &limits_, counters, shelves);
-    context_.AddCache(cache);
     return cache;
+  }
+  void Stock(ThreadCache* cache, unsigned tier, uint32_t count) {
+    context_.ListCache(*cache);
+    EXPECT_TRUE(cache->Stock(tier, Idle(tier, count)));
   }
   Batch Idle(unsigned tier, uint32_t count) {
     Batch batch;
@@ -84,8 +87,8 @@ TEST_F(ContextPoolTest, OnlyAbandonedCachesAreAdopted) {
 
 TEST_F(ContextPoolTest, AnAbandonedCachesBlocksGoToTheGlobalPool) {
   ThreadCache* cache = NewCache();
-  cache->Stock(1, Idle(1, 3));
-  cache->Stock(2, Idle(2, 2));
+  Stock(cache, 1, 3);
+  Stock(cache, 2, 2);
   context_.AbandonCache(cache);
   EXPECT_EQ(cache->ready_bytes(), 0u);
   EXPECT_EQ(context_.global().ready_bytes(), 3 * 512 + 2 * 768u);
@@ -94,57 +97,64 @@ TEST_F(ContextPoolTest, AnAbandonedCachesBlocksGoToTheGlobalPool) {
 }
 
 TEST_F(ContextPoolTest, EmptyCachesEmptiesAllOfThem) {
-  NewCache()->Stock(0, Idle(0, 4));
-  NewCache()->Stock(3, Idle(3, 1));
+  Stock(NewCache(), 0, 4);
+  Stock(NewCache(), 3, 1);
   NewCache();
   EXPECT_EQ(context_.EmptyCaches(), 4 * 256 + 1024u);
   EXPECT_EQ(context_.EmptyCaches(), 0u);
   EXPECT_EQ(context_.global().ready_bytes(), 4 * 256 + 1024u);
 }
 
-TEST_F(ContextPoolTest, ReadyIsCachesAndGlobalPoolAndLiveIsTheRest) {
-  EXPECT_EQ(context_.ready(), 0u);
-  EXPECT_EQ(context_.live(), 0u);
-  context_.AddReserved(10 * 1024);
-  EXPECT_EQ(context_.live(), 10 * 1024u);
-  NewCache()->Stock(3, Idle(3, 2));
-  context_.global().Put(Idle(3, 3));
-  EXPECT_EQ(context_.ready(), 5 * 1024u);
-  EXPECT_EQ(context_.live(), 5 * 1024u);
-  context_.SubtractReserved(5 * 1024);
-  EXPECT_EQ(context_.reserved(), 5 * 1024u);
-  EXPECT_EQ(context_.live(), 0u);
-  context_.SubtractReserved(1024);
-  EXPECT_EQ(context_.live(), 0u) << "never below nothing, whatever the moment";
+TEST_F(ContextPoolTest, ACacheThatIsNotListedTakesNothing) {
+  ThreadCache* cache = NewCache();
+  Batch overflow;
+  EXPECT_FALSE(cache->Stock(0, Idle(0, 1)));
+  EXPECT_FALSE(cache->Free(Idle(0, 1).Pop(), kReady, &overflow));
+  EXPECT_FALSE(cache->FreeHit(Idle(0, 1).Pop()));
+  context_.ListCache(*cache);
+  EXPECT_TRUE(cache->Free(Idle(0, 1).Pop(), kReady, &overflow));
+  EXPECT_TRUE(cache->FreeHit(Idle(0, 1).Pop()));
+  EXPECT_EQ(context_.EmptyCaches(), 512u);
+  EXPECT_FALSE(cache->FreeHit(Idle(0, 1).Pop())) << "after it was emptied";
 }
 
-TEST_F(ContextPoolTest, ThePeakOnlyRises) {
-  context_.AddReserved(1000);
-  EXPECT_EQ(context_.SampleLivePeak(), 1000u);
-  EXPECT_EQ(context_.SampleLivePeak(), 0u);
-  context_.AddReserved(500);
-  EXPECT_EQ(context_.SampleLivePeak(), 500u);
-  context_.SubtractReserved(1500);
-  EXPECT_EQ(context_.SampleLivePeak(), 0u);
-  EXPECT_EQ(context_.live_peak(), 1500u);
+TEST_F(ContextPoolTest, ListedCachesMayBeAbandonedInAnyOrder) {
+  std::vector<ThreadCache*> caches;
+  for (int i = 0; i < 5; ++i) Stock(caches.emplace_back(NewCache()), 0, 1);
+  for (const int which : {2, 0, 4}) context_.AbandonCache(caches[which]);
+  EXPECT_EQ(context_.CountIdle().ready, 5 * 256u);
+  EXPECT_EQ(context_.EmptyCaches(), 2 * 256u);
+  EXPECT_EQ(context_.global().ready_bytes(), 5 * 256u);
 }
 
-TEST_F(ContextPoolTest, TheBoundIsOfThePeak) {
-  EXPECT_EQ(context_.bound(), 256 * kMiB);
-  context_.AddReserved(kGiB);
-  context_.SampleLivePeak();
-  const size_t of_peak = static_cast<size_t>(double(kGiB) * 1.15) + 256 * kMiB;
-  EXPECT_EQ(context_.bound(), of_peak);
-  context_.SubtractReserved(kGiB);
-  context_.SampleLivePeak();
-  EXPECT_EQ(context_.bound(), of_peak);
-}
-
-TEST_F(ContextPoolTest, ExcessIsWhatIsOverTheBound) {
-  context_.AddReserved(256 * kMiB);
-  EXPECT_EQ(context_.Excess(), 0u);
-  context_.AddReserved(1);
-  EXPECT_EQ(context_.Excess(), 1u);
+TEST_F(ContextPoolTest, TheAccountsLearnWhatACacheHandedOut) {
+  Accounts& accounts = context_.accounts();
+  accounts.AddReserved(8 * 1024);
+  ThreadCache* cache = NewCache();
+  ThreadCache* other = NewCache();
+  Stock(cache, 3, 8);
+  context_.Settle(*cache);
+  EXPECT_EQ(accounts.idle(), 8 * 1024u);
+  std::vector<Block*> blocks;
+  for (int i = 0; i < 5; ++i) blocks.push_back(cache->AllocHit(3, 1000));
+  context_.Settle(*cache);
+  EXPECT_EQ(accounts.live(), 5 * 1024u);
+  EXPECT_EQ(accounts.idle(), 3 * 1024u);
+  for (Block* block : blocks) block->state.store(BlockState::kIdle);
+  context_.ListCache(*other);
+  Batch overflow;
+  EXPECT_TRUE(other->Free(blocks[0], kReady, &overflow));
+  EXPECT_TRUE(other->Free(blocks[1], 7, &overflow));
+  context_.Settle(*other);
+  EXPECT_EQ(accounts.live(), 3 * 1024u);
+  EXPECT_EQ(context_.ready(), 4 * 1024u);
+  const ContextPool::Idle idle = context_.CountIdle();
+  EXPECT_EQ(idle.ready, 4 * 1024u);
+  EXPECT_EQ(idle.retired, 1024u);
+  context_.EmptyCaches();
+  EXPECT_EQ(accounts.live(), 3 * 1024u);
+  EXPECT_EQ(accounts.idle(), 5 * 1024u);
+  EXPECT_EQ(context_.ready(), 4 * 1024u);
 }
 
 TEST_F(ContextPoolTest, AThreadsCacheIsAdoptedByOneThreadOnly) {

@@ -331,7 +331,7 @@ TEST(PoolTest, AReleasedAddressIsForgottenAndLeftAlone) {
   EXPECT_TRUE(t.device.IsLive(address)) << "somebody else frees it";
   EXPECT_EQ(t.pool->Find(address), nullptr);
   EXPECT_FALSE(t.pool->Release(address));
-  EXPECT_EQ(t.context->reserved(), 0u);
+  EXPECT_EQ(t.context->accounts().reserved(), 0u);
   EXPECT_EQ(t.Statistics().live_blocks, 0u);
 }
 

@@ -37,7 +37,10 @@ class RetiredInCacheTest : public testing::Test {
   }
   Batch Retire(unsigned count, Stamp stamp) {
     Batch left;
-    for (unsigned i = 0; i < count && left.count == 0; ++i) left = cache_.Free(Idle(), stamp);
+    for (unsigned i = 0; i < count && left.count == 0; ++i) {
+      Block* block = Idle();
+      while (!cache_.Free(block, stamp, &left)) (void)cache_.BeginListed();
+    }
     return left;
   }
   // Fences up to `passed` have passed.
@@ -127,9 +130,12 @@ TEST_F(RetiredInCacheTest, RetiredBlocksCountForTheLimit) {
   EXPECT_EQ(left.count, 4u) << "the colder batch leaves";
   EXPECT_EQ(left.stamp, 5u);
   EXPECT_EQ(cache_.retired_bytes(), 2 * kBytes);
+}
+
+TEST_F(RetiredInCacheTest, WhatIsOverALimitOfNothingLeavesAtOnce) {
   limits_.bytes = 0;
   const Batch all = Retire(1, 7);
-  EXPECT_EQ(all.count, 3u);
+  EXPECT_EQ(all.count, 1u);
   EXPECT_EQ(all.stamp, 7u);
   EXPECT_EQ(cache_.retired_bytes(), 0u);
 }
@@ -140,7 +146,7 @@ TEST_F(RetiredInCacheTest, EmptyGivesThemWithTheirStamps) {
   Retire(1, kReady);
   std::multiset<Stamp> stamps;
   size_t count = 0;
-  cache_.Empty([&](unsigned, Batch batch) {
+  cache_.Empty([&](Batch batch) {
     stamps.insert(batch.stamp);
     count += batch.count;
   });
@@ -281,14 +287,14 @@ TEST_F(RetiredTest, ABlockIsReusedOnceItsWorkIsDoneAndNotBefore) {
     TestPool t = Pool();
     Block* block = t.Alloc(bytes);
     FreeAfterWork(t, block);
-    EXPECT_EQ(t.context->retired(), block->bytes);
+    EXPECT_EQ(t.context->CountIdle().retired, block->bytes);
     EXPECT_EQ(driver_.records, 0u) << "a free recorded";
     Block* other = t.Alloc(bytes);
     EXPECT_NE(other, block) << "handed out while its work runs";
     EXPECT_EQ(driver_.waits, 0u) << "an allocation waited";
     driver_.Finish();
     EXPECT_EQ(t.Alloc(bytes), block);
-    EXPECT_EQ(t.context->retired(), 0u);
+    EXPECT_EQ(t.context->CountIdle().retired, 0u);
     driver_.records = 0;
   }
 }
@@ -299,7 +305,7 @@ TEST_F(RetiredTest, AThreadThatRunsDryRecordsOnceAndAsksOnceForAll) {
   for (int i = 0; i < 100; ++i) blocks.push_back(t.Alloc(1000));
   for (Block* block : blocks) FreeAfterWork(t, block);
   EXPECT_EQ(driver_.records, 0u) << "a free recorded";
-  while (t.context->ready() != 0) ASSERT_NE(t.Alloc(1000), nullptr);
+  while (t.context->CountIdle().ready != 0) ASSERT_NE(t.Alloc(1000), nullptr);
   const size_t made = t.device.allocate_calls();
   ASSERT_NE(t.Alloc(1000), nullptr);  // dry
   EXPECT_EQ(driver_.records, 1u);
@@ -330,7 +336,7 @@ TEST_F(RetiredTest, AFreshlyRetiredBlockDoesNotHideOlderOnes) {
   TestPool t = Pool();
   Block* older = t.Alloc(1000);
   Block* fresh = t.Alloc(1000);
-  while (t.context->ready() != 0) ASSERT_NE(t.Alloc(1000), nullptr);
+  while (t.context->CountIdle().ready != 0) ASSERT_NE(t.Alloc(1000), nullptr);
   OnAnotherThread([&] { FreeAfterWork(t, older); });
   ASSERT_EQ(t.pool->readiness().Record(*t.context).status, kSuccess);
   driver_.Finish();
@@ -354,7 +360,7 @@ TEST_F(RetiredTest, WhenMemoryIsShortRetiredBlocksAreReleased) {
   FreeAfterWork(t, block);
   Block* other = t.Alloc(8 * kMiB);
   ASSERT_NE(other, nullptr) << "a program that fits without the pool";
-  EXPECT_EQ(t.context->retired(), 0u);
+  EXPECT_EQ(t.context->CountIdle().retired, 0u);
   EXPECT_EQ(t.device.release_calls(), 1u);
   FreeAfterWork(t, other);
 }
@@ -376,7 +382,7 @@ TEST_F(RetiredTest, ReleasesIncludeThem) {
   FreeAfterWork(t, large);
   FreeAfterWork(t, small);
   EXPECT_EQ(t.pool->ReleaseAll(t.api), 4 * kMiB);
-  EXPECT_EQ(t.context->retired(), 1024u) << "thread caches are not touched";
+  EXPECT_EQ(t.context->CountIdle().retired, 1024u) << "thread caches are not touched";
   EXPECT_EQ(t.pool->ReleaseThreadCaches(t.api), 1024u);
   test::ExpectAtRest(t);
   EXPECT_EQ(t.device.live_count(), 0u);
@@ -390,8 +396,8 @@ TEST_F(RetiredTest, ABlockWhoseReleaseWasRefusedIsNotLost) {
   t.device.FailReleases(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
   EXPECT_EQ(t.pool->ReleaseAll(t.api), 0u);
   t.device.FailReleases(kSuccess);
-  EXPECT_EQ(t.context->retired(), 4 * kMiB);
-  EXPECT_EQ(t.context->reserved(), 4 * kMiB);
+  EXPECT_EQ(t.context->CountIdle().retired, 4 * kMiB);
+  EXPECT_EQ(t.context->accounts().reserved(), 4 * kMiB);
   EXPECT_NE(t.Alloc(4 * kMiB), block);
   driver_.Finish();
   EXPECT_EQ(t.Alloc(4 * kMiB), block);
@@ -418,7 +424,7 @@ TEST_F(RetiredTest, NearTheBoundAFreeWaitsSoThatAllocationsFindReadyBlocks) {
     Block* block = t.Alloc(4 * kMiB);
     ASSERT_NE(block, nullptr);
     FreeAfterWork(t, block);
-    ASSERT_LE(t.context->reserved(), t.context->bound());
+    ASSERT_LE(t.context->accounts().reserved(), t.context->accounts().bound());
   }
   EXPECT_GT(driver_.waits, 0u);
   EXPECT_EQ(t.pool->statistics().process().bound_waits.Get(), driver_.waits);
@@ -439,9 +445,9 @@ TEST_F(RetiredTest, AnAllocationThatCrossedTheBoundIsPaidForByTheNextFree) {
   Block* block = t.Alloc(8 * kMiB);
   FreeAfterWork(t, block);  // 8 MiB retired, the peak
   Block* other = t.Alloc(6 * kMiB);
-  EXPECT_GT(t.context->reserved(), t.context->bound());
+  EXPECT_GT(t.context->accounts().reserved(), t.context->accounts().bound());
   FreeAfterWork(t, other);
-  EXPECT_LE(t.context->reserved(), t.context->bound());
+  EXPECT_LE(t.context->accounts().reserved(), t.context->accounts().bound());
 }
 
 }  // namespace

@@ -191,7 +191,7 @@ TEST_P(AddUpTest, AfterEveryStepOfARandomSequence) {
     ASSERT_EQ(s.live_block_bytes, block_bytes);
     ASSERT_EQ(s.reserved_bytes, s.live_block_bytes + s.ready_bytes + s.retired_bytes);
     ASSERT_EQ(s.reserved_bytes, t.device.used());
-    ASSERT_EQ(t.context->reserved(), s.reserved_bytes);
+    ASSERT_EQ(t.context->accounts().reserved(), s.reserved_bytes);
     ASSERT_GE(s.reserved_peak_bytes, s.reserved_bytes);
     ASSERT_EQ(s.real_malloc_calls, t.device.allocate_calls());
     ASSERT_EQ(s.real_free_calls, t.device.release_calls());

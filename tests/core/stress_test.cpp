@@ -193,8 +193,8 @@ void RunStress(uint64_t seed) {
     Block* block = t.AllocIn(*context, 100);
     ASSERT_NE(block, nullptr);
     ASSERT_TRUE(t.Free(block));
-    EXPECT_LE(context->reserved(), context->bound());
-    EXPECT_EQ(context->reserved(), context->ready());
+    EXPECT_LE(context->accounts().reserved(), context->accounts().bound());
+    EXPECT_EQ(context->accounts().reserved(), context->CountIdle().ready);
     EXPECT_TRUE(context->open());
   }
   EXPECT_EQ(stress.failures.load(), 0);

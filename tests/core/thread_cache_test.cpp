@@ -38,7 +38,15 @@ class ThreadCacheTest : public testing::Test {
   // What a program's free is, up to the cache.
   Batch Free(Block* block) {
     EXPECT_TRUE(block->TakeFromProgram(BlockState::kLive));
-    return cache_.Free(block, kReady);
+    return FreeIdle(block);
+  }
+  Batch FreeIdle(Block* block) {
+    Batch overflow;
+    while (!cache_.Free(block, kReady, &overflow)) (void)cache_.BeginListed();
+    return overflow;
+  }
+  void Stock(unsigned tier, Batch batch) {
+    while (!cache_.Stock(tier, batch)) (void)cache_.BeginListed();
   }
   static std::vector<Block*> BlocksOf(Batch batch) {
     std::vector<Block*> blocks;
@@ -62,7 +70,7 @@ TEST_F(ThreadCacheTest, AnEmptyCacheServesNothing) {
 }
 
 TEST_F(ThreadCacheTest, AHitDoesWhatTheOtherPathDoes) {
-  cache_.Stock(1, IdleBatch(1, 3));
+  Stock(1, IdleBatch(1, 3));
   Block* block = cache_.AllocHit(1, 500);
   ASSERT_NE(block, nullptr);
   EXPECT_EQ(block->state.load(), BlockState::kLive);
@@ -82,22 +90,25 @@ TEST_F(ThreadCacheTest, AHitDoesWhatTheOtherPathDoes) {
 
 TEST_F(ThreadCacheTest, AHitLeavesToTheOtherPathWhatMovesABatch) {
   EXPECT_EQ(cache_.AllocHit(0, 1), nullptr);
-  cache_.Stock(0, IdleBatch(0, 3));
+  Stock(0, IdleBatch(0, 3));
   Block* fourth = Idle(0);
   EXPECT_FALSE(cache_.FreeHit(fourth)) << "it makes the batch full";
   EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0]) << "nothing was done";
   EXPECT_EQ(counters_[0].frees.Get(), 0u);
-  EXPECT_EQ(cache_.Free(fourth, kReady).count, 0u);
+  EXPECT_EQ(FreeIdle(fourth).count, 0u);
   EXPECT_EQ(cache_.AllocHit(0, 1), nullptr) << "the full batch is the spare now";
   EXPECT_NE(cache_.Alloc(0, 1), nullptr);
   EXPECT_NE(cache_.AllocHit(0, 1), nullptr);
+  std::vector<Batch> batches;
+  cache_.Empty([&](Batch batch) { batches.push_back(batch); });
   limits_.bytes = 3 * kSizes[0] - 1;
+  for (const Batch& batch : batches) Stock(0, batch);
   EXPECT_FALSE(cache_.FreeHit(Idle(0))) << "it crosses the limit";
   EXPECT_EQ(cache_.ready_bytes(), 2 * kSizes[0]);
 }
 
 TEST_F(ThreadCacheTest, ServesWhatWasFreedLast) {
-  cache_.Stock(1, IdleBatch(1, 3));
+  Stock(1, IdleBatch(1, 3));
   Block* first = cache_.Alloc(1, 500);
   Block* second = cache_.Alloc(1, 300);
   ASSERT_NE(first, nullptr);
@@ -110,21 +121,21 @@ TEST_F(ThreadCacheTest, ServesWhatWasFreedLast) {
 }
 
 TEST_F(ThreadCacheTest, TiersDoNotMix) {
-  cache_.Stock(1, IdleBatch(1, 2));
+  Stock(1, IdleBatch(1, 2));
   EXPECT_EQ(cache_.Alloc(0, 1), nullptr);
   EXPECT_EQ(cache_.Alloc(2, 1), nullptr);
   EXPECT_EQ(cache_.Alloc(1, 1)->bytes, kSizes[1]);
 }
 
 TEST_F(ThreadCacheTest, ReadyBytesAreTheSumOfItsBlocks) {
-  cache_.Stock(0, IdleBatch(0, 3));
-  cache_.Stock(2, IdleBatch(2, 2));
+  Stock(0, IdleBatch(0, 3));
+  Stock(2, IdleBatch(2, 2));
   EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0] + 2 * kSizes[2]);
   Block* block = cache_.Alloc(2, 1);
   EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0] + kSizes[2]);
   EXPECT_EQ(Free(block).count, 0u);
   EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0] + 2 * kSizes[2]);
-  cache_.Stock(0, Batch{});
+  Stock(0, Batch{});
   EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0] + 2 * kSizes[2]);
 }
 
@@ -132,7 +143,7 @@ TEST_F(ThreadCacheTest, ReadyBytesAreTheSumOfItsBlocks) {
 TEST_F(ThreadCacheTest, WhenASecondBatchIsFullTheOlderOneLeavesWhole) {
   std::vector<Block*> live;
   for (int i = 0; i < 12; ++i) {
-    cache_.Stock(0, IdleBatch(0, 1));
+    Stock(0, IdleBatch(0, 1));
     live.push_back(cache_.Alloc(0, 1));
   }
   std::vector<std::set<Block*>> leaving;
@@ -147,7 +158,7 @@ TEST_F(ThreadCacheTest, WhenASecondBatchIsFullTheOlderOneLeavesWhole) {
 }
 
 TEST_F(ThreadCacheTest, AroundABatchBoundaryNothingLeaves) {
-  cache_.Stock(0, IdleBatch(0, 4));
+  Stock(0, IdleBatch(0, 4));
   std::vector<Block*> live;
   for (int i = 0; i < 4; ++i) live.push_back(cache_.Alloc(0, 1));
   for (Block* block : live) EXPECT_EQ(Free(block).count, 0u);
@@ -162,7 +173,7 @@ TEST_F(ThreadCacheTest, AroundABatchBoundaryNothingLeaves) {
 }
 
 TEST_F(ThreadCacheTest, TheSpareIsServedToo) {
-  cache_.Stock(0, IdleBatch(0, 8));
+  Stock(0, IdleBatch(0, 8));
   std::vector<Block*> live;
   for (int i = 0; i < 7; ++i) live.push_back(cache_.Alloc(0, 1));
   ASSERT_NE(cache_.Alloc(0, 1), nullptr);
@@ -178,7 +189,7 @@ TEST_F(ThreadCacheTest, TheByteLimitHoldsAfterEveryFree) {
   limits_.batch[2] = 4;
   std::vector<Block*> live;
   for (int i = 0; i < 40; ++i) {
-    cache_.Stock(2, IdleBatch(2, 1));
+    Stock(2, IdleBatch(2, 1));
     live.push_back(cache_.Alloc(2, 1));
   }
   size_t left = 0;
@@ -191,7 +202,7 @@ TEST_F(ThreadCacheTest, TheByteLimitHoldsAfterEveryFree) {
 
 TEST_F(ThreadCacheTest, WithNoBytesAllowedEveryFreeLeaves) {
   limits_.bytes = 0;
-  cache_.Stock(0, IdleBatch(0, 1));
+  Stock(0, IdleBatch(0, 1));
   Block* block = cache_.Alloc(0, 1);
   const Batch overflow = Free(block);
   EXPECT_EQ(overflow.count, 1u);
@@ -200,10 +211,11 @@ TEST_F(ThreadCacheTest, WithNoBytesAllowedEveryFreeLeaves) {
 }
 
 TEST_F(ThreadCacheTest, EmptyGivesEverythingOnce) {
-  cache_.Stock(0, IdleBatch(0, 3));
-  cache_.Stock(2, IdleBatch(2, 5));
+  Stock(0, IdleBatch(0, 3));
+  Stock(2, IdleBatch(2, 5));
   std::multiset<std::pair<unsigned, Block*>> given;
-  cache_.Empty([&](unsigned tier, Batch batch) {
+  cache_.Empty([&](Batch batch) {
+    const unsigned tier = batch.head->tier;
     EXPECT_GT(batch.count, 0u);
     for (Block* block : BlocksOf(batch)) given.insert({tier, block});
   });
@@ -211,7 +223,7 @@ TEST_F(ThreadCacheTest, EmptyGivesEverythingOnce) {
   for (const auto& [tier, block] : given) EXPECT_EQ(block->tier, tier);
   EXPECT_EQ(cache_.ready_bytes(), 0u);
   EXPECT_EQ(cache_.Alloc(0, 1), nullptr);
-  cache_.Empty([](unsigned, Batch) { ADD_FAILURE() << "there was nothing left"; });
+  cache_.Empty([](Batch) { ADD_FAILURE() << "there was nothing left"; });
 }
 
 TEST_F(ThreadCacheTest, RefillsDoubleUpToTheBatch) {
@@ -226,7 +238,7 @@ TEST_F(ThreadCacheTest, RefillsDoubleUpToTheBatch) {
 }
 
 TEST_F(ThreadCacheTest, CountsRequestsAndFrees) {
-  cache_.Stock(1, IdleBatch(1, 1));
+  Stock(1, IdleBatch(1, 1));
   Block* block = cache_.Alloc(1, 300);
   EXPECT_EQ(counters_[1].thread_cache_hits.Get(), 1u);
   EXPECT_EQ(counters_[1].requested_bytes.Get(), 300u);
@@ -251,14 +263,14 @@ TEST_F(ThreadCacheTest, AnotherThreadMayEmptyIt) {
   std::vector<Block*> emptied;
   std::thread other([&] {
     while (!stop.load()) {
-      cache_.Empty([&](unsigned, Batch batch) {
+      cache_.Empty([&](Batch batch) {
         for (Block* block : BlocksOf(batch)) emptied.push_back(block);
       });
     }
   });
   std::vector<Block*> kept;
   for (int i = 0; i < kBlocks; ++i) {
-    cache_.Stock(0, IdleBatch(0, 1));
+    Stock(0, IdleBatch(0, 1));
     for (int round = 0; round < 50; ++round) {
       Block* block = cache_.Alloc(0, 1);
       if (block == nullptr) break;
@@ -267,7 +279,7 @@ TEST_F(ThreadCacheTest, AnotherThreadMayEmptyIt) {
   }
   stop.store(true);
   other.join();
-  cache_.Empty([&](unsigned, Batch batch) {
+  cache_.Empty([&](Batch batch) {
     for (Block* block : BlocksOf(batch)) emptied.push_back(block);
   });
   kept.insert(kept.end(), emptied.begin(), emptied.end());

@@ -87,7 +87,7 @@ TEST(ThreadExitTest, WithoutKeysALateFreeIsNotStranded) {
     t_frees_late.block = t.Alloc(1000);
   });
   EXPECT_EQ(t.context->global().ready_bytes(), 1024u);
-  EXPECT_EQ(t.context->live(), 0u);
+  EXPECT_EQ(t.context->accounts().live(), 0u);
 }
 
 }  // namespace

@@ -1,0 +1,122 @@
+// The bytes of one context, as running sums: to know one never walks a list.
+//
+//   reserved = live + slack + idle + leaving
+//
+// live: what the program has, as it asked for it (rounded to its tier, from 2 MiB up to 2 MiB).
+// slack: by how much the blocks in use are larger than that. leaving: idle blocks off the lists,
+// whose real free is under way. idle: the rest, on lists or on the way between two.
+//
+// What a thread allocates from its own cache and frees into it is added when the cache moves a
+// batch (ThreadCache::Settle): until then live is off by at most what the cache may hold. It is one
+// sum of its own, not a difference of others, so blocks in motion are never taken for live ones,
+// and the peak and with it the bound grow by what the program held alone.
+#ifndef CMP_CORE_ACCOUNTS_H_
+#define CMP_CORE_ACCOUNTS_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "core/options.h"
+#include "core/types.h"
+
+namespace cmp {
+
+// All functions are thread-safe. Relaxed: each sum is exact, and nobody concludes from one that
+// another has changed.
+class alignas(64) Accounts {
+ public:
+  explicit Accounts(const RelativeBytes& reserve)
+      : reserve_(reserve), bound_(reserve.bytes), headroom_(reserve.bytes / 4) {}
+
+  // ---- What happens
+
+  // A real allocation was made; one has ended.
+  void AddReserved(size_t bytes) { Add(reserved_, bytes); }
+  void SubtractReserved(size_t bytes) { Subtract(reserved_, bytes); }
+  // The program has `bytes`, of which `slack` are more than it asked for; it has given them back.
+  void HandOut(size_t bytes, size_t slack = 0) {
+    Add(live_, bytes - slack);
+    if (slack != 0) Add(slack_, slack);
+  }
+  void TakeBack(size_t bytes, size_t slack = 0) {
+    Subtract(live_, bytes - slack);
+    if (slack != 0) Subtract(slack_, slack);
+  }
+  // What a cache handed out, less what came back to it, since it was asked last.
+  void Settle(int64_t handed_out) { live_.fetch_add(handed_out, std::memory_order_relaxed); }
+  // Idle blocks are off the lists; they were really freed, or are back on a list.
+  void BeginLeaving(size_t bytes) { Add(leaving_, bytes); }
+  void EndLeaving(size_t bytes) { Subtract(leaving_, bytes); }
+
+  // ---- What there is
+
+  size_t reserved() const { return Read(reserved_); }
+  size_t live() const { return Read(live_); }
+  size_t slack() const { return Read(slack_); }
+  size_t leaving() const { return Read(leaving_); }
+  size_t idle() const {
+    const size_t other = live() + slack() + leaving();
+    const size_t held = reserved();
+    return held > other ? held - other : 0;
+  }
+
+  // ---- CMP_RESERVE
+
+  // Notes the live bytes of this moment; returns by how much the peak rose.
+  size_t NotePeak() {
+    const size_t now = live();
+    size_t peak = peak_.load(std::memory_order_relaxed);
+    while (now > peak) {
+      if (!peak_.compare_exchange_weak(peak, now, std::memory_order_relaxed)) continue;
+      RaiseTo(bound_,
+              static_cast<size_t>(static_cast<double>(now) * reserve_.ratio) + reserve_.bytes);
+      headroom_.store(bound() > now ? (bound() - now) / 4 : 0, std::memory_order_relaxed);
+      return now - peak;
+    }
+    return 0;
+  }
+  size_t peak() const { return peak_.load(std::memory_order_relaxed); }
+  // What may be reserved, given the peak of live bytes so far.
+  size_t bound() const { return bound_.load(std::memory_order_relaxed); }
+  // How close to the bound idle memory should be ready: a quarter of what may be idle at the peak.
+  size_t headroom() const { return headroom_.load(std::memory_order_relaxed); }
+  // Bytes over the bound that nobody is releasing yet.
+  size_t Excess() const {
+    const size_t allowed = bound() + leaving();
+    const size_t held = reserved();
+    return held > allowed ? held - allowed : 0;
+  }
+
+ private:
+  using Sum = std::atomic<int64_t>;
+  static void Add(Sum& sum, size_t bytes) {
+    sum.fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+  }
+  static void Subtract(Sum& sum, size_t bytes) {
+    sum.fetch_sub(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+  }
+  // A block that one cache handed out and another took back may be settled by the latter first.
+  static size_t Read(const Sum& sum) {
+    const int64_t bytes = sum.load(std::memory_order_relaxed);
+    return bytes > 0 ? static_cast<size_t>(bytes) : 0;
+  }
+  static void RaiseTo(std::atomic<size_t>& value, size_t least) {
+    size_t seen = value.load(std::memory_order_relaxed);
+    while (seen < least && !value.compare_exchange_weak(seen, least, std::memory_order_relaxed)) {
+    }
+  }
+
+  const RelativeBytes reserve_;
+  Sum reserved_{0};
+  Sum live_{0};
+  Sum slack_{0};
+  Sum leaving_{0};
+  std::atomic<size_t> peak_{0};
+  std::atomic<size_t> bound_;
+  std::atomic<size_t> headroom_;
+};
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_ACCOUNTS_H_
