@@ -17,6 +17,7 @@ import threading
 import time
 
 JOBS = str(os.cpu_count())
+TESTS_AT_ONCE = str((os.cpu_count() or 1) + 1)  # some of them sleep
 EVERY_S = 10  # between two lines of progress, where they do not overwrite each other
 STEP_OF = re.compile(r"^\[(\d+)/(\d+)\] |^ *(\d+)/(\d+) Test +#\d+: (\S+) \.*(.*)")
 NO_NEWS = re.compile(r"^ +Start |^ *\d+/\d+ Test +#\d+: .* Passed |^Internal ctest|^Test project")
@@ -59,7 +60,7 @@ def suite_of(name: str, include: str, old_include: str) -> Suite:
         return Step("built", ["cmake", "--build", folder, "-j", JOBS], f"{folder}/build.log")
 
     def tested(folder: str) -> Step:
-        command = ["ctest", "--test-dir", folder, "--output-on-failure", "-j", JOBS]
+        command = ["ctest", "--test-dir", folder, "--output-on-failure", "-j", TESTS_AT_ONCE]
         return Step("tested", [*command, "--timeout", "300"], f"{folder}/tests.log")
 
     def script(words: list[str], log: str) -> Step:

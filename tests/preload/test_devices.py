@@ -8,7 +8,7 @@ KINDS = ((3, 1, {}), (3, 2, {}), (2, 1, OLD_DRIVER))
 # A sanitized build is slow.
 if SANITIZE:
     KINDS = KINDS[:1]
-MANY = 500 if SANITIZE else 1000
+MANY = 500
 CLEAN = "hazards 0, misuse 0"
 
 
