@@ -6,8 +6,14 @@
 #define CMP_CORE_CONTEXTS_H_
 
 #include "core/context_pool.h"
+#include "core/device_links.h"
 
 namespace cmp {
+
+// May work of `other` use memory of `context`?
+inline bool MayUse(const ContextPool& other, const ContextPool& context) {
+  return g_device_links.Linked(other.identity().device, context.identity().device);
+}
 
 class Contexts {
  public:

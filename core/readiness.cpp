@@ -6,17 +6,13 @@ namespace cmp {
 // tells, unless the other one is idle.
 Stamp Readiness::WithOthers(const ContextPool& context, Stamp stamp) const {
   bool idle = true;
-  contexts_.ForEach([&](const ContextPool& other) {
-    if (&other != &context && other.open() && !other.fences().Idle()) idle = false;
-  });
+  ForEachOther(context, [&](const ContextPool& other) { idle &= other.fences().Idle(); });
   return idle ? stamp : Fences::Now();
 }
 
 bool Readiness::OthersPassed(const ContextPool& context, Stamp stamp) const {
   bool passed = true;
-  contexts_.ForEach([&](const ContextPool& other) {
-    if (&other != &context && other.open() && !other.fences().Covers(stamp)) passed = false;
-  });
+  ForEachOther(context, [&](const ContextPool& other) { passed &= other.fences().Covers(stamp); });
   return passed;
 }
 
@@ -61,11 +57,7 @@ void Readiness::Cover(ContextPool& context, Stamp stamp) {
     if (one.open() && one.fences().published() <= stamp && !one.fences().Covers(stamp)) Record(one);
   };
   cover(context);
-  if (contexts_.count() > 1) {
-    contexts_.ForEach([&](ContextPool& other) {
-      if (&other != &context) cover(other);
-    });
-  }
+  if (contexts_.count() > 1) ForEachOther(context, cover);
 }
 
 bool Readiness::Ask(ContextPool& context, Stamp stamp) {
@@ -73,9 +65,7 @@ bool Readiness::Ask(ContextPool& context, Stamp stamp) {
   if (!AskOne(context, stamp)) return false;
   if (!HasOthers()) return true;
   bool passed = true;
-  contexts_.ForEach([&](ContextPool& other) {
-    if (&other != &context && other.open() && passed) passed = AskOne(other, stamp);
-  });
+  ForEachOther(context, [&](ContextPool& other) { passed = passed && AskOne(other, stamp); });
   return passed;
 }
 

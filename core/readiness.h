@@ -1,6 +1,6 @@
 // When a free block may be handed out again: once the fences have passed that cover its free, in
-// its own context and in every other context of the process (peer copies and access may use it
-// there). Nothing waits for another context's fence: it only delays reuse.
+// its own context and in every other context of the process whose work may use it (device_links.h).
+// Nothing waits for another context's fence: it only delays reuse.
 //
 // All functions are thread-safe.
 #ifndef CMP_CORE_READINESS_H_
@@ -91,6 +91,13 @@ class Readiness {
   static inline constinit std::atomic<bool> g_refused{false};
 
   bool HasOthers() const { return contexts_.count() > 1 && RuleIsOn(Rule::kFenceInEveryContext); }
+  // Visits the open contexts besides `context` whose work may use its memory.
+  template <typename Visitor>
+  void ForEachOther(const ContextPool& context, Visitor visit) const {
+    contexts_.ForEach([&](ContextPool& other) {
+      if (&other != &context && other.open() && MayUse(other, context)) visit(other);
+    });
+  }
   Stamp WithOthers(const ContextPool& context, Stamp stamp) const;
   bool OthersPassed(const ContextPool& context, Stamp stamp) const;
   int Synchronize(ContextPool& context, const Driver& driver);

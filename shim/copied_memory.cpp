@@ -69,6 +69,14 @@ class Look {
 
 }  // namespace
 
+Devices DeviceOf(CUdeviceptr address) {
+  if (!IsOnDevice(address)) return 0;
+  int device = -1;
+  const auto& ask = RealDriver()->cuPointerGetAttribute;
+  const CUresult status = ask(&device, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address);
+  return status == CUDA_SUCCESS ? DeviceBit(device) : kAnyDevice;
+}
+
 bool IsOnDevice(CUdeviceptr address) {
   const DriverCalls* real = RealDriver();
   unsigned type = CU_MEMORYTYPE_HOST;

@@ -14,7 +14,12 @@
 
 #include <cstddef>
 
+#include "core/device_links.h"
+
 namespace cmp {
+
+// The device whose memory is at this address, as the driver knows it; none for memory of the host.
+Devices DeviceOf(CUdeviceptr address);
 
 // Managed memory counts as the device's. (To ask during a capture is harmless: measured.)
 bool IsOnDevice(CUdeviceptr address);

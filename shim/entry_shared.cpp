@@ -1,16 +1,35 @@
 // The interposed entry points of the driver by which the host, other processes or other devices
 // come to share memory with kernels. They are the real calls, noted (visible_memory.h); those that
 // end page-locked memory wait by themselves (measured).
+#include "core/device_links.h"
 #include "shim/entry_driver.h"
 #include "shim/lookup.h"
 #include "shim/nvidia_libraries.h"
 #include "shim/owed.h"
+#include "shim/service.h"
 #include "shim/visible_memory.h"
 #include "shim/work.h"
 
 using cmp::Visible;
 
 namespace {
+
+cmp::Devices DeviceOfCurrent() {
+  const cmp::Driver* driver = cmp::LoadedDriver();
+  CUdevice device = -1;
+  const bool known = driver != nullptr && driver->context_device(&device) == CUDA_SUCCESS;
+  return known ? cmp::DeviceBit(device) : cmp::kAnyDevice;
+}
+cmp::Devices DeviceOfContext(CUcontext context) {
+  const cmp::Driver* driver = cmp::LoadedDriver();
+  if (context == nullptr || driver == nullptr || driver->push_current(context) != CUDA_SUCCESS) {
+    return cmp::kAnyDevice;
+  }
+  const cmp::Devices device = DeviceOfCurrent();
+  CUcontext popped = nullptr;
+  driver->pop_current(&popped);
+  return device;
+}
 
 uintptr_t AddressOf(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer); }
 
@@ -276,4 +295,25 @@ CUresult Driver_cuEGLStreamProducerConnect(void* connection, void* stream, int w
 
 CUresult Driver_cuEventCreateFromEGLSync(CUevent* event, void* sync, unsigned flags) {
   CMP_NOTE_AND_CALL(Visible::kImports, cuEventCreateFromEGLSync, (event, sync, flags));
+}
+
+// ---- Devices of this process that use each other's memory
+
+CUresult Driver_cuCtxEnablePeerAccess(CUcontext peer, unsigned flags) {
+  CMP_REAL(cuCtxEnablePeerAccess);
+  cmp::g_device_links.Link(DeviceOfCurrent() | DeviceOfContext(peer));  // before anybody uses it
+  return real->cuCtxEnablePeerAccess(peer, flags);
+}
+
+// Of which devices is said later.
+CUresult Driver_cuMulticastCreate(void* handle, const void* properties) {
+  CMP_REAL(cuMulticastCreate);
+  cmp::g_device_links.Link(cmp::kAnyDevice);
+  return real->cuMulticastCreate(handle, properties);
+}
+
+CUresult Driver_cuLogicalEndpointCreate(unsigned endpoint, const void* properties) {
+  CMP_REAL(cuLogicalEndpointCreate);
+  cmp::g_device_links.Link(cmp::kAnyDevice);
+  return real->cuLogicalEndpointCreate(endpoint, properties);
 }

@@ -6,6 +6,7 @@
 
 #include "core/rules.h"
 #include "shim/captures.h"
+#include "shim/copied_devices.h"
 #include "shim/copied_memory.h"
 #include "shim/entry_driver.h"
 #include "shim/lookup.h"
@@ -87,6 +88,10 @@ constexpr bool IsPageLocked(const Other&) {
 // Copies run in the contexts of the memory, whichever's stream they are on (measured:
 // tests/gpu/two_gpus_probe). Kernels and sets run in their stream's.
 
+constexpr auto AnyDeviceIf(bool elsewhere) {
+  return [elsewhere] { return elsewhere ? kAnyDevice : 0; };
+}
+
 struct Plain {
   template <typename... Arguments>
   static constexpr bool IsUsual(const ContextWork&, const Arguments&...) {
@@ -95,7 +100,7 @@ struct Plain {
   template <typename Call, typename... Arguments>
   static CUresult Submit(StreamName to, Call call, const Arguments&...) {
     const bool elsewhere = to == kSeveralStreams;
-    const SubmissionElsewhere others(to, Visible::kNothing, elsewhere);
+    const SubmissionElsewhere others(to, Visible::kNothing, AnyDeviceIf(elsewhere));
     const Submission submission(to, elsewhere);
     return call();
   }
@@ -103,8 +108,9 @@ struct Plain {
 
 struct Copy : Plain {
   template <typename Call, typename... Arguments>
-  static CUresult Submit(StreamName to, Call call, const Arguments&...) {
-    const SubmissionElsewhere others(to);
+  static CUresult Submit(StreamName to, Call call, const Arguments&... arguments) {
+    const SubmissionElsewhere others(to, Visible::kNothing,
+                                     [&] { return DevicesOfCopy(to, arguments...); });
     return Plain::Submit(to, call);
   }
 };
@@ -163,7 +169,7 @@ struct Launch {
   template <typename Call, typename... Arguments>
   static CUresult Submit(StreamName to, Call call, const Arguments&... arguments) {
     const bool elsewhere = to == kSeveralStreams;
-    const SubmissionElsewhere others(to, Visible::kNothing, elsewhere);
+    const SubmissionElsewhere others(to, Visible::kNothing, AnyDeviceIf(elsewhere));
     const bool overtakes = HasAttribute(
         [](const CUlaunchAttribute& attribute) { return Overtakes(attribute); }, arguments...);
     const Submission submission(to, elsewhere || overtakes);
@@ -184,16 +190,20 @@ struct CopyToHost {
     return false;
   }
   template <typename Call>
-  static CUresult Submit(StreamName to, Call call, void* target, CUdeviceptr, size_t bytes) {
+  static CUresult Submit(StreamName to, Call call, void* target, CUdeviceptr source, size_t bytes) {
     const bool waits = bytes != 0 && !IsOnDevice(reinterpret_cast<CUdeviceptr>(target));
-    return waits ? SubmitAndWait(to, call) : Copy::Submit(to, call);
+    return waits ? SubmitAndWait(to, call) : Copy::Submit(to, call, target, source);
   }
 };
 
 // Work that the host could see the end of, if Derived::What(arguments...) says so.
 template <typename Derived>
 struct MaybeVisible {
-  static constexpr bool kElsewhere = false;  // may it run in other contexts than the stream's?
+  // In which contexts besides the stream's may it run?
+  template <typename... Arguments>
+  static Devices Where(StreamName, const Arguments&...) {
+    return 0;
+  }
   template <typename... Arguments>
   static bool IsUsual(const ContextWork&, const Arguments&... arguments) {
     return Derived::What(arguments...) == Visible::kNothing;
@@ -201,7 +211,7 @@ struct MaybeVisible {
   template <typename Call, typename... Arguments>
   static CUresult Submit(StreamName to, Call call, const Arguments&... arguments) {
     const Visible what = Derived::What(arguments...);
-    const SubmissionElsewhere others(to, what, Derived::kElsewhere);
+    const SubmissionElsewhere others(to, what, [&] { return Derived::Where(to, arguments...); });
     const Submission submission(to, to == kSeveralStreams, what);
     return call();
   }
@@ -214,7 +224,10 @@ struct AsyncSet : MaybeVisible<AsyncSet> {
   }
 };
 struct AsyncCopy : MaybeVisible<AsyncCopy> {
-  static constexpr bool kElsewhere = true;
+  template <typename... Arguments>
+  static Devices Where(StreamName to, const Arguments&... arguments) {
+    return DevicesOfCopy(to, arguments...);
+  }
   template <typename... Arguments>
   static Visible What(const Arguments&... arguments) {
     return AsyncSet::What(arguments...);
@@ -226,7 +239,11 @@ struct AsyncCopy : MaybeVisible<AsyncCopy> {
 };
 
 struct CopyList : MaybeVisible<CopyList> {
-  static constexpr bool kElsewhere = true;
+  template <typename... Arguments>
+  static Devices Where(StreamName, const Arguments&...) {
+    g_device_links.Link(kAnyDevice);
+    return kAnyDevice;
+  }
   template <typename... More>
   static Visible What(CUdeviceptr* to, CUdeviceptr* from, size_t*, size_t count, const More&...) {
     return CopiesIf(IsTracked() && MayBeSeen(to, from, count));
@@ -241,7 +258,11 @@ struct CopyList : MaybeVisible<CopyList> {
 };
 
 struct OpaqueCopyList : MaybeVisible<OpaqueCopyList> {
-  static constexpr bool kElsewhere = true;
+  template <typename... Arguments>
+  static Devices Where(StreamName, const Arguments&...) {
+    g_device_links.Link(kAnyDevice);
+    return kAnyDevice;
+  }
   template <typename... Arguments>
   static Visible What(const Arguments&...) {
     return CopiesIf(IsTracked());
@@ -264,7 +285,12 @@ struct StreamMemoryOperation : MaybeVisible<StreamMemoryOperation> {
 
 // A graph may also record events, and run in other contexts, anywhere in its work.
 struct GraphLaunch : MaybeVisible<GraphLaunch> {
-  static constexpr bool kElsewhere = true;
+  // Copies between devices without peer access are covered by the fences of both (measured), and
+  // peer access links them: a graph as such need not.
+  template <typename... Arguments>
+  static Devices Where(StreamName, const Arguments&...) {
+    return kAnyDevice;
+  }
   template <typename... Arguments>
   static Visible What(const Arguments&...) {
     return VisibleIf(Visible::kGraphs, Rule::kVisibleGraphs);

@@ -275,13 +275,14 @@ void NoteSubmitted(const ContextWork* only, ContextWork* work, StreamName stream
 }
 
 // Default streams have the same name in each context.
-void NoteEverywhere(StreamName stream, Visible visible) {
+void NoteElsewhere(StreamName stream, Visible visible, Devices devices) {
   if (!RuleIsOn(Rule::kCopiesInEveryContext)) return;
   OpenAll();
   const bool is_default = stream == kLegacyStream || stream % 2 == 1;
   const ContextWork* own = WorkOf(stream);
   ForEachWork([&](ContextWork& work) {
-    const StreamName name = is_default && &work != own ? kSeveralStreams : stream;
+    if (&work == own || (DeviceBit(work.context()->identity().device) & devices) == 0) return;
+    const StreamName name = is_default ? kSeveralStreams : stream;
     if (visible != Visible::kNothing || !work.IsQuiet(name)) work.Note(name, visible);
   });
 }

@@ -85,6 +85,7 @@ class alignas(64) ContextWork {
   // The context got its pool; it ended, and with it what it owes.
   void Begin(bool tracks_visible);
   void End();
+  const ContextPool* context() const { return context_; }
   bool IsOf(ContextHandle handle) const {
     return context_ != nullptr && context_->identity().handle == handle;
   }
@@ -183,8 +184,9 @@ void NoteSubmitted(const ContextWork* only, ContextWork* work, StreamName stream
 // The same as FindWork, for who is about to submit: pays first what the thread owes elsewhere.
 ContextWork* FindWorkToSubmit(StreamName stream);
 
-// Notes in all contexts a submission to one's stream that may run in others.
-void NoteEverywhere(StreamName stream, Visible visible);
+// Notes a submission to a context's stream that may run in others: in those of `devices`, but for
+// its own.
+void NoteElsewhere(StreamName stream, Visible visible, Devices devices);
 
 // A submission on its way: lives across the real call.
 class [[nodiscard]] Submission {
@@ -212,24 +214,25 @@ class [[nodiscard]] Submission {
   Visible visible_;
 };
 
-// The same beside it for one that may run in other contexts than its stream's.
+// The same beside it for one that may run in other contexts than its stream's: those of the devices
+// that devices() says, which is asked only where there are several contexts.
 class [[nodiscard]] SubmissionElsewhere {
  public:
-  explicit SubmissionElsewhere(StreamName stream, Visible visible = Visible::kNothing,
-                               bool elsewhere = true)
-      : several_(elsewhere && g_only_work.load(std::memory_order_acquire) == nullptr),
+  template <typename DevicesOf>
+  SubmissionElsewhere(StreamName stream, Visible visible, DevicesOf devices)
+      : devices_(g_only_work.load(std::memory_order_acquire) == nullptr ? devices() : 0),
         stream_(stream),
         visible_(visible) {
-    if (several_) NoteEverywhere(stream_, visible_);
+    if (devices_ != 0) NoteElsewhere(stream_, visible_, devices_);
   }
   ~SubmissionElsewhere() {
-    if (several_) NoteEverywhere(stream_, visible_);
+    if (devices_ != 0) NoteElsewhere(stream_, visible_, devices_);
   }
   SubmissionElsewhere(const SubmissionElsewhere&) = delete;
   SubmissionElsewhere& operator=(const SubmissionElsewhere&) = delete;
 
  private:
-  bool several_;
+  Devices devices_;
   StreamName stream_;
   Visible visible_;
 };

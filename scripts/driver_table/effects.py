@@ -161,8 +161,10 @@ EFFECTS = {
             cuMemSetMemPool cuDeviceSetMemPool cuDeviceGetMemPool cuDeviceGetDefaultMemPool"""),
         ("noted", "gives access to the host, or to another device", """
             cuMemPoolSetAccess cuMemSetAccess"""),
-        ("real", "with another device of this process: a free waits for the context's own work", """
-            cuCtxEnablePeerAccess cuMulticastAddDevice cuMulticastBindMem cuMulticastBindAddr
+        ("noted", "with another device of this process: links them for the reuse of memory", """
+            cuCtxEnablePeerAccess cuMulticastCreate cuLogicalEndpointCreate"""),
+        ("real", "of what was noted when it was made", """
+            cuMulticastAddDevice cuMulticastBindMem cuMulticastBindAddr
             cuLogicalEndpointAddDevice cuLogicalEndpointBindMem cuLogicalEndpointBindAddr"""),
         ("real", "memory that is visible already", "cuMemAdvise cuMemMap"),
     ),

@@ -112,6 +112,42 @@ TEST_F(ReadinessTest, WorkOfAnotherContextDelaysReuse) {
   EXPECT_TRUE(readiness().Ask(context(), stamp));
 }
 
+TEST_F(ReadinessTest, WorkOfAnotherDeviceDelaysReuseOnceTheDevicesAreLinked) {
+  constexpr int kOther = 41;  // links are the process's: other tests must not have this one
+  ContextPool& other = *pool_.OpenAnother(kOther);
+  Settle(context());
+  Settle(other);
+  const unsigned before = driver_.records;
+  Submit(other);
+  EXPECT_EQ(readiness().StampNow(context()), kReady);
+  Submit(context());
+  const Stamp stamp = readiness().StampNow(context());
+  EXPECT_FALSE(readiness().Ask(context(), stamp));
+  EXPECT_EQ(driver_.records, before + 1) << "a fence of the other one";
+  driver_.Finish();
+  EXPECT_TRUE(readiness().Ask(context(), stamp));
+  g_device_links.Link(DeviceBit(0) | DeviceBit(kOther));
+  EXPECT_FALSE(readiness().HasPassed(context(), stamp)) << "it may be used there from now on";
+  EXPECT_NE(readiness().StampNow(context()), kReady);
+  EXPECT_FALSE(readiness().Ask(context(), stamp));
+  driver_.Finish();
+  EXPECT_TRUE(readiness().Ask(context(), stamp));
+}
+
+TEST(DeviceLinksTest, AreBetweenEachTwoOfTheDevices) {
+  DeviceLinks links;
+  EXPECT_TRUE(links.Linked(3, 3));
+  EXPECT_FALSE(links.Linked(3, 4));
+  links.Link(DeviceBit(3) | DeviceBit(4) | DeviceBit(60));
+  for (const int one : {3, 4, 60}) {
+    for (const int other : {3, 4, 60}) EXPECT_TRUE(links.Linked(one, other));
+    EXPECT_FALSE(links.Linked(one, 5));
+    EXPECT_FALSE(links.Linked(5, one));
+  }
+  EXPECT_TRUE(links.Linked(70, 5)) << "beyond what has a bit";
+  EXPECT_TRUE(links.Linked(5, 70)) << "beyond what has a bit";
+}
+
 TEST_F(ReadinessTest, AnOlderFenceOfAnotherContextDoesNotCoverAFree) {
   ContextPool& other = *pool_.OpenAnother();
   Settle(context());

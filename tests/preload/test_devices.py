@@ -8,6 +8,8 @@ KINDS = ((3, 1, {}), (3, 2, {}), (2, 1, OLD_DRIVER))
 # A sanitized build is slow.
 if SANITIZE:
     KINDS = KINDS[:1]
+    MODES = ("auto", "none")
+ORDERED = tuple(mode for mode in MODES if mode != "none")
 MANY = 500
 CLEAN = "hazards 0, misuse 0"
 
@@ -51,7 +53,7 @@ class Devices(TestCase):
             self.assertEqual(without.results.count("right"), 12 * env["CMPSIM_DEVICES"])
             self.assertNotIn("stale", without.results)
 
-        self.each(check, ("wait", "auto", "order"))
+        self.each(check, ORDERED)
 
     def test_apart(self):
         """No thread waits for ever for what another one's free left."""
@@ -68,7 +70,7 @@ class Devices(TestCase):
             self.assertEqual(without.results.count("right"), 4 * env["CMPSIM_DEVICES"])
             self.assertNotIn("overwritten", without.results)
 
-        self.each(check, ("wait", "auto", "order"))
+        self.each(check, ORDERED)
 
     def test_copies(self):
         """A block is not handed out while another device, idle otherwise, copies into it."""
@@ -109,6 +111,20 @@ class Devices(TestCase):
                 self.assertGreaterEqual(int(served.split()[0]), 15)
 
         self.each(check)
+
+    def test_stays(self):
+        """A kernel that stays on one device keeps those from nothing that it cannot reach."""
+        def check(env):
+            _, within = self.run_both("devices", ["stays"], env)
+            self.assertGreaterEqual(within.totals["hit_rate"], 0.9)
+            # Of one that it can reach nothing becomes ready.
+            _, within = self.run_both("devices", ["stays", "access"], env)
+            self.assertLess(within.totals["hit_rate"], 0.1)
+
+        if "CMPSIM_DRIVER_VERSION" not in KINDS[0][2]:
+            for mode in MODES:
+                with self.subTest(mode=mode):
+                    check({"CMPSIM_DEVICES": 2, "CMPSIM_MEMORY": "2G", "CMP_FREE_SYNC": mode})
 
     def test_guest(self):
         """The work of a device that never allocates counts, too."""

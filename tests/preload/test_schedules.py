@@ -11,8 +11,8 @@ import time
 from preload import OLD_DRIVER, PROGRAMS, SANITIZE, TestCase, main, run
 
 SEED = int(os.environ.get("CMP_TEST_SEED", "1"))
-# As it is: more than ten million operations in all.
-SCALE = float(os.environ.get("CMP_TEST_SCALE", "1")) * (0.02 if SANITIZE else 0.35)
+# As it is: more than five million operations in all.
+SCALE = float(os.environ.get("CMP_TEST_SCALE", "1")) * (0.02 if SANITIZE else 0.2)
 
 # The values of CMP_FREE_SYNC.
 FREE_SYNC = {"wait", "auto", "order", "none"}

@@ -10,6 +10,7 @@
 //   devices host        what a free gives, of copies to the host
 //   devices reset       of one device after the other
 //   devices guest       a device works that never allocates; pending
+//   devices stays [access]   a kernel stays on one device while another one allocates and copies
 //
 // The real free waits for what runs on the block's own device alone: kernels of its streams, and
 // copies from it to another device; a copy to it runs on its source. So a program waits for the
@@ -32,7 +33,7 @@ using program::Must;
 using program::Random;
 using program::Say;
 
-constexpr size_t kSizes[] = {256, 5000, 70000, size_t{1} << 20, size_t{3} << 20};
+constexpr size_t kSizes[] = {256, 5000, 70000, size_t{1} << 20, (size_t{2} << 20) + 4096};
 constexpr uint64_t kWorkNs = 20000;
 
 int Devices() {
@@ -578,6 +579,39 @@ void Guest() {
   program::NoteServed("the host", 5000);
 }
 
+// ---- A kernel that stays, as servers have one, beside a device that is used as ever.
+
+void Stays(bool access) {
+  constexpr size_t kBytes = size_t{3} << 20;
+  if (access) EnableAllAccess();
+  MUST(cudaSetDevice(1));
+  MUST(cudaFree(Allocate(4096)));
+  const Stream staying = MakeStream(1);
+  const Stream ending = MakeStream(1);
+  SynchronizeAll();
+  SimWork kernel{};
+  kernel.id = 1000001;
+  kernel.spin_until_id = 1000002;
+  simLaunch(staying.handle, &kernel);
+  MUST(cudaSetDevice(0));
+  const Stream stream = MakeStream(0);
+  char* copy = Allocate(kBytes);
+  for (int round = 0; round < 100; ++round) {
+    char* block = Allocate(kBytes);
+    simNoteAlloc(block, kBytes);
+    program::LaunchWrite(stream.handle, block, kBytes, 1, kWorkNs);
+    MUST(cudaMemcpyAsync(copy, block, kBytes, cudaMemcpyDefault, stream.handle));
+    MUST(cudaStreamSynchronize(stream.handle));
+    simNoteFree(block);
+    MUST(cudaFree(block));
+  }
+  MUST(cudaSetDevice(1));
+  SimWork end{};
+  end.id = kernel.spin_until_id;
+  simLaunch(ending.handle, &end);
+  SynchronizeAll();
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -595,6 +629,8 @@ int main(int count, char** arguments) {
       if (access) EnableAllAccess();
       for (const bool legacy : {false, true}) Overwrite(access, legacy);
     }
+  } else if (strcmp(scenario, "stays") == 0) {
+    Stays(count > 2);
   } else if (strcmp(scenario, "copies") == 0) {
     Copies();
   } else if (strcmp(scenario, "sources") == 0) {

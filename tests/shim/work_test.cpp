@@ -778,10 +778,23 @@ TEST_F(TwoContexts, WhatAThreadFreedIsOverWhenItHasEnded) {
 
 TEST_F(TwoContexts, ACopyIsNotedInBoth) {
   BothAreQuiet();
-  { const SubmissionElsewhere copy(kA); }
+  {
+    const SubmissionElsewhere copy(kA, Visible::kNothing, [] { return kAnyDevice; });
+    const Submission submission(kA);
+  }
   EXPECT_TRUE(fences().work_since());
   EXPECT_TRUE(other_.fences().work_since());
   EXPECT_NE(FreeIn(other_).stamp, kReady);
+}
+
+TEST_F(TwoContexts, ACopyWithinADeviceIsNoAffairOfAnothers) {
+  BothAreQuiet();
+  {
+    const SubmissionElsewhere copy(kA, Visible::kCopies, [] { return DeviceBit(5); });
+    const Submission submission(kA, false, Visible::kCopies);
+  }
+  EXPECT_TRUE(fences().work_since());
+  EXPECT_FALSE(other_.fences().work_since());
 }
 
 TEST_F(TwoContexts, AKernelIsNotedInItsOwn) {
