@@ -104,6 +104,20 @@ class SeveralGpus(unittest.TestCase):
                            f"{own / rows[threads, size, 'one device']:.2f} times one device")
             add_figure(f"{way}, {threads} threads, {size >> 10} KiB", "auto", figure)
 
+    def test_3_stays(self):
+        for way in ("apart", "copies", "access"):
+            without = self.one(REAL, "two_gpus_stays", way)
+            within = self.one("auto", "two_gpus_stays", way)
+            self.assertEqual(within.output, without.output)
+            add_figure(f"a kernel stays on the other device, {way}", "auto",
+                       f"{without.number('us'):.1f} us a turn without, {within.number('us'):.1f} with; "
+                       f"a copy within the device {without.number('copy_ns'):.0f} ns without, "
+                       f"{within.number('copy_ns'):.0f} with; "
+                       f"hit rate {100 * within.statistics['totals']['hit_rate']:.1f}%, "
+                       f"{within.waits()}")
+            if way == "apart":
+                self.assertGreater(within.statistics["totals"]["hit_rate"], 0.9)
+
     def test_4_ipc(self):
         count = programs.gpu_count()
         for exporter, importer in ((0, count - 1), (count - 1, 0)):
