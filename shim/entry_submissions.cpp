@@ -241,7 +241,6 @@ struct AsyncCopy : MaybeVisible<AsyncCopy> {
 struct CopyList : MaybeVisible<CopyList> {
   template <typename... Arguments>
   static Devices Where(StreamName, const Arguments&...) {
-    g_device_links.Link(kAnyDevice);
     return kAnyDevice;
   }
   template <typename... More>
@@ -260,7 +259,6 @@ struct CopyList : MaybeVisible<CopyList> {
 struct OpaqueCopyList : MaybeVisible<OpaqueCopyList> {
   template <typename... Arguments>
   static Devices Where(StreamName, const Arguments&...) {
-    g_device_links.Link(kAnyDevice);
     return kAnyDevice;
   }
   template <typename... Arguments>
@@ -285,8 +283,6 @@ struct StreamMemoryOperation : MaybeVisible<StreamMemoryOperation> {
 
 // A graph may also record events, and run in other contexts, anywhere in its work.
 struct GraphLaunch : MaybeVisible<GraphLaunch> {
-  // Copies between devices without peer access are covered by the fences of both (measured), and
-  // peer access links them: a graph as such need not.
   template <typename... Arguments>
   static Devices Where(StreamName, const Arguments&...) {
     return kAnyDevice;

@@ -118,7 +118,7 @@ class Definitions(unittest.TestCase):
         "captures": "BeginCapture|AfterEndCapture",
         "waits": "[wW]ait|EndOfRange|EndContext|ReleasePrimary|ResetPrimary",
         "tells of completion": "Ask\\(",
-        "shares": "NoteShared|NOTE_AND_CALL|NotePlace|NoteAccesses|AddRange|AddPageLocked"
+        "shares": "NoteShared|NOTE_AND_CALL|NotePlace|NoteAccesses|device_links|AddRange|AddPageLocked"
                   "|EndOfRange|SetMapped|AfterGetGlobal",
         "ends a handle": "Forget|DestroyStream|EndContext|DetachContext|ReleasePrimary"
                          "|ResetPrimary|EndGreenContext",

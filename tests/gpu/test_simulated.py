@@ -87,6 +87,10 @@ class Simulated(unittest.TestCase):
                     output = self.both("two_gpus", *arguments, *flags, mode=mode, **settings)
                     self.assertEqual(output, f"devices {devices} blocks 2400 corruptions 0\n")
             self.careless("two_gpus", *arguments, "--expect-corruption", **settings)
+        for mode in programs.MODES:
+            output = self.both("two_gpus", *arguments, "--no-access", mode=mode, CMPSIM_DEVICES="2",
+                               CMPSIM_MEMORY="2G", CMPSIM_SEED="3")
+            self.assertIn("corruptions 0", output)
 
     def test_order_across_devices(self):
         for seed in SEEDS:

@@ -7,9 +7,10 @@
 // or of a copy, or by what a copy brought from a block that was not the sender's any more.
 //
 //   two_gpus [--devices N] [--threads N] [--blocks N] [--seconds S] [--seed N]
-//            [--wait-for-peers] [--expect-corruption]
+//            [--wait-for-peers] [--no-access] [--expect-corruption]
 //
-// Threads are per device. With --wait-for-peers a block is freed when what other devices did with
+// Threads are per device. With --no-access no device may use another one's memory: there are copies
+// alone between them. With --wait-for-peers a block is freed when what other devices did with
 // it is over, and only its own device's work is pending: for a cudaFree that waits for no more.
 // Prints `devices N blocks N corruptions N`; exit code 1 if there was a corruption, or with
 // --expect-corruption if there was none.
@@ -256,7 +257,7 @@ int main(int argc, char** argv) {
     Use(device);
     corruptions.push_back(AllocateZeros<Corruptions>(1));
   }
-  const bool peer_kernels = EnableAllAccess(devices);
+  const bool peer_kernels = !HasFlag(argc, argv, "--no-access") && EnableAllAccess(devices);
   const auto begin = Clock::now();
   Shared shared{devices,
                 std::move(kernels),

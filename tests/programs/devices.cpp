@@ -585,7 +585,8 @@ void Stays(bool access) {
   constexpr size_t kBytes = size_t{3} << 20;
   if (access) EnableAllAccess();
   MUST(cudaSetDevice(1));
-  MUST(cudaFree(Allocate(4096)));
+  char* theirs = Allocate(4096);
+  MUST(cudaMemcpyPeer(theirs, 1, theirs, 1, 4096));
   const Stream staying = MakeStream(1);
   const Stream ending = MakeStream(1);
   SynchronizeAll();
@@ -596,6 +597,8 @@ void Stays(bool access) {
   MUST(cudaSetDevice(0));
   const Stream stream = MakeStream(0);
   char* copy = Allocate(kBytes);
+  if (!access)
+    MUST(cudaMemcpyPeer(copy, 0, theirs, 1, 4096));  // not by the staying kernel's stream
   for (int round = 0; round < 100; ++round) {
     char* block = Allocate(kBytes);
     simNoteAlloc(block, kBytes);
