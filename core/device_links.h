@@ -3,9 +3,10 @@
 // another's.
 //
 // A kernel reaches another device's memory through peer access alone (CUDA programming guide, "Peer
-// device memory access"), and with it a copy runs in the context of its source alone. A copy
-// without it is covered by the fences of both devices (measured: tests/gpu/two_gpus_h200.md) and
-// links nothing. Links are made before either is submitted, and stay.
+// device memory access"), and with it a copy runs in the context of its source alone. Without
+// it a copy has two parts, and each device's fence covers what it does with that device's memory
+// (measured: tests/gpu/two_gpus_h200.md): it links nothing. Links are made before work that needs
+// them is submitted, and stay.
 #ifndef CMP_CORE_DEVICE_LINKS_H_
 #define CMP_CORE_DEVICE_LINKS_H_
 

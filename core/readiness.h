@@ -60,7 +60,8 @@ class Readiness {
   // The same, and asks the driver where that may help: one query for each context that is not known
   // to have passed. Fences that are missing are recorded, for the next time. Waits for nothing.
   bool Ask(ContextPool& context, Stamp stamp);
-  // Makes sure that some fence above `stamp` is recorded in every context, if captures allow.
+  // Makes sure that some fence above `stamp` is recorded in every context whose work may use the
+  // memory, if captures allow.
   void Cover(ContextPool& context, Stamp stamp);
   // Waits until the oldest fence of `context` above `stamp` has passed. False: that cannot be.
   bool Wait(ContextPool& context, Stamp stamp);

@@ -46,8 +46,8 @@ inline Devices DevicesOf(StreamName stream) {
   return context == nullptr ? kAnyDevice : DeviceBit(context->identity().device);
 }
 
-// Of a copy on `stream`: the devices in whose contexts it may run. It links none: without peer
-// access the fences of both devices cover it (measured: tests/gpu/two_gpus_h200.md).
+// Of a copy on `stream`: the devices in whose contexts it may run. It links none: see
+// core/device_links.h.
 template <typename... Arguments>
 Devices DevicesOfCopy(StreamName stream, const Arguments&... arguments) {
   return (DevicesOf(stream) | ... | DevicesIn(arguments));
