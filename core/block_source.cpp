@@ -1,7 +1,5 @@
 #include "core/block_source.h"
 
-#include "core/idle_chunks.h"
-
 namespace cmp {
 
 namespace {
@@ -33,33 +31,40 @@ int BlockSource::RealFree(DeviceAddress address, const DeviceApi& api) {
 }
 
 bool BlockSource::Attach(ContextPool& context, Block* block, BlockState state, Block** displaced) {
+  // Before it can be found, and detached: what is subtracted was added.
   block->owner_context.store(&context, std::memory_order_relaxed);
-  block->state.store(state, std::memory_order_release);
-  if (!side_table_.Insert(block, displaced)) {
-    block->state.store(BlockState::kUnused, std::memory_order_release);
-    return false;
-  }
   context.accounts().AddReserved(block->bytes);
   ProcessCounters& process = statistics_.process();
   process.reserved_bytes.AddShared(block->bytes);
+  block->state.store(state, std::memory_order_release);
+  if (!side_table_.Insert(block, displaced)) {
+    block->state.store(BlockState::kUnused, std::memory_order_release);
+    context.accounts().SubtractReserved(block->bytes);
+    process.reserved_bytes.AddShared(-block->bytes);
+    return false;
+  }
   process.reserved_peak_bytes.RaiseTo(process.reserved_bytes.Get());
   return true;
 }
 
-bool BlockSource::Detach(Block* block) {
-  if (block->state.exchange(BlockState::kUnused, std::memory_order_acq_rel) ==
-      BlockState::kUnused) {
-    return false;
+BlockState BlockSource::DetachFrom(Block* block) {
+  // Read first: once it is kUnused the record may become another block's.
+  const DeviceAddress address = __atomic_load_n(&block->address, __ATOMIC_RELAXED);
+  const size_t bytes = __atomic_load_n(&block->bytes, __ATOMIC_RELAXED);
+  ContextPool* const owner = block->owner();
+  const BlockState was = block->state.exchange(BlockState::kUnused, std::memory_order_acq_rel);
+  if (was != BlockState::kUnused) {
+    side_table_.Erase(address, block);
+    owner->accounts().SubtractReserved(bytes);
+    statistics_.process().reserved_bytes.AddShared(-bytes);
   }
-  side_table_.Erase(block->address, block);
-  block->owner()->accounts().SubtractReserved(block->bytes);
-  statistics_.process().reserved_bytes.AddShared(-block->bytes);
-  return true;
+  return was;
 }
 
 bool BlockSource::Forget(Block* block) {
+  ContextPool* const owner = block->owner();
   if (!Detach(block)) return false;
-  records_.Return(block);
+  owner->records().Return(block);
   return true;
 }
 
@@ -74,7 +79,7 @@ void BlockSource::CountRealFree(const Block& block) {
 void BlockSource::Register(ContextPool& context, Allocation* made, size_t bytes, unsigned tier,
                            BlockState state) {
   if (!SideTable::CanHold(made->address)) return;
-  Block* block = records_.Take();
+  Block* block = context.records().Take();
   if (block == nullptr) return;
   // Atomic because idle_chunks.h may look at the record's last block.
   __atomic_store_n(&block->address, made->address, __ATOMIC_RELAXED);
@@ -84,7 +89,7 @@ void BlockSource::Register(ContextPool& context, Allocation* made, size_t bytes,
   block->tier = static_cast<uint16_t>(tier);
   Block* displaced = nullptr;
   if (!Attach(context, block, state, &displaced)) {
-    records_.Return(block);
+    context.records().Return(block);
     return;
   }
   made->block = block;
@@ -154,7 +159,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, const DeviceApi& 
     }
     bytes += block->bytes;
     statistics_.shared_slot()[block->tier].blocks_released.AddShared(1);
-    records_.Return(block);
+    context.records().Return(block);
     if (status != kSuccess) Close(context);
   }
   context.accounts().EndLeaving(leaving);
@@ -194,27 +199,19 @@ void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api)
   if (context.accounts().Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
 }
 
-size_t BlockSource::WhollyIdleBytes(int device) {
-  return cmp::WhollyIdleBytes(records_, [device](const Block* block) {
-    const ContextPool* owner = block->owner();
-    return owner != nullptr && owner->open() && owner->identity().device == device;
-  });
-}
-
 void BlockSource::Close(ContextPool& context) {
   if (context.Close()) statistics_.process().contexts_dropped.AddShared(1);
 }
 
 void BlockSource::ForgetAll(ContextPool& context) {
-  records_.ForEach([&](Block* block) {
-    if (block->owner() != &context) return;
-    const BlockState state = block->state.load(std::memory_order_acquire);
-    if (!Detach(block)) return;
-    if (state == BlockState::kIdle) {
-      statistics_.shared_slot()[block->tier].blocks_released.AddShared(1);
-    } else {
-      CountRealFree(*block);
-    }
+  context.EndLists([&](Block* block) {
+    statistics_.shared_slot()[block->tier].blocks_released.AddShared(1);
+    Detach(block);
+  });
+  context.records().End([&](Block* block) {
+    const BlockState was = DetachFrom(block);
+    if (was == BlockState::kLive || was == BlockState::kUnpooled) CountRealFree(*block);
+    return was != BlockState::kIdle;  // on no list: another thread frees it, or is making it
   });
 }
 

@@ -30,7 +30,10 @@ struct Allocation {
 class BlockSource {
  public:
   BlockSource(Arena& arena, const Tiers& tiers, SideTable& side_table, Statistics& statistics)
-      : records_(arena), tiers_(tiers), side_table_(side_table), statistics_(statistics) {}
+      : slabs_(arena), tiers_(tiers), side_table_(side_table), statistics_(statistics) {}
+
+  // Where contexts have the records of their blocks from.
+  BlockSlabs& slabs() { return slabs_; }
 
   // One real allocation of `bytes`, entered in the side table in `state`.
   // REQUIRES: `context` is current
@@ -64,9 +67,6 @@ class BlockSource {
   // to it by twice as much, and at least 64 MiB: no free pays for much.
   void Trim(ContextPool& context, size_t freed, const DeviceApi& api);
 
-  // What the small idle blocks of a device's open contexts would give back to the driver.
-  size_t WhollyIdleBytes(int device);
-
   // Counts that a block in use ends in a real free, whoever makes it.
   void CountRealFree(const Block& block);
   // Bytes of a block of 2 MiB and more beyond the rounded request that it serves.
@@ -80,8 +80,8 @@ class BlockSource {
   // block (it won TakeFromProgram, or took it off a list). False if the context was dropped
   // meanwhile: then the memory is gone already and must not be freed.
   bool Forget(Block* block);
-  // Forgets every block of a closed context. Other threads may still hold pointers to the records,
-  // so these are not used again.
+  // Forgets every block of a closed context that has no users. The records are used again, but for
+  // those that another thread has in hand.
   void ForgetAll(ContextPool& context);
 
   // The pool is off for the context: it has failed. From then on every call is real, so that the
@@ -101,14 +101,15 @@ class BlockSource {
  private:
   int RealAllocate(size_t bytes, bool last_resort, const DeviceApi& api, DeviceAddress* address);
   // Forget without giving the record back, and its reverse.
-  bool Detach(Block* block);
+  bool Detach(Block* block) { return DetachFrom(block) != BlockState::kUnused; }
+  BlockState DetachFrom(Block* block);  // the state that it was in
   bool Attach(ContextPool& context, Block* block, BlockState state, Block** displaced);
   void Register(ContextPool& context, Allocation* made, size_t bytes, unsigned tier,
                 BlockState state);
 
   std::atomic<int> releasing_{0};      // threads inside Destroy
   std::atomic<uint64_t> releases_{0};  // real frees that Destroy has made
-  BlockRecords records_;
+  BlockSlabs slabs_;
   const Tiers& tiers_;
   SideTable& side_table_;
   Statistics& statistics_;

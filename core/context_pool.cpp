@@ -9,13 +9,15 @@ ThreadCache* ContextPool::AdoptCache() {
   return cache;
 }
 
-void ContextPool::ListCache(ThreadCache& cache) {
+bool ContextPool::ListCache(ThreadCache& cache) {
   Held held(caches_lock_);
-  if (!cache.BeginListed()) return;
+  if (ended_) return false;
+  if (!cache.BeginListed()) return true;
   cache.previous_of_context = nullptr;
   cache.next_of_context = listed_;
   if (listed_ != nullptr) listed_->previous_of_context = &cache;
   listed_ = &cache;
+  return true;
 }
 
 size_t ContextPool::EmptyListed(ThreadCache& cache) {

@@ -33,8 +33,12 @@ struct ContextIdentity {
 
 class ContextPool {
  public:
-  ContextPool(const ContextIdentity& identity, const Tiers& tiers, const Options& options)
-      : identity_(identity), accounts_(options.reserve), global_(tiers, options.max_block) {}
+  ContextPool(const ContextIdentity& identity, const Tiers& tiers, const Options& options,
+              BlockSlabs& slabs)
+      : identity_(identity),
+        records_(slabs),
+        accounts_(options.reserve),
+        global_(tiers, options.max_block) {}
 
   // False when memory is exhausted. Call once, before anything else.
   bool Open(Arena& arena) {
@@ -44,6 +48,7 @@ class ContextPool {
 
   const ContextIdentity& identity() const { return identity_; }
   GlobalPool& global() { return global_; }
+  BlockRecords& records() { return records_; }
   Fences& fences() { return fences_; }
   const Fences& fences() const { return fences_; }
   Accounts& accounts() { return accounts_; }
@@ -95,8 +100,8 @@ class ContextPool {
   // The thread of `cache` is gone: its blocks go to the global pool, the next thread may have it.
   void AbandonCache(ThreadCache* cache);
   // `cache` will hold blocks: from now on it may. A cache is listed while it has any, or had since
-  // EmptyCaches was called last.
-  void ListCache(ThreadCache& cache);
+  // EmptyCaches was called last. False: it may not, the context has ended.
+  [[nodiscard]] bool ListCache(ThreadCache& cache);
   // Moves the blocks of every thread's cache to the global pool; returns their bytes. Costs nothing
   // for caches that were empty the last time and have been left alone since.
   size_t EmptyCaches();
@@ -107,6 +112,18 @@ class ContextPool {
     if (changes.retired != 0) {
       cached_retired_.fetch_add(changes.retired, std::memory_order_relaxed);
     }
+  }
+
+  // The context has ended: from now on neither caches nor the global pool take blocks. Calls
+  // gone(block) for every idle one, which is on no list any more.
+  template <typename Gone>
+  void EndLists(Gone gone) {
+    {
+      Held held(caches_lock_);
+      ended_ = true;
+      while (listed_ != nullptr) EmptyListed(*listed_);
+    }
+    for (Batch batch = global_.End(); batch.count != 0;) gone(batch.Pop());
   }
 
   // Idle bytes: exact, looks at every listed cache. While others move blocks these are not one
@@ -139,12 +156,14 @@ class ContextPool {
 
   const ContextIdentity identity_;
   Arena* arena_ = nullptr;
+  BlockRecords records_;
   Accounts accounts_;
   Fences fences_;
   GlobalPool global_;
   std::atomic<bool> open_{true};
   std::atomic<int> users_{0};
   Mutex caches_lock_;
+  bool ended_ = false;                 // under caches_lock_
   ThreadCache* listed_ = nullptr;      // through next_of_context and previous_of_context
   ThreadCache* threadless_ = nullptr;  // through next_of_context
   std::atomic<int64_t> cached_retired_{0};

@@ -37,8 +37,10 @@ class Contexts {
   // How many there are. One is the usual case, and nothing else is to be asked then.
   unsigned count() const { return count_.load(std::memory_order_acquire); }
 
-  // REQUIRES for both: lock() is held
-  bool Add(ContextPool* context) {
+  // REQUIRES for all: lock() is held
+  bool HasRoom() const { return count() < kMost; }
+  // REQUIRES: HasRoom()
+  void Add(ContextPool* context) {
     for (size_t i = 0; i < kMost; ++i) {
       if (places_[i].load(std::memory_order_relaxed) != nullptr) continue;
       count_.fetch_add(1, std::memory_order_acq_rel);  // before anybody finds it
@@ -46,9 +48,8 @@ class Contexts {
       if (i >= places_used_.load(std::memory_order_relaxed)) {
         places_used_.store(i + 1, std::memory_order_release);  // after the place
       }
-      return true;
+      return;
     }
-    return false;
   }
   void Remove(const ContextPool* context) {
     for (std::atomic<ContextPool*>& place : places_) {

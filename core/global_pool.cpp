@@ -34,6 +34,7 @@ void GlobalPool::Put(Batch batch) {
   const uint64_t now = clock_.fetch_add(1, std::memory_order_relaxed);
   Block* head = batch.head;
   Held held(LockOf(IsLarge(head) ? small_tiers_ : head->tier));
+  if (ended_.load(std::memory_order_relaxed)) return;
   if (batch.stamp != kReady) {
     head->stamp = batch.stamp;
     RetiredOf(IsLarge(head) ? small_tiers_ : head->tier).Add(batch, now);
@@ -149,6 +150,13 @@ Batch GlobalPool::TakeOldest(size_t wanted) {
     }
   }
   return taken;
+}
+
+Batch GlobalPool::End() {
+  ended_.store(true, std::memory_order_relaxed);  // the locks below order it
+  Batch all = TakeRetired(~size_t{0});
+  for (Batch ready = TakeOldest(~size_t{0}); ready.count != 0;) all.Push(ready.Pop());
+  return all;
 }
 
 Batch GlobalPool::TakeRetired(size_t wanted) {

@@ -30,7 +30,8 @@ class GlobalPool {
   // Makes the lists; false when memory is exhausted. Call once, before anything else.
   bool Open(Arena& arena);
 
-  // Adds a batch of idle blocks of one tier: ready ones, or with a stamp, retired ones.
+  // Adds a batch of idle blocks of one tier: ready ones, or with a stamp, retired ones. Once it has
+  // ended it does nothing.
   // REQUIRES: batch.count > 0
   void Put(Batch batch);
   // The stamp of what has been retired longest: of a small tier, or of all large blocks. kReady if
@@ -70,6 +71,9 @@ class GlobalPool {
   // Retired blocks, until they are at least `bytes` or nothing is left: for a real free, which
   // waits for their work by itself.
   Batch TakeRetired(size_t bytes);
+
+  // Everything that is here; nothing comes after it.
+  Batch End();
 
   size_t ready_bytes() const { return ready_bytes_.load(std::memory_order_relaxed); }
   size_t retired_bytes() const { return retired_bytes_.load(std::memory_order_relaxed); }
@@ -122,6 +126,8 @@ class GlobalPool {
   std::atomic<size_t> retired_bytes_{0};
   std::atomic<size_t> large_bytes_{0};
   std::atomic<uint64_t> clock_{1};
+  // Read under each list's lock; whoever sets it takes those locks afterwards.
+  std::atomic<bool> ended_{false};
 };
 
 }  // namespace cmp

@@ -57,17 +57,16 @@ class IdleChunks {
   size_t added_ = 0;
 };
 
-// The bytes of wholly idle chunks among the blocks for which counts(block) is true. Looks at every
-// record: some nanoseconds each. Blocks that move meanwhile are counted or not. Thread-safe.
-template <typename Counts>
-size_t WhollyIdleBytes(BlockRecords& records, Counts counts) {
+// The bytes of wholly idle chunks among a context's blocks. Looks at every record: some nanoseconds
+// each. Blocks that move meanwhile are counted or not. Thread-safe.
+inline size_t WhollyIdleBytes(BlockRecords& records) {
   const auto for_each_small_idle = [&](auto visit) {
     records.ForEach([&](const Block* block) {
       if (block->state.load(std::memory_order_acquire) != BlockState::kIdle) return;
       // A record may get another block meanwhile: relaxed, as BlockSource::Register writes them.
       const size_t bytes = __atomic_load_n(&block->bytes, __ATOMIC_RELAXED);
       const DeviceAddress address = __atomic_load_n(&block->address, __ATOMIC_RELAXED);
-      if (bytes < kLargeGranule && counts(block)) visit(address, bytes);
+      if (bytes != 0 && bytes < kLargeGranule) visit(address, bytes);
     });
   };
   size_t blocks = 0;

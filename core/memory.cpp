@@ -34,28 +34,53 @@ void* Arena::Allocate(size_t bytes) {
   return memory;
 }
 
+BlockSlab* BlockSlabs::Take() {
+  Held held(lock_);
+  BlockSlab* slab = unused_;
+  if (slab == nullptr) return arena_.New<BlockSlab>();
+  unused_ = slab->next.load(std::memory_order_relaxed);
+  return slab;
+}
+
+void BlockSlabs::Return(BlockSlab* slab) {
+  Held held(lock_);
+  slab->next.store(unused_, std::memory_order_relaxed);
+  unused_ = slab;
+}
+
 Block* BlockRecords::Take() {
   Held held(lock_);
+  if (ended_) return nullptr;
   if (unused_ == nullptr) {
-    Slab* slab = arena_.New<Slab>();
+    BlockSlab* slab = slab_store_.Take();
     if (slab == nullptr) return nullptr;
     for (Block& block : slab->blocks) {
       block.next = unused_;
       unused_ = &block;
     }
-    slab->next = slabs_.load(std::memory_order_relaxed);
+    slab->next.store(slabs_.load(std::memory_order_relaxed), std::memory_order_relaxed);
     slabs_.store(slab, std::memory_order_release);  // ForEach sees constructed records
   }
   Block* block = unused_;
   unused_ = block->next;
   block->next = nullptr;
+  __atomic_store_n(&block->bytes, 0, __ATOMIC_RELAXED);  // idle_chunks.h may look
+  block->state.store(BlockState::kIdle, std::memory_order_release);
   return block;
 }
 
 void BlockRecords::Return(Block* block) {
   Held held(lock_);
+  if (ended_) return;  // End has it
   block->next = unused_;
   unused_ = block;
+}
+
+BlockSlab* BlockRecords::TakeSlabs() {
+  Held held(lock_);
+  ended_ = true;
+  unused_ = nullptr;
+  return slabs_.exchange(nullptr, std::memory_order_acq_rel);
 }
 
 }  // namespace cmp

@@ -39,33 +39,67 @@ class Arena {
   size_t left_ = 0;
 };
 
-// The store of block records.
+struct BlockSlab {
+  Block blocks[255];
+  std::atomic<BlockSlab*> next{nullptr};
+};
+
+// Slabs of records that no context uses. Thread-safe.
+class BlockSlabs {
+ public:
+  explicit BlockSlabs(Arena& arena) : arena_(arena) {}
+  // One whose records are all kUnused, or nullptr when memory is exhausted.
+  BlockSlab* Take();
+  // REQUIRES: nobody has a record of it, on a list or in hand
+  void Return(BlockSlab* slab);
+
+ private:
+  Arena& arena_;
+  Mutex lock_;
+  BlockSlab* unused_ = nullptr;
+};
+
+// The records of one context's blocks, in slabs of its own, so that the context finds its blocks
+// without looking at those of others, and leaves nothing behind. Thread-safe.
 class BlockRecords {
  public:
-  explicit BlockRecords(Arena& arena) : arena_(arena) {}
+  explicit BlockRecords(BlockSlabs& slabs) : slab_store_(slabs) {}
 
-  // A record in state kUnused, or nullptr when memory is exhausted. Thread-safe.
+  // A record that the caller owns: kIdle, with no bytes. nullptr: memory is exhausted, or it is
+  // over.
   Block* Take();
-  // REQUIRES: `block` is kUnused and on no list. Thread-safe.
+  // REQUIRES: `block` is kUnused and on no list.
   void Return(Block* block);
-  // Calls visit(block) for every record ever made, in any state. Records that other threads own
-  // may change meanwhile.
+  // Calls visit(block) for every record, in any state. Records that other threads own may change
+  // meanwhile.
   template <typename Visitor>
   void ForEach(Visitor visit) {
-    for (Slab* slab = slabs_.load(std::memory_order_acquire); slab != nullptr; slab = slab->next) {
+    BlockSlab* slab = slabs_.load(std::memory_order_acquire);
+    for (; slab != nullptr; slab = slab->next.load(std::memory_order_acquire)) {
       for (Block& block : slab->blocks) visit(&block);
+    }
+  }
+  // The context has ended: forget(block) for every record, which leaves it kUnused. False: somebody
+  // still has it in hand, and its slab is not used again.
+  template <typename Forget>
+  void End(Forget forget) {
+    for (BlockSlab* slab = TakeSlabs(); slab != nullptr;) {
+      BlockSlab* const next = slab->next.load(std::memory_order_acquire);
+      bool unused = true;
+      for (Block& block : slab->blocks) unused &= forget(&block);
+      if (unused) slab_store_.Return(slab);
+      slab = next;
     }
   }
 
  private:
-  struct Slab {
-    Block blocks[255];
-    Slab* next = nullptr;
-  };
-  Arena& arena_;
+  BlockSlab* TakeSlabs();
+
+  BlockSlabs& slab_store_;
   Mutex lock_;
   Block* unused_ = nullptr;
-  std::atomic<Slab*> slabs_{nullptr};
+  bool ended_ = false;
+  std::atomic<BlockSlab*> slabs_{nullptr};
 };
 
 }  // namespace cmp

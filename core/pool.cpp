@@ -2,6 +2,8 @@
 
 #include <initializer_list>
 
+#include "core/idle_chunks.h"
+
 namespace cmp {
 
 namespace {
@@ -175,7 +177,9 @@ Block* Pool::TakeReadyLarge(ContextPool& context, size_t rounded, unsigned tier)
 
 // Idle blocks of `tier` go into this thread's cache.
 void Pool::Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch batch) {
-  while (!cache.Stock(tier, batch)) context.ListCache(cache);
+  while (!cache.Stock(tier, batch)) {
+    if (!context.ListCache(cache)) return;  // it has ended, and these blocks with it
+  }
 }
 
 // Slow start: one request was just served by a real call; make more blocks of its tier while that
@@ -242,7 +246,11 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
   }
   if (HasShelf(tier)) [[likely]] {
     Batch overflow;
-    while (!cache->Free(block, stamp, &overflow)) context.ListCache(*cache);
+    while (!cache->Free(block, stamp, &overflow)) {
+      if (context.ListCache(*cache)) continue;
+      cache->CountFree(tier, block->requested, bytes);  // it has ended, and the block with it
+      return;
+    }
     if (overflow.count != 0) [[unlikely]] {
       context.Settle(*cache);
       context.global().Put(overflow);
@@ -330,11 +338,11 @@ size_t Pool::ReleaseAll(const DeviceApi& api) {
 }
 
 size_t Pool::ReleasableBytes(int device) {
-  size_t bytes = source_.WhollyIdleBytes(device);
+  size_t bytes = 0;
   ForEachContext([&](ContextPool& context) {
-    if (context.identity().device == device) {
-      bytes += context.global().large_bytes();
-    }
+    if (context.identity().device != device) return;
+    bytes += context.global().large_bytes();
+    if (context.open()) bytes += WhollyIdleBytes(context.records());
   });
   return bytes;
 }

@@ -213,7 +213,7 @@ class Pool {
   void Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
               const DeviceApi& api);
   size_t ReleaseOthers(ContextPool& except, const DeviceApi& api);
-  void Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch batch);
+  static void Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch batch);
   void NotePeak(ContextPool& context);
   size_t SlackOf(const Block& block) const { return source_.SlackOf(block); }
   bool HasShelf(unsigned tier) const { return tier < limits_.tiers; }
@@ -227,7 +227,7 @@ class Pool {
   Statistics statistics_;
   BlockSource source_{arena_, tiers_, side_table_, statistics_};
   // Owner of what AllocReal allocates in contexts that have no pool; a closed context.
-  ContextPool unpooled_{ContextIdentity{}, tiers_, options_};
+  ContextPool unpooled_{ContextIdentity{}, tiers_, options_, source_.slabs()};
   const PoolHost& host_;
   Contexts contexts_;
   Readiness readiness_{contexts_, host_, statistics_};

@@ -1,6 +1,7 @@
 // The pool's contexts, and what threads remember of them.
 #include "core/pool.h"
 #include "core/thread_exit.h"
+#include "core/warnings.h"
 
 namespace cmp {
 
@@ -46,13 +47,17 @@ ContextPool* Pool::OpenContext(const ContextIdentity& identity) {
     if (context.open()) open = &context;
   });
   if (known) return open;
-  auto* context = arena_.New<ContextPool>(identity, tiers_, options_);
-  if (context == nullptr || !context->Open(arena_)) return nullptr;
-  host_.context_opened(*context);
-  if (!contexts_.Add(context)) {
-    host_.context_ended(*context);
+  if (!contexts_.HasRoom()) {
+    static constinit std::atomic<bool> g_said{false};
+    if (!g_said.exchange(true, std::memory_order_relaxed)) {
+      PrintWarning("more than 256 contexts at once: those beyond get real calls alone");
+    }
     return nullptr;
   }
+  auto* context = arena_.New<ContextPool>(identity, tiers_, options_, source_.slabs());
+  if (context == nullptr || !context->Open(arena_)) return nullptr;
+  host_.context_opened(*context);
+  contexts_.Add(context);
   statistics_.process().contexts.AddShared(1);
   return context;
 }

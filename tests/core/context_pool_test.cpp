@@ -31,7 +31,7 @@ class ContextPoolTest : public testing::Test {
     return cache;
   }
   void Stock(ThreadCache* cache, unsigned tier, uint32_t count) {
-    context_.ListCache(*cache);
+    EXPECT_TRUE(context_.ListCache(*cache));
     EXPECT_TRUE(cache->Stock(tier, Idle(tier, count)));
   }
   Batch Idle(unsigned tier, uint32_t count) {
@@ -47,11 +47,12 @@ class ContextPoolTest : public testing::Test {
   }
 
   Arena arena_;
-  BlockRecords records_{arena_};
+  BlockSlabs slabs_{arena_};
+  BlockRecords records_{slabs_};
   Tiers tiers_{4};
   Options options_;
   CacheLimits limits_;
-  ContextPool context_{{nullptr, 7, 1, true}, tiers_, options_};
+  ContextPool context_{{nullptr, 7, 1, true}, tiers_, options_, slabs_};
 };
 
 TEST_F(ContextPoolTest, KnowsWhoItIs) {
@@ -111,7 +112,7 @@ TEST_F(ContextPoolTest, ACacheThatIsNotListedTakesNothing) {
   EXPECT_FALSE(cache->Stock(0, Idle(0, 1)));
   EXPECT_FALSE(cache->Free(Idle(0, 1).Pop(), kReady, &overflow));
   EXPECT_FALSE(cache->FreeHit(Idle(0, 1).Pop()));
-  context_.ListCache(*cache);
+  EXPECT_TRUE(context_.ListCache(*cache));
   EXPECT_TRUE(cache->Free(Idle(0, 1).Pop(), kReady, &overflow));
   EXPECT_TRUE(cache->FreeHit(Idle(0, 1).Pop()));
   EXPECT_EQ(context_.EmptyCaches(), 512u);
@@ -141,7 +142,7 @@ TEST_F(ContextPoolTest, TheAccountsLearnWhatACacheHandedOut) {
   EXPECT_EQ(accounts.live(), 5 * 1024u);
   EXPECT_EQ(accounts.idle(), 3 * 1024u);
   for (Block* block : blocks) block->state.store(BlockState::kIdle);
-  context_.ListCache(*other);
+  EXPECT_TRUE(context_.ListCache(*other));
   Batch overflow;
   EXPECT_TRUE(other->Free(blocks[0], kReady, &overflow));
   EXPECT_TRUE(other->Free(blocks[1], 7, &overflow));

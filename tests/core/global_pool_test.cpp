@@ -46,7 +46,8 @@ class GlobalPoolTest : public testing::Test {
   Batch TakeBatch(size_t bytes) { return pool_.TakeBatch(tiers_.TierOf(bytes)); }
 
   Arena arena_;
-  BlockRecords records_{arena_};
+  BlockSlabs slabs_{arena_};
+  BlockRecords records_{slabs_};
   Tiers tiers_{4};
   GlobalPool pool_{tiers_, kGiB};
   DeviceAddress last_address_ = 0;

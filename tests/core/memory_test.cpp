@@ -61,14 +61,16 @@ TEST(ArenaTest, NewConstructs) {
   EXPECT_EQ(part->one, 1);
 }
 
-TEST(BlockRecordsTest, RecordsAreDistinctAndUnused) {
+TEST(BlockRecordsTest, RecordsAreDistinctAndTheTakers) {
   Arena arena;
-  BlockRecords records(arena);
+  BlockSlabs slabs(arena);
+  BlockRecords records(slabs);
   std::set<Block*> taken;
   for (int i = 0; i < 1000; ++i) {
     Block* block = records.Take();
     ASSERT_NE(block, nullptr);
-    EXPECT_EQ(block->state.load(), BlockState::kUnused);
+    EXPECT_EQ(block->state.load(), BlockState::kIdle);
+    EXPECT_EQ(block->bytes, 0u);
     EXPECT_EQ(block->next, nullptr);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(block) % 64, 0u);
     EXPECT_TRUE(taken.insert(block).second);
@@ -77,7 +79,8 @@ TEST(BlockRecordsTest, RecordsAreDistinctAndUnused) {
 
 TEST(BlockRecordsTest, ReturnedRecordsAreTakenAgain) {
   Arena arena;
-  BlockRecords records(arena);
+  BlockSlabs slabs(arena);
+  BlockRecords records(slabs);
   Block* first = records.Take();
   Block* second = records.Take();
   records.Return(first);
@@ -88,7 +91,8 @@ TEST(BlockRecordsTest, ReturnedRecordsAreTakenAgain) {
 
 TEST(BlockRecordsTest, ForEachVisitsEveryRecordOnce) {
   Arena arena;
-  BlockRecords records(arena);
+  BlockSlabs slabs(arena);
+  BlockRecords records(slabs);
   std::set<Block*> taken;
   for (int i = 0; i < 600; ++i) taken.insert(records.Take());
   std::multiset<Block*> visited;
@@ -97,9 +101,35 @@ TEST(BlockRecordsTest, ForEachVisitsEveryRecordOnce) {
   EXPECT_EQ(std::set<Block*>(visited.begin(), visited.end()).size(), visited.size());
 }
 
+TEST(BlockRecordsTest, SlabsOfWhatEndedAreUsedAgainUnlessSomebodyHasARecordOfThem) {
+  Arena arena;
+  BlockSlabs slabs(arena);
+  Block* kept = nullptr;
+  std::set<Block*> first;
+  {
+    BlockRecords records(slabs);
+    for (int i = 0; i < 255 * 3; ++i) first.insert(records.Take());
+    kept = *first.begin();
+    records.End([&](Block* block) {
+      block->state.store(BlockState::kUnused);
+      return block != kept;
+    });
+    EXPECT_EQ(records.Take(), nullptr) << "it has ended";
+  }
+  BlockRecords records(slabs);
+  int again = 0;
+  for (int i = 0; i < 255 * 3; ++i) {
+    Block* block = records.Take();
+    EXPECT_NE(block, kept);
+    again += first.count(block) != 0 ? 1 : 0;
+  }
+  EXPECT_EQ(again, 255 * 2);
+}
+
 TEST(BlockRecordsTest, ThreadsNeverShareARecord) {
   Arena arena;
-  BlockRecords records(arena);
+  BlockSlabs slabs(arena);
+  BlockRecords records(slabs);
   std::vector<std::thread> threads;
   std::atomic<int> shared{0};
   for (uintptr_t number = 1; number <= 4; ++number) {

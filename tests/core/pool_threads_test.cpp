@@ -188,7 +188,6 @@ TEST(ContextsTest, AReusedHandleWithAnotherIdIsAnotherContext) {
   ASSERT_NE(fresh, nullptr);
   EXPECT_NE(fresh, t.context);
   Block* block = t.AllocIn(*fresh, 2000);
-  EXPECT_NE(block, idle);
   EXPECT_EQ(block->owner(), fresh);
   ASSERT_TRUE(t.Free(block));
   EXPECT_EQ(t.AllocIn(*fresh, 2000), block);
@@ -207,6 +206,47 @@ TEST(ContextsTest, AnotherThreadDoesNotServeFromACacheOfADroppedContext) {
   t.pool->DropContext(*t.context);
   step.store(2);
   other.join();
+}
+
+// A reset costs its own blocks, and leaves none of their records behind.
+TEST(ContextsTest, RecordsOfDroppedContextsAreUsedAgain) {
+  TestPool t;
+  std::set<Block*> seen;
+  for (int i = 0; i < 50; ++i) {
+    ContextPool* context = t.OpenAnother();
+    std::vector<Block*> blocks;
+    for (int j = 0; j < 400; ++j) {
+      blocks.push_back(t.AllocIn(*context, j % 3 == 0 ? 4 * kMiB : 1000));
+      ASSERT_NE(blocks.back(), nullptr);
+      seen.insert(blocks.back());
+    }
+    for (int j = 0; j < 400; j += 2) ASSERT_TRUE(t.Free(blocks[static_cast<size_t>(j)]));
+    t.pool->DropContext(*context);
+  }
+  EXPECT_LE(seen.size(), 4 * 255u);
+  EXPECT_EQ(t.Statistics().reserved_bytes, 0u);
+}
+
+TEST(ContextsTest, ARecordThatAThreadHasInHandIsNoOtherBlocks) {
+  for (const size_t bytes : {size_t{1000}, 4 * kMiB}) {
+    TestPool t;
+    ContextPool* gone = t.OpenAnother();
+    Block* in_hand = t.AllocIn(*gone, bytes);
+    Block* freed = t.AllocIn(*gone, bytes);
+    ASSERT_TRUE(t.Free(freed));
+    ASSERT_EQ(t.pool->Take(in_hand, in_hand->address), BlockState::kLive);
+    t.pool->DropContext(*gone);
+    ContextPool* next = t.OpenAnother();
+    std::vector<Block*> blocks;
+    for (int i = 0; i < 600; ++i) {
+      blocks.push_back(t.AllocIn(*next, bytes));
+      ASSERT_NE(blocks.back(), in_hand);
+    }
+    t.pool->Retire(in_hand, kReady, t.api);
+    const std::set<Block*> live(blocks.begin(), blocks.end());
+    EXPECT_EQ(live.count(t.AllocIn(*next, bytes)), 0u) << "handed out twice";
+    EXPECT_EQ(t.Statistics().live_blocks, 601u);
+  }
 }
 
 TEST(ContextsTest, PlacesOfDroppedContextsAreUsedAgain) {

@@ -49,7 +49,8 @@ class RetiredInCacheTest : public testing::Test {
   }
 
   Arena arena_;
-  BlockRecords records_{arena_};
+  BlockSlabs slabs_{arena_};
+  BlockRecords records_{slabs_};
   CacheLimits limits_;
   TierCounters counters_[1];
   ThreadCache::Shelf shelves_[1];
@@ -179,7 +180,8 @@ class RetiredInGlobalPoolTest : public testing::Test {
   }
 
   Arena arena_;
-  BlockRecords records_{arena_};
+  BlockSlabs slabs_{arena_};
+  BlockRecords records_{slabs_};
   Tiers tiers_{4};
   GlobalPool pool_{tiers_, kGiB};
   const unsigned tier_ = tiers_.TierOf(1024);

@@ -31,7 +31,8 @@ class SideTableTest : public testing::Test {
   }
 
   Arena arena_;
-  BlockRecords records_{arena_};
+  BlockSlabs slabs_{arena_};
+  BlockRecords records_{slabs_};
   SideTable table_{arena_};
 };
 

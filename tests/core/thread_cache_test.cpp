@@ -55,7 +55,8 @@ class ThreadCacheTest : public testing::Test {
   }
 
   Arena arena_;
-  BlockRecords records_{arena_};
+  BlockSlabs slabs_{arena_};
+  BlockRecords records_{slabs_};
   CacheLimits limits_;
   TierCounters counters_[kCacheTiers];
   ThreadCache::Shelf shelves_[kCacheTiers];
