@@ -26,8 +26,7 @@ namespace cmp {
 // another has changed.
 class alignas(64) Accounts {
  public:
-  explicit Accounts(const RelativeBytes& reserve)
-      : reserve_(reserve), bound_(reserve.bytes), headroom_(reserve.bytes / 4) {}
+  explicit Accounts(const RelativeBytes& reserve) : reserve_(reserve), bound_(reserve.bytes) {}
 
   // ---- What happens
 
@@ -53,6 +52,8 @@ class alignas(64) Accounts {
 
   size_t reserved() const { return Read(reserved_); }
   size_t live() const { return Read(live_); }
+  // As the sum stands, below 0 where more came back than is settled as handed out.
+  int64_t settled_live() const { return live_.load(std::memory_order_relaxed); }
   size_t slack() const { return Read(slack_); }
   size_t leaving() const { return Read(leaving_); }
   size_t idle() const {
@@ -71,7 +72,6 @@ class alignas(64) Accounts {
       if (!peak_.compare_exchange_weak(peak, now, std::memory_order_relaxed)) continue;
       RaiseTo(bound_,
               static_cast<size_t>(static_cast<double>(now) * reserve_.ratio) + reserve_.bytes);
-      headroom_.store(bound() > now ? (bound() - now) / 4 : 0, std::memory_order_relaxed);
       return now - peak;
     }
     return 0;
@@ -80,7 +80,11 @@ class alignas(64) Accounts {
   // What may be reserved, given the peak of live bytes so far.
   size_t bound() const { return bound_.load(std::memory_order_relaxed); }
   // How close to the bound idle memory should be ready: a quarter of what may be idle at the peak.
-  size_t headroom() const { return headroom_.load(std::memory_order_relaxed); }
+  size_t headroom() const {
+    const size_t most = bound();
+    const size_t held = peak();
+    return most > held ? (most - held) / 4 : 0;
+  }
   // Bytes over the bound that nobody is releasing yet.
   size_t Excess() const {
     const size_t allowed = bound() + leaving();
@@ -114,7 +118,6 @@ class alignas(64) Accounts {
   Sum leaving_{0};
   std::atomic<size_t> peak_{0};
   std::atomic<size_t> bound_;
-  std::atomic<size_t> headroom_;
 };
 
 }  // namespace cmp

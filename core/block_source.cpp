@@ -137,16 +137,20 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, const DeviceApi& 
   size_t bytes = 0;
   const Uncancelled uncancelled;
   const ContextPool::User user(context);
-  const size_t leaving = BytesOf(batch);
-  context.accounts().BeginLeaving(leaving);
+  Accounts& accounts = context.accounts();
+  accounts.BeginLeaving(BytesOf(batch));
   releasing_.fetch_add(1, std::memory_order_acq_rel);
   while (batch.count != 0) {
     Block* block = batch.Pop();
+    const size_t leaving = block->bytes;
     if (!user.entered()) {
+      accounts.EndLeaving(leaving);
       context.global().Put(Batch{block, 1, Fences::Now()});
       continue;
     }
-    if (!Detach(block)) continue;
+    const bool detached = Detach(block);
+    accounts.EndLeaving(leaving);  // after it was taken from what is reserved
+    if (!detached) continue;
     // Waits for the block's work by itself, so a retired one may be freed.
     const int status = RealFree(block->address, api);
     releases_.fetch_add(1, std::memory_order_release);
@@ -162,7 +166,6 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, const DeviceApi& 
     context.records().Return(block);
     if (status != kSuccess) Close(context);
   }
-  context.accounts().EndLeaving(leaving);
   releasing_.fetch_sub(1, std::memory_order_acq_rel);
   return bytes;
 }

@@ -41,7 +41,7 @@ struct Library {
     const uint64_t begin = NowNs();
     const int status = readiness.Finish(context);
     pool.statistics().CountWait(begin);
-    return {status == kSuccess, kReady};
+    return {status == kSuccess, readiness.StampOfOthers(context)};
   }
 
   static Allocation Alloc(Pool& pool, const Driver& driver, ContextPool* context, bool real,
@@ -65,8 +65,9 @@ struct Library {
     WarnOfMisspelledOptions(environ, &PrintWarning);
     Options options = ReadOptions(
         [](const char* name) -> const char* { return secure_getenv(name); }, &PrintWarning);
-    options.mode = Mode::kPool;  // CMP_MODE is the shim's: who links the pool wants it
-    options.trace = nullptr;     // so is this
+    g_device_links.Link(kAnyDevice);  // peer access is not seen without the shim
+    options.mode = Mode::kPool;       // CMP_MODE is the shim's: who links the pool wants it
+    options.trace = nullptr;          // so is this
     return options;
   }
   static void* MapStatistics(const Options&, size_t bytes) { return MapPages(bytes); }

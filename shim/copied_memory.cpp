@@ -70,10 +70,16 @@ class Look {
 }  // namespace
 
 Devices DeviceOf(CUdeviceptr address) {
-  if (!IsOnDevice(address)) return 0;
+  const DriverCalls* real = RealDriver();
+  if (real == nullptr || real->cuPointerGetAttribute == nullptr) return kAnyDevice;
+  unsigned type = CU_MEMORYTYPE_HOST;
+  CUresult status = real->cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address);
+  if (status == CUDA_ERROR_INVALID_VALUE) return 0;  // memory of the host that CUDA does not know
+  if (status == CUDA_SUCCESS && type == CU_MEMORYTYPE_HOST) return 0;
   int device = -1;
-  const auto& ask = RealDriver()->cuPointerGetAttribute;
-  const CUresult status = ask(&device, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address);
+  if (status == CUDA_SUCCESS) {
+    status = real->cuPointerGetAttribute(&device, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address);
+  }
   return status == CUDA_SUCCESS ? DeviceBit(device) : kAnyDevice;
 }
 

@@ -2,6 +2,7 @@
 // come to share memory with kernels. They are the real calls, noted (visible_memory.h); those that
 // end page-locked memory wait by themselves (measured).
 #include "core/device_links.h"
+#include "shim/copied_memory.h"
 #include "shim/entry_driver.h"
 #include "shim/lookup.h"
 #include "shim/nvidia_libraries.h"
@@ -207,12 +208,25 @@ CUresult Driver_cuMemPoolExportPointer(void* shared, CUdeviceptr pointer) {
   CMP_NOTE_AND_CALL(Visible::kExports, cuMemPoolExportPointer, (shared, pointer));
 }
 
+// May enable peer access with the memory's device (cuda.h: "as if the user called
+// cuCtxEnablePeerAccess").
+static CUresult LinkImported(CUresult status, const CUdeviceptr* pointer) {
+  if (status == CUDA_SUCCESS) {
+    cmp::g_device_links.Link(DeviceOfCurrent() | cmp::DeviceOf(*pointer));
+  }
+  return status;
+}
+
 CUresult Driver_cuIpcOpenMemHandle(CUdeviceptr* pointer, CUipcMemHandle handle, unsigned flags) {
-  CMP_NOTE_AND_CALL(Visible::kImports, cuIpcOpenMemHandle, (pointer, handle, flags));
+  CMP_REAL(cuIpcOpenMemHandle);
+  cmp::NoteShared(Visible::kImports, CMP_CALLER);
+  return LinkImported(real->cuIpcOpenMemHandle(pointer, handle, flags), pointer);
 }
 
 CUresult Driver_cuIpcOpenMemHandle_v2(CUdeviceptr* pointer, CUipcMemHandle handle, unsigned flags) {
-  CMP_NOTE_AND_CALL(Visible::kImports, cuIpcOpenMemHandle_v2, (pointer, handle, flags));
+  CMP_REAL(cuIpcOpenMemHandle_v2);
+  cmp::NoteShared(Visible::kImports, CMP_CALLER);
+  return LinkImported(real->cuIpcOpenMemHandle_v2(pointer, handle, flags), pointer);
 }
 
 CUresult Driver_cuIpcOpenEventHandle(CUevent* event, CUipcEventHandle handle) {

@@ -53,17 +53,6 @@ bool IsSidePageLocked(CUmemorytype type, const void* host, CUdeviceptr device, s
   if (type == CU_MEMORYTYPE_HOST) device = reinterpret_cast<CUdeviceptr>(host);
   return type != CU_MEMORYTYPE_ARRAY && IsPageLocked(device + offset);
 }
-// Where the box begins on each side: its offsets may lead far from the address.
-size_t SourceOffset(const CUDA_MEMCPY2D& box) { return box.srcY * box.srcPitch + box.srcXInBytes; }
-size_t TargetOffset(const CUDA_MEMCPY2D& box) { return box.dstY * box.dstPitch + box.dstXInBytes; }
-template <typename Box>
-size_t SourceOffset(const Box& box) {
-  return (box.srcZ * box.srcHeight + box.srcY) * box.srcPitch + box.srcXInBytes;
-}
-template <typename Box>
-size_t TargetOffset(const Box& box) {
-  return (box.dstZ * box.dstHeight + box.dstY) * box.dstPitch + box.dstXInBytes;
-}
 template <typename Box>
 bool IsBoxPageLocked(const Box* box) {
   return box != nullptr &&
@@ -241,6 +230,7 @@ struct AsyncCopy : MaybeVisible<AsyncCopy> {
 struct CopyList : MaybeVisible<CopyList> {
   template <typename... Arguments>
   static Devices Where(StreamName, const Arguments&...) {
+    g_device_links.Link(kAnyDevice);
     return kAnyDevice;
   }
   template <typename... More>
@@ -259,6 +249,7 @@ struct CopyList : MaybeVisible<CopyList> {
 struct OpaqueCopyList : MaybeVisible<OpaqueCopyList> {
   template <typename... Arguments>
   static Devices Where(StreamName, const Arguments&...) {
+    g_device_links.Link(kAnyDevice);
     return kAnyDevice;
   }
   template <typename... Arguments>

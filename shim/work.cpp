@@ -281,7 +281,9 @@ void NoteElsewhere(StreamName stream, Visible visible, Devices devices) {
   const bool is_default = stream == kLegacyStream || stream % 2 == 1;
   const ContextWork* own = WorkOf(stream);
   ForEachWork([&](ContextWork& work) {
-    if (&work == own || (DeviceBit(work.context()->identity().device) & devices) == 0) return;
+    if (&work == own || work.context() == nullptr ||
+        (DeviceBit(work.context()->identity().device) & devices) == 0)
+      return;
     const StreamName name = is_default ? kSeveralStreams : stream;
     if (visible != Visible::kNothing || !work.IsQuiet(name)) work.Note(name, visible);
   });

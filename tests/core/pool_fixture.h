@@ -102,6 +102,11 @@ inline void ExpectAtRest(TestPool& test) {
   EXPECT_EQ(s.reserved_bytes, test.device.used());
   EXPECT_EQ(s.requests, s.thread_cache_hits + s.global_pool_hits + s.refills + s.oversized);
   EXPECT_EQ(s.requests, s.frees + s.real_frees);
+  test.context->EmptyCaches();
+  const Accounts& accounts = test.context->accounts();
+  EXPECT_EQ(accounts.settled_live(), 0);
+  EXPECT_EQ(accounts.slack(), 0u);
+  EXPECT_EQ(accounts.leaving(), 0u);
 }
 
 }  // namespace cmp::test

@@ -113,7 +113,9 @@ TEST_F(ReadinessTest, WorkOfAnotherContextDelaysReuse) {
 }
 
 TEST_F(ReadinessTest, WorkOfAnotherDeviceDelaysReuseOnceTheDevicesAreLinked) {
-  constexpr int kOther = 41;  // links are the process's: other tests must not have this one
+  // Links are the process's: no other test has this device, nor this one when it is repeated.
+  static int last = 20;
+  const int kOther = ++last;
   ContextPool& other = *pool_.OpenAnother(kOther);
   Settle(context());
   Settle(other);

@@ -10,7 +10,8 @@
 //   devices host        what a free gives, of copies to the host
 //   devices reset       of one device after the other
 //   devices guest       a device works that never allocates; pending
-//   devices stays [access]   a kernel stays on one device while another one allocates and copies
+//   devices stays [access | box]   a kernel stays on one device while another one allocates and
+//   copies
 //
 // The real free waits for what runs on the block's own device alone: kernels of its streams, and
 // copies from it to another device; a copy to it runs on its source. So a program waits for the
@@ -581,7 +582,8 @@ void Guest() {
 
 // ---- A kernel that stays, as servers have one, beside a device that is used as ever.
 
-void Stays(bool access) {
+// With `box` the devices were used by one copy of whose parts nothing is known.
+void Stays(bool access, bool box) {
   constexpr size_t kBytes = size_t{3} << 20;
   if (access) EnableAllAccess();
   MUST(cudaSetDevice(1));
@@ -633,7 +635,8 @@ int main(int count, char** arguments) {
       for (const bool legacy : {false, true}) Overwrite(access, legacy);
     }
   } else if (strcmp(scenario, "stays") == 0) {
-    Stays(count > 2);
+    Stays(count > 2 && strcmp(arguments[2], "access") == 0,
+          count > 2 && strcmp(arguments[2], "box") == 0);
   } else if (strcmp(scenario, "copies") == 0) {
     Copies();
   } else if (strcmp(scenario, "sources") == 0) {
