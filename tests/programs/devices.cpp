@@ -599,8 +599,16 @@ void Stays(bool access, bool box) {
   MUST(cudaSetDevice(0));
   const Stream stream = MakeStream(0);
   char* copy = Allocate(kBytes);
-  if (!access)
-    MUST(cudaMemcpyPeer(copy, 0, theirs, 1, 4096));  // not by the staying kernel's stream
+  if (box) {
+    CUDA_MEMCPY2D rows{};
+    rows.srcMemoryType = rows.dstMemoryType = CU_MEMORYTYPE_UNIFIED;
+    rows.srcDevice = reinterpret_cast<CUdeviceptr>(theirs);
+    rows.dstDevice = reinterpret_cast<CUdeviceptr>(copy);
+    rows.srcPitch = rows.dstPitch = rows.WidthInBytes = rows.Height = 64;
+    MUST(static_cast<cudaError_t>(cuMemcpy2D(&rows)));
+  } else if (!access) {
+    MUST(cudaMemcpyPeer(copy, 0, theirs, 1, 4096));
+  }
   for (int round = 0; round < 100; ++round) {
     char* block = Allocate(kBytes);
     simNoteAlloc(block, kBytes);
