@@ -1,6 +1,8 @@
 // The loop of an actor, and its memory: blocks allocated, freed, handed over, checked.
 #include "actor.h"
 
+#include "stalls.h"
+
 namespace schedules {
 namespace {
 
@@ -46,6 +48,7 @@ void Actor::Run(uint64_t count) {
   const uint64_t end = operations_ + count;
   while (operations_ < end) {
     if (ordering_.Full()) SettleEverything();
+    g_stalls.Note();
     if (Operation()) ++operations_;
   }
 }

@@ -130,6 +130,7 @@ class Actor {
   bool SynchronizeContext();
   void SynchronizeContextOf(uint32_t place);
   bool Ask();
+  bool IsLate(int status) const;  // an answer after which nothing can be said
   bool AskStream(const StreamOf& stream);
   bool AskEvent(const EventOf& event);
   bool AskElapsedTime(const EventOf& begin, const EventOf& end);

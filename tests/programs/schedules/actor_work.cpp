@@ -1,5 +1,6 @@
 // What an actor submits, and how it establishes an order where there is none yet.
 #include "actor.h"
+#include "stalls.h"
 
 namespace schedules {
 
@@ -374,12 +375,17 @@ bool Actor::Ask() {
   }
 }
 
+bool Actor::IsLate(int status) const {
+  return status == cudaErrorNotReady && settings_.threads > 1 && g_stalls.Recent();
+}
+
 bool Actor::AskStream(const StreamOf& stream) {
   // Of other threads' blocking streams nothing is known here.
   const bool must = ordering_.IsAnsweredDone(stream.place) &&
                     (stream.kind != Kind::kLegacy || settings_.threads == 1);
   const int status = cudaStreamQuery(stream.handle);
   if (!must && (status == 0 || status == cudaErrorNotReady)) return true;
+  if (IsLate(status)) return true;
   if (Ok(status, "a query of a stream") && must) ordering_.HostWaitsForStream(stream.place);
   return true;
 }
@@ -389,6 +395,7 @@ bool Actor::AskEvent(const EventOf& event) {
   const bool must = event.recorded && ordering_.IsAnsweredDone(event.point);
   const int status = cudaEventQuery(event.handle);
   if (!must && (status == 0 || status == cudaErrorNotReady)) return true;
+  if (IsLate(status)) return true;
   if (Ok(status, "a query of an event") && must) ordering_.HostWaitsFor(event.clock);
   return true;
 }
@@ -400,6 +407,7 @@ bool Actor::AskElapsedTime(const EventOf& begin, const EventOf& end) {
   const bool must = ordering_.IsAnsweredDone(begin.point) && ordering_.IsAnsweredDone(end.point);
   const int status = cudaEventElapsedTime(&milliseconds, begin.handle, end.handle);
   if (!must && (status == 0 || status == cudaErrorNotReady)) return true;
+  if (IsLate(status)) return true;
   Ok(status, "a question for a time");
   return true;
 }
