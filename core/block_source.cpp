@@ -76,24 +76,29 @@ void BlockSource::CountRealFree(const Block& block) {
   block.owner()->accounts().TakeBack(block.bytes, SlackOf(block));
 }
 
-void BlockSource::Register(ContextPool& context, Allocation* made, size_t bytes, unsigned tier,
-                           BlockState state) {
+void BlockSource::Register(ContextPool& context, const Request& request, Allocation* made) {
   if (!SideTable::CanHold(made->address)) return;
+  const ContextPool::User user(context);  // ForgetAll sees no record half-made
+  if (user.ended()) return;
   Block* block = context.records().Take();
   if (block == nullptr) return;
   // Atomic because idle_chunks.h may look at the record's last block.
   __atomic_store_n(&block->address, made->address, __ATOMIC_RELAXED);
-  __atomic_store_n(&block->bytes, bytes, __ATOMIC_RELAXED);
-  block->requested = bytes;
+  __atomic_store_n(&block->bytes, request.bytes, __ATOMIC_RELAXED);
+  block->requested = request.requested;
   block->buffer_id.store(0, std::memory_order_relaxed);
-  block->tier = static_cast<uint16_t>(tier);
+  block->tier = static_cast<uint16_t>(request.tier);
   Block* displaced = nullptr;
-  if (!Attach(context, block, state, &displaced)) {
+  if (!Attach(context, block, request.state, &displaced)) {
     context.records().Return(block);
     return;
   }
-  made->block = block;
-  if (state != BlockState::kIdle) context.accounts().HandOut(bytes);
+  made->bytes = request.bytes;
+  if (request.state == BlockState::kIdle) {
+    made->idle = block;
+  } else {
+    context.accounts().HandOut(request.bytes);
+  }
   if (displaced == nullptr) return;
   // The driver gave this address out again, so the old block was freed without us. A live one is
   // forgotten; an idle one means that a free list cannot be trusted: its context serves no more.
@@ -106,12 +111,11 @@ void BlockSource::Register(ContextPool& context, Allocation* made, size_t bytes,
   }
 }
 
-Allocation BlockSource::Make(ContextPool& context, size_t bytes, unsigned tier, BlockState state,
-                             bool last_resort, const DeviceApi& api) {
+Allocation BlockSource::Make(ContextPool& context, const Request& request, bool last_resort,
+                             const DeviceApi& api) {
   Allocation made;
-  made.status = RealAllocate(bytes, last_resort, api, &made.address);
-  if (made.status != kSuccess) return made;
-  Register(context, &made, bytes, tier, state);
+  made.status = RealAllocate(request.bytes, last_resort, api, &made.address);
+  if (made.status == kSuccess) Register(context, request, &made);
   return made;
 }
 
@@ -214,7 +218,7 @@ void BlockSource::ForgetAll(ContextPool& context) {
   context.records().End([&](Block* block) {
     const BlockState was = DetachFrom(block);
     if (was == BlockState::kLive || was == BlockState::kUnpooled) CountRealFree(*block);
-    return was != BlockState::kIdle;  // on no list: another thread frees it, or is making it
+    return was != BlockState::kIdle;  // on no list: another thread frees it
   });
 }
 

@@ -17,14 +17,27 @@ namespace cmp {
 // counted and handed out already.
 enum class Served : uint8_t { kReal, kRefill, kThreadCache, kGlobalPool };
 
-// What an allocation came to. `block` is nullptr with a set `address` when the allocation is real
-// and not entered in the side table (no bookkeeping memory, an address outside its range): such
-// memory is the program's own affair, as without the pool.
+// What is asked of a real call: `bytes` for a program that wants `requested`, counted in `tier`.
+struct Request {
+  size_t requested;
+  size_t bytes;
+  unsigned tier;
+  BlockState state;  // of the block that it becomes; kIdle: the caller's, who lists it
+};
+
+// What an allocation came to. `bytes`, those of its block, are 0 with a set `address` when the
+// allocation is real and not entered in the side table (no bookkeeping memory, an address outside
+// its range, a context that has just ended): such memory is the program's own affair, as without
+// the pool. No pointer to a block that the program has: another thread may end its context at any
+// time, and then the record becomes another block's.
 struct Allocation {
   int status = kSuccess;
   DeviceAddress address = 0;
-  Block* block = nullptr;
+  size_t bytes = 0;
   Served served = Served::kReal;
+  Block* idle = nullptr;  // where kIdle was asked for
+
+  bool pooled() const { return bytes != 0; }
 };
 
 class BlockSource {
@@ -35,18 +48,18 @@ class BlockSource {
   // Where contexts have the records of their blocks from.
   BlockSlabs& slabs() { return slabs_; }
 
-  // One real allocation of `bytes`, entered in the side table in `state`.
+  // One real allocation, entered in the side table.
   // REQUIRES: `context` is current
-  Allocation Make(ContextPool& context, size_t bytes, unsigned tier, BlockState state,
-                  bool last_resort, const DeviceApi& api);
+  Allocation Make(ContextPool& context, const Request& request, bool last_resort,
+                  const DeviceApi& api);
 
   // A failed Make is tried again: after every release of idle blocks (of this context, other
   // threads' caches included; then of other contexts of the device), with find_fit() asked first
-  // each time, and at last with exactly `requested` bytes. May wait for the device, as the real
+  // each time, and at last with exactly the requested bytes. May wait for the device, as the real
   // frees do. The last failure is the real call's own.
   template <typename FindFit>
-  Allocation MakeAfterReleases(ContextPool& context, size_t requested, size_t bytes, unsigned tier,
-                               BlockState state, const DeviceApi& api, FindFit find_fit);
+  Allocation MakeAfterReleases(ContextPool& context, const Request& request, const DeviceApi& api,
+                               FindFit find_fit);
 
   // Accounts for `bytes` about to be made, or just made, and now and then asks the device, which
   // keeps context.scarce current. True if `bytes` more than the program asked for may be made: a
@@ -70,11 +83,12 @@ class BlockSource {
   // Counts that a block in use ends in a real free, whoever makes it.
   void CountRealFree(const Block& block);
   // Bytes of a block of 2 MiB and more beyond the rounded request that it serves.
-  size_t SlackOf(const Block& block) const {
-    if (block.bytes < kLargeGranule) return 0;
-    const size_t rounded = tiers_.RoundedBytes(block.requested);
-    return block.bytes > rounded ? block.bytes - rounded : 0;
+  size_t SlackOf(size_t block_bytes, size_t requested) const {
+    if (block_bytes < kLargeGranule) return 0;
+    const size_t rounded = tiers_.RoundedBytes(requested);
+    return block_bytes > rounded ? block_bytes - rounded : 0;
   }
+  size_t SlackOf(const Block& block) const { return SlackOf(block.bytes, block.requested); }
 
   // Takes `block` out of the side table and forgets it, without a real call. The caller owns the
   // block (it won TakeFromProgram, or took it off a list). False if the context was dropped
@@ -104,8 +118,7 @@ class BlockSource {
   bool Detach(Block* block) { return DetachFrom(block) != BlockState::kUnused; }
   BlockState DetachFrom(Block* block);  // the state that it was in
   bool Attach(ContextPool& context, Block* block, BlockState state, Block** displaced);
-  void Register(ContextPool& context, Allocation* made, size_t bytes, unsigned tier,
-                BlockState state);
+  void Register(ContextPool& context, const Request& request, Allocation* made);
 
   std::atomic<int> releasing_{0};      // threads inside Destroy
   std::atomic<uint64_t> releases_{0};  // real frees that Destroy has made
@@ -118,24 +131,25 @@ class BlockSource {
 };
 
 template <typename FindFit>
-Allocation BlockSource::MakeAfterReleases(ContextPool& context, size_t requested, size_t bytes,
-                                          unsigned tier, BlockState state, const DeviceApi& api,
-                                          FindFit find_fit) {
+Allocation BlockSource::MakeAfterReleases(ContextPool& context, const Request& request,
+                                          const DeviceApi& api, FindFit find_fit) {
   context.EmptyCaches();
-  for (size_t wanted = bytes;; wanted *= 2) {
-    if (const Allocation fit = find_fit(); fit.block != nullptr) return fit;
+  for (size_t wanted = request.bytes;; wanted *= 2) {
+    if (const Allocation fit = find_fit(); fit.pooled()) return fit;
     size_t released = ReleaseIdle(context, wanted, api);
     if (released == 0) {
       context.EmptyCaches();  // what other threads freed meanwhile
       released = ReleaseIdle(context, wanted, api) + release_others_(others_, context, api);
     }
-    const Allocation made = Make(context, bytes, tier, state, false, api);
+    const Allocation made = Make(context, request, false, api);
     if (made.status != kOutOfMemory) return made;
     if (released == 0 && !AwaitReleases()) break;
   }
   // A block of an odd size fits no tier: it is really freed when it comes back.
-  const BlockState exact = requested == bytes ? state : BlockState::kUnpooled;
-  return Make(context, requested, tier, exact, true, api);
+  Request exact = request;
+  exact.bytes = request.requested;
+  if (exact.bytes != request.bytes) exact.state = BlockState::kUnpooled;
+  return Make(context, exact, true, api);
 }
 
 }  // namespace cmp

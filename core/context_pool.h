@@ -32,6 +32,8 @@ struct ContextIdentity {
 };
 
 class ContextPool {
+  enum class Phase : uint8_t { kOpen, kClosed, kEnded };
+
  public:
   ContextPool(const ContextIdentity& identity, const Tiers& tiers, const Options& options,
               BlockSlabs& slabs)
@@ -58,40 +60,55 @@ class ContextPool {
   void* of_host = nullptr;
 
   // False once the pool is off for this context.
-  bool open() const { return open_.load(std::memory_order_acquire); }
+  bool open() const { return phase_.load(std::memory_order_acquire) == Phase::kOpen; }
   // Closes it, and makes every thread forget the caches that it remembers. True for the caller
   // that closed it.
   bool Close() {
-    if (!open_.exchange(false, std::memory_order_seq_cst)) return false;
+    Phase open = Phase::kOpen;
+    if (!phase_.compare_exchange_strong(open, Phase::kClosed, std::memory_order_seq_cst)) {
+      return false;
+    }
     g_cache_epoch.fetch_add(1, std::memory_order_acq_rel);
     return true;
   }
+  // Opens it again, unless it has ended.
+  void Reopen() {
+    Phase closed = Phase::kClosed;
+    phase_.compare_exchange_strong(closed, Phase::kOpen, std::memory_order_release);
+  }
 
-  void Reopen() { open_.store(true, std::memory_order_release); }
-
-  // While a User of an open context lives, the context does not end. seq_cst on both sides: of a
-  // user who enters and somebody who closes, at least one sees the other. A user's calls that may
+  // While a User of a context that has not ended lives, it does not end. seq_cst on both sides: of
+  // a user who enters and somebody who closes, at least one sees the other. A user's calls that may
   // wait are made Uncancelled: who is cancelled while it is a user stays one for ever.
   class [[nodiscard]] User {
    public:
     explicit User(ContextPool& context) : context_(context) {
       context_.users_.fetch_add(1, std::memory_order_seq_cst);
-      entered_ = context_.open_.load(std::memory_order_seq_cst);
+      phase_ = context_.phase_.load(std::memory_order_seq_cst);
     }
     ~User() { context_.users_.fetch_sub(1, std::memory_order_release); }
     User(const User&) = delete;
     User& operator=(const User&) = delete;
     // False: the context is closed; make no call about it.
-    bool entered() const { return entered_; }
+    bool entered() const { return phase_ == Phase::kOpen; }
+    // True: whatever the pool knew of it is gone; add nothing.
+    bool ended() const { return phase_ == Phase::kEnded; }
 
    private:
     ContextPool& context_;
-    bool entered_;
+    Phase phase_;
   };
   // Closes it and waits until no user is left.
   bool CloseAndDrain() {
     const bool closed = Close();
-    for (Pause pause; users_.load(std::memory_order_seq_cst) != 0;) pause.Wait();
+    Drain();
+    return closed;
+  }
+  // The same for good: from then on every user finds it ended.
+  bool EndAndDrain() {
+    const bool closed = Close();
+    phase_.store(Phase::kEnded, std::memory_order_seq_cst);
+    Drain();
     return closed;
   }
 
@@ -153,6 +170,9 @@ class ContextPool {
 
  private:
   size_t EmptyListed(ThreadCache& cache);  // REQUIRES: caches_lock_ held
+  void Drain() const {
+    for (Pause pause; users_.load(std::memory_order_seq_cst) != 0;) pause.Wait();
+  }
 
   const ContextIdentity identity_;
   Arena* arena_ = nullptr;
@@ -160,7 +180,7 @@ class ContextPool {
   Accounts accounts_;
   Fences fences_;
   GlobalPool global_;
-  std::atomic<bool> open_{true};
+  std::atomic<Phase> phase_{Phase::kOpen};
   std::atomic<int> users_{0};
   Mutex caches_lock_;
   bool ended_ = false;                 // under caches_lock_

@@ -54,8 +54,8 @@ class FaceOver {
     if (pool != nullptr && driver != nullptr && !Host::Capturing()) [[likely]] {
       const ContextHandle context = CurrentContext(*driver);
       if constexpr (!Host::kSeesContextsEnd) pool->DropIfGone(*driver, context);
-      if (const Block* block = pool->AllocHit(context, bytes)) [[likely]] {
-        *pointer = reinterpret_cast<void*>(block->address);
+      if (const DeviceAddress address = pool->AllocHit(context, bytes)) [[likely]] {
+        *pointer = reinterpret_cast<void*>(address);
         return kSuccess;
       }
     }

@@ -66,7 +66,7 @@ inline size_t WhollyIdleBytes(BlockRecords& records) {
       // A record may get another block meanwhile: relaxed, as BlockSource::Register writes them.
       const size_t bytes = __atomic_load_n(&block->bytes, __ATOMIC_RELAXED);
       const DeviceAddress address = __atomic_load_n(&block->address, __ATOMIC_RELAXED);
-      if (bytes != 0 && bytes < kLargeGranule) visit(address, bytes);
+      if (bytes < kLargeGranule) visit(address, bytes);
     });
   };
   size_t blocks = 0;

@@ -64,8 +64,6 @@ Block* BlockRecords::Take() {
   Block* block = unused_;
   unused_ = block->next;
   block->next = nullptr;
-  __atomic_store_n(&block->bytes, 0, __ATOMIC_RELAXED);  // idle_chunks.h may look
-  block->state.store(BlockState::kIdle, std::memory_order_release);
   return block;
 }
 

@@ -65,8 +65,7 @@ class BlockRecords {
  public:
   explicit BlockRecords(BlockSlabs& slabs) : slab_store_(slabs) {}
 
-  // A record that the caller owns: kIdle, with no bytes. nullptr: memory is exhausted, or it is
-  // over.
+  // A record that the caller owns, kUnused. nullptr: memory is exhausted, or the context has ended.
   Block* Take();
   // REQUIRES: `block` is kUnused and on no list.
   void Return(Block* block);
@@ -79,8 +78,8 @@ class BlockRecords {
       for (Block& block : slab->blocks) visit(&block);
     }
   }
-  // The context has ended: forget(block) for every record, which leaves it kUnused. False: somebody
-  // still has it in hand, and its slab is not used again.
+  // The context has ended, and nobody is making a block: forget(block) for every record, which
+  // leaves it kUnused. False: somebody who frees it has it in hand; its slab is not used again.
   template <typename Forget>
   void End(Forget forget) {
     for (BlockSlab* slab = TakeSlabs(); slab != nullptr;) {

@@ -24,7 +24,7 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   const BlockState state = oversized ? BlockState::kUnpooled : BlockState::kLive;
   if (!oversized) {
     const Allocation idle = TakeIdle(context, cache, bytes, rounded, tier);
-    if (idle.block != nullptr) return idle;
+    if (idle.pooled()) return idle;
   }
   // Near the bound, what other threads keep idle is worth more than a new block, and a retired
   // block of the tier that will be ready soon makes a whole batch of new ones superfluous.
@@ -33,13 +33,14 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   const bool near_bound = accounts.reserved() + rounded > accounts.bound();
   if (near_bound && !oversized && context.EmptyCaches() != 0) {
     const Allocation idle = TakeIdle(context, cache, bytes, rounded, tier);
-    if (idle.block != nullptr) return idle;
+    if (idle.pooled()) return idle;
   }
   const bool retired = !oversized && OldestStamp(context, cache, tier, rounded) != kReady;
-  Allocation made = source_.Make(context, rounded, tier, state, false, api);
+  const Request request{bytes, rounded, tier, state};
+  Allocation made = source_.Make(context, request, false, api);
   const bool rescue = made.status == kOutOfMemory;
   if (rescue) {
-    made = source_.MakeAfterReleases(context, bytes, rounded, tier, state, api, [&] {
+    made = source_.MakeAfterReleases(context, request, api, [&] {
       return oversized ? Allocation{} : TakeIdle(context, cache, bytes, rounded, tier);
     });
     if (made.status == kSuccess) {
@@ -51,11 +52,9 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
     statistics_.process().failed_allocations.AddShared(1);
     return made;
   }
-  if (made.block == nullptr || made.served != Served::kReal) return made;
+  if (!made.pooled() || made.served != Served::kReal) return made;
   if (!oversized) made.served = Served::kRefill;
-  made.block->requested = bytes;
-  cache->Count(tier, oversized ? &TierCounters::real : &TierCounters::refills, bytes,
-               made.block->bytes);
+  cache->Count(tier, oversized ? &TierCounters::real : &TierCounters::refills, bytes, made.bytes);
   statistics_.shared_slot()[tier].blocks_made.AddShared(oversized ? 0 : 1);
   NotePeak(context);  // Make has told the accounts
   // Alloc waits for nothing, and a real free might: who crosses the bound leaves it to the next
@@ -64,7 +63,7 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   if (!rescue && !retired && HasShelf(tier)) {
     Refill(context, *cache, tier, rounded, api);
   } else {
-    source_.CheckFreeMemory(context, made.block->bytes, api);
+    source_.CheckFreeMemory(context, made.bytes, api);
   }
   return made;
 }
@@ -72,10 +71,11 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
 Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& api) {
   ContextPool& owner = context == nullptr ? unpooled_ : *context;
   const unsigned tier = tiers_.TierOf(bytes < kMostTierBytes ? bytes : kMostTierBytes);
-  Allocation made = source_.Make(owner, bytes, tier, BlockState::kUnpooled, true, api);
+  const Request request{bytes, bytes, tier, BlockState::kUnpooled};
+  Allocation made = source_.Make(owner, request, true, api);
   if (made.status == kOutOfMemory &&
       ReleaseForRetry(api, context == nullptr ? kAllDevices : context->identity().device)) {
-    made = source_.Make(owner, bytes, tier, BlockState::kUnpooled, true, api);
+    made = source_.Make(owner, request, true, api);
     if (made.status == kSuccess) {
       api.Recovered();
       statistics_.process().out_of_memory_rescues.AddShared(1);
@@ -83,8 +83,7 @@ Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& 
   }
   if (made.status != kSuccess) {
     statistics_.process().failed_allocations.AddShared(1);
-  } else if (made.block != nullptr) {
-    made.block->requested = bytes;
+  } else if (made.pooled()) {
     TierCounters& counters = statistics_.shared_slot()[tier];
     counters.real.AddShared(1);
     counters.requested_bytes.AddShared(bytes);
@@ -94,19 +93,19 @@ Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& 
   return made;
 }
 
-// An idle block for the request, handed out, or one without a block. Waits for nothing.
+// An idle block for the request, handed out, or none. Waits for nothing.
 Allocation Pool::TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
                           unsigned tier) {
   const Allocation ready = TakeReady(context, cache, bytes, rounded, tier);
-  if (ready.block != nullptr || !PromoteRetired(context, cache, tier, rounded)) return ready;
+  if (ready.pooled() || !PromoteRetired(context, cache, tier, rounded)) return ready;
   return TakeReady(context, cache, bytes, rounded, tier);
 }
 
 Allocation Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
                            unsigned tier) {
   if (HasShelf(tier)) {
-    if (Block* block = cache->Alloc(tier, bytes)) {
-      return Allocation{kSuccess, block->address, block, Served::kThreadCache};
+    if (const DeviceAddress address = cache->Alloc(tier, bytes)) {
+      return Allocation{kSuccess, address, rounded, Served::kThreadCache};
     }
   }
   Block* block = nullptr;
@@ -121,12 +120,14 @@ Allocation Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t byte
     }
   }
   if (block == nullptr) return Allocation{};
-  block->GiveToProgram(bytes);
-  context.accounts().HandOut(block->bytes, SlackOf(*block));
+  const DeviceAddress address = block->address;
+  const size_t block_bytes = block->bytes;
+  if (!block->GiveToProgramUnlessEnded(bytes)) return Allocation{};
+  context.accounts().HandOut(block_bytes, source_.SlackOf(block_bytes, bytes));
   context.Settle(*cache);
-  cache->Count(tier, &TierCounters::global_pool_hits, bytes, block->bytes);
+  cache->Count(tier, &TierCounters::global_pool_hits, bytes, block_bytes);
   NotePeak(context);
-  return Allocation{kSuccess, block->address, block, Served::kGlobalPool};
+  return Allocation{kSuccess, address, block_bytes, Served::kGlobalPool};
 }
 
 // The stamp of what has been retired longest and might serve the tier; kReady: nothing is retired.
@@ -192,18 +193,19 @@ void Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_
   const Accounts& accounts = context.accounts();
   if (accounts.reserved() + bytes + accounts.headroom() > accounts.bound()) return;
   if (!source_.CheckFreeMemory(context, bytes, api)) return;
+  const Request request{0, rounded, tier, BlockState::kIdle};
   Batch batch;
   while (batch.count < wanted) {
-    const Allocation made = source_.Make(context, rounded, tier, BlockState::kIdle, false, api);
+    const Allocation made = source_.Make(context, request, false, api);
     if (made.status != kSuccess) {
       api.Recovered();  // the program's own request was served
       break;
     }
-    if (made.block == nullptr) {
+    if (made.idle == nullptr) {
       source_.RealFree(made.address, api);
       break;
     }
-    batch.Push(made.block);
+    batch.Push(made.idle);
   }
   statistics_.shared_slot()[tier].blocks_made.AddShared(batch.count);
   Stock(context, cache, tier, batch);
@@ -240,7 +242,7 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     counters.frees.AddShared(1);
     counters.requested_freed_bytes.AddShared(block->requested);
     counters.block_freed_bytes.AddShared(block->bytes);
-    context.accounts().TakeBack(bytes, SlackOf(*block));
+    context.accounts().TakeBack(bytes, source_.SlackOf(*block));
     context.global().Put(alone);
     return;
   }
@@ -257,7 +259,7 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     }
   } else {
     cache->CountFree(tier, block->requested, bytes);
-    context.accounts().TakeBack(bytes, SlackOf(*block));
+    context.accounts().TakeBack(bytes, source_.SlackOf(*block));
     context.global().Put(alone);
   }
   if (context.over_bound.load(std::memory_order_relaxed) || stamp != kReady) [[unlikely]] {

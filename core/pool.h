@@ -58,14 +58,14 @@ class Pool {
   static size_t StatisticsBytes(const Options& options);
 
   // The hit path of an allocation in the context whose handle is current: a block of this thread's
-  // cache, handed out, or nullptr, which says nothing (call Alloc).
-  Block* AllocHit(ContextHandle handle, size_t bytes) {
+  // cache, handed out, or 0, which says nothing (call Alloc).
+  DeviceAddress AllocHit(ContextHandle handle, size_t bytes) {
     // bytes - 1 wraps for 0, which is never a hit. hit_bytes_ is 0 where hits must not happen.
     if (bytes - 1 >= hit_bytes_) [[unlikely]]
-      return nullptr;
+      return 0;
     const ThreadMemory::Entry* entry = Remembered(handle);
     if (entry == nullptr) [[unlikely]]
-      return nullptr;
+      return 0;
     return entry->cache->AllocHit(tiers_.TierOf(bytes), bytes);
   }
   // The hit path of a free: Take, if the program has the block and a free brings it into the pool.
@@ -215,7 +215,6 @@ class Pool {
   size_t ReleaseOthers(ContextPool& except, const DeviceApi& api);
   static void Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch batch);
   void NotePeak(ContextPool& context);
-  size_t SlackOf(const Block& block) const { return source_.SlackOf(block); }
   bool HasShelf(unsigned tier) const { return tier < limits_.tiers; }
 
   const Options options_;

@@ -70,7 +70,7 @@ void Pool::DropIfGone(const Driver& driver, ContextHandle current) {
 }
 
 void Pool::DropContext(ContextPool& context) {
-  if (context.CloseAndDrain()) statistics_.process().contexts_dropped.AddShared(1);
+  if (context.EndAndDrain()) statistics_.process().contexts_dropped.AddShared(1);
   source_.ForgetAll(context);
   host_.context_ended(context);
   Held held(contexts_.lock());

@@ -49,14 +49,15 @@ class alignas(64) ThreadCache {
   ThreadCache(ContextPool* owner, const CacheLimits* limits, TierCounters* counters, Shelf* shelves)
       : owner_(owner), counters_(counters), limits_(limits), shelves_(shelves) {}
 
-  // The hit path: as Alloc, but nullptr says nothing. Waits for nobody.
-  Block* AllocHit(unsigned tier, size_t requested) {
+  // The hit path: as Alloc, but 0 says nothing. Waits for nobody.
+  DeviceAddress AllocHit(unsigned tier, size_t requested) {
     if (!flag_.TryLock()) [[unlikely]]
-      return nullptr;
+      return 0;
     Shelf& shelf = shelves_[tier];
-    Block* block = shelf.current.count == 0 ? nullptr : Take(shelf, tier, requested);
+    const DeviceAddress address =
+        shelf.current.count == 0 ? 0 : Take(shelf, tier, requested)->address;
     flag_.Unlock();
-    return block;
+    return address;
   }
   // The hit path: as Free of a ready block, if nothing becomes full by it. False: nothing was done.
   bool FreeHit(Block* block) {
@@ -76,17 +77,18 @@ class alignas(64) ThreadCache {
     return room;
   }
 
-  // A block of `tier`, handed out to the program, or nullptr: nothing here.
+  // The address of a block of `tier`, handed out to the program, or 0: nothing here. The block is
+  // the program's: another thread may end it, and have its record, at any time.
   // REQUIRES: tier < limits.tiers
-  Block* Alloc(unsigned tier, size_t requested) {
+  DeviceAddress Alloc(unsigned tier, size_t requested) {
     Held held(flag_);
     Shelf& shelf = shelves_[tier];
     if (shelf.current.count == 0) {
-      if (shelf.spare.count == 0) return nullptr;
+      if (shelf.spare.count == 0) return 0;
       shelf.current = shelf.spare;
       shelf.spare = Batch{};
     }
-    return Take(shelf, tier, requested);
+    return Take(shelf, tier, requested)->address;
   }
 
   // Takes a block back: ready, or retired until a fence above `stamp` has passed. `*overflow`

@@ -114,12 +114,21 @@ struct alignas(64) Block {
     return state.compare_exchange_strong(expected, BlockState::kIdle, std::memory_order_acq_rel,
                                          std::memory_order_acquire);
   }
-  // The pool hands the block out. The caller owns it, so a plain release store is enough: a later
-  // free on another thread acquires it.
+  // The pool hands the block out. The caller holds what keeps its context from ending (its cache's
+  // flag), so a plain release store is enough: a later free on another thread acquires it.
   void GiveToProgram(size_t bytes_requested) {
     requested = bytes_requested;
     buffer_id.store(0, std::memory_order_relaxed);
     state.store(BlockState::kLive, std::memory_order_release);
+  }
+  // The same for a caller who has it from a list, and holds nothing. False: its context has ended
+  // meanwhile, and the memory with it.
+  [[nodiscard]] bool GiveToProgramUnlessEnded(size_t bytes_requested) {
+    requested = bytes_requested;
+    buffer_id.store(0, std::memory_order_relaxed);
+    BlockState idle = BlockState::kIdle;
+    return state.compare_exchange_strong(idle, BlockState::kLive, std::memory_order_release,
+                                         std::memory_order_relaxed);
   }
 };
 static_assert(offsetof(Block, newer_batch) == 64, "a hit touches one cache line of a block");

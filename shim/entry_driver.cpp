@@ -229,9 +229,9 @@ CUresult Driver_cuGetProcAddress_v2(const char* symbol, void** function, int ver
 
 CUresult Driver_cuMemAlloc_v2(CUdeviceptr* pointer, size_t bytes) {
   if (pointer != nullptr && cmp::t_inside_real == 0) [[likely]] {
-    if (const cmp::Block* block =
+    if (const cmp::DeviceAddress address =
             cmp::AllocHit(cmp::g_hit_pool.load(std::memory_order_acquire), bytes)) [[likely]] {
-      *pointer = block->address;
+      *pointer = address;
       return CUDA_SUCCESS;
     }
   }
@@ -255,9 +255,9 @@ CUresult Driver_cuMemAllocPitch_v2(CUdeviceptr* pointer, size_t* pitch, size_t w
                                    unsigned element) {
   if (pointer != nullptr && pitch != nullptr && cmp::t_inside_real == 0) [[likely]] {
     cmp::Pool* pool = cmp::g_hit_pool.load(std::memory_order_acquire);
-    if (const cmp::Block* block = cmp::AllocPitchedHit(pool, width, height, element, pitch))
-        [[likely]] {
-      *pointer = block->address;
+    if (const cmp::DeviceAddress address =
+            cmp::AllocPitchedHit(pool, width, height, element, pitch)) [[likely]] {
+      *pointer = address;
       return CUDA_SUCCESS;
     }
   }

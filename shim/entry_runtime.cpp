@@ -218,8 +218,9 @@ void NotePitch(const RuntimeCalls& real, bool looked_up, size_t width, size_t pi
 
 CMP_EXPORT cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   if (pointer != nullptr) [[likely]] {
-    if (const cmp::Block* block = cmp::AllocHit(cmp::g_runtime_pool.Get(), bytes)) [[likely]] {
-      *pointer = reinterpret_cast<void*>(block->address);
+    if (const cmp::DeviceAddress address = cmp::AllocHit(cmp::g_runtime_pool.Get(), bytes))
+        [[likely]] {
+      *pointer = reinterpret_cast<void*>(address);
       return cudaSuccess;
     }
   }
@@ -228,10 +229,10 @@ CMP_EXPORT cudaError_t cudaMalloc(void** pointer, size_t bytes) {
 
 CMP_EXPORT cudaError_t cudaMallocPitch(void** pointer, size_t* pitch, size_t width, size_t height) {
   if (pointer != nullptr && pitch != nullptr) [[likely]] {
-    if (const cmp::Block* block = cmp::AllocPitchedHit(cmp::g_runtime_pool.Get(), width, height,
-                                                       cmp::ThreadPitches::kOfRuntime, pitch))
+    if (const cmp::DeviceAddress address = cmp::AllocPitchedHit(
+            cmp::g_runtime_pool.Get(), width, height, cmp::ThreadPitches::kOfRuntime, pitch))
         [[likely]] {
-      *pointer = reinterpret_cast<void*>(block->address);
+      *pointer = reinterpret_cast<void*>(address);
       return cudaSuccess;
     }
   }
@@ -243,10 +244,10 @@ CMP_EXPORT cudaError_t cudaMalloc3D(cudaPitchedPtr* pitched, cudaExtent extent) 
   if (__builtin_mul_overflow(extent.height, extent.depth, &rows)) rows = 0;
   if (pitched != nullptr) [[likely]] {
     size_t pitch = 0;
-    if (const cmp::Block* block = cmp::AllocPitchedHit(
+    if (const cmp::DeviceAddress address = cmp::AllocPitchedHit(
             cmp::g_runtime_pool.Get(), extent.width, rows, cmp::ThreadPitches::kOfRuntime, &pitch))
         [[likely]] {
-      *pitched = {reinterpret_cast<void*>(block->address), pitch, extent.width, extent.height};
+      *pitched = {reinterpret_cast<void*>(address), pitch, extent.width, extent.height};
       return cudaSuccess;
     }
   }

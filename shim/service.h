@@ -17,33 +17,33 @@ namespace cmp {
 // libcuda.so.1 once the process has it.
 inline const Driver* LoadedDriver() { return LoadDriver(DriverSource::kLoaded); }
 
-// The hit path: a block from this thread's cache for the current context, or nullptr, which says
-// nothing. `pool` may be nullptr.
-inline Block* AllocHit(Pool* pool, size_t bytes) {
+// The hit path: a block from this thread's cache for the current context, or 0, which says nothing.
+// `pool` may be nullptr.
+inline DeviceAddress AllocHit(Pool* pool, size_t bytes) {
   if (pool == nullptr) [[unlikely]]
-    return nullptr;
+    return 0;
   const Driver* driver = LoadedDriver();
   if (driver == nullptr || g_captures.UnderWay()) [[unlikely]]
-    return nullptr;
+    return 0;
   return pool->AllocHit(CurrentContext(*driver), bytes);
 }
 // The same for `rows` rows of `width` bytes, if their pitch is known to this thread.
-inline Block* AllocPitchedHit(Pool* pool, size_t width, size_t rows, uint64_t element,
-                              size_t* pitch) {
+inline DeviceAddress AllocPitchedHit(Pool* pool, size_t width, size_t rows, uint64_t element,
+                                     size_t* pitch) {
   if (pool == nullptr) [[unlikely]]
-    return nullptr;
+    return 0;
   const Driver* driver = LoadedDriver();
   if (driver == nullptr || g_captures.UnderWay()) [[unlikely]]
-    return nullptr;
+    return 0;
   const ContextHandle context = CurrentContext(*driver);
   const size_t known = t_pitches.Find(context, width, element);
   size_t bytes = 0;  // 0 is never a hit
   if (__builtin_mul_overflow(known, rows, &bytes)) [[unlikely]]
-    return nullptr;
-  Block* block = pool->AllocHit(context, bytes);
-  if (block != nullptr) [[likely]]
+    return 0;
+  const DeviceAddress address = pool->AllocHit(context, bytes);
+  if (address != 0) [[likely]]
     *pitch = known;
-  return block;
+  return address;
 }
 
 // The pool that serves the current context, nullptr: none does.

@@ -117,7 +117,7 @@ TEST(OutOfMemoryTest, TheErrorIsTheRealCallsAndOnlyTheLastCallMayLeaveTraces) {
   TestPool t({}, kMiB);
   const Allocation made = t.pool->Alloc(*t.context, 100 * kMiB, t.api);
   EXPECT_EQ(made.status, kOutOfMemory);
-  EXPECT_EQ(made.block, nullptr);
+  EXPECT_EQ(made.bytes, 0u);
   EXPECT_EQ(made.address, 0u);
   const std::vector<test::AllocateCall> calls = t.device.calls();
   ASSERT_GE(calls.size(), 2u);
@@ -160,7 +160,7 @@ TEST(OutOfMemoryTest, AFitThatCameMeanwhileIsTaken) {
     if (!std::exchange(freed, true)) OnAnotherThread([&] { EXPECT_TRUE(t.Free(block)); });
   });
   const Allocation made = t.pool->Alloc(*t.context, 40 * kMiB, t.api);
-  EXPECT_EQ(made.block, block);
+  EXPECT_EQ(made.address, block->address);
   EXPECT_EQ(made.served, Served::kGlobalPool);
   EXPECT_EQ(t.device.release_calls(), 0u);
 }
@@ -271,7 +271,7 @@ TEST(FailedReleaseTest, TheContextHasFailedAndServesNoMore) {
   t.pool->ReleaseAll(t.api);
   EXPECT_FALSE(t.context->open());
   EXPECT_EQ(t.pool->FindContext(t.identity.handle, t.identity.id), nullptr);
-  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 100), nullptr);
+  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 100), 0u);
   EXPECT_EQ(t.pool->statistics().process().contexts_dropped.Get(), 1u);
 }
 
@@ -302,7 +302,7 @@ TEST(RegisterTest, AnAddressOutsideTheTableIsTheProgramsOwnAffair) {
   const Allocation made = t.pool->Alloc(*t.context, 1000, t.api);
   EXPECT_EQ(made.status, kSuccess);
   EXPECT_EQ(made.address, DeviceAddress{1} << 60);
-  EXPECT_EQ(made.block, nullptr);
+  EXPECT_EQ(made.bytes, 0u);
   EXPECT_EQ(t.pool->Find(made.address), nullptr);
   EXPECT_EQ(t.context->accounts().reserved(), 0u);
 }

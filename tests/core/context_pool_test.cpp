@@ -38,6 +38,7 @@ class ContextPoolTest : public testing::Test {
     Batch batch;
     while (batch.count < count) {
       Block* block = records_.Take();
+      block->address = reinterpret_cast<DeviceAddress>(block);  // so that it is found again
       block->bytes = tiers_.SizeOf(tier);
       block->tier = static_cast<uint16_t>(tier);
       block->state.store(BlockState::kIdle);
@@ -137,7 +138,9 @@ TEST_F(ContextPoolTest, TheAccountsLearnWhatACacheHandedOut) {
   context_.Settle(*cache);
   EXPECT_EQ(accounts.idle(), 8 * 1024u);
   std::vector<Block*> blocks;
-  for (int i = 0; i < 5; ++i) blocks.push_back(cache->AllocHit(3, 1000));
+  for (int i = 0; i < 5; ++i) {
+    blocks.push_back(reinterpret_cast<Block*>(cache->AllocHit(3, 1000)));
+  }
   context_.Settle(*cache);
   EXPECT_EQ(accounts.live(), 5 * 1024u);
   EXPECT_EQ(accounts.idle(), 3 * 1024u);

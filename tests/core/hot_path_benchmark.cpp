@@ -31,7 +31,7 @@ class PoolAllocator {
     context_ = pool_->OpenContext({kHandle, 1, 0, true});
   }
   uintptr_t Alloc(size_t bytes) {
-    if (const Block* block = pool_->AllocHit(kHandle, bytes)) return block->address;
+    if (const DeviceAddress address = pool_->AllocHit(kHandle, bytes)) return address;
     return pool_->Alloc(*context_, bytes, api_).address;
   }
   void Free(uintptr_t address) {

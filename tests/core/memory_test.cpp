@@ -69,8 +69,7 @@ TEST(BlockRecordsTest, RecordsAreDistinctAndTheTakers) {
   for (int i = 0; i < 1000; ++i) {
     Block* block = records.Take();
     ASSERT_NE(block, nullptr);
-    EXPECT_EQ(block->state.load(), BlockState::kIdle);
-    EXPECT_EQ(block->bytes, 0u);
+    EXPECT_EQ(block->state.load(), BlockState::kUnused);
     EXPECT_EQ(block->next, nullptr);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(block) % 64, 0u);
     EXPECT_TRUE(taken.insert(block).second);

@@ -51,27 +51,15 @@ class TestPool {
   // As an entry point does it: the hit path, then the other one.
   Block* Alloc(size_t bytes) { return AllocIn(*context, bytes); }
   Block* AllocIn(ContextPool& in, size_t bytes) {
-    if (Block* block = pool->AllocHit(in.identity().handle, bytes)) return block;
-    return pool->Alloc(in, bytes, api).block;
+    const DeviceAddress address = pool->AllocHit(in.identity().handle, bytes);
+    return pool->Find(address != 0 ? address : pool->Alloc(in, bytes, api).address);
   }
   // False: not a block in use. A live block may be handed out once a fence above `stamp` passed.
-  bool Free(Block* block, Stamp stamp = kReady) {
-    const bool live = pool->TakeLive(block, block->address);
-    if (live && stamp == kReady && pool->RetireHit(block)) return true;
-    switch (live ? BlockState::kLive : pool->Take(block, block->address)) {
-      case BlockState::kLive:
-        pool->Retire(block, stamp, api);
-        return true;
-      case BlockState::kUnpooled:
-        return pool->FreeReal(block, api) == kSuccess;
-      default:
-        return false;
-    }
-  }
-  // An address that the program could hold.
+  bool Free(Block* block, Stamp stamp = kReady) { return FreeAt(block, block->address, stamp); }
+  // An address that the program could hold: by now another block may have the record.
   bool FreeAddress(DeviceAddress address) {
     Block* block = pool->Find(address);
-    return block != nullptr && Free(block);
+    return block != nullptr && FreeAt(block, address, kReady);
   }
   ContextPool* OpenAnother(int on_device = 0) {
     return pool->OpenContext({FreshHandle(), next_id_.fetch_add(1), on_device, false});
@@ -87,6 +75,19 @@ class TestPool {
   ContextPool* context = nullptr;
 
  private:
+  bool FreeAt(Block* block, DeviceAddress address, Stamp stamp) {
+    const bool live = pool->TakeLive(block, address);
+    if (live && stamp == kReady && pool->RetireHit(block)) return true;
+    switch (live ? BlockState::kLive : pool->Take(block, address)) {
+      case BlockState::kLive:
+        pool->Retire(block, stamp, api);
+        return true;
+      case BlockState::kUnpooled:
+        return pool->FreeReal(block, api) == kSuccess;
+      default:
+        return false;
+    }
+  }
   static inline std::atomic<uint64_t> next_id_{1};
   size_t page_bytes_;
   void* page_ = nullptr;

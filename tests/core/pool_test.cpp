@@ -192,7 +192,7 @@ TEST(PoolTest, ImpossibleSizesAreTheRealCallsAffair) {
   TestPool t({}, kGiB);
   for (const size_t bytes : {size_t{1} << 47, size_t{1} << 60, ~size_t{0}}) {
     t.device.ForgetCalls();
-    EXPECT_EQ(t.pool->AllocHit(t.identity.handle, bytes), nullptr);
+    EXPECT_EQ(t.pool->AllocHit(t.identity.handle, bytes), 0u);
     const Allocation made = t.pool->Alloc(*t.context, bytes, t.api);
     EXPECT_EQ(made.status, kOutOfMemory);
     ASSERT_EQ(t.device.calls().size(), 1u);
@@ -205,20 +205,20 @@ TEST(PoolTest, ImpossibleSizesAreTheRealCallsAffair) {
 TEST(PoolTest, TheHitPathServesNoBytesAndTooManyNever) {
   TestPool t;
   ASSERT_TRUE(t.Free(t.Alloc(kMiB)));
-  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 0), nullptr);
-  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, ~size_t{0}), nullptr);
-  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, kMiB + 1), nullptr);
-  EXPECT_EQ(t.pool->AllocHit(test::FreshHandle(), kMiB), nullptr);
-  EXPECT_NE(t.pool->AllocHit(t.identity.handle, kMiB), nullptr);
+  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 0), 0u);
+  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, ~size_t{0}), 0u);
+  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, kMiB + 1), 0u);
+  EXPECT_EQ(t.pool->AllocHit(test::FreshHandle(), kMiB), 0u);
+  EXPECT_NE(t.pool->AllocHit(t.identity.handle, kMiB), 0u);
 }
 
 TEST(PoolTest, BlocksToBeFilledAreNeverHits) {
   Options options;
   options.fill = 0;
   TestPool t(options);
-  ASSERT_TRUE(t.Free(t.pool->Alloc(*t.context, 100, t.api).block));
-  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 100), nullptr);
-  EXPECT_NE(t.pool->Alloc(*t.context, 100, t.api).block, nullptr);
+  ASSERT_TRUE(t.Free(t.Alloc(100)));
+  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 100), 0u);
+  EXPECT_EQ(t.pool->Alloc(*t.context, 100, t.api).served, Served::kThreadCache);
 }
 
 TEST(PoolTest, WithoutThreadCachesTheGlobalPoolServes) {
@@ -227,7 +227,7 @@ TEST(PoolTest, WithoutThreadCachesTheGlobalPoolServes) {
   TestPool t(options);
   Block* block = t.Alloc(100);
   ASSERT_TRUE(t.Free(block));
-  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 100), nullptr);
+  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 100), 0u);
   EXPECT_EQ(t.Alloc(100), block);
   EXPECT_EQ(t.Totals().global_pool_hits, 1u);
 }
@@ -348,7 +348,8 @@ TEST(PoolTest, WhatAllocRealGaveIsReallyFreed) {
   const Allocation made = t.pool->AllocReal(t.context, 1000, t.api);
   EXPECT_EQ(made.status, kSuccess);
   EXPECT_EQ(t.device.BytesAt(made.address), 1000u);
-  ASSERT_EQ(t.pool->Find(made.address), made.block);
+  EXPECT_EQ(made.bytes, 1000u);
+  ASSERT_NE(t.pool->Find(made.address), nullptr);
   EXPECT_EQ(t.pool->AllocReal(t.context, 2 * kMiB, t.api).status, kOutOfMemory);
   EXPECT_EQ(t.pool->statistics().process().real_malloc_calls.Get(), 2u);
   EXPECT_EQ(t.pool->statistics().process().failed_allocations.Get(), 1u);
@@ -413,7 +414,7 @@ TEST(ReleaseTest, OtherThreadsCachesAreEmptied) {
     next(1);
     wait(2);
     // Its cache goes on, empty.
-    EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 1000), nullptr);
+    EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 1000), 0u);
     EXPECT_TRUE(t.Free(t.Alloc(1000)));
   });
   wait(1);

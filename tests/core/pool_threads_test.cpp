@@ -142,7 +142,7 @@ TEST(ContextsTest, ADroppedContextsBlocksAreForgottenWithoutARealCall) {
     EXPECT_FALSE(t.FreeAddress(address));
   }
   EXPECT_EQ(t.pool->Take(live, live->address), BlockState::kUnused);
-  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 2000), nullptr) << "a dead block was handed out";
+  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 2000), 0u) << "a dead block was handed out";
   EXPECT_EQ(t.pool->ReleaseThreadCaches(t.api), 0u);
   EXPECT_EQ(t.device.release_calls(), 0u);
   EXPECT_EQ(t.Statistics().reserved_bytes, 0u);
@@ -200,7 +200,7 @@ TEST(ContextsTest, AnotherThreadDoesNotServeFromACacheOfADroppedContext) {
     EXPECT_TRUE(t.Free(t.Alloc(1000)));
     step.store(1);
     while (step.load() != 2) std::this_thread::yield();
-    EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 1000), nullptr);
+    EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 1000), 0u);
   });
   while (step.load() != 1) std::this_thread::yield();
   t.pool->DropContext(*t.context);

@@ -30,6 +30,7 @@ class RetiredInCacheTest : public testing::Test {
   }
   Block* Idle() {
     Block* block = records_.Take();
+    block->address = reinterpret_cast<DeviceAddress>(block);  // each has its own
     block->bytes = kBytes;
     block->tier = 0;
     block->state.store(BlockState::kIdle);
@@ -62,15 +63,15 @@ TEST_F(RetiredInCacheTest, ARetiredBlockIsNotHandedOut) {
   EXPECT_EQ(cache_.retired_bytes(), 3 * kBytes);
   EXPECT_EQ(cache_.ready_bytes(), 0u);
   EXPECT_FALSE(cache_.HasReady(0));
-  EXPECT_EQ(cache_.Alloc(0, 1), nullptr);
+  EXPECT_EQ(cache_.Alloc(0, 1), 0u);
   Promote(7);
-  EXPECT_EQ(cache_.Alloc(0, 1), nullptr) << "the fence needs a larger number than the stamp";
+  EXPECT_EQ(cache_.Alloc(0, 1), 0u) << "the fence needs a larger number than the stamp";
   Promote(8);
   EXPECT_EQ(cache_.retired_bytes(), 0u);
   EXPECT_EQ(cache_.ready_bytes(), 3 * kBytes);
   EXPECT_TRUE(cache_.HasReady(0));
-  for (int i = 0; i < 3; ++i) EXPECT_NE(cache_.Alloc(0, 1), nullptr);
-  EXPECT_EQ(cache_.Alloc(0, 1), nullptr);
+  for (int i = 0; i < 3; ++i) EXPECT_NE(cache_.Alloc(0, 1), 0u);
+  EXPECT_EQ(cache_.Alloc(0, 1), 0u);
 }
 
 TEST_F(RetiredInCacheTest, ABatchHasTheLargestStampOfItsBlocks) {
@@ -111,15 +112,15 @@ TEST_F(RetiredInCacheTest, BothBatchesBecomeReadyOrTheOlderAlone) {
   Retire(1, 11);
   Promote(20);  // no room for both: nothing may be lost
   EXPECT_EQ(cache_.ready_bytes() + cache_.retired_bytes(), 11 * kBytes);
-  std::set<Block*> blocks;
+  std::set<DeviceAddress> addresses;
   for (int i = 0; i < 11; ++i) {
-    Block* block = cache_.Alloc(0, 1);
-    if (block == nullptr) {
+    DeviceAddress address = cache_.Alloc(0, 1);
+    if (address == 0) {
       Promote(20);
-      block = cache_.Alloc(0, 1);
+      address = cache_.Alloc(0, 1);
     }
-    ASSERT_NE(block, nullptr) << i;
-    EXPECT_TRUE(blocks.insert(block).second);
+    ASSERT_NE(address, 0u) << i;
+    EXPECT_TRUE(addresses.insert(address).second);
   }
 }
 

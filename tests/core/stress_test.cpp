@@ -1,5 +1,5 @@
 // Many threads on one pool, at random: mixed sizes, pointers handed between threads, threads that
-// end half-way, releases and failing real calls all the while.
+// end half-way, releases and failing real calls all the while; and contexts that end under them.
 //
 // The seed is printed; CMP_TEST_SEED=N runs another one. CMP_TEST_ROUNDS=N runs N seeds from there.
 // The threads' interleaving is the system's, so one seed is not one run.
@@ -211,13 +211,79 @@ void RunStress(uint64_t seed) {
   EXPECT_EQ(t.Statistics().reserved_bytes, 0u);
 }
 
-TEST(StressTest, ManyThreadsOnOnePool) {
+// Threads allocate and free in contexts that others drop, whose records the next contexts use: no
+// address is handed out twice, and at the end every count is back at nothing. The device never
+// gives the memory of a dropped context out again, so an address that two hold is the pool's doing.
+struct ContextStress {
+  static constexpr size_t kContexts = 3;
+
+  ContextStress() {
+    t.device.KeepNoLists();
+    contexts[0] = t.context;
+    for (size_t i = 1; i < kContexts; ++i) contexts[i] = t.OpenAnother();
+  }
+
+  void Work(uint64_t seed) {
+    std::mt19937_64 random(seed);
+    std::vector<DeviceAddress> mine;
+    while (!stop.load()) {
+      ContextPool& context = *contexts[random() % kContexts].load();
+      if (random() % 2 == 0 && mine.size() < 60) {
+        const size_t bytes = random() % 4 == 0 ? 3 * kMiB : 1 + random() % 2000;
+        DeviceAddress address = t.pool->AllocHit(context.identity().handle, bytes);
+        if (address == 0) address = t.pool->Alloc(context, bytes, t.api).address;
+        if (!holdings.Take(address, bytes)) failures.fetch_add(1);
+        mine.push_back(address);
+      } else if (!mine.empty()) {
+        std::swap(mine[random() % mine.size()], mine.back());
+        if (!holdings.GiveUp(mine.back())) failures.fetch_add(1);
+        t.FreeAddress(mine.back());  // not known any more if its context has ended
+        mine.pop_back();
+      }
+    }
+  }
+
+  test::TestPool t;
+  std::atomic<ContextPool*> contexts[kContexts];
+  Holdings holdings;
+  std::atomic<bool> stop{false};
+  std::atomic<int> failures{0};
+};
+
+void RunContextStress(uint64_t seed) {
+  SCOPED_TRACE(testing::Message() << "CMP_TEST_SEED=" << seed);
+  ContextStress stress;
+  std::vector<std::thread> workers;
+  for (uint64_t i = 0; i < 6; ++i) workers.emplace_back([&, i] { stress.Work(seed * 100 + i); });
+  std::mt19937_64 random(seed);
+  for (int i = 0; i < 150; ++i) {
+    std::atomic<ContextPool*>& place = stress.contexts[random() % ContextStress::kContexts];
+    ContextPool* const fresh = stress.t.OpenAnother();
+    ASSERT_NE(fresh, nullptr);
+    stress.t.pool->DropContext(*place.exchange(fresh));
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % 500));
+  }
+  stress.stop.store(true);
+  for (std::thread& worker : workers) worker.join();
+  for (std::atomic<ContextPool*>& place : stress.contexts) stress.t.pool->DropContext(*place);
+  EXPECT_EQ(stress.failures.load(), 0) << "an address was handed out twice";
+  const CudaMemoryPoolStatistics s = stress.t.Statistics();
+  EXPECT_EQ(s.reserved_bytes, 0u);
+  EXPECT_EQ(s.live_blocks, 0u);
+  EXPECT_EQ(s.live_requested_bytes, 0u);
+  EXPECT_EQ(s.live_block_bytes, 0u);
+}
+
+void ForEverySeed(void (*run)(uint64_t seed)) {
   const uint64_t first = FromEnvironment("CMP_TEST_SEED", 20260722);
   const uint64_t rounds = FromEnvironment("CMP_TEST_ROUNDS", 8);
   for (uint64_t seed = first; seed < first + rounds && !testing::Test::HasFailure(); ++seed) {
-    RunStress(seed);
+    run(seed);
   }
 }
+
+TEST(StressTest, ManyThreadsOnOnePool) { ForEverySeed(&RunStress); }
+TEST(StressTest, ContextsEndUnderThreads) { ForEverySeed(&RunContextStress); }
 
 }  // namespace
 }  // namespace cmp

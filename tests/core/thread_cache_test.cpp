@@ -24,7 +24,7 @@ class ThreadCacheTest : public testing::Test {
 
   Block* Idle(unsigned tier) {
     Block* block = records_.Take();
-    block->address = ++last_address_ * 4096;
+    block->address = reinterpret_cast<DeviceAddress>(block);  // so that it is found again
     block->bytes = kSizes[tier];
     block->tier = static_cast<uint16_t>(tier);
     block->state.store(BlockState::kIdle);
@@ -35,6 +35,9 @@ class ThreadCacheTest : public testing::Test {
     while (batch.count < count) batch.Push(Idle(tier));
     return batch;
   }
+  Block* Alloc(unsigned tier, size_t requested) { return At(cache_.Alloc(tier, requested)); }
+  Block* AllocHit(unsigned tier, size_t requested) { return At(cache_.AllocHit(tier, requested)); }
+  static Block* At(DeviceAddress address) { return reinterpret_cast<Block*>(address); }
   // What a program's free is, up to the cache.
   Batch Free(Block* block) {
     EXPECT_TRUE(block->TakeFromProgram(BlockState::kLive));
@@ -61,18 +64,17 @@ class ThreadCacheTest : public testing::Test {
   TierCounters counters_[kCacheTiers];
   ThreadCache::Shelf shelves_[kCacheTiers];
   ThreadCache cache_{nullptr, &limits_, counters_, shelves_};
-  DeviceAddress last_address_ = 0;
 };
 
 TEST_F(ThreadCacheTest, AnEmptyCacheServesNothing) {
-  for (unsigned tier = 0; tier < kCacheTiers; ++tier) EXPECT_EQ(cache_.Alloc(tier, 1), nullptr);
+  for (unsigned tier = 0; tier < kCacheTiers; ++tier) EXPECT_EQ(Alloc(tier, 1), nullptr);
   EXPECT_EQ(cache_.ready_bytes(), 0u);
   EXPECT_EQ(counters_[0].thread_cache_hits.Get(), 0u);
 }
 
 TEST_F(ThreadCacheTest, AHitDoesWhatTheOtherPathDoes) {
   Stock(1, IdleBatch(1, 3));
-  Block* block = cache_.AllocHit(1, 500);
+  Block* block = AllocHit(1, 500);
   ASSERT_NE(block, nullptr);
   EXPECT_EQ(block->state.load(), BlockState::kLive);
   EXPECT_EQ(block->requested, 500u);
@@ -86,20 +88,20 @@ TEST_F(ThreadCacheTest, AHitDoesWhatTheOtherPathDoes) {
   EXPECT_EQ(counters_[1].requested_freed_bytes.Get(), 500u);
   EXPECT_EQ(counters_[1].block_bytes.Get(), kSizes[1]);
   EXPECT_EQ(counters_[1].block_freed_bytes.Get(), kSizes[1]);
-  EXPECT_EQ(cache_.Alloc(1, 512), block);
+  EXPECT_EQ(Alloc(1, 512), block);
 }
 
 TEST_F(ThreadCacheTest, AHitLeavesToTheOtherPathWhatMovesABatch) {
-  EXPECT_EQ(cache_.AllocHit(0, 1), nullptr);
+  EXPECT_EQ(AllocHit(0, 1), nullptr);
   Stock(0, IdleBatch(0, 3));
   Block* fourth = Idle(0);
   EXPECT_FALSE(cache_.FreeHit(fourth)) << "it makes the batch full";
   EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0]) << "nothing was done";
   EXPECT_EQ(counters_[0].frees.Get(), 0u);
   EXPECT_EQ(FreeIdle(fourth).count, 0u);
-  EXPECT_EQ(cache_.AllocHit(0, 1), nullptr) << "the full batch is the spare now";
-  EXPECT_NE(cache_.Alloc(0, 1), nullptr);
-  EXPECT_NE(cache_.AllocHit(0, 1), nullptr);
+  EXPECT_EQ(AllocHit(0, 1), nullptr) << "the full batch is the spare now";
+  EXPECT_NE(Alloc(0, 1), nullptr);
+  EXPECT_NE(AllocHit(0, 1), nullptr);
   std::vector<Batch> batches;
   cache_.Empty([&](Batch batch) { batches.push_back(batch); });
   limits_.bytes = 3 * kSizes[0] - 1;
@@ -110,29 +112,29 @@ TEST_F(ThreadCacheTest, AHitLeavesToTheOtherPathWhatMovesABatch) {
 
 TEST_F(ThreadCacheTest, ServesWhatWasFreedLast) {
   Stock(1, IdleBatch(1, 3));
-  Block* first = cache_.Alloc(1, 500);
-  Block* second = cache_.Alloc(1, 300);
+  Block* first = Alloc(1, 500);
+  Block* second = Alloc(1, 300);
   ASSERT_NE(first, nullptr);
   ASSERT_NE(second, nullptr);
   EXPECT_NE(first, second);
   EXPECT_EQ(first->state.load(), BlockState::kLive);
   EXPECT_EQ(first->requested, 500u);
   EXPECT_EQ(Free(first).count, 0u);
-  EXPECT_EQ(cache_.Alloc(1, 512), first);
+  EXPECT_EQ(Alloc(1, 512), first);
 }
 
 TEST_F(ThreadCacheTest, TiersDoNotMix) {
   Stock(1, IdleBatch(1, 2));
-  EXPECT_EQ(cache_.Alloc(0, 1), nullptr);
-  EXPECT_EQ(cache_.Alloc(2, 1), nullptr);
-  EXPECT_EQ(cache_.Alloc(1, 1)->bytes, kSizes[1]);
+  EXPECT_EQ(Alloc(0, 1), nullptr);
+  EXPECT_EQ(Alloc(2, 1), nullptr);
+  EXPECT_EQ(Alloc(1, 1)->bytes, kSizes[1]);
 }
 
 TEST_F(ThreadCacheTest, ReadyBytesAreTheSumOfItsBlocks) {
   Stock(0, IdleBatch(0, 3));
   Stock(2, IdleBatch(2, 2));
   EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0] + 2 * kSizes[2]);
-  Block* block = cache_.Alloc(2, 1);
+  Block* block = Alloc(2, 1);
   EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0] + kSizes[2]);
   EXPECT_EQ(Free(block).count, 0u);
   EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0] + 2 * kSizes[2]);
@@ -145,7 +147,7 @@ TEST_F(ThreadCacheTest, WhenASecondBatchIsFullTheOlderOneLeavesWhole) {
   std::vector<Block*> live;
   for (int i = 0; i < 12; ++i) {
     Stock(0, IdleBatch(0, 1));
-    live.push_back(cache_.Alloc(0, 1));
+    live.push_back(Alloc(0, 1));
   }
   std::vector<std::set<Block*>> leaving;
   for (Block* block : live) {
@@ -161,11 +163,11 @@ TEST_F(ThreadCacheTest, WhenASecondBatchIsFullTheOlderOneLeavesWhole) {
 TEST_F(ThreadCacheTest, AroundABatchBoundaryNothingLeaves) {
   Stock(0, IdleBatch(0, 4));
   std::vector<Block*> live;
-  for (int i = 0; i < 4; ++i) live.push_back(cache_.Alloc(0, 1));
+  for (int i = 0; i < 4; ++i) live.push_back(Alloc(0, 1));
   for (Block* block : live) EXPECT_EQ(Free(block).count, 0u);
   for (int round = 0; round < 100; ++round) {
-    Block* first = cache_.Alloc(0, 1);
-    Block* second = cache_.Alloc(0, 1);
+    Block* first = Alloc(0, 1);
+    Block* second = Alloc(0, 1);
     ASSERT_NE(first, nullptr);
     ASSERT_NE(second, nullptr);
     EXPECT_EQ(Free(first).count, 0u);
@@ -176,11 +178,11 @@ TEST_F(ThreadCacheTest, AroundABatchBoundaryNothingLeaves) {
 TEST_F(ThreadCacheTest, TheSpareIsServedToo) {
   Stock(0, IdleBatch(0, 8));
   std::vector<Block*> live;
-  for (int i = 0; i < 7; ++i) live.push_back(cache_.Alloc(0, 1));
-  ASSERT_NE(cache_.Alloc(0, 1), nullptr);
+  for (int i = 0; i < 7; ++i) live.push_back(Alloc(0, 1));
+  ASSERT_NE(Alloc(0, 1), nullptr);
   for (Block* block : live) EXPECT_EQ(Free(block).count, 0u);  // four are the spare, three current
   std::set<Block*> served;
-  while (Block* block = cache_.Alloc(0, 1)) served.insert(block);
+  while (Block* block = Alloc(0, 1)) served.insert(block);
   EXPECT_EQ(served.size(), 7u);
   EXPECT_EQ(cache_.ready_bytes(), 0u);
 }
@@ -191,7 +193,7 @@ TEST_F(ThreadCacheTest, TheByteLimitHoldsAfterEveryFree) {
   std::vector<Block*> live;
   for (int i = 0; i < 40; ++i) {
     Stock(2, IdleBatch(2, 1));
-    live.push_back(cache_.Alloc(2, 1));
+    live.push_back(Alloc(2, 1));
   }
   size_t left = 0;
   for (Block* block : live) {
@@ -204,7 +206,7 @@ TEST_F(ThreadCacheTest, TheByteLimitHoldsAfterEveryFree) {
 TEST_F(ThreadCacheTest, WithNoBytesAllowedEveryFreeLeaves) {
   limits_.bytes = 0;
   Stock(0, IdleBatch(0, 1));
-  Block* block = cache_.Alloc(0, 1);
+  Block* block = Alloc(0, 1);
   const Batch overflow = Free(block);
   EXPECT_EQ(overflow.count, 1u);
   EXPECT_EQ(overflow.head, block);
@@ -223,7 +225,7 @@ TEST_F(ThreadCacheTest, EmptyGivesEverythingOnce) {
   EXPECT_EQ(given.size(), 8u);
   for (const auto& [tier, block] : given) EXPECT_EQ(block->tier, tier);
   EXPECT_EQ(cache_.ready_bytes(), 0u);
-  EXPECT_EQ(cache_.Alloc(0, 1), nullptr);
+  EXPECT_EQ(Alloc(0, 1), nullptr);
   cache_.Empty([](Batch) { ADD_FAILURE() << "there was nothing left"; });
 }
 
@@ -240,7 +242,7 @@ TEST_F(ThreadCacheTest, RefillsDoubleUpToTheBatch) {
 
 TEST_F(ThreadCacheTest, CountsRequestsAndFrees) {
   Stock(1, IdleBatch(1, 1));
-  Block* block = cache_.Alloc(1, 300);
+  Block* block = Alloc(1, 300);
   EXPECT_EQ(counters_[1].thread_cache_hits.Get(), 1u);
   EXPECT_EQ(counters_[1].requested_bytes.Get(), 300u);
   EXPECT_EQ(counters_[1].block_bytes.Get(), 512u);
@@ -273,7 +275,7 @@ TEST_F(ThreadCacheTest, AnotherThreadMayEmptyIt) {
   for (int i = 0; i < kBlocks; ++i) {
     Stock(0, IdleBatch(0, 1));
     for (int round = 0; round < 50; ++round) {
-      Block* block = cache_.Alloc(0, 1);
+      Block* block = Alloc(0, 1);
       if (block == nullptr) break;
       for (Block* left : BlocksOf(Free(block))) kept.push_back(left);
     }
