@@ -2,9 +2,10 @@
 //
 //   reserved = live + slack + idle + leaving
 //
-// live: what the program has, as it asked for it (rounded to its tier, from 2 MiB up to 2 MiB).
-// slack: by how much the blocks in use are larger than that. leaving: idle blocks off the lists,
-// whose real free is under way. idle: the rest, on lists or on the way between two.
+// live: what the program has, as it asked for it (rounded to its tier, from 2 MiB up to 2 MiB);
+// rounding: by how much its tiers are more than it asked for. slack: by how much the blocks in use
+// are larger than all that. leaving: idle blocks off the lists, whose real free is under way. idle:
+// the rest, on lists or on the way between two.
 //
 // What a thread allocates from its own cache and frees into it is added when the cache moves a
 // batch (ThreadCache::Settle): until then live is off by at most what the cache may hold. It is one
@@ -33,17 +34,24 @@ class alignas(64) Accounts {
   // A real allocation was made; one has ended.
   void AddReserved(size_t bytes) { Add(reserved_, bytes); }
   void SubtractReserved(size_t bytes) { Subtract(reserved_, bytes); }
-  // The program has `bytes`, of which `slack` are more than it asked for; it has given them back.
-  void HandOut(size_t bytes, size_t slack = 0) {
-    Add(live_, bytes - slack);
-    if (slack != 0) Add(slack_, slack);
+  // The program has a block of `bytes`, `more` of them beyond what it asked for; it has given it
+  // back.
+  void HandOut(size_t bytes, size_t more = 0) {
+    const bool small = bytes < kLargeGranule;
+    Add(live_, small ? bytes : bytes - more);
+    if (more != 0) Add(small ? rounding_ : slack_, more);
   }
-  void TakeBack(size_t bytes, size_t slack = 0) {
-    Subtract(live_, bytes - slack);
-    if (slack != 0) Subtract(slack_, slack);
+  void TakeBack(size_t bytes, size_t more = 0) {
+    const bool small = bytes < kLargeGranule;
+    Subtract(live_, small ? bytes : bytes - more);
+    if (more != 0) Subtract(small ? rounding_ : slack_, more);
   }
-  // What a cache handed out, less what came back to it, since it was asked last.
-  void Settle(int64_t handed_out) { live_.fetch_add(handed_out, std::memory_order_relaxed); }
+  // What a cache handed out, less what came back to it, since it was asked last: of blocks, and of
+  // these beyond what was asked for.
+  void Settle(int64_t handed_out, int64_t rounding) {
+    live_.fetch_add(handed_out, std::memory_order_relaxed);
+    if (rounding != 0) rounding_.fetch_add(rounding, std::memory_order_relaxed);
+  }
   // Idle blocks are off the lists; they were really freed, or are back on a list.
   void BeginLeaving(size_t bytes) { Add(leaving_, bytes); }
   void EndLeaving(size_t bytes) { Subtract(leaving_, bytes); }
@@ -55,6 +63,8 @@ class alignas(64) Accounts {
   // As the sum stands, below 0 where more came back than is settled as handed out.
   int64_t settled_live() const { return live_.load(std::memory_order_relaxed); }
   size_t slack() const { return Read(slack_); }
+  size_t rounding() const { return Read(rounding_); }  // part of live
+  int64_t settled_rounding() const { return rounding_.load(std::memory_order_relaxed); }
   size_t leaving() const { return Read(leaving_); }
   size_t idle() const {
     const size_t other = live() + slack() + leaving();
@@ -115,6 +125,7 @@ class alignas(64) Accounts {
   Sum reserved_{0};
   Sum live_{0};
   Sum slack_{0};
+  Sum rounding_{0};
   Sum leaving_{0};
   std::atomic<size_t> peak_{0};
   std::atomic<size_t> bound_;

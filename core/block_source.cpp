@@ -73,7 +73,7 @@ void BlockSource::CountRealFree(const Block& block) {
   counters.real_frees.AddShared(1);
   counters.requested_freed_bytes.AddShared(block.requested);
   counters.block_freed_bytes.AddShared(block.bytes);
-  block.owner()->accounts().TakeBack(block.bytes, SlackOf(block));
+  block.owner()->accounts().TakeBack(block.bytes, MoreThanAsked(block));
 }
 
 void BlockSource::Register(ContextPool& context, const Request& request, Allocation* made) {
@@ -97,7 +97,7 @@ void BlockSource::Register(ContextPool& context, const Request& request, Allocat
   if (request.state == BlockState::kIdle) {
     made->idle = block;
   } else {
-    context.accounts().HandOut(request.bytes);
+    context.accounts().HandOut(request.bytes, MoreThanAsked(request.bytes, request.requested));
   }
   if (displaced == nullptr) return;
   // The driver gave this address out again, so the old block was freed without us. A live one is

@@ -82,13 +82,15 @@ class BlockSource {
 
   // Counts that a block in use ends in a real free, whoever makes it.
   void CountRealFree(const Block& block);
-  // Bytes of a block of 2 MiB and more beyond the rounded request that it serves.
-  size_t SlackOf(size_t block_bytes, size_t requested) const {
-    if (block_bytes < kLargeGranule) return 0;
+  // Bytes of a block beyond the request that it serves, from 2 MiB up beyond the rounded one.
+  size_t MoreThanAsked(size_t block_bytes, size_t requested) const {
+    if (block_bytes < kLargeGranule) return block_bytes - requested;
     const size_t rounded = tiers_.RoundedBytes(requested);
     return block_bytes > rounded ? block_bytes - rounded : 0;
   }
-  size_t SlackOf(const Block& block) const { return SlackOf(block.bytes, block.requested); }
+  size_t MoreThanAsked(const Block& block) const {
+    return MoreThanAsked(block.bytes, block.requested);
+  }
 
   // Takes `block` out of the side table and forgets it, without a real call. The caller owns the
   // block (it won TakeFromProgram, or took it off a list). False if the context was dropped

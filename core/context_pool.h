@@ -125,7 +125,9 @@ class ContextPool {
   // Tells the accounts what the calling thread's cache handed out and got back by itself.
   void Settle(ThreadCache& cache) {
     const ThreadCache::Changes changes = cache.Settle();
-    if (changes.handed_out != 0) accounts_.Settle(changes.handed_out);
+    if (changes.handed_out != 0 || changes.rounding != 0) {
+      accounts_.Settle(changes.handed_out, changes.rounding);
+    }
     if (changes.retired != 0) {
       cached_retired_.fetch_add(changes.retired, std::memory_order_relaxed);
     }

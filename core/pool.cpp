@@ -21,7 +21,6 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   const unsigned tier = tiers_.TierOf(bytes);
   const bool oversized = bytes > options_.max_block;
   const size_t rounded = oversized ? bytes : tiers_.RoundedBytes(bytes);
-  const BlockState state = oversized ? BlockState::kUnpooled : BlockState::kLive;
   if (!oversized) {
     const Allocation idle = TakeIdle(context, cache, bytes, rounded, tier);
     if (idle.pooled()) return idle;
@@ -36,7 +35,9 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
     if (idle.pooled()) return idle;
   }
   const bool retired = !oversized && OldestStamp(context, cache, tier, rounded) != kReady;
-  const Request request{bytes, rounded, tier, state};
+  const bool pooled = !oversized && MayRoundUp(context, bytes, rounded);
+  const Request request{bytes, pooled ? rounded : bytes, tier,
+                        pooled ? BlockState::kLive : BlockState::kUnpooled};
   Allocation made = source_.Make(context, request, false, api);
   const bool rescue = made.status == kOutOfMemory;
   if (rescue) {
@@ -53,14 +54,14 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
     return made;
   }
   if (!made.pooled() || made.served != Served::kReal) return made;
-  if (!oversized) made.served = Served::kRefill;
-  cache->Count(tier, oversized ? &TierCounters::real : &TierCounters::refills, bytes, made.bytes);
-  statistics_.shared_slot()[tier].blocks_made.AddShared(oversized ? 0 : 1);
+  if (pooled) made.served = Served::kRefill;
+  cache->Count(tier, pooled ? &TierCounters::refills : &TierCounters::real, bytes, made.bytes);
+  statistics_.shared_slot()[tier].blocks_made.AddShared(pooled ? 1 : 0);
   NotePeak(context);  // Make has told the accounts
   // Alloc waits for nothing, and a real free might: who crosses the bound leaves it to the next
   // free.
   if (accounts.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
-  if (!rescue && !retired && HasShelf(tier)) {
+  if (pooled && !rescue && !retired && HasShelf(tier)) {
     Refill(context, *cache, tier, rounded, api);
   } else {
     source_.CheckFreeMemory(context, made.bytes, api);
@@ -123,7 +124,7 @@ Allocation Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t byte
   const DeviceAddress address = block->address;
   const size_t block_bytes = block->bytes;
   if (!block->GiveToProgramUnlessEnded(bytes)) return Allocation{};
-  context.accounts().HandOut(block_bytes, source_.SlackOf(block_bytes, bytes));
+  context.accounts().HandOut(block_bytes, source_.MoreThanAsked(block_bytes, bytes));
   context.Settle(*cache);
   cache->Count(tier, &TierCounters::global_pool_hits, bytes, block_bytes);
   NotePeak(context);
@@ -154,18 +155,27 @@ bool Pool::PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tie
   return true;
 }
 
-// Reuse with slack saves a real call now and costs memory for as long as the block is in use. So
-// that a program which fills the device still fits, all slack in use together is kept below a
-// sixty-fourth of the device, and there is none once the program has half of it, or once less than
-// a tenth of it is free.
+// Bytes of blocks in use beyond what the program asked for save real calls, and cost memory for as
+// long as the blocks are in use. So that a program which fills the device still fits, all of them
+// together are kept below a part of the device, and there are none with CMP_SLACK=0%.
+//
+// Below 2 MiB it is a 256th: what would cost more than its tier is worth is made as asked for.
+bool Pool::MayRoundUp(const ContextPool& context, size_t bytes, size_t rounded) const {
+  const size_t waste = rounded < kLargeGranule ? Tiers::Waste(rounded, bytes) : 0;
+  if (waste == 0) return true;
+  const size_t device = context.device_bytes.load(std::memory_order_relaxed);
+  const bool known = device != 0;
+  return options_.slack != 0 && (!known || context.accounts().rounding() + waste <= device / 256);
+}
+
+// From 2 MiB up it is a sixty-fourth, and there is none once the program has half of the device, or
+// once less than a tenth of it is free.
 size_t Pool::SlackFor(const ContextPool& context, size_t rounded) const {
   const size_t device = context.device_bytes.load(std::memory_order_relaxed);
   const Accounts& accounts = context.accounts();
   if (context.scarce.load(std::memory_order_relaxed) || accounts.live() > device / 2) return 0;
-  const size_t budget = device / 64;
-  const size_t used = accounts.slack();
   const auto slack = static_cast<size_t>(static_cast<double>(rounded) * options_.slack);
-  return slack > budget - (used < budget ? used : budget) ? 0 : slack;
+  return accounts.slack() + slack > device / 64 ? 0 : slack;
 }
 
 Block* Pool::TakeReadyLarge(ContextPool& context, size_t rounded, unsigned tier) {
@@ -242,7 +252,7 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     counters.frees.AddShared(1);
     counters.requested_freed_bytes.AddShared(block->requested);
     counters.block_freed_bytes.AddShared(block->bytes);
-    context.accounts().TakeBack(bytes, source_.SlackOf(*block));
+    context.accounts().TakeBack(bytes, source_.MoreThanAsked(*block));
     context.global().Put(alone);
     return;
   }
@@ -259,7 +269,7 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     }
   } else {
     cache->CountFree(tier, block->requested, bytes);
-    context.accounts().TakeBack(bytes, source_.SlackOf(*block));
+    context.accounts().TakeBack(bytes, source_.MoreThanAsked(*block));
     context.global().Put(alone);
   }
   if (context.over_bound.load(std::memory_order_relaxed) || stamp != kReady) [[unlikely]] {

@@ -205,6 +205,7 @@ class Pool {
                        unsigned tier);
   bool PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
   Stamp OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
+  bool MayRoundUp(const ContextPool& context, size_t bytes, size_t rounded) const;
   size_t SlackFor(const ContextPool& context, size_t rounded) const;
   Block* TakeReadyLarge(ContextPool& context, size_t rounded, unsigned tier);
   bool HasReady(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier);

@@ -175,14 +175,17 @@ class alignas(64) ThreadCache {
   // What changed since it was asked last: for the accounts.
   struct Changes {
     int64_t handed_out;  // bytes of blocks, less those that came back
+    int64_t rounding;    // of these, bytes beyond what was asked for
     int64_t retired;     // bytes of retired blocks here
   };
   Changes Settle() {
     Held held(flag_);
     const size_t bytes = ready_bytes() + retired_bytes();
     const Changes changes{static_cast<int64_t>(settled_bytes_ - bytes),
+                          static_cast<int64_t>(rounding_),
                           static_cast<int64_t>(retired_bytes() - settled_retired_)};
     settled_bytes_ = bytes;
+    rounding_ = 0;
     settled_retired_ = retired_bytes();
     return changes;
   }
@@ -218,6 +221,7 @@ class alignas(64) ThreadCache {
   Block* Take(Shelf& shelf, unsigned tier, size_t requested) {
     Block* block = shelf.current.Pop();
     AddReadyBytes(-block->bytes);
+    rounding_ += block->bytes - requested;
     block->GiveToProgram(requested);
     TierCounters& counters = counters_[tier];
     counters.thread_cache_hits.Add(1);
@@ -230,6 +234,7 @@ class alignas(64) ThreadCache {
     counters.frees.Add(1);
     counters.requested_freed_bytes.Add(block.requested);
     counters.block_freed_bytes.Add(block.bytes);
+    rounding_ -= block.bytes - block.requested;
   }
   Batch Retire(Shelf& shelf, Block* block, Stamp stamp);
   template <typename Put>
@@ -257,6 +262,7 @@ class alignas(64) ThreadCache {
   // when they were told.
   size_t settled_bytes_ = 0;
   size_t settled_retired_ = 0;
+  size_t rounding_ = 0;  // wraps: handed out less taken back since the accounts were told
 };
 
 }  // namespace cmp

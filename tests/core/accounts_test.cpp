@@ -10,30 +10,43 @@ namespace {
 
 TEST(AccountsTest, IdleIsTheRest) {
   Accounts accounts({1.15, 0});
-  accounts.AddReserved(100);
-  EXPECT_EQ(accounts.idle(), 100u);
-  accounts.HandOut(60, 10);
-  EXPECT_EQ(accounts.live(), 50u);
-  EXPECT_EQ(accounts.slack(), 10u);
-  EXPECT_EQ(accounts.idle(), 40u);
-  accounts.BeginLeaving(30);
-  EXPECT_EQ(accounts.idle(), 10u);
-  accounts.SubtractReserved(30);
-  accounts.EndLeaving(30);
-  EXPECT_EQ(accounts.idle(), 10u);
-  accounts.TakeBack(60, 10);
+  accounts.AddReserved(100 * kMiB);
+  EXPECT_EQ(accounts.idle(), 100 * kMiB);
+  accounts.HandOut(60 * kMiB, 10 * kMiB);
+  EXPECT_EQ(accounts.live(), 50 * kMiB);
+  EXPECT_EQ(accounts.slack(), 10 * kMiB);
+  EXPECT_EQ(accounts.idle(), 40 * kMiB);
+  accounts.BeginLeaving(30 * kMiB);
+  EXPECT_EQ(accounts.idle(), 10 * kMiB);
+  accounts.SubtractReserved(30 * kMiB);
+  accounts.EndLeaving(30 * kMiB);
+  EXPECT_EQ(accounts.idle(), 10 * kMiB);
+  accounts.TakeBack(60 * kMiB, 10 * kMiB);
   EXPECT_EQ(accounts.live(), 0u);
   EXPECT_EQ(accounts.slack(), 0u);
-  EXPECT_EQ(accounts.idle(), 70u);
+  EXPECT_EQ(accounts.idle(), 70 * kMiB);
+}
+
+TEST(AccountsTest, RoundingIsPartOfWhatIsLive) {
+  Accounts accounts({1.15, 0});
+  accounts.AddReserved(5000);
+  accounts.HandOut(1000, 100);
+  accounts.Settle(2000, 300);
+  EXPECT_EQ(accounts.live(), 3000u);
+  EXPECT_EQ(accounts.rounding(), 400u);
+  EXPECT_EQ(accounts.slack(), 0u);
+  EXPECT_EQ(accounts.idle(), 2000u);
+  accounts.TakeBack(1000, 50);  // another block than the one above
+  EXPECT_EQ(accounts.rounding(), 350u);
 }
 
 TEST(AccountsTest, WhatComesBackBeforeItWasSettledIsNoDebt) {
   Accounts accounts({1.15, 0});
   accounts.AddReserved(100);
-  accounts.Settle(-30);  // another cache took back what is not known to have been handed out
+  accounts.Settle(-30, 0);  // another cache took back what is not known to have been handed out
   EXPECT_EQ(accounts.live(), 0u);
   EXPECT_EQ(accounts.idle(), 100u);
-  accounts.Settle(50);
+  accounts.Settle(50, 0);
   EXPECT_EQ(accounts.live(), 20u);
 }
 
@@ -51,10 +64,10 @@ TEST(AccountsTest, ThePeakOnlyRises) {
 
 TEST(AccountsTest, SlackAndBlocksInMotionAreNotInThePeak) {
   Accounts accounts({1.0, 0});
-  accounts.AddReserved(1000);
-  accounts.HandOut(100, 10);
-  accounts.BeginLeaving(900);
-  EXPECT_EQ(accounts.NotePeak(), 90u);
+  accounts.AddReserved(1000 * kMiB);
+  accounts.HandOut(100 * kMiB, 10 * kMiB);
+  accounts.BeginLeaving(900 * kMiB);
+  EXPECT_EQ(accounts.NotePeak(), 90 * kMiB);
 }
 
 TEST(AccountsTest, TheBoundIsOfThePeak) {

@@ -107,6 +107,7 @@ inline void ExpectAtRest(TestPool& test) {
   const Accounts& accounts = test.context->accounts();
   EXPECT_EQ(accounts.settled_live(), 0);
   EXPECT_EQ(accounts.slack(), 0u);
+  EXPECT_EQ(accounts.settled_rounding(), 0);
   EXPECT_EQ(accounts.leaving(), 0u);
 }
 

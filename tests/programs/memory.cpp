@@ -43,8 +43,10 @@ void Sizes(int count, char** sizes) {
   }
 }
 
-// A random program that always stays within `limit` bytes, counted as the driver counts them.
-void Mixed(size_t limit, uint64_t seed) {
+// A random program that always stays within `limit` bytes, counted as the driver counts them, but
+// for what is left over in chunks. Of a hundred allocations `small` are below 2 MiB, every doubling
+// equally likely.
+void Mixed(size_t limit, uint64_t seed, uint64_t small, int steps) {
   struct Block {
     void* pointer;
     size_t bytes;
@@ -53,8 +55,12 @@ void Mixed(size_t limit, uint64_t seed) {
   std::vector<Block> blocks;
   size_t used = 0;
   uint64_t failed = 0;
-  for (int step = 0; step < 3000; ++step) {
-    const size_t bytes = (1 + random.Below(limit / kMiB / 8)) * 2 * kMiB;
+  for (int step = 0; step < steps; ++step) {
+    size_t bytes = (1 + random.Below(limit / kMiB / 8)) * 2 * kMiB;
+    if (random.Below(100) < small) {
+      const size_t most = size_t{512} << random.Below(12);
+      bytes = most - random.Below(most / 1024 + 1) * 512;
+    }
     while (used + bytes > limit) {
       const size_t index = random.Below(blocks.size());
       simNoteFree(blocks[index].pointer);
@@ -71,6 +77,10 @@ void Mixed(size_t limit, uint64_t seed) {
     simNoteAlloc(pointer, bytes);
     used += bytes;
     blocks.push_back({pointer, bytes});
+  }
+  for (const Block& block : blocks) {
+    simNoteFree(block.pointer);
+    MUST(cudaFree(block.pointer));
   }
   printf("failed: %llu, last error %d\n", static_cast<unsigned long long>(failed),
          static_cast<int>(cudaGetLastError()));
@@ -256,7 +266,12 @@ int main(int count, char** arguments) {
   if (strcmp(scenario, "sizes") == 0) {
     Sizes(count - 2, arguments + 2);
   } else if (strcmp(scenario, "mixed") == 0) {
-    Mixed(strtoull(arguments[2], nullptr, 0), strtoull(arguments[3], nullptr, 0));
+    Mixed(strtoull(arguments[2], nullptr, 0), strtoull(arguments[3], nullptr, 0), 0, 3000);
+  } else if (strcmp(scenario, "small") == 0) {
+    const uint64_t first = strtoull(arguments[4], nullptr, 0);
+    for (uint64_t seed = first; seed < first + 3; ++seed) {
+      Mixed(strtoull(arguments[2], nullptr, 0), seed, strtoull(arguments[3], nullptr, 0), 15000);
+    }
   } else if (strcmp(scenario, "slack") == 0) {
     Slack();
   } else if (strcmp(scenario, "threads") == 0) {
