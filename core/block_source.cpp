@@ -190,6 +190,11 @@ size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const Device
   return ready + Destroy(context, context.global().TakeRetired(bytes - ready), api);
 }
 
+size_t BlockSource::ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api) {
+  const size_t large = Destroy(context, context.global().TakeOldestLarge(bytes), api);
+  return large >= bytes ? large : large + ReleaseIdle(context, bytes - large, api);
+}
+
 void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api) {
   context.over_bound.store(false, std::memory_order_relaxed);
   const size_t enough = 2 * freed > kLeastTrim ? 2 * freed : kLeastTrim;

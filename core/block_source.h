@@ -73,6 +73,9 @@ class BlockSource {
   // they were: the ready ones that have waited longest, and if those do not suffice, retired ones,
   // for whose work the real free waits.
   size_t ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api);
+  // The same for a real call that lacks memory: large ready ones first. What smaller ones take goes
+  // back to the driver only where all of their chunk does.
+  size_t ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api);
   // Another thread may have taken what is idle and be about to free it. If so, waits for its next
   // real free and returns true: it is worth another try.
   bool AwaitReleases() const;
@@ -138,10 +141,10 @@ Allocation BlockSource::MakeAfterReleases(ContextPool& context, const Request& r
   context.EmptyCaches();
   for (size_t wanted = request.bytes;; wanted *= 2) {
     if (const Allocation fit = find_fit(); fit.pooled()) return fit;
-    size_t released = ReleaseIdle(context, wanted, api);
+    size_t released = ReleaseForMemory(context, wanted, api);
     if (released == 0) {
       context.EmptyCaches();  // what other threads freed meanwhile
-      released = ReleaseIdle(context, wanted, api) + release_others_(others_, context, api);
+      released = ReleaseForMemory(context, wanted, api) + release_others_(others_, context, api);
     }
     const Allocation made = Make(context, request, false, api);
     if (made.status != kOutOfMemory) return made;

@@ -1,9 +1,9 @@
 // The free lists that all threads of one context share.
 //
 //   small tiers (below 2 MiB)   one lock and one list of batches each
-//   large blocks (2 MiB up)     one lock; a list per size in steps of 2 MiB and a bitmap of the
-//                               lists that are not empty, so the best fit within the slack is one
-//                               scan of a few words
+//   large blocks (2 MiB up)     one lock; a list per size in steps of 2 MiB, a bitmap of the lists
+//                               that are not empty, so the best fit within the slack is one scan of
+//                               a few words; and one list of all of them by age
 //
 //   list:   newest <-> batch <-> ... <-> oldest      links and count in each batch's first block
 //
@@ -47,8 +47,8 @@ class GlobalPool {
         Held held(LockOf(tier));
         List& retired = RetiredOf(tier);
         Block* head = retired.oldest;
-        if (head == nullptr || !passed(head->stamp)) return;
-        batch = retired.Remove(head);
+        if (head == nullptr || !passed(head->links->stamp)) return;
+        batch = Remove(retired, head);
         SubtractBytes(retired_bytes_, batch);
       }
       batch.stamp = kReady;
@@ -66,8 +66,11 @@ class GlobalPool {
   // The smallest ready block of at least `bytes` and at most `most`, or nullptr.
   // REQUIRES: bytes is a multiple of 2 MiB
   Block* TakeLarge(size_t bytes, size_t most);
-  // Ready blocks, longest idle first, until they are at least `bytes` or nothing is left.
+  // Ready blocks, longest idle first, until they are at least `bytes` or nothing is left. Costs the
+  // same whatever is here.
   Batch TakeOldest(size_t bytes);
+  // The same of large blocks alone.
+  Batch TakeOldestLarge(size_t bytes);
   // Retired blocks, until they are at least `bytes` or nothing is left: for a real free, which
   // waits for their work by itself.
   Batch TakeRetired(size_t bytes);
@@ -81,17 +84,45 @@ class GlobalPool {
   size_t large_bytes() const { return large_bytes_.load(std::memory_order_relaxed); }
 
  private:
-  struct List {
+  // Heads of batches, linked through one of their pairs.
+  template <BlockLinks::Pair BlockLinks::*pair>
+  struct Links {
     Block* newest = nullptr;
     Block* oldest = nullptr;
-    void Add(Batch batch, uint64_t now);
-    Batch Remove(Block* head);
+    void Add(Block* head) {
+      head->links->*pair = {nullptr, newest};
+      (newest == nullptr ? oldest : (newest->links->*pair).newer) = head;
+      newest = head;
+    }
+    void AddOldest(Block* head) {
+      head->links->*pair = {oldest, nullptr};
+      (oldest == nullptr ? newest : (oldest->links->*pair).older) = head;
+      oldest = head;
+    }
+    void Remove(Block* head) {
+      const BlockLinks::Pair& its = head->links->*pair;
+      (its.newer == nullptr ? newest : (its.newer->links->*pair).older) = its.older;
+      (its.older == nullptr ? oldest : (its.older->links->*pair).newer) = its.newer;
+    }
   };
+  using List = Links<&BlockLinks::list>;
+  using AgeList = Links<&BlockLinks::age>;
   struct alignas(64) TierList {
     Mutex lock;
     List list;
     List retired;
   };
+
+  // Batches as lists hold them: the count is the head's.
+  static void Add(List& list, Batch batch, uint64_t now) {
+    batch.head->batch_count = batch.count;
+    batch.head->idle_since = now;
+    list.Add(batch.head);
+  }
+  static Batch Remove(List& list, Block* head) {
+    list.Remove(head);
+    return Batch{head, head->batch_count};
+  }
 
   static bool IsLarge(const Block* block) { return block->bytes >= kLargeGranule; }
   Mutex& LockOf(unsigned tier) { return tier < small_tiers_ ? small_[tier].lock : large_lock_; }
@@ -109,9 +140,14 @@ class GlobalPool {
     if (IsLarge(batch.head)) large_bytes_.fetch_add(change, std::memory_order_relaxed);
   }
   static size_t BinOf(size_t bytes) { return bytes / kLargeGranule - 1; }
-  // The first bin from `bin` on that is not empty, or bin_count_. REQUIRES: large_lock_ held
-  size_t NextBin(size_t bin) const;
-  Batch RemoveFromBin(size_t bin, Block* head);  // REQUIRES: large_lock_ held
+  // The list with the smallest blocks of at least `bytes` and at most `most`, or nullptr.
+  // REQUIRES: large_lock_ held
+  List* BestBin(size_t bytes, size_t most) const;
+  void RemoveLarge(Block* block);  // REQUIRES: large_lock_ held; the block is ready
+  // The oldest ready large block, if it has been idle since before `then`.
+  Block* TakeLargeOlderThan(uint64_t then);
+  // At most `bytes` of the oldest batch of a small tier, at least one block; none if there is none.
+  Batch TakeOldestOf(unsigned tier, size_t bytes);
 
   const Tiers& tiers_;
   const size_t max_block_;
@@ -120,7 +156,8 @@ class GlobalPool {
   size_t bin_count_ = 0;
   Mutex large_lock_;
   List* bins_ = nullptr;
-  uint64_t* bin_words_ = nullptr;
+  AgeList by_age_;                 // of all bins
+  uint64_t* bin_words_ = nullptr;  // a bit for each bin: it is not empty
   List large_retired_;
   std::atomic<size_t> ready_bytes_{0};
   std::atomic<size_t> retired_bytes_{0};

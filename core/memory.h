@@ -40,7 +40,12 @@ class Arena {
 };
 
 struct BlockSlab {
-  Block blocks[255];
+  static constexpr size_t kBlocks = 256;
+  BlockSlab() {
+    for (size_t i = 0; i < kBlocks; ++i) blocks[i].links = &links[i];
+  }
+  Block blocks[kBlocks];
+  BlockLinks links[kBlocks];
   std::atomic<BlockSlab*> next{nullptr};
 };
 

@@ -158,7 +158,10 @@ class alignas(64) ThreadCache {
   template <typename Put>
   void Empty(Put put) {
     Held held(flag_);
-    for (unsigned tier = 0; tier < limits_->tiers; ++tier) TakeShelf(tier, put);
+    for (unsigned tier = 0; tier < limits_->tiers; ++tier) {
+      TakeShelf(tier, put);
+      shelves_[tier].next_refill = 1;  // memory is short: what is made ahead is not kept
+    }
     listed_ = false;
     most_bytes_ = 0;
   }
@@ -181,11 +184,12 @@ class alignas(64) ThreadCache {
   Changes Settle() {
     Held held(flag_);
     const size_t bytes = ready_bytes() + retired_bytes();
-    const Changes changes{static_cast<int64_t>(settled_bytes_ - bytes),
-                          static_cast<int64_t>(rounding_),
+    const size_t handed_out = settled_bytes_ - bytes;
+    const Changes changes{static_cast<int64_t>(handed_out),
+                          static_cast<int64_t>(handed_out - requested_),
                           static_cast<int64_t>(retired_bytes() - settled_retired_)};
     settled_bytes_ = bytes;
-    rounding_ = 0;
+    requested_ = 0;
     settled_retired_ = retired_bytes();
     return changes;
   }
@@ -221,7 +225,7 @@ class alignas(64) ThreadCache {
   Block* Take(Shelf& shelf, unsigned tier, size_t requested) {
     Block* block = shelf.current.Pop();
     AddReadyBytes(-block->bytes);
-    rounding_ += block->bytes - requested;
+    requested_ += requested;
     block->GiveToProgram(requested);
     TierCounters& counters = counters_[tier];
     counters.thread_cache_hits.Add(1);
@@ -234,7 +238,7 @@ class alignas(64) ThreadCache {
     counters.frees.Add(1);
     counters.requested_freed_bytes.Add(block.requested);
     counters.block_freed_bytes.Add(block.bytes);
-    rounding_ -= block.bytes - block.requested;
+    requested_ -= block.requested;
   }
   Batch Retire(Shelf& shelf, Block* block, Stamp stamp);
   template <typename Put>
@@ -262,7 +266,8 @@ class alignas(64) ThreadCache {
   // when they were told.
   size_t settled_bytes_ = 0;
   size_t settled_retired_ = 0;
-  size_t rounding_ = 0;  // wraps: handed out less taken back since the accounts were told
+  size_t requested_ = 0;  // wraps: what was asked for of the blocks handed out since, less that of
+                          // those that came back
 };
 
 }  // namespace cmp

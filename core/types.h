@@ -83,6 +83,8 @@ enum class BlockState : uint8_t {
   kIdle,      // a free list of its context has it
 };
 
+struct BlockLinks;
+
 struct alignas(64) Block {
   DeviceAddress address = 0;
   size_t bytes = 0;
@@ -99,11 +101,7 @@ struct alignas(64) Block {
   uint32_t batch_count = 0;  // at the head of a batch in the global pool: blocks in it
   uint16_t tier = 0;
   std::atomic<BlockState> state{BlockState::kUnused};
-
-  // Apart from what a hit touches. At the head of a batch in the global pool: its neighbours.
-  alignas(64) Block* newer_batch = nullptr;
-  Block* older_batch = nullptr;
-  Stamp stamp = kReady;  // of the batch
+  BlockLinks* links = nullptr;  // the record's other part; never changes
 
   ContextPool* owner() const { return owner_context.load(std::memory_order_relaxed); }
 
@@ -131,7 +129,21 @@ struct alignas(64) Block {
                                          std::memory_order_relaxed);
   }
 };
-static_assert(offsetof(Block, newer_batch) == 64, "a hit touches one cache line of a block");
+static_assert(sizeof(Block) == 64, "a hit touches one cache line of a block");
+
+// What only the global pool touches, at the head of a batch that it has.
+struct BlockLinks {
+  struct Pair {
+    Block* newer = nullptr;
+    Block* older = nullptr;
+  };
+  Pair list;  // its neighbours in the list of its tier or size
+  union {
+    Pair age = {};  // a large ready one: among all of them
+    Stamp stamp;    // a retired batch's
+  };
+};
+static_assert(sizeof(Block) + sizeof(BlockLinks) == 96, "bookkeeping of a block");
 
 // The number that names the allocation which the program has in `block`: another one each time that
 // the block is handed out, never one of the driver's own. REQUIRES: the block is live

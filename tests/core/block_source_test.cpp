@@ -82,6 +82,18 @@ TEST(OutOfMemoryTest, NoMoreThanNeededIsReleased) {
   EXPECT_EQ(t.device.used(), 100 * kMiB);
 }
 
+TEST(OutOfMemoryTest, LargeBlocksAreReleasedBeforeSmallOnes) {
+  TestPool t({}, 100 * kMiB);
+  std::vector<Block*> blocks;
+  for (int i = 0; i < 40; ++i) blocks.push_back(t.Alloc(100 * kKiB));
+  Block* large = t.Alloc(80 * kMiB);
+  for (Block* block : blocks) ASSERT_TRUE(t.Free(block));
+  ASSERT_TRUE(t.Free(large));  // the youngest
+  t.device.ForgetCalls();
+  ASSERT_NE(t.Alloc(70 * kMiB), nullptr);
+  EXPECT_EQ(t.device.released().size(), 1u);
+}
+
 TEST(OutOfMemoryTest, MoreIsReleasedEachTimeUntilItFits) {
   // The device refuses until most is free: released blocks need not be adjacent on a real one.
   TestPool t({}, 128 * kMiB);

@@ -137,6 +137,15 @@ TEST_F(GlobalPoolTest, TheOldestGoFirstWhateverTheirSize) {
   EXPECT_EQ(pool_.ready_bytes(), 0u);
 }
 
+TEST_F(GlobalPoolTest, TheOldestLargeOnesGoWithoutTheSmall) {
+  PutOne(256);
+  Block* first = PutOne(100 * kMiB);
+  Block* second = PutOne(4 * kMiB);
+  EXPECT_EQ(SetOf(pool_.TakeOldestLarge(100 * kMiB)), (std::set<Block*>{first}));
+  EXPECT_EQ(SetOf(pool_.TakeOldestLarge(~size_t{0})), (std::set<Block*>{second}));
+  EXPECT_EQ(pool_.ready_bytes(), 256u);
+}
+
 TEST_F(GlobalPoolTest, UseMakesABlockYoungAgain) {
   Block* first = PutOne(4 * kMiB);
   Block* second = PutOne(6 * kMiB);

@@ -107,7 +107,7 @@ TEST(BlockRecordsTest, SlabsOfWhatEndedAreUsedAgainUnlessSomebodyHasARecordOfThe
   std::set<Block*> first;
   {
     BlockRecords records(slabs);
-    for (int i = 0; i < 255 * 3; ++i) first.insert(records.Take());
+    for (size_t i = 0; i < BlockSlab::kBlocks * 3; ++i) first.insert(records.Take());
     kept = *first.begin();
     records.End([&](Block* block) {
       block->state.store(BlockState::kUnused);
@@ -117,12 +117,12 @@ TEST(BlockRecordsTest, SlabsOfWhatEndedAreUsedAgainUnlessSomebodyHasARecordOfThe
   }
   BlockRecords records(slabs);
   int again = 0;
-  for (int i = 0; i < 255 * 3; ++i) {
+  for (size_t i = 0; i < BlockSlab::kBlocks * 3; ++i) {
     Block* block = records.Take();
     EXPECT_NE(block, kept);
     again += first.count(block) != 0 ? 1 : 0;
   }
-  EXPECT_EQ(again, 255 * 2);
+  EXPECT_EQ(again, static_cast<int>(BlockSlab::kBlocks * 2));
 }
 
 TEST(BlockRecordsTest, ThreadsNeverShareARecord) {

@@ -124,6 +124,33 @@ TEST(PoolTest, ALargerIdleBlockServesWithinTheSlackAlone) {
   EXPECT_EQ(of_18->requested, 16 * kMiB);
 }
 
+// What tiers take beyond the requests in use is at most a 256th of the device: from then on a block
+// is made as asked for, and really freed.
+TEST(PoolTest, RoundingHasABudget) {
+  TestPool t({}, 512 * kMiB);  // a 256th: 2 MiB
+  std::vector<Block*> blocks;
+  for (int i = 0; i < 200; ++i) blocks.push_back(t.Alloc(68 * kKiB));  // its tier: 80 KiB
+  EXPECT_EQ(blocks.front()->bytes, 80 * kKiB);
+  EXPECT_EQ(blocks.back()->bytes, 68 * kKiB);
+  t.context->EmptyCaches();
+  // But for what this thread's cache handed out since it told the accounts.
+  EXPECT_NEAR(static_cast<double>(t.context->accounts().rounding()), 2.0 * kMiB, 256.0 * kKiB);
+  // What costs the device nothing is not in it.
+  EXPECT_EQ(t.Alloc(700)->bytes, 768u);
+  for (Block* block : blocks) ASSERT_TRUE(t.Free(block));
+  Block* again = t.Alloc(68 * kKiB);
+  EXPECT_EQ(again->bytes, 80 * kKiB) << "there is room in the budget again";
+}
+
+TEST(PoolTest, WithoutSlackNoBlockTakesMoreThanAskedFor) {
+  Options options;
+  options.slack = 0;
+  TestPool t(options);
+  EXPECT_EQ(t.Alloc(68 * kKiB)->bytes, 68 * kKiB);
+  EXPECT_EQ(t.Alloc(80 * kKiB)->state.load(), BlockState::kLive);
+  EXPECT_EQ(t.Alloc(1000)->bytes, 1024u) << "as much of the device as 1000";
+}
+
 TEST(PoolTest, WithoutSlackOnlyTheSameRoundedSizeServes) {
   Options options;
   options.slack = 0;

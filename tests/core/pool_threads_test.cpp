@@ -223,7 +223,7 @@ TEST(ContextsTest, RecordsOfDroppedContextsAreUsedAgain) {
     for (int j = 0; j < 400; j += 2) ASSERT_TRUE(t.Free(blocks[static_cast<size_t>(j)]));
     t.pool->DropContext(*context);
   }
-  EXPECT_LE(seen.size(), 4 * 255u);
+  EXPECT_LE(seen.size(), 4 * BlockSlab::kBlocks);
   EXPECT_EQ(t.Statistics().reserved_bytes, 0u);
 }
 
