@@ -32,7 +32,7 @@ int BlockSource::RealFree(DeviceAddress address, const DeviceApi& api) {
 
 bool BlockSource::Attach(ContextPool& context, Block* block, BlockState state, Block** displaced) {
   // Before it can be found, and detached: what is subtracted was added.
-  block->owner_context.store(&context, std::memory_order_relaxed);
+  block->owner_context.store(&context, std::memory_order_release);  // after the address
   context.accounts().AddReserved(block->bytes);
   ProcessCounters& process = statistics_.process();
   process.reserved_bytes.AddShared(block->bytes);
@@ -102,12 +102,15 @@ void BlockSource::Register(ContextPool& context, const Request& request, Allocat
   if (displaced == nullptr) return;
   // The driver gave this address out again, so the old block was freed without us. A live one is
   // forgotten; an idle one means that a free list cannot be trusted: its context serves no more.
-  if (displaced->TakeFromProgram(BlockState::kLive) ||
-      displaced->TakeFromProgram(BlockState::kUnpooled)) {
+  // Unless its context has ended, and the record has another block by now.
+  const BlockState taken = displaced->TakeFromProgramAt(made->address);
+  if (taken == BlockState::kLive || taken == BlockState::kUnpooled) {
     CountRealFree(*displaced);
     Forget(displaced);
-  } else if (displaced->state.load(std::memory_order_acquire) == BlockState::kIdle) {
-    Close(*displaced->owner());
+  } else if (taken == BlockState::kIdle) {
+    // The address is read last: it is written before the owner.
+    ContextPool* const owner = displaced->owner_context.load(std::memory_order_acquire);
+    if (__atomic_load_n(&displaced->address, __ATOMIC_RELAXED) == made->address) Close(*owner);
   }
 }
 

@@ -32,8 +32,6 @@ struct ContextIdentity {
 };
 
 class ContextPool {
-  enum class Phase : uint8_t { kOpen, kClosed, kEnded };
-
  public:
   ContextPool(const ContextIdentity& identity, const Tiers& tiers, const Options& options,
               BlockSlabs& slabs)
@@ -59,27 +57,32 @@ class ContextPool {
   // What the host knows of the context; see host.h. Set before anybody else sees the context.
   void* of_host = nullptr;
 
-  // False once the pool is off for this context.
-  bool open() const { return phase_.load(std::memory_order_acquire) == Phase::kOpen; }
-  // Closes it, and makes every thread forget the caches that it remembers. True for the caller
-  // that closed it.
-  bool Close() {
-    Phase open = Phase::kOpen;
-    if (!phase_.compare_exchange_strong(open, Phase::kClosed, std::memory_order_seq_cst)) {
-      return false;
-    }
-    g_cache_epoch.fetch_add(1, std::memory_order_acq_rel);
-    return true;
+  // ---- Its life: open, then closed (it has failed), then ended. While it may be ending (somebody
+  // makes a real call that ends it, perhaps) it is not open either.
+
+  bool open() const { return phase_.load(std::memory_order_acquire) == 0; }
+  // What the pool knows of its memory may be wrong: the driver may have given the addresses to
+  // another context. Who finds a block of it that is not in use knows nothing of the address.
+  bool MayHaveEnded() const { return phase_.load(std::memory_order_acquire) >= kHasEnded; }
+  // The pool is off for it, for good. True for the caller that closed it.
+  bool Close() { return Leave(phase_.fetch_or(kIsClosed, std::memory_order_seq_cst)); }
+  // Around a real call that may end it; waits until no user is left. Then it has ended, or it is
+  // what it was before.
+  void BeginEnding() {
+    Leave(phase_.fetch_add(kEnding, std::memory_order_seq_cst));
+    Drain();
   }
-  // Opens it again, unless it has ended.
-  void Reopen() {
-    Phase closed = Phase::kClosed;
-    phase_.compare_exchange_strong(closed, Phase::kOpen, std::memory_order_release);
+  void CancelEnding() { phase_.fetch_sub(kEnding, std::memory_order_release); }
+  // It has ended, and no user is left. True for one caller, if it was not closed.
+  bool End() {
+    const bool left = Leave(phase_.fetch_or(kHasEnded, std::memory_order_seq_cst));
+    Drain();
+    return left;
   }
 
   // While a User of a context that has not ended lives, it does not end. seq_cst on both sides: of
-  // a user who enters and somebody who closes, at least one sees the other. A user's calls that may
-  // wait are made Uncancelled: who is cancelled while it is a user stays one for ever.
+  // a user who enters and somebody who ends it, at least one sees the other. A user's calls that
+  // may wait are made Uncancelled: who is cancelled while it is a user stays one for ever.
   class [[nodiscard]] User {
    public:
     explicit User(ContextPool& context) : context_(context) {
@@ -89,28 +92,15 @@ class ContextPool {
     ~User() { context_.users_.fetch_sub(1, std::memory_order_release); }
     User(const User&) = delete;
     User& operator=(const User&) = delete;
-    // False: the context is closed; make no call about it.
-    bool entered() const { return phase_ == Phase::kOpen; }
+    // False: it is not open; make no call about it.
+    bool entered() const { return phase_ == 0; }
     // True: whatever the pool knew of it is gone; add nothing.
-    bool ended() const { return phase_ == Phase::kEnded; }
+    bool ended() const { return (phase_ & kHasEnded) != 0; }
 
    private:
     ContextPool& context_;
-    Phase phase_;
+    uint32_t phase_;
   };
-  // Closes it and waits until no user is left.
-  bool CloseAndDrain() {
-    const bool closed = Close();
-    Drain();
-    return closed;
-  }
-  // The same for good: from then on every user finds it ended.
-  bool EndAndDrain() {
-    const bool closed = Close();
-    phase_.store(Phase::kEnded, std::memory_order_seq_cst);
-    Drain();
-    return closed;
-  }
 
   // A cache without a thread, for the calling thread; nullptr if there is none.
   ThreadCache* AdoptCache();
@@ -172,6 +162,12 @@ class ContextPool {
 
  private:
   size_t EmptyListed(ThreadCache& cache);  // REQUIRES: caches_lock_ held
+  // After a change of `before` to something else: every thread forgets the caches that it
+  // remembers. True if it was open, or ends by the change without having been closed.
+  static bool Leave(uint32_t before) {
+    if (before == 0) g_cache_epoch.fetch_add(1, std::memory_order_acq_rel);
+    return (before & (kIsClosed | kHasEnded)) == 0;
+  }
   void Drain() const {
     for (Pause pause; users_.load(std::memory_order_seq_cst) != 0;) pause.Wait();
   }
@@ -182,7 +178,10 @@ class ContextPool {
   Accounts accounts_;
   Fences fences_;
   GlobalPool global_;
-  std::atomic<Phase> phase_{Phase::kOpen};
+  static constexpr uint32_t kIsClosed = 1;
+  static constexpr uint32_t kHasEnded = 2;
+  static constexpr uint32_t kEnding = 4;  // and its multiples: so many calls may be ending it
+  std::atomic<uint32_t> phase_{0};
   std::atomic<int> users_{0};
   Mutex caches_lock_;
   bool ended_ = false;                 // under caches_lock_

@@ -17,6 +17,7 @@ inline bool MayUse(const ContextPool& other, const ContextPool& context) {
 
 class Contexts {
  public:
+  static constexpr size_t kMost = 256;
   // Visits every context that was opened and not dropped, closed ones included.
   template <typename Visitor>
   void ForEach(Visitor visit) const {
@@ -51,17 +52,19 @@ class Contexts {
       return;
     }
   }
-  void Remove(const ContextPool* context) {
+  // False: it is not there.
+  bool Remove(const ContextPool* context) {
     for (std::atomic<ContextPool*>& place : places_) {
       if (place.load(std::memory_order_relaxed) != context) continue;
       place.store(nullptr, std::memory_order_release);
       count_.fetch_sub(1, std::memory_order_acq_rel);
+      return true;
     }
+    return false;
   }
   Mutex& lock() { return lock_; }
 
  private:
-  static constexpr size_t kMost = 256;
   Mutex lock_;
   std::atomic<ContextPool*> places_[kMost] = {};
   std::atomic<size_t> places_used_{0};  // no place from here on was ever used

@@ -12,6 +12,7 @@ constinit const PoolHost kBlindHost = {
     [] {},
     [](ContextPool&, uint64_t, FencePurpose) {},
     [](ContextPool&) {},
+    false,
     [](ContextPool&) {},
     [](ContextPool&) {},
 };

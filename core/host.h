@@ -28,6 +28,9 @@ struct PoolHost {
   void (*fence_begins)(ContextPool& context, uint64_t number, FencePurpose purpose);
   void (*fence_failed)(ContextPool& context);
 
+  // Whether every end of a context reaches the pool. If not, the pool makes sure of a context
+  // before it really frees memory of it.
+  bool sees_contexts_end;
   // A context got a pool; it has one no more.
   void (*context_opened)(ContextPool& context);
   void (*context_ended)(ContextPool& context);

@@ -9,7 +9,9 @@
 //   cache list     a context's list of thread caches            (one per context)
 //   cache flag     one thread cache                             (one per thread and context)
 //   tier lock      one free list of a context's global pool     (one per list)
-//   record lock    the store of block records, the arena        (one per process each)
+//   record lock    a context's block records                    (one per context)
+//   slab lock      slabs of records that no context has         (one per process)
+//   arena lock     bookkeeping memory                           (one per process)
 //
 // Those of the shim's report, trace, pitches, events and visible memory are taken last or alone. No
 // lock is held across a CUDA call, but for the recorder's and the poller's (fences.h) and that of

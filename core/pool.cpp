@@ -223,21 +223,12 @@ void Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_
 
 void Pool::NotePeak(ContextPool& context) {
   const size_t rise = context.accounts().NotePeak();
-  if (rise != 0) statistics_.process().live_peak_bytes.AddShared(rise);
+  if (rise == 0) return;
+  const size_t peaks = peaks_.fetch_add(rise, std::memory_order_relaxed) + rise;
+  statistics_.process().live_peak_bytes.RaiseTo(peaks);
 }
 
 // ---- Free
-
-BlockState Pool::Take(Block* block, DeviceAddress address) {
-  for (const BlockState owned : {BlockState::kLive, BlockState::kUnpooled}) {
-    if (!block->TakeFromProgram(owned)) continue;
-    if (block->address == address) [[likely]]
-      return owned;
-    GiveBack(block, owned);
-    return BlockState::kUnused;
-  }
-  return block->state.load(std::memory_order_acquire);
-}
 
 void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
   ContextPool& context = *block->owner();
@@ -344,7 +335,7 @@ bool Pool::Release(DeviceAddress address) {
 
 size_t Pool::ReleaseAll(const DeviceApi& api) {
   size_t bytes = 0;
-  ForEachContext(
+  ForEachPresent(
       [&](ContextPool& context) { bytes += source_.ReleaseIdle(context, ~size_t{0}, api); });
   return bytes;
 }
@@ -354,7 +345,8 @@ size_t Pool::ReleasableBytes(int device) {
   ForEachContext([&](ContextPool& context) {
     if (context.identity().device != device) return;
     bytes += context.global().large_bytes();
-    if (context.open()) bytes += WhollyIdleBytes(context.records());
+    const ContextPool::User user(context);  // or its records become another context's
+    if (user.entered()) bytes += WhollyIdleBytes(context.records());
   });
   return bytes;
 }
@@ -366,7 +358,7 @@ size_t Pool::ReleaseThreadCaches(const DeviceApi& api) {
 
 bool Pool::ReleaseForRetry(const DeviceApi& api, int device) {
   size_t bytes = 0;
-  ForEachContext([&](ContextPool& context) {
+  ForEachPresent([&](ContextPool& context) {
     if (device != kAllDevices && context.identity().device != device) return;
     context.EmptyCaches();
     bytes += source_.ReleaseIdle(context, ~size_t{0}, api);
@@ -377,7 +369,7 @@ bool Pool::ReleaseForRetry(const DeviceApi& api, int device) {
 
 size_t Pool::ReleaseOthers(ContextPool& except, const DeviceApi& api) {
   size_t bytes = 0;
-  ForEachContext([&](ContextPool& context) {
+  ForEachPresent([&](ContextPool& context) {
     if (&context == &except || context.identity().device != except.identity().device) return;
     context.EmptyCaches();
     bytes += source_.ReleaseIdle(context, ~size_t{0}, api);

@@ -75,7 +75,7 @@ class Pool {
       return false;
     if (block->address == address) [[likely]]
       return true;
-    GiveBack(block, BlockState::kLive);
+    block->GiveBack(BlockState::kLive);
     return false;
   }
   // And then, if the block is ready and its context's pool is on: Retire, where that is only to put
@@ -108,7 +108,9 @@ class Pool {
   // Free, in two steps, so that the caller can settle in between what the free owes.
   // First: takes the block at `address` from the program; kIdle says that somebody freed it before,
   // kUnused that its context is gone.
-  BlockState Take(Block* block, DeviceAddress address);
+  static BlockState Take(Block* block, DeviceAddress address) {
+    return block->TakeFromProgramAt(address);
+  }
   // Then, after Take returned kLive: the block may be handed out again once a fence above `stamp`
   // has passed; kReady: from now on. Where the bound demands it, may wait for older fences of the
   // context and make real frees.
@@ -156,11 +158,10 @@ class Pool {
   // smaller ones.
   size_t ReleasableBytes(int device);
 
-  // Reopens a context that was closed only for the time of a call that then failed.
-  void ReopenContext(ContextPool& context) { context.Reopen(); }
-
   // Really frees the idle blocks of all global pools, retired ones included, for whose work the
   // real free waits; thread caches and blocks in use are not touched. Returns the bytes freed.
+  // Where the host does not see contexts end, those of the current context and of primary ones
+  // alone.
   size_t ReleaseAll(const DeviceApi& api);
   // The same after emptying every thread's cache.
   size_t ReleaseThreadCaches(const DeviceApi& api);
@@ -195,14 +196,22 @@ class Pool {
     const ThreadMemory::Entry* entry = Remembered(handle);
     return entry == nullptr ? nullptr : entry->cache;
   }
-  // A double free that lost so late that the record has another block by now: the program keeps it.
-  static void GiveBack(Block* block, BlockState state) {
-    block->state.store(state, std::memory_order_release);
-  }
   Allocation TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
                       unsigned tier);
   Allocation TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
                        unsigned tier);
+  // Is the context still there, as far as that can be known?
+  enum class Presence { kThere, kUnknown, kGone };
+  Presence PresenceOf(const ContextPool& context) const;
+  // Visits the contexts that are there; those that are gone are dropped.
+  template <typename Visitor>
+  void ForEachPresent(Visitor visit) {
+    ForEachContext([&](ContextPool& context) {
+      const Presence presence = PresenceOf(context);
+      if (presence == Presence::kThere) visit(context);
+      if (presence == Presence::kGone) DropContext(context);
+    });
+  }
   bool PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
   Stamp OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
   bool MayRoundUp(const ContextPool& context, size_t bytes, size_t rounded) const;
@@ -230,6 +239,7 @@ class Pool {
   ContextPool unpooled_{ContextIdentity{}, tiers_, options_, source_.slabs()};
   const PoolHost& host_;
   Contexts contexts_;
+  std::atomic<size_t> peaks_{0};  // the sum of those of the contexts that there are
   Readiness readiness_{contexts_, host_, statistics_};
 };
 

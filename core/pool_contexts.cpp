@@ -69,12 +69,31 @@ void Pool::DropIfGone(const Driver& driver, ContextHandle current) {
   if (context.identity().id != ContextId(driver, current)) DropContext(context);
 }
 
+Pool::Presence Pool::PresenceOf(const ContextPool& context) const {
+  const Driver* driver = host_.sees_contexts_end ? nullptr : host_.driver();
+  if (driver == nullptr) return Presence::kThere;
+  const ContextIdentity& identity = context.identity();
+  if (identity.handle != CurrentContext(*driver)) {
+    // A handle of a context that was destroyed may not be asked for its id; a primary one's stays.
+    unsigned flags = 0;
+    int active = 0;
+    if (!identity.primary ||
+        driver->primary_state(identity.device, &flags, &active) != CUDA_SUCCESS) {
+      return Presence::kUnknown;
+    }
+    if (active == 0) return Presence::kGone;
+  }
+  return ContextId(*driver, identity.handle) == identity.id ? Presence::kThere : Presence::kGone;
+}
+
 void Pool::DropContext(ContextPool& context) {
-  if (context.EndAndDrain()) statistics_.process().contexts_dropped.AddShared(1);
+  if (context.End()) statistics_.process().contexts_dropped.AddShared(1);
   source_.ForgetAll(context);
   host_.context_ended(context);
   Held held(contexts_.lock());
-  contexts_.Remove(&context);
+  if (contexts_.Remove(&context)) {
+    peaks_.fetch_sub(context.accounts().peak(), std::memory_order_relaxed);
+  }
 }
 
 ThreadCache* Pool::CacheFor(ContextPool& context) {

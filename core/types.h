@@ -7,12 +7,13 @@
 // Invariants
 // - A block is exactly one real allocation: `address` is its base, `bytes` what was asked of the
 //   real call. The host never touches the memory behind `address`.
-// - A block record is type-stable: once handed out by the record store it stays a Block for the
-//   life of the process, so a stale pointer to it can be read, and its state checked, at any time.
+// - A block record is type-stable: it stays a Block for the life of the process, so a stale pointer
+//   to it can be read, and its state checked, at any time. Once its context has ended it may be
+//   another context's.
 // - Exactly one party owns a block: the program (kLive, kUnpooled), or one free list (kIdle). Only
 //   the owner writes its fields; ownership passes through `state` (program to pool), through a
 //   thread cache's flag or through a lock of the global pool.
-// - bytes of a context: reserved == live + retired + ready.
+// - bytes of a context: see accounts.h.
 #ifndef CMP_CORE_TYPES_H_
 #define CMP_CORE_TYPES_H_
 
@@ -112,6 +113,21 @@ struct alignas(64) Block {
     return state.compare_exchange_strong(expected, BlockState::kIdle, std::memory_order_acq_rel,
                                          std::memory_order_acquire);
   }
+  // The program gives back what it has at `address`. kLive, kUnpooled: the caller has the block
+  // now. kIdle: it was given back before; kUnused: its context is gone, or the record has another
+  // block.
+  BlockState TakeFromProgramAt(DeviceAddress its_address) {
+    for (const BlockState owned : {BlockState::kLive, BlockState::kUnpooled}) {
+      if (!TakeFromProgram(owned)) continue;
+      if (address == its_address) [[likely]]
+        return owned;
+      GiveBack(owned);
+      return BlockState::kUnused;
+    }
+    return state.load(std::memory_order_acquire);
+  }
+  // Taken by mistake, so late that the record has another block by now: the program keeps that.
+  void GiveBack(BlockState owned) { state.store(owned, std::memory_order_release); }
   // The pool hands the block out. The caller holds what keeps its context from ending (its cache's
   // flag), so a plain release store is enough: a later free on another thread acquires it.
   void GiveToProgram(size_t bytes_requested) {

@@ -19,36 +19,37 @@ CUresult ContextMade(CUresult status, const CUcontext* context, CUdevice primary
   return status;
 }
 
-// Around a real call that may end contexts. Before: their pools are closed, so that no block of a
-// dying context is handed out, and calls of our own that are on their way are waited for. After:
-// dropped, or reopened if the call ended nothing.
-template <typename Condition, typename Call>
-CUresult EndContexts(Condition condition, Call call) {
+// Around a real call that may end contexts. Before: their pools are shut, so that no block of a
+// dying context is handed out or released, and calls of our own that are on their way are waited
+// for. After: those that have ended are dropped, the others opened again.
+template <typename MayEnd, typename Call, typename HasEnded>
+CUresult EndContexts(MayEnd may_end, Call call, HasEnded has_ended) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   if (pool == nullptr) return call();
-  constexpr size_t kMost = 64;
-  struct Ending {
-    ContextPool* context;
-    bool was_open;
-  } ending[kMost];
+  ContextPool* ending[Contexts::kMost];
   size_t count = 0;
   pool->ForEachContext([&](ContextPool& context) {
-    if (count < kMost && condition(context.identity())) {
-      ending[count++] = {&context, context.CloseAndDrain()};
-    }
+    if (count == Contexts::kMost || !may_end(context.identity())) return;
+    context.BeginEnding();
+    ending[count++] = &context;
   });
   ForgetStreams();
   const CUresult status = call();
   for (size_t i = 0; i < count; ++i) {
-    if (status == CUDA_SUCCESS) {
-      pool->DropContext(*ending[i].context);
-      if (ending[i].was_open) pool->statistics().process().contexts_dropped.AddShared(1);
-    } else if (ending[i].was_open && !IsBrokenContextStatus(status) && !IsAside()) {
-      pool->ReopenContext(*ending[i].context);
+    ContextPool& context = *ending[i];
+    if (status == CUDA_SUCCESS && has_ended(context.identity())) {
+      g_captures.EndedIn(context.identity().handle);
+      ForgetStreams();  // whoever used one meanwhile remembers it again
+      pool->DropContext(context);
+    } else if (IsBrokenContextStatus(status)) {
+      pool->CloseContext(context);
     }
+    context.CancelEnding();
   }
   return status;
 }
+
+bool IsOver(const ContextIdentity&) { return true; }
 
 // The handle of a device's primary context, nullptr if it is not active. Asked before it ends.
 CUcontext PrimaryHandle(CUdevice device) {
@@ -93,7 +94,7 @@ CUresult EndContext(CUcontext context, Call call) {
     return identity.handle == context;
   };
   const CUresult told = CrashBehindFrees(is_it);
-  const CUresult status = EndContexts(is_it, call);
+  const CUresult status = EndContexts(is_it, call, IsOver);
   if (status == CUDA_SUCCESS) {
     g_captures.EndedIn(context);
     context_ending.Ended();
@@ -112,9 +113,11 @@ CUresult DetachContext(CUcontext context, Call call) {
   };
   const Captures::Ending ending(g_captures);
   ContextEnding context_ending(context);
-  const CUresult status = call();
-  if (status == CUDA_SUCCESS && id != 0 && ContextId(*driver, context) != id) {
-    EndContexts(is_it, [] { return CUDA_SUCCESS; });
+  const auto is_over = [&](const ContextIdentity&) {
+    return id != 0 && ContextId(*driver, context) != id;
+  };
+  const CUresult status = EndContexts(is_it, call, is_over);
+  if (status == CUDA_SUCCESS && is_over({})) {
     g_captures.EndedIn(context);
     context_ending.Ended();
   }
@@ -127,45 +130,38 @@ CUresult ResetPrimary(CUdevice device, Call call) {
   const Captures::Ending ending(g_captures);
   ContextEnding context_ending(PrimaryMade(device));
   const CUresult told = CrashBehindFrees(PrimaryOf(device));
-  const CUresult status = EndContexts(PrimaryOf(device), call);
+  const CUresult status = EndContexts(PrimaryOf(device), call, IsOver);
   if (status == CUDA_SUCCESS) context_ending.Ended();
   if (status == CUDA_SUCCESS && primary != nullptr) g_captures.EndedIn(primary);
   return status == CUDA_SUCCESS ? told : status;
 }
 
-// Drops primary contexts, of one device or of all, whose last reference was given up. Another
-// thread may have made a device's next one since, of the same handle and another id.
-void DropEndedPrimaries(const Driver& driver, CUdevice device = kNotPrimary) {
-  const auto has_ended = [&](const ContextIdentity& identity) {
-    unsigned flags = 0;
-    int active = 0;
-    return identity.primary && (device == kNotPrimary || identity.device == device) &&
-           driver.primary_state(identity.device, &flags, &active) == CUDA_SUCCESS &&
-           (active == 0 || ContextId(driver, identity.handle) != identity.id);
-  };
-  if (Pool* pool = g_pool.load(std::memory_order_acquire)) {
-    pool->ForEachContext([&](const ContextPool& context) {
-      if (has_ended(context.identity())) g_captures.EndedIn(context.identity().handle);
-    });
-  }
-  EndContexts(has_ended, [] { return CUDA_SUCCESS; });
+// Has a primary context ended whose references were given up? Another thread may have made the
+// device's next one since, of the same handle and another id.
+bool IsOverPrimary(const ContextIdentity& identity) {
+  const Driver* driver = LoadedDriver();
+  unsigned flags = 0;
+  int active = 0;
+  return driver != nullptr && !g_exiting.load(std::memory_order_acquire) &&
+         driver->primary_state(identity.device, &flags, &active) == CUDA_SUCCESS &&
+         (active == 0 || ContextId(*driver, identity.handle) != identity.id);
 }
 
-// One reference of a primary context was given up: it may have been the last.
+// One reference of a primary context is given up: it may be the last.
 template <typename Call>
 CUresult ReleasePrimary(CUdevice device, Call call) {
   const Captures::Ending ending(g_captures);
   ContextEnding context_ending(PrimaryMade(device));
-  const CUresult status = call();
+  const CUresult status = EndContexts(PrimaryOf(device), call, IsOverPrimary);
   const Driver* driver = LoadedDriver();
   if (status != CUDA_SUCCESS || driver == nullptr || g_exiting.load(std::memory_order_acquire)) {
     return status;
   }
   unsigned flags = 0;
   int active = 0;
-  if (driver->primary_state(device, &flags, &active) != CUDA_SUCCESS) return status;
-  if (active == 0) context_ending.Ended();
-  DropEndedPrimaries(*driver, device);
+  if (driver->primary_state(device, &flags, &active) == CUDA_SUCCESS && active == 0) {
+    context_ending.Ended();
+  }
   return status;
 }
 
@@ -174,12 +170,8 @@ template <typename Call>
 CUresult EndGreenContext(Call call) {
   SomeStreamsEnd();
   const Captures::Ending ending(g_captures);
-  const CUresult status = call();
-  const Driver* driver = LoadedDriver();
-  if (status == CUDA_SUCCESS && driver != nullptr && !g_exiting.load(std::memory_order_acquire)) {
-    DropEndedPrimaries(*driver);
-  }
-  return status;
+  const auto is_primary = [](const ContextIdentity& identity) { return identity.primary; };
+  return EndContexts(is_primary, call, IsOverPrimary);
 }
 
 }  // namespace

@@ -189,6 +189,7 @@ CUdeviceptr ForgetBlock(CUdeviceptr pointer) {
     }
     return pointer;
   }
+  if (block->owner()->MayHaveEnded()) return pointer;
   pool->statistics().process().double_frees.AddShared(1);
   return pointer + 1;
 }

@@ -48,6 +48,7 @@ Freed Free(Pool& pool, const Driver& driver, Block* block, DeviceAddress address
     return {pool.FreeReal(block, api), TraceOutcome::real_free};
   }
   if (taken == BlockState::kUnpooled) return {pool.FreeReal(block, api), TraceOutcome::real_free};
+  if (block->owner()->MayHaveEnded()) return {api.Release(address), TraceOutcome::foreign_free};
   // Freed before. The real call says what it says of a pointer that is no allocation; one byte
   // further, so that it cannot touch the idle block.
   pool.statistics().process().double_frees.AddShared(1);

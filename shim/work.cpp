@@ -591,6 +591,7 @@ constinit const PoolHost kShimHost = {
       static_cast<ContextWork*>(context.of_host)->FenceBegins(number, purpose, KeepsOrder());
     },
     [](ContextPool& context) { static_cast<ContextWork*>(context.of_host)->FenceFailed(); },
+    true,
     [](ContextPool& context) {
       auto* work = context.arena().New<ContextWork>(&context);
       context.of_host = work == nullptr ? &g_no_work : work;

@@ -75,7 +75,7 @@ TEST_F(ContextPoolTest, ClosesOnceAndMakesRememberedCachesStale) {
 TEST_F(ContextPoolTest, WhoClosesItSleepsUntilNoUserIsLeft) {
   std::optional<ContextPool::User> user(std::in_place, context_);
   EXPECT_TRUE(user->entered());
-  EXPECT_TRUE(test::Sleeps([&] { context_.CloseAndDrain(); }, [&] { user.reset(); }));
+  EXPECT_TRUE(test::Sleeps([&] { context_.BeginEnding(); }, [&] { user.reset(); }));
 }
 
 TEST_F(ContextPoolTest, OnlyAbandonedCachesAreAdopted) {

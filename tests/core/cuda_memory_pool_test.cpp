@@ -392,6 +392,43 @@ TEST_F(CudaMemoryPoolDeathTest, AfterAResetOfThePrimaryContextNothingStaleIsHand
   });
 }
 
+// Found by reading: the driver gives the addresses of the idle blocks out again, to the program.
+TEST_F(CudaMemoryPoolDeathTest, AfterAResetNothingOfTheProgramsIsReleased) {
+  ExpectInFreshProcess([] {
+    CudaMemoryPool& pool = CudaMemoryPool::Instance();
+    void* stale = pool.Alloc(4 * kMiB);
+    if (!pool.Free(stale)) return false;
+    CUcontext context = nullptr;
+    CUdeviceptr mine = 0;
+    if (cuDevicePrimaryCtxReset(0) != CUDA_SUCCESS ||
+        cuDevicePrimaryCtxRetain(&context, 0) != CUDA_SUCCESS ||
+        cuCtxSetCurrent(context) != CUDA_SUCCESS || cuMemAlloc(&mine, 4 * kMiB) != CUDA_SUCCESS) {
+      return false;
+    }
+    return mine == AddressOf(stale) && pool.ReleaseAll() == 0 &&
+           IsAllocation(reinterpret_cast<void*>(mine)) && pool.Statistics().reserved_bytes == 0;
+  });
+}
+
+// Nor of a context that was destroyed, while another one is short of memory.
+TEST_F(CudaMemoryPoolDeathTest, WhenMemoryIsShortContextsThatMayBeGoneAreLeftAlone) {
+  ExpectInFreshProcess([] {
+    CudaMemoryPool& pool = CudaMemoryPool::Instance();
+    if (pool.Alloc(1000) == nullptr) return false;  // the primary context's pool
+    CUcontext other = nullptr;
+    CUcontext popped = nullptr;
+    if (cuCtxCreate_v2(&other, 0, 0) != CUDA_SUCCESS) return false;
+    void* stale = pool.Alloc(4 * kMiB);
+    CUdeviceptr mine = 0;
+    if (!pool.Free(stale) || cuCtxPopCurrent(&popped) != CUDA_SUCCESS ||
+        cuCtxDestroy(other) != CUDA_SUCCESS || cuMemAlloc(&mine, 4 * kMiB) != CUDA_SUCCESS) {
+      return false;
+    }
+    return mine == AddressOf(stale) && pool.Alloc(size_t{1} << 45) == nullptr &&
+           IsAllocation(reinterpret_cast<void*>(mine));
+  });
+}
+
 // What Alloc got from a real call, because there is no pool for the context, Free takes back too.
 TEST_F(CudaMemoryPoolDeathTest, MemoryOfAContextWithoutAPoolIsFreedToo) {
   ExpectInFreshProcess([] {

@@ -194,6 +194,7 @@ struct FakeHost {
         ++failed;
         context.fences().SetWorkSince(true);
       },
+      true,
       [](ContextPool&) {},
       [](ContextPool&) {},
   };

@@ -249,6 +249,17 @@ TEST(ContextsTest, ARecordThatAThreadHasInHandIsNoOtherBlocks) {
   }
 }
 
+TEST(ContextsTest, ThePeakOfTheProcessIsNoSumOverContextsThatEnded) {
+  TestPool t;
+  for (int i = 0; i < 5; ++i) {
+    ContextPool* context = t.OpenAnother();
+    ASSERT_NE(t.AllocIn(*context, 64 * kMiB), nullptr);
+    t.pool->DropContext(*context);
+    t.pool->DropContext(*context);  // by another thread, as it may happen
+  }
+  EXPECT_EQ(t.pool->statistics().process().live_peak_bytes.Get(), 64 * kMiB);
+}
+
 TEST(ContextsTest, PlacesOfDroppedContextsAreUsedAgain) {
   TestPool t;
   for (int i = 0; i < 1000; ++i) {

@@ -323,7 +323,7 @@ TEST_F(ReadinessTest, AContextEndsOnlyOnceNobodyAsksAboutIt) {
   };
   std::thread asker([&] { readiness().Ask(context(), stamp); });
   while (!asking) std::this_thread::yield();
-  EXPECT_TRUE(context().CloseAndDrain());
+  context().BeginEnding();
   ended = true;
   asker.join();
 }
@@ -343,7 +343,7 @@ TEST_F(ReadinessTest, NoUserEntersAContextThatHasEnded) {
         }
       });
     }
-    EXPECT_TRUE(context.CloseAndDrain());
+    context.BeginEnding();
     ended = true;
     for (std::thread& user : users) user.join();
     EXPECT_EQ(wrong, 0);

@@ -69,6 +69,17 @@ class Contexts(TestCase):
         self.assertNotIn("range at", without.results)
         self.assertEqual(within.notes["met"], "yes")
 
+    def test_a_context_ends_beside_another_threads_work(self):
+        """Its idle blocks are neither released any more nor taken for the other's memory."""
+        for how in ("release", "reset", "detach", "destroy"):
+            with self.subTest(how=how):
+                without, within = self.run_both(
+                    "contexts", ["end-beside", how], {"CMPSIM_MEMORY": "1G"}
+                )
+                self.assertEqual(within.notes["at the address of a dead block"], "yes")
+                self.assertIn("its attribute: 0, 2\ntoo much: 2\nuse: 0, 0\n", without.results)
+                self.assertIn("hazards 0, misuse 0", without.results)
+
     def test_old_driver(self):
         """Without context events a free synchronises the context; the pool serves all the same."""
         _, within = self.check("work", OLD_DRIVER)

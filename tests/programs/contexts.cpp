@@ -1,4 +1,5 @@
 // Contexts that come and go: resets, several devices, the driver's own contexts, threads.
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -240,6 +241,7 @@ void Detached() {
   program::NoteServed("primary context", 5000);
   printf("wrong words %llu\n", static_cast<unsigned long long>(wrong));
 }
+CUresult Detach(CUcontext context) { return cuCtxDetach(context); }
 #pragma GCC diagnostic pop
 
 // A context is destroyed while threads have caches of it, and the next one has its handle.
@@ -304,6 +306,71 @@ void ResetAfterCapture() {
   program::NoteServed("after the reset", 5000);
 }
 
+// While one thread ends a context, another one works in its own, whose memory the driver puts where
+// idle blocks of the dying context were. `how`: of all ways to end it.
+struct OtherThread {
+  CUcontext context = nullptr;
+  std::set<CUdeviceptr> dead;  // addresses of idle blocks of the context that ends
+  CUstream stream = nullptr;
+  CUdeviceptr memory = 0;
+
+  void Work() {
+    cuCtxSetCurrent(context);
+    cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING);
+    for (int i = 0; i < 8 && dead.count(memory) == 0; ++i) {
+      cuMemAllocAsync(&memory, 4 << 20, stream);
+    }
+    cuStreamSynchronize(stream);
+    printf("# at the address of a dead block: %s\n", dead.count(memory) != 0 ? "yes" : "no");
+    unsigned type = 0;
+    const CUresult result = cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, memory);
+    printf("its attribute: %d, %u\n", static_cast<int>(result), type);
+    CUdeviceptr too_much = 0;
+    printf("too much: %d\n", static_cast<int>(cuMemAlloc(&too_much, size_t{1} << 30)));
+    const CUresult set = cuMemsetD8Async(memory, 1, 4 << 20, stream);
+    printf("use: %d, %d\n", static_cast<int>(set), static_cast<int>(cuStreamSynchronize(stream)));
+    printf("its free: %d\n", static_cast<int>(cuMemFreeAsync(memory, stream)));
+    cuStreamSynchronize(stream);
+  }
+};
+
+void EndBeside(const char* how) {
+  static OtherThread other;
+  cuInit(0);
+  CUdeviceptr block = 0;
+  other.context = MakeContext();
+  cuMemAlloc(&block, 1 << 20);
+  cuMemFree(block);
+  CUcontext ending = nullptr;
+  const bool primary = strcmp(how, "release") == 0 || strcmp(how, "reset") == 0;
+  if (primary) {
+    cuDevicePrimaryCtxRetain(&ending, 0);
+    cuCtxSetCurrent(ending);
+  } else {
+    ending = MakeContext();
+  }
+  for (int i = 0; i < 4; ++i) {
+    cuMemAlloc(&block, 4 << 20);
+    other.dead.insert(block);
+    cuMemFree(block);
+  }
+  const auto beside = [](void*) { std::thread([] { other.Work(); }).join(); };
+  if (strcmp(how, "release") == 0) {
+    simOnCall("cuDevicePrimaryCtxRelease_v2", SIM_AFTER_CALL, beside, nullptr);
+    printf("end: %d\n", static_cast<int>(cuDevicePrimaryCtxRelease(0)));
+  } else if (strcmp(how, "reset") == 0) {
+    simOnCall("cuDevicePrimaryCtxReset_v2", SIM_AFTER_CALL, beside, nullptr);
+    printf("end: %d\n", static_cast<int>(cuDevicePrimaryCtxReset(0)));
+  } else if (strcmp(how, "detach") == 0) {
+    simOnCall("cuCtxDetach", SIM_AFTER_CALL, beside, nullptr);
+    printf("end: %d\n", static_cast<int>(Detach(ending)));
+  } else {
+    simOnCall("cuCtxDestroy_v2", SIM_AFTER_CALL, beside, nullptr);
+    printf("end: %d\n", static_cast<int>(cuCtxDestroy(ending)));
+  }
+  printf("used: %llu\n", static_cast<unsigned long long>(simUsedBytes(0) >> 21));
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -324,6 +391,8 @@ int main(int count, char** arguments) {
     AbandonedCapture();
   } else if (strcmp(scenario, "reset-after-capture") == 0) {
     ResetAfterCapture();
+  } else if (strcmp(scenario, "end-beside") == 0) {
+    EndBeside(arguments[2]);
   } else if (strcmp(scenario, "work") == 0) {
     NormalWork("work");
     program::NoteServed("work", 5000);
