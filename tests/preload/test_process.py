@@ -166,7 +166,7 @@ class Endings(TestCase):
 
     def test_exit_while_threads_allocate(self):
         for way, code in (("busy", 0), ("busy-exit-in-thread", 5)):
-            for _ in range(8):
+            for _ in range(2 if SANITIZE else 8):
                 result = run("endings", [way])
                 self.assert_ok(result, code)
                 self.assertEqual(result.err, "")

@@ -225,7 +225,7 @@ class Processes(Traces):
             for pattern in ("trace", "trace-%p"):
                 with self.subTest(when=when, pattern=pattern):
                     folder = self.temporary_folder()
-                    result = run("forks", [when], env={"CMP_TRACE": folder / pattern})
+                    result = run("forks", [when, 50], env={"CMP_TRACE": folder / pattern})
                     self.assert_ok(result)
                     pid = result.stats["pid"]
                     name = pattern.replace("%p", str(pid))

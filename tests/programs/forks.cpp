@@ -1,4 +1,5 @@
-// Forks before and after CUDA was used. forks WHEN
+// Forks before and after CUDA was used. forks WHEN; forks busy PAUSE: a few microseconds now and
+// then, for who counts every call.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,8 +44,12 @@ int main(int count, char** arguments) {
   std::thread worker;
   if (strcmp(when, "busy") == 0) {
     // Locks may be held at the moment of the fork.
-    worker = std::thread([&] {
-      while (!stop) MUST(cudaFree(Allocate(4096)));
+    const useconds_t pause = count > 2 ? static_cast<useconds_t>(atoi(arguments[2])) : 0;
+    worker = std::thread([&, pause] {
+      for (int i = 0; !stop; ++i) {
+        MUST(cudaFree(Allocate(4096)));
+        if (pause != 0 && i % 100 == 0) usleep(pause);
+      }
     });
   }
   for (int i = 0; i < (worker.joinable() ? 20 : 1); ++i) {
