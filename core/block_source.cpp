@@ -43,6 +43,7 @@ bool BlockSource::Attach(ContextPool& context, Block* block, BlockState state, B
     process.reserved_bytes.AddShared(-block->bytes);
     return false;
   }
+  if (block->bytes < kLargeGranule) chunks_.Add(*block, context.identity().device);
   process.reserved_peak_bytes.RaiseTo(process.reserved_bytes.Get());
   return true;
 }
@@ -55,6 +56,7 @@ BlockState BlockSource::DetachFrom(Block* block) {
   const BlockState was = block->state.exchange(BlockState::kUnused, std::memory_order_acq_rel);
   if (was != BlockState::kUnused) {
     side_table_.Erase(address, block);
+    if (bytes < kLargeGranule) chunks_.Remove(address, bytes, owner->identity().device);
     owner->accounts().SubtractReserved(bytes);
     statistics_.process().reserved_bytes.AddShared(-bytes);
   }
@@ -82,7 +84,7 @@ void BlockSource::Register(ContextPool& context, const Request& request, Allocat
   if (user.ended()) return;
   Block* block = context.records().Take();
   if (block == nullptr) return;
-  // Atomic because idle_chunks.h may look at the record's last block.
+  // Atomic because who frees the record's last block twice may look.
   __atomic_store_n(&block->address, made->address, __ATOMIC_RELAXED);
   __atomic_store_n(&block->bytes, request.bytes, __ATOMIC_RELAXED);
   block->requested = request.requested;

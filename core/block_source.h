@@ -42,8 +42,13 @@ struct Allocation {
 
 class BlockSource {
  public:
-  BlockSource(Arena& arena, const Tiers& tiers, SideTable& side_table, Statistics& statistics)
-      : slabs_(arena), tiers_(tiers), side_table_(side_table), statistics_(statistics) {}
+  BlockSource(Arena& arena, const Tiers& tiers, SideTable& side_table, IdleChunks& chunks,
+              Statistics& statistics)
+      : slabs_(arena),
+        tiers_(tiers),
+        side_table_(side_table),
+        chunks_(chunks),
+        statistics_(statistics) {}
 
   // Where contexts have the records of their blocks from.
   BlockSlabs& slabs() { return slabs_; }
@@ -130,6 +135,7 @@ class BlockSource {
   BlockSlabs slabs_;
   const Tiers& tiers_;
   SideTable& side_table_;
+  IdleChunks& chunks_;
   Statistics& statistics_;
   OtherContexts release_others_ = nullptr;
   void* others_ = nullptr;

@@ -34,11 +34,11 @@ struct ContextIdentity {
 class ContextPool {
  public:
   ContextPool(const ContextIdentity& identity, const Tiers& tiers, const Options& options,
-              BlockSlabs& slabs)
+              BlockSlabs& slabs, IdleChunks& chunks)
       : identity_(identity),
         records_(slabs),
         accounts_(options.reserve),
-        global_(tiers, options.max_block) {}
+        global_(tiers, options.max_block, chunks, identity.device) {}
 
   // False when memory is exhausted. Call once, before anything else.
   bool Open(Arena& arena) {

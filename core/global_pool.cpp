@@ -15,22 +15,31 @@ bool GlobalPool::Open(Arena& arena) {
 }
 
 void GlobalPool::Put(Batch batch) {
+  chunks_.AddIdle(batch, device_);  // while it is ours
+  if (!PutCounted(batch)) chunks_.RemoveIdle(batch, device_);
+}
+
+bool GlobalPool::PutCounted(Batch batch) {
   const uint64_t now = clock_.fetch_add(1, std::memory_order_relaxed);
   Block* head = batch.head;
   Held held(LockOf(IsLarge(head) ? small_tiers_ : head->tier));
-  if (ended_.load(std::memory_order_relaxed)) return;
+  if (ended_.load(std::memory_order_relaxed)) return false;
   if (batch.stamp != kReady) {
     head->links->stamp = batch.stamp;
     Add(RetiredOf(IsLarge(head) ? small_tiers_ : head->tier), batch, now);
     AddBytes(retired_bytes_, batch);
-    return;
+    return true;
   }
   AddBytes(ready_bytes_, batch);
-  if (!IsLarge(head)) return Add(small_[head->tier].list, batch, now);
+  if (!IsLarge(head)) {
+    Add(small_[head->tier].list, batch, now);
+    return true;
+  }
   const size_t bin = BinOf(head->bytes);
   Add(bins_[bin], batch, now);
   by_age_.Add(head);
   bin_words_[bin / 64] |= uint64_t{1} << (bin % 64);
+  return true;
 }
 
 Stamp GlobalPool::OldestStamp(unsigned tier) {
@@ -47,10 +56,14 @@ bool GlobalPool::HasReady(unsigned tier, size_t bytes, size_t most) {
 
 Batch GlobalPool::TakeBatch(unsigned tier) {
   TierList& from = small_[tier];
-  Held held(from.lock);
-  if (from.list.newest == nullptr) return Batch{};
-  const Batch batch = Remove(from.list, from.list.newest);
-  SubtractBytes(ready_bytes_, batch);
+  Batch batch;
+  {
+    Held held(from.lock);
+    if (from.list.newest == nullptr) return batch;
+    batch = Remove(from.list, from.list.newest);
+    SubtractBytes(ready_bytes_, batch);
+  }
+  chunks_.RemoveIdle(batch, device_);
   return batch;
 }
 
@@ -102,22 +115,25 @@ Batch GlobalPool::TakeOldestLarge(size_t wanted) {
 
 Batch GlobalPool::TakeOldestOf(unsigned tier, size_t wanted) {
   TierList& from = small_[tier];
-  Held held(from.lock);
-  if (from.list.oldest == nullptr) return Batch{};
-  Batch batch = Remove(from.list, from.list.oldest);
-  const uint64_t idle_since = batch.head->idle_since;
   Batch taken;
-  for (size_t bytes = 0; batch.count != 0 && bytes < wanted;) {
-    Block* block = batch.Pop();
-    bytes += block->bytes;
-    taken.Push(block);
+  {
+    Held held(from.lock);
+    if (from.list.oldest == nullptr) return taken;
+    Batch batch = Remove(from.list, from.list.oldest);
+    const uint64_t idle_since = batch.head->idle_since;
+    for (size_t bytes = 0; batch.count != 0 && bytes < wanted;) {
+      Block* block = batch.Pop();
+      bytes += block->bytes;
+      taken.Push(block);
+    }
+    SubtractBytes(ready_bytes_, taken);
+    if (batch.count != 0) {  // the rest of it stays the oldest
+      batch.head->batch_count = batch.count;
+      batch.head->idle_since = idle_since;
+      from.list.AddOldest(batch.head);
+    }
   }
-  SubtractBytes(ready_bytes_, taken);
-  if (batch.count != 0) {  // the rest of it stays the oldest
-    batch.head->batch_count = batch.count;
-    batch.head->idle_since = idle_since;
-    from.list.AddOldest(batch.head);
-  }
+  chunks_.RemoveIdle(taken, device_);
   return taken;
 }
 
@@ -168,6 +184,7 @@ Batch GlobalPool::TakeRetired(size_t wanted) {
     while (retired.oldest != nullptr && taken_bytes < wanted) {
       Batch batch = Remove(retired, retired.oldest);
       SubtractBytes(retired_bytes_, batch);
+      chunks_.RemoveIdle(batch, device_);
       taken_bytes += batch.count * batch.head->bytes;
       while (batch.count != 0) taken.Push(batch.Pop());
     }

@@ -16,6 +16,7 @@
 #ifndef CMP_CORE_GLOBAL_POOL_H_
 #define CMP_CORE_GLOBAL_POOL_H_
 
+#include "core/idle_chunks.h"
 #include "core/lock.h"
 #include "core/memory.h"
 #include "core/tiers.h"
@@ -25,7 +26,8 @@ namespace cmp {
 
 class GlobalPool {
  public:
-  GlobalPool(const Tiers& tiers, size_t max_block) : tiers_(tiers), max_block_(max_block) {}
+  GlobalPool(const Tiers& tiers, size_t max_block, IdleChunks& chunks, int device)
+      : tiers_(tiers), max_block_(max_block), chunks_(chunks), device_(device) {}
 
   // Makes the lists; false when memory is exhausted. Call once, before anything else.
   bool Open(Arena& arena);
@@ -52,7 +54,7 @@ class GlobalPool {
         SubtractBytes(retired_bytes_, batch);
       }
       batch.stamp = kReady;
-      Put(batch);
+      if (!PutCounted(batch)) chunks_.RemoveIdle(batch, device_);
     }
   }
   template <typename Passed>
@@ -124,6 +126,9 @@ class GlobalPool {
     return Batch{head, head->batch_count};
   }
 
+  // Put of what counts as idle already. False: it has ended.
+  bool PutCounted(Batch batch);
+
   static bool IsLarge(const Block* block) { return block->bytes >= kLargeGranule; }
   Mutex& LockOf(unsigned tier) { return tier < small_tiers_ ? small_[tier].lock : large_lock_; }
   List& RetiredOf(unsigned tier) {
@@ -151,6 +156,8 @@ class GlobalPool {
 
   const Tiers& tiers_;
   const size_t max_block_;
+  IdleChunks& chunks_;
+  const int device_;
   unsigned small_tiers_ = 0;
   TierList* small_ = nullptr;
   size_t bin_count_ = 0;

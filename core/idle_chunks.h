@@ -1,85 +1,78 @@
 // How much memory small idle blocks would give back to the driver.
 //
 // The driver packs blocks below 2 MiB into chunks of 2 MiB, aligned to 2 MiB, and keeps a chunk
-// until its last block is really freed (measured). So only wholly idle chunks count: those in which
-// idle blocks leave less room than their smallest one takes.
+// until its last block is really freed (measured). So only chunks count whose blocks of the pool
+// are all idle, and on lists of global pools: whoever wants to know empties the thread caches
+// first. Chunks in which others have blocks too are not told apart.
 #ifndef CMP_CORE_IDLE_CHUNKS_H_
 #define CMP_CORE_IDLE_CHUNKS_H_
 
-#include "core/memory.h"
+#include "core/side_table.h"
 
 namespace cmp {
 
-// Chunks by address, in an open-addressing table of mapped pages.
+// Running counts: asking costs the same whatever there is. Thread-safe.
 class IdleChunks {
  public:
-  // Room for `blocks` blocks; without memory for it every sum is 0.
-  explicit IdleChunks(size_t blocks) {
-    while (places_ < 2 * blocks) places_ *= 2;
-    chunks_ = static_cast<Chunk*>(MapPages(places_ * sizeof(Chunk)));
-  }
-  ~IdleChunks() { UnmapPages(chunks_, places_ * sizeof(Chunk)); }
-  IdleChunks(const IdleChunks&) = delete;
-  IdleChunks& operator=(const IdleChunks&) = delete;
+  explicit IdleChunks(const SideTable& side_table) : side_table_(side_table) {}
 
-  void Add(DeviceAddress address, size_t bytes) {
-    if (chunks_ == nullptr || added_++ >= places_ / 2) return;
-    const size_t taken = (bytes + kGrain - 1) / kGrain * kGrain;
-    const uint64_t number = address / kLargeGranule;
-    size_t place = (number * 0x9e3779b97f4a7c15) >> 32 & (places_ - 1);
-    while (chunks_[place].number != 0 && chunks_[place].number != number) {
-      place = (place + 1) & (places_ - 1);
-    }
-    Chunk& chunk = chunks_[place];
-    chunk.number = number;
-    chunk.taken += taken;
-    if (chunk.smallest == 0 || taken < chunk.smallest) chunk.smallest = taken;
+  // A small block was made, or is about to be really freed.
+  void Add(const Block& block, int device) { Change(block.address, kOne * Taken(block), device); }
+  void Remove(DeviceAddress address, size_t bytes, int device) {
+    Change(address, 0 - kOne * Taken(bytes), device);
   }
-  size_t WhollyIdle() const {
-    size_t bytes = 0;
-    for (size_t i = 0; chunks_ != nullptr && i < places_; ++i) {
-      if (chunks_[i].number != 0 && chunks_[i].taken + chunks_[i].smallest > kLargeGranule) {
-        bytes += kLargeGranule;
-      }
-    }
-    return bytes;
+  // Small blocks came on a list of a global pool, or were taken off it. REQUIRES: the caller has
+  // the batch
+  void AddIdle(const Batch& batch, int device) { ChangeIdle(batch, 1, device); }
+  void RemoveIdle(const Batch& batch, int device) { ChangeIdle(batch, 0 - uint64_t{1}, device); }
+
+  // The bytes of a device's chunks that are wholly idle.
+  size_t Bytes(int device) const {
+    const int64_t chunks = whole_[PlaceOf(device)].load(std::memory_order_relaxed);
+    return chunks > 0 ? static_cast<size_t>(chunks) * kLargeGranule : 0;
   }
 
  private:
-  static constexpr size_t kGrain = 512;  // alignment within a chunk (measured)
-  struct Chunk {
-    uint64_t number;
-    size_t taken;
-    size_t smallest;
-  };
-  Chunk* chunks_ = nullptr;
-  size_t places_ = 64;
-  size_t added_ = 0;
-};
+  // In a chunk's count: bytes of blocks above, of idle ones below, both in the driver's steps.
+  static constexpr uint64_t kOne = uint64_t{1} << 32;
+  static constexpr int kMostDevices = 64;  // those beyond share a place
 
-// The bytes of wholly idle chunks among a context's blocks. Looks at every record: some nanoseconds
-// each. Blocks that move meanwhile are counted or not. Thread-safe.
-inline size_t WhollyIdleBytes(BlockRecords& records) {
-  const auto for_each_small_idle = [&](auto visit) {
-    records.ForEach([&](const Block* block) {
-      if (block->state.load(std::memory_order_acquire) != BlockState::kIdle) return;
-      // A record may get another block meanwhile: relaxed, as BlockSource::Register writes them.
-      const size_t bytes = __atomic_load_n(&block->bytes, __ATOMIC_RELAXED);
-      const DeviceAddress address = __atomic_load_n(&block->address, __ATOMIC_RELAXED);
-      if (bytes < kLargeGranule) visit(address, bytes);
-    });
-  };
-  size_t blocks = 0;
-  size_t all = 0;
-  for_each_small_idle([&](DeviceAddress, size_t bytes) {
-    ++blocks;
-    all += bytes;
-  });
-  if (all < kLargeGranule / 2) return 0;
-  IdleChunks chunks(blocks);
-  for_each_small_idle([&](DeviceAddress address, size_t bytes) { chunks.Add(address, bytes); });
-  return chunks.WhollyIdle();
-}
+  static int PlaceOf(int device) {
+    return device >= 0 && device < kMostDevices ? device : kMostDevices;
+  }
+  static uint64_t Taken(size_t bytes) { return (bytes + kSmallGrain - 1) / kSmallGrain; }
+  static uint64_t Taken(const Block& block) { return Taken(block.bytes); }
+  static int IsWhole(uint64_t count) {
+    return count != 0 && count >> 32 == (count & (kOne - 1)) ? 1 : 0;
+  }
+
+  void Change(DeviceAddress address, uint64_t change, int device) {
+    std::atomic<uint64_t>* count = side_table_.CountOf(address);
+    if (count == nullptr) return;
+    // Relaxed: the sums are exact once nobody moves blocks.
+    const uint64_t before = count->fetch_add(change, std::memory_order_relaxed);
+    const int whole = IsWhole(before + change) - IsWhole(before);
+    if (whole != 0) whole_[PlaceOf(device)].fetch_add(whole, std::memory_order_relaxed);
+  }
+  // Blocks that were made together are neighbours: one change for each run of them.
+  void ChangeIdle(const Batch& batch, uint64_t sign, int device) {
+    if (batch.count == 0 || batch.head->bytes >= kLargeGranule) return;
+    const uint64_t each = sign * Taken(*batch.head);
+    const Block* block = batch.head;
+    for (uint32_t i = 0; i < batch.count;) {
+      const DeviceAddress chunk = block->address / kLargeGranule;
+      const DeviceAddress address = block->address;
+      uint64_t blocks = 0;
+      for (; i < batch.count && block->address / kLargeGranule == chunk; ++i, block = block->next) {
+        ++blocks;
+      }
+      Change(address, blocks * each, device);
+    }
+  }
+
+  const SideTable& side_table_;
+  std::atomic<int64_t> whole_[kMostDevices + 1] = {};
+};
 
 }  // namespace cmp
 

@@ -74,15 +74,6 @@ class BlockRecords {
   Block* Take();
   // REQUIRES: `block` is kUnused and on no list.
   void Return(Block* block);
-  // Calls visit(block) for every record, in any state. Records that other threads own may change
-  // meanwhile.
-  template <typename Visitor>
-  void ForEach(Visitor visit) {
-    BlockSlab* slab = slabs_.load(std::memory_order_acquire);
-    for (; slab != nullptr; slab = slab->next.load(std::memory_order_acquire)) {
-      for (Block& block : slab->blocks) visit(&block);
-    }
-  }
   // The context has ended, and nobody is making a block: forget(block) for every record, which
   // leaves it kUnused. False: somebody who frees it has it in hand; its slab is not used again.
   template <typename Forget>

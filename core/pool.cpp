@@ -2,8 +2,6 @@
 
 #include <initializer_list>
 
-#include "core/idle_chunks.h"
-
 namespace cmp {
 
 namespace {
@@ -343,12 +341,11 @@ size_t Pool::ReleaseAll(const DeviceApi& api) {
 size_t Pool::ReleasableBytes(int device) {
   size_t bytes = 0;
   ForEachContext([&](ContextPool& context) {
-    if (context.identity().device != device) return;
+    if (context.identity().device != device || !context.open()) return;
     bytes += context.global().large_bytes();
-    const ContextPool::User user(context);  // or its records become another context's
-    if (user.entered()) bytes += WhollyIdleBytes(context.records());
+    context.EmptyCaches();
   });
-  return bytes;
+  return bytes + chunks_.Bytes(device);
 }
 
 size_t Pool::ReleaseThreadCaches(const DeviceApi& api) {

@@ -234,9 +234,10 @@ class Pool {
   Arena arena_;
   SideTable side_table_{arena_};
   Statistics statistics_;
-  BlockSource source_{arena_, tiers_, side_table_, statistics_};
+  IdleChunks chunks_{side_table_};
+  BlockSource source_{arena_, tiers_, side_table_, chunks_, statistics_};
   // Owner of what AllocReal allocates in contexts that have no pool; a closed context.
-  ContextPool unpooled_{ContextIdentity{}, tiers_, options_, source_.slabs()};
+  ContextPool unpooled_{ContextIdentity{}, tiers_, options_, source_.slabs(), chunks_};
   const PoolHost& host_;
   Contexts contexts_;
   std::atomic<size_t> peaks_{0};  // the sum of those of the contexts that there are

@@ -54,7 +54,7 @@ ContextPool* Pool::OpenContext(const ContextIdentity& identity) {
     }
     return nullptr;
   }
-  auto* context = arena_.New<ContextPool>(identity, tiers_, options_, source_.slabs());
+  auto* context = arena_.New<ContextPool>(identity, tiers_, options_, source_.slabs(), chunks_);
   if (context == nullptr || !context->Open(arena_)) return nullptr;
   host_.context_opened(*context);
   contexts_.Add(context);

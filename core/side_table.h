@@ -49,6 +49,19 @@ class SideTable {
         std::memory_order_acquire);
   }
 
+  // A number for the region of a small block, 0 at first, for whoever counts what is in it
+  // (idle_chunks.h); nullptr where no small block was ever entered.
+  std::atomic<uint64_t>* CountOf(DeviceAddress address) const {
+    if (address >> kAddressBits != 0) return nullptr;
+    const Root* root = root_.load(std::memory_order_acquire);
+    if (root == nullptr) return nullptr;
+    const Middle* middle = root->entries[address >> kRootShift].load(std::memory_order_acquire);
+    if (middle == nullptr) return nullptr;
+    const uintptr_t region = middle->entries[RegionOf(address)].load(std::memory_order_acquire);
+    const bool leaf = region != 0 && (region & kLargeTag) == 0;
+    return leaf ? &reinterpret_cast<Leaf*>(region)->count : nullptr;
+  }
+
   // True if `address` can be entered: aligned, and within the addresses that the table spans.
   static bool CanHold(DeviceAddress address) {
     return address != 0 && (address & (kMinBlock - 1)) == 0 && address >> kAddressBits == 0;
@@ -73,6 +86,7 @@ class SideTable {
 
   struct Leaf {
     std::atomic<Block*> entries[size_t{1} << (kRegionShift - kSlotShift)];
+    std::atomic<uint64_t> count;
   };
   struct Middle {
     std::atomic<uintptr_t> entries[size_t{1} << (kRootShift - kRegionShift)];

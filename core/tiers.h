@@ -49,11 +49,10 @@ class Tiers {
     return (bytes + kLargeGranule - 1) & ~(kLargeGranule - 1);
   }
 
-  // What a block of `rounded` bytes takes of the device beyond one of `bytes`: the driver cuts
-  // blocks below 2 MiB in steps of 512 bytes (measured), so some tiers cost nothing.
+  // What a small block of `rounded` bytes takes of the device beyond one of `bytes`: often nothing.
   static constexpr size_t Waste(size_t rounded, size_t bytes) {
-    constexpr size_t kGrain = 512;
-    return (rounded + kGrain - 1) / kGrain * kGrain - (bytes + kGrain - 1) / kGrain * kGrain;
+    return ((rounded + kSmallGrain - 1) / kSmallGrain - (bytes + kSmallGrain - 1) / kSmallGrain) *
+           kSmallGrain;
   }
 
   constexpr unsigned steps() const { return steps_; }

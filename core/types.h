@@ -30,6 +30,8 @@ inline constexpr size_t kGiB = size_t{1} << 30;
 // The smallest block, and the alignment that CUDA promises for every allocation (CUDA C++
 // programming guide, "Device Memory Accesses": at least 256 bytes).
 inline constexpr size_t kMinBlock = 256;
+// Below 2 MiB the driver cuts blocks in these steps (measured).
+inline constexpr size_t kSmallGrain = 512;
 // From here up the driver rounds to this size and aligns to it (measured, shared by all drivers
 // with 2 MiB pages); the pool rounds requests of this size and more to it.
 inline constexpr size_t kLargeGranule = 2 * kMiB;

@@ -53,7 +53,9 @@ class ContextPoolTest : public testing::Test {
   Tiers tiers_{4};
   Options options_;
   CacheLimits limits_;
-  ContextPool context_{{nullptr, 7, 1, true}, tiers_, options_, slabs_};
+  SideTable side_table_{arena_};
+  IdleChunks chunks_{side_table_};
+  ContextPool context_{{nullptr, 7, 1, true}, tiers_, options_, slabs_, chunks_};
 };
 
 TEST_F(ContextPoolTest, KnowsWhoItIs) {

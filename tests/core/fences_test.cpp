@@ -33,11 +33,13 @@ class FencesTest : public testing::Test {
 
   Arena arena_;
   BlockSlabs slabs_{arena_};
+  SideTable side_table_{arena_};
+  IdleChunks chunks_{side_table_};
   Tiers tiers_{4};
   Options options_;
   test::FakeDriver driver_;
   ContextPool context_{
-      {reinterpret_cast<ContextHandle>(0x100), 1, 0, true}, tiers_, options_, slabs_};
+      {reinterpret_cast<ContextHandle>(0x100), 1, 0, true}, tiers_, options_, slabs_, chunks_};
 };
 
 TEST_F(FencesTest, AFreeIsCoveredByAFenceThatIsBegunAfterItAlone) {
@@ -59,7 +61,7 @@ TEST_F(FencesTest, AFreeIsCoveredByAFenceThatIsBegunAfterItAlone) {
 }
 
 TEST_F(FencesTest, NumbersGrowOverAllContexts) {
-  ContextPool other({nullptr, 2, 0, false}, tiers_, options_, slabs_);
+  ContextPool other({nullptr, 2, 0, false}, tiers_, options_, slabs_, chunks_);
   ASSERT_TRUE(other.Open(arena_));
   uint64_t last = Fences::Now();
   for (int i = 0; i < 4; ++i) {
@@ -74,7 +76,7 @@ TEST_F(FencesTest, NumbersGrowOverAllContexts) {
 
 TEST_F(FencesTest, ANewContextsPastHasPassed) {
   const Stamp stamp = Fences::Now();
-  ContextPool later({nullptr, 2, 0, false}, tiers_, options_, slabs_);
+  ContextPool later({nullptr, 2, 0, false}, tiers_, options_, slabs_, chunks_);
   EXPECT_TRUE(later.fences().Covers(stamp));
   EXPECT_FALSE(later.fences().Covers(Fences::Now()));
 }

@@ -49,7 +49,9 @@ class GlobalPoolTest : public testing::Test {
   BlockSlabs slabs_{arena_};
   BlockRecords records_{slabs_};
   Tiers tiers_{4};
-  GlobalPool pool_{tiers_, kGiB};
+  SideTable side_table_{arena_};
+  IdleChunks chunks_{side_table_};
+  GlobalPool pool_{tiers_, kGiB, chunks_, 0};
   DeviceAddress last_address_ = 0;
 };
 
@@ -207,7 +209,7 @@ TEST_F(GlobalPoolTest, EverythingIsTakenWhenMoreIsWantedThanThereIs) {
 
 // Found by reading: with a largest block that rounds up to 2 MiB there was no list for it.
 TEST_F(GlobalPoolTest, ALargestBlockThatRoundsUpToTwoMiBIsKept) {
-  GlobalPool pool(tiers_, 2 * kMiB - 1);
+  GlobalPool pool(tiers_, 2 * kMiB - 1, chunks_, 0);
   ASSERT_TRUE(pool.Open(arena_));
   Block* block = Idle(2 * kMiB - 1);
   ASSERT_EQ(block->bytes, 2 * kMiB);
@@ -218,7 +220,7 @@ TEST_F(GlobalPoolTest, ALargestBlockThatRoundsUpToTwoMiBIsKept) {
 }
 
 TEST_F(GlobalPoolTest, WithOnlySmallBlocksThereAreNoLargeOnes) {
-  GlobalPool pool(tiers_, 4096);
+  GlobalPool pool(tiers_, 4096, chunks_, 0);
   ASSERT_TRUE(pool.Open(arena_));
   Block* block = Idle(4096);
   pool.Put(Batch{block, 1});

@@ -88,18 +88,6 @@ TEST(BlockRecordsTest, ReturnedRecordsAreTakenAgain) {
   EXPECT_EQ(again, (std::set<Block*>{first, second}));
 }
 
-TEST(BlockRecordsTest, ForEachVisitsEveryRecordOnce) {
-  Arena arena;
-  BlockSlabs slabs(arena);
-  BlockRecords records(slabs);
-  std::set<Block*> taken;
-  for (int i = 0; i < 600; ++i) taken.insert(records.Take());
-  std::multiset<Block*> visited;
-  records.ForEach([&](Block* block) { visited.insert(block); });
-  for (Block* block : taken) EXPECT_EQ(visited.count(block), 1u);
-  EXPECT_EQ(std::set<Block*>(visited.begin(), visited.end()).size(), visited.size());
-}
-
 TEST(BlockRecordsTest, SlabsOfWhatEndedAreUsedAgainUnlessSomebodyHasARecordOfThem) {
   Arena arena;
   BlockSlabs slabs(arena);

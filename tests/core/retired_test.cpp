@@ -184,7 +184,9 @@ class RetiredInGlobalPoolTest : public testing::Test {
   BlockSlabs slabs_{arena_};
   BlockRecords records_{slabs_};
   Tiers tiers_{4};
-  GlobalPool pool_{tiers_, kGiB};
+  SideTable side_table_{arena_};
+  IdleChunks chunks_{side_table_};
+  GlobalPool pool_{tiers_, kGiB, chunks_, 0};
   const unsigned tier_ = tiers_.TierOf(1024);
   const unsigned large_ = ~0U;
 };

@@ -209,6 +209,7 @@ void RunStress(uint64_t seed) {
   EXPECT_EQ(t.pool->ReleaseThreadCaches(t.api), s.reserved_bytes);
   EXPECT_EQ(t.device.live_count(), 0u);
   EXPECT_EQ(t.Statistics().reserved_bytes, 0u);
+  EXPECT_EQ(t.pool->ReleasableBytes(0), 0u);
 }
 
 // Threads allocate and free in contexts that others drop, whose records the next contexts use: no
@@ -267,6 +268,7 @@ void RunContextStress(uint64_t seed) {
   for (std::thread& worker : workers) worker.join();
   for (std::atomic<ContextPool*>& place : stress.contexts) stress.t.pool->DropContext(*place);
   EXPECT_EQ(stress.failures.load(), 0) << "an address was handed out twice";
+  EXPECT_EQ(stress.t.pool->ReleasableBytes(0), 0u);
   const CudaMemoryPoolStatistics s = stress.t.Statistics();
   EXPECT_EQ(s.reserved_bytes, 0u);
   EXPECT_EQ(s.live_blocks, 0u);

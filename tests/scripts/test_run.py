@@ -150,6 +150,7 @@ class AsWithout(TestCase):
         twice = run(
             "run",
             "--",
+            sys.executable,  # where `env python3` is a script, the wrapper's report is in its way
             COMMAND,
             "run",
             "--",
