@@ -56,7 +56,7 @@ BlockState BlockSource::DetachFrom(Block* block) {
   const BlockState was = block->state.exchange(BlockState::kUnused, std::memory_order_acq_rel);
   if (was != BlockState::kUnused) {
     side_table_.Erase(address, block);
-    if (bytes < kLargeGranule) chunks_.Remove(address, bytes, owner->identity().device);
+    if (bytes < kLargeGranule) chunks_.Remove(address, bytes);
     owner->accounts().SubtractReserved(bytes);
     statistics_.process().reserved_bytes.AddShared(-bytes);
   }
@@ -135,9 +135,11 @@ bool BlockSource::CheckFreeMemory(ContextPool& context, size_t bytes, const Devi
   context.device_bytes.store(total, std::memory_order_relaxed);
   const size_t kept = total / 10;
   context.scarce.store(free < kept, std::memory_order_relaxed);
-  // Ask again after an eighth of what may be taken: others allocate too.
-  context.unasked_bytes.store(free > kept ? static_cast<int64_t>((free - kept) / 8) : 0,
-                              std::memory_order_relaxed);
+  // Ask again after an eighth of what may be taken: others allocate too. Where that is little, not
+  // each time all the same.
+  const size_t least = total / 1024;
+  const size_t unasked = free > kept + 8 * least ? (free - kept) / 8 : least;
+  context.unasked_bytes.store(static_cast<int64_t>(unasked), std::memory_order_relaxed);
   return free > kept + bytes;
 }
 
@@ -152,7 +154,8 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, const DeviceApi& 
   while (batch.count != 0) {
     Block* block = batch.Pop();
     const size_t leaving = block->bytes;
-    if (!user.entered()) {
+    const ContextPool::Releasing releasing(context);
+    if (!releasing.allowed()) {
       accounts.EndLeaving(leaving);
       context.global().Put(Batch{block, 1, Fences::Now()});
       continue;

@@ -144,12 +144,12 @@ class BlockSource {
 template <typename FindFit>
 Allocation BlockSource::MakeAfterReleases(ContextPool& context, const Request& request,
                                           const DeviceApi& api, FindFit find_fit) {
-  context.EmptyCaches();
+  context.EmptyCaches(true);
   for (size_t wanted = request.bytes;; wanted *= 2) {
     if (const Allocation fit = find_fit(); fit.pooled()) return fit;
     size_t released = ReleaseForMemory(context, wanted, api);
     if (released == 0) {
-      context.EmptyCaches();  // what other threads freed meanwhile
+      context.EmptyCaches(true);  // what other threads freed meanwhile
       released = ReleaseForMemory(context, wanted, api) + release_others_(others_, context, api);
     }
     const Allocation made = Make(context, request, false, api);

@@ -20,12 +20,13 @@ bool ContextPool::ListCache(ThreadCache& cache) {
   return true;
 }
 
-size_t ContextPool::EmptyListed(ThreadCache& cache) {
+size_t ContextPool::EmptyListed(ThreadCache& cache, bool short_of_memory) {
   size_t bytes = 0;
-  cache.Empty([&](Batch batch) {
+  const auto put = [&](Batch batch) {
     bytes += batch.count * batch.head->bytes;
     global_.Put(batch);
-  });
+  };
+  cache.Empty(put, short_of_memory);
   Settle(cache);
   ThreadCache* const next = cache.next_of_context;
   ThreadCache* const previous = cache.previous_of_context;
@@ -34,18 +35,20 @@ size_t ContextPool::EmptyListed(ThreadCache& cache) {
   return bytes;
 }
 
-size_t ContextPool::EmptyCaches() {
+size_t ContextPool::EmptyCaches(bool short_of_memory) {
   size_t bytes = 0;
   Held held(caches_lock_);
-  while (listed_ != nullptr) bytes += EmptyListed(*listed_);
+  while (listed_ != nullptr) bytes += EmptyListed(*listed_, short_of_memory);
   return bytes;
 }
 
-void ContextPool::AbandonCache(ThreadCache* cache) {
+bool ContextPool::AbandonCache(ThreadCache* cache) {
   Held held(caches_lock_);
-  if (cache->listed()) EmptyListed(*cache);
+  if (ended_) return false;
+  if (cache->listed()) EmptyListed(*cache, false);
   cache->next_of_context = threadless_;
   threadless_ = cache;
+  return true;
 }
 
 ContextPool::Idle ContextPool::CountIdle() {

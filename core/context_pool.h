@@ -17,8 +17,8 @@
 
 namespace cmp {
 
-// Grows whenever a thread's remembered caches may be stale: a context was closed, or the process
-// forked. Read on every hit, written almost never.
+// Grows whenever a thread's remembered caches may be stale: a context was closed or is about to
+// end, or the process forked. Read on every hit, written almost never.
 inline constinit std::atomic<uint64_t> g_cache_epoch{1};
 
 // Which context: the handle may be reused by CUDA for a later context, the id never is.
@@ -38,12 +38,12 @@ class ContextPool {
       : identity_(identity),
         records_(slabs),
         accounts_(options.reserve),
-        global_(tiers, options.max_block, chunks, identity.device) {}
+        global_(tiers, options.max_block, chunks) {}
 
   // False when memory is exhausted. Call once, before anything else.
-  bool Open(Arena& arena) {
+  bool Open(Arena& arena, GlobalPool::SpareLists& spare) {
     arena_ = &arena;
-    return global_.Open(arena);
+    return global_.Open(arena, spare);
   }
 
   const ContextIdentity& identity() const { return identity_; }
@@ -60,19 +60,39 @@ class ContextPool {
   // ---- Its life: open, then closed (it has failed), then ended. While it may be ending (somebody
   // makes a real call that ends it, perhaps) it is not open either.
 
-  bool open() const { return phase_.load(std::memory_order_acquire) == 0; }
-  // What the pool knows of its memory may be wrong: the driver may have given the addresses to
-  // another context. Who finds a block of it that is not in use knows nothing of the address.
-  bool MayHaveEnded() const { return phase_.load(std::memory_order_acquire) >= kHasEnded; }
+  bool open() const { return IsOpen(phase_.load(std::memory_order_acquire)); }
+  // What the pool knows of its memory is wrong, or may be soon: the driver may have given the
+  // addresses to another context. Who finds a block of it that is not in use knows nothing of the
+  // address. Waits where that is about to be decided.
+  bool MayHaveEnded() const {
+    uint32_t phase = phase_.load(std::memory_order_acquire);
+    Pause pause;
+    for (int i = 0; i < kMostPauses && MayBeEnding(phase); ++i) {
+      pause.Wait();
+      phase = phase_.load(std::memory_order_acquire);
+    }
+    return (phase & ~kIsClosed) != 0;
+  }
   // The pool is off for it, for good. True for the caller that closed it.
   bool Close() { return Leave(phase_.fetch_or(kIsClosed, std::memory_order_seq_cst)); }
-  // Around a real call that may end it; waits until no user is left. Then it has ended, or it is
-  // what it was before.
+  // Around a real call that ends it if it succeeds; waits until no user is left. Then it has ended,
+  // or it is what it was before.
   void BeginEnding() {
     Leave(phase_.fetch_add(kEnding, std::memory_order_seq_cst));
     Drain();
   }
   void CancelEnding() { phase_.fetch_sub(kEnding, std::memory_order_release); }
+  // Around one that ends it if it gives up the last reference. It stays open, but nothing of it is
+  // really freed meanwhile; waits until nothing is, but not long: the free may be waiting for what
+  // the caller does next.
+  void BeginReferenceEnding() {
+    phase_.fetch_add(kReferenceEnding, std::memory_order_seq_cst);
+    Pause pause;
+    for (int i = 0; i < kMostPauses && releasing_.load(std::memory_order_seq_cst) != 0; ++i) {
+      pause.Wait();
+    }
+  }
+  void CancelReferenceEnding() { phase_.fetch_sub(kReferenceEnding, std::memory_order_release); }
   // It has ended, and no user is left. True for one caller, if it was not closed.
   bool End() {
     const bool left = Leave(phase_.fetch_or(kHasEnded, std::memory_order_seq_cst));
@@ -93,7 +113,7 @@ class ContextPool {
     User(const User&) = delete;
     User& operator=(const User&) = delete;
     // False: it is not open; make no call about it.
-    bool entered() const { return phase_ == 0; }
+    bool entered() const { return IsOpen(phase_); }
     // True: whatever the pool knew of it is gone; add nothing.
     bool ended() const { return (phase_ & kHasEnded) != 0; }
 
@@ -101,17 +121,45 @@ class ContextPool {
     ContextPool& context_;
     uint32_t phase_;
   };
+  // Around one real free of its memory, by a user of it: waits, not long, while its last reference
+  // may be given up. seq_cst as above.
+  class [[nodiscard]] Releasing {
+   public:
+    explicit Releasing(ContextPool& context) : context_(context) {
+      Pause pause;
+      for (int i = 0; i < kMostPauses; ++i) {
+        context_.releasing_.fetch_add(1, std::memory_order_seq_cst);
+        const uint32_t phase = context_.phase_.load(std::memory_order_seq_cst);
+        allowed_ = IsOpen(phase) && !MayBeEnding(phase);
+        if (allowed_) return;
+        context_.releasing_.fetch_sub(1, std::memory_order_release);
+        if (!MayBeEnding(phase)) return;
+        pause.Wait();
+      }
+    }
+    ~Releasing() {
+      if (allowed_) context_.releasing_.fetch_sub(1, std::memory_order_release);
+    }
+    Releasing(const Releasing&) = delete;
+    Releasing& operator=(const Releasing&) = delete;
+    bool allowed() const { return allowed_; }  // false: make no real free
+
+   private:
+    ContextPool& context_;
+    bool allowed_ = false;
+  };
 
   // A cache without a thread, for the calling thread; nullptr if there is none.
   ThreadCache* AdoptCache();
   // The thread of `cache` is gone: its blocks go to the global pool, the next thread may have it.
-  void AbandonCache(ThreadCache* cache);
+  // False: the context has ended, and does not want it.
+  [[nodiscard]] bool AbandonCache(ThreadCache* cache);
   // `cache` will hold blocks: from now on it may. A cache is listed while it has any, or had since
   // EmptyCaches was called last. False: it may not, the context has ended.
   [[nodiscard]] bool ListCache(ThreadCache& cache);
   // Moves the blocks of every thread's cache to the global pool; returns their bytes. Costs nothing
   // for caches that were empty the last time and have been left alone since.
-  size_t EmptyCaches();
+  size_t EmptyCaches(bool short_of_memory = false);
   // Tells the accounts what the calling thread's cache handed out and got back by itself.
   void Settle(ThreadCache& cache) {
     const ThreadCache::Changes changes = cache.Settle();
@@ -130,9 +178,16 @@ class ContextPool {
     {
       Held held(caches_lock_);
       ended_ = true;
-      while (listed_ != nullptr) EmptyListed(*listed_);
+      while (listed_ != nullptr) EmptyListed(*listed_, false);
     }
     for (Batch batch = global_.End(); batch.count != 0;) gone(batch.Pop());
+  }
+
+  // The same was called: what caches there are is nobody's but their threads'.
+  bool ListsHaveEnded() {
+    if ((phase_.load(std::memory_order_acquire) & kHasEnded) == 0) return false;
+    Held held(caches_lock_);
+    return ended_;
   }
 
   // Idle bytes: exact, looks at every listed cache. While others move blocks these are not one
@@ -161,11 +216,11 @@ class ContextPool {
   std::atomic<bool> scarce{false};
 
  private:
-  size_t EmptyListed(ThreadCache& cache);  // REQUIRES: caches_lock_ held
+  size_t EmptyListed(ThreadCache& cache, bool short_of_memory);  // REQUIRES: caches_lock_ held
   // After a change of `before` to something else: every thread forgets the caches that it
   // remembers. True if it was open, or ends by the change without having been closed.
   static bool Leave(uint32_t before) {
-    if (before == 0) g_cache_epoch.fetch_add(1, std::memory_order_acq_rel);
+    if (IsOpen(before)) g_cache_epoch.fetch_add(1, std::memory_order_acq_rel);
     return (before & (kIsClosed | kHasEnded)) == 0;
   }
   void Drain() const {
@@ -180,8 +235,15 @@ class ContextPool {
   GlobalPool global_;
   static constexpr uint32_t kIsClosed = 1;
   static constexpr uint32_t kHasEnded = 2;
-  static constexpr uint32_t kEnding = 4;  // and its multiples: so many calls may be ending it
+  static constexpr uint32_t kEnding = 4;  // and its multiples: so many calls are ending it
+  static constexpr uint32_t kReferenceEnding = 1 << 16;  // the same
+  static constexpr int kMostPauses = 100;                // less than a tenth of a second
+  static constexpr bool IsOpen(uint32_t phase) { return phase % kReferenceEnding == 0; }
+  static constexpr bool MayBeEnding(uint32_t phase) {
+    return phase >= kReferenceEnding && (phase & kHasEnded) == 0;
+  }
   std::atomic<uint32_t> phase_{0};
+  std::atomic<int> releasing_{0};
   std::atomic<int> users_{0};
   Mutex caches_lock_;
   bool ended_ = false;                 // under caches_lock_

@@ -2,21 +2,31 @@
 
 namespace cmp {
 
-bool GlobalPool::Open(Arena& arena) {
+bool GlobalPool::Open(Arena& arena, SpareLists& spare) {
   small_tiers_ = tiers_.TierOf(kLargeGranule);
   const size_t largest = tiers_.RoundedBytes(max_block_);
   bin_count_ = largest < kLargeGranule ? 0 : BinOf(largest) + 1;
-  small_ = static_cast<TierList*>(arena.Allocate(small_tiers_ * sizeof(TierList)));
-  bins_ = static_cast<List*>(arena.Allocate(bin_count_ * sizeof(List) + 1));
-  bin_words_ = static_cast<uint64_t*>(arena.Allocate(bin_count_ / 8 + sizeof(uint64_t)));
-  if (small_ == nullptr || bins_ == nullptr || bin_words_ == nullptr) return false;
-  for (unsigned tier = 0; tier < small_tiers_; ++tier) new (&small_[tier]) TierList;
+  lists_ = spare.Take();
+  if (lists_ == nullptr) {
+    lists_ = arena.New<Lists>();
+    if (lists_ == nullptr) return false;
+    lists_->small = static_cast<TierList*>(arena.Allocate(small_tiers_ * sizeof(TierList)));
+    lists_->bins = static_cast<List*>(arena.Allocate(bin_count_ * sizeof(List) + 1));
+    lists_->bin_words = static_cast<uint64_t*>(arena.Allocate(bin_count_ / 8 + sizeof(uint64_t)));
+    if (lists_->small == nullptr || lists_->bins == nullptr || lists_->bin_words == nullptr) {
+      return false;
+    }
+    for (unsigned tier = 0; tier < small_tiers_; ++tier) new (&lists_->small[tier]) TierList;
+  }
+  small_ = lists_->small;
+  bins_ = lists_->bins;
+  bin_words_ = lists_->bin_words;
   return true;
 }
 
 void GlobalPool::Put(Batch batch) {
-  chunks_.AddIdle(batch, device_);  // while it is ours
-  if (!PutCounted(batch)) chunks_.RemoveIdle(batch, device_);
+  chunks_.AddIdle(batch);  // while it is ours
+  if (!PutCounted(batch)) chunks_.RemoveIdle(batch);
 }
 
 bool GlobalPool::PutCounted(Batch batch) {
@@ -44,12 +54,14 @@ bool GlobalPool::PutCounted(Batch batch) {
 
 Stamp GlobalPool::OldestStamp(unsigned tier) {
   Held held(LockOf(tier));
+  if (IsGone()) return kReady;
   const Block* head = RetiredOf(tier).oldest;
   return head == nullptr ? kReady : head->links->stamp;
 }
 
 bool GlobalPool::HasReady(unsigned tier, size_t bytes, size_t most) {
   Held held(LockOf(tier));
+  if (IsGone()) return false;
   if (tier < small_tiers_) return small_[tier].list.newest != nullptr;
   return BestBin(bytes, most) != nullptr;
 }
@@ -59,11 +71,11 @@ Batch GlobalPool::TakeBatch(unsigned tier) {
   Batch batch;
   {
     Held held(from.lock);
-    if (from.list.newest == nullptr) return batch;
+    if (IsGone() || from.list.newest == nullptr) return batch;
     batch = Remove(from.list, from.list.newest);
     SubtractBytes(ready_bytes_, batch);
   }
-  chunks_.RemoveIdle(batch, device_);
+  chunks_.RemoveIdle(batch);
   return batch;
 }
 
@@ -87,7 +99,7 @@ void GlobalPool::RemoveLarge(Block* block) {
 
 Block* GlobalPool::TakeLarge(size_t bytes, size_t most) {
   Held held(large_lock_);
-  const List* bin = BestBin(bytes, most);
+  const List* bin = IsGone() ? nullptr : BestBin(bytes, most);
   if (bin == nullptr) return nullptr;
   Block* block = bin->newest;
   RemoveLarge(block);
@@ -118,7 +130,7 @@ Batch GlobalPool::TakeOldestOf(unsigned tier, size_t wanted) {
   Batch taken;
   {
     Held held(from.lock);
-    if (from.list.oldest == nullptr) return taken;
+    if (IsGone() || from.list.oldest == nullptr) return taken;
     Batch batch = Remove(from.list, from.list.oldest);
     const uint64_t idle_since = batch.head->idle_since;
     for (size_t bytes = 0; batch.count != 0 && bytes < wanted;) {
@@ -133,7 +145,7 @@ Batch GlobalPool::TakeOldestOf(unsigned tier, size_t wanted) {
       from.list.AddOldest(batch.head);
     }
   }
-  chunks_.RemoveIdle(taken, device_);
+  chunks_.RemoveIdle(taken);
   return taken;
 }
 
@@ -146,7 +158,7 @@ Batch GlobalPool::TakeOldest(size_t wanted) {
     uint64_t oldest = ~uint64_t{0};
     for (unsigned tier = 0; tier < small_tiers_; ++tier) {
       Held held(small_[tier].lock);
-      const Block* head = small_[tier].list.oldest;
+      const Block* head = IsGone() ? nullptr : small_[tier].list.oldest;
       if (head != nullptr && head->idle_since < oldest) {
         oldest = head->idle_since;
         oldest_tier = tier;
@@ -174,17 +186,24 @@ Batch GlobalPool::End() {
   return all;
 }
 
+void GlobalPool::GiveListsBack(SpareLists& spare) {
+  gone_.store(true, std::memory_order_relaxed);  // the locks below order it
+  for (unsigned tier = 0; tier <= small_tiers_; ++tier) Held held(LockOf(tier));
+  spare.Put(lists_);
+}
+
 Batch GlobalPool::TakeRetired(size_t wanted) {
   Batch taken;
   size_t taken_bytes = 0;
   // The large ones first: fewer real calls for the same bytes.
   for (unsigned tier = small_tiers_ + 1; tier-- != 0;) {
     Held held(LockOf(tier));
+    if (IsGone()) break;
     List& retired = RetiredOf(tier);
     while (retired.oldest != nullptr && taken_bytes < wanted) {
       Batch batch = Remove(retired, retired.oldest);
       SubtractBytes(retired_bytes_, batch);
-      chunks_.RemoveIdle(batch, device_);
+      chunks_.RemoveIdle(batch);
       taken_bytes += batch.count * batch.head->bytes;
       while (batch.count != 0) taken.Push(batch.Pop());
     }

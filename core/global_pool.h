@@ -26,11 +26,13 @@ namespace cmp {
 
 class GlobalPool {
  public:
-  GlobalPool(const Tiers& tiers, size_t max_block, IdleChunks& chunks, int device)
-      : tiers_(tiers), max_block_(max_block), chunks_(chunks), device_(device) {}
+  GlobalPool(const Tiers& tiers, size_t max_block, IdleChunks& chunks)
+      : tiers_(tiers), max_block_(max_block), chunks_(chunks) {}
 
+  // The lists of global pools that have ended, for the next ones. Thread-safe.
+  class SpareLists;
   // Makes the lists; false when memory is exhausted. Call once, before anything else.
-  bool Open(Arena& arena);
+  bool Open(Arena& arena, SpareLists& spare);
 
   // Adds a batch of idle blocks of one tier: ready ones, or with a stamp, retired ones. Once it has
   // ended it does nothing.
@@ -47,6 +49,7 @@ class GlobalPool {
       Batch batch;
       {
         Held held(LockOf(tier));
+        if (IsGone()) return;
         List& retired = RetiredOf(tier);
         Block* head = retired.oldest;
         if (head == nullptr || !passed(head->links->stamp)) return;
@@ -54,7 +57,7 @@ class GlobalPool {
         SubtractBytes(retired_bytes_, batch);
       }
       batch.stamp = kReady;
-      if (!PutCounted(batch)) chunks_.RemoveIdle(batch, device_);
+      if (!PutCounted(batch)) chunks_.RemoveIdle(batch);
     }
   }
   template <typename Passed>
@@ -79,6 +82,9 @@ class GlobalPool {
 
   // Everything that is here; nothing comes after it.
   Batch End();
+  // After that, once: its lists are another pool's from now on. Whoever still looks here finds
+  // nothing: locks stay locks, and under each of them is asked whose the lists are.
+  void GiveListsBack(SpareLists& spare);
 
   size_t ready_bytes() const { return ready_bytes_.load(std::memory_order_relaxed); }
   size_t retired_bytes() const { return retired_bytes_.load(std::memory_order_relaxed); }
@@ -129,6 +135,15 @@ class GlobalPool {
   // Put of what counts as idle already. False: it has ended.
   bool PutCounted(Batch batch);
 
+  struct Lists {
+    TierList* small = nullptr;
+    List* bins = nullptr;
+    uint64_t* bin_words = nullptr;  // a bit for each bin: it is not empty
+    Lists* next = nullptr;
+  };
+  // REQUIRES: a lock of the lists held
+  bool IsGone() const { return gone_.load(std::memory_order_relaxed); }
+
   static bool IsLarge(const Block* block) { return block->bytes >= kLargeGranule; }
   Mutex& LockOf(unsigned tier) { return tier < small_tiers_ ? small_[tier].lock : large_lock_; }
   List& RetiredOf(unsigned tier) {
@@ -157,14 +172,14 @@ class GlobalPool {
   const Tiers& tiers_;
   const size_t max_block_;
   IdleChunks& chunks_;
-  const int device_;
   unsigned small_tiers_ = 0;
-  TierList* small_ = nullptr;
+  Lists* lists_ = nullptr;
+  TierList* small_ = nullptr;  // these three: of lists_
   size_t bin_count_ = 0;
   Mutex large_lock_;
   List* bins_ = nullptr;
-  AgeList by_age_;                 // of all bins
-  uint64_t* bin_words_ = nullptr;  // a bit for each bin: it is not empty
+  AgeList by_age_;  // of all bins
+  uint64_t* bin_words_ = nullptr;
   List large_retired_;
   std::atomic<size_t> ready_bytes_{0};
   std::atomic<size_t> retired_bytes_{0};
@@ -172,6 +187,26 @@ class GlobalPool {
   std::atomic<uint64_t> clock_{1};
   // Read under each list's lock; whoever sets it takes those locks afterwards.
   std::atomic<bool> ended_{false};
+  std::atomic<bool> gone_{false};
+};
+
+class GlobalPool::SpareLists {
+ public:
+  void Put(Lists* lists) {
+    Held held(lock_);
+    lists->next = first_;
+    first_ = lists;
+  }
+  Lists* Take() {  // nullptr: there are none
+    Held held(lock_);
+    Lists* lists = first_;
+    if (lists != nullptr) first_ = lists->next;
+    return lists;
+  }
+
+ private:
+  Mutex lock_;
+  Lists* first_ = nullptr;
 };
 
 }  // namespace cmp

@@ -17,14 +17,20 @@ class IdleChunks {
   explicit IdleChunks(const SideTable& side_table) : side_table_(side_table) {}
 
   // A small block was made, or is about to be really freed.
-  void Add(const Block& block, int device) { Change(block.address, kOne * Taken(block), device); }
-  void Remove(DeviceAddress address, size_t bytes, int device) {
-    Change(address, 0 - kOne * Taken(bytes), device);
+  void Add(const Block& block, int device) {
+    SideTable::Chunk* chunk = side_table_.ChunkOf(block.address);
+    if (chunk == nullptr) return;
+    // Until it is empty again all of it counts for one device, whoever has blocks in it.
+    if (chunk->count.load(std::memory_order_relaxed) == 0) {
+      chunk->device.store(device, std::memory_order_relaxed);
+    }
+    Change(*chunk, kOne * Taken(block));
   }
+  void Remove(DeviceAddress address, size_t bytes) { Change(address, 0 - kOne * Taken(bytes)); }
   // Small blocks came on a list of a global pool, or were taken off it. REQUIRES: the caller has
   // the batch
-  void AddIdle(const Batch& batch, int device) { ChangeIdle(batch, 1, device); }
-  void RemoveIdle(const Batch& batch, int device) { ChangeIdle(batch, 0 - uint64_t{1}, device); }
+  void AddIdle(const Batch& batch) { ChangeIdle(batch, 1); }
+  void RemoveIdle(const Batch& batch) { ChangeIdle(batch, 0 - uint64_t{1}); }
 
   // The bytes of a device's chunks that are wholly idle.
   size_t Bytes(int device) const {
@@ -46,16 +52,20 @@ class IdleChunks {
     return count != 0 && count >> 32 == (count & (kOne - 1)) ? 1 : 0;
   }
 
-  void Change(DeviceAddress address, uint64_t change, int device) {
-    std::atomic<uint64_t>* count = side_table_.CountOf(address);
-    if (count == nullptr) return;
+  void Change(DeviceAddress address, uint64_t change) {
+    SideTable::Chunk* chunk = side_table_.ChunkOf(address);
+    if (chunk != nullptr) Change(*chunk, change);
+  }
+  void Change(SideTable::Chunk& chunk, uint64_t change) {
     // Relaxed: the sums are exact once nobody moves blocks.
-    const uint64_t before = count->fetch_add(change, std::memory_order_relaxed);
+    const uint64_t before = chunk.count.fetch_add(change, std::memory_order_relaxed);
     const int whole = IsWhole(before + change) - IsWhole(before);
-    if (whole != 0) whole_[PlaceOf(device)].fetch_add(whole, std::memory_order_relaxed);
+    if (whole == 0) return;
+    const int place = PlaceOf(chunk.device.load(std::memory_order_relaxed));
+    whole_[place].fetch_add(whole, std::memory_order_relaxed);
   }
   // Blocks that were made together are neighbours: one change for each run of them.
-  void ChangeIdle(const Batch& batch, uint64_t sign, int device) {
+  void ChangeIdle(const Batch& batch, uint64_t sign) {
     if (batch.count == 0 || batch.head->bytes >= kLargeGranule) return;
     const uint64_t each = sign * Taken(*batch.head);
     const Block* block = batch.head;
@@ -66,7 +76,7 @@ class IdleChunks {
       for (; i < batch.count && block->address / kLargeGranule == chunk; ++i, block = block->next) {
         ++blocks;
       }
-      Change(address, blocks * each, device);
+      Change(address, blocks * each);
     }
   }
 

@@ -8,6 +8,7 @@
 //   fence queue    a context's recorded fences                  (one per context)
 //   cache list     a context's list of thread caches            (one per context)
 //   cache flag     one thread cache                             (one per thread and context)
+//   spare          caches and lists of contexts that ended      (one per process each)
 //   tier lock      one free list of a context's global pool     (one per list)
 //   record lock    a context's block records                    (one per context)
 //   slab lock      slabs of records that no context has         (one per process)

@@ -59,7 +59,7 @@ Block* BlockRecords::Take() {
       unused_ = &block;
     }
     slab->next.store(slabs_.load(std::memory_order_relaxed), std::memory_order_relaxed);
-    slabs_.store(slab, std::memory_order_release);  // ForEach sees constructed records
+    slabs_.store(slab, std::memory_order_release);  // End sees constructed records
   }
   Block* block = unused_;
   unused_ = block->next;

@@ -154,16 +154,21 @@ bool Pool::PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tie
 }
 
 // Bytes of blocks in use beyond what the program asked for save real calls, and cost memory for as
-// long as the blocks are in use. So that a program which fills the device still fits, all of them
-// together are kept below a part of the device, and there are none with CMP_SLACK=0%.
+// long as the blocks are in use. A program that fills the device should fit all the same.
 //
-// Below 2 MiB it is a 256th: what would cost more than its tier is worth is made as asked for.
+// Below 2 MiB: once the program has a quarter of the device, or memory is scarce, all of them
+// together are to be at most a 256th of the device. A new block that would exceed that is made as
+// asked for, and really freed. Idle ones serve whom they fit. With CMP_SLACK=0% there is never any.
 bool Pool::MayRoundUp(const ContextPool& context, size_t bytes, size_t rounded) const {
   const size_t waste = rounded < kLargeGranule ? Tiers::Waste(rounded, bytes) : 0;
   if (waste == 0) return true;
+  if (options_.slack == 0) return false;
   const size_t device = context.device_bytes.load(std::memory_order_relaxed);
-  const bool known = device != 0;
-  return options_.slack != 0 && (!known || context.accounts().rounding() + waste <= device / 256);
+  if (device == 0) return true;  // not asked for yet
+  const Accounts& accounts = context.accounts();
+  const bool plenty =
+      accounts.live() <= device / 4 && !context.scarce.load(std::memory_order_relaxed);
+  return plenty || accounts.rounding() + waste <= device / 256;
 }
 
 // From 2 MiB up it is a sixty-fourth, and there is none once the program has half of the device, or
@@ -222,8 +227,10 @@ void Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_
 void Pool::NotePeak(ContextPool& context) {
   const size_t rise = context.accounts().NotePeak();
   if (rise == 0) return;
-  const size_t peaks = peaks_.fetch_add(rise, std::memory_order_relaxed) + rise;
-  statistics_.process().live_peak_bytes.RaiseTo(peaks);
+  const auto change = static_cast<int64_t>(rise);
+  const int64_t peaks = peaks_.fetch_add(change, std::memory_order_relaxed) + change;
+  // Below 0 for a moment where the context is being dropped meanwhile.
+  if (peaks > 0) statistics_.process().live_peak_bytes.RaiseTo(static_cast<uint64_t>(peaks));
 }
 
 // ---- Free
@@ -357,7 +364,7 @@ bool Pool::ReleaseForRetry(const DeviceApi& api, int device) {
   size_t bytes = 0;
   ForEachPresent([&](ContextPool& context) {
     if (device != kAllDevices && context.identity().device != device) return;
-    context.EmptyCaches();
+    context.EmptyCaches(true);
     bytes += source_.ReleaseIdle(context, ~size_t{0}, api);
   });
   // Last: what another thread is releasing now is off the lists.
@@ -368,7 +375,7 @@ size_t Pool::ReleaseOthers(ContextPool& except, const DeviceApi& api) {
   size_t bytes = 0;
   ForEachPresent([&](ContextPool& context) {
     if (&context == &except || context.identity().device != except.identity().device) return;
-    context.EmptyCaches();
+    context.EmptyCaches(true);
     bytes += source_.ReleaseIdle(context, ~size_t{0}, api);
   });
   return bytes;
@@ -389,6 +396,7 @@ Pool::Pool(const Options& options, const PoolHost& host)
                                                                 : static_cast<uint32_t>(blocks);
   }
   limits_.bytes = options.thread_cache_bytes;
+  limits_.spare = &spare_caches_;
   // A block that must be filled is handed out by Alloc, whose caller fills it.
   if (limits_.tiers != 0 && options.fill < 0) hit_bytes_ = tiers_.SizeOf(limits_.tiers - 1);
   unpooled_.Close();

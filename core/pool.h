@@ -155,7 +155,7 @@ class Pool {
 
   // What releasing the idle blocks of a device's contexts would give back to the driver: blocks of
   // 2 MiB and more, which have their physical memory to themselves, and wholly idle chunks of
-  // smaller ones.
+  // smaller ones. Empties every thread's cache.
   size_t ReleasableBytes(int device);
 
   // Really frees the idle blocks of all global pools, retired ones included, for whose work the
@@ -231,6 +231,8 @@ class Pool {
   const Tiers tiers_;
   size_t hit_bytes_ = 0;
   CacheLimits limits_;
+  SpareCaches spare_caches_;
+  GlobalPool::SpareLists spare_lists_;
   Arena arena_;
   SideTable side_table_{arena_};
   Statistics statistics_;
@@ -240,7 +242,7 @@ class Pool {
   ContextPool unpooled_{ContextIdentity{}, tiers_, options_, source_.slabs(), chunks_};
   const PoolHost& host_;
   Contexts contexts_;
-  std::atomic<size_t> peaks_{0};  // the sum of those of the contexts that there are
+  std::atomic<int64_t> peaks_{0};  // the sum of those of the contexts that there are
   Readiness readiness_{contexts_, host_, statistics_};
 };
 

@@ -55,7 +55,7 @@ ContextPool* Pool::OpenContext(const ContextIdentity& identity) {
     return nullptr;
   }
   auto* context = arena_.New<ContextPool>(identity, tiers_, options_, source_.slabs(), chunks_);
-  if (context == nullptr || !context->Open(arena_)) return nullptr;
+  if (context == nullptr || !context->Open(arena_, spare_lists_)) return nullptr;
   host_.context_opened(*context);
   contexts_.Add(context);
   statistics_.process().contexts.AddShared(1);
@@ -89,11 +89,12 @@ Pool::Presence Pool::PresenceOf(const ContextPool& context) const {
 void Pool::DropContext(ContextPool& context) {
   if (context.End()) statistics_.process().contexts_dropped.AddShared(1);
   source_.ForgetAll(context);
+  while (ThreadCache* cache = context.AdoptCache()) ThreadCache::MakeSpare(cache);
   host_.context_ended(context);
   Held held(contexts_.lock());
-  if (contexts_.Remove(&context)) {
-    peaks_.fetch_sub(context.accounts().peak(), std::memory_order_relaxed);
-  }
+  if (!contexts_.Remove(&context)) return;  // another thread's affair
+  peaks_.fetch_sub(static_cast<int64_t>(context.accounts().peak()), std::memory_order_relaxed);
+  context.global().GiveListsBack(spare_lists_);
 }
 
 ThreadCache* Pool::CacheFor(ContextPool& context) {
@@ -104,12 +105,23 @@ ThreadCache* Pool::CacheFor(ContextPool& context) {
   if (entry.handle == handle && entry.epoch == epoch && entry.cache->owner() == &context) {
     return entry.cache;
   }
-  ThreadCache* cache = memory.caches;
-  while (cache != nullptr && cache->owner() != &context) cache = cache->next_of_thread;
+  ThreadCache* cache = nullptr;
+  for (ThreadCache** link = &memory.caches; (cache = *link) != nullptr;) {
+    if (cache->owner() == &context) break;
+    if (cache->owner()->ListsHaveEnded()) {
+      *link = cache->next_of_thread;
+      ThreadCache::MakeSpare(cache);
+    } else {
+      link = &cache->next_of_thread;
+    }
+  }
   if (cache == nullptr) {
     // Nobody would give back what a cache of a thread holds of whose end we do not learn.
     if (!memory.exit_hook && !(memory.exit_hook = g_exit_hook.Arm())) return nullptr;
     cache = context.AdoptCache();
+    if (cache == nullptr && (cache = spare_caches_.Take()) != nullptr) {
+      cache = ThreadCache::Renew(cache, &context);
+    }
     if (cache == nullptr) {
       TierCounters* counters = statistics_.TakeSlot();
       if (counters == nullptr) return nullptr;
@@ -136,7 +148,7 @@ void Pool::ThreadExit() {
   memory = ThreadMemory{};
   while (cache != nullptr) {
     ThreadCache* next = cache->next_of_thread;
-    cache->owner()->AbandonCache(cache);
+    if (!cache->owner()->AbandonCache(cache)) ThreadCache::MakeSpare(cache);
     cache = next;
   }
 }

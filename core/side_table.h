@@ -49,9 +49,13 @@ class SideTable {
         std::memory_order_acquire);
   }
 
-  // A number for the region of a small block, 0 at first, for whoever counts what is in it
-  // (idle_chunks.h); nullptr where no small block was ever entered.
-  std::atomic<uint64_t>* CountOf(DeviceAddress address) const {
+  // For whoever counts what is in the region of a small block; see idle_chunks.h. All 0 at first.
+  struct Chunk {
+    std::atomic<uint64_t> count;
+    std::atomic<int> device;
+  };
+  // nullptr where no small block was ever entered.
+  Chunk* ChunkOf(DeviceAddress address) const {
     if (address >> kAddressBits != 0) return nullptr;
     const Root* root = root_.load(std::memory_order_acquire);
     if (root == nullptr) return nullptr;
@@ -59,7 +63,7 @@ class SideTable {
     if (middle == nullptr) return nullptr;
     const uintptr_t region = middle->entries[RegionOf(address)].load(std::memory_order_acquire);
     const bool leaf = region != 0 && (region & kLargeTag) == 0;
-    return leaf ? &reinterpret_cast<Leaf*>(region)->count : nullptr;
+    return leaf ? &reinterpret_cast<Leaf*>(region)->chunk : nullptr;
   }
 
   // True if `address` can be entered: aligned, and within the addresses that the table spans.
@@ -86,7 +90,7 @@ class SideTable {
 
   struct Leaf {
     std::atomic<Block*> entries[size_t{1} << (kRegionShift - kSlotShift)];
-    std::atomic<uint64_t> count;
+    Chunk chunk;
   };
   struct Middle {
     std::atomic<uintptr_t> entries[size_t{1} << (kRootShift - kRegionShift)];

@@ -42,7 +42,7 @@ class Counter {
   X(thread_cache_hits, "requests served from the thread's own cache")   \
   X(global_pool_hits, "requests served from the global pool")           \
   X(refills, "requests that needed a real allocation for the pool")     \
-  X(real, "requests that were oversized: real calls")                   \
+  X(real, "requests too large or too odd to pool: real calls")          \
   X(frees, "frees that brought a block into the pool")                  \
   X(real_frees, "frees of our blocks that were real frees")             \
   X(blocks_made, "blocks that the pool got from real allocations")      \

@@ -2,6 +2,19 @@
 
 namespace cmp {
 
+void SpareCaches::Put(ThreadCache* cache) {
+  Held held(lock_);
+  cache->next_of_thread = first_;
+  first_ = cache;
+}
+
+ThreadCache* SpareCaches::Take() {
+  Held held(lock_);
+  ThreadCache* cache = first_;
+  if (cache != nullptr) first_ = cache->next_of_thread;
+  return cache;
+}
+
 // `filling` has become full, or the cache is over its limit.
 Batch ThreadCache::Overflow(Batch& filling, Batch& full, Bytes& bytes) {
   Batch leaving;

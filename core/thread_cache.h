@@ -29,11 +29,25 @@
 
 namespace cmp {
 
+class ThreadCache;
+
+// Caches whose context has ended, for the next ones that are needed. Thread-safe.
+class SpareCaches {
+ public:
+  void Put(ThreadCache* cache);
+  ThreadCache* Take();  // nullptr: there is none
+
+ private:
+  Mutex lock_;
+  ThreadCache* first_ = nullptr;  // through next_of_thread
+};
+
 // What thread caches of one pool have in common.
 struct CacheLimits {
   size_t bytes = 0;                     // of one cache
   unsigned tiers = 0;                   // tiers below this have a shelf
   uint32_t batch[kMaxSmallTiers] = {};  // blocks that move at once, at least 1
+  SpareCaches* spare = nullptr;
 };
 
 class alignas(64) ThreadCache {
@@ -48,6 +62,14 @@ class alignas(64) ThreadCache {
 
   ThreadCache(ContextPool* owner, const CacheLimits* limits, TierCounters* counters, Shelf* shelves)
       : owner_(owner), counters_(counters), limits_(limits), shelves_(shelves) {}
+
+  // The context has ended, and its lists: from now on it is spare, and nobody's.
+  static void MakeSpare(ThreadCache* cache) { cache->limits_->spare->Put(cache); }
+  // A spare one becomes a cache of another context. It goes on counting where it did.
+  static ThreadCache* Renew(ThreadCache* spare, ContextPool* owner) {
+    for (unsigned tier = 0; tier < spare->limits_->tiers; ++tier) spare->shelves_[tier] = Shelf{};
+    return new (spare) ThreadCache(owner, spare->limits_, spare->counters_, spare->shelves_);
+  }
 
   // The hit path: as Alloc, but 0 says nothing. Waits for nobody.
   DeviceAddress AllocHit(unsigned tier, size_t requested) {
@@ -156,11 +178,11 @@ class alignas(64) ThreadCache {
   // Takes everything: calls put(batch) for each batch. The flag is held. From then on the cache is
   // not listed any more.
   template <typename Put>
-  void Empty(Put put) {
+  void Empty(Put put, bool short_of_memory = false) {
     Held held(flag_);
     for (unsigned tier = 0; tier < limits_->tiers; ++tier) {
       TakeShelf(tier, put);
-      shelves_[tier].next_refill = 1;  // memory is short: what is made ahead is not kept
+      if (short_of_memory) shelves_[tier].next_refill = 1;  // what is made ahead is not kept
     }
     listed_ = false;
     most_bytes_ = 0;
@@ -266,8 +288,7 @@ class alignas(64) ThreadCache {
   // when they were told.
   size_t settled_bytes_ = 0;
   size_t settled_retired_ = 0;
-  size_t requested_ = 0;  // wraps: what was asked for of the blocks handed out since, less that of
-                          // those that came back
+  size_t requested_ = 0;  // wraps: of blocks handed out since, less that of those that came back
 };
 
 }  // namespace cmp

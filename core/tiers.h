@@ -54,7 +54,6 @@ class Tiers {
     return ((rounded + kSmallGrain - 1) / kSmallGrain - (bytes + kSmallGrain - 1) / kSmallGrain) *
            kSmallGrain;
   }
-
   constexpr unsigned steps() const { return steps_; }
 
  private:

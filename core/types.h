@@ -82,7 +82,7 @@ class ContextPool;
 enum class BlockState : uint8_t {
   kUnused,    // no allocation behind the record
   kLive,      // the program has it; a free brings it into the pool
-  kUnpooled,  // the program has it; a free is a real free (oversized, exported, exact retry)
+  kUnpooled,  // the program has it; a free is a real free (oversized, exported, made as asked for)
   kIdle,      // a free list of its context has it
 };
 

@@ -19,37 +19,59 @@ CUresult ContextMade(CUresult status, const CUcontext* context, CUdevice primary
   return status;
 }
 
-// Around a real call that may end contexts. Before: their pools are shut, so that no block of a
-// dying context is handed out or released, and calls of our own that are on their way are waited
-// for. After: those that have ended are dropped, the others opened again.
-template <typename MayEnd, typename Call, typename HasEnded>
-CUresult EndContexts(MayEnd may_end, Call call, HasEnded has_ended) {
+// Around a real call that ends contexts if it succeeds. Before: their pools are shut, so that no
+// block of a dying context is handed out, and calls of our own that are on their way are waited
+// for. After: dropped, or opened again if the call ended nothing.
+template <typename Condition, typename Call>
+CUresult EndContexts(Condition condition, Call call) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   if (pool == nullptr) return call();
   ContextPool* ending[Contexts::kMost];
   size_t count = 0;
   pool->ForEachContext([&](ContextPool& context) {
-    if (count == Contexts::kMost || !may_end(context.identity())) return;
+    if (count == Contexts::kMost || !condition(context.identity())) return;
     context.BeginEnding();
     ending[count++] = &context;
   });
   ForgetStreams();
   const CUresult status = call();
   for (size_t i = 0; i < count; ++i) {
-    ContextPool& context = *ending[i];
-    if (status == CUDA_SUCCESS && has_ended(context.identity())) {
-      g_captures.EndedIn(context.identity().handle);
-      ForgetStreams();  // whoever used one meanwhile remembers it again
-      pool->DropContext(context);
+    if (status == CUDA_SUCCESS) {
+      pool->DropContext(*ending[i]);
     } else if (IsBrokenContextStatus(status)) {
-      pool->CloseContext(context);
+      pool->CloseContext(*ending[i]);
     }
-    context.CancelEnding();
+    ending[i]->CancelEnding();
   }
   return status;
 }
 
-bool IsOver(const ContextIdentity&) { return true; }
+// Around one that gives up a reference, perhaps the last, of contexts that are in use otherwise.
+// Their pools stay open, but release nothing meanwhile: once a context has ended, the driver may
+// give its addresses to another one. After: those that have ended are dropped.
+template <typename Condition, typename Call, typename HasEnded>
+CUresult EndReferences(Condition condition, Call call, HasEnded has_ended) {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  if (pool == nullptr) return call();
+  ContextPool* ending[Contexts::kMost];
+  size_t count = 0;
+  pool->ForEachContext([&](ContextPool& context) {
+    if (count == Contexts::kMost || !condition(context.identity())) return;
+    context.BeginReferenceEnding();
+    ending[count++] = &context;
+  });
+  const CUresult status = call();
+  for (size_t i = 0; i < count; ++i) {
+    ContextPool& context = *ending[i];
+    if (status == CUDA_SUCCESS && has_ended(context.identity())) {
+      g_captures.EndedIn(context.identity().handle);
+      ForgetStreams();
+      pool->DropContext(context);
+    }
+    context.CancelReferenceEnding();
+  }
+  return status;
+}
 
 // The handle of a device's primary context, nullptr if it is not active. Asked before it ends.
 CUcontext PrimaryHandle(CUdevice device) {
@@ -94,7 +116,7 @@ CUresult EndContext(CUcontext context, Call call) {
     return identity.handle == context;
   };
   const CUresult told = CrashBehindFrees(is_it);
-  const CUresult status = EndContexts(is_it, call, IsOver);
+  const CUresult status = EndContexts(is_it, call);
   if (status == CUDA_SUCCESS) {
     g_captures.EndedIn(context);
     context_ending.Ended();
@@ -116,7 +138,7 @@ CUresult DetachContext(CUcontext context, Call call) {
   const auto is_over = [&](const ContextIdentity&) {
     return id != 0 && ContextId(*driver, context) != id;
   };
-  const CUresult status = EndContexts(is_it, call, is_over);
+  const CUresult status = EndReferences(is_it, call, is_over);
   if (status == CUDA_SUCCESS && is_over({})) {
     g_captures.EndedIn(context);
     context_ending.Ended();
@@ -130,7 +152,7 @@ CUresult ResetPrimary(CUdevice device, Call call) {
   const Captures::Ending ending(g_captures);
   ContextEnding context_ending(PrimaryMade(device));
   const CUresult told = CrashBehindFrees(PrimaryOf(device));
-  const CUresult status = EndContexts(PrimaryOf(device), call, IsOver);
+  const CUresult status = EndContexts(PrimaryOf(device), call);
   if (status == CUDA_SUCCESS) context_ending.Ended();
   if (status == CUDA_SUCCESS && primary != nullptr) g_captures.EndedIn(primary);
   return status == CUDA_SUCCESS ? told : status;
@@ -152,7 +174,7 @@ template <typename Call>
 CUresult ReleasePrimary(CUdevice device, Call call) {
   const Captures::Ending ending(g_captures);
   ContextEnding context_ending(PrimaryMade(device));
-  const CUresult status = EndContexts(PrimaryOf(device), call, IsOverPrimary);
+  const CUresult status = EndReferences(PrimaryOf(device), call, IsOverPrimary);
   const Driver* driver = LoadedDriver();
   if (status != CUDA_SUCCESS || driver == nullptr || g_exiting.load(std::memory_order_acquire)) {
     return status;
@@ -171,7 +193,7 @@ CUresult EndGreenContext(Call call) {
   SomeStreamsEnd();
   const Captures::Ending ending(g_captures);
   const auto is_primary = [](const ContextIdentity& identity) { return identity.primary; };
-  return EndContexts(is_primary, call, IsOverPrimary);
+  return EndReferences(is_primary, call, IsOverPrimary);
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ class ContextPoolTest : public testing::Test {
     limits_.bytes = kGiB;
     limits_.tiers = kPoolTiers;
     for (unsigned tier = 0; tier < kPoolTiers; ++tier) limits_.batch[tier] = 128;
-    EXPECT_TRUE(context_.Open(arena_));
+    EXPECT_TRUE(context_.Open(arena_, spare_lists_));
   }
 
   ThreadCache* NewCache() {
@@ -55,6 +55,7 @@ class ContextPoolTest : public testing::Test {
   CacheLimits limits_;
   SideTable side_table_{arena_};
   IdleChunks chunks_{side_table_};
+  GlobalPool::SpareLists spare_lists_;
   ContextPool context_{{nullptr, 7, 1, true}, tiers_, options_, slabs_, chunks_};
 };
 
@@ -84,7 +85,7 @@ TEST_F(ContextPoolTest, OnlyAbandonedCachesAreAdopted) {
   EXPECT_EQ(context_.AdoptCache(), nullptr);
   ThreadCache* cache = NewCache();
   EXPECT_EQ(context_.AdoptCache(), nullptr);
-  context_.AbandonCache(cache);
+  EXPECT_TRUE(context_.AbandonCache(cache));
   EXPECT_EQ(context_.AdoptCache(), cache);
   EXPECT_EQ(context_.AdoptCache(), nullptr) << "adopted twice";
 }
@@ -93,7 +94,7 @@ TEST_F(ContextPoolTest, AnAbandonedCachesBlocksGoToTheGlobalPool) {
   ThreadCache* cache = NewCache();
   Stock(cache, 1, 3);
   Stock(cache, 2, 2);
-  context_.AbandonCache(cache);
+  EXPECT_TRUE(context_.AbandonCache(cache));
   EXPECT_EQ(cache->ready_bytes(), 0u);
   EXPECT_EQ(context_.global().ready_bytes(), 3 * 512 + 2 * 768u);
   EXPECT_EQ(context_.global().TakeBatch(1).count, 3u);
@@ -125,7 +126,7 @@ TEST_F(ContextPoolTest, ACacheThatIsNotListedTakesNothing) {
 TEST_F(ContextPoolTest, ListedCachesMayBeAbandonedInAnyOrder) {
   std::vector<ThreadCache*> caches;
   for (int i = 0; i < 5; ++i) Stock(caches.emplace_back(NewCache()), 0, 1);
-  for (const int which : {2, 0, 4}) context_.AbandonCache(caches[which]);
+  for (const int which : {2, 0, 4}) EXPECT_TRUE(context_.AbandonCache(caches[which]));
   EXPECT_EQ(context_.CountIdle().ready, 5 * 256u);
   EXPECT_EQ(context_.EmptyCaches(), 2 * 256u);
   EXPECT_EQ(context_.global().ready_bytes(), 5 * 256u);
@@ -164,7 +165,7 @@ TEST_F(ContextPoolTest, TheAccountsLearnWhatACacheHandedOut) {
 }
 
 TEST_F(ContextPoolTest, AThreadsCacheIsAdoptedByOneThreadOnly) {
-  for (int i = 0; i < 8; ++i) context_.AbandonCache(NewCache());
+  for (int i = 0; i < 8; ++i) EXPECT_TRUE(context_.AbandonCache(NewCache()));
   std::atomic<int> adopted{0};
   std::vector<std::thread> threads;
   for (int number = 0; number < 4; ++number) {

@@ -18,7 +18,7 @@ using test::FakeHost;
 
 class FencesTest : public testing::Test {
  protected:
-  FencesTest() { EXPECT_TRUE(context_.Open(arena_)); }
+  FencesTest() { EXPECT_TRUE(context_.Open(arena_, spare_lists_)); }
   ~FencesTest() override { EXPECT_EQ(driver_.errors, 0u) << "an event was misused"; }
 
   Fences& fences() { return context_.fences(); }
@@ -35,6 +35,7 @@ class FencesTest : public testing::Test {
   BlockSlabs slabs_{arena_};
   SideTable side_table_{arena_};
   IdleChunks chunks_{side_table_};
+  GlobalPool::SpareLists spare_lists_;
   Tiers tiers_{4};
   Options options_;
   test::FakeDriver driver_;
@@ -62,7 +63,7 @@ TEST_F(FencesTest, AFreeIsCoveredByAFenceThatIsBegunAfterItAlone) {
 
 TEST_F(FencesTest, NumbersGrowOverAllContexts) {
   ContextPool other({nullptr, 2, 0, false}, tiers_, options_, slabs_, chunks_);
-  ASSERT_TRUE(other.Open(arena_));
+  ASSERT_TRUE(other.Open(arena_, spare_lists_));
   uint64_t last = Fences::Now();
   for (int i = 0; i < 4; ++i) {
     ContextPool& context = i % 2 == 0 ? context_ : other;

@@ -260,6 +260,29 @@ TEST(ContextsTest, ThePeakOfTheProcessIsNoSumOverContextsThatEnded) {
   EXPECT_EQ(t.pool->statistics().process().live_peak_bytes.Get(), 64 * kMiB);
 }
 
+// Nor does a thread look at one after the other when it comes to a context that stays.
+TEST(ContextsTest, CachesOfDroppedContextsAreUsedAgain) {
+  TestPool t;
+  for (int i = 0; i < 50; ++i) {
+    ContextPool* context = t.OpenAnother();
+    OnAnotherThread([&] { ASSERT_TRUE(t.Free(t.AllocIn(*context, 1000))); });
+    ASSERT_TRUE(t.Free(t.AllocIn(*context, 1000)));
+    t.pool->DropContext(*context);
+    // A thread that has not heard of it.
+    const Allocation late = t.pool->Alloc(*context, 1000, t.api);
+    EXPECT_FALSE(late.pooled());
+    const DeviceApi& api = t.api;
+    EXPECT_EQ(api.Release(late.address), kSuccess);
+    ASSERT_TRUE(t.Free(t.Alloc(1000)));
+    size_t caches = 0;
+    for (ThreadCache* c = t_memory.caches; c != nullptr; c = c->next_of_thread) ++caches;
+    ASSERT_LE(caches, 2u);
+  }
+  EXPECT_LE(t.pool->statistics().process().thread_caches.Get(), 4u);
+  EXPECT_EQ(t.Statistics().reserved_bytes, 1024u);
+  EXPECT_EQ(t.Statistics().live_blocks, 0u);
+}
+
 TEST(ContextsTest, PlacesOfDroppedContextsAreUsedAgain) {
   TestPool t;
   for (int i = 0; i < 1000; ++i) {

@@ -258,11 +258,14 @@ TEST_F(ThreadCacheTest, CountsRequestsAndFrees) {
   EXPECT_EQ(counters_[2].block_freed_bytes.Get(), 1024u);
 }
 
-// Who empties caches lacks memory: what would be made ahead then is made in vain.
+// Where memory is short, what would be made ahead is made in vain.
 TEST_F(ThreadCacheTest, OnceItWasEmptiedRefillsBeginAnew) {
   while (cache_.NextRefill(0) < 4) {
   }
+  const uint32_t next = cache_.NextRefill(0);
   cache_.Empty([](Batch) {});
+  EXPECT_GE(cache_.NextRefill(0), next) << "somebody wanted to know what is idle";
+  cache_.Empty([](Batch) {}, true);
   EXPECT_EQ(cache_.NextRefill(0), 1u);
 }
 

@@ -30,9 +30,9 @@ class Memory(TestCase):
                 self.assertGreaterEqual(within.process["out_of_memory_rescues"], 1)
 
     def test_sizes_between_tiers(self):
-        """Tiers cost memory below 2 MiB: at most a 256th of the device, and what a cache holds."""
+        """Tiers cost memory below 2 MiB: at most a fifth of a quarter of the device, and a 256th."""
         for size in ODD_SIZES[1:4] if SANITIZE else ODD_SIZES:
-            for steps, part in ((4, 0.98), (16, 0.98)):
+            for steps, part in ((4, 0.94), (16, 0.98)):
                 with self.subTest(size=size, steps=steps):
                     env = {"CMPSIM_MEMORY": "64M"}
                     without = run("memory", ["sizes", size], preload=False, env=env)
