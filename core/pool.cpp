@@ -1,7 +1,5 @@
 #include "core/pool.h"
 
-#include <initializer_list>
-
 namespace cmp {
 
 namespace {
