@@ -192,7 +192,8 @@ class Worker {
       Stamp(other, others, landing, false);
     }
     const bool foreign_to_block = on_others;
-    const bool foreign_to_landing = !on_others && !look;
+    // With peer access a copy runs in its source's context, whichever device's stream it is on.
+    const bool foreign_to_landing = !look;
     if (random_() % 2 == 0) {
       Free(block, foreign_to_block ? copying : nullptr);
       Free(landing, foreign_to_landing ? copying : nullptr);
