@@ -209,9 +209,8 @@ constexpr Option kOptions[] = {
      "what moves at once between a thread cache and the global pool, at most 128 blocks",
      ParseBatchBytes},
     {"CMP_SLACK", "12.5%", "a percentage, as 12.5%",
-     "how much larger a reused block of 2M or more may be; 0%: and no smaller block takes more of "
-     "the "
-     "device than asked for",
+     "how much larger a reused block of 2M or more may be; 0%: and no smaller one is made that "
+     "takes more of the device than asked for",
      ParseSlack},
     {"CMP_RESERVE", "1.15x+256M", "RATIOx+BYTES, RATIOx (1 or more) or BYTES",
      "bound on what the pool holds, against the peak of what the program held", ParseReserve},
