@@ -57,8 +57,8 @@ class ContextPool {
   // What the host knows of the context; see host.h. Set before anybody else sees the context.
   void* of_host = nullptr;
 
-  // ---- Its life: open, then closed (it has failed), then ended. While it may be ending (somebody
-  // makes a real call that ends it, perhaps) it is not open either.
+  // ---- Its life: open, then closed (it has failed), then ended. During a call that ends it if it
+  // succeeds it is not open either; during one that may give up its last reference it is.
 
   bool open() const { return IsOpen(phase_.load(std::memory_order_acquire)); }
   // What the pool knows of its memory is wrong, or may be soon: the driver may have given the
@@ -158,7 +158,8 @@ class ContextPool {
   // EmptyCaches was called last. False: it may not, the context has ended.
   [[nodiscard]] bool ListCache(ThreadCache& cache);
   // Moves the blocks of every thread's cache to the global pool; returns their bytes. Costs nothing
-  // for caches that were empty the last time and have been left alone since.
+  // for caches that were empty the last time and have been left alone since. `short_of_memory`:
+  // what the threads make ahead begins small again.
   size_t EmptyCaches(bool short_of_memory = false);
   // Tells the accounts what the calling thread's cache handed out and got back by itself.
   void Settle(ThreadCache& cache) {
