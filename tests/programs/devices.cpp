@@ -609,7 +609,7 @@ void Stays(bool access, bool box) {
   } else if (!access) {
     MUST(cudaMemcpyPeer(copy, 0, theirs, 1, 4096));
   }
-  for (int round = 0; round < 100; ++round) {
+  for (int round = 0; round < 50; ++round) {
     char* block = Allocate(kBytes);
     simNoteAlloc(block, kBytes);
     program::LaunchWrite(stream.handle, block, kBytes, 1, kWorkNs);
