@@ -66,12 +66,12 @@ def suite_of(name: str, include: str, old_include: str) -> Suite:
     def script(words: list[str], log: str) -> Step:
         return Step(words[0], words, log)
 
-    def sanitized(sanitizers: str, optimise: str) -> Suite:
+    def sanitized(sanitizers: str, *options: str) -> list[Step]:
         # Little optimisation: the compiler takes longer over sanitized code than the tests do.
-        flags = f"-DCMAKE_CXX_FLAGS_RELWITHDEBINFO={optimise} -g1"
+        flags = "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1"
         folder = f"build-{name}"
-        made = configured(folder, "RelWithDebInfo", flags, f"-DCMP_SANITIZE={sanitizers}")
-        return Suite(name, [made, built(folder)], [tested(folder)])
+        kind = "RelWithDebInfo"
+        return [configured(folder, kind, flags, f"-DCMP_SANITIZE={sanitizers}", *options), built(folder)]
 
     release = configured("build", "Release")
     if name == "style":
@@ -85,9 +85,11 @@ def suite_of(name: str, include: str, old_include: str) -> Suite:
         check = script(["scripts/test-aarch64", include], "build-aarch64/log")
         return Suite(name, [], [check])
     if name == "asan":
-        return sanitized("address,undefined", "-O1")
+        programs = f"-DCMP_PROGRAMS_OF={os.path.abspath('build')}"  # what is not delivered
+        builds = [release, built("build"), *sanitized("address,undefined", programs)]
+        return Suite(name, builds, [tested("build-asan")])
     if name == "tsan":
-        return sanitized("thread", "-O1")
+        return Suite(name, sanitized("thread"), [tested("build-tsan")])
     none = ("-DCMP_UNIT_TESTS=OFF", "-DCMP_CUDART=OFF", "-DCMP_CUDART_STATIC=OFF",
             "-DCMAKE_CXX_FLAGS_DEBUG=-O0")  # nobody debugs it
     made = configured("build-cuda12", "Debug", *none, headers=old_include)

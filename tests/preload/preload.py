@@ -30,6 +30,8 @@ LIBRARY = _path("CMP_TEST_LIBRARY")
 SIM = _path("CMP_TEST_SIM")
 PROGRAMS = _path("CMP_TEST_PROGRAMS")
 SANITIZE = os.environ.get("CMP_TEST_SANITIZE", "")
+# Of a test whose program has one thread.
+ONE_THREAD = unittest.skipIf("thread" in SANITIZE, "ThreadSanitizer sees nothing in one thread")
 # What must be loaded before a library that was built with a sanitizer.
 # The whole suite may be run under any CMP_FREE_SYNC. What the program sees is the same, but under all
 # but `wait` it depends on how far the device has come how much is served.

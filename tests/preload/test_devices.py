@@ -1,6 +1,6 @@
 """Several devices that use each other's memory, in every mode: contents, order, resets, reuse."""
 
-from preload import OLD_DRIVER, PROGRAMS, SANITIZE, TestCase, main, run
+from preload import OLD_DRIVER, ONE_THREAD, PROGRAMS, SANITIZE, TestCase, main, run
 
 MODES = ("wait", "auto", "order", "none")
 # Numbers of devices, and when they do their work: two kinds of chance, the second one lazy.
@@ -72,6 +72,7 @@ class Devices(TestCase):
 
         self.each(check, ORDERED)
 
+    @ONE_THREAD
     def test_copies(self):
         """A block is not handed out while another device, idle otherwise, copies into it."""
         def check(env):
@@ -82,6 +83,7 @@ class Devices(TestCase):
 
         self.each(check)
 
+    @ONE_THREAD
     def test_sources(self):
         """Default streams of two devices are two streams."""
         def check(env):
@@ -112,6 +114,7 @@ class Devices(TestCase):
 
         self.each(check)
 
+    @ONE_THREAD
     def test_stays(self):
         """A kernel that stays on one device keeps those from nothing that it cannot reach."""
         def check(env):

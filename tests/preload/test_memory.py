@@ -2,7 +2,7 @@
 
 import re
 
-from preload import SANITIZE, TestCase, main, run
+from preload import ONE_THREAD, SANITIZE, TestCase, main, run
 
 MIB = 1 << 20
 SMALL = 8 << 10 if SANITIZE else 1 << 10  # many of them take a sanitizer long
@@ -11,6 +11,7 @@ ODD_SIZES = [4097, 70000, 700 << 10, (1 << 20) - 512, 5000]
 
 
 class Memory(TestCase):
+    @ONE_THREAD
     def test_one_size_after_another(self):
         """Idle blocks of one size make way for the next."""
         sizes = [512 << 10, 4 * MIB, 2 * MIB, 64 << 10, 32 * MIB, SMALL, 62 * MIB, 256 << 10]
@@ -19,6 +20,7 @@ class Memory(TestCase):
         self.assertIn("hazards 0", without.results)
         self.assertGreaterEqual(within.process["out_of_memory_rescues"], len(sizes) - 1)
 
+    @ONE_THREAD
     def test_oversized_after_small(self):
         for sizes in ([512 << 10, 60 * MIB, 512 << 10], [SMALL, 60 * MIB]):
             with self.subTest(sizes=sizes):
@@ -29,6 +31,7 @@ class Memory(TestCase):
                 )
                 self.assertGreaterEqual(within.process["out_of_memory_rescues"], 1)
 
+    @ONE_THREAD
     def test_sizes_between_tiers(self):
         """Tiers cost memory below 2 MiB: at most a fifth of a quarter of the device, and a 256th."""
         for size in ODD_SIZES[1:4] if SANITIZE else ODD_SIZES:
@@ -43,6 +46,7 @@ class Memory(TestCase):
                     self.assertEqual(rest, pooled_rest)
                     self.assertGreaterEqual(int(pooled_count), part * int(count) - 1)
 
+    @ONE_THREAD
     def test_random_program_within_capacity(self):
         for seed in (1, 2, 3):
             with self.subTest(seed=seed):
@@ -52,6 +56,7 @@ class Memory(TestCase):
                 self.assertIn("failed: 0", without.results)
                 self.assert_served(within, 50)
 
+    @ONE_THREAD
     def test_random_program_without_slack(self):
         without, within = self.run_both(
             "memory", ["mixed", 256 * MIB, 1], {"CMPSIM_MEMORY": "256M", "CMP_SLACK": "0%"}
@@ -59,6 +64,7 @@ class Memory(TestCase):
         self.assertIn("failed: 0", without.results)
         self.assert_served(within, 50)
 
+    @ONE_THREAD
     def test_random_program_with_small_blocks(self):
         """What fits without the pool fits with it, 15,000 allocations from each of three seeds.
 
@@ -94,6 +100,7 @@ class Memory(TestCase):
         self.assertGreaterEqual(within.process["out_of_memory_rescues"], 1)
         self.assertGreaterEqual(within.totals["blocks_released"], 32)
 
+    @ONE_THREAD
     def test_reserve(self):
         """The bound on what the pool holds, against the program's peak of 32 MiB.
 
@@ -118,12 +125,14 @@ class Memory(TestCase):
                 # With no room beside the peak, each wave drives the one before it out.
                 self.assert_served(within, 100 if bound > 32 else 0)
 
+    @ONE_THREAD
     def test_reserve_is_used(self):
         """Without a tight bound the pool does hold more: the test above can fail."""
         _, within = self.run_both("memory", ["waves"], {"CMP_RESERVE": "1x+1G"})
         self.assertGreater(within.process["reserved_peak_bytes"], (72 + 32) * MIB)
         self.assertGreater(within.process["reserved_bytes"], 72 * MIB)
 
+    @ONE_THREAD
     def test_reserve_peak_is_not_a_sum_over_devices_or_rounds(self):
         _, within = self.run_both("memory", ["waves"], {"CMP_RESERVE": "100x"})
         self.assertLessEqual(within.process["reserved_peak_bytes"], 100 * 32 * MIB)
@@ -142,6 +151,7 @@ class Memory(TestCase):
                 self.assertIn("p set\nits free: 0, last error 0\n", without.results)
                 self.assertGreaterEqual(within.process["out_of_memory_rescues"], 1)
 
+    @ONE_THREAD
     def test_no_idle_memory_is_lost(self):
         """After a failure of ours, or a wrong call of the program, the pool goes on as before."""
         for what, served in (("event", 15), ("host-function", 20), ("destroy", 20)):

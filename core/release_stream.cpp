@@ -1,0 +1,39 @@
+#include "core/release_stream.h"
+
+namespace cmp {
+
+namespace {
+// The driver has the function and the device has no stream-ordered memory.
+constinit std::atomic<bool> g_refused{false};
+}  // namespace
+
+CUstream ReleaseStream::Get(const Driver& driver, ContextHandle context) {
+  CUstream stream = stream_.load(std::memory_order_acquire);
+  if (stream != nullptr) return stream;
+  if (driver.push_current(static_cast<CUcontext>(context)) != CUDA_SUCCESS) return nullptr;
+  CUstream made = nullptr;
+  const CUresult status = driver.stream_create(&made, CU_STREAM_NON_BLOCKING);
+  CUcontext popped = nullptr;
+  driver.pop_current(&popped);
+  if (status != CUDA_SUCCESS) return nullptr;
+  // Of two threads at once one has made a stream in vain; it costs little and ends with the
+  // context.
+  return stream_.compare_exchange_strong(stream, made, std::memory_order_acq_rel) ? made : stream;
+}
+
+int ReleaseStream::Free(const Driver& driver, ContextHandle context, DeviceAddress address) {
+  if (driver.mem_free_async == nullptr || g_refused.load(std::memory_order_relaxed)) {
+    return kUnavailable;
+  }
+  const RelaxedCaptureMode relaxed(driver);
+  CUstream stream = Get(driver, context);
+  if (stream == nullptr) return kUnavailable;
+  const CUresult status = driver.mem_free_async(address, stream);
+  if (status == CUDA_ERROR_NOT_SUPPORTED) {
+    g_refused.store(true, std::memory_order_relaxed);
+    return kUnavailable;
+  }
+  return status == CUDA_SUCCESS ? driver.stream_synchronize(stream) : status;
+}
+
+}  // namespace cmp

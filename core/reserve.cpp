@@ -1,0 +1,50 @@
+#include "core/reserve.h"
+
+namespace cmp {
+
+void Reserve::NoteReleased(const Batch& blocks, uint64_t now_ns, Arena& arena) {
+  if (!rule_.grows || blocks.count == 0) return;
+  Held held(lock_);
+  if (notes_ == nullptr) notes_ = static_cast<Note*>(arena.Allocate(kNotes * sizeof(Note)));
+  if (notes_ == nullptr) return;
+  const Block* block = blocks.head;
+  for (uint32_t i = 0; i < blocks.count; ++i, block = block->next) {
+    Note& note = notes_[next_];
+    next_ = (next_ + 1) % kNotes;
+    if (note.bytes == 0) noted_.fetch_add(1, std::memory_order_relaxed);
+    note = Note{block->bytes, now_ns};
+  }
+}
+
+size_t Reserve::FindRegretted(size_t bytes, size_t most, uint64_t since_ns) {
+  Held held(lock_);
+  Note* best = nullptr;
+  for (size_t i = 0; i < kNotes; ++i) {
+    Note& note = notes_[i];
+    if (note.bytes < bytes || note.bytes > most || note.when_ns < since_ns) continue;
+    if (best == nullptr || note.bytes < best->bytes) best = &note;
+  }
+  if (best == nullptr) return 0;
+  const size_t regretted = best->bytes;
+  best->bytes = 0;
+  noted_.fetch_sub(1, std::memory_order_relaxed);
+  return regretted;
+}
+
+void Reserve::Grow(size_t bytes, size_t most) {
+  size_t extra = extra_.load(std::memory_order_relaxed);
+  for (;;) {
+    const size_t sum = extra + bytes;
+    const size_t grown = sum < most ? sum : most;
+    if (extra_.compare_exchange_weak(extra, grown, std::memory_order_relaxed)) return;
+  }
+}
+
+void Reserve::NoteGivenBack(size_t bytes) {
+  size_t extra = extra_.load(std::memory_order_relaxed);
+  while (!extra_.compare_exchange_weak(extra, extra > bytes ? extra - bytes : 0,
+                                       std::memory_order_relaxed)) {
+  }
+}
+
+}  // namespace cmp

@@ -1,0 +1,103 @@
+// How much of a context's memory the pool may hold: CMP_RESERVE.
+//
+//   bound = ratio * peak + bytes                           CMP_RESERVE=RATIOx+BYTES
+//   bound = 1.15 * peak + min(256M, free / 16) + extra     CMP_RESERVE=auto, the default
+//
+// peak: the most that the program held at once. free: what the device really has free, asked now
+// and then. extra follows one sentence: a ready block that was released for the bound, and whose
+// size is then really allocated again within CMP_DECAY, raises the bound by its size; what ages
+// away lowers it again.
+//
+//   what happens                                        extra
+//   a ready block is released for the bound             as it was; its size and the time are noted,
+//                                                       the last 512 of them
+//   a retired block is released for the bound           as it was: a host that runs far ahead of
+//                                                       its device would raise it without end
+//   a real allocation of r bytes, and a size in         + that size, and the note is gone; at most
+//   [r, r * (1 + slack)] was noted within CMP_DECAY     a quarter of what is free or idle now
+//   the same while memory is scarce                     0, and the note is gone
+//   memory becomes scarce: under a tenth of the         0
+//   device is free
+//   idle memory is released because it is old, or       - as much, not below 0; nothing is noted
+//   because something ran out of memory
+//
+// So a program without such a regretted release holds what ratio and bytes allow. With them the
+// bound grows until a repeating pattern of sizes is served without real calls, and no further:
+// what is never released is never regretted.
+#ifndef CMP_CORE_RESERVE_H_
+#define CMP_CORE_RESERVE_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "core/lock.h"
+#include "core/memory.h"
+#include "core/options.h"
+#include "core/types.h"
+
+namespace cmp {
+
+// Of one context. All functions are thread-safe.
+class Reserve {
+ public:
+  explicit Reserve(const ReserveRule& rule) : rule_(rule), bytes_(rule.bytes) {}
+
+  // The program holds `live` bytes; returns by how much the peak rose.
+  size_t NotePeak(size_t live) {
+    size_t peak = peak_.load(std::memory_order_relaxed);
+    while (live > peak) {
+      if (peak_.compare_exchange_weak(peak, live, std::memory_order_relaxed)) return live - peak;
+    }
+    return 0;
+  }
+  // The device really has `free` of `total` bytes free. Returns whether memory is scarce.
+  bool NoteFree(size_t free, size_t total) {
+    const bool scarce = free < total / 10;
+    if (!rule_.grows) return scarce;
+    bytes_.store(free / 16 < rule_.bytes ? free / 16 : rule_.bytes, std::memory_order_relaxed);
+    if (scarce) extra_.store(0, std::memory_order_relaxed);
+    return scarce;
+  }
+
+  size_t peak() const { return peak_.load(std::memory_order_relaxed); }
+  size_t extra() const { return extra_.load(std::memory_order_relaxed); }
+  size_t bound() const {
+    return static_cast<size_t>(static_cast<double>(peak()) * rule_.ratio) +
+           bytes_.load(std::memory_order_relaxed) + extra();
+  }
+
+  // Ready blocks, through Block::next, are about to be released for the bound.
+  void NoteReleased(const Batch& blocks, uint64_t now_ns, Arena& arena);
+  // A block of `bytes` was really allocated; one of at most `most` would have served. The size of a
+  // release since `since_ns` that is regretted, which is forgotten; 0: none is.
+  size_t TakeRegretted(size_t bytes, size_t most, uint64_t since_ns) {
+    return noted_.load(std::memory_order_relaxed) == 0 ? 0 : FindRegretted(bytes, most, since_ns);
+  }
+  // The bound grows by `bytes`, extra to at most `most` by that.
+  void Grow(size_t bytes, size_t most);
+  // `bytes` of idle memory were released, not for the bound.
+  void NoteGivenBack(size_t bytes);
+
+ private:
+  static constexpr size_t kNotes = 512;
+  struct Note {
+    size_t bytes;  // 0: none
+    uint64_t when_ns;
+  };
+  size_t FindRegretted(size_t bytes, size_t most, uint64_t since_ns);
+
+  const ReserveRule rule_;
+  std::atomic<size_t> peak_{0};
+  std::atomic<size_t> bytes_;
+  std::atomic<size_t> extra_{0};
+  // Relaxed: who misses the newest note misses one chance to grow.
+  std::atomic<uint32_t> noted_{0};
+  Mutex lock_;  // takes the arena's alone
+  Note* notes_ = nullptr;
+  size_t next_ = 0;  // the oldest note's place, the next one's
+};
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_RESERVE_H_
