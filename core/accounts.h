@@ -18,7 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "core/options.h"
+#include "core/reserve.h"
 #include "core/types.h"
 
 namespace cmp {
@@ -27,7 +27,7 @@ namespace cmp {
 // another has changed.
 class alignas(64) Accounts {
  public:
-  explicit Accounts(const RelativeBytes& reserve) : reserve_(reserve), bound_(reserve.bytes) {}
+  explicit Accounts(const ReserveRule& rule) : reserve_(rule) {}
 
   // ---- What happens
 
@@ -72,29 +72,14 @@ class alignas(64) Accounts {
     return held > other ? held - other : 0;
   }
 
-  // ---- CMP_RESERVE
+  // ---- What may be held
 
+  Reserve& reserve() { return reserve_; }
+  const Reserve& reserve() const { return reserve_; }
   // Notes the live bytes of this moment; returns by how much the peak rose.
-  size_t NotePeak() {
-    const size_t now = live();
-    size_t peak = peak_.load(std::memory_order_relaxed);
-    while (now > peak) {
-      if (!peak_.compare_exchange_weak(peak, now, std::memory_order_relaxed)) continue;
-      RaiseTo(bound_,
-              static_cast<size_t>(static_cast<double>(now) * reserve_.ratio) + reserve_.bytes);
-      return now - peak;
-    }
-    return 0;
-  }
-  size_t peak() const { return peak_.load(std::memory_order_relaxed); }
-  // What may be reserved, given the peak of live bytes so far.
-  size_t bound() const { return bound_.load(std::memory_order_relaxed); }
-  // How close to the bound idle memory should be ready: a quarter of what may be idle at the peak.
-  size_t headroom() const {
-    const size_t most = bound();
-    const size_t held = peak();
-    return most > held ? (most - held) / 4 : 0;
-  }
+  size_t NotePeak() { return reserve_.NotePeak(live()); }
+  size_t peak() const { return reserve_.peak(); }
+  size_t bound() const { return reserve_.bound(); }
   // Bytes over the bound that nobody is releasing yet.
   size_t Excess() const {
     const size_t allowed = bound() + leaving();
@@ -115,20 +100,13 @@ class alignas(64) Accounts {
     const int64_t bytes = sum.load(std::memory_order_relaxed);
     return bytes > 0 ? static_cast<size_t>(bytes) : 0;
   }
-  static void RaiseTo(std::atomic<size_t>& value, size_t least) {
-    size_t seen = value.load(std::memory_order_relaxed);
-    while (seen < least && !value.compare_exchange_weak(seen, least, std::memory_order_relaxed)) {
-    }
-  }
 
-  const RelativeBytes reserve_;
   Sum reserved_{0};
   Sum live_{0};
   Sum slack_{0};
   Sum rounding_{0};
   Sum leaving_{0};
-  std::atomic<size_t> peak_{0};
-  std::atomic<size_t> bound_;
+  Reserve reserve_;
 };
 
 }  // namespace cmp

@@ -24,7 +24,10 @@ int BlockSource::RealAllocate(size_t bytes, bool last_resort, const DeviceApi& a
 
 int BlockSource::RealFree(DeviceAddress address, const DeviceApi& api) {
   const uint64_t begin = NowNs();
-  const int status = api.Release(address);
+  return CountFree(begin, api.Release(address));
+}
+
+int BlockSource::CountFree(uint64_t begin, int status) {
   statistics_.process().real_free_ns.AddShared(NowNs() - begin);
   statistics_.process().real_free_calls.AddShared(1);
   return status;
@@ -132,9 +135,8 @@ bool BlockSource::CheckFreeMemory(ContextPool& context, size_t bytes, const Devi
   size_t free = 0;
   size_t total = 0;
   if (!api.MemoryInfo(&free, &total)) return false;
-  context.device_bytes.store(total, std::memory_order_relaxed);
+  NoteFreeMemory(context, free, total);
   const size_t kept = total / 10;
-  context.scarce.store(free < kept, std::memory_order_relaxed);
   // Ask again after an eighth of what may be taken: others allocate too. Where that is little, not
   // each time all the same.
   const size_t least = total / 1024;
@@ -143,7 +145,39 @@ bool BlockSource::CheckFreeMemory(ContextPool& context, size_t bytes, const Devi
   return free > kept + bytes;
 }
 
-size_t BlockSource::Destroy(ContextPool& context, Batch batch, const DeviceApi& api) {
+int BlockSource::FreeIdle(ContextPool& context, DeviceAddress address, Work work,
+                          const DeviceApi& api) {
+  const Driver* driver = work == Work::kDone ? host_.driver() : nullptr;
+  if (driver != nullptr && host_.frees_are_unseen()) {
+    const uint64_t begin = NowNs();
+    const ContextHandle handle = context.identity().handle;
+    const int status = context.release_stream().Free(*driver, handle, address);
+    if (status != ReleaseStream::kUnavailable) return CountFree(begin, status);
+  }
+  return RealFree(address, api);
+}
+
+void BlockSource::NoteFreeMemory(ContextPool& context, size_t free, size_t total) {
+  Accounts& accounts = context.accounts();
+  context.device_bytes.store(total, std::memory_order_relaxed);
+  context.scarce.store(accounts.reserve().NoteFree(free, total), std::memory_order_relaxed);
+  if (accounts.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
+}
+
+void BlockSource::NoteMade(ContextPool& context, size_t bytes, size_t most, uint64_t since_ns,
+                           const DeviceApi& api) {
+  Accounts& accounts = context.accounts();
+  const size_t regretted = accounts.reserve().TakeRegretted(bytes, most, since_ns);
+  size_t free = 0;
+  size_t total = 0;
+  if (regretted == 0 || !api.MemoryInfo(&free, &total)) return;
+  NoteFreeMemory(context, free, total);
+  if (!context.scarce.load(std::memory_order_relaxed)) {
+    accounts.reserve().Grow(regretted, (free + accounts.idle()) / 4);
+  }
+}
+
+size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api) {
   if (batch.count == 0) return 0;
   size_t bytes = 0;
   const Uncancelled uncancelled;
@@ -163,8 +197,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, const DeviceApi& 
     const bool detached = Detach(block);
     accounts.EndLeaving(leaving);  // after it was taken from what is reserved
     if (!detached) continue;
-    // Waits for the block's work by itself, so a retired one may be freed.
-    const int status = RealFree(block->address, api);
+    const int status = FreeIdle(context, block->address, work, api);
     releases_.fetch_add(1, std::memory_order_release);
     Block* displaced = nullptr;
     if (status != kSuccess && !IsBrokenContextStatus(status) &&
@@ -193,28 +226,39 @@ bool BlockSource::AwaitReleases() const {
 }
 
 size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  const size_t ready = Destroy(context, context.global().TakeOldest(bytes), api);
+  const size_t ready = Destroy(context, context.global().TakeOldest(bytes), Work::kDone, api);
   if (ready >= bytes) return ready;
-  return ready + Destroy(context, context.global().TakeRetired(bytes - ready), api);
+  const Batch retired = context.global().TakeRetired(bytes - ready);
+  return ready + Destroy(context, retired, Work::kRetired, api);
 }
 
 size_t BlockSource::ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  const size_t large = Destroy(context, context.global().TakeOldestLarge(bytes), api);
-  return large >= bytes ? large : large + ReleaseIdle(context, bytes - large, api);
+  size_t released = Destroy(context, context.global().TakeOldestLarge(bytes), Work::kDone, api);
+  if (released < bytes) released += ReleaseIdle(context, bytes - released, api);
+  context.accounts().reserve().NoteGivenBack(released);
+  return released;
 }
 
 void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api) {
   context.over_bound.store(false, std::memory_order_relaxed);
   const size_t enough = 2 * freed > kLeastTrim ? 2 * freed : kLeastTrim;
+  const auto release_ready = [&](size_t bytes) {
+    const Batch oldest = context.global().TakeOldest(bytes);
+    context.accounts().reserve().NoteReleased(oldest, NowNs(), context.arena());
+    return Destroy(context, oldest, Work::kDone, api);
+  };
   size_t excess = context.accounts().Excess();
   size_t wanted = excess < enough ? excess : enough;
   if (wanted == 0) return;
-  const size_t released = Destroy(context, context.global().TakeOldest(wanted), api);
+  const size_t released = release_ready(wanted);
   if (released < wanted) {
     context.EmptyCaches();
     excess = context.accounts().Excess();  // without what others are releasing
     wanted = excess < wanted - released ? excess : wanted - released;
-    if (wanted != 0) ReleaseIdle(context, wanted, api);
+    const size_t more = wanted == 0 ? 0 : release_ready(wanted);
+    if (more < wanted) {
+      Destroy(context, context.global().TakeRetired(wanted - more), Work::kRetired, api);
+    }
   }
   if (context.accounts().Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
 }

@@ -8,6 +8,7 @@
 
 #include "core/context_pool.h"
 #include "core/device_api.h"
+#include "core/host.h"
 #include "core/side_table.h"
 #include "core/statistics.h"
 
@@ -42,9 +43,10 @@ struct Allocation {
 
 class BlockSource {
  public:
-  BlockSource(Arena& arena, const Tiers& tiers, SideTable& side_table, IdleChunks& chunks,
-              Statistics& statistics)
-      : slabs_(arena),
+  BlockSource(const PoolHost& host, Arena& arena, const Tiers& tiers, SideTable& side_table,
+              IdleChunks& chunks, Statistics& statistics)
+      : host_(host),
+        slabs_(arena),
         tiers_(tiers),
         side_table_(side_table),
         chunks_(chunks),
@@ -71,15 +73,12 @@ class BlockSource {
   // tenth of the device stays really free.
   bool CheckFreeMemory(ContextPool& context, size_t bytes, const DeviceApi& api);
 
-  // Really frees idle blocks of `context` that are on no list any more; returns their bytes. What
-  // cannot be freed (the context is ending, a capture forbids it) goes back to the global pool.
-  size_t Destroy(ContextPool& context, Batch batch, const DeviceApi& api);
   // Really frees idle blocks of the global pool, about `bytes` of them, and returns how many bytes
-  // they were: the ready ones that have waited longest, and if those do not suffice, retired ones,
-  // for whose work the real free waits.
+  // they were: the ready ones that have waited longest, which waits for nothing, and if those do
+  // not suffice, retired ones, for whose work the real free waits.
   size_t ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api);
-  // The same for a real call that lacks memory: large ready ones first. What smaller ones take goes
-  // back to the driver only where all of their chunk does.
+  // The same for a real call that lacks memory, and the bound falls: large ready ones first. What
+  // smaller ones take goes back to the driver only where all of their chunk does.
   size_t ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api);
   // Another thread may have taken what is idle and be about to free it. If so, waits for its next
   // real free and returns true: it is worth another try.
@@ -87,6 +86,11 @@ class BlockSource {
   // `freed` bytes were freed. Brings the context back under its bound if it is over it, or nearer
   // to it by twice as much, and at least 64 MiB: no free pays for much.
   void Trim(ContextPool& context, size_t freed, const DeviceApi& api);
+
+  // A block of `bytes` was really allocated, with no memory released for it; one of at most `most`
+  // would have served. If such a one was released for the bound since `since_ns`, the bound grows.
+  void NoteMade(ContextPool& context, size_t bytes, size_t most, uint64_t since_ns,
+                const DeviceApi& api);
 
   // Counts that a block in use ends in a real free, whoever makes it.
   void CountRealFree(const Block& block);
@@ -123,6 +127,14 @@ class BlockSource {
   }
 
  private:
+  // Really frees idle blocks of `context` that are on no list any more; returns their bytes. What
+  // cannot be freed (the context is ending, a capture forbids it) goes back to the global pool.
+  // kRetired: the blocks' work may not be done, and is waited for.
+  enum class Work { kDone, kRetired };
+  size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api);
+  int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
+  void NoteFreeMemory(ContextPool& context, size_t free, size_t total);
+  int CountFree(uint64_t begin, int status);  // returns the status
   int RealAllocate(size_t bytes, bool last_resort, const DeviceApi& api, DeviceAddress* address);
   // Forget without giving the record back, and its reverse.
   bool Detach(Block* block) { return DetachFrom(block) != BlockState::kUnused; }
@@ -130,6 +142,7 @@ class BlockSource {
   bool Attach(ContextPool& context, Block* block, BlockState state, Block** displaced);
   void Register(ContextPool& context, const Request& request, Allocation* made);
 
+  const PoolHost& host_;
   std::atomic<int> releasing_{0};      // threads inside Destroy
   std::atomic<uint64_t> releases_{0};  // real frees that Destroy has made
   BlockSlabs slabs_;

@@ -12,6 +12,7 @@
 #include "core/fences.h"
 #include "core/global_pool.h"
 #include "core/options.h"
+#include "core/release_stream.h"
 #include "core/thread_cache.h"
 #include "core/types.h"
 
@@ -29,6 +30,7 @@ struct ContextIdentity {
   bool primary = false;  // the device's primary context
   // The device's kernels may use all memory of the host (CUDA programming guide, "Unified memory").
   bool reaches_host_memory = false;
+  size_t device_bytes = 0;  // of the device's memory; 0: not known
 };
 
 class ContextPool {
@@ -36,9 +38,10 @@ class ContextPool {
   ContextPool(const ContextIdentity& identity, const Tiers& tiers, const Options& options,
               BlockSlabs& slabs, IdleChunks& chunks)
       : identity_(identity),
+        max_block_(MaxBlock(options.max_block, identity.device_bytes)),
         records_(slabs),
         accounts_(options.reserve),
-        global_(tiers, options.max_block, chunks) {}
+        global_(tiers, max_block_, chunks) {}
 
   // False when memory is exhausted. Call once, before anything else.
   bool Open(Arena& arena, GlobalPool::SpareLists& spare) {
@@ -47,6 +50,8 @@ class ContextPool {
   }
 
   const ContextIdentity& identity() const { return identity_; }
+  // A larger request is oversized.
+  size_t max_block() const { return max_block_; }
   GlobalPool& global() { return global_; }
   BlockRecords& records() { return records_; }
   Fences& fences() { return fences_; }
@@ -54,6 +59,7 @@ class ContextPool {
   Accounts& accounts() { return accounts_; }
   const Accounts& accounts() const { return accounts_; }
   Arena& arena() { return *arena_; }
+  ReleaseStream& release_stream() { return release_stream_; }
   // What the host knows of the context; see host.h. Set before anybody else sees the context.
   void* of_host = nullptr;
 
@@ -217,6 +223,10 @@ class ContextPool {
   std::atomic<bool> scarce{false};
 
  private:
+  static size_t MaxBlock(size_t option, size_t device_bytes) {
+    if (option != kOfTheDevice) return option;
+    return device_bytes / 8 > kGiB ? device_bytes / 8 : kGiB;
+  }
   size_t EmptyListed(ThreadCache& cache, bool short_of_memory);  // REQUIRES: caches_lock_ held
   // After a change of `before` to something else: every thread forgets the caches that it
   // remembers. True if it was open, or ends by the change without having been closed.
@@ -229,11 +239,13 @@ class ContextPool {
   }
 
   const ContextIdentity identity_;
+  const size_t max_block_;
   Arena* arena_ = nullptr;
   BlockRecords records_;
   Accounts accounts_;
   Fences fences_;
   GlobalPool global_;
+  ReleaseStream release_stream_;
   static constexpr uint32_t kIsClosed = 1;
   static constexpr uint32_t kHasEnded = 2;
   static constexpr uint32_t kEnding = 4;  // and its multiples: so many calls are ending it

@@ -1,6 +1,9 @@
 #include "core/driver.h"
 
 #include <dlfcn.h>
+#include <string.h>
+
+#include <initializer_list>
 
 #include "core/dynamic_symbols.h"
 
@@ -27,6 +30,37 @@ const Driver* LoadDriverSlow(DriverSource source) {
   return expected != nullptr ? expected : driver;
 }
 
+bool IsPatched(const void* function) {
+  unsigned char code[16];
+  memcpy(code, function, sizeof(code));
+  struct Jump {
+    size_t bytes;
+    unsigned char begin[8];
+  };
+#if defined(__x86_64__)
+  static constexpr Jump kJumps[] = {{1, {0xe9}},         // jmp relative
+                                    {2, {0xff, 0x25}},   // jmp [address]
+                                    {2, {0x48, 0xb8}},   // mov rax, address; jmp rax
+                                    {2, {0x49, 0xba}},   // mov r10
+                                    {2, {0x49, 0xbb}}};  // mov r11
+#else
+  static constexpr Jump kJumps[] = {{4, {0x50, 0x00, 0x00, 0x58}},   // ldr x16, address; br x16
+                                    {4, {0x51, 0x00, 0x00, 0x58}}};  // ldr x17
+#endif
+  for (const Jump& jump : kJumps) {
+    if (memcmp(code, jump.begin, jump.bytes) == 0) return true;
+  }
+  return false;
+}
+
+bool IsDriversOwn(const void* function) {
+  Dl_info info;
+  if (function == nullptr || dladdr(function, &info) == 0) return false;
+  const char* name = strrchr(info.dli_fname, '/');
+  name = name == nullptr ? info.dli_fname : name + 1;
+  return strncmp(name, "libcuda.so", 10) == 0 && !IsPatched(function);
+}
+
 uint64_t ContextId(const Driver& driver, ContextHandle handle) {
   if (driver.context_id == nullptr) return reinterpret_cast<uintptr_t>(handle);
   unsigned long long id = 0;
@@ -41,6 +75,10 @@ bool IdentifyCurrent(const Driver& driver, ContextIdentity* identity) {
   CUdevice device = 0;
   if (driver.context_device(&device) != CUDA_SUCCESS) return false;
   identity->device = device;
+  if (driver.device_memory == nullptr ||
+      driver.device_memory(&identity->device_bytes, device) != CUDA_SUCCESS) {
+    identity->device_bytes = 0;
+  }
   int reaches = 0;
   identity->reaches_host_memory =
       driver.device_attribute != nullptr &&

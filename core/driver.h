@@ -23,6 +23,7 @@ namespace cmp {
   X(context_device, "cuCtxGetDevice", true, (CUdevice * device))                              \
   X(device_attribute, "cuDeviceGetAttribute", false,                                          \
     (int* value, CUdevice_attribute attribute, CUdevice device))                              \
+  X(device_memory, "cuDeviceTotalMem_v2", false, (size_t * bytes, CUdevice device))           \
   X(context_flags, "cuCtxGetFlags", false, (unsigned* flags))                                 \
   X(context_id, "cuCtxGetId", false, (CUcontext context, unsigned long long* id))             \
   X(synchronize, "cuCtxSynchronize", true, (void))                                            \
@@ -41,6 +42,7 @@ namespace cmp {
     (CUstreamCaptureMode * mode))                                                             \
   X(mem_alloc, "cuMemAlloc_v2", true, (CUdeviceptr * address, size_t bytes))                  \
   X(mem_free, "cuMemFree_v2", true, (CUdeviceptr address))                                    \
+  X(mem_free_async, "cuMemFreeAsync", false, (CUdeviceptr address, CUstream stream))          \
   X(mem_get_info, "cuMemGetInfo_v2", true, (size_t * free, size_t * total))                   \
   X(mem_address_range, "cuMemGetAddressRange_v2", true,                                       \
     (CUdeviceptr * base, size_t * bytes, CUdeviceptr address))                                \
@@ -73,6 +75,12 @@ inline const Driver* LoadDriver(DriverSource source) {
   const Driver* driver = g_driver.load(std::memory_order_acquire);
   return driver != nullptr ? driver : LoadDriverSlow(source);
 }
+
+// Is it a function of libcuda.so.1 itself, as it came: not another library's, and not patched?
+bool IsDriversOwn(const void* function);
+// Was the code of a function replaced, as by tools that patch a library in place? So far as that
+// begins with a jump, as it usually does.
+bool IsPatched(const void* function);
 
 // The current context's handle, nullptr if there is none or it cannot be told.
 inline ContextHandle CurrentContext(const Driver& driver) {

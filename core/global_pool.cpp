@@ -6,10 +6,11 @@ bool GlobalPool::Open(Arena& arena, SpareLists& spare) {
   small_tiers_ = tiers_.TierOf(kLargeGranule);
   const size_t largest = tiers_.RoundedBytes(max_block_);
   bin_count_ = largest < kLargeGranule ? 0 : BinOf(largest) + 1;
-  lists_ = spare.Take();
+  lists_ = spare.Take(bin_count_);
   if (lists_ == nullptr) {
     lists_ = arena.New<Lists>();
     if (lists_ == nullptr) return false;
+    lists_->bin_count = bin_count_;
     lists_->small = static_cast<TierList*>(arena.Allocate(small_tiers_ * sizeof(TierList)));
     lists_->bins = static_cast<List*>(arena.Allocate(bin_count_ * sizeof(List) + 1));
     lists_->bin_words = static_cast<uint64_t*>(arena.Allocate(bin_count_ / 8 + sizeof(uint64_t)));

@@ -139,6 +139,7 @@ class GlobalPool {
     TierList* small = nullptr;
     List* bins = nullptr;
     uint64_t* bin_words = nullptr;  // a bit for each bin: it is not empty
+    size_t bin_count = 0;
     Lists* next = nullptr;
   };
   // REQUIRES: a lock of the lists held
@@ -197,11 +198,15 @@ class GlobalPool::SpareLists {
     lists->next = first_;
     first_ = lists;
   }
-  Lists* Take() {  // nullptr: there are none
+  Lists* Take(size_t bin_count) {  // nullptr: there are none
     Held held(lock_);
-    Lists* lists = first_;
-    if (lists != nullptr) first_ = lists->next;
-    return lists;
+    for (Lists** link = &first_; *link != nullptr; link = &(*link)->next) {
+      Lists* const lists = *link;
+      if (lists->bin_count != bin_count) continue;  // of a device of another size
+      *link = lists->next;
+      return lists;
+    }
+    return nullptr;
   }
 
  private:

@@ -12,6 +12,10 @@ constinit const PoolHost kBlindHost = {
     [] {},
     [](ContextPool&, uint64_t, FencePurpose) {},
     [](ContextPool&) {},
+    [] {
+      const Driver* driver = LoadDriver(DriverSource::kLoaded);
+      return driver != nullptr && IsDriversOwn(reinterpret_cast<void*>(driver->mem_free));
+    },
     false,
     [](ContextPool&) {},
     [](ContextPool&) {},

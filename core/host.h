@@ -28,6 +28,10 @@ struct PoolHost {
   void (*fence_begins)(ContextPool& context, uint64_t number, FencePurpose purpose);
   void (*fence_failed)(ContextPool& context);
 
+  // Does nobody but the driver learn of a cuMemFree? Where somebody does (a limiter that counts
+  // with it, a communication library that patched it), the pool really frees by cuMemFree alone.
+  bool (*frees_are_unseen)();
+
   // Whether every end of a context reaches the pool. If not, the pool makes sure of a context
   // before it really frees memory of it.
   bool sees_contexts_end;

@@ -15,6 +15,7 @@
 
 #if defined(CMP_OLDEST) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
 #define CMP_BIND(name) __asm__(".symver " #name "," #name "@" CMP_OLDEST)
+CMP_BIND(dladdr);
 CMP_BIND(dlopen);
 CMP_BIND(dlclose);
 CMP_BIND(dlsym);

@@ -58,6 +58,7 @@ bool ParsePrograms(const char* text, Options* options) {
 }
 
 bool ParseMaxBlock(const char* text, Options* options) {
+  if (strcmp(text, "auto") == 0) return options->max_block = kOfTheDevice, true;
   size_t bytes = 0;
   if (!ParseBytes(text, &bytes) || bytes < kMinBlock) return false;
   options->max_block = bytes;
@@ -98,9 +99,10 @@ bool ParseSlack(const char* text, Options* options) {
   return true;
 }
 
-// RATIOx, BYTES or RATIOx+BYTES.
+// auto, RATIOx, BYTES or RATIOx+BYTES.
 bool ParseReserve(const char* text, Options* options) {
-  RelativeBytes reserve = {1.0, 0};
+  if (strcmp(text, "auto") == 0) return options->reserve = Options{}.reserve, true;
+  ReserveRule reserve = {1.0, 0};
   const char* at = text;
   double ratio = 0;
   const char* behind = ParseNumber(text, &ratio);
@@ -198,8 +200,10 @@ constexpr Option kOptions[] = {
      "`observe`: real calls, counted and timed; `off`: real calls, nothing else", ParseMode},
     {"CMP_PROGRAMS", "all", "globs, comma-separated",
      "program names that the shim serves; `!glob` excludes", ParsePrograms},
-    {"CMP_MAX_BLOCK", "1G", "bytes, at least 256",
-     "a larger request goes straight to the real call", ParseMaxBlock},
+    {"CMP_MAX_BLOCK", "auto", "auto, bytes (at least 256)",
+     "a larger request goes straight to the real call; `auto`: an eighth of the device, at least "
+     "1G",
+     ParseMaxBlock},
     {"CMP_TIER_STEPS", "4", "1, 2, 4, 8, 16", "size classes per doubling below 2M", ParseTierSteps},
     {"CMP_THREAD_CACHE_MAX_BLOCK", "1M", "bytes, below 2M",
      "larger blocks go straight to the global pool", ParseThreadCacheMaxBlock},
@@ -208,12 +212,14 @@ constexpr Option kOptions[] = {
     {"CMP_BATCH_BYTES", "2M", "bytes, at least 1",
      "what moves at once between a thread cache and the global pool, at most 128 blocks",
      ParseBatchBytes},
-    {"CMP_SLACK", "12.5%", "a percentage, as 12.5%",
+    {"CMP_SLACK", "25%", "a percentage, as 12.5%",
      "how much larger a reused block of 2M or more may be; 0%: and no smaller one is made that "
      "takes more of the device than asked for",
      ParseSlack},
-    {"CMP_RESERVE", "1.15x+256M", "RATIOx+BYTES, RATIOx (1 or more) or BYTES",
-     "bound on what the pool holds, against the peak of what the program held", ParseReserve},
+    {"CMP_RESERVE", "auto", "auto, RATIOx+BYTES, RATIOx (1 or more) or BYTES",
+     "bound on what the pool holds, against the peak of what the program held; `auto`: 1.15x+256M, "
+     "and more where what was released for it is allocated again",
+     ParseReserve},
     {"CMP_FREE_SYNC", "auto", "wait, auto, order, none",
      "what `cudaFree` keeps; `wait`: it waits for all work; `auto`: it waits where the host could "
      "notice, the device keeps the order; `order`: the order alone; `none`: only that memory is "

@@ -13,22 +13,32 @@ namespace cmp {
 enum class Mode : uint8_t { kPool, kObserve, kOff };
 enum class FreeSync : uint8_t { kWait, kAuto, kOrder, kNone };
 
-// An amount that may depend on another: percent of it, plus fixed bytes.
-struct RelativeBytes {
+// Who gives back idle memory that has been unused for CMP_DECAY: a thread of the pool's own, the
+// program's own calls, or nobody.
+enum class DecayBy : uint8_t { kThread, kCalls, kNobody };
+
+// What the pool may hold: see reserve.h.
+struct ReserveRule {
   double ratio;
   size_t bytes;
+  bool grows = false;  // auto
 };
+
+// CMP_MAX_BLOCK: an eighth of the device, at least 1 GiB.
+inline constexpr size_t kOfTheDevice = 0;
 
 struct Options {
   Mode mode = Mode::kPool;
   FreeSync free_sync = FreeSync::kAuto;
   unsigned tier_steps = 4;
-  size_t max_block = kGiB;
+  size_t max_block = kOfTheDevice;
   size_t thread_cache_max_block = kMiB;
   size_t thread_cache_bytes = 16 * kMiB;
   size_t batch_bytes = 2 * kMiB;
-  double slack = 0.125;
-  RelativeBytes reserve = {1.15, 256 * kMiB};
+  double slack = 0.25;
+  ReserveRule reserve = {1.15, 256 * kMiB, true};
+  uint64_t decay_ns = 10'000'000'000;
+  DecayBy decay_by = DecayBy::kThread;
   int fill = -1;  // a byte, or -1: leave the contents alone
   bool verbose = false;
   const char* programs = nullptr;  // into the environment, nullptr: all

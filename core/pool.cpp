@@ -15,7 +15,7 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   ThreadCache* cache = CacheFor(context);
   if (cache == nullptr || bytes > kMostTierBytes) return AllocReal(&context, bytes, api);
   const unsigned tier = tiers_.TierOf(bytes);
-  const bool oversized = bytes > options_.max_block;
+  const bool oversized = bytes > context.max_block();
   const size_t rounded = oversized ? bytes : tiers_.RoundedBytes(bytes);
   if (!oversized) {
     const Allocation idle = TakeIdle(context, cache, bytes, rounded, tier);
@@ -54,6 +54,12 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   cache->Count(tier, pooled ? &TierCounters::refills : &TierCounters::real, bytes, made.bytes);
   statistics_.shared_slot()[tier].blocks_made.AddShared(pooled ? 1 : 0);
   NotePeak(context);  // Make has told the accounts
+  if (pooled && !rescue) {
+    const size_t most = rounded < kLargeGranule ? rounded : rounded + SlackFor(context, rounded);
+    const uint64_t now = NowNs();
+    const uint64_t since = now > options_.decay_ns ? now - options_.decay_ns : 0;
+    source_.NoteMade(context, rounded, most, since, api);
+  }
   // Alloc waits for nothing, and a real free might: who crosses the bound leaves it to the next
   // free.
   if (accounts.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
@@ -151,6 +157,17 @@ bool Pool::PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tie
   return true;
 }
 
+// Makes ready what the device has finished with: one question for each fence, until one is open.
+void Pool::PromotePassed(ContextPool& context) {
+  const auto passed = [&](Stamp stamp) { return readiness_.HasPassed(context, stamp); };
+  for (uint64_t before = 0; context.global().retired_bytes() != 0;) {
+    const uint64_t number = context.fences().passed();
+    if (number == before || !readiness_.Ask(context, number)) return;
+    before = number;
+    context.global().PromoteAll(passed);
+  }
+}
+
 // Bytes of blocks in use beyond what the program asked for save real calls, and cost memory for as
 // long as the blocks are in use. A program that fills the device should fit all the same.
 //
@@ -202,7 +219,7 @@ void Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_
   if (wanted == 0) return;
   const size_t bytes = wanted * rounded;
   const Accounts& accounts = context.accounts();
-  if (accounts.reserved() + bytes + accounts.headroom() > accounts.bound()) return;
+  if (accounts.reserved() + bytes > accounts.reserve().near_bound()) return;
   if (!source_.CheckFreeMemory(context, bytes, api)) return;
   const Request request{0, rounded, tier, BlockState::kIdle};
   Batch batch;
@@ -272,25 +289,27 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
 }
 
 // A block of this size was freed. Brings the context back under its bound if it is over it. Near
-// the bound, what is idle should be ready: if the device is so far behind that it is retired, the
-// next allocation can only make a new block, and cross it. So the free waits for an older fence, of
-// the block's own tier if that has nothing ready: never longer than the real free would.
+// the bound, a part of what is idle should be ready: then an allocation finds a block, or there is
+// one to release for the block that it makes, without a wait. If the device is so far behind that
+// too much is retired, the free waits for an older fence, of the block's own tier if that has
+// nothing ready: never longer than the real free would.
 void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
                      const DeviceApi& api) {
-  if (context.over_bound.load(std::memory_order_relaxed)) source_.Trim(context, bytes, api);
-  const Accounts& accounts = context.accounts();
-  const size_t headroom = accounts.headroom();
-  if (accounts.reserved() + bytes + headroom <= accounts.bound()) [[likely]]
-    return;
-  context.Settle(*cache);
-  Stamp wait_for = kReady;
-  if (!HasReady(context, cache, bytes, tier)) {
-    wait_for = OldestStamp(context, cache, tier, bytes);
-  } else if (context.ready() < headroom) {
-    const auto passed = [&](Stamp stamp) { return readiness_.HasPassed(context, stamp); };
-    context.global().PromoteAll(passed);
-    if (context.ready() < headroom) wait_for = context.fences().passed();
+  if (context.over_bound.load(std::memory_order_relaxed)) {
+    PromotePassed(context);  // to release a ready block waits for nothing
+    source_.Trim(context, bytes, api);
   }
+  const Accounts& accounts = context.accounts();
+  if (accounts.reserved() + bytes <= accounts.reserve().near_bound()) [[likely]]
+    return;
+  const size_t headroom = accounts.reserve().headroom();
+  context.Settle(*cache);
+  if (context.ready() >= headroom) return;
+  context.global().PromoteAll([&](Stamp stamp) { return readiness_.HasPassed(context, stamp); });
+  if (context.ready() >= headroom) return;
+  const Stamp wait_for = HasReady(context, cache, bytes, tier)
+                             ? context.fences().passed()
+                             : OldestStamp(context, cache, tier, bytes);
   if (wait_for == kReady || readiness_.HasPassed(context, wait_for)) return;
   const uint64_t begin = NowNs();
   if (!readiness_.Wait(context, wait_for)) return;
@@ -363,7 +382,7 @@ bool Pool::ReleaseForRetry(const DeviceApi& api, int device) {
   ForEachPresent([&](ContextPool& context) {
     if (device != kAllDevices && context.identity().device != device) return;
     context.EmptyCaches(true);
-    bytes += source_.ReleaseIdle(context, ~size_t{0}, api);
+    bytes += source_.ReleaseForMemory(context, ~size_t{0}, api);
   });
   // Last: what another thread is releasing now is off the lists.
   return source_.AwaitReleases() || bytes != 0;
@@ -374,7 +393,7 @@ size_t Pool::ReleaseOthers(ContextPool& except, const DeviceApi& api) {
   ForEachPresent([&](ContextPool& context) {
     if (&context == &except || context.identity().device != except.identity().device) return;
     context.EmptyCaches(true);
-    bytes += source_.ReleaseIdle(context, ~size_t{0}, api);
+    bytes += source_.ReleaseForMemory(context, ~size_t{0}, api);
   });
   return bytes;
 }
@@ -387,7 +406,7 @@ Pool::Pool(const Options& options, const PoolHost& host)
   // MiB.
   while (limits_.tiers < tiers_.TierOf(kLargeGranule) &&
          tiers_.SizeOf(limits_.tiers) <= options.thread_cache_max_block &&
-         tiers_.SizeOf(limits_.tiers) <= options.max_block) {
+         (options.max_block == kOfTheDevice || tiers_.SizeOf(limits_.tiers) <= options.max_block)) {
     const size_t blocks = options.batch_bytes / tiers_.SizeOf(limits_.tiers);
     limits_.batch[limits_.tiers++] = blocks < 1                 ? 1
                                      : blocks > kMaxBatchBlocks ? kMaxBatchBlocks

@@ -213,6 +213,7 @@ class Pool {
     });
   }
   bool PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
+  void PromotePassed(ContextPool& context);
   Stamp OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
   bool MayRoundUp(const ContextPool& context, size_t bytes, size_t rounded) const;
   size_t SlackFor(const ContextPool& context, size_t rounded) const;
@@ -237,10 +238,10 @@ class Pool {
   SideTable side_table_{arena_};
   Statistics statistics_;
   IdleChunks chunks_{side_table_};
-  BlockSource source_{arena_, tiers_, side_table_, chunks_, statistics_};
+  const PoolHost& host_;
+  BlockSource source_{host_, arena_, tiers_, side_table_, chunks_, statistics_};
   // Owner of what AllocReal allocates in contexts that have no pool; a closed context.
   ContextPool unpooled_{ContextIdentity{}, tiers_, options_, source_.slabs(), chunks_};
-  const PoolHost& host_;
   Contexts contexts_;
   std::atomic<int64_t> peaks_{0};  // the sum of those of the contexts that there are
   Readiness readiness_{contexts_, host_, statistics_};

@@ -1,5 +1,7 @@
 #include "core/release_stream.h"
 
+#include "core/driver.h"
+
 namespace cmp {
 
 namespace {
@@ -7,8 +9,8 @@ namespace {
 constinit std::atomic<bool> g_refused{false};
 }  // namespace
 
-CUstream ReleaseStream::Get(const Driver& driver, ContextHandle context) {
-  CUstream stream = stream_.load(std::memory_order_acquire);
+void* ReleaseStream::Get(const Driver& driver, ContextHandle context) {
+  void* stream = stream_.load(std::memory_order_acquire);
   if (stream != nullptr) return stream;
   if (driver.push_current(static_cast<CUcontext>(context)) != CUDA_SUCCESS) return nullptr;
   CUstream made = nullptr;
@@ -26,7 +28,7 @@ int ReleaseStream::Free(const Driver& driver, ContextHandle context, DeviceAddre
     return kUnavailable;
   }
   const RelaxedCaptureMode relaxed(driver);
-  CUstream stream = Get(driver, context);
+  auto* stream = static_cast<CUstream>(Get(driver, context));
   if (stream == nullptr) return kUnavailable;
   const CUresult status = driver.mem_free_async(address, stream);
   if (status == CUDA_ERROR_NOT_SUPPORTED) {

@@ -13,9 +13,11 @@
 
 #include <atomic>
 
-#include "core/driver.h"
+#include "core/types.h"
 
 namespace cmp {
+
+struct Driver;
 
 // Of one context. All functions are thread-safe.
 class ReleaseStream {
@@ -28,9 +30,9 @@ class ReleaseStream {
   int Free(const Driver& driver, ContextHandle context, DeviceAddress address);
 
  private:
-  CUstream Get(const Driver& driver, ContextHandle context);
+  void* Get(const Driver& driver, ContextHandle context);
 
-  std::atomic<CUstream> stream_{nullptr};  // made at its first use; ends with the context
+  std::atomic<void*> stream_{nullptr};  // made at its first use; ends with the context
 };
 
 }  // namespace cmp

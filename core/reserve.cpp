@@ -2,6 +2,15 @@
 
 namespace cmp {
 
+void Reserve::Update() {
+  Held held(lock_);
+  const size_t peak = peak_.load(std::memory_order_relaxed);
+  const size_t bound = static_cast<size_t>(static_cast<double>(peak) * rule_.ratio) +
+                       bytes_.load(std::memory_order_relaxed) + extra();
+  bound_.store(bound, std::memory_order_relaxed);
+  near_bound_.store(bound > peak ? bound - (bound - peak) / 4 : bound, std::memory_order_relaxed);
+}
+
 void Reserve::NoteReleased(const Batch& blocks, uint64_t now_ns, Arena& arena) {
   if (!rule_.grows || blocks.count == 0) return;
   Held held(lock_);
@@ -36,8 +45,9 @@ void Reserve::Grow(size_t bytes, size_t most) {
   for (;;) {
     const size_t sum = extra + bytes;
     const size_t grown = sum < most ? sum : most;
-    if (extra_.compare_exchange_weak(extra, grown, std::memory_order_relaxed)) return;
+    if (extra_.compare_exchange_weak(extra, grown, std::memory_order_relaxed)) break;
   }
+  Update();
 }
 
 void Reserve::NoteGivenBack(size_t bytes) {
@@ -45,6 +55,7 @@ void Reserve::NoteGivenBack(size_t bytes) {
   while (!extra_.compare_exchange_weak(extra, extra > bytes ? extra - bytes : 0,
                                        std::memory_order_relaxed)) {
   }
+  Update();
 }
 
 }  // namespace cmp

@@ -41,13 +41,15 @@ namespace cmp {
 // Of one context. All functions are thread-safe.
 class Reserve {
  public:
-  explicit Reserve(const ReserveRule& rule) : rule_(rule), bytes_(rule.bytes) {}
+  explicit Reserve(const ReserveRule& rule) : rule_(rule), bytes_(rule.bytes) { Update(); }
 
   // The program holds `live` bytes; returns by how much the peak rose.
   size_t NotePeak(size_t live) {
     size_t peak = peak_.load(std::memory_order_relaxed);
     while (live > peak) {
-      if (peak_.compare_exchange_weak(peak, live, std::memory_order_relaxed)) return live - peak;
+      if (!peak_.compare_exchange_weak(peak, live, std::memory_order_relaxed)) continue;
+      Update();
+      return live - peak;
     }
     return 0;
   }
@@ -57,15 +59,17 @@ class Reserve {
     if (!rule_.grows) return scarce;
     bytes_.store(free / 16 < rule_.bytes ? free / 16 : rule_.bytes, std::memory_order_relaxed);
     if (scarce) extra_.store(0, std::memory_order_relaxed);
+    Update();
     return scarce;
   }
 
   size_t peak() const { return peak_.load(std::memory_order_relaxed); }
   size_t extra() const { return extra_.load(std::memory_order_relaxed); }
-  size_t bound() const {
-    return static_cast<size_t>(static_cast<double>(peak()) * rule_.ratio) +
-           bytes_.load(std::memory_order_relaxed) + extra();
-  }
+  size_t bound() const { return bound_.load(std::memory_order_relaxed); }
+  // How much of what is idle should be ready near the bound, and where near it begins: a quarter of
+  // what may be idle at the peak.
+  size_t headroom() const { return bound() - near_bound(); }
+  size_t near_bound() const { return near_bound_.load(std::memory_order_relaxed); }
 
   // Ready blocks, through Block::next, are about to be released for the bound.
   void NoteReleased(const Batch& blocks, uint64_t now_ns, Arena& arena);
@@ -85,12 +89,16 @@ class Reserve {
     size_t bytes;  // 0: none
     uint64_t when_ns;
   };
+  void Update();
   size_t FindRegretted(size_t bytes, size_t most, uint64_t since_ns);
 
   const ReserveRule rule_;
   std::atomic<size_t> peak_{0};
   std::atomic<size_t> bytes_;
   std::atomic<size_t> extra_{0};
+  // Of these, under lock_. Read with no lock: relaxed, each is right for some moment.
+  std::atomic<size_t> bound_{0};
+  std::atomic<size_t> near_bound_{0};
   // Relaxed: who misses the newest note misses one chance to grow.
   std::atomic<uint32_t> noted_{0};
   Mutex lock_;  // takes the arena's alone

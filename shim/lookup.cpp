@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <new>
 
+#include "core/driver.h"
 #include "core/dynamic_symbols.h"
 #include "core/memory.h"
 #include "shim/aside.h"
@@ -73,6 +74,15 @@ bool IsInDriver(const void* address) {
   const auto at = reinterpret_cast<uintptr_t>(address);
   return at >= g_driver_begin.load(std::memory_order_relaxed) &&
          at < g_driver_end.load(std::memory_order_relaxed);
+}
+
+bool FreesAreUnseen() {
+  if (RealDriver() == nullptr) return false;
+  const DriverTables& tables = *g_driver_tables.load(std::memory_order_acquire);
+  const void* own = tables.symbols.cuMemFree_v2.address();
+  // A library that patches what a lookup gives it patches ours.
+  const InterposedFunction& ours = *FindInterposedFunction("cuMemFree_v2");
+  return tables.calls.cuMemFree_v2.address() == own && !IsPatched(own) && !IsPatched(ours.ours);
 }
 
 void* FindDriverFunction(void* library, const char* name) {

@@ -56,6 +56,9 @@ void* Answer(const char* symbol, int version, cuuint64_t flags, void* function, 
 // Ours for a function of the driver's, by its address; nullptr: it is none that we serve.
 void* OursFor(const void* function);
 
+// Does nobody but the driver learn of a cuMemFree: no wrapper of another preload, no patch?
+bool FreesAreUnseen();
+
 // Is the address in the driver's library?
 bool IsInDriver(const void* address);
 

@@ -591,6 +591,7 @@ constinit const PoolHost kShimHost = {
       static_cast<ContextWork*>(context.of_host)->FenceBegins(number, purpose, KeepsOrder());
     },
     [](ContextPool& context) { static_cast<ContextWork*>(context.of_host)->FenceFailed(); },
+    &FreesAreUnseen,
     true,
     [](ContextPool& context) {
       auto* work = context.arena().New<ContextWork>(&context);

@@ -73,12 +73,12 @@ TEST(AccountsTest, SlackAndBlocksInMotionAreNotInThePeak) {
 TEST(AccountsTest, TheBoundIsOfThePeak) {
   Accounts accounts({1.15, 256 * kMiB});
   EXPECT_EQ(accounts.bound(), 256 * kMiB);
-  EXPECT_EQ(accounts.headroom(), 64 * kMiB);
+  EXPECT_EQ(accounts.reserve().headroom(), 64 * kMiB);
   accounts.HandOut(kGiB);
   accounts.NotePeak();
   const size_t of_peak = static_cast<size_t>(double(kGiB) * 1.15) + 256 * kMiB;
   EXPECT_EQ(accounts.bound(), of_peak);
-  EXPECT_EQ(accounts.headroom(), (of_peak - kGiB) / 4);
+  EXPECT_EQ(accounts.reserve().headroom(), (of_peak - kGiB) / 4);
   accounts.TakeBack(kGiB);
   accounts.NotePeak();
   EXPECT_EQ(accounts.bound(), of_peak);
@@ -89,7 +89,7 @@ TEST(AccountsTest, ABoundBelowWhatTheProgramHoldsLeavesNoHeadroom) {
   accounts.HandOut(kGiB);
   accounts.NotePeak();
   EXPECT_EQ(accounts.bound(), kMiB);
-  EXPECT_EQ(accounts.headroom(), 0u);
+  EXPECT_EQ(accounts.reserve().headroom(), 0u);
 }
 
 TEST(AccountsTest, ExcessIsWhatIsOverTheBoundAndNotLeavingYet) {

@@ -194,6 +194,7 @@ struct FakeHost {
         ++failed;
         context.fences().SetWorkSince(true);
       },
+      [] { return true; },
       true,
       [](ContextPool&) {},
       [](ContextPool&) {},

@@ -62,13 +62,14 @@ TEST_F(OptionsTest, DefaultsAreThoseOfTheDesign) {
   const Options options = ReadOptions(&Environment, &Warn);
   EXPECT_EQ(options.mode, Mode::kPool);
   EXPECT_EQ(options.tier_steps, 4u);
-  EXPECT_EQ(options.max_block, kGiB);
+  EXPECT_EQ(options.max_block, kOfTheDevice);
   EXPECT_EQ(options.thread_cache_max_block, kMiB);
   EXPECT_EQ(options.thread_cache_bytes, 16 * kMiB);
   EXPECT_EQ(options.batch_bytes, 2 * kMiB);
-  EXPECT_DOUBLE_EQ(options.slack, 0.125);
+  EXPECT_DOUBLE_EQ(options.slack, 0.25);
   EXPECT_DOUBLE_EQ(options.reserve.ratio, 1.15);
   EXPECT_EQ(options.reserve.bytes, 256 * kMiB);
+  EXPECT_TRUE(options.reserve.grows);
   EXPECT_EQ(options.fill, -1);
   EXPECT_FALSE(options.verbose);
   EXPECT_EQ(options.programs, nullptr);
@@ -138,19 +139,21 @@ TEST_F(OptionsTest, Slack) {
 }
 
 TEST_F(OptionsTest, Reserve) {
-  const RelativeBytes both = Good("CMP_RESERVE", "1.5x+1G").reserve;
+  const ReserveRule both = Good("CMP_RESERVE", "1.5x+1G").reserve;
   EXPECT_DOUBLE_EQ(both.ratio, 1.5);
   EXPECT_EQ(both.bytes, kGiB);
-  const RelativeBytes ratio = Good("CMP_RESERVE", "2x").reserve;
+  const ReserveRule ratio = Good("CMP_RESERVE", "2x").reserve;
   EXPECT_DOUBLE_EQ(ratio.ratio, 2);
   EXPECT_EQ(ratio.bytes, 0u);
-  const RelativeBytes bytes = Good("CMP_RESERVE", "512M").reserve;
+  const ReserveRule bytes = Good("CMP_RESERVE", "512M").reserve;
   EXPECT_DOUBLE_EQ(bytes.ratio, 1);
   EXPECT_EQ(bytes.bytes, 512 * kMiB);
-  const RelativeBytes nothing = Good("CMP_RESERVE", "1x+0").reserve;
+  const ReserveRule nothing = Good("CMP_RESERVE", "1x+0").reserve;
   EXPECT_DOUBLE_EQ(nothing.ratio, 1);
   EXPECT_EQ(nothing.bytes, 0u);
-  Bad("CMP_RESERVE", {"x", "0.5x", "1.15x+", "+256M", "1.15x+256Q", "1001x", "1.15x++1M"},
+  EXPECT_TRUE(Good("CMP_RESERVE", "auto").reserve.grows);
+  EXPECT_FALSE(both.grows);
+  Bad("CMP_RESERVE", {"Auto", "x", "0.5x", "1.15x+", "+256M", "1.15x+256Q", "1001x", "1.15x++1M"},
       [](const Options& o) { return o.reserve.ratio * 1e15 + double(o.reserve.bytes); });
 }
 

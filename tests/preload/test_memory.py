@@ -143,6 +143,17 @@ class Memory(TestCase):
             + within.totals["retired_bytes"],
         )
 
+    def test_releases_wait_for_nothing(self):
+        """What is over the bound is released beside a kernel that stays until the next launch."""
+        for mode in ("auto", "order", "none"):
+            for seed in (1, 2):
+                env = {"CMP_RESERVE": "1x", "CMP_FREE_SYNC": mode, "CMPSIM_SEED": seed}
+                with self.subTest(mode=mode, seed=seed):
+                    within = run("memory", ["staying"], env=env)
+                    self.assert_ok(within)
+                    self.assertIn("hazards 0, misuse 0", within.results)
+                    self.assertGreater(int(within.notes["real frees beside kernels"]), 40)
+
     def test_room_for_other_calls(self):
         """768 MiB of 1 GiB are idle in the pool, and 512 MiB are asked for in another way."""
         for way in ("pitch", "3d", "async", "capture"):

@@ -195,6 +195,31 @@ void Told() {
   }
 }
 
+// Frees beside a kernel that stays until the next launch: with the real calls they would wait for
+// it for ever, and so they are not made without the pool. What the pool releases in them waits for
+// nothing.
+void Staying() {
+  const cudaStream_t stream = program::NonBlockingStream();
+  const cudaStream_t other = program::NonBlockingStream();
+  MUST(cudaFree(program::Allocate(1000)));
+  MUST(cudaDeviceSynchronize());  // now the pool knows of all work
+  program::Warm(16 * kMiB);
+  const uint64_t frees = program::RealFrees();
+  for (uint64_t round = 1; round <= 50; ++round) {
+    SimWork staying{};
+    staying.id = 2 * round;
+    staying.spin_until_id = 2 * round + 1;
+    MUST(program::Launch(stream, staying));
+    MUST(cudaFree(program::Allocate((17 + 3 * round) * kMiB)));
+    SimWork next{};
+    next.id = staying.spin_until_id;
+    MUST(program::Launch(other, next));
+    MUST(cudaDeviceSynchronize());
+  }
+  printf("# real frees beside kernels: %llu\n",
+         static_cast<unsigned long long>(program::RealFrees() - frees));
+}
+
 // A call that fails once while much is idle; none of it may be lost. REQUIRES: 1 GiB of device
 // memory.
 void Trouble(const char* what) {
@@ -284,6 +309,8 @@ int main(int count, char** arguments) {
     Told();
   } else if (strcmp(scenario, "room") == 0) {
     Room(arguments[2]);
+  } else if (strcmp(scenario, "staying") == 0) {
+    Staying();
   } else if (strcmp(scenario, "trouble") == 0) {
     Trouble(arguments[2]);
     printf("hazards %llu\n", static_cast<unsigned long long>(simHazardCount()));

@@ -43,7 +43,9 @@ inline char* Allocate(size_t bytes) {
 }
 
 inline uint64_t RealAllocations() { return simCallCount("cuMemAlloc_v2"); }
-inline uint64_t RealFrees() { return simCallCount("cuMemFree_v2"); }
+inline uint64_t RealFrees() {
+  return simCallCount("cuMemFree_v2") + simCallCount("cuMemFreeAsync");
+}
 
 // What is wrong according to the simulator; a good program prints zeros.
 inline void SayHazards() {

@@ -23,9 +23,10 @@ using schedules::Settings;
 
 // The driver calls that a pool makes for itself.
 constexpr const char* kPoolCalls[] = {
-    "cuMemAlloc_v2",   "cuMemFree_v2",       "cuCtxRecordEvent",   "cuCtxWaitEvent",
-    "cuEventQuery",    "cuEventSynchronize", "cuEventCreate",      "cuCtxGetId",
-    "cuMemGetInfo_v2", "cuCtxSynchronize",   "cuStreamIsCapturing"};
+    "cuMemAlloc_v2",   "cuMemFree_v2",       "cuCtxRecordEvent",    "cuCtxWaitEvent",
+    "cuEventQuery",    "cuEventSynchronize", "cuEventCreate",       "cuCtxGetId",
+    "cuMemGetInfo_v2", "cuCtxSynchronize",   "cuStreamIsCapturing", "cuMemFreeAsync",
+    "cuStreamCreate",  "cuStreamSynchronize"};
 
 bool ParseMode(const char* text, Gives* gives) {
   const std::pair<const char*, Gives> modes[] = {{"wait", Gives::kHost},
@@ -187,9 +188,9 @@ int main(int count, char** arguments) {
          static_cast<unsigned long long>(unexpected));
   program::SayHazards();
   printf("# operations: %llu in %.2f s\n", static_cast<unsigned long long>(operations), seconds);
-  for (const char* name : {"cuMemAlloc_v2", "cuMemFree_v2", "cuCtxRecordEvent", "cuCtxWaitEvent",
-                           "cuStreamBeginCapture_v2", "cuGraphInstantiateWithFlags",
-                           "cuGraphLaunch", "cuLaunchKernel"}) {
+  for (const char* name : {"cuMemAlloc_v2", "cuMemFree_v2", "cuMemFreeAsync", "cuCtxRecordEvent",
+                           "cuCtxWaitEvent", "cuStreamBeginCapture_v2",
+                           "cuGraphInstantiateWithFlags", "cuGraphLaunch", "cuLaunchKernel"}) {
     printf("# %s: %llu\n", name, static_cast<unsigned long long>(simCallCount(name)));
   }
   const bool good =

@@ -102,7 +102,7 @@ TEST_F(Runtime, PropertiesAndVersions) {
   EXPECT_EQ(version, 13000);
   cudaDeviceProp properties;
   ASSERT_EQ(cudaGetDeviceProperties(&properties, 0), cudaSuccess);
-  EXPECT_EQ(properties.totalGlobalMem, size_t{1} << 30);
+  EXPECT_EQ(properties.totalGlobalMem, size_t{8} << 30);
   EXPECT_EQ(cudaSetDevice(99), cudaErrorInvalidDevice);
   int device = -1;
   EXPECT_EQ(cudaGetDevice(&device), cudaSuccess);

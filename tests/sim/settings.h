@@ -11,7 +11,7 @@
 namespace cmp::sim {
 
 struct Settings {
-  size_t memory = size_t{1} << 30;  // CMPSIM_MEMORY: bytes of each device; K, M, G
+  size_t memory = size_t{8} << 30;  // CMPSIM_MEMORY: bytes of each device; K, M, G
   int devices = 1;                  // CMPSIM_DEVICES
   int driver_version = 13000;       // CMPSIM_DRIVER_VERSION
   bool context_events = true;       // CMPSIM_CONTEXT_EVENTS=0: cuCtxRecordEvent is missing
