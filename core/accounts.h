@@ -17,6 +17,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 
 #include "core/options.h"
 #include "core/types.h"
@@ -28,6 +29,14 @@ namespace cmp {
 class alignas(64) Accounts {
  public:
   explicit Accounts(const RelativeBytes& reserve) : reserve_(reserve), bound_(reserve.bytes) {}
+  // Those of a context that has nothing yet. REQUIRES: nobody else uses them
+  void Open() {
+    for (Sum* sum : {&reserved_, &live_, &slack_, &rounding_, &leaving_}) {
+      sum->store(0, std::memory_order_relaxed);
+    }
+    peak_.store(0, std::memory_order_relaxed);
+    bound_.store(reserve_.bytes, std::memory_order_relaxed);
+  }
 
   // ---- What happens
 

@@ -2,6 +2,31 @@
 
 namespace cmp {
 
+bool ContextPool::Open(const ContextIdentity& identity, Arena& arena,
+                       GlobalPool::SpareLists& spare) {
+  if (!global_.Open(arena, spare)) return false;
+  __atomic_store_n(&identity_.handle, identity.handle, __ATOMIC_RELAXED);
+  __atomic_store_n(&identity_.device, identity.device, __ATOMIC_RELAXED);
+  identity_.id = identity.id;
+  identity_.primary = identity.primary;
+  identity_.reaches_host_memory = identity.reaches_host_memory;
+  arena_ = &arena;
+  records_.Open();
+  accounts_.Open();
+  fences_.Open();
+  {
+    Held held(caches_lock_);
+    ended_ = false;
+  }
+  cached_retired_.store(0, std::memory_order_relaxed);
+  over_bound.store(false, std::memory_order_relaxed);
+  device_bytes.store(0, std::memory_order_relaxed);
+  unasked_bytes.store(0, std::memory_order_relaxed);
+  scarce.store(false, std::memory_order_relaxed);
+  phase_.store(0, std::memory_order_seq_cst);
+  return true;
+}
+
 ThreadCache* ContextPool::AdoptCache() {
   Held held(caches_lock_);
   ThreadCache* cache = threadless_;

@@ -2,11 +2,20 @@
 //
 // Invariants: blocks of a context never leave it; its accounts count every real allocation that the
 // pool holds for it, live or idle. Driver calls of the pool's own about the context (fences, real
-// frees of idle blocks) are made by users of it, and a context ends only once it has none. A
-// ContextPool is never destroyed: once closed (the context was reset, destroyed or has failed) it
-// serves nothing any more and stale references to it are harmless.
+// frees of idle blocks) are made by users of it, and a context ends only once it has none. Once
+// closed (the context was reset, destroyed or has failed) it serves nothing any more.
+//
+// A record is never destroyed. Once its context has ended it is another one's, but not while
+// somebody holds it (HeldContext): every cache of a thread does, and whoever has a block in hand
+// that the pool took from the program, or from a list, keeps its record from being used again at
+// all. Who does neither may
+// - look at what Contexts::Glance says, which is always that of some context that there was,
+// - be a User, and then wait for a fence or ask about it: fences are numbered by one clock, so one
+//   of the context that has ended counts as passed.
 #ifndef CMP_CORE_CONTEXT_POOL_H_
 #define CMP_CORE_CONTEXT_POOL_H_
+
+#include <utility>
 
 #include "core/accounts.h"
 #include "core/fences.h"
@@ -33,20 +42,19 @@ struct ContextIdentity {
 
 class ContextPool {
  public:
-  ContextPool(const ContextIdentity& identity, const Tiers& tiers, const Options& options,
-              BlockSlabs& slabs, IdleChunks& chunks)
-      : identity_(identity),
-        records_(slabs),
-        accounts_(options.reserve),
-        global_(tiers, options.max_block, chunks) {}
+  // Closed, and held by the caller.
+  ContextPool(const Tiers& tiers, const Options& options, BlockSlabs& slabs, IdleChunks& chunks)
+      : records_(slabs), accounts_(options.reserve), global_(tiers, options.max_block, chunks) {}
 
-  // False when memory is exhausted. Call once, before anything else.
-  bool Open(Arena& arena, GlobalPool::SpareLists& spare) {
-    arena_ = &arena;
-    return global_.Open(arena, spare);
-  }
+  // It is this context's from now on. False when memory is exhausted: it is nobody's. Before
+  // anything else. REQUIRES: the caller alone holds it
+  bool Open(const ContextIdentity& identity, Arena& arena, GlobalPool::SpareLists& spare);
 
+  // For who holds it.
   const ContextIdentity& identity() const { return identity_; }
+  // These for everybody. Relaxed: who does not hold it may get that of the next context.
+  ContextHandle handle() const { return __atomic_load_n(&identity_.handle, __ATOMIC_RELAXED); }
+  int device() const { return __atomic_load_n(&identity_.device, __ATOMIC_RELAXED); }
   GlobalPool& global() { return global_; }
   BlockRecords& records() { return records_; }
   Fences& fences() { return fences_; }
@@ -54,8 +62,23 @@ class ContextPool {
   Accounts& accounts() { return accounts_; }
   const Accounts& accounts() const { return accounts_; }
   Arena& arena() { return *arena_; }
-  // What the host knows of the context; see host.h. Set before anybody else sees the context.
+  // What the host knows of the context; see host.h. Set before anybody else sees the record, and
+  // then never changed.
   void* of_host = nullptr;
+
+  // While anybody holds it, it is not used again for another context. Who found it where it may be
+  // gone by now must find it there once more after this. acq_rel: whose hold comes after TakeSpare
+  // sees that it is gone there, and TakeSpare sees what the last holder did.
+  void Hold() { holds_.fetch_add(1, std::memory_order_acq_rel); }
+  void LetGo() { holds_.fetch_sub(1, std::memory_order_release); }
+  // Holds it if nobody does. REQUIRES: its context has ended, and is nowhere to be found
+  [[nodiscard]] bool HoldSpare() {
+    int none = 0;
+    return holds_.compare_exchange_strong(none, 1, std::memory_order_acq_rel,
+                                          std::memory_order_relaxed);
+  }
+  // Through the records that nobody may need any more; see Contexts.
+  ContextPool* next_spare = nullptr;
 
   // ---- Its life: open, then closed (it has failed), then ended. During a call that ends it if it
   // succeeds it is not open either; during one that may give up its last reference it is.
@@ -76,23 +99,31 @@ class ContextPool {
   // The pool is off for it, for good. True for the caller that closed it.
   bool Close() { return Leave(phase_.fetch_or(kIsClosed, std::memory_order_seq_cst)); }
   // Around a real call that ends it if it succeeds; waits until no user is left. Then it has ended,
-  // or it is what it was before.
+  // or it is what it was before. Held meanwhile. REQUIRES: the caller holds it
   void BeginEnding() {
+    Hold();
     Leave(phase_.fetch_add(kEnding, std::memory_order_seq_cst));
     Drain();
   }
-  void CancelEnding() { phase_.fetch_sub(kEnding, std::memory_order_release); }
+  void CancelEnding() {
+    phase_.fetch_sub(kEnding, std::memory_order_release);
+    LetGo();
+  }
   // Around one that ends it if it gives up the last reference. It stays open, but nothing of it is
   // really freed meanwhile; waits until nothing is, but not long: the free may be waiting for what
-  // the caller does next.
+  // the caller does next. Held as above.
   void BeginReferenceEnding() {
+    Hold();
     phase_.fetch_add(kReferenceEnding, std::memory_order_seq_cst);
     Pause pause;
     for (int i = 0; i < kMostPauses && releasing_.load(std::memory_order_seq_cst) != 0; ++i) {
       pause.Wait();
     }
   }
-  void CancelReferenceEnding() { phase_.fetch_sub(kReferenceEnding, std::memory_order_release); }
+  void CancelReferenceEnding() {
+    phase_.fetch_sub(kReferenceEnding, std::memory_order_release);
+    LetGo();
+  }
   // It has ended, and no user is left. True for one caller, if it was not closed.
   bool End() {
     const bool left = Leave(phase_.fetch_or(kHasEnded, std::memory_order_seq_cst));
@@ -228,7 +259,7 @@ class ContextPool {
     for (Pause pause; users_.load(std::memory_order_seq_cst) != 0;) pause.Wait();
   }
 
-  const ContextIdentity identity_;
+  ContextIdentity identity_;
   Arena* arena_ = nullptr;
   BlockRecords records_;
   Accounts accounts_;
@@ -243,7 +274,8 @@ class ContextPool {
   static constexpr bool MayBeEnding(uint32_t phase) {
     return phase >= kReferenceEnding && (phase & kHasEnded) == 0;
   }
-  std::atomic<uint32_t> phase_{0};
+  std::atomic<uint32_t> phase_{kIsClosed};
+  std::atomic<int> holds_{1};
   std::atomic<int> releasing_{0};
   std::atomic<int> users_{0};
   Mutex caches_lock_;
@@ -251,6 +283,40 @@ class ContextPool {
   ThreadCache* listed_ = nullptr;      // through next_of_context and previous_of_context
   ThreadCache* threadless_ = nullptr;  // through next_of_context
   std::atomic<int64_t> cached_retired_{0};
+};
+
+// A context whose record is not used again for another one meanwhile; or none.
+class [[nodiscard]] HeldContext {
+ public:
+  HeldContext() = default;
+  explicit HeldContext(ContextPool& context) : context_(&context), held_(&context) {
+    context.Hold();
+  }
+  // One that the caller holds: it is let go for him.
+  static HeldContext Adopt(ContextPool& context) { return {&context, &context}; }
+  // One that something else holds at least as long.
+  static HeldContext Of(ContextPool& context) { return {&context, nullptr}; }
+  HeldContext(HeldContext&& other) noexcept
+      : context_(std::exchange(other.context_, nullptr)),
+        held_(std::exchange(other.held_, nullptr)) {}
+  HeldContext& operator=(HeldContext&& other) noexcept {
+    std::swap(context_, other.context_);
+    std::swap(held_, other.held_);
+    return *this;
+  }
+  ~HeldContext() {
+    if (held_ != nullptr) held_->LetGo();
+  }
+  ContextPool* get() const { return context_; }
+  ContextPool& operator*() const { return *context_; }
+  ContextPool* operator->() const { return context_; }
+  explicit operator bool() const { return context_ != nullptr; }
+
+ private:
+  HeldContext(ContextPool* context, ContextPool* held) : context_(context), held_(held) {}
+
+  ContextPool* context_ = nullptr;
+  ContextPool* held_ = nullptr;
 };
 
 }  // namespace cmp

@@ -21,6 +21,8 @@ bool GlobalPool::Open(Arena& arena, SpareLists& spare) {
   small_ = lists_->small;
   bins_ = lists_->bins;
   bin_words_ = lists_->bin_words;
+  ended_.store(false, std::memory_order_relaxed);
+  gone_.store(false, std::memory_order_relaxed);
   return true;
 }
 

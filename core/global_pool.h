@@ -31,7 +31,8 @@ class GlobalPool {
 
   // The lists of global pools that have ended, for the next ones. Thread-safe.
   class SpareLists;
-  // Makes the lists; false when memory is exhausted. Call once, before anything else.
+  // Makes the lists; false when memory is exhausted. Before anything else, and again once it has
+  // ended, given its lists back and nobody uses it any more.
   bool Open(Arena& arena, SpareLists& spare);
 
   // Adds a batch of idle blocks of one tier: ready ones, or with a stamp, retired ones. Once it has

@@ -19,7 +19,7 @@ class ContextPoolTest : public testing::Test {
     limits_.bytes = kGiB;
     limits_.tiers = kPoolTiers;
     for (unsigned tier = 0; tier < kPoolTiers; ++tier) limits_.batch[tier] = 128;
-    EXPECT_TRUE(context_.Open(arena_, spare_lists_));
+    EXPECT_TRUE(context_.Open({nullptr, 7, 1, true}, arena_, spare_lists_));
   }
 
   ThreadCache* NewCache() {
@@ -56,7 +56,7 @@ class ContextPoolTest : public testing::Test {
   SideTable side_table_{arena_};
   IdleChunks chunks_{side_table_};
   GlobalPool::SpareLists spare_lists_;
-  ContextPool context_{{nullptr, 7, 1, true}, tiers_, options_, slabs_, chunks_};
+  ContextPool context_{tiers_, options_, slabs_, chunks_};
 };
 
 TEST_F(ContextPoolTest, KnowsWhoItIs) {
