@@ -20,13 +20,14 @@
 #include <initializer_list>
 
 #include "core/options.h"
+#include "core/own_line.h"
 #include "core/types.h"
 
 namespace cmp {
 
 // All functions are thread-safe. Relaxed: each sum is exact, and nobody concludes from one that
 // another has changed.
-class alignas(64) Accounts {
+class alignas(kCacheLine) Accounts {
  public:
   explicit Accounts(const RelativeBytes& reserve) : reserve_(reserve), bound_(reserve.bytes) {}
   // Those of a context that has nothing yet. REQUIRES: nobody else uses them

@@ -21,6 +21,7 @@
 #include "core/fences.h"
 #include "core/global_pool.h"
 #include "core/options.h"
+#include "core/own_line.h"
 #include "core/thread_cache.h"
 #include "core/types.h"
 
@@ -28,7 +29,7 @@ namespace cmp {
 
 // Grows whenever a thread's remembered caches may be stale: a context was closed or is about to
 // end, or the process forked. Read on every hit, written almost never.
-inline constinit std::atomic<uint64_t> g_cache_epoch{1};
+inline constinit OwnLine<uint64_t> g_cache_epoch{1};
 
 // Which context: the handle may be reused by CUDA for a later context, the id never is.
 struct ContextIdentity {
@@ -44,7 +45,7 @@ class ContextPool {
  public:
   // Closed, and held by the caller.
   ContextPool(const Tiers& tiers, const Options& options, BlockSlabs& slabs, IdleChunks& chunks)
-      : records_(slabs), accounts_(options.reserve), global_(tiers, options.max_block, chunks) {}
+      : accounts_(options.reserve), records_(slabs), global_(tiers, options.max_block, chunks) {}
 
   // It is this context's from now on. False when memory is exhausted: it is nobody's. Before
   // anything else. REQUIRES: the caller alone holds it
@@ -62,9 +63,6 @@ class ContextPool {
   Accounts& accounts() { return accounts_; }
   const Accounts& accounts() const { return accounts_; }
   Arena& arena() { return *arena_; }
-  // What the host knows of the context; see host.h. Set before anybody else sees the record, and
-  // then never changed.
-  void* of_host = nullptr;
 
   // While anybody holds it, it is not used again for another context. Who found it where it may be
   // gone by now must find it there once more after this. acq_rel: whose hold comes after TakeSpare
@@ -77,8 +75,6 @@ class ContextPool {
     return holds_.compare_exchange_strong(none, 1, std::memory_order_acq_rel,
                                           std::memory_order_relaxed);
   }
-  // Through the records that nobody may need any more; see Contexts.
-  ContextPool* next_spare = nullptr;
 
   // ---- Its life: open, then closed (it has failed), then ended. During a call that ends it if it
   // succeeds it is not open either; during one that may give up its last reference it is.
@@ -237,16 +233,6 @@ class ContextPool {
     return idle > retired ? idle - retired : 0;
   }
 
-  // Set by who leaves the context over its bound; the next free pays.
-  std::atomic<bool> over_bound{false};
-
-  // The device's memory in all, when it was asked last; 0 before.
-  std::atomic<size_t> device_bytes{0};
-  // What refills may still take before the device's free memory must be asked for again, and
-  // whether less than a tenth of the device was free then.
-  std::atomic<int64_t> unasked_bytes{0};
-  std::atomic<bool> scarce{false};
-
  private:
   size_t EmptyListed(ThreadCache& cache, bool short_of_memory);  // REQUIRES: caches_lock_ held
   // After a change of `before` to something else: every thread forgets the caches that it
@@ -259,12 +245,6 @@ class ContextPool {
     for (Pause pause; users_.load(std::memory_order_seq_cst) != 0;) pause.Wait();
   }
 
-  ContextIdentity identity_;
-  Arena* arena_ = nullptr;
-  BlockRecords records_;
-  Accounts accounts_;
-  Fences fences_;
-  GlobalPool global_;
   static constexpr uint32_t kIsClosed = 1;
   static constexpr uint32_t kHasEnded = 2;
   static constexpr uint32_t kEnding = 4;  // and its multiples: so many calls are ending it
@@ -274,16 +254,49 @@ class ContextPool {
   static constexpr bool MayBeEnding(uint32_t phase) {
     return phase >= kReferenceEnding && (phase & kHasEnded) == 0;
   }
+
+  // ---- On a cache line of its own: every free reads it, a few write it now and then.
+ public:
+  // What the host knows of the context; see host.h. Set before anybody else sees the record, and
+  // then never changed.
+  alignas(kCacheLine) void* of_host = nullptr;
+  // Set by who leaves the context over its bound; the next free pays.
+  std::atomic<bool> over_bound{false};
+
+ private:
   std::atomic<uint32_t> phase_{kIsClosed};
+  ContextIdentity identity_;
+  Arena* arena_ = nullptr;
+
+  // ---- These begin lines of their own, the first with what every free reads.
+  Fences fences_;
+  Accounts accounts_;
+
+  // ---- The rest is written wherever a cache is not enough.
+ public:
+  // The device's memory in all, when it was asked last; 0 before.
+  alignas(kCacheLine) std::atomic<size_t> device_bytes{0};
+  // What refills may still take before the device's free memory must be asked for again, and
+  // whether less than a tenth of the device was free then.
+  std::atomic<int64_t> unasked_bytes{0};
+  std::atomic<bool> scarce{false};
+  // Through the records that nobody may need any more; see Contexts.
+  ContextPool* next_spare = nullptr;
+
+ private:
   std::atomic<int> holds_{1};
   std::atomic<int> releasing_{0};
   std::atomic<int> users_{0};
+  BlockRecords records_;
+  GlobalPool global_;
   Mutex caches_lock_;
   bool ended_ = false;                 // under caches_lock_
   ThreadCache* listed_ = nullptr;      // through next_of_context and previous_of_context
   ThreadCache* threadless_ = nullptr;  // through next_of_context
   std::atomic<int64_t> cached_retired_{0};
 };
+static_assert(alignof(Fences) == kCacheLine && alignof(Accounts) == kCacheLine);
+static_assert(sizeof(ContextPool) <= 16 * kCacheLine, "kept small: there may be many");
 
 // A context whose record is not used again for another one meanwhile; or none.
 class [[nodiscard]] HeldContext {

@@ -93,11 +93,13 @@ class Contexts {
     }
   }
 
-  Mutex lock_;
-  ContextPool* spare_ = nullptr;  // through next_spare
-  std::atomic<ContextPool*> places_[kMost] = {};
+  // Every free reads the count, and where there are several contexts the places; apart from what
+  // others write.
+  alignas(kCacheLine) std::atomic<unsigned> count_{0};
   std::atomic<size_t> places_used_{0};  // no place from here on was ever used
-  std::atomic<unsigned> count_{0};
+  std::atomic<ContextPool*> places_[kMost] = {};
+  alignas(kCacheLine) Mutex lock_;
+  ContextPool* spare_ = nullptr;  // through next_spare
 };
 
 }  // namespace cmp

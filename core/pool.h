@@ -234,23 +234,26 @@ class Pool {
   void NotePeak(ContextPool& context);
   bool HasShelf(unsigned tier) const { return tier < limits_.tiers; }
 
+  // What hits read, and nobody writes once it is there. At its end what frees read of the contexts.
   const Options options_;
   const Tiers tiers_;
   size_t hit_bytes_ = 0;
   CacheLimits limits_;
-  SpareCaches spare_caches_;
+  const PoolHost& host_;
+  SideTable side_table_{arena_};
+  Readiness readiness_{contexts_, host_, statistics_};
+  Contexts contexts_;
+
+  // What is written wherever a cache is not enough.
+  alignas(kCacheLine) SpareCaches spare_caches_;
   GlobalPool::SpareLists spare_lists_;
   Arena arena_;
-  SideTable side_table_{arena_};
   Statistics statistics_;
   IdleChunks chunks_{side_table_};
   BlockSource source_{arena_, tiers_, side_table_, chunks_, statistics_};
   // Owner of what AllocReal allocates in contexts that have no pool; a closed context.
   ContextPool unpooled_{tiers_, options_, source_.slabs(), chunks_};
-  const PoolHost& host_;
-  Contexts contexts_;
   std::atomic<int64_t> peaks_{0};  // the sum of those of the contexts that there are
-  Readiness readiness_{contexts_, host_, statistics_};
 };
 
 }  // namespace cmp

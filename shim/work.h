@@ -167,7 +167,7 @@ extern constinit ContextWork g_no_work;
 // Stands for all contexts with a pool: for work of which it is not known whose it is (a stream of a
 // green context says neither its own nor the primary one's handle). Never quiet.
 extern constinit ContextWork g_any_work;
-inline constinit std::atomic<ContextWork*> g_only_work{&g_no_work};
+inline constinit OwnLine<ContextWork*> g_only_work{&g_no_work};
 // One of several: whose stream it is. Never nullptr.
 ContextWork* FindWork(StreamName stream);
 inline ContextWork* WorkOf(StreamName stream) {
@@ -241,7 +241,7 @@ class [[nodiscard]] SubmissionElsewhere {
 
 // Is it to be noted what the host could see? From the first context with a pool on, under
 // CMP_FREE_SYNC=auto; that one's work from before counts as visible.
-inline constinit std::atomic<bool> g_tracks_visible{false};
+inline constinit OwnLine<bool> g_tracks_visible{false};
 
 // The shim as the pool's host.
 extern const PoolHost kShimHost;
