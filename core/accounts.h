@@ -17,7 +17,9 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 
+#include "core/own_line.h"
 #include "core/reserve.h"
 #include "core/types.h"
 
@@ -25,9 +27,16 @@ namespace cmp {
 
 // All functions are thread-safe. Relaxed: each sum is exact, and nobody concludes from one that
 // another has changed.
-class alignas(64) Accounts {
+class alignas(kCacheLine) Accounts {
  public:
   explicit Accounts(const ReserveRule& rule) : reserve_(rule) {}
+  // Those of a context that has nothing yet. REQUIRES: nobody else uses them
+  void Open() {
+    for (Sum* sum : {&reserved_, &live_, &slack_, &rounding_, &leaving_}) {
+      sum->store(0, std::memory_order_relaxed);
+    }
+    reserve_.Open();
+  }
 
   // ---- What happens
 

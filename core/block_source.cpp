@@ -67,7 +67,7 @@ BlockState BlockSource::DetachFrom(Block* block) {
 }
 
 bool BlockSource::Forget(Block* block) {
-  ContextPool* const owner = block->owner();
+  const HeldContext owner(*block->owner());  // once it is detached, it is in hand no more
   if (!Detach(block)) return false;
   owner->records().Return(block);
   return true;
@@ -113,9 +113,14 @@ void BlockSource::Register(ContextPool& context, const Request& request, Allocat
     CountRealFree(*displaced);
     Forget(displaced);
   } else if (taken == BlockState::kIdle) {
-    // The address is read last: it is written before the owner.
-    ContextPool* const owner = displaced->owner_context.load(std::memory_order_acquire);
-    if (__atomic_load_n(&displaced->address, __ATOMIC_RELAXED) == made->address) Close(*owner);
+    // Still idle and its owner's, who is held now: then that is whose it was. The address is read
+    // last: it is written before the owner.
+    const HeldContext owner(*displaced->owner());
+    if (displaced->state.load(std::memory_order_acquire) == BlockState::kIdle &&
+        displaced->owner_context.load(std::memory_order_acquire) == owner.get() &&
+        __atomic_load_n(&displaced->address, __ATOMIC_RELAXED) == made->address) {
+      Close(*owner);
+    }
   }
 }
 
@@ -267,12 +272,12 @@ void BlockSource::Close(ContextPool& context) {
   if (context.Close()) statistics_.process().contexts_dropped.AddShared(1);
 }
 
-void BlockSource::ForgetAll(ContextPool& context) {
+bool BlockSource::ForgetAll(ContextPool& context) {
   context.EndLists([&](Block* block) {
     statistics_.shared_slot()[block->tier].blocks_released.AddShared(1);
     Detach(block);
   });
-  context.records().End([&](Block* block) {
+  return context.records().End([&](Block* block) {
     const BlockState was = DetachFrom(block);
     if (was == BlockState::kLive || was == BlockState::kUnpooled) CountRealFree(*block);
     return was != BlockState::kIdle;  // on no list: another thread frees it

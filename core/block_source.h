@@ -109,8 +109,8 @@ class BlockSource {
   // meanwhile: then the memory is gone already and must not be freed.
   bool Forget(Block* block);
   // Forgets every block of a closed context that has no users. The records are used again, but for
-  // those that another thread has in hand.
-  void ForgetAll(ContextPool& context);
+  // those that another thread has in hand. True: nobody has any.
+  bool ForgetAll(ContextPool& context);
 
   // The pool is off for the context: it has failed. From then on every call is real, so that the
   // program sees the real errors.

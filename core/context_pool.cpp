@@ -2,6 +2,41 @@
 
 namespace cmp {
 
+namespace {
+size_t MaxBlockOf(const ContextIdentity& identity, const Options& options) {
+  if (options.max_block != kOfTheDevice) return options.max_block;
+  return identity.device_bytes / 8 > kGiB ? identity.device_bytes / 8 : kGiB;
+}
+}  // namespace
+
+bool ContextPool::Open(const ContextIdentity& identity, const Options& options, Arena& arena,
+                       GlobalPool::SpareLists& spare) {
+  max_block_ = MaxBlockOf(identity, options);
+  if (!global_.Open(max_block_, arena, spare)) return false;
+  release_stream_.Open();
+  __atomic_store_n(&identity_.handle, identity.handle, __ATOMIC_RELAXED);
+  __atomic_store_n(&identity_.device, identity.device, __ATOMIC_RELAXED);
+  identity_.id = identity.id;
+  identity_.primary = identity.primary;
+  identity_.reaches_host_memory = identity.reaches_host_memory;
+  identity_.device_bytes = identity.device_bytes;
+  arena_ = &arena;
+  records_.Open();
+  accounts_.Open();
+  fences_.Open();
+  {
+    Held held(caches_lock_);
+    ended_ = false;
+  }
+  cached_retired_.store(0, std::memory_order_relaxed);
+  over_bound.store(false, std::memory_order_relaxed);
+  device_bytes.store(identity.device_bytes, std::memory_order_relaxed);
+  unasked_bytes.store(0, std::memory_order_relaxed);
+  scarce.store(false, std::memory_order_relaxed);
+  phase_.store(0, std::memory_order_seq_cst);
+  return true;
+}
+
 ThreadCache* ContextPool::AdoptCache() {
   Held held(caches_lock_);
   ThreadCache* cache = threadless_;

@@ -2,16 +2,26 @@
 //
 // Invariants: blocks of a context never leave it; its accounts count every real allocation that the
 // pool holds for it, live or idle. Driver calls of the pool's own about the context (fences, real
-// frees of idle blocks) are made by users of it, and a context ends only once it has none. A
-// ContextPool is never destroyed: once closed (the context was reset, destroyed or has failed) it
-// serves nothing any more and stale references to it are harmless.
+// frees of idle blocks) are made by users of it, and a context ends only once it has none. Once
+// closed (the context was reset, destroyed or has failed) it serves nothing any more.
+//
+// A record is never destroyed. Once its context has ended it is another one's, but not while
+// somebody holds it (HeldContext): every cache of a thread does, and whoever has a block in hand
+// that the pool took from the program, or from a list, keeps its record from being used again at
+// all. Who does neither may
+// - look at what Contexts::Glance says, which is always that of some context that there was,
+// - be a User, and then wait for a fence or ask about it: fences are numbered by one clock, so one
+//   of the context that has ended counts as passed.
 #ifndef CMP_CORE_CONTEXT_POOL_H_
 #define CMP_CORE_CONTEXT_POOL_H_
+
+#include <utility>
 
 #include "core/accounts.h"
 #include "core/fences.h"
 #include "core/global_pool.h"
 #include "core/options.h"
+#include "core/own_line.h"
 #include "core/release_stream.h"
 #include "core/thread_cache.h"
 #include "core/types.h"
@@ -20,7 +30,7 @@ namespace cmp {
 
 // Grows whenever a thread's remembered caches may be stale: a context was closed or is about to
 // end, or the process forked. Read on every hit, written almost never.
-inline constinit std::atomic<uint64_t> g_cache_epoch{1};
+inline constinit OwnLine<uint64_t> g_cache_epoch{1};
 
 // Which context: the handle may be reused by CUDA for a later context, the id never is.
 struct ContextIdentity {
@@ -35,23 +45,22 @@ struct ContextIdentity {
 
 class ContextPool {
  public:
-  ContextPool(const ContextIdentity& identity, const Tiers& tiers, const Options& options,
-              BlockSlabs& slabs, IdleChunks& chunks)
-      : identity_(identity),
-        max_block_(MaxBlock(options.max_block, identity.device_bytes)),
-        records_(slabs),
-        accounts_(options.reserve),
-        global_(tiers, max_block_, chunks) {}
+  // Closed, and held by the caller.
+  ContextPool(const Tiers& tiers, const Options& options, BlockSlabs& slabs, IdleChunks& chunks)
+      : accounts_(options.reserve), records_(slabs), global_(tiers, chunks) {}
 
-  // False when memory is exhausted. Call once, before anything else.
-  bool Open(Arena& arena, GlobalPool::SpareLists& spare) {
-    arena_ = &arena;
-    return global_.Open(arena, spare);
-  }
+  // It is this context's from now on. False when memory is exhausted: it is nobody's. Before
+  // anything else. REQUIRES: the caller alone holds it
+  bool Open(const ContextIdentity& identity, const Options& options, Arena& arena,
+            GlobalPool::SpareLists& spare);
 
+  // For who holds it.
   const ContextIdentity& identity() const { return identity_; }
   // A larger request is oversized.
   size_t max_block() const { return max_block_; }
+  // These for everybody. Relaxed: who does not hold it may get that of the next context.
+  ContextHandle handle() const { return __atomic_load_n(&identity_.handle, __ATOMIC_RELAXED); }
+  int device() const { return __atomic_load_n(&identity_.device, __ATOMIC_RELAXED); }
   GlobalPool& global() { return global_; }
   BlockRecords& records() { return records_; }
   Fences& fences() { return fences_; }
@@ -60,8 +69,18 @@ class ContextPool {
   const Accounts& accounts() const { return accounts_; }
   Arena& arena() { return *arena_; }
   ReleaseStream& release_stream() { return release_stream_; }
-  // What the host knows of the context; see host.h. Set before anybody else sees the context.
-  void* of_host = nullptr;
+
+  // While anybody holds it, it is not used again for another context. Who found it where it may be
+  // gone by now must find it there once more after this. acq_rel: whose hold comes after TakeSpare
+  // sees that it is gone there, and TakeSpare sees what the last holder did.
+  void Hold() { holds_.fetch_add(1, std::memory_order_acq_rel); }
+  void LetGo() { holds_.fetch_sub(1, std::memory_order_release); }
+  // Holds it if nobody does. REQUIRES: its context has ended, and is nowhere to be found
+  [[nodiscard]] bool HoldSpare() {
+    int none = 0;
+    return holds_.compare_exchange_strong(none, 1, std::memory_order_acq_rel,
+                                          std::memory_order_relaxed);
+  }
 
   // ---- Its life: open, then closed (it has failed), then ended. During a call that ends it if it
   // succeeds it is not open either; during one that may give up its last reference it is.
@@ -82,23 +101,31 @@ class ContextPool {
   // The pool is off for it, for good. True for the caller that closed it.
   bool Close() { return Leave(phase_.fetch_or(kIsClosed, std::memory_order_seq_cst)); }
   // Around a real call that ends it if it succeeds; waits until no user is left. Then it has ended,
-  // or it is what it was before.
+  // or it is what it was before. Held meanwhile. REQUIRES: the caller holds it
   void BeginEnding() {
+    Hold();
     Leave(phase_.fetch_add(kEnding, std::memory_order_seq_cst));
     Drain();
   }
-  void CancelEnding() { phase_.fetch_sub(kEnding, std::memory_order_release); }
+  void CancelEnding() {
+    phase_.fetch_sub(kEnding, std::memory_order_release);
+    LetGo();
+  }
   // Around one that ends it if it gives up the last reference. It stays open, but nothing of it is
   // really freed meanwhile; waits until nothing is, but not long: the free may be waiting for what
-  // the caller does next.
+  // the caller does next. Held as above.
   void BeginReferenceEnding() {
+    Hold();
     phase_.fetch_add(kReferenceEnding, std::memory_order_seq_cst);
     Pause pause;
     for (int i = 0; i < kMostPauses && releasing_.load(std::memory_order_seq_cst) != 0; ++i) {
       pause.Wait();
     }
   }
-  void CancelReferenceEnding() { phase_.fetch_sub(kReferenceEnding, std::memory_order_release); }
+  void CancelReferenceEnding() {
+    phase_.fetch_sub(kReferenceEnding, std::memory_order_release);
+    LetGo();
+  }
   // It has ended, and no user is left. True for one caller, if it was not closed.
   bool End() {
     const bool left = Leave(phase_.fetch_or(kHasEnded, std::memory_order_seq_cst));
@@ -212,21 +239,7 @@ class ContextPool {
     return idle > retired ? idle - retired : 0;
   }
 
-  // Set by who leaves the context over its bound; the next free pays.
-  std::atomic<bool> over_bound{false};
-
-  // The device's memory in all, when it was asked last; 0 before.
-  std::atomic<size_t> device_bytes{0};
-  // What refills may still take before the device's free memory must be asked for again, and
-  // whether less than a tenth of the device was free then.
-  std::atomic<int64_t> unasked_bytes{0};
-  std::atomic<bool> scarce{false};
-
  private:
-  static size_t MaxBlock(size_t option, size_t device_bytes) {
-    if (option != kOfTheDevice) return option;
-    return device_bytes / 8 > kGiB ? device_bytes / 8 : kGiB;
-  }
   size_t EmptyListed(ThreadCache& cache, bool short_of_memory);  // REQUIRES: caches_lock_ held
   // After a change of `before` to something else: every thread forgets the caches that it
   // remembers. True if it was open, or ends by the change without having been closed.
@@ -238,14 +251,6 @@ class ContextPool {
     for (Pause pause; users_.load(std::memory_order_seq_cst) != 0;) pause.Wait();
   }
 
-  const ContextIdentity identity_;
-  const size_t max_block_;
-  Arena* arena_ = nullptr;
-  BlockRecords records_;
-  Accounts accounts_;
-  Fences fences_;
-  GlobalPool global_;
-  ReleaseStream release_stream_;
   static constexpr uint32_t kIsClosed = 1;
   static constexpr uint32_t kHasEnded = 2;
   static constexpr uint32_t kEnding = 4;  // and its multiples: so many calls are ending it
@@ -255,14 +260,84 @@ class ContextPool {
   static constexpr bool MayBeEnding(uint32_t phase) {
     return phase >= kReferenceEnding && (phase & kHasEnded) == 0;
   }
-  std::atomic<uint32_t> phase_{0};
+
+  // ---- On a cache line of its own: every free reads it, a few write it now and then.
+ public:
+  // What the host knows of the context; see host.h. Set before anybody else sees the record, and
+  // then never changed.
+  alignas(kCacheLine) void* of_host = nullptr;
+  // Set by who leaves the context over its bound; the next free pays.
+  std::atomic<bool> over_bound{false};
+
+ private:
+  std::atomic<uint32_t> phase_{kIsClosed};
+  ContextIdentity identity_;
+  Arena* arena_ = nullptr;
+
+  // ---- These begin lines of their own, the first with what every free reads.
+  Fences fences_;
+  Accounts accounts_;
+
+  // ---- The rest is written wherever a cache is not enough.
+ public:
+  // The device's memory in all; 0: it was not asked yet.
+  alignas(kCacheLine) std::atomic<size_t> device_bytes{0};
+  // What refills may still take before the device's free memory must be asked for again, and
+  // whether less than a tenth of the device was free then.
+  std::atomic<int64_t> unasked_bytes{0};
+  std::atomic<bool> scarce{false};
+  // Through the records that nobody may need any more; see Contexts.
+  ContextPool* next_spare = nullptr;
+
+ private:
+  size_t max_block_ = kGiB;
+  std::atomic<int> holds_{1};
   std::atomic<int> releasing_{0};
   std::atomic<int> users_{0};
+  BlockRecords records_;
+  GlobalPool global_;
+  ReleaseStream release_stream_;
   Mutex caches_lock_;
   bool ended_ = false;                 // under caches_lock_
   ThreadCache* listed_ = nullptr;      // through next_of_context and previous_of_context
   ThreadCache* threadless_ = nullptr;  // through next_of_context
   std::atomic<int64_t> cached_retired_{0};
+};
+static_assert(alignof(Fences) == kCacheLine && alignof(Accounts) == kCacheLine);
+static_assert(sizeof(ContextPool) <= 18 * kCacheLine, "kept small: there may be many");
+
+// A context whose record is not used again for another one meanwhile; or none.
+class [[nodiscard]] HeldContext {
+ public:
+  HeldContext() = default;
+  explicit HeldContext(ContextPool& context) : context_(&context), held_(&context) {
+    context.Hold();
+  }
+  // One that the caller holds: it is let go for him.
+  static HeldContext Adopt(ContextPool& context) { return {&context, &context}; }
+  // One that something else holds at least as long.
+  static HeldContext Of(ContextPool& context) { return {&context, nullptr}; }
+  HeldContext(HeldContext&& other) noexcept
+      : context_(std::exchange(other.context_, nullptr)),
+        held_(std::exchange(other.held_, nullptr)) {}
+  HeldContext& operator=(HeldContext&& other) noexcept {
+    std::swap(context_, other.context_);
+    std::swap(held_, other.held_);
+    return *this;
+  }
+  ~HeldContext() {
+    if (held_ != nullptr) held_->LetGo();
+  }
+  ContextPool* get() const { return context_; }
+  ContextPool& operator*() const { return *context_; }
+  ContextPool* operator->() const { return context_; }
+  explicit operator bool() const { return context_ != nullptr; }
+
+ private:
+  HeldContext(ContextPool* context, ContextPool* held) : context_(context), held_(held) {}
+
+  ContextPool* context_ = nullptr;
+  ContextPool* held_ = nullptr;
 };
 
 }  // namespace cmp

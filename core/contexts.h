@@ -1,7 +1,8 @@
 // The contexts of the process that have a pool.
 //
 // Invariant: a place goes from nullptr to a context and back; readers need no lock, since a
-// ContextPool is never destroyed.
+// ContextPool is never destroyed. One that is in no place is spare, and the next context's as soon
+// as nobody holds it.
 #ifndef CMP_CORE_CONTEXTS_H_
 #define CMP_CORE_CONTEXTS_H_
 
@@ -12,34 +13,52 @@ namespace cmp {
 
 // May work of `other` use memory of `context`?
 inline bool MayUse(const ContextPool& other, const ContextPool& context) {
-  return g_device_links.Linked(other.identity().device, context.identity().device);
+  return g_device_links.Linked(other.device(), context.device());
 }
 
 class Contexts {
  public:
   static constexpr size_t kMost = 256;
-  // Visits every context that was opened and not dropped, closed ones included.
+  // Visits every context that was opened and not dropped, closed ones included, held meanwhile.
   template <typename Visitor>
   void ForEach(Visitor visit) const {
-    const size_t used = places_used_.load(std::memory_order_acquire);
-    for (size_t i = 0; i < used; ++i) {
-      ContextPool* context = places_[i].load(std::memory_order_acquire);
-      if (context != nullptr) visit(*context);
-    }
+    ForEachIf([](const ContextPool&) { return true; }, visit);
   }
-  // The context of this handle, nullptr if there is none. With ids, see Pool::FindContext.
-  ContextPool* OfHandle(ContextHandle handle) const {
-    ContextPool* found = nullptr;
-    ForEach([&](ContextPool& context) {
-      if (context.identity().handle == handle) found = &context;
+  // The same of those for which is(context), which looks only at what Glance may.
+  template <typename Condition, typename Visitor>
+  void ForEachIf(Condition is, Visitor visit) const {
+    ForEachPlace([&](const std::atomic<ContextPool*>& place, ContextPool& context) {
+      if (!is(context)) return;
+      const HeldContext held(context);
+      if (place.load(std::memory_order_acquire) == &context && is(context)) visit(context);
     });
-    return found;
+  }
+  // Visits them without holding them: each may be dropped meanwhile, and be the next context's.
+  // For who only looks: at handle, device, whether it is open, of_host, and what the fences have
+  // passed.
+  template <typename Visitor>
+  void Glance(Visitor visit) const {
+    ForEachPlace([&](const auto&, ContextPool& context) { visit(context); });
   }
   // How many there are. One is the usual case, and nothing else is to be asked then.
   unsigned count() const { return count_.load(std::memory_order_acquire); }
 
   // REQUIRES for all: lock() is held
   bool HasRoom() const { return count() < kMost; }
+  // A record that nobody needs any more, held by the caller, or nullptr.
+  ContextPool* TakeSpare() {
+    for (ContextPool** link = &spare_; *link != nullptr; link = &(*link)->next_spare) {
+      ContextPool* context = *link;
+      if (!context->HoldSpare()) continue;
+      *link = context->next_spare;
+      return context;
+    }
+    return nullptr;
+  }
+  void PutSpare(ContextPool* context) {
+    context->next_spare = spare_;
+    spare_ = context;
+  }
   // REQUIRES: HasRoom()
   void Add(ContextPool* context) {
     for (size_t i = 0; i < kMost; ++i) {
@@ -65,10 +84,22 @@ class Contexts {
   Mutex& lock() { return lock_; }
 
  private:
-  Mutex lock_;
-  std::atomic<ContextPool*> places_[kMost] = {};
+  template <typename Visitor>
+  void ForEachPlace(Visitor visit) const {
+    const size_t used = places_used_.load(std::memory_order_acquire);
+    for (size_t i = 0; i < used; ++i) {
+      ContextPool* context = places_[i].load(std::memory_order_acquire);
+      if (context != nullptr) visit(places_[i], *context);
+    }
+  }
+
+  // Every free reads the count, and where there are several contexts the places; apart from what
+  // others write.
+  alignas(kCacheLine) std::atomic<unsigned> count_{0};
   std::atomic<size_t> places_used_{0};  // no place from here on was ever used
-  std::atomic<unsigned> count_{0};
+  std::atomic<ContextPool*> places_[kMost] = {};
+  alignas(kCacheLine) Mutex lock_;
+  ContextPool* spare_ = nullptr;  // through next_spare
 };
 
 }  // namespace cmp

@@ -60,7 +60,7 @@ struct Driver {
 };
 
 // Published once and complete (release, acquire). No lock: it could be held across a fork.
-inline constinit std::atomic<const Driver*> g_driver{nullptr};
+inline constinit OwnLine<const Driver*> g_driver{nullptr};
 
 // Where the driver library comes from.
 enum class DriverSource {

@@ -70,10 +70,10 @@ class FaceOver {
     if (const int status = EnsureContext(*driver); status != kSuccess) return status;
     WatchExit();
     const DriverApi api(*driver);
-    ContextPool* context = pool->CurrentContextPool(*driver);
+    const HeldContext context = pool->CurrentContextPool(*driver);
     const bool real = pool->options().mode != Mode::kPool || Host::Capturing() ||
                       g_exiting.load(std::memory_order_acquire);
-    const Allocation made = Host::Alloc(*pool, *driver, context, real, bytes, api);
+    const Allocation made = Host::Alloc(*pool, *driver, context.get(), real, bytes, api);
     if (made.status == kSuccess) *pointer = reinterpret_cast<void*>(made.address);
     return made.status;
   }

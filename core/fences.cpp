@@ -21,12 +21,20 @@ void RaiseTo(std::atomic<uint64_t>& value, uint64_t to) {
 }
 }  // namespace
 
-// A new context has no work that an earlier free could have to wait for: its past has passed.
-Fences::Fences() {
-  const uint64_t number = g_clock.fetch_add(1, std::memory_order_seq_cst) + 1;
-  passed_.store(number, std::memory_order_relaxed);
-  started_.store(number, std::memory_order_relaxed);
-  published_.store(number, std::memory_order_relaxed);
+void Fences::Open() {
+  work_since_.store(true, std::memory_order_seq_cst);
+  const uint64_t number = Begin();
+  RaiseTo(passed_, number);
+  RaiseTo(published_, number);
+  skipped_.store(0, std::memory_order_relaxed);
+  newest_ns_.store(0, std::memory_order_relaxed);
+  Held queue(queue_lock_);
+  while (queue_.Oldest() != nullptr) {
+    Fence* fence = queue_.Pop();
+    fence->queued = false;
+    PutAside(fence);
+  }
+  for (Fence* fence = unused_; fence != nullptr; fence = fence->next_unused) fence->event = nullptr;
 }
 
 uint64_t Fences::Begin() {
@@ -76,20 +84,32 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, Cont
 // A fence whose event nobody looks at, and room for it in the queue.
 Fences::Fence* Fences::TakeFence(const Driver& driver, ContextPool& context, Arena& arena,
                                  int* status) {
+  Fence* fence = nullptr;
   {
     Held queue(queue_lock_);
     if (!queue_.MakeRoom()) {
       *status = kOutOfMemory;
       return nullptr;
     }
-    if (Fence* fence = unused_) {
-      unused_ = fence->next_unused;
-      return fence;
-    }
+    fence = unused_;
+    if (fence != nullptr) unused_ = fence->next_unused;
   }
+  if (fence == nullptr) fence = arena.New<Fence>();
+  if (fence == nullptr) {
+    *status = kOutOfMemory;
+    return nullptr;
+  }
+  if (fence->event == nullptr) *status = MakeEvent(driver, context, &fence->event);
+  if (*status == kSuccess) return fence;
+  Held queue(queue_lock_);
+  PutAside(fence);
+  return nullptr;
+}
+
+int Fences::MakeEvent(const Driver& driver, ContextPool& context, void** event) {
   // An event belongs to the context that is current when it is made.
-  *status = driver.push_current(static_cast<CUcontext>(context.identity().handle));
-  if (*status != kSuccess) return nullptr;
+  int status = driver.push_current(static_cast<CUcontext>(context.identity().handle));
+  if (status != kSuccess) return status;
   // Who waits for it sleeps where the context's own synchronisations do (cuda.h, CU_CTX_SCHED_*).
   unsigned how = CU_EVENT_DISABLE_TIMING;
   unsigned flags = 0;
@@ -97,18 +117,12 @@ Fences::Fence* Fences::TakeFence(const Driver& driver, ContextPool& context, Are
       (flags & CU_CTX_SCHED_MASK) == CU_CTX_SCHED_BLOCKING_SYNC) {
     how |= CU_EVENT_BLOCKING_SYNC;
   }
-  CUevent event = nullptr;
-  *status = driver.event_create(&event, how);
+  CUevent made = nullptr;
+  status = driver.event_create(&made, how);
   CUcontext popped = nullptr;
   driver.pop_current(&popped);
-  if (*status != kSuccess) return nullptr;
-  Fence* fence = arena.New<Fence>();
-  if (fence == nullptr) {
-    *status = kOutOfMemory;
-    return nullptr;
-  }
-  fence->event = event;
-  return fence;
+  if (status == kSuccess) *event = made;
+  return status;
 }
 
 Fences::Fence* Fences::Use(Stamp stamp, bool exact) {

@@ -49,7 +49,10 @@ enum class FencePurpose : uint8_t { kReuse, kOrder };
 
 class Fences {
  public:
-  Fences();
+  // Those of a context that is new: it has no work that an earlier free could have to wait for, so
+  // its past has passed. REQUIRES: what they were before has ended, and nobody uses them; to look
+  // at the numbers, which only grow, is harmless.
+  void Open();
 
   // The stamp of a block whose free has begun: any fence that is begun from now on covers it.
   // Sequentially consistent: ordered against the recorder's step of the clock.
@@ -120,13 +123,14 @@ class Fences {
   struct Fence {
     uint64_t number = 0;
     uint64_t recorded_ns = 0;  // 0: before the first skipped one
-    void* event = nullptr;
-    uint32_t users = 0;  // threads that ask or wait for it now
+    void* event = nullptr;     // nullptr: it ended with its context
+    uint32_t users = 0;        // threads that ask or wait for it now
     bool queued = false;
     Fence* next_unused = nullptr;
   };
 
   Fence* TakeFence(const Driver& driver, ContextPool& context, Arena& arena, int* status);
+  static int MakeEvent(const Driver& driver, ContextPool& context, void** event);
   // The oldest fence above `stamp`, in use; nullptr if none is recorded.
   Fence* Use(Stamp stamp, bool exact);
   void Unuse(Fence* fence);
@@ -139,9 +143,9 @@ class Fences {
   static constinit std::atomic<uint64_t> g_clock;
 
   // Read by every free and by whoever looks for ready blocks; written once a fence.
-  alignas(64) std::atomic<uint64_t> passed_;
-  std::atomic<uint64_t> started_;
-  std::atomic<uint64_t> published_;
+  alignas(64) std::atomic<uint64_t> passed_{0};
+  std::atomic<uint64_t> started_{0};
+  std::atomic<uint64_t> published_{0};
   std::atomic<bool> work_since_{true};
   std::atomic<uint64_t> skipped_{0};
   std::atomic<uint64_t> newest_ns_{0};

@@ -2,9 +2,9 @@
 
 namespace cmp {
 
-bool GlobalPool::Open(Arena& arena, SpareLists& spare) {
+bool GlobalPool::Open(size_t max_block, Arena& arena, SpareLists& spare) {
   small_tiers_ = tiers_.TierOf(kLargeGranule);
-  const size_t largest = tiers_.RoundedBytes(max_block_);
+  const size_t largest = tiers_.RoundedBytes(max_block);
   bin_count_ = largest < kLargeGranule ? 0 : BinOf(largest) + 1;
   lists_ = spare.Take(bin_count_);
   if (lists_ == nullptr) {
@@ -22,6 +22,8 @@ bool GlobalPool::Open(Arena& arena, SpareLists& spare) {
   small_ = lists_->small;
   bins_ = lists_->bins;
   bin_words_ = lists_->bin_words;
+  ended_.store(false, std::memory_order_relaxed);
+  gone_.store(false, std::memory_order_relaxed);
   return true;
 }
 

@@ -26,13 +26,13 @@ namespace cmp {
 
 class GlobalPool {
  public:
-  GlobalPool(const Tiers& tiers, size_t max_block, IdleChunks& chunks)
-      : tiers_(tiers), max_block_(max_block), chunks_(chunks) {}
+  GlobalPool(const Tiers& tiers, IdleChunks& chunks) : tiers_(tiers), chunks_(chunks) {}
 
   // The lists of global pools that have ended, for the next ones. Thread-safe.
   class SpareLists;
-  // Makes the lists; false when memory is exhausted. Call once, before anything else.
-  bool Open(Arena& arena, SpareLists& spare);
+  // Makes the lists; false when memory is exhausted. Before anything else, and again once it has
+  // ended, given its lists back and nobody uses it any more.
+  bool Open(size_t max_block, Arena& arena, SpareLists& spare);
 
   // Adds a batch of idle blocks of one tier: ready ones, or with a stamp, retired ones. Once it has
   // ended it does nothing.
@@ -171,7 +171,6 @@ class GlobalPool {
   Batch TakeOldestOf(unsigned tier, size_t bytes);
 
   const Tiers& tiers_;
-  const size_t max_block_;
   IdleChunks& chunks_;
   unsigned small_tiers_ = 0;
   Lists* lists_ = nullptr;

@@ -35,7 +35,8 @@ struct PoolHost {
   // Whether every end of a context reaches the pool. If not, the pool makes sure of a context
   // before it really frees memory of it.
   bool sees_contexts_end;
-  // A context got a pool; it has one no more.
+  // A context got a pool; it has one no more. Once each, one context after the other: under the
+  // context table's lock.
   void (*context_opened)(ContextPool& context);
   void (*context_ended)(ContextPool& context);
 };

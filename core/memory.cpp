@@ -48,6 +48,11 @@ void BlockSlabs::Return(BlockSlab* slab) {
   unused_ = slab;
 }
 
+void BlockRecords::Open() {
+  Held held(lock_);
+  ended_ = false;
+}
+
 Block* BlockRecords::Take() {
   Held held(lock_);
   if (ended_) return nullptr;

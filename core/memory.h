@@ -70,21 +70,27 @@ class BlockRecords {
  public:
   explicit BlockRecords(BlockSlabs& slabs) : slab_store_(slabs) {}
 
+  // Those of a context that has no block yet.
+  void Open();
   // A record that the caller owns, kUnused. nullptr: memory is exhausted, or the context has ended.
   Block* Take();
   // REQUIRES: `block` is kUnused and on no list.
   void Return(Block* block);
   // The context has ended, and nobody is making a block: forget(block) for every record, which
   // leaves it kUnused. False: somebody who frees it has it in hand; its slab is not used again.
+  // True: nobody had one in hand.
   template <typename Forget>
-  void End(Forget forget) {
+  bool End(Forget forget) {
+    bool all_unused = true;
     for (BlockSlab* slab = TakeSlabs(); slab != nullptr;) {
       BlockSlab* const next = slab->next.load(std::memory_order_acquire);
       bool unused = true;
       for (Block& block : slab->blocks) unused &= forget(&block);
       if (unused) slab_store_.Return(slab);
+      all_unused &= unused;
       slab = next;
     }
+    return all_unused;
   }
 
  private:

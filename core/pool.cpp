@@ -252,7 +252,7 @@ void Pool::NotePeak(ContextPool& context) {
 
 void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
   ContextPool& context = *block->owner();
-  ThreadCache* cache = RememberedCache(context.identity().handle);
+  ThreadCache* cache = RememberedCache(context.handle());
   if (cache == nullptr || cache->owner() != &context) [[unlikely]]
     cache = CacheFor(context);
   const size_t bytes = block->bytes;  // once it is on a list the block is anybody's
@@ -328,6 +328,14 @@ int Pool::FreeReal(Block* block, const DeviceApi& api) {
   source_.CountRealFree(*block);
   // A block whose context was dropped meanwhile is no allocation any more: the real call says so.
   return source_.RealFree(source_.Forget(block) ? address : address + 1, api);
+}
+
+bool Pool::StillHas(const Block* block, DeviceAddress address) const {
+  const HeldContext owner(*block->owner());
+  // Now it is the owner's as long as it is found.
+  const Block* found = Find(address);
+  if (found != block || block->owner() != owner.get()) return found != nullptr;
+  return !owner->MayHaveEnded();
 }
 
 bool Pool::Unpool(DeviceAddress address) {
@@ -416,7 +424,6 @@ Pool::Pool(const Options& options, const PoolHost& host)
   limits_.spare = &spare_caches_;
   // A block that must be filled is handed out by Alloc, whose caller fills it.
   if (limits_.tiers != 0 && options.fill < 0) hit_bytes_ = tiers_.SizeOf(limits_.tiers - 1);
-  unpooled_.Close();
   source_.SetOtherContexts(
       [](void* self, ContextPool& except, const DeviceApi& api) {
         return static_cast<Pool*>(self)->ReleaseOthers(except, api);

@@ -84,7 +84,7 @@ class Pool {
     if (!HasShelf(block->tier)) [[unlikely]]
       return false;
     ContextPool* context = block->owner();
-    const ThreadMemory::Entry& entry = t_memory.EntryOf(context->identity().handle);
+    const ThreadMemory::Entry& entry = t_memory.EntryOf(context->handle());
     // The epoch has changed if the context was closed.
     if (entry.epoch != g_cache_epoch.load(std::memory_order_acquire) ||
         entry.cache->owner() != context || context->over_bound.load(std::memory_order_relaxed))
@@ -104,6 +104,10 @@ class Pool {
 
   // The block whose base is `address`, in any state, or nullptr: not ours.
   Block* Find(DeviceAddress address) const { return side_table_.Find(address); }
+  // The block that was found there, and then not in use: does the pool still have the address?
+  // False: it is no affair of the pool's, its context has ended or may be ending. Waits where that
+  // is about to be decided.
+  bool StillHas(const Block* block, DeviceAddress address) const;
 
   // Free, in two steps, so that the caller can settle in between what the free owes.
   // First: takes the block at `address` from the program; kIdle says that somebody freed it before,
@@ -124,14 +128,14 @@ class Pool {
   // Forgets `address` if it is a block in use: somebody else frees it. False: it was none.
   bool Release(DeviceAddress address);
 
-  // The open pool of the current context, made if there is none; nullptr without a current context,
+  // The open pool of the current context, made if there is none; none without a current context,
   // when the pool is off for it, or when memory is exhausted.
-  ContextPool* CurrentContextPool(const Driver& driver);
-  // The open pool of a context, or nullptr: none yet, or closed. A context of the same handle and
+  HeldContext CurrentContextPool(const Driver& driver);
+  // The open pool of a context, or none: none yet, or closed. A context of the same handle and
   // another id is dropped first: it was destroyed behind our back.
-  ContextPool* FindContext(ContextHandle handle, uint64_t id);
-  // A pool for a context that has none; nullptr when memory or places are exhausted.
-  ContextPool* OpenContext(const ContextIdentity& identity);
+  HeldContext FindContext(ContextHandle handle, uint64_t id);
+  // A pool for a context that has none; none when memory or places are exhausted.
+  HeldContext OpenContext(const ContextIdentity& identity);
   // The pool is off for the context: it has failed. Its blocks stay known, so that frees are real
   // frees of blocks that exist.
   void CloseContext(ContextPool& context) { source_.Close(context); }
@@ -140,8 +144,9 @@ class Pool {
   void DropIfGone(const Driver& driver, ContextHandle current);
   // The context was reset or destroyed: its pool and side-table entries are dropped without a real
   // call. Waits for calls of the pool's own about it that other threads are making.
+  // REQUIRES: the caller holds it
   void DropContext(ContextPool& context);
-  // Visits every context that was opened and not dropped, closed ones included.
+  // Visits every context that was opened and not dropped, closed ones included; see Contexts.
   template <typename Visitor>
   void ForEachContext(Visitor visit) {
     contexts_.ForEach(visit);
@@ -149,8 +154,9 @@ class Pool {
   const Contexts& contexts() const { return contexts_; }
   Readiness& readiness() { return readiness_; }
 
-  // This thread's cache for a context; nullptr when memory is exhausted, or where we would not
-  // learn of the thread's end.
+  // This thread's cache for a context, which it holds from then on; nullptr when memory is
+  // exhausted, or where we would not learn of the thread's end. REQUIRES: the caller holds it, or
+  // has a block of it in hand
   ThreadCache* CacheFor(ContextPool& context);
 
   // What releasing the idle blocks of a device's contexts would give back to the driver: blocks of
@@ -225,26 +231,30 @@ class Pool {
               const DeviceApi& api);
   size_t ReleaseOthers(ContextPool& except, const DeviceApi& api);
   static void Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch batch);
+  static void MakeSpare(ThreadCache* cache);
   void NotePeak(ContextPool& context);
   bool HasShelf(unsigned tier) const { return tier < limits_.tiers; }
 
+  // What hits read, and nobody writes once it is there. At its end what frees read of the contexts.
   const Options options_;
   const Tiers tiers_;
   size_t hit_bytes_ = 0;
   CacheLimits limits_;
-  SpareCaches spare_caches_;
+  const PoolHost& host_;
+  SideTable side_table_{arena_};
+  Readiness readiness_{contexts_, host_, statistics_};
+  Contexts contexts_;
+
+  // What is written wherever a cache is not enough.
+  alignas(kCacheLine) SpareCaches spare_caches_;
   GlobalPool::SpareLists spare_lists_;
   Arena arena_;
-  SideTable side_table_{arena_};
   Statistics statistics_;
   IdleChunks chunks_{side_table_};
-  const PoolHost& host_;
   BlockSource source_{host_, arena_, tiers_, side_table_, chunks_, statistics_};
   // Owner of what AllocReal allocates in contexts that have no pool; a closed context.
-  ContextPool unpooled_{ContextIdentity{}, tiers_, options_, source_.slabs(), chunks_};
-  Contexts contexts_;
+  ContextPool unpooled_{tiers_, options_, source_.slabs(), chunks_};
   std::atomic<int64_t> peaks_{0};  // the sum of those of the contexts that there are
-  Readiness readiness_{contexts_, host_, statistics_};
 };
 
 }  // namespace cmp

@@ -11,40 +11,41 @@ namespace {
 constinit ThreadExitHook g_exit_hook(&Pool::ThreadExit);
 }  // namespace
 
-ContextPool* Pool::FindContext(ContextHandle handle, uint64_t id) {
-  ContextPool* found = nullptr;
-  ForEachContext([&](ContextPool& context) {
-    if (context.identity().handle != handle) return;
-    if (context.identity().id == id) {
-      found = &context;
-    } else {
-      DropContext(context);
-    }
-  });
-  return found != nullptr && found->open() ? found : nullptr;
+HeldContext Pool::FindContext(ContextHandle handle, uint64_t id) {
+  HeldContext found;
+  contexts_.ForEachIf([&](const ContextPool& context) { return context.handle() == handle; },
+                      [&](ContextPool& context) {
+                        if (context.identity().id != id) {
+                          DropContext(context);
+                        } else if (context.open()) {
+                          found = HeldContext(context);
+                        }
+                      });
+  return found;
 }
 
-ContextPool* Pool::CurrentContextPool(const Driver& driver) {
+HeldContext Pool::CurrentContextPool(const Driver& driver) {
   const ContextHandle handle = CurrentContext(driver);
-  if (handle == nullptr) return nullptr;
-  if (ThreadCache* cache = RememberedCache(handle)) return cache->owner();
+  if (handle == nullptr) return {};
+  // The thread's cache holds it.
+  if (ThreadCache* cache = RememberedCache(handle)) return HeldContext::Of(*cache->owner());
   const uint64_t id = ContextId(driver, handle);
-  if (id == 0) return nullptr;
-  if (ContextPool* context = FindContext(handle, id)) return context;
+  if (id == 0) return {};
+  if (HeldContext context = FindContext(handle, id)) return context;
   ContextIdentity identity;
-  return IdentifyCurrent(driver, &identity) ? OpenContext(identity) : nullptr;
+  return IdentifyCurrent(driver, &identity) ? OpenContext(identity) : HeldContext();
 }
 
-ContextPool* Pool::OpenContext(const ContextIdentity& identity) {
+HeldContext Pool::OpenContext(const ContextIdentity& identity) {
   Held held(contexts_.lock());
   bool known = false;
-  ContextPool* open = nullptr;
+  HeldContext open;
   contexts_.ForEach([&](ContextPool& context) {
     if (context.identity().handle != identity.handle || context.identity().id != identity.id) {
       return;
     }
     known = true;  // another thread was faster; or the context has failed, and stays closed
-    if (context.open()) open = &context;
+    if (context.open()) open = HeldContext(context);
   });
   if (known) return open;
   if (!contexts_.HasRoom()) {
@@ -52,14 +53,22 @@ ContextPool* Pool::OpenContext(const ContextIdentity& identity) {
     if (!g_said.exchange(true, std::memory_order_relaxed)) {
       PrintWarning("more than 256 contexts at once: those beyond get real calls alone");
     }
-    return nullptr;
+    return {};
   }
-  auto* context = arena_.New<ContextPool>(identity, tiers_, options_, source_.slabs(), chunks_);
-  if (context == nullptr || !context->Open(arena_, spare_lists_)) return nullptr;
+  ContextPool* context = contexts_.TakeSpare();
+  if (context == nullptr) {
+    context = arena_.New<ContextPool>(tiers_, options_, source_.slabs(), chunks_);
+    if (context == nullptr) return {};
+  }
+  open = HeldContext::Adopt(*context);
+  if (!context->Open(identity, options_, arena_, spare_lists_)) {
+    contexts_.PutSpare(context);
+    return {};
+  }
   host_.context_opened(*context);
   contexts_.Add(context);
   statistics_.process().contexts.AddShared(1);
-  return context;
+  return open;
 }
 
 void Pool::DropIfGone(const Driver& driver, ContextHandle current) {
@@ -88,13 +97,23 @@ Pool::Presence Pool::PresenceOf(const ContextPool& context) const {
 
 void Pool::DropContext(ContextPool& context) {
   if (context.End()) statistics_.process().contexts_dropped.AddShared(1);
-  source_.ForgetAll(context);
-  while (ThreadCache* cache = context.AdoptCache()) ThreadCache::MakeSpare(cache);
-  host_.context_ended(context);
+  // Who has a block of it in hand has it, too: nobody would tell when no longer.
+  const bool in_hand = !source_.ForgetAll(context);
+  if (in_hand) context.Hold();
+  while (ThreadCache* cache = context.AdoptCache()) MakeSpare(cache);
   Held held(contexts_.lock());
   if (!contexts_.Remove(&context)) return;  // another thread's affair
+  host_.context_ended(context);
   peaks_.fetch_sub(static_cast<int64_t>(context.accounts().peak()), std::memory_order_relaxed);
   context.global().GiveListsBack(spare_lists_);
+  if (!in_hand) contexts_.PutSpare(&context);
+}
+
+// A cache whose context has ended is nobody's any more.
+void Pool::MakeSpare(ThreadCache* cache) {
+  ContextPool* const owner = cache->owner();
+  ThreadCache::MakeSpare(cache);
+  owner->LetGo();
 }
 
 ThreadCache* Pool::CacheFor(ContextPool& context) {
@@ -110,7 +129,7 @@ ThreadCache* Pool::CacheFor(ContextPool& context) {
     if (cache->owner() == &context) break;
     if (cache->owner()->ListsHaveEnded()) {
       *link = cache->next_of_thread;
-      ThreadCache::MakeSpare(cache);
+      MakeSpare(cache);
     } else {
       link = &cache->next_of_thread;
     }
@@ -119,6 +138,7 @@ ThreadCache* Pool::CacheFor(ContextPool& context) {
     // Nobody would give back what a cache of a thread holds of whose end we do not learn.
     if (!memory.exit_hook && !(memory.exit_hook = g_exit_hook.Arm())) return nullptr;
     cache = context.AdoptCache();
+    const bool holds = cache != nullptr;
     if (cache == nullptr && (cache = spare_caches_.Take()) != nullptr) {
       cache = ThreadCache::Renew(cache, &context);
     }
@@ -135,6 +155,7 @@ ThreadCache* Pool::CacheFor(ContextPool& context) {
       if (cache == nullptr) return nullptr;
       statistics_.process().thread_caches.AddShared(1);
     }
+    if (!holds) context.Hold();
     cache->next_of_thread = memory.caches;
     memory.caches = cache;
   }
@@ -148,7 +169,7 @@ void Pool::ThreadExit() {
   memory = ThreadMemory{};
   while (cache != nullptr) {
     ThreadCache* next = cache->next_of_thread;
-    if (!cache->owner()->AbandonCache(cache)) ThreadCache::MakeSpare(cache);
+    if (!cache->owner()->AbandonCache(cache)) MakeSpare(cache);
     cache = next;
   }
 }

@@ -11,11 +11,11 @@
 namespace cmp {
 
 // nullptr where no block is to be pooled: not started, or CMP_MODE says so.
-inline constinit std::atomic<Pool*> g_pool{nullptr};
+inline constinit OwnLine<Pool*> g_pool{nullptr};
 
 // What the hit paths read: as g_pool, but nullptr in a process whose every call is recorded
 // (CMP_TRACE), so that recording costs nothing where it is off.
-inline constinit std::atomic<Pool*> g_hit_pool{nullptr};
+inline constinit OwnLine<Pool*> g_hit_pool{nullptr};
 
 // The same object once it was started, in every mode: options and statistics.
 inline constinit std::atomic<Pool*> g_started{nullptr};

@@ -6,13 +6,14 @@ namespace cmp {
 // tells, unless the other one is idle.
 Stamp Readiness::WithOthers(const ContextPool& context, Stamp stamp) const {
   bool idle = true;
-  ForEachOther(context, [&](const ContextPool& other) { idle &= other.fences().Idle(); });
+  GlanceAtOthers(context, [&](const ContextPool& other) { idle &= other.fences().Idle(); });
   return idle ? stamp : Fences::Now();
 }
 
 bool Readiness::OthersPassed(const ContextPool& context, Stamp stamp) const {
   bool passed = true;
-  ForEachOther(context, [&](const ContextPool& other) { passed &= other.fences().Covers(stamp); });
+  GlanceAtOthers(context,
+                 [&](const ContextPool& other) { passed &= other.fences().Covers(stamp); });
   return passed;
 }
 

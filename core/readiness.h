@@ -92,11 +92,20 @@ class Readiness {
   static inline constinit std::atomic<bool> g_refused{false};
 
   bool HasOthers() const { return contexts_.count() > 1 && RuleIsOn(Rule::kFenceInEveryContext); }
-  // Visits the open contexts besides `context` whose work may use its memory.
+  // The open contexts besides `context` whose work may use its memory.
+  static bool IsOther(const ContextPool& other, const ContextPool& context) {
+    return &other != &context && other.open() && MayUse(other, context);
+  }
   template <typename Visitor>
   void ForEachOther(const ContextPool& context, Visitor visit) const {
-    contexts_.ForEach([&](ContextPool& other) {
-      if (&other != &context && other.open() && MayUse(other, context)) visit(other);
+    contexts_.ForEachIf([&](const ContextPool& other) { return IsOther(other, context); }, visit);
+  }
+  // For who only looks. What is ordered before the caller's free is of contexts that were open by
+  // then: one that takes the place of another meanwhile has no such work, and the other's is over.
+  template <typename Visitor>
+  void GlanceAtOthers(const ContextPool& context, Visitor visit) const {
+    contexts_.Glance([&](const ContextPool& other) {
+      if (IsOther(other, context)) visit(other);
     });
   }
   Stamp WithOthers(const ContextPool& context, Stamp stamp) const;

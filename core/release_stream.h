@@ -29,6 +29,9 @@ class ReleaseStream {
   // no memory for a stream. REQUIRES: the context does not end meanwhile
   int Free(const Driver& driver, ContextHandle context, DeviceAddress address);
 
+  // The context is another one from now on. REQUIRES: nobody else uses it
+  void Open() { stream_.store(nullptr, std::memory_order_relaxed); }
+
  private:
   void* Get(const Driver& driver, ContextHandle context);
 

@@ -2,6 +2,15 @@
 
 namespace cmp {
 
+void Reserve::Open() {
+  peak_.store(0, std::memory_order_relaxed);
+  bytes_.store(rule_.bytes, std::memory_order_relaxed);
+  extra_.store(0, std::memory_order_relaxed);
+  noted_.store(0, std::memory_order_relaxed);
+  for (size_t i = 0; notes_ != nullptr && i < kNotes; ++i) notes_[i] = Note{};
+  Update();
+}
+
 void Reserve::Update() {
   Held held(lock_);
   const size_t peak = peak_.load(std::memory_order_relaxed);

@@ -43,6 +43,9 @@ class Reserve {
  public:
   explicit Reserve(const ReserveRule& rule) : rule_(rule), bytes_(rule.bytes) { Update(); }
 
+  // Of another context, which has nothing yet. REQUIRES: nobody else uses it
+  void Open();
+
   // The program holds `live` bytes; returns by how much the peak rose.
   size_t NotePeak(size_t live) {
     size_t peak = peak_.load(std::memory_order_relaxed);

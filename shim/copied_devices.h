@@ -65,7 +65,7 @@ inline Devices DevicesIn(const CUDA_MEMCPY3D_PEER* box) { return DevicesInBox(bo
 
 inline Devices DevicesOf(StreamName stream) {
   const ContextPool* context = WorkOf(stream)->context();
-  return context == nullptr ? kAnyDevice : DeviceBit(context->identity().device);
+  return context == nullptr ? kAnyDevice : DeviceBit(context->device());
 }
 
 // Is it a copy of bytes in a row, of which it was measured that it links nothing (device_links.h)?

@@ -180,16 +180,16 @@ CUdeviceptr ForgetBlock(CUdeviceptr pointer) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   const Block* block = pool == nullptr ? nullptr : pool->Find(pointer);
   if (block == nullptr) return pointer;
-  const ContextPool* context = block->owner();
+  const HeldContext context(*block->owner());
   const size_t bytes = block->requested;
   const uint64_t begin = IsTraced() ? NowNs() : 0;
   if (pool->Release(pointer)) {
     if (begin != 0) {
-      TraceFree(context, bytes, pointer, TraceOutcome::real_free, CUDA_SUCCESS, begin);
+      TraceFree(context->identity(), bytes, pointer, TraceOutcome::real_free, CUDA_SUCCESS, begin);
     }
     return pointer;
   }
-  if (block->owner()->MayHaveEnded()) return pointer;
+  if (!pool->StillHas(block, pointer)) return pointer;
   pool->statistics().process().double_frees.AddShared(1);
   return pointer + 1;
 }

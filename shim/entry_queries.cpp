@@ -28,7 +28,7 @@ Place PlaceOf(CUdeviceptr pointer) {
   if (block == nullptr) return Place{};
   const BlockState state = block->state.load(std::memory_order_acquire);
   const bool in_use = state == BlockState::kLive || state == BlockState::kUnpooled;
-  if (!in_use && block->owner()->MayHaveEnded()) return Place{};
+  if (!in_use && !pool->StillHas(block, block->address)) return Place{};
   if (!in_use || pointer - block->address >= block->requested) return Place{nullptr, true};
   return Place{block, false};
 }

@@ -318,7 +318,10 @@ struct EventRecord {
     const bool followed = target.followed && !g_captures.UnderWay();
     const RecordedPoint point = followed ? WorkOf(to)->PointOf(to) : RecordedPoint{};
     const CUresult status = Plain::Submit(to, call);
-    if (status == CUDA_SUCCESS && point.work != nullptr) g_events.Recorded(target.event, point);
+    // Of the context whose work it is now: the record is not another one's that was used again.
+    if (status == CUDA_SUCCESS && point.work != nullptr && WorkOf(to) == point.work) {
+      g_events.Recorded(target.event, point);
+    }
     return status;
   }
 };

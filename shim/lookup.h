@@ -15,6 +15,7 @@
 
 #include <atomic>
 
+#include "core/own_line.h"
 #include "shim/interposed.h"
 #include "shim/real_call.h"
 
@@ -35,7 +36,7 @@ struct DriverTables {
 };
 
 // Published once and complete (release, acquire): `calls` of the tables, and all of them.
-inline constinit std::atomic<const DriverCalls*> g_driver_calls{nullptr};
+inline constinit OwnLine<const DriverCalls*> g_driver_calls{nullptr};
 inline constinit std::atomic<DriverTables*> g_driver_tables{nullptr};
 
 // Not 0 while this thread is in another preload's wrapper that a real call of ours leads to.

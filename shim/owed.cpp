@@ -87,10 +87,12 @@ bool PaySkipped(Counter ProcessCounters::*count, ContextHandle (*fully)()) {
   const Driver* driver = LoadedDriver();
   if (pool == nullptr || driver == nullptr) return false;
   bool waited = false;
-  pool->ForEachContext([&](ContextPool& context) {
+  const auto skips = [](const ContextPool& context) {
+    return context.open() && context.fences().passed() < context.fences().skipped();
+  };
+  pool->contexts().ForEachIf(skips, [&](ContextPool& context) {
     const Fences& fences = context.fences();
     const uint64_t skipped = fences.skipped();
-    if (!context.open() || fences.passed() >= skipped) return;
     const bool in_full = fully != nullptr && context.identity().handle == fully();
     const uint64_t begin = NowNs();
     const uint64_t until = fences.newest_ns() + kPatienceNs;  // later ones are not waited for

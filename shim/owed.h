@@ -19,6 +19,7 @@
 namespace cmp {
 
 // All work before a fence of a context. One context at a time: who frees in another pays first.
+// Once the context has ended, its record counts the fence as passed, whoever has that then.
 struct Owed {
   ContextPool* context = nullptr;  // nullptr: nothing
   uint64_t fence = 0;

@@ -14,7 +14,7 @@
 
 namespace cmp {
 
-class RuntimePool {
+class alignas(kCacheLine) RuntimePool {
  public:
   constexpr RuntimePool() = default;
 
@@ -34,7 +34,7 @@ class RuntimePool {
   void Forget() { pool_.store(nullptr, std::memory_order_seq_cst); }
 
  private:
-  std::atomic<Pool*> pool_{nullptr};
+  std::atomic<Pool*> pool_{nullptr};  // every hit reads it: nobody writes beside it
   std::atomic<bool> forbidden_{false};
 };
 

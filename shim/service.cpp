@@ -6,12 +6,12 @@
 namespace cmp {
 
 Allocation AllocInContext(Pool& pool, const Driver& driver, size_t bytes, const DeviceApi& api) {
-  ContextPool* context = ServingContext(pool, driver);
+  const HeldContext context = ServingContext(pool, driver);
   // A thread that captures makes the real call, whose error or success is the program's to see;
   // other threads may have idle blocks meanwhile.
   const bool capturing = g_captures.UnderWay() && g_captures.OfThisThread();
   if (capturing) pool.statistics().process().capture_real_calls.AddShared(1);
-  return AllocTraced(pool, driver, context, capturing, bytes, api);
+  return AllocTraced(pool, driver, context.get(), capturing, bytes, api);
 }
 
 Allocation AllocTraced(Pool& pool, const Driver& driver, ContextPool* context, bool real,
@@ -48,7 +48,7 @@ Freed Free(Pool& pool, const Driver& driver, Block* block, DeviceAddress address
     return {pool.FreeReal(block, api), TraceOutcome::real_free};
   }
   if (taken == BlockState::kUnpooled) return {pool.FreeReal(block, api), TraceOutcome::real_free};
-  if (block->owner()->MayHaveEnded()) return {api.Release(address), TraceOutcome::foreign_free};
+  if (!pool.StillHas(block, address)) return {api.Release(address), TraceOutcome::foreign_free};
   // Freed before. The real call says what it says of a pointer that is no allocation; one byte
   // further, so that it cannot touch the idle block.
   pool.statistics().process().double_frees.AddShared(1);
@@ -67,7 +67,7 @@ int FreeTaken(Pool& pool, const Driver& driver, Block* block, DeviceAddress addr
               BlockState taken, const DeviceApi& api) {
   const uint64_t begin = NowNs();
   const bool ours = taken == BlockState::kLive || taken == BlockState::kUnpooled;
-  const ContextPool* context = ours ? block->owner() : nullptr;
+  const ContextIdentity of = ours ? block->owner()->identity() : ContextIdentity{};
   const size_t bytes = ours ? block->requested : 0;
   const uint32_t waits = t_waits;
   Freed freed = Free(pool, driver, block, address, taken, api);
@@ -75,7 +75,7 @@ int FreeTaken(Pool& pool, const Driver& driver, Block* block, DeviceAddress addr
   if (freed.outcome == TraceOutcome::pooled && t_waits != waits) {
     freed.outcome = TraceOutcome::waited;
   }
-  TraceFree(context, bytes, address, freed.outcome, freed.status, begin);
+  TraceFree(of, bytes, address, freed.outcome, freed.status, begin);
   return freed.status;
 }
 
@@ -85,7 +85,7 @@ void CountForeignFree(Pool& pool, DeviceAddress address, int status, uint64_t be
   process.real_free_calls.AddShared(1);
   process.foreign_frees.AddShared(1);
   if (IsTraced()) {
-    TraceFree(nullptr, 0, address, TraceOutcome::foreign_free, status, begin_ns);
+    TraceFree({}, 0, address, TraceOutcome::foreign_free, status, begin_ns);
   }
 }
 

@@ -46,14 +46,14 @@ inline DeviceAddress AllocPitchedHit(Pool* pool, size_t width, size_t rows, uint
   return address;
 }
 
-// The pool that serves the current context, nullptr: none does.
-inline ContextPool* ServingContext(Pool& pool, const Driver& driver) {
-  if (IsAside()) return nullptr;
-  ContextPool* context = pool.CurrentContextPool(driver);
+// The pool that serves the current context, or none: none does.
+inline HeldContext ServingContext(Pool& pool, const Driver& driver) {
+  if (IsAside()) return {};
+  HeldContext context = pool.CurrentContextPool(driver);
   // It may have been opened after everything was closed; see StepAside.
-  if (context == nullptr || !g_aside.load(std::memory_order_seq_cst)) return context;
+  if (!context || !g_aside.load(std::memory_order_seq_cst)) return context;
   pool.CloseContext(*context);
-  return nullptr;
+  return {};
 }
 // An allocation of bytes > 0 in the current context, by the pool or, where it must be, the real
 // call.

@@ -228,11 +228,10 @@ void TraceAlloc(const Driver* driver, const ContextPool* context, size_t bytes,
   RecordCall(of, bytes, made.address, OutcomeOf(made), made.status, begin_ns, end_ns);
 }
 
-void TraceFree(const ContextPool* context, size_t bytes, DeviceAddress address,
-               TraceOutcome outcome, int status, uint64_t begin_ns) {
+void TraceFree(const ContextIdentity& of, size_t bytes, DeviceAddress address, TraceOutcome outcome,
+               int status, uint64_t begin_ns) {
   const uint64_t end_ns = NowNs();
-  RecordCall(context != nullptr ? context->identity() : ContextIdentity{}, bytes, address, outcome,
-             status, begin_ns, end_ns);
+  RecordCall(of, bytes, address, outcome, status, begin_ns, end_ns);
 }
 
 }  // namespace cmp

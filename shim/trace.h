@@ -38,8 +38,8 @@ void ForgetTrace();
 void TraceAlloc(const Driver* driver, const ContextPool* context, size_t bytes,
                 const Allocation& made, uint64_t begin_ns);
 // A free, likewise. nullptr, 0: not known.
-void TraceFree(const ContextPool* context, size_t bytes, DeviceAddress address,
-               TraceOutcome outcome, int status, uint64_t begin_ns);
+void TraceFree(const ContextIdentity& of, size_t bytes, DeviceAddress address, TraceOutcome outcome,
+               int status, uint64_t begin_ns);
 
 }  // namespace cmp
 

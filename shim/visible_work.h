@@ -50,6 +50,12 @@ class VisibleWork {
   // The handle may mean another stream from now on; kSeveralStreams: every handle.
   void StreamEnds(StreamName stream);
   void Clear() { count_ = 0; }
+  // Of another context from now on, of which nothing is known either. Submissions are numbered on:
+  // whoever heard of an earlier one finishes nothing of this context.
+  void Restart() {
+    streams_[0] = {kSeveralStreams, ++last_, 0, 0, Visible::kUnknown, false};
+    count_ = 1;
+  }
 
   // As it was said of pending work of the stream; false if there is none.
   bool IsAfterLegacy(StreamName stream) const;

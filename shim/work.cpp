@@ -18,10 +18,11 @@ namespace {
 // Contexts that owe something.
 constinit std::atomic<int> g_debts{0};
 
-// Which contexts have a pool, for g_only_work.
+// The contexts that have a pool, for g_only_work: how many, and the sum of their works' addresses,
+// which is the address if there is one.
 constinit Mutex g_contexts_lock;
-constexpr size_t kMostContexts = 256;  // as Contexts has places
-constinit ContextWork* g_contexts[kMostContexts] = {};
+constinit size_t g_open_count = 0;
+constinit uintptr_t g_open_sum = 0;
 
 }  // namespace
 
@@ -35,19 +36,44 @@ struct MadeContext {
 
 namespace {
 
-constinit MadeContext g_made[kMostContexts] = {};
+// Places for them; more are mapped when these are all in use, and stay.
+struct MadePlaces {
+  MadeContext made[170];
+  MadePlaces* more = nullptr;
+};
+static_assert(sizeof(MadePlaces) <= 4096, "a page");
+constinit MadePlaces g_made;
 constinit int g_openings = 0;  // contexts that are getting a pool because of a submission
 // Grows when one of them may have no pool; as far as all have got theirs.
 constinit std::atomic<uint64_t> g_made_changes{0};
 constinit std::atomic<uint64_t> g_opened_changes{0};
 void NoteMadeChanged() { g_made_changes.fetch_add(1, std::memory_order_acq_rel); }
 
-// The entry of a context, nullptr if there is none. REQUIRES: g_contexts_lock held
-MadeContext* FindMade(ContextHandle handle) {
-  for (MadeContext& made : g_made) {
-    if (handle != nullptr && made.handle == handle) return &made;
+// The first place for which is(made), or nullptr. REQUIRES: g_contexts_lock held
+template <typename Condition>
+MadeContext* FindPlace(Condition is) {
+  for (MadePlaces* places = &g_made; places != nullptr; places = places->more) {
+    for (MadeContext& made : places->made) {
+      if (is(made)) return &made;
+    }
   }
   return nullptr;
+}
+// A place without a context, nullptr when memory is exhausted. REQUIRES: g_contexts_lock held
+MadeContext* FreePlace() {
+  const auto is_free = [](const MadeContext& made) { return made.handle == nullptr; };
+  if (MadeContext* place = FindPlace(is_free)) return place;
+  void* memory = MapPages(sizeof(MadePlaces));
+  if (memory == nullptr) return nullptr;
+  auto* more = new (memory) MadePlaces;
+  more->more = g_made.more;
+  g_made.more = more;
+  return &more->made[0];
+}
+// The entry of a context, nullptr if there is none. REQUIRES: g_contexts_lock held
+MadeContext* FindMade(ContextHandle handle) {
+  if (handle == nullptr) return nullptr;
+  return FindPlace([&](const MadeContext& made) { return made.handle == handle; });
 }
 
 // A context is getting a pool because of a submission. It does not end meanwhile.
@@ -75,18 +101,20 @@ class [[nodiscard]] Opening {
 
 // REQUIRES: g_contexts_lock held
 void FindOnly() {
-  ContextWork* only = &g_no_work;
-  int count = 0;
-  for (ContextWork* work : g_contexts) {
-    if (work == nullptr) continue;
-    only = work;
-    ++count;
-  }
-  bool several = count > 1;
-  for (const MadeContext& made : g_made) {
-    several |= count == 1 && made.handle != nullptr && !only->IsOf(made.handle);
-  }
+  ContextWork* only = g_open_count == 0 ? &g_no_work : reinterpret_cast<ContextWork*>(g_open_sum);
+  const auto is_another = [&](const MadeContext& made) {
+    return made.handle != nullptr && !only->IsOf(made.handle);
+  };
+  const bool several = g_open_count > 1 || (g_open_count == 1 && FindPlace(is_another) != nullptr);
   g_only_work.store(several ? nullptr : only, std::memory_order_release);
+}
+
+// REQUIRES: g_contexts_lock held
+void CountOpen(const ContextWork* work, int change) {
+  if (work == &g_no_work) return;
+  const auto by = static_cast<uintptr_t>(change);
+  g_open_count += by;
+  g_open_sum += by * reinterpret_cast<uintptr_t>(work);
 }
 
 // Where streams belong, as this thread found out; valid while no stream was destroyed since.
@@ -101,17 +129,20 @@ constinit std::atomic<uint64_t> g_stream_epoch{1};
 
 ContextWork* WorkOfContext(ContextHandle handle) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
-  ContextPool* context =
-      pool == nullptr || handle == nullptr ? nullptr : pool->contexts().OfHandle(handle);
-  return context == nullptr ? &g_no_work : static_cast<ContextWork*>(context->of_host);
+  ContextWork* work = &g_no_work;
+  if (pool == nullptr || handle == nullptr) return work;
+  pool->contexts().Glance([&](const ContextPool& context) {
+    if (context.handle() == handle) work = static_cast<ContextWork*>(context.of_host);
+  });
+  return work;
 }
 
 template <typename Visitor>
 void ForEachWork(Visitor visit) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   if (pool == nullptr) return;
-  pool->ForEachContext(
-      [&](ContextPool& context) { visit(*static_cast<ContextWork*>(context.of_host)); });
+  pool->contexts().Glance(
+      [&](const ContextPool& context) { visit(*static_cast<ContextWork*>(context.of_host)); });
 }
 
 bool Keeps(FreeSync mode) {
@@ -150,14 +181,12 @@ StreamName Named(StreamName stream) {
 
 void ContextIsThere(ContextHandle handle, CUdevice primary_of) {
   Held held(g_contexts_lock);
-  MadeContext* place = nullptr;
-  for (MadeContext& made : g_made) {
-    const bool same =
-        primary_of == kNotPrimary ? made.handle == handle : made.primary_of == primary_of;
-    if (made.handle == nullptr ? place == nullptr : same) place = &made;
-    if (made.handle != nullptr && same) break;
-  }
-  if (place == nullptr) return;  // more than have a place in the pool
+  MadeContext* place = FindPlace([&](const MadeContext& made) {
+    return made.handle != nullptr &&
+           (primary_of == kNotPrimary ? made.handle == handle : made.primary_of == primary_of);
+  });
+  if (place == nullptr) place = FreePlace();
+  if (place == nullptr) return;
   *place = {handle, primary_of, primary_of == kNotPrimary ? 0 : place->endings, place->times + 1};
   NoteMadeChanged();
   FindOnly();
@@ -165,10 +194,9 @@ void ContextIsThere(ContextHandle handle, CUdevice primary_of) {
 
 ContextHandle PrimaryMade(CUdevice device) {
   Held held(g_contexts_lock);
-  for (const MadeContext& made : g_made) {
-    if (made.handle != nullptr && made.primary_of == device) return made.handle;
-  }
-  return nullptr;
+  const MadeContext* found = FindPlace(
+      [&](const MadeContext& made) { return made.handle != nullptr && made.primary_of == device; });
+  return found == nullptr ? nullptr : found->handle;
 }
 
 ContextEnding::ContextEnding(ContextHandle handle) {
@@ -208,10 +236,10 @@ ContextWork* OpenWorkOf(const Driver& driver, CUcontext context, ContextWork* ot
   if (!opening.allowed()) return otherwise;
   const bool current = CurrentContext(driver) == context;
   if (!current && driver.push_current(context) != CUDA_SUCCESS) return otherwise;
-  ContextPool* opened = ServingContext(*pool, driver);
+  const HeldContext opened = ServingContext(*pool, driver);
   CUcontext popped = nullptr;
   if (!current) driver.pop_current(&popped);
-  return opened == nullptr ? otherwise : static_cast<ContextWork*>(opened->of_host);
+  return opened ? static_cast<ContextWork*>(opened->of_host) : otherwise;
 }
 
 // Two threads may do it at once: each sees all of them opened.
@@ -219,15 +247,18 @@ void OpenAll() {
   const uint64_t made = g_made_changes.load(std::memory_order_acquire);
   const Driver* driver = LoadedDriver();
   if (made == g_opened_changes.load(std::memory_order_acquire) || driver == nullptr) return;
-  for (MadeContext& place : g_made) {
-    ContextHandle handle = nullptr;
+  for (const MadePlaces* places = &g_made; places != nullptr;) {
+    MadePlaces now;
     {
       Held held(g_contexts_lock);
-      handle = place.handle;
+      now = *places;
     }
-    if (handle != nullptr && WorkOfContext(handle) == &g_no_work) {
-      OpenWorkOf(*driver, static_cast<CUcontext>(handle), nullptr);
+    for (const MadeContext& place : now.made) {
+      if (place.handle != nullptr && WorkOfContext(place.handle) == &g_no_work) {
+        OpenWorkOf(*driver, static_cast<CUcontext>(place.handle), nullptr);
+      }
     }
+    places = now.more;
   }
   g_opened_changes.store(made, std::memory_order_release);
 }
@@ -282,7 +313,7 @@ void NoteElsewhere(StreamName stream, Visible visible, Devices devices) {
   const ContextWork* own = WorkOf(stream);
   ForEachWork([&](ContextWork& work) {
     if (&work == own || work.context() == nullptr ||
-        (DeviceBit(work.context()->identity().device) & devices) == 0)
+        (DeviceBit(work.context()->device()) & devices) == 0)
       return;
     const StreamName name = is_default ? kSeveralStreams : stream;
     if (visible != Visible::kNothing || !work.IsQuiet(name)) work.Note(name, visible);
@@ -374,7 +405,7 @@ bool ContextWork::Settle(const Driver& driver) {
   // Often the work is done by now: a query (0.2 µs) is less than streams that wait for each other.
   const ContextPool::User user(*context_);
   if (user.entered() && fences.Poll(driver, number - 1) != kSuccess) {
-    int status = fences.OrderAfter(driver, context_->identity().handle, number);
+    int status = fences.OrderAfter(driver, context_->handle(), number);
     // Refused for whatever reason: then the host waits in the device's place. A wait that is
     // refused as well is tried again, as nobody would see that the order was not kept.
     constexpr int kMostWaits = 16;
@@ -454,8 +485,16 @@ void ContextWork::AnyStreamEnds() {
 
 void ContextWork::Begin(bool tracks_visible) {
   Held held(lock_);
+  since_ = kSeveralStreams;
+  unordered_.store(true, std::memory_order_release);
+  unnoted_ = false;
+  unfinished_ = kSeveralStreams;
+  begun_ = 0;
+  SetDebt(0, kNoStream);
+  visible_.Restart();
   tracks_visible_ = tracks_visible;
   CountVisible();
+  SetQuiet();
 }
 
 void ContextWork::CountVisible() {
@@ -526,13 +565,16 @@ HostWait::HostWait(StreamName stream) {
   ContextWork* work = WorkOf(stream == kSeveralStreams ? kLegacyStream : stream);
   if (driver == nullptr || work == &g_no_work || work == &g_any_work) return;
   const bool of_current = stream == kSeveralStreams || stream == kLegacyStream || stream % 2 == 1;
-  if (of_current && !work->IsOf(CurrentContext(*driver))) return;
   Begin(work, stream);
+  // Afterwards: if it is its work now, then what Begin found is not another context's.
+  if (of_current && !work->IsOf(CurrentContext(*driver))) work_ = nullptr;
 }
 
 HostWait::HostWait(ContextHandle context) {
   ContextWork* work = WorkOfContext(context);
-  if (work != &g_no_work) Begin(work, kSeveralStreams);
+  if (work == &g_no_work) return;
+  Begin(work, kSeveralStreams);
+  if (!work->IsOf(context)) work_ = nullptr;
 }
 
 void HostWait::Begin(ContextWork* work, StreamName stream) {
@@ -569,8 +611,12 @@ void SomeStreamsEnd() {
 
 void ForgetWork() {
   new (&g_contexts_lock) Mutex;
-  for (ContextWork*& work : g_contexts) work = nullptr;
-  for (MadeContext& made : g_made) made = {};
+  g_open_count = 0;
+  g_open_sum = 0;
+  FindPlace([](MadeContext& made) {
+    made = {};
+    return false;
+  });
   g_openings = 0;
   ForgetOwed();
   g_only_work.store(&g_no_work, std::memory_order_release);
@@ -594,10 +640,13 @@ constinit const PoolHost kShimHost = {
     &FreesAreUnseen,
     true,
     [](ContextPool& context) {
-      auto* work = context.arena().New<ContextWork>(&context);
-      context.of_host = work == nullptr ? &g_no_work : work;
+      if (context.of_host == nullptr) {
+        auto* made = context.arena().New<ContextWork>(&context);
+        context.of_host = made == nullptr ? &g_no_work : made;
+      }
+      auto* work = static_cast<ContextWork*>(context.of_host);
       const bool tracks = Keeps(FreeSync::kAuto);
-      if (work != nullptr) work->Begin(tracks);
+      if (work != &g_no_work) work->Begin(tracks);
       if (tracks) {
         g_tracks_visible.store(true, std::memory_order_release);
         if (context.identity().reaches_host_memory) {
@@ -605,11 +654,7 @@ constinit const PoolHost kShimHost = {
         }
       }
       Held held(g_contexts_lock);
-      for (ContextWork*& place : g_contexts) {
-        if (place != nullptr) continue;
-        place = work;
-        break;
-      }
+      CountOpen(work, 1);
       g_stream_epoch.fetch_add(1, std::memory_order_acq_rel);
       FindOnly();
     },
@@ -617,9 +662,7 @@ constinit const PoolHost kShimHost = {
       static_cast<ContextWork*>(context.of_host)->End();
       g_visible_memory.ContextEnds(context.identity().id);
       Held held(g_contexts_lock);
-      for (ContextWork*& place : g_contexts) {
-        if (place == context.of_host) place = nullptr;
-      }
+      CountOpen(static_cast<ContextWork*>(context.of_host), -1);
       NoteMadeChanged();  // a reset one may be used again
       g_stream_epoch.fetch_add(1, std::memory_order_acq_rel);
       FindOnly();

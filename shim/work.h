@@ -39,7 +39,9 @@
 
 namespace cmp {
 
-// One context's state. Never destroyed, so stale pointers to it are harmless.
+// One context's state. It belongs to the context's ContextPool, and is used again with it. Who
+// still has a pointer from before does no harm: what is noted counts as submitted to either
+// context, and what was seen to be finished has a number from before the later one began.
 class alignas(64) ContextWork {
  public:
   explicit constexpr ContextWork(ContextPool* context, StreamName quiet = kSeveralStreams)
@@ -82,12 +84,12 @@ class alignas(64) ContextWork {
   // The handle may mean another stream from now on.
   void StreamEnds(StreamName stream);
   void AnyStreamEnds();
-  // The context got its pool; it ended, and with it what it owes.
+  // A context got its pool; it ended, and with it what it owes.
   void Begin(bool tracks_visible);
   void End();
   const ContextPool* context() const { return context_; }
   bool IsOf(ContextHandle handle) const {
-    return context_ != nullptr && context_->identity().handle == handle;
+    return context_ != nullptr && context_->handle() == handle;
   }
 
   // Around a call that waits on the host for all work of the context, or of one stream. The second
@@ -128,7 +130,7 @@ class alignas(64) ContextWork {
   uint64_t begun_ = 0;  // once this fence has passed, only what is in since_ is unfinished
   uint64_t debt_ = 0;
   StreamName debt_of_ = kNoStream;
-  bool paying_ = false;         // a thread is in the driver about it
+  bool paying_ = false;         // a thread is in the driver about it, and says when no longer
   uint64_t unpaid_before_ = 0;  // the debt when the fence that is being recorded began
   uint64_t notes_ = 0;  // grows with every submission noted, and when a stream becomes quiet
   bool tracks_visible_ = false;
@@ -165,7 +167,7 @@ extern constinit ContextWork g_no_work;
 // Stands for all contexts with a pool: for work of which it is not known whose it is (a stream of a
 // green context says neither its own nor the primary one's handle). Never quiet.
 extern constinit ContextWork g_any_work;
-inline constinit std::atomic<ContextWork*> g_only_work{&g_no_work};
+inline constinit OwnLine<ContextWork*> g_only_work{&g_no_work};
 // One of several: whose stream it is. Never nullptr.
 ContextWork* FindWork(StreamName stream);
 inline ContextWork* WorkOf(StreamName stream) {
@@ -239,7 +241,7 @@ class [[nodiscard]] SubmissionElsewhere {
 
 // Is it to be noted what the host could see? From the first context with a pool on, under
 // CMP_FREE_SYNC=auto; that one's work from before counts as visible.
-inline constinit std::atomic<bool> g_tracks_visible{false};
+inline constinit OwnLine<bool> g_tracks_visible{false};
 
 // The shim as the pool's host.
 extern const PoolHost kShimHost;

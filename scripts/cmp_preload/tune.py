@@ -25,7 +25,7 @@ CANDIDATES = {
     "CMP_THREAD_CACHE_MAX_BLOCK": ("256K", "2097151"),
     "CMP_THREAD_CACHE_BYTES": ("4M", "64M", "256M"),
     "CMP_BATCH_BYTES": ("512K", "8M", "32M"),
-    "CMP_SLACK": ("0%", "25%"),
+    "CMP_SLACK": ("0%", "50%"),
     "CMP_RESERVE": ("1.5x+1G",),
     "CMP_MAX_BLOCK": ("16G",),
 }

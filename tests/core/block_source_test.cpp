@@ -282,7 +282,7 @@ TEST(FailedReleaseTest, TheContextHasFailedAndServesNoMore) {
   t.device.FailReleases(719);
   t.pool->ReleaseAll(t.api);
   EXPECT_FALSE(t.context->open());
-  EXPECT_EQ(t.pool->FindContext(t.identity.handle, t.identity.id), nullptr);
+  EXPECT_FALSE(t.pool->FindContext(t.identity.handle, t.identity.id));
   EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 100), 0u);
   EXPECT_EQ(t.pool->statistics().process().contexts_dropped.Get(), 1u);
 }

@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <optional>
+#include <set>
 #include <thread>
 #include <vector>
 
+#include "core/contexts.h"
 #include "waiting_thread.h"
 
 namespace cmp {
@@ -19,7 +21,7 @@ class ContextPoolTest : public testing::Test {
     limits_.bytes = kGiB;
     limits_.tiers = kPoolTiers;
     for (unsigned tier = 0; tier < kPoolTiers; ++tier) limits_.batch[tier] = 128;
-    EXPECT_TRUE(context_.Open(arena_, spare_lists_));
+    EXPECT_TRUE(context_.Open({nullptr, 7, 1, true}, Options{}, arena_, spare_lists_));
   }
 
   ThreadCache* NewCache() {
@@ -56,13 +58,32 @@ class ContextPoolTest : public testing::Test {
   SideTable side_table_{arena_};
   IdleChunks chunks_{side_table_};
   GlobalPool::SpareLists spare_lists_;
-  ContextPool context_{{nullptr, 7, 1, true}, tiers_, options_, slabs_, chunks_};
+  ContextPool context_{tiers_, options_, slabs_, chunks_};
 };
 
 TEST_F(ContextPoolTest, KnowsWhoItIs) {
   EXPECT_EQ(context_.identity().id, 7u);
   EXPECT_EQ(context_.identity().device, 1);
   EXPECT_TRUE(context_.identity().primary);
+}
+
+// Who moves batches and makes blocks takes no line away from threads that only free.
+TEST_F(ContextPoolTest, WhatFreesReadIsOnLinesThatOthersDoNotWrite) {
+  const auto line = [](const auto& member) {
+    return reinterpret_cast<uintptr_t>(&member) / kCacheLine;
+  };
+  const std::set<uintptr_t> read = {line(context_.identity()), line(context_.over_bound),
+                                    line(context_.of_host), line(context_.fences())};
+  EXPECT_EQ(read.size(), 2u);
+  for (const uintptr_t written :
+       {line(context_.accounts()), line(context_.device_bytes), line(context_.unasked_bytes),
+        line(context_.scarce), line(context_.next_spare), line(context_.records()),
+        line(context_.global())}) {
+    EXPECT_EQ(read.count(written), 0u);
+  }
+  Contexts contexts;
+  EXPECT_GT(line(contexts.lock()), line(contexts)) << "the count is first";
+  EXPECT_EQ(alignof(Contexts), kCacheLine);
 }
 
 TEST_F(ContextPoolTest, ClosesOnceAndMakesRememberedCachesStale) {

@@ -2,8 +2,8 @@
 // recorded, by Finish, or by whoever waits for one.
 //
 // One at a time in a process, since the driver's table holds plain functions. What the real driver
-// would not forgive is counted as an error: an event recorded again before it completed, or asked
-// before it was recorded. All functions are thread-safe.
+// would not forgive is counted as an error: an event recorded again before it completed, asked
+// before it was recorded, or used after its end. All functions are thread-safe.
 #ifndef CMP_TESTS_CORE_FAKE_DRIVER_H_
 #define CMP_TESTS_CORE_FAKE_DRIVER_H_
 
@@ -74,6 +74,13 @@ class FakeDriver {
     for (; events != 0 && !pending_.empty(); --events) CompleteOldest();
   }
 
+  // A context ends, and all events with it.
+  void DestroyEvents() {
+    const std::lock_guard guard(lock_);
+    pending_.clear();
+    for (const std::unique_ptr<Event>& event : events_) event->destroyed = true;
+  }
+
   // What the next calls return in place of success; kSuccess: they work.
   std::atomic<CUresult> record_status{CUDA_SUCCESS};
   std::atomic<CUresult> query_status{CUDA_SUCCESS};
@@ -107,6 +114,7 @@ class FakeDriver {
   struct Event {
     bool recorded = false;
     bool done = false;
+    bool destroyed = false;
   };
 
   // REQUIRES: lock_ held
@@ -127,8 +135,8 @@ class FakeDriver {
     on_record();
     if (record_status != CUDA_SUCCESS) return record_status;
     const std::lock_guard guard(lock_);
-    if (event->recorded && !event->done) ++errors;
-    *event = Event{true, false};
+    if ((event->recorded && !event->done) || event->destroyed) ++errors;
+    *event = Event{true, false, event->destroyed};
     pending_.push_back(event);
     return CUDA_SUCCESS;
   }
@@ -137,7 +145,7 @@ class FakeDriver {
     on_query();
     if (query_status != CUDA_SUCCESS) return query_status;
     const std::lock_guard guard(lock_);
-    if (!event->recorded) ++errors;
+    if (!event->recorded || event->destroyed) ++errors;
     return event->done ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
   }
   CUresult WaitFor(const Event* event) {
@@ -145,7 +153,7 @@ class FakeDriver {
     on_wait();
     if (query_status != CUDA_SUCCESS) return query_status;
     const std::lock_guard guard(lock_);
-    if (!event->recorded) ++errors;
+    if (!event->recorded || event->destroyed) ++errors;
     while (!event->done) CompleteOldest();
     return CUDA_SUCCESS;
   }
@@ -153,7 +161,7 @@ class FakeDriver {
     ++orders;
     on_order();
     const std::lock_guard guard(lock_);
-    if (!event->recorded) ++errors;
+    if (!event->recorded || event->destroyed) ++errors;
     return order_status;
   }
   CUresult Synchronize() {

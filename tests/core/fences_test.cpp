@@ -18,7 +18,7 @@ using test::FakeHost;
 
 class FencesTest : public testing::Test {
  protected:
-  FencesTest() { EXPECT_TRUE(context_.Open(arena_, spare_lists_)); }
+  FencesTest() { EXPECT_TRUE(context_.Open(kIdentity, Options{}, arena_, spare_lists_)); }
   ~FencesTest() override { EXPECT_EQ(driver_.errors, 0u) << "an event was misused"; }
 
   Fences& fences() { return context_.fences(); }
@@ -31,6 +31,8 @@ class FencesTest : public testing::Test {
     return fences().OrderAfter(driver_.table(), context_.identity().handle, number);
   }
 
+  static inline const ContextIdentity kIdentity = {reinterpret_cast<ContextHandle>(0x100), 1, 0,
+                                                   true};
   Arena arena_;
   BlockSlabs slabs_{arena_};
   SideTable side_table_{arena_};
@@ -39,8 +41,7 @@ class FencesTest : public testing::Test {
   Tiers tiers_{4};
   Options options_;
   test::FakeDriver driver_;
-  ContextPool context_{
-      {reinterpret_cast<ContextHandle>(0x100), 1, 0, true}, tiers_, options_, slabs_, chunks_};
+  ContextPool context_{tiers_, options_, slabs_, chunks_};
 };
 
 TEST_F(FencesTest, AFreeIsCoveredByAFenceThatIsBegunAfterItAlone) {
@@ -62,8 +63,8 @@ TEST_F(FencesTest, AFreeIsCoveredByAFenceThatIsBegunAfterItAlone) {
 }
 
 TEST_F(FencesTest, NumbersGrowOverAllContexts) {
-  ContextPool other({nullptr, 2, 0, false}, tiers_, options_, slabs_, chunks_);
-  ASSERT_TRUE(other.Open(arena_, spare_lists_));
+  ContextPool other(tiers_, options_, slabs_, chunks_);
+  ASSERT_TRUE(other.Open({nullptr, 2, 0, false}, Options{}, arena_, spare_lists_));
   uint64_t last = Fences::Now();
   for (int i = 0; i < 4; ++i) {
     ContextPool& context = i % 2 == 0 ? context_ : other;
@@ -77,9 +78,31 @@ TEST_F(FencesTest, NumbersGrowOverAllContexts) {
 
 TEST_F(FencesTest, ANewContextsPastHasPassed) {
   const Stamp stamp = Fences::Now();
-  ContextPool later({nullptr, 2, 0, false}, tiers_, options_, slabs_, chunks_);
+  ContextPool later(tiers_, options_, slabs_, chunks_);
+  ASSERT_TRUE(later.Open({nullptr, 2, 0, false}, Options{}, arena_, spare_lists_));
   EXPECT_TRUE(later.fences().Covers(stamp));
   EXPECT_FALSE(later.fences().Covers(Fences::Now()));
+}
+
+// The events ended with the context, and whoever still asks for its fences waits for nothing.
+TEST_F(FencesTest, FencesOfAContextThatEndedHavePassedForTheNextOne) {
+  const uint64_t first = Record().number;
+  const uint64_t second = Record().number;
+  driver_.DestroyEvents();
+  context_.End();
+  fences().Open();
+  EXPECT_EQ(Wait(first - 1), kSuccess);
+  EXPECT_EQ(OrderAfter(second), kSuccess);
+  EXPECT_FALSE(fences().Covers(Fences::Now())) << "work of the next one, so far as is known";
+  const unsigned made = driver_.creates;
+  const Fences::Recorded fence = Record();
+  EXPECT_EQ(fence.status, kSuccess);
+  EXPECT_EQ(driver_.creates, made + 1);
+  EXPECT_EQ(Poll(fence.number - 1), kNotReady);
+  driver_.Finish();
+  EXPECT_EQ(Poll(fence.number - 1), kSuccess);
+  Record();
+  EXPECT_EQ(driver_.creates, made + 1) << "an event is used again within its context";
 }
 
 TEST_F(FencesTest, WithNothingSubmittedSinceAPassedFenceEverythingIsCovered) {

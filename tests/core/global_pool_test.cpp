@@ -11,7 +11,7 @@ namespace {
 
 class GlobalPoolTest : public testing::Test {
  protected:
-  GlobalPoolTest() { EXPECT_TRUE(pool_.Open(arena_, spare_lists_)); }
+  GlobalPoolTest() { EXPECT_TRUE(pool_.Open(kGiB, arena_, spare_lists_)); }
 
   Block* Idle(size_t bytes) {
     Block* block = records_.Take();
@@ -52,7 +52,7 @@ class GlobalPoolTest : public testing::Test {
   SideTable side_table_{arena_};
   IdleChunks chunks_{side_table_};
   GlobalPool::SpareLists spare_lists_;
-  GlobalPool pool_{tiers_, kGiB, chunks_};
+  GlobalPool pool_{tiers_, chunks_};
   DeviceAddress last_address_ = 0;
 };
 
@@ -210,8 +210,8 @@ TEST_F(GlobalPoolTest, EverythingIsTakenWhenMoreIsWantedThanThereIs) {
 
 // Found by reading: with a largest block that rounds up to 2 MiB there was no list for it.
 TEST_F(GlobalPoolTest, ALargestBlockThatRoundsUpToTwoMiBIsKept) {
-  GlobalPool pool(tiers_, 2 * kMiB - 1, chunks_);
-  ASSERT_TRUE(pool.Open(arena_, spare_lists_));
+  GlobalPool pool(tiers_, chunks_);
+  ASSERT_TRUE(pool.Open(2 * kMiB - 1, arena_, spare_lists_));
   Block* block = Idle(2 * kMiB - 1);
   ASSERT_EQ(block->bytes, 2 * kMiB);
   pool.Put(Batch{block, 1});
@@ -221,8 +221,8 @@ TEST_F(GlobalPoolTest, ALargestBlockThatRoundsUpToTwoMiBIsKept) {
 }
 
 TEST_F(GlobalPoolTest, WithOnlySmallBlocksThereAreNoLargeOnes) {
-  GlobalPool pool(tiers_, 4096, chunks_);
-  ASSERT_TRUE(pool.Open(arena_, spare_lists_));
+  GlobalPool pool(tiers_, chunks_);
+  ASSERT_TRUE(pool.Open(4096, arena_, spare_lists_));
   Block* block = Idle(4096);
   pool.Put(Batch{block, 1});
   EXPECT_EQ(pool.TakeLarge(2 * kMiB, kGiB), nullptr);

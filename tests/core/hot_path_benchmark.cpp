@@ -28,7 +28,7 @@ class PoolAllocator {
     device_.KeepNoLists();
     const Options options;
     pool_ = Pool::Create(options, MapPages(Pool::StatisticsBytes(options)), 1, "benchmark");
-    context_ = pool_->OpenContext({kHandle, 1, 0, true});
+    context_ = pool_->OpenContext({kHandle, 1, 0, true}).get();
   }
   uintptr_t Alloc(size_t bytes) {
     if (const DeviceAddress address = pool_->AllocHit(kHandle, bytes)) return address;

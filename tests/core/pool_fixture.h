@@ -37,7 +37,7 @@ class TestPool {
     page_ = MapPages(page_bytes_);
     pool = Pool::Create(options, page_, static_cast<uint64_t>(getpid()), "test", host);
     identity = {FreshHandle(), next_id_.fetch_add(1), 0, true};
-    context = pool->OpenContext(identity);
+    context = pool->OpenContext(identity).get();
   }
   ~TestPool() {
     EXPECT_EQ(device.wrong_releases(), 0u) << "the pool freed something twice";
@@ -62,7 +62,7 @@ class TestPool {
     return block != nullptr && FreeAt(block, address, kReady);
   }
   ContextPool* OpenAnother(int on_device = 0) {
-    return pool->OpenContext({FreshHandle(), next_id_.fetch_add(1), on_device, false});
+    return pool->OpenContext({FreshHandle(), next_id_.fetch_add(1), on_device, false}).get();
   }
   CudaMemoryPoolStatistics Statistics() { return StatisticsOf(*pool); }
   TierTotals Totals() { return pool->statistics().Totals(); }

@@ -114,14 +114,14 @@ TEST(PoolTest, LargeBlocksAreMadeOneByOne) {
 
 TEST(PoolTest, ALargerIdleBlockServesWithinTheSlackAlone) {
   TestPool t;
+  Block* of_22 = t.Alloc(22 * kMiB);
   Block* of_20 = t.Alloc(20 * kMiB);
-  Block* of_18 = t.Alloc(18 * kMiB);
+  ASSERT_TRUE(t.Free(of_22));
+  Block* fresh = t.Alloc(16 * kMiB);  // 16 MiB and a quarter: 20
+  EXPECT_NE(fresh, of_22);
   ASSERT_TRUE(t.Free(of_20));
-  Block* fresh = t.Alloc(16 * kMiB);  // 16 MiB and an eighth: 18
-  EXPECT_NE(fresh, of_20);
-  ASSERT_TRUE(t.Free(of_18));
-  EXPECT_EQ(t.Alloc(16 * kMiB), of_18);
-  EXPECT_EQ(of_18->requested, 16 * kMiB);
+  EXPECT_EQ(t.Alloc(16 * kMiB), of_20);
+  EXPECT_EQ(of_20->requested, 16 * kMiB);
 }
 
 // Once the program has a quarter of the device, what tiers take beyond the requests in use is at

@@ -111,17 +111,17 @@ TEST(ContextsTest, MoreContextsThanAThreadRemembers) {
 
 TEST(ContextsTest, OpeningTwiceGivesTheSame) {
   TestPool t;
-  EXPECT_EQ(t.pool->OpenContext(t.identity), t.context);
-  EXPECT_EQ(t.pool->FindContext(t.identity.handle, t.identity.id), t.context);
-  EXPECT_EQ(t.pool->FindContext(test::FreshHandle(), 1), nullptr);
+  EXPECT_EQ(t.pool->OpenContext(t.identity).get(), t.context);
+  EXPECT_EQ(t.pool->FindContext(t.identity.handle, t.identity.id).get(), t.context);
+  EXPECT_FALSE(t.pool->FindContext(test::FreshHandle(), 1));
 }
 
 TEST(ContextsTest, AFailedContextStaysClosedAndItsBlocksKnown) {
   TestPool t;
   Block* live = t.Alloc(1000);
   t.pool->CloseContext(*t.context);
-  EXPECT_EQ(t.pool->FindContext(t.identity.handle, t.identity.id), nullptr);
-  EXPECT_EQ(t.pool->OpenContext(t.identity), nullptr);
+  EXPECT_FALSE(t.pool->FindContext(t.identity.handle, t.identity.id));
+  EXPECT_FALSE(t.pool->OpenContext(t.identity));
   EXPECT_EQ(t.pool->Find(live->address), live);
   ASSERT_EQ(t.pool->Take(live, live->address), BlockState::kLive);
   EXPECT_EQ(t.pool->FreeReal(live, t.api), kSuccess);
@@ -181,10 +181,10 @@ TEST(ContextsTest, AReusedHandleWithAnotherIdIsAnotherContext) {
   const DeviceAddress address = live->address;
   ASSERT_TRUE(t.Free(idle));
   const uint64_t new_id = t.NextId();
-  EXPECT_EQ(t.pool->FindContext(t.identity.handle, new_id), nullptr);
+  EXPECT_FALSE(t.pool->FindContext(t.identity.handle, new_id));
   EXPECT_FALSE(t.context->open()) << "the old one was destroyed behind our back";
   EXPECT_EQ(t.pool->Find(address), nullptr);
-  ContextPool* fresh = t.pool->OpenContext({t.identity.handle, new_id, 0, true});
+  ContextPool* fresh = t.pool->OpenContext({t.identity.handle, new_id, 0, true}).get();
   ASSERT_NE(fresh, nullptr);
   EXPECT_NE(fresh, t.context);
   Block* block = t.AllocIn(*fresh, 2000);
@@ -281,6 +281,91 @@ TEST(ContextsTest, CachesOfDroppedContextsAreUsedAgain) {
   EXPECT_LE(t.pool->statistics().process().thread_caches.Get(), 4u);
   EXPECT_EQ(t.Statistics().reserved_bytes, 1024u);
   EXPECT_EQ(t.Statistics().live_blocks, 0u);
+}
+
+TEST(ContextsTest, ContextsThatEndedLeaveNothing) {
+  TestPool t;
+  std::set<ContextPool*> seen;
+  for (int i = 0; i < 1000; ++i) {
+    ContextPool* context = t.OpenAnother();
+    ASSERT_NE(context, nullptr);
+    EXPECT_EQ(context->accounts().bound(), Options{}.reserve.bytes);
+    ASSERT_TRUE(t.Free(t.AllocIn(*context, 1000)));
+    ASSERT_NE(t.AllocIn(*context, 4 * kMiB), nullptr);
+    t.pool->DropContext(*context);
+    seen.insert(context);
+  }
+  EXPECT_LE(seen.size(), 2u) << "beside the last one, which this thread's cache holds";
+}
+
+// The pool's record of a context that has ended is no other's while somebody has it.
+class RecordsTest : public testing::Test {
+ protected:
+  RecordsTest() : gone_(t_.OpenAnother()) {}
+  // Several contexts, none of which may have the record if `held`, and one of which has it else.
+  void ExpectHeld(bool held) {
+    std::vector<ContextPool*> opened;
+    for (int i = 0; i < 5; ++i) opened.push_back(t_.OpenAnother());
+    EXPECT_EQ(std::count(opened.begin(), opened.end(), gone_), held ? 0 : 1);
+  }
+
+  TestPool t_;
+  ContextPool* gone_;
+};
+
+TEST_F(RecordsTest, WhoFoundIt) {
+  {
+    const HeldContext found = t_.pool->FindContext(gone_->handle(), gone_->identity().id);
+    ASSERT_EQ(found.get(), gone_);
+    t_.pool->DropContext(*gone_);
+    ExpectHeld(true);
+  }
+  ExpectHeld(false);
+}
+
+TEST_F(RecordsTest, ACallThatEndsIt) {
+  gone_->BeginEnding();
+  t_.pool->DropContext(*gone_);
+  ExpectHeld(true);
+  gone_->CancelEnding();
+  ExpectHeld(false);
+}
+
+TEST_F(RecordsTest, ACacheOfAThread) {
+  ASSERT_TRUE(t_.Free(t_.AllocIn(*gone_, 1000)));
+  t_.pool->DropContext(*gone_);
+  ExpectHeld(true);
+  ASSERT_TRUE(t_.Free(t_.Alloc(1000)));  // the thread looks for its caches
+  ExpectHeld(false);
+}
+
+TEST_F(RecordsTest, ABlockInHand) {
+  Block* block = t_.AllocIn(*gone_, 1000);
+  ASSERT_EQ(t_.pool->Take(block, block->address), BlockState::kLive);
+  t_.pool->DropContext(*gone_);
+  ASSERT_TRUE(t_.Free(t_.Alloc(1000)));
+  ExpectHeld(true);
+}
+
+TEST_F(RecordsTest, AVisitor) {
+  t_.pool->ForEachContext([&](ContextPool& context) {
+    if (&context != gone_) return;
+    t_.pool->DropContext(*gone_);
+    ExpectHeld(true);
+  });
+  ExpectHeld(false);
+}
+
+// Who found an idle block of a context that ended meanwhile knows nothing of its address.
+TEST_F(RecordsTest, AnIdleBlockOfAnEarlierContextIsNotTakenForThePools) {
+  Block* block = t_.AllocIn(*gone_, 1000);
+  const DeviceAddress address = block->address;
+  ASSERT_TRUE(t_.Free(block));
+  EXPECT_TRUE(t_.pool->StillHas(block, address));
+  t_.pool->DropContext(*gone_);
+  ASSERT_TRUE(t_.Free(t_.Alloc(1000)));
+  ASSERT_EQ(t_.OpenAnother(), gone_);
+  EXPECT_FALSE(t_.pool->StillHas(block, address));
 }
 
 TEST(ContextsTest, PlacesOfDroppedContextsAreUsedAgain) {

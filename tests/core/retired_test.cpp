@@ -163,7 +163,7 @@ TEST_F(RetiredInCacheTest, EmptyGivesThemWithTheirStamps) {
 
 class RetiredInGlobalPoolTest : public testing::Test {
  protected:
-  RetiredInGlobalPoolTest() { EXPECT_TRUE(pool_.Open(arena_, spare_lists_)); }
+  RetiredInGlobalPoolTest() { EXPECT_TRUE(pool_.Open(kGiB, arena_, spare_lists_)); }
   Batch Idle(size_t bytes, uint32_t count, Stamp stamp) {
     Batch batch;
     batch.stamp = stamp;
@@ -187,7 +187,7 @@ class RetiredInGlobalPoolTest : public testing::Test {
   SideTable side_table_{arena_};
   IdleChunks chunks_{side_table_};
   GlobalPool::SpareLists spare_lists_;
-  GlobalPool pool_{tiers_, kGiB, chunks_};
+  GlobalPool pool_{tiers_, chunks_};
   const unsigned tier_ = tiers_.TierOf(1024);
   const unsigned large_ = ~0U;
 };

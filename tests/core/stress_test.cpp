@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <mutex>
 #include <random>
+#include <set>
 #include <thread>
 #include <unordered_map>
 #include <vector>
@@ -220,19 +221,36 @@ struct ContextStress {
 
   ContextStress() {
     t.device.KeepNoLists();
-    contexts[0] = t.context;
-    for (size_t i = 1; i < kContexts; ++i) contexts[i] = t.OpenAnother();
+    for (size_t i = 0; i < kContexts; ++i) {
+      handles[i] = test::FreshHandle();
+      Open(i);
+    }
+  }
+
+  // The next context of a handle.
+  void Open(size_t i) {
+    const uint64_t id = t.NextId();
+    const HeldContext context = t.pool->OpenContext({handles[i], id, 0, false});
+    if (!context) failures.fetch_add(1);
+    records.insert(context.get());
+    ids[i].store(id);
+  }
+  void Drop(size_t i) {
+    if (HeldContext context = t.pool->FindContext(handles[i], ids[i].load())) {
+      t.pool->DropContext(*context);
+    }
   }
 
   void Work(uint64_t seed) {
     std::mt19937_64 random(seed);
     std::vector<DeviceAddress> mine;
     while (!stop.load()) {
-      ContextPool& context = *contexts[random() % kContexts].load();
+      const size_t which = random() % kContexts;
       if (random() % 2 == 0 && mine.size() < 60) {
         const size_t bytes = random() % 4 == 0 ? 3 * kMiB : 1 + random() % 2000;
-        DeviceAddress address = t.pool->AllocHit(context.identity().handle, bytes);
-        if (address == 0) address = t.pool->Alloc(context, bytes, t.api).address;
+        DeviceAddress address = t.pool->AllocHit(handles[which], bytes);
+        if (address == 0) address = AllocIn(which, bytes);
+        if (address == 0) continue;
         if (!holdings.Take(address, bytes)) failures.fetch_add(1);
         mine.push_back(address);
       } else if (!mine.empty()) {
@@ -244,8 +262,25 @@ struct ContextStress {
     }
   }
 
+  // As the entry points do it. Held, a context is the one that was found, and its blocks are its.
+  DeviceAddress AllocIn(size_t which, size_t bytes) {
+    const uint64_t id = ids[which].load();
+    const HeldContext context = t.pool->FindContext(handles[which], id);
+    if (!context) return 0;
+    const DeviceAddress address = t.pool->Alloc(*context, bytes, t.api).address;
+    const Block* block = t.pool->Find(address);
+    const ContextPool* owner = block == nullptr ? nullptr : block->owner();
+    if (owner != nullptr && owner != context.get() && t.pool->Find(address) == block) {
+      failures.fetch_add(1);
+    }
+    if (context->identity().id != id) failures.fetch_add(1);
+    return address;
+  }
+
   test::TestPool t;
-  std::atomic<ContextPool*> contexts[kContexts];
+  ContextHandle handles[kContexts];
+  std::atomic<uint64_t> ids[kContexts];
+  std::set<ContextPool*> records;  // of the thread that opens and drops
   Holdings holdings;
   std::atomic<bool> stop{false};
   std::atomic<int> failures{0};
@@ -258,16 +293,16 @@ void RunContextStress(uint64_t seed) {
   for (uint64_t i = 0; i < 6; ++i) workers.emplace_back([&, i] { stress.Work(seed * 100 + i); });
   std::mt19937_64 random(seed);
   for (int i = 0; i < 150; ++i) {
-    std::atomic<ContextPool*>& place = stress.contexts[random() % ContextStress::kContexts];
-    ContextPool* const fresh = stress.t.OpenAnother();
-    ASSERT_NE(fresh, nullptr);
-    stress.t.pool->DropContext(*place.exchange(fresh));
+    const size_t which = random() % ContextStress::kContexts;
+    stress.Drop(which);
+    stress.Open(which);
     std::this_thread::sleep_for(std::chrono::microseconds(random() % 500));
   }
   stress.stop.store(true);
   for (std::thread& worker : workers) worker.join();
-  for (std::atomic<ContextPool*>& place : stress.contexts) stress.t.pool->DropContext(*place);
-  EXPECT_EQ(stress.failures.load(), 0) << "an address was handed out twice";
+  stress.t.pool->ForEachContext([&](ContextPool& context) { stress.t.pool->DropContext(context); });
+  EXPECT_EQ(stress.failures.load(), 0) << "handed out twice, or by another context";
+  EXPECT_LT(stress.records.size(), 150u) << "no record was used again";
   EXPECT_EQ(stress.t.pool->ReleasableBytes(0), 0u);
   const CudaMemoryPoolStatistics s = stress.t.Statistics();
   EXPECT_EQ(s.reserved_bytes, 0u);

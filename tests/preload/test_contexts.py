@@ -1,6 +1,8 @@
 """Contexts: resets, several devices, contexts of the driver API, old drivers, threads."""
 
-from preload import MODE, OLD_DRIVER, WAIT, TestCase, main
+import unittest
+
+from preload import MODE, OLD_DRIVER, SANITIZE, WAIT, TestCase, main, run
 
 
 class Contexts(TestCase):
@@ -53,6 +55,22 @@ class Contexts(TestCase):
         for env in ({}, OLD_DRIVER):
             with self.subTest(env=env):
                 self.check("same-handle", env)
+
+    @unittest.skipIf(SANITIZE, "a sanitizer keeps more of its own")
+    def test_contexts_that_ended_leave_nothing(self):
+        without, within = self.run_both("contexts", ["many", "16000", "1"])
+        grew = [int(result.notes["grew by"]) for result in (without, within)]
+        self.assertLess(grew[1] - grew[0], 64 << 10)
+        self.assertEqual(within.process["contexts_dropped"], 20000)
+
+    @unittest.skipIf(SANITIZE, "a sanitizer keeps more of its own")
+    def test_more_contexts_than_have_a_pool(self):
+        """Those beyond get real calls, said once; and once there is room, pools again."""
+        within = run("contexts", ["many", "16", "300"])
+        self.assertIn("wrong words 0\nlive 0\nhazards 0, misuse 0\n", within.results)
+        self.assertLess(int(within.notes["grew by"]), 1 << 20)  # for addresses not used before
+        self.assertEqual(within.process["contexts_dropped"], 256 * 20)
+        self.assertEqual(within.err.count("more than 256 contexts at once"), 1)
 
     def test_abandoned_capture(self):
         """The capture is forgotten with its context, which never had a pool."""

@@ -260,6 +260,48 @@ void SameHandle() {
   printf("live %llu\n", static_cast<unsigned long long>(simLiveAllocations(0)));
 }
 
+// Memory of the process's own. (statm counts roughly: each thread some pages late.)
+size_t AnonymousBytes() {
+  FILE* file = fopen("/proc/self/smaps_rollup", "r");
+  char line[128];
+  unsigned long kilobytes = 0;
+  while (file != nullptr && fgets(line, sizeof(line), file) != nullptr) {
+    if (sscanf(line, "Anonymous: %lu kB", &kilobytes) == 1) break;
+  }
+  if (file != nullptr) fclose(file);
+  return kilobytes << 10;
+}
+
+// Contexts one after the other, `at_once` of them at a time, each with work and frees behind it. In
+// the first rounds the process is warmed up.
+void Many(int rounds, int at_once) {
+  MustDriver(cuInit(0), "cuInit");
+  static std::atomic<uint64_t> wrong{0};
+  size_t warm = 0;
+  std::vector<CUcontext> contexts;
+  for (int round = -rounds / 4; round < rounds; ++round) {
+    if (round == 0) warm = AnonymousBytes();
+    for (int i = 0; i < at_once; ++i) {
+      contexts.push_back(MakeContext());
+      CUstream stream = nullptr;
+      MustDriver(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), "cuStreamCreate");
+      for (int j = 0; j < 3; ++j) {
+        char* block = Allocate(5000);
+        program::LaunchWrite(stream, block, 5000, 3, 1000);
+        program::LaunchCheck(stream, block, 5000, 3, &wrong, 1000);
+        MUST(cudaFree(block));
+      }
+      MUST(cudaFree(Allocate(3 << 20)));
+      MustDriver(cuCtxPopCurrent(nullptr), "cuCtxPopCurrent");
+    }
+    for (const CUcontext context : contexts) MustDriver(cuCtxDestroy(context), "cuCtxDestroy");
+    contexts.clear();
+  }
+  printf("wrong words %llu\n", static_cast<unsigned long long>(wrong));
+  printf("# grew by: %lld\n", static_cast<long long>(AnonymousBytes() - warm));
+  printf("live %llu\n", static_cast<unsigned long long>(simLiveAllocations(0)));
+}
+
 // A context in which nothing was allocated is destroyed while one of its streams captures.
 void AbandonedCapture() {
   program::Warm(5000);
@@ -387,6 +429,8 @@ int main(int count, char** arguments) {
     Detached();
   } else if (strcmp(scenario, "same-handle") == 0) {
     SameHandle();
+  } else if (strcmp(scenario, "many") == 0) {
+    Many(atoi(arguments[2]), atoi(arguments[3]));
   } else if (strcmp(scenario, "abandoned-capture") == 0) {
     AbandonedCapture();
   } else if (strcmp(scenario, "reset-after-capture") == 0) {

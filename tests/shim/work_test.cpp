@@ -167,6 +167,27 @@ TEST_F(AutoTest, AnEventFinishesWhatCameBeforeItsRecord) {
   EXPECT_FALSE(work().MayHaveVisible());
 }
 
+// The pool's record, and this one with it, is another context's by then.
+TEST_F(AutoTest, WhatWasFoundOutOfAnEarlierContextFinishesNothing) {
+  for (int i = 0; i < 5; ++i) SubmitVisible(kA, Visible::kCopies);
+  const RecordedPoint point = work().PointOf(kA);
+  ContextPool* next = nullptr;
+  Synchronize(kSeveralStreams, [&] {
+    pool_.pool->DropContext(context());
+    driver_.DestroyEvents();
+    next = pool_.OpenAnother();
+    ASSERT_EQ(next, &context());
+    FakeDriver::SetCurrent(next->handle());
+    work().Begin(true);
+    SubmitVisible(kA, Visible::kCopies);
+  });
+  point.work->Reached(point);
+  EXPECT_TRUE(work().MayHaveVisible());
+  EXPECT_NE(pool_.pool->readiness().StampNow(*next), kReady);
+  EXPECT_TRUE(Free().pooled);
+  EXPECT_EQ(Waits(), 1u) << "for the copies";
+}
+
 TEST_F(AutoTest, WhatIsSkippedIsPaidOnce) {
   Submit(kA);
   EXPECT_NE(Free().stamp, kReady);
