@@ -10,6 +10,7 @@
 #include "core/block_source.h"
 #include "core/contexts.h"
 #include "core/device_api.h"
+#include "core/device_links.h"
 #include "core/driver.h"
 #include "core/memory.h"
 #include "core/options.h"
@@ -157,6 +158,10 @@ class Pool {
   // 2 MiB and more, which have their physical memory to themselves, and wholly idle chunks of
   // smaller ones. Empties every thread's cache.
   size_t ReleasableBytes(int device);
+
+  // The devices that have idle blocks, or some whose real free is under way. Exact: looks at every
+  // thread's cache that holds blocks.
+  Devices DevicesWithIdle();
 
   // Really frees the idle blocks of all global pools, retired ones included, for whose work the
   // real free waits; thread caches and blocks in use are not touched. Returns the bytes freed.
