@@ -370,15 +370,16 @@ size_t Pool::ReleaseThreadCaches(const DeviceApi& api) {
   return ReleaseAll(api);
 }
 
-bool Pool::ReleaseForRetry(const DeviceApi& api, int device) {
-  size_t bytes = 0;
+bool Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes) {
+  size_t released = 0;
   ForEachPresent([&](ContextPool& context) {
     if (device != kAllDevices && context.identity().device != device) return;
+    if (released >= bytes) return;
     context.EmptyCaches(true);
-    bytes += source_.ReleaseIdle(context, ~size_t{0}, api);
+    released += source_.ReleaseForMemory(context, bytes - released, api);
   });
   // Last: what another thread is releasing now is off the lists.
-  return source_.AwaitReleases() || bytes != 0;
+  return source_.AwaitReleases() || released != 0;
 }
 
 size_t Pool::ReleaseOthers(ContextPool& except, const DeviceApi& api) {

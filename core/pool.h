@@ -171,10 +171,11 @@ class Pool {
   // The same after emptying every thread's cache.
   size_t ReleaseThreadCaches(const DeviceApi& api);
 
-  // The same of one device, or all, for a real allocation that failed for lack of memory. True: it
-  // is worth another try.
+  // The same of one device, or all, for a real call that failed for lack of memory: about `bytes`,
+  // large ready blocks first. True: it is worth another try.
   static constexpr int kAllDevices = -1;
-  bool ReleaseForRetry(const DeviceApi& api, int device);
+  static constexpr size_t kAllBytes = ~size_t{0};
+  bool ReleaseForRetry(const DeviceApi& api, int device, size_t bytes = kAllBytes);
 
   Statistics& statistics() { return statistics_; }
   const Tiers& tiers() const { return tiers_; }

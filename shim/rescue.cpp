@@ -60,6 +60,18 @@ void ForEachDevice(Devices devices, Visitor visit) {
   }
 }
 
+// Of the current context's device. Another preload that limits the memory says what is free of its
+// limit. Where it cannot be told, nothing lacks.
+struct DeviceBytes {
+  size_t free = ~size_t{0};
+  size_t total = ~size_t{0};
+};
+DeviceBytes CurrentMemory() {
+  DeviceBytes bytes;
+  const bool known = RealDriver()->cuMemGetInfo_v2(&bytes.free, &bytes.total) == CUDA_SUCCESS;
+  return known ? bytes : DeviceBytes{};
+}
+
 // How many threads the device holds at once: what a stack of one byte takes.
 uint64_t DeviceThreads(const Driver& driver) {
   CUdevice device = 0;
@@ -146,25 +158,33 @@ Rescue::Rescue(Need need, CUresult status, const RescuedArguments& arguments,
   CUdevice current = -1;
   driver_->context_device(&current);
   const uint64_t known = KnownBytes(need, status, arguments, *driver_);
-  const uint64_t most = Sum(known, kUnknownBytes);
+  most_ = Sum(known, kUnknownBytes);
   const uint64_t subject = arguments.kernel != 0 ? arguments.kernel : arguments.second;
   call_ = Mixed(subject, static_cast<uint64_t>(status));
   const bool anywhere = need != Need::kLimit && need != Need::kLaunch;
   ForEachDevice(idle, [&](int device) {
     if (device != current && !anywhere) return;
     OnDevice(*pool_, *driver_, device, [&] {
-      size_t free = 0;
-      size_t total = 0;
-      // Another preload that limits the device's memory says what is free of that.
-      if (RealDriver()->cuMemGetInfo_v2(&free, &total) != CUDA_SUCCESS) return;
+      const auto [free, total] = CurrentMemory();
       const bool possible = known == kAnyBytes || known <= total;
-      if (free >= most || !possible) return;
+      if (free >= most_ || !possible) return;
       (device == current ? here_ : elsewhere_) |= DeviceBit(device);
       call_ = Mixed(call_, free + pool_->ReleasableBytes(device));  // what is free without the pool
     });
   });
   // Relaxed: who misses what another thread found out tries once too often.
   if (in_vain_.load(std::memory_order_relaxed) == call_) here_ = elsewhere_ = 0;
+}
+
+// What the call can need of the current context's device; everything, where it is not known how
+// much that is, or where small blocks did not give back what they take.
+bool Rescue::Release(int device) {
+  const DriverApi api(*driver_);
+  const uint64_t free = CurrentMemory().free;
+  if (free >= most_) return true;  // others made room
+  const bool made = pool_->ReleaseForRetry(api, device, most_ - free);
+  const bool enough = most_ == kAnyBytes || CurrentMemory().free >= most_;
+  return (!enough && pool_->ReleaseForRetry(api, device)) || made;
 }
 
 bool Rescue::MakesRoom(CUresult status) {
@@ -174,8 +194,7 @@ bool Rescue::MakesRoom(CUresult status) {
     bool made = false;
     ForEachDevice(std::exchange(*lacking, 0), [&](int device) {
       const RelaxedCaptureMode relaxed(*driver_);
-      OnDevice(*pool_, *driver_, device,
-               [&] { made |= pool_->ReleaseForRetry(DriverApi(*driver_), device); });
+      OnDevice(*pool_, *driver_, device, [&] { made |= Release(device); });
     });
     if (!made) continue;
     g_room_by.store(&t_thread_name, std::memory_order_relaxed);

@@ -97,11 +97,13 @@ class [[nodiscard]] Rescue {
 
  private:
   bool Allowed(const RescuedArguments& arguments) const;
+  bool Release(int device);
 
   const Need need_;
   std::atomic<uint64_t>& in_vain_;
   Pool* const pool_;
   const Driver* const driver_;
+  uint64_t most_ = 0;       // bytes that it can need
   uint64_t call_ = 0;       // this call with this much memory
   Devices here_ = 0;        // the current device, if it lacks memory
   Devices elsewhere_ = 0;   // others that do

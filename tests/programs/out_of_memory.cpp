@@ -23,9 +23,9 @@ unsigned long long Calls(const char* name) { return simCallCount(name); }
 int Number(CUresult result) { return static_cast<int>(result); }
 int Number(cudaError_t result) { return static_cast<int>(result); }
 
-// 896 MiB of blocks that the program has freed.
-void FillAndFree() {
-  std::vector<void*> blocks(28);
+// Blocks of 32 MiB that the program has freed, 896 MiB in all.
+void FillAndFree(size_t count = 28) {
+  std::vector<void*> blocks(count);
   for (void*& block : blocks) block = program::Allocate(32 * kMiB);
   for (void* block : blocks) MUST(cudaFree(block));
 }
@@ -239,6 +239,18 @@ void Refused(int error) {
   CountLaunch("more");
 }
 
+// REQUIRES: 4 GiB of device memory
+void Enough() {
+  FillAndFree(124);
+  Need({"cuEventCreate"});
+  const unsigned long long frees = Calls("cuMemFree_v2");
+  cudaEvent_t event = nullptr;
+  Say("event", cudaEventCreate(&event));
+  printf("# frees: %llu\n", Calls("cuMemFree_v2") - frees);
+  simFailNever();
+  program::NoteServed("afterwards", 32 * kMiB);
+}
+
 void Impossible() {
   FillAndFree();
   const unsigned long long frees = Calls("cuMemFree_v2");
@@ -364,6 +376,8 @@ int main(int count, char** arguments) {
     Room(arguments[2]);
   } else if (scenario == "refused") {
     Refused(atoi(arguments[2]));
+  } else if (scenario == "enough") {
+    Enough();
   } else if (scenario == "impossible") {
     Impossible();
   } else if (scenario == "during-capture") {
