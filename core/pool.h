@@ -176,6 +176,9 @@ class Pool {
   static constexpr int kAllDevices = -1;
   static constexpr size_t kAllBytes = ~size_t{0};
   bool ReleaseForRetry(const DeviceApi& api, int device, size_t bytes = kAllBytes);
+  // What other threads release is worth another try, too: BlockSource.
+  bool AwaitReleases() const { return source_.AwaitReleases(); }
+  uint64_t releases() const { return source_.releases(); }
 
   Statistics& statistics() { return statistics_; }
   const Tiers& tiers() const { return tiers_; }

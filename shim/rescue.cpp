@@ -113,10 +113,21 @@ uint64_t KnownBytes(Need need, CUresult status, const RescuedArguments& argument
 // Its address names the thread.
 thread_local constinit char t_thread_name = 0;
 
-// Who made room last, and when: a call of another thread may have failed just before.
+// Who made room last, and when: a call of another thread may have failed just before. Relaxed: the
+// two are a hint, and one more try is harmless.
 constexpr uint64_t kJustNowNs = 1'000'000'000;
 constinit std::atomic<const void*> g_room_by{nullptr};
 constinit std::atomic<uint64_t> g_room_at{0};
+void NoteRoom() {
+  g_room_by.store(&t_thread_name, std::memory_order_relaxed);
+  g_room_at.store(NowNs(), std::memory_order_relaxed);
+}
+bool OthersMadeRoomJustNow() {
+  return g_room_by.load(std::memory_order_relaxed) != &t_thread_name &&
+         g_room_at.load(std::memory_order_relaxed) + kJustNowNs > NowNs();
+}
+
+constexpr int kMostTries = 64;  // while other threads go on releasing
 
 }  // namespace
 
@@ -149,11 +160,13 @@ Rescue::Rescue(Need need, CUresult status, const RescuedArguments& arguments,
       driver_(LoadedDriver()) {
   if (!Allowed(arguments)) return;
   const Uncancelled uncancelled;
-  // Relaxed: the two are a hint, and one more try is harmless.
-  by_others_ = g_room_by.load(std::memory_order_relaxed) != &t_thread_name &&
-               g_room_at.load(std::memory_order_relaxed) + kJustNowNs > NowNs();
+  releases_ = pool_->releases();
+  by_others_ = OthersMadeRoomJustNow();
   const Devices idle = pool_->DevicesWithIdle();
-  if (idle == 0) return;
+  if (idle == 0) {
+    may_wait_ = status == CUDA_ERROR_OUT_OF_MEMORY;
+    return;
+  }
   const RelaxedCaptureMode relaxed(*driver_);
   CUdevice current = -1;
   driver_->context_device(&current);
@@ -174,6 +187,7 @@ Rescue::Rescue(Need need, CUresult status, const RescuedArguments& arguments,
   });
   // Relaxed: who misses what another thread found out tries once too often.
   if (in_vain_.load(std::memory_order_relaxed) == call_) here_ = elsewhere_ = 0;
+  may_wait_ = (here_ | elsewhere_) != 0;
 }
 
 // What the call can need of the current context's device; everything, where it is not known how
@@ -191,23 +205,34 @@ bool Rescue::MakesRoom(CUresult status) {
   if (!MayLackMemory(need_, status)) return false;
   const Uncancelled uncancelled;
   for (Devices* lacking : {&here_, &elsewhere_}) {
+    if (*lacking == 0) continue;
     bool made = false;
+    NoteRoom();
     ForEachDevice(std::exchange(*lacking, 0), [&](int device) {
       const RelaxedCaptureMode relaxed(*driver_);
       OnDevice(*pool_, *driver_, device, [&] { made |= Release(device); });
     });
     if (!made) continue;
-    g_room_by.store(&t_thread_name, std::memory_order_relaxed);
-    g_room_at.store(NowNs(), std::memory_order_relaxed);
-    released_ = tried_again_ = true;
+    NoteRoom();
+    releases_ = pool_->releases();
+    released_ = true;
+    ++tries_;
     return true;
   }
-  tried_again_ |= by_others_;
-  return std::exchange(by_others_, false);
+  if (tries_ == kMostTries || !OthersMakeRoom()) return false;
+  releases_ = pool_->releases();
+  ++tries_;
+  return true;
+}
+
+// Have other threads released memory since the latest try, or do they just now?
+bool Rescue::OthersMakeRoom() {
+  if (std::exchange(by_others_, false)) return true;
+  return may_wait_ && (pool_->releases() != releases_ || pool_->AwaitReleases());
 }
 
 CUresult Rescue::Done(CUresult status) {
-  if (!tried_again_) return status;
+  if (tries_ == 0) return status;
   if (status == CUDA_SUCCESS) pool_->statistics().process().out_of_memory_rescues.AddShared(1);
   if (released_ && MayLackMemory(need_, status)) {
     in_vain_.store(call_, std::memory_order_relaxed);

@@ -89,8 +89,8 @@ class [[nodiscard]] Rescue {
  public:
   Rescue(Need need, CUresult status, const RescuedArguments& arguments,
          std::atomic<uint64_t>& in_vain);
-  // Was room made, so that the call, which answered `status`, is worth another try? At most twice:
-  // by the current device's blocks, then by those of others.
+  // Was room made, so that the call, which answered `status`, is worth another try? By the current
+  // device's blocks, then by those of other devices; and while other threads make room.
   bool MakesRoom(CUresult status);
   // It is not tried any more: its last answer, which is the program's.
   CUresult Done(CUresult status);
@@ -98,6 +98,7 @@ class [[nodiscard]] Rescue {
  private:
   bool Allowed(const RescuedArguments& arguments) const;
   bool Release(int device);
+  bool OthersMakeRoom();
 
   const Need need_;
   std::atomic<uint64_t>& in_vain_;
@@ -108,8 +109,10 @@ class [[nodiscard]] Rescue {
   Devices here_ = 0;        // the current device, if it lacks memory
   Devices elsewhere_ = 0;   // others that do
   bool by_others_ = false;  // another thread has just made room
+  bool may_wait_ = false;   // for others who are making room
+  uint64_t releases_ = 0;   // of all threads before the latest try
   bool released_ = false;
-  bool tried_again_ = false;
+  int tries_ = 0;
 };
 
 }  // namespace cmp
