@@ -83,6 +83,8 @@ class BlockSource {
   // Another thread may have taken what is idle and be about to free it. If so, waits for its next
   // real free and returns true: it is worth another try.
   bool AwaitReleases() const;
+  // Grows with every real free of an idle block.
+  uint64_t releases() const { return releases_.load(std::memory_order_acquire); }
   // `freed` bytes were freed. Brings the context back under its bound if it is over it, or nearer
   // to it by twice as much, and at least 64 MiB: no free pays for much.
   void Trim(ContextPool& context, size_t freed, const DeviceApi& api);

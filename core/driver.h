@@ -25,6 +25,7 @@ namespace cmp {
     (int* value, CUdevice_attribute attribute, CUdevice device))                              \
   X(device_memory, "cuDeviceTotalMem_v2", false, (size_t * bytes, CUdevice device))           \
   X(context_flags, "cuCtxGetFlags", false, (unsigned* flags))                                 \
+  X(get_limit, "cuCtxGetLimit", false, (size_t * bytes, CUlimit limit))                       \
   X(context_id, "cuCtxGetId", false, (CUcontext context, unsigned long long* id))             \
   X(synchronize, "cuCtxSynchronize", true, (void))                                            \
   X(record_context, "cuCtxRecordEvent", false, (CUcontext context, CUevent event))            \

@@ -380,20 +380,33 @@ size_t Pool::ReleasableBytes(int device) {
   return bytes + chunks_.Bytes(device);
 }
 
+Devices Pool::DevicesWithIdle() {
+  Devices devices = 0;
+  ForEachContext([&](ContextPool& context) {
+    if (!context.open()) return;
+    const ContextPool::Idle idle = context.CountIdle();
+    if (idle.ready != 0 || idle.retired != 0 || context.accounts().leaving() != 0) {
+      devices |= DeviceBit(context.identity().device);
+    }
+  });
+  return devices;
+}
+
 size_t Pool::ReleaseThreadCaches(const DeviceApi& api) {
   ForEachContext([](ContextPool& context) { context.EmptyCaches(); });
   return ReleaseAll(api);
 }
 
-bool Pool::ReleaseForRetry(const DeviceApi& api, int device) {
-  size_t bytes = 0;
+bool Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes) {
+  size_t released = 0;
   ForEachPresent([&](ContextPool& context) {
     if (device != kAllDevices && context.identity().device != device) return;
+    if (released >= bytes) return;
     context.EmptyCaches(true);
-    bytes += source_.ReleaseForMemory(context, ~size_t{0}, api);
+    released += source_.ReleaseForMemory(context, bytes - released, api);
   });
   // Last: what another thread is releasing now is off the lists.
-  return source_.AwaitReleases() || bytes != 0;
+  return source_.AwaitReleases() || released != 0;
 }
 
 size_t Pool::ReleaseOthers(ContextPool& except, const DeviceApi& api) {

@@ -10,6 +10,7 @@
 #include "core/block_source.h"
 #include "core/contexts.h"
 #include "core/device_api.h"
+#include "core/device_links.h"
 #include "core/driver.h"
 #include "core/memory.h"
 #include "core/options.h"
@@ -164,6 +165,10 @@ class Pool {
   // smaller ones. Empties every thread's cache.
   size_t ReleasableBytes(int device);
 
+  // The devices that have idle blocks, or some whose real free is under way. Exact: looks at every
+  // thread's cache that holds blocks.
+  Devices DevicesWithIdle();
+
   // Really frees the idle blocks of all global pools, retired ones included, for whose work the
   // real free waits; thread caches and blocks in use are not touched. Returns the bytes freed.
   // Where the host does not see contexts end, those of the current context and of primary ones
@@ -172,10 +177,14 @@ class Pool {
   // The same after emptying every thread's cache.
   size_t ReleaseThreadCaches(const DeviceApi& api);
 
-  // The same of one device, or all, for a real allocation that failed for lack of memory. True: it
-  // is worth another try.
+  // The same of one device, or all, for a real call that failed for lack of memory: about `bytes`,
+  // large ready blocks first. True: it is worth another try.
   static constexpr int kAllDevices = -1;
-  bool ReleaseForRetry(const DeviceApi& api, int device);
+  static constexpr size_t kAllBytes = ~size_t{0};
+  bool ReleaseForRetry(const DeviceApi& api, int device, size_t bytes = kAllBytes);
+  // What other threads release is worth another try, too: BlockSource.
+  bool AwaitReleases() const { return source_.AwaitReleases(); }
+  uint64_t releases() const { return source_.releases(); }
 
   Statistics& statistics() { return statistics_; }
   const Tiers& tiers() const { return tiers_; }

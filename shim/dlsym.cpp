@@ -63,7 +63,7 @@ Interposed FindInterposed(const char* name) {
   if (name == nullptr || name[0] != 'c' || name[1] != 'u') return {};
 #define CMP_RUNTIME_NAME(served, parameters) \
   if (IsEqual(name, #served)) return {Layer::kRuntime, #served " "};
-#define CMP_DRIVER_NAME(served, parameters) \
+#define CMP_DRIVER_NAME(served, need, parameters) \
   if (IsEqual(name, #served)) return {Layer::kDriver, #served " "};
   CMP_RUNTIME_INTERPOSED(CMP_RUNTIME_NAME)
   CMP_DRIVER_INTERPOSED(CMP_DRIVER_NAME)

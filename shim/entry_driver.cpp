@@ -81,10 +81,8 @@ CUresult MemAllocPitchReal(const DriverCalls& real, const PitchedRequest& reques
                            Pool* pool) {
   const Driver* driver = LoadedDriver();
   const uint64_t begin = NowNs();
-  const CUresult status = WithReleases([&] {
-    return real.cuMemAllocPitch_v2(request.pointer, request.pitch, request.width, request.height,
-                                   request.element);
-  });
+  const CUresult status = real.cuMemAllocPitch_v2(request.pointer, request.pitch, request.width,
+                                                  request.height, request.element);
   if (pool == nullptr) return status;
   const bool made = status == CUDA_SUCCESS;
   if (made) {

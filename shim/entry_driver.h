@@ -7,7 +7,7 @@
 #include "shim/lookup.h"
 
 extern "C" {
-#define CMP_DECLARE(name, parameters) \
+#define CMP_DECLARE(name, need, parameters) \
   __attribute__((visibility("default"))) CUresult Driver_##name parameters __asm__(#name);
 CMP_DRIVER_INTERPOSED(CMP_DECLARE)
 #undef CMP_DECLARE

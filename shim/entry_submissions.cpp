@@ -333,7 +333,7 @@ struct EventRecord {
 // The usual submission changes nothing of what is known. Whatever else there may be to do is left
 // to a function of the same arguments, so that nothing has to be kept for it here.
 #define CMP_LIST(...) __VA_ARGS__
-#define CMP_DEFINE(kind, name, parameters, arguments, stream)                                    \
+#define CMP_DEFINE(kind, name, need, parameters, arguments, stream)                              \
   namespace {                                                                                    \
   [[gnu::noinline]] CUresult Slow_##name parameters {                                            \
     const cmp::DriverCalls* real = cmp::RealDriver();                                            \

@@ -2,7 +2,8 @@
 // calls and the tests come from it. X(name, parameters): the ELF symbol and the signature.
 //
 // The driver's part, CMP_DRIVER_INTERPOSED(X), is generated from the table of what every function
-// of the driver does (scripts/driver_table/effects.py).
+// of the driver does (scripts/driver_table/effects.py). Its rows say besides what the function can
+// be short of: X(name, need, parameters).
 #ifndef CMP_SHIM_INTERPOSED_H_
 #define CMP_SHIM_INTERPOSED_H_
 

@@ -14,11 +14,12 @@ namespace {
 
 template <auto kMember>
 struct Through;
-template <typename... Parameters, RealCall<CUresult (*)(Parameters...)> DriverCalls::*kMember>
+template <typename... Parameters, Need kNeed,
+          RealCall<CUresult (*)(Parameters...), kNeed> DriverCalls::*kMember>
 struct Through<kMember> {
   static CUresult Call(Parameters... arguments) {
     const DriverCalls* real = RealDriver();
-    return real == nullptr ? CUDA_ERROR_NOT_INITIALIZED : (real->*kMember)(arguments...);
+    return real == nullptr ? CUDA_ERROR_NOT_INITIALIZED : (real->*kMember).Once(arguments...);
   }
 };
 
@@ -27,7 +28,8 @@ struct Through<kMember> {
 // is allocated inside is not the pool's.
 template <auto kMember>
 struct Guarded;
-template <typename... Parameters, RealCall<CUresult (*)(Parameters...)> DriverCalls::*kMember>
+template <typename... Parameters, Need kNeed,
+          RealCall<CUresult (*)(Parameters...), kNeed> DriverCalls::*kMember>
 struct Guarded<kMember> {
   static CUresult Call(Parameters... arguments) {
     const DriverTables& tables = *g_driver_tables.load(std::memory_order_acquire);
@@ -41,7 +43,7 @@ struct Guarded<kMember> {
 };
 
 const InterposedFunction kFunctions[] = {
-#define CMP_ROW(name, parameters)                               \
+#define CMP_ROW(name, need, parameters)                         \
   {#name, reinterpret_cast<void*>(&Driver_##name),              \
    reinterpret_cast<void*>(&Through<&DriverCalls::name>::Call), \
    reinterpret_cast<void*>(&Guarded<&DriverCalls::name>::Call), offsetof(DriverCalls, name)},

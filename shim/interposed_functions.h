@@ -13,7 +13,7 @@ namespace cmp {
 struct InterposedFunction {
   const char* symbol;
   void* ours;
-  void* through;  // makes the real call; of the function's own type
+  void* through;  // makes the real call for the pool itself; of the function's own type
   void* guarded;  // the same where that leads to another preload
   size_t place;   // of its RealFunction in DriverCalls
 

@@ -24,7 +24,7 @@ namespace cmp {
 // The functions behind the interposed ones: the driver's own, or those of a preload behind ours
 // that wraps them; nullptr where the driver is too old.
 struct DriverCalls {
-#define CMP_DECLARE(name, parameters) RealCall<CUresult(*) parameters> name;
+#define CMP_DECLARE(name, need, parameters) RealCall<CUresult(*) parameters, Need::need> name;
   CMP_DRIVER_INTERPOSED(CMP_DECLARE)
 #undef CMP_DECLARE
 };

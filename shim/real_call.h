@@ -1,5 +1,6 @@
 // A real call of the driver's. Its status is looked at: a kernel that crashed shows in the status
-// of whatever call comes next, and from then on the program must get the real errors.
+// of whatever call comes next, and from then on the program must get the real errors. And a call
+// that ran out of memory is tried once more where idle blocks made room for it.
 #ifndef CMP_SHIM_REAL_CALL_H_
 #define CMP_SHIM_REAL_CALL_H_
 
@@ -7,6 +8,8 @@
 
 #include <atomic>
 #include <cstddef>
+
+#include "shim/rescue.h"
 
 namespace cmp {
 
@@ -25,22 +28,54 @@ class RealFunction {
   void Set(void* function) { function_.store(function, std::memory_order_release); }
   bool operator==(std::nullptr_t) const { return address() == nullptr; }
 
+ protected:
+  std::atomic<uint64_t>& in_vain() const { return in_vain_; }  // for Rescue
+
  private:
   std::atomic<void*> function_{nullptr};
+  mutable std::atomic<uint64_t> in_vain_{0};
 };
 
-template <typename Function>
+// `kNeed`: what its function can be short of. The usual path costs a compare, and keeps the
+// arguments for another try.
+template <typename Function, Need kNeed = Need::kNothing>
 class RealCall;
 
-template <typename... Parameters>
-class RealCall<CUresult (*)(Parameters...)> : public RealFunction {
+template <typename... Parameters, Need kNeed>
+class RealCall<CUresult (*)(Parameters...), kNeed> : public RealFunction {
  public:
   CUresult operator()(Parameters... arguments) const {
-    const auto function = reinterpret_cast<CUresult (*)(Parameters...)>(address());
-    const CUresult status = function(arguments...);
+    const CUresult status = Call(arguments...);
+    if (status == CUDA_SUCCESS) [[likely]]
+      return status;
+    if constexpr (kNeed == Need::kNothing) {
+      NoteFailure(status);
+      return status;
+    } else {
+      return Failed(status, arguments...);
+    }
+  }
+  // For the pool itself, which has its own way where memory is short: not tried again.
+  CUresult Once(Parameters... arguments) const {
+    const CUresult status = Call(arguments...);
     if (status != CUDA_SUCCESS) [[unlikely]]
       NoteFailure(status);
     return status;
+  }
+
+ private:
+  CUresult Call(Parameters... arguments) const {
+    return reinterpret_cast<CUresult (*)(Parameters...)>(address())(arguments...);
+  }
+  [[gnu::noinline, gnu::cold]] CUresult Failed(CUresult status, Parameters... arguments) const {
+    NoteFailure(status);
+    if (!MayLackMemory(kNeed, status)) return status;
+    Rescue rescue(kNeed, status, RescuedArguments::Of(arguments...), in_vain());
+    while (rescue.MakesRoom(status)) {
+      status = Call(arguments...);
+      if (status != CUDA_SUCCESS) NoteFailure(status);
+    }
+    return rescue.Done(status);
   }
 };
 

@@ -97,20 +97,6 @@ bool FreeObserved(Pool& pool, DeviceAddress address, const DeviceApi& api, int* 
   return true;
 }
 
-bool ReleaseForOthers(bool of_all_devices) {
-  Pool* pool = g_pool.load(std::memory_order_acquire);
-  const Driver* driver = LoadedDriver();
-  // From inside a real call of ours the pool does it itself; during a capture a real free of ours
-  // could end it.
-  if (pool == nullptr || driver == nullptr || t_inside_real != 0 || g_captures.UnderWay())
-    return false;
-  CUdevice device = Pool::kAllDevices;
-  if (!of_all_devices) driver->context_device(&device);
-  const bool worth = pool->ReleaseForRetry(DriverApi(*driver), device);
-  if (worth) pool->statistics().process().out_of_memory_rescues.AddShared(1);
-  return worth;
-}
-
 Block* BlockAround(const Pool& pool, const Driver& driver, CUdeviceptr pointer) {
   if (Block* block = pool.Find(pointer)) return block;
   CUdeviceptr base = 0;

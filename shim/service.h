@@ -91,19 +91,6 @@ void CountForeignFree(Pool& pool, DeviceAddress address, int status, uint64_t be
 // CMP_MODE=observe: frees what a real call gave before. False: it is not known.
 bool FreeObserved(Pool& pool, DeviceAddress address, const DeviceApi& api, int* status);
 
-// An allocation that the pool does not serve, by call(): if the device is out of memory, idle
-// blocks are released and it is tried again. What fits without the pool fits with it. First those
-// of the current device alone: releasing waits for the work of the blocks' devices.
-bool ReleaseForOthers(bool of_all_devices);
-template <typename Call>
-CUresult WithReleases(Call call) {
-  CUresult status = call();
-  for (const bool of_all_devices : {false, true}) {
-    if (status == CUDA_ERROR_OUT_OF_MEMORY && ReleaseForOthers(of_all_devices)) status = call();
-  }
-  return status;
-}
-
 // The allocation behind `pointer` (its base, or an address inside) must be really freed when it is
 // freed: somebody outside the process may use it, or it was given properties that stay.
 void UnpoolRange(CUdeviceptr pointer);

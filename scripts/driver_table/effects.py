@@ -6,12 +6,16 @@ version and per-thread variant of the function, and may stand under several effe
     served    our definition answers
     noted     the real call, with something noted around it
     paid      what frees did not wait for is waited for, then the real call
+    retried   the real call, and once more where memory ran out and the pool gave some back
     real      nothing needs to be done for this effect, for the reason given
     missing   something would need to be done, and is not yet: the README says so
 
-A function is interposed if it is served, noted or paid under one of its effects. ABI versions of
-before CUDA 3.2, with 32-bit addresses and sizes, are not: no program that was built since can be
-given them, and no pointer of the pool fits in their parameters.
+A function is interposed if it is served, noted, paid or retried under one of its effects. ABI
+versions of before CUDA 3.2, with 32-bit addresses and sizes, are not: no program that was built
+since can be given them, and no pointer of the pool fits in their parameters.
+
+Every function that may run out of memory is retried, or has its reason not to be. The reason of one
+that is retried begins with a word of NEEDS, which says what it can be short of.
 """
 
 MEANINGS = {
@@ -42,8 +46,9 @@ EFFECTS = {
     "allocates": (
         ("served", "from the pool", "cuMemAlloc cuMemAllocPitch"),
         ("noted", "not from the pool, which makes room", """
-            cuMemAllocManaged cuMemAllocAsync cuMemAllocFromPoolAsync cuMemCreate cuArrayCreate
-            cuArray3DCreate cuMipmappedArrayCreate"""),
+            cuMemAllocManaged cuMemAllocAsync cuMemAllocFromPoolAsync cuMemCreate"""),
+        ("retried", "not from the pool, which makes room", """
+            cuArrayCreate cuArray3DCreate cuMipmappedArrayCreate"""),
         ("noted", "memory of the host", "cuMemHostAlloc cuMemAllocHost"),
     ),
     "frees": (
@@ -219,20 +224,23 @@ EFFECTS = {
             cuGreenCtxDestroy"""),
     ),
     "may run out of memory, again": (
-        ("noted", "need known: a size", """
-            cuMemAlloc cuMemAllocPitch cuMemAllocManaged cuMemAllocAsync cuMemAllocFromPoolAsync
-            cuMemCreate cuArrayCreate cuArray3DCreate cuMipmappedArrayCreate"""),
-        ("missing", "need unknown: page tables of the device, for memory of the host", """
+        ("served", "by the pool, which tries again by itself", "cuMemAlloc"),
+        ("retried", "bytes: its second argument", """
+            cuMemAllocAsync cuMemAllocFromPoolAsync cuMemCreate cuMemPrefetchAsync"""),
+        ("retried", "any: as large as its description says", """
+            cuMemAllocPitch cuArrayCreate cuArray3DCreate cuMipmappedArrayCreate"""),
+        ("retried", "unknown: takes the device's memory only when it is used", """
+            cuMemAllocManaged"""),
+        ("retried", "unknown: page tables of the device, for memory of the host", """
             cuMemHostAlloc cuMemAllocHost cuMemHostRegister"""),
-        ("missing", "need unknown: a context", """
+        ("retried", "unknown: a context", """
             cuDevicePrimaryCtxRetain cuCtxCreate cuGLCtxCreate cuVDPAUCtxCreate cuGreenCtxCreate
             cuCtxFromGreenCtx"""),
-        ("missing", "need known: as the limit says, for every thread of the device",
-         "cuCtxSetLimit"),
-        ("missing", "need unknown: code and variables", """
+        ("retried", "limit: as it says, the stack for every thread of the device", "cuCtxSetLimit"),
+        ("retried", "any: code and variables", """
             cuModuleLoad cuModuleLoadData cuModuleLoadDataEx cuModuleLoadFatBinary
             cuLibraryLoadData cuLibraryLoadFromFile"""),
-        ("missing", "need unknown: code and variables that are loaded when they are asked for", """
+        ("retried", "any: code and variables that are loaded when they are asked for", """
             cuModuleGetFunction cuModuleGetGlobal cuModuleGetTexRef cuModuleGetSurfRef
             cuLibraryGetKernel cuLibraryGetModule cuLibraryGetGlobal cuLibraryGetManaged
             cuLibraryGetUnifiedFunction cuKernelGetFunction cuKernelGetAttribute
@@ -242,10 +250,10 @@ EFFECTS = {
             cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags cuOccupancyMaxPotentialBlockSize
             cuOccupancyMaxPotentialBlockSizeWithFlags cuOccupancyAvailableDynamicSMemPerBlock
             cuOccupancyMaxPotentialClusterSize cuOccupancyMaxActiveClusters"""),
-        ("missing", "need known: local memory of the kernel; unknown: heap, code", """
+        ("retried", "launch: local memory of the kernel, heap, code", """
             cuLaunchKernel cuLaunchKernelEx cuLaunchCooperativeKernel cuLaunch cuLaunchGrid
             cuLaunchGridAsync"""),
-        ("missing", "need unknown: kernels of the driver's own, staging memory", """
+        ("retried", "unknown: kernels of the driver's own, staging memory", """
             cuMemcpy cuMemcpyPeer cuMemcpyHtoD cuMemcpyDtoH cuMemcpyDtoD cuMemcpyDtoA cuMemcpyAtoD
             cuMemcpyHtoA cuMemcpyAtoH cuMemcpyAtoA cuMemcpy2D cuMemcpy2DUnaligned cuMemcpy3D
             cuMemcpy3DPeer cuMemcpyAsync cuMemcpyPeerAsync cuMemcpyHtoDAsync cuMemcpyDtoHAsync
@@ -254,42 +262,43 @@ EFFECTS = {
             cuMemsetD8 cuMemsetD16 cuMemsetD32 cuMemsetD2D8 cuMemsetD2D16 cuMemsetD2D32
             cuMemsetD8Async cuMemsetD16Async cuMemsetD32Async cuMemsetD2D8Async cuMemsetD2D16Async
             cuMemsetD2D32Async"""),
-        ("missing", "need unknown: queues and events of the device", """
+        ("retried", "unknown: queues and events of the device", """
             cuStreamCreate cuStreamCreateWithPriority cuGreenCtxStreamCreate cuEventCreate
             cuEventCreateFromEGLSync"""),
-        ("missing", "need unknown: nodes that allocate, and the graph itself", """
+        ("retried", "any: nodes that allocate, and the graph itself", """
             cuGraphInstantiate cuGraphInstantiateWithFlags cuGraphInstantiateWithParams
             cuGraphUpload cuGraphExecUpdate cuGraphAddMemAllocNode cuGraphAddNode
             cuGraphAddKernelNode cuGraphAddChildGraphNode cuGraphConditionalHandleCreate
             cuGraphExecKernelNodeSetParams cuGraphExecMemcpyNodeSetParams
             cuGraphExecMemsetNodeSetParams cuGraphExecChildGraphNodeSetParams
             cuGraphExecNodeSetParams"""),
-        ("missing", "need unknown: memory and objects of others", """
+        ("retried", "unknown: memory and objects of others", """
             cuIpcOpenMemHandle cuIpcOpenEventHandle cuMemImportFromShareableHandle
             cuMemPoolImportFromShareableHandle cuMemPoolImportPointer cuImportExternalMemory
             cuImportExternalSemaphore cuExternalMemoryGetMappedBuffer
             cuExternalMemoryGetMappedMipmappedArray cuLogicalEndpointImport
             cuGraphicsGLRegisterBuffer cuGraphicsGLRegisterImage cuGLRegisterBufferObject
-            cuGLMapBufferObject cuGLMapBufferObjectAsync cuGraphicsMapResources
-            cuGraphicsEGLRegisterImage cuGraphicsVDPAURegisterVideoSurface
+            cuGLMapBufferObject cuGLMapBufferObjectAsync cuGraphicsEGLRegisterImage
+            cuGraphicsVDPAURegisterVideoSurface
             cuGraphicsVDPAURegisterOutputSurface cuEGLStreamConsumerConnect
             cuEGLStreamConsumerConnectWithFlags cuEGLStreamProducerConnect
             cuEGLStreamConsumerAcquireFrame cuEGLStreamProducerReturnFrame"""),
-        ("missing", "need unknown: page tables of the device", """
-            cuMemMap cuMemSetAccess cuMemMapArrayAsync cuMemAddressReserve cuMemAdvise
+        ("retried", "unknown: page tables of the device", """
+            cuMemMap cuMemSetAccess cuMemAddressReserve cuMemAdvise
             cuMemPoolSetAccess cuCtxEnablePeerAccess cuMulticastCreate cuMulticastAddDevice
             cuMulticastBindMem cuMulticastBindAddr cuLogicalEndpointCreate
             cuLogicalEndpointAddDevice cuLogicalEndpointBindMem cuLogicalEndpointBindAddr"""),
-        ("missing", "need unknown: descriptors", """
+        ("retried", "unknown: descriptors", """
             cuMemPoolCreate cuTexObjectCreate cuSurfObjectCreate"""),
-        ("missing", "need known: the range", "cuMemPrefetchAsync"),
-        ("missing", "exports: the device's side of them", "cuLogicalEndpointExport"),
+        ("retried", "unknown: exports, the device's side of them", "cuLogicalEndpointExport"),
     ),
     "may run out of memory, never again": (
         ("real", "one kernel of several may run already", "cuLaunchCooperativeKernelMultiDevice"),
         ("real", "some of its operations may be submitted already", """
             cuStreamBatchMemOp cuMemcpyBatchAsync cuMemcpy3DBatchAsync cuFabricCpyBatchAsync
-            cuMemPrefetchBatchAsync cuMemDiscardAndPrefetchBatchAsync cuMemBatchDecompressAsync"""),
+            cuMemPrefetchBatchAsync cuMemDiscardAndPrefetchBatchAsync cuMemBatchDecompressAsync
+            cuMemMapArrayAsync"""),
+        ("real", "some of the resources may be mapped already", "cuGraphicsMapResources"),
         ("real", "some of its nodes may run already", "cuGraphLaunch"),
         ("real", "in another process", "cuCheckpointProcessRestore"),
     ),
@@ -415,6 +424,16 @@ KINDS = {
     "EventRecord": "a point in submitted work: orders, touches no memory",
     "EventWait": "later work waits for such a point: orders, touches no memory",
     "Other": "none of these; what they touch is not looked at",
+}
+
+# What a call that is retried can be short of: the words with which its reason begins, and what they
+# are in shim/rescue.h.
+NEEDS = {
+    "bytes": "kBytes",
+    "limit": "kLimit",
+    "launch": "kLaunch",
+    "any": "kAny",
+    "unknown": "kUnknown",
 }
 
 # Older ABI versions that CUDA 3.2 replaced, but not for 32-bit addresses.

@@ -6,7 +6,8 @@ import re
 from . import declarations, effects
 from .headers import Function
 
-INTERPOSED = ("served", "noted", "paid")  # treatments
+INTERPOSED = ("served", "noted", "paid", "retried")  # treatments
+AGAIN = "may run out of memory, again"
 
 # Where the stream is, for submissions that have no parameter of type CUstream. `{}` is what the
 # variant's handle 0 means: Explicit, the legacy stream; PerThread, the thread's own.
@@ -35,20 +36,21 @@ POINTERS = set("""
 # passed alike, in all headers.
 BY_VALUE = {
     **{name: name for name in """
-        CUarray CUcontext CUdevice CUdeviceptr CUevent CUfunction CUgraph CUgraphExec CUhostFn
-        CUipcEventHandle CUipcMemHandle CUmemLocation CUmemoryPool CUmodule CUpointer_attribute
-        CUstream CUstreamCallback CUstreamCaptureMode cuuint32_t cuuint64_t float int size_t unsigned
+        CUarray CUcontext CUdevice CUdeviceptr CUevent CUfunction CUgraph CUgraphExec CUgraphNode
+        CUhostFn CUipcEventHandle CUipcMemHandle CUlimit CUmemLocation CUmemoryPool CUmodule
+        CUoccupancyB2DSize CUpointer_attribute CUstream CUstreamCallback CUstreamCaptureMode
+        cuuint32_t cuuint64_t float int size_t unsigned
         """.split()},
     "unsigned char": "unsigned char", "unsigned short": "unsigned short",
     "unsigned long long": "unsigned long long",
     **{handle: "void*" for handle in """
-        CUexternalMemory CUexternalSemaphore CUgraphRecaptureCallback CUgraphicsResource CUgreenCtx
-        CUlibrary EGLImageKHR EGLStreamKHR EGLSyncKHR""".split()},
+        CUdevResourceDesc CUexternalMemory CUexternalSemaphore CUgraphRecaptureCallback
+        CUgraphicsResource CUgreenCtx CUkernel CUlibrary EGLImageKHR EGLStreamKHR EGLSyncKHR""".split()},
     **{handle: "unsigned long long" for handle in """
         CUmemGenericAllocationHandle CUsurfObject CUtexObject""".split()},
     **{enumeration: "int" for enumeration in """
-        CUlogicalEndpointIpcHandleType CUmemAllocationHandleType CUmemAllocationType
-        CUmemRangeHandleType EGLint""".split()},
+        CUfunc_cache CUfunction_attribute CUlogicalEndpointIpcHandleType CUmemAllocationHandleType
+        CUmemAllocationType CUmemRangeHandleType CUmem_advise CUsharedconfig EGLint""".split()},
     **{name: "unsigned" for name in """
         CUlogicalEndpointId GLenum GLuint VdpDevice VdpOutputSurface VdpVideoSurface""".split()},
 }
@@ -97,12 +99,34 @@ class Table:
                 return None if self.has_32_bits(function) else kind
         return None
 
+    def need(self, function: Function) -> str:
+        """What it can be short of, as shim/rescue.h names it; kNothing: it is not retried."""
+        for effect, treatment, reason in self.groups[function.name]:
+            if effect == AGAIN and treatment == "retried":
+                return effects.NEEDS[reason.partition(":")[0]]
+        return "kNothing"
+
+    def is_plain(self, function: Function) -> bool:
+        """Is it interposed for nothing else than to be retried?"""
+        treatments = {treatment for _, treatment, _ in self.groups[function.name]}
+        return (self.is_interposed(function) and self.kind(function) is None and
+                treatments.intersection(INTERPOSED) == {"retried"})
+
     def interposed(self) -> dict:
-        """Those that are no generated submissions: lists of functions by what they do first."""
+        """Those that are defined by hand: lists of functions by what they do first."""
+        return self.other(lambda function: not self.is_plain(function))
+
+    def plain(self) -> dict:
+        """The same of those that are only retried."""
+        return self.other(self.is_plain)
+
+    def other(self, wanted) -> dict:
+        """Those that are interposed and no submissions."""
         result = {}
         for name in self.order:
             for function in self.named[name]:
-                if self.is_interposed(function) and self.kind(function) is None:
+                if (self.is_interposed(function) and self.kind(function) is None and
+                        wanted(function)):
                     result.setdefault(self.groups[name][0][0], []).append(function)
         return result
 

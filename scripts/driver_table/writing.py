@@ -41,11 +41,25 @@ def row(head: str, *tail: str) -> str:
     return " \\\n".join(lines)
 
 
-def submission(kind: str, function) -> str:
-    """S(X, kind, symbol, (parameters), (arguments), stream)"""
-    arguments = ", ".join(name for _, name in function.parameters)
-    return row(f"S(X, {kind}, {function.symbol},", parameters(function) + ",",
-               f"({arguments}), {stream_of(function)})")
+def arguments(function) -> str:
+    return f"({', '.join(name for _, name in function.parameters)})"
+
+
+def submission(table: Table, function) -> str:
+    """S(X, kind, symbol, need, (parameters), (arguments), stream)"""
+    return row(f"S(X, {table.kind(function)}, {function.symbol}, {table.need(function)},",
+               parameters(function) + ",", f"{arguments(function)}, {stream_of(function)})")
+
+
+def plain(table: Table, function) -> str:
+    """R(X, symbol, need, (parameters), (arguments))"""
+    return row(f"R(X, {function.symbol}, {table.need(function)},", parameters(function) + ",",
+               arguments(function) + ")")
+
+
+def by_hand(table: Table, function) -> str:
+    """X(symbol, need, (parameters))"""
+    return row(f"X({function.symbol}, {table.need(function)},", parameters(function) + ")")
 
 
 def macro(sections: dict, to_row) -> str:
@@ -58,17 +72,17 @@ def submissions(table: Table) -> str:
     """shim/submissions.inc"""
     sections = table.submissions()
     kinds = "\n".join(f"//   {kind:<22} {meaning}" for kind, meaning in effects.KINDS.items())
-    body = macro(sections, lambda function: submission(table.kind(function), function))
+    body = macro(sections, lambda function: submission(table, function))
     return f"""\
 {TITLE}//
 // The {sum(map(len, sections.values()))} driver entry points that give the GPU work, one row for each symbol, so one for each
 // ABI version and for each per-thread-stream variant:
 //
-//   CMP_SUBMISSIONS(S)         S(kind, symbol, (parameters), (arguments), stream) for each
-//   CMP_SUBMISSION_SYMBOLS(X)  X(symbol, (parameters)) for each
+//   CMP_SUBMISSIONS(S)         S(kind, symbol, need, (parameters), (arguments), stream) for each
+//   CMP_SUBMISSION_SYMBOLS(X)  X(symbol, need, (parameters)) for each
 //
-// Types that some supported headers lack are spelled void. `stream` is an expression of the
-// arguments:
+// `need` is a value of cmp::Need (shim/rescue.h). Types that some supported headers lack are spelled void.
+// `stream` is an expression of the arguments:
 //
 //   cmp::Explicit(CUstream)   0 is the legacy stream; so are copies and sets without a stream
 //   cmp::PerThread(CUstream)  0 is the calling thread's own stream (_ptds, _ptsz)
@@ -88,9 +102,10 @@ def submissions(table: Table) -> str:
 {body}
 
 // clang-format on
-#define CMP_SUBMISSION_ROW(S, kind, symbol, parameters, arguments, stream) \\
-  S(kind, symbol, parameters, arguments, stream)
-#define CMP_SUBMISSION_SYMBOL(X, kind, symbol, parameters, arguments, stream) X(symbol, parameters)
+#define CMP_SUBMISSION_ROW(S, kind, symbol, need, parameters, arguments, stream) \\
+  S(kind, symbol, need, parameters, arguments, stream)
+#define CMP_SUBMISSION_SYMBOL(X, kind, symbol, need, parameters, arguments, stream) \\
+  X(symbol, need, parameters)
 
 #define CMP_SUBMISSIONS(S) CMP_SUBMISSIONS_WITH(CMP_SUBMISSION_ROW, S)
 #define CMP_SUBMISSION_SYMBOLS(X) CMP_SUBMISSIONS_WITH(CMP_SUBMISSION_SYMBOL, X)
@@ -102,22 +117,39 @@ def submissions(table: Table) -> str:
 def functions(table: Table) -> str:
     """shim/driver_functions.inc"""
     sections = table.interposed()
-    body = macro(sections, lambda function: row(f"X({function.symbol},", parameters(function) + ")"))
+    plain_sections = table.plain()
+    body = macro(sections, lambda function: by_hand(table, function))
+    retried = macro(plain_sections, lambda function: plain(table, function))
     return f"""\
 {TITLE}//
-//   CMP_DRIVER_INTERPOSED(X)  X(symbol, (parameters)) for each entry point of the driver that is
-//                             interposed, in every ABI version and per-thread-stream variant: the
-//                             {sum(map(len, sections.values()))} that are defined by hand, then those of submissions.inc
+//   CMP_RETRIED(R)            R(symbol, need, (parameters), (arguments)) for each of the {sum(map(len, plain_sections.values()))} entry
+//                             points of the driver that are interposed only because they may run
+//                             out of memory
+//   CMP_DRIVER_INTERPOSED(X)  X(symbol, need, (parameters)) for each that is interposed, in every
+//                             ABI version and per-thread-stream variant: the {sum(map(len, sections.values()))} that are
+//                             defined by hand, those of CMP_RETRIED and those of submissions.inc
 //
-// Types that some supported headers lack are spelled void.
+// `need` is a value of cmp::Need (shim/rescue.h). Types that some supported headers lack are spelled
+// void.
 #ifndef CMP_SHIM_DRIVER_FUNCTIONS_INC_
 #define CMP_SHIM_DRIVER_FUNCTIONS_INC_
 
 #include "shim/submissions.inc"
 
 // clang-format off
+#define CMP_RETRIED_WITH(R, X) \\
+{retried}
+
+#define CMP_RETRIED_ROW(R, symbol, need, parameters, arguments) \\
+  R(symbol, need, parameters, arguments)
+#define CMP_RETRIED_SYMBOL(X, symbol, need, parameters, arguments) X(symbol, need, parameters)
+
+#define CMP_RETRIED(R) CMP_RETRIED_WITH(CMP_RETRIED_ROW, R)
+
 #define CMP_DRIVER_INTERPOSED(X) \\
 {body} \\
+  /* is retried */ \\
+  CMP_RETRIED_WITH(CMP_RETRIED_SYMBOL, X) \\
   /* submits */ \\
   CMP_SUBMISSION_SYMBOLS(X)
 

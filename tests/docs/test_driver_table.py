@@ -86,6 +86,33 @@ class Effects(unittest.TestCase):
                 for _, reason, names in groups:
                     self.assertTrue(reason, names)
 
+    def test_out_of_memory_is_retried_or_has_its_reason(self):
+        """Whether it may be tried again is one of two effects, and both are decided."""
+        again = effects.EFFECTS[table.AGAIN]
+        never = effects.EFFECTS["may run out of memory, never again"]
+        for treatment, reason, names in again:
+            self.assertIn(treatment, ("retried", "served"), names)
+            if treatment == "retried":
+                self.assertIn(reason.partition(":")[0], effects.NEEDS, reason)
+        for treatment, reason, names in never:
+            self.assertEqual((treatment, bool(reason)), ("real", True), names)
+        kept = " ".join(names for _, _, names in never).split()
+        for function in TABLE.functions.values():
+            retried = any(treatment == "retried" for _, treatment, _ in TABLE.groups[function.name])
+            self.assertEqual(TABLE.need(function) != "kNothing",
+                             any(effect == table.AGAIN and treatment == "retried"
+                                 for effect, treatment, _ in TABLE.groups[function.name]))
+            self.assertFalse(retried and function.name in kept, function.name)
+
+    def test_what_may_have_begun_is_never_retried(self):
+        never = " ".join(names for _, _, names in
+                         effects.EFFECTS["may run out of memory, never again"]).split()
+        for name in ("cuLaunchCooperativeKernelMultiDevice", "cuGraphLaunch", "cuStreamBatchMemOp"):
+            self.assertIn(name, never)
+        for name in TABLE.groups:
+            if "Batch" in name and "MemOpNode" not in name and "Discard" not in name:
+                self.assertIn(name, never)
+
     def test_copies_and_sets_submit(self):
         names = [function for symbol, function in TABLE.functions.items()
                  if re.match(r"cuMem(cpy|set)", symbol)]
@@ -112,7 +139,6 @@ class Definitions(unittest.TestCase):
     # What a definition must do for an effect that is noted or paid.
     DOES = {
         "must pay": "PayBeforeDestruction|PAY_AND_CALL",
-        "may run out of memory, again": "WithReleases|WITH_RELEASES|MemAlloc(Pitch)?Slow",
         "makes a context": "ContextMade|StepAside",
         "ends a context": "EndContext|DetachContext|ReleasePrimary|ResetPrimary|EndGreenContext",
         "captures": "BeginCapture|AfterEndCapture",
@@ -126,7 +152,7 @@ class Definitions(unittest.TestCase):
     }
 
     def test_every_row_is_defined_once(self):
-        """By hand, or by the macro of the submissions."""
+        """By hand, or by the macros of the submissions and of what is only retried."""
         defined = []
         for path in (ROOT / "shim").glob("entry_*.cpp"):
             defined += re.findall(r"^CUresult Driver_(\w+)\(", path.read_text(encoding="utf-8"), re.M)
@@ -135,7 +161,9 @@ class Definitions(unittest.TestCase):
         self.assertEqual(sorted(defined), sorted(rows))
         submitted = [function.symbol for functions in TABLE.submissions().values()
                      for function in functions]
-        self.assertEqual(sorted(rows + submitted),
+        retried = [function.symbol for functions in TABLE.plain().values()
+                   for function in functions]
+        self.assertEqual(sorted(rows + submitted + retried),
                          sorted(function.symbol for function in TABLE.functions.values()
                                 if TABLE.is_interposed(function)))
 
@@ -144,6 +172,9 @@ class Definitions(unittest.TestCase):
             parts = re.split(r"^CUresult Driver_(\w+)\(", path.read_text(encoding="utf-8"), flags=re.M)
             for symbol, body in zip(parts[1::2], parts[2::2]):
                 body = re.match(r"[^{]*\{[^\n]*\}\n|.*?^\}", body, re.M | re.S)[0]
+                self.assertTrue(TABLE.need(TABLE.functions[symbol]) == "kNothing" or
+                                re.search(rf"real->{symbol}\(|, {symbol},|MemAllocPitchSlow", body),
+                                f"{symbol}: not by the real call, which is what is tried again")
                 for effect, treatment, _ in TABLE.groups[TABLE.functions[symbol].name]:
                     if effect in self.DOES and treatment in table.INTERPOSED:
                         self.assertRegex(body, self.DOES[effect], f"{symbol} {effect}")

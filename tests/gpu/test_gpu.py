@@ -151,6 +151,24 @@ class Gpu(unittest.TestCase):
                        f"{without.number(what) / 1e3:.1f} µs without, "
                        f"{with_pool.number(what):.1f} ns with")
 
+    def test_out_of_memory(self):
+        """What needs memory finds it beside idle blocks that fill the device."""
+        for way in ("stack", "heap", "local", "lazy", "stream", "event", "context", "module",
+                    "async", "physical", "array", "page-locked"):
+            with self.subTest(way=way):
+                _, with_pool = self.compare(str(programs.BUILD / "out_of_memory"), way)
+                rescues = with_pool.statistics["process"]["out_of_memory_rescues"]
+                add_figure(f"out of memory: {way}", "auto", f"{rescues} rescues")
+        _, with_pool = self.compare(str(programs.BUILD / "out_of_memory"), "refused")
+        add_figure("out of memory: no registers for 100 launches", "auto",
+                   f"{with_pool.statistics['totals']['blocks_released']:,} blocks released")
+        # Not tried again, so it may answer otherwise.
+        for preload in (False, True):
+            result = programs.run(str(programs.BUILD / "out_of_memory"), "graph", preload=preload)
+            self.assertEqual(result.code, 0, result.everything())
+            add_figure("out of memory: graph that allocates", "auto" if preload else "no pool",
+                       result.output.splitlines()[0])
+
     def test_edges(self):
         _, with_pool = self.compare(str(programs.BUILD / "edges"))
         self.assertGreater(with_pool.statistics["process"]["capture_real_calls"], 0)

@@ -12,10 +12,10 @@ SEEDS = ("0", "1", "2")
 
 
 class Simulated(unittest.TestCase):
-    def compare(self, program: str) -> tuple[programs.Result, programs.Result]:
-        path = str(programs.BUILD / program)
-        without = programs.run(path, preload=False, simulated=True, CMPSIM_MEMORY="2G")
-        with_pool = programs.run(path, preload=True, simulated=True, CMPSIM_MEMORY="2G")
+    def compare(self, program: str, *arguments: str) -> tuple[programs.Result, programs.Result]:
+        command = (str(programs.BUILD / program), *arguments)
+        without = programs.run(*command, preload=False, simulated=True, CMPSIM_MEMORY="2G")
+        with_pool = programs.run(*command, preload=True, simulated=True, CMPSIM_MEMORY="2G")
         self.assertEqual(without.code, 0, without.everything())
         self.assertEqual(with_pool.code, 0, with_pool.everything())
         self.assertEqual(with_pool.output, without.output, with_pool.everything())
@@ -36,6 +36,17 @@ class Simulated(unittest.TestCase):
         without, with_pool = self.compare("questions")
         self.assertIn("buffer ids of three allocations: 3 different", without.output)
         self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.3)
+
+    def test_out_of_memory(self):
+        for way in ("stack", "async", "physical", "array"):
+            with self.subTest(way=way):
+                without, with_pool = self.compare("out_of_memory", way)
+                self.assertRegex(without.output, r" 0\n(.*\n)?last error 0\n")
+                self.assertGreaterEqual(
+                    with_pool.statistics["process"]["out_of_memory_rescues"], 1)
+        for way in ("stream", "event", "context", "page-locked"):
+            with self.subTest(way=way):
+                self.compare("out_of_memory", way)
 
     def test_ipc(self):
         without, with_pool = self.compare("ipc")

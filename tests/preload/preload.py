@@ -257,7 +257,7 @@ def interposed():
     tables = "".join((SOURCE / "shim" / name).read_text()
                      for name in ("interposed.h", "driver_functions.inc", "submissions.inc"))
     tables = re.sub(r"#define CMP_RUNTIME_CALLED\(X\).*?\n\n", "", tables, flags=re.S)
-    return re.findall(r"\b(?:X\(|S\(X, \w+, )(cu\w+),", tables)
+    return re.findall(r"\b(?:X\(|R\(X, |S\(X, \w+, )(cu\w+),", tables)
 
 
 def numbers(text):

@@ -2,7 +2,7 @@
 
 import re
 
-from preload import ONE_THREAD, SANITIZE, TestCase, main, run
+from preload import ONE_THREAD, SANITIZE, TestCase, main, numbers, run
 
 MIB = 1 << 20
 SMALL = 8 << 10 if SANITIZE else 1 << 10  # many of them take a sanitizer long
@@ -161,6 +161,98 @@ class Memory(TestCase):
                 without, within = self.run_both("memory", ["room", way], {"CMPSIM_MEMORY": "1G"})
                 self.assertIn("p set\nits free: 0, last error 0\n", without.results)
                 self.assertGreaterEqual(within.process["out_of_memory_rescues"], 1)
+
+    @ONE_THREAD
+    def test_room_for_every_call(self):
+        """896 MiB of 1 GiB are idle in the pool, and a call of any kind needs 512 or more."""
+        ways = run("out_of_memory", ["ways"], preload=False).out.splitlines()
+        self.assertGreater(len(ways), 15)
+        for way in ways:
+            for env in ({}, {"CMPSIM_SEED": "2"}):
+                with self.subTest(way=way, env=env):
+                    without, within = self.run_both(
+                        "out_of_memory", ["room", way], {"CMPSIM_MEMORY": "1G"} | env)
+                    self.assertIn(f"{way}: 0, last error 0\n", without.results)
+                    self.assertEqual(within.process["out_of_memory_rescues"], 1)
+
+    def launches(self, error, memory):
+        """What a launch that always fails made the driver do: (launches, frees, questions)."""
+        without, within = self.run_both(
+            "out_of_memory", ["refused", error], {"CMPSIM_MEMORY": memory})
+        self.assertEqual(without.results.count(f": {error}, last error {error}\n"), 6)
+        return {when: tuple(numbers(note)) for when, note in within.notes.items()}
+
+    @ONE_THREAD
+    def test_what_did_not_help_is_not_done_again(self):
+        for error in (2, 701):
+            with self.subTest(error=error):
+                made = self.launches(error, "1G")
+                self.assertEqual(made["nothing idle"], (1, 0, 0))
+                self.assertEqual(made["much idle"][:2], (2, 28))
+                self.assertEqual(made["once more"], (1, 0, 0))
+                self.assertEqual(made["idle again"], (1, 0, 1))
+                for when in ("less", "more"):
+                    self.assertEqual(made[when][0], 2, made)
+                    self.assertGreater(made[when][1], 0, made)
+
+    @ONE_THREAD
+    def test_not_on_suspicion(self):
+        """Where there is room for what the call can need, it lacks something else: registers."""
+        made = self.launches(701, "4G")
+        self.assertEqual({launches for launches, _, _ in made.values()}, {1}, made)
+        self.assertEqual({frees for _, frees, _ in made.values()}, {0}, made)
+
+    @ONE_THREAD
+    def test_no_more_than_is_needed(self):
+        """A gigabyte, where it is not known how much that is."""
+        without, within = self.run_both("out_of_memory", ["enough"], {"CMPSIM_MEMORY": "4G"})
+        self.assertIn("event: 0, last error 0\n", without.results)
+        self.assertEqual(within.notes["frees"], "28")
+        self.assertEqual(within.notes["served afterwards"], "20 of 20")
+
+    @ONE_THREAD
+    def test_impossible_sizes_cost_nothing(self):
+        without, within = self.run_both("out_of_memory", ["impossible"], {"CMPSIM_MEMORY": "1G"})
+        self.assertIn("than the device has: 2\nall that is free: 0\n2 MiB more: 2", without.results)
+        self.assertEqual(within.notes["frees"], "0")
+
+    def test_room_during_captures(self):
+        """A call of another thread; the capture lives, or dies, as without the pool."""
+        for what in ("physical", "array", "async", "module", "launch"):
+            for mode in range(3):
+                with self.subTest(what=what, mode=mode):
+                    without, within = self.run_both(
+                        "out_of_memory", ["during-capture", what, mode], {"CMPSIM_MEMORY": "1G"})
+                    works = (f"{what}: 0, last error 0\n  launch 0, end 0, graph made"
+                             in without.results)
+                    self.assertEqual(within.process["out_of_memory_rescues"], int(works))
+                    self.assertTrue(works or (mode == 0 and what in ("array", "async", "module")))
+
+    def test_captures_get_the_real_answer(self):
+        """What a capturing thread calls, or goes into a capture, is called once."""
+        _, within = self.run_both("out_of_memory", ["into-captures"], {"CMPSIM_MEMORY": "1G"})
+        self.assertEqual(within.notes["of its own thread"], "tried 1 times")
+        self.assertEqual(within.notes["into it"], "tried 1 times")
+        self.assertEqual(within.process["out_of_memory_rescues"], 0)
+
+    @ONE_THREAD
+    def test_room_on_other_devices(self):
+        without, within = self.run_both(
+            "out_of_memory", ["devices"], {"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": "2"})
+        self.assertIn("on the other device: 0\non this one: 0\n", without.results)
+        self.assertEqual(within.process["out_of_memory_rescues"], 2)
+
+    def test_room_without_a_context(self):
+        without, within = self.run_both(
+            "out_of_memory", ["without-context"], {"CMPSIM_MEMORY": "1G"})
+        self.assertIn("new context: 0\n", without.results)
+        self.assertEqual(within.process["out_of_memory_rescues"], 1)
+
+    def test_room_for_several_threads(self):
+        """What one thread released helps those that failed just before."""
+        for _ in range(3):
+            without, _ = self.run_both("out_of_memory", ["threads"], {"CMPSIM_MEMORY": "1G"})
+            self.assertIn("failed: 0\n", without.results)
 
     @ONE_THREAD
     def test_no_idle_memory_is_lost(self):

@@ -49,8 +49,9 @@ class Untouched(TestCase):
     def test_room_for_managed_memory(self):
         """Managed memory takes the device's only when it is used: the call alone is made to fail."""
         arguments = ["fails-once", "cuMemAllocManaged", "managed"]
-        without = run("untouched", arguments, preload=False)
-        within = run("untouched", arguments)
+        env = {"CMPSIM_MEMORY": "1G"}  # so little that it may be short of it
+        without = run("untouched", arguments, preload=False, env=env)
+        within = run("untouched", arguments, env=env)
         self.assertEqual(without.notes["made"], "2")
         self.assertEqual(within.notes["made"], "0")
         self.assertEqual(within.notes["last error"], "0")

@@ -128,8 +128,15 @@ void PlanFailure(const char* name, const PlannedFailure& failure, uint64_t seed)
   AddFailure(site, planned, seed);
 }
 
+void PlanNeed(const char* name, uint64_t bytes, int error) {
+  CallSite& site = FindCallSite(name);
+  site.need_error.store(error, std::memory_order_relaxed);
+  site.need_bytes.store(bytes, std::memory_order_release);
+}
+
 void ForgetFailures() {
   for (CallSite* site : AllCallSites()) {
+    site->need_bytes.store(0, std::memory_order_release);
     const std::lock_guard<std::mutex> guard(site->lock);
     site->failures.clear();
     site->may_fail.store(false, std::memory_order_release);

@@ -35,6 +35,9 @@ struct CallSite {
   std::atomic<uint64_t> count{0};
   std::atomic<bool> may_fail{false};
   std::atomic<bool> hooked{false};
+  // Fails with need_error where the device has less than so many bytes free. 0: it never does.
+  std::atomic<uint64_t> need_bytes{0};
+  std::atomic<int> need_error{0};
   // Guarded by `lock`.
   std::mutex lock;
   std::vector<PlannedFailure> failures;
@@ -54,6 +57,7 @@ void RunHook(CallSite& site, HookWhen when);
 
 void PlanHook(const char* name, HookWhen when, const Hook& hook);
 void ForgetHooks();
+void PlanNeed(const char* name, uint64_t bytes, int error);
 void PlanFailure(const char* name, const PlannedFailure& failure, uint64_t seed);
 void ForgetFailures();
 void ResetCallCounts();

@@ -75,6 +75,8 @@ void simFailRandomly(const char* name, double probability, uint64_t seed, int er
   PlanFailure(name, {0, false, probability, error}, seed);
 }
 
+void simNeed(const char* name, size_t bytes, int error) { PlanNeed(name, bytes, error); }
+
 void simFailNever(void) { ForgetFailures(); }
 
 void simOnCall(const char* name, int when, void (*function)(void* data), void* data) {

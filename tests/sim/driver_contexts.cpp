@@ -74,6 +74,44 @@ CUresult GetDevice(Simulation& sim, CUdevice* device, CUcontext handle) {
   return CUDA_SUCCESS;
 }
 
+// What an H200 begins with.
+size_t DefaultLimit(CUlimit limit) {
+  switch (limit) {
+    case CU_LIMIT_STACK_SIZE:
+      return 1024;
+    case CU_LIMIT_PRINTF_FIFO_SIZE:
+    case CU_LIMIT_MALLOC_HEAP_SIZE:
+      return size_t{8} << 20;
+    default:
+      return 0;
+  }
+}
+
+// What a larger limit than the default takes is taken at once; it is gone with the context.
+CUresult SetLimit(Simulation& sim, CUlimit limit, size_t value) {
+  Context* context = nullptr;
+  const CUresult result = RequireContext(sim, &context);
+  if (result != CUDA_SUCCESS) return result;
+  const size_t standard = DefaultLimit(limit);
+  if (standard == 0) return CUDA_ERROR_UNSUPPORTED_LIMIT;
+  const auto before = context->limit_memory.find(limit);
+  if (before != context->limit_memory.end()) {
+    sim.allocations.Release(*sim.allocations.FindBase(before->second));
+    context->limit_memory.erase(before);
+    context->limits.erase(limit);
+  }
+  if (value > standard) {
+    const size_t each = limit == CU_LIMIT_STACK_SIZE ? size_t{kMultiprocessors} * kThreads : 1;
+    bool spoiled = false;
+    const Allocation* taken =
+        sim.allocations.AllocateDevice(*context, value * each, MemoryKind::kArray, &spoiled);
+    if (taken == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+    context->limit_memory[limit] = taken->base;
+  }
+  context->limits[limit] = value;
+  return CUDA_SUCCESS;
+}
+
 }  // namespace
 }  // namespace cmp::sim
 
@@ -257,6 +295,24 @@ CUresult cuCtxGetApiVersion(CUcontext handle, unsigned int* version) {
     const CUresult result = RequireContext(sim, handle, &context);
     if (result == CUDA_SUCCESS) *version = 3020;
     return result;
+  });
+}
+
+CUresult cuCtxSetLimit(CUlimit limit, size_t value) {
+  return Enter("cuCtxSetLimit",
+               [&](Simulation& sim, Lock&) { return SetLimit(sim, limit, value); });
+}
+
+CUresult cuCtxGetLimit(size_t* value, CUlimit limit) {
+  return Enter("cuCtxGetLimit", [&](Simulation& sim, Lock&) -> CUresult {
+    if (value == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    Context* context = nullptr;
+    const CUresult result = RequireContext(sim, &context);
+    if (result != CUDA_SUCCESS) return result;
+    if (DefaultLimit(limit) == 0) return CUDA_ERROR_UNSUPPORTED_LIMIT;
+    const auto found = context->limits.find(limit);
+    *value = found != context->limits.end() ? found->second : DefaultLimit(limit);
+    return CUDA_SUCCESS;
   });
 }
 

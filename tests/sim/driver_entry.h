@@ -40,6 +40,7 @@ CUresult cuStreamBeginRecaptureToGraph_ptsz(CUstream stream, CUstreamCaptureMode
 namespace cmp::sim {
 
 inline constexpr int kMultiprocessors = 132;
+inline constexpr int kThreads = 2048;  // of each
 
 inline bool IsDevice(const Simulation& sim, int ordinal) {
   return ordinal >= 0 && static_cast<size_t>(ordinal) < sim.devices.size();

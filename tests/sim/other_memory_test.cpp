@@ -45,6 +45,33 @@ class OtherMemory : public SimTest {
   }
 };
 
+TEST_F(OtherMemory, LimitsTakeMemoryWhenTheyAreSet) {
+  const size_t before = Free();
+  size_t value = 0;
+  ASSERT_EQ(cuCtxGetLimit(&value, CU_LIMIT_STACK_SIZE), CUDA_SUCCESS);
+  EXPECT_EQ(value, 1024U);
+  ASSERT_EQ(cuCtxSetLimit(CU_LIMIT_MALLOC_HEAP_SIZE, 64 * kMiB), CUDA_SUCCESS);
+  EXPECT_EQ(before - Free(), 64 * kMiB);
+  ASSERT_EQ(cuCtxGetLimit(&value, CU_LIMIT_MALLOC_HEAP_SIZE), CUDA_SUCCESS);
+  EXPECT_EQ(value, 64 * kMiB);
+  ASSERT_EQ(cuCtxSetLimit(CU_LIMIT_MALLOC_HEAP_SIZE, kMiB), CUDA_SUCCESS);
+  EXPECT_EQ(before, Free());
+  EXPECT_EQ(cuCtxSetLimit(CU_LIMIT_STACK_SIZE, size_t{1} << 20), CUDA_ERROR_OUT_OF_MEMORY);
+  EXPECT_EQ(before, Free());
+}
+
+TEST_F(OtherMemory, CallsThatNeedMemory) {
+  simNeed("cuStreamCreate", Free() + 1, CUDA_ERROR_OUT_OF_MEMORY);
+  CUstream stream = nullptr;
+  EXPECT_EQ(cuStreamCreate(&stream, 0), CUDA_ERROR_OUT_OF_MEMORY);
+  EXPECT_EQ(stream, nullptr);
+  simNeed("cuStreamCreate", Free(), CUDA_ERROR_OUT_OF_MEMORY);
+  EXPECT_EQ(cuStreamCreate(&stream, 0), CUDA_SUCCESS);
+  simNeed("cuStreamDestroy_v2", Free() + 1, CUDA_ERROR_OUT_OF_MEMORY);
+  simFailNever();
+  EXPECT_EQ(cuStreamDestroy(stream), CUDA_SUCCESS);
+}
+
 TEST_F(OtherMemory, ArraysCountAndEndWithTheirOwnCall) {
   const size_t before = Free();
   CUDA_ARRAY_DESCRIPTOR flat{};

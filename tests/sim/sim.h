@@ -93,6 +93,10 @@ void simSeed(uint64_t seed);
 void simFailNext(const char* name, uint64_t nth, int error);
 void simFailFrom(const char* name, uint64_t nth, int error);  // that one and all after it
 void simFailRandomly(const char* name, double probability, uint64_t seed, int error);
+// From now on the entry point of the driver returns `error`, and does nothing else, wherever the
+// current context's device (without one, the first) has less than `bytes` free. What it really
+// would take is not taken.
+void simNeed(const char* name, size_t bytes, int error);
 void simFailNever(void);
 
 // --- Places in other calls

@@ -106,6 +106,15 @@ CUresult MayEnter(const char* name, Needs needs) {
   return CUDA_SUCCESS;
 }
 
+int ShortOfMemory(Simulation& sim, const CallSite& site) {
+  const uint64_t need = site.need_bytes.load(std::memory_order_acquire);
+  if (need == 0) return 0;
+  const Context* context = sim.contexts.Find(CurrentHandle());
+  const DeviceMemory& memory = sim.allocations.device(context == nullptr ? 0 : context->device);
+  const bool is_short = memory.capacity() - memory.used() < need;
+  return is_short ? site.need_error.load(std::memory_order_relaxed) : 0;
+}
+
 void LetPollPass(Simulation& sim, Lock& lock) {
   constexpr uint64_t kCallsInBetween = 4;  // the capture mode may be exchanged around the question
   constexpr uint64_t kMostNs = 50000;

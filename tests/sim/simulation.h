@@ -163,6 +163,9 @@ inline thread_local uint64_t t_calls = 0;
 // The calling thread's hold of the simulation's lock, for who has to let others in meanwhile.
 inline thread_local Lock* t_lock = nullptr;
 
+// The error of a call that needs more memory than is free (simNeed), or 0.
+int ShortOfMemory(Simulation& sim, const CallSite& site);
+
 // Runs `body(simulation, lock)` as one CUDA call: counted, perhaps made to fail, under the lock,
 // virtual host time a little later than before. Each entry point's body is a type of its own, so
 // `site` is one per entry point.
@@ -183,7 +186,9 @@ CUresult Enter(const char* name, Needs needs, Body&& body) {
   sim.scheduler.HostCall(lock);
   ++t_calls;
   Lock* const outer = std::exchange(t_lock, &lock);
-  const CUresult result = body(sim, lock);
+  const int short_of_memory = ShortOfMemory(sim, site);
+  const CUresult result =
+      short_of_memory != 0 ? static_cast<CUresult>(short_of_memory) : body(sim, lock);
   t_lock = outer;
   if (result == CUDA_ERROR_NOT_READY) LetPollPass(sim, lock);
   stopwatch.Spend(name);

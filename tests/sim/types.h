@@ -162,6 +162,9 @@ struct Context {
   std::vector<std::pair<bool, ItemPtr>> orphans;
   std::vector<ItemPtr> guests;         // of other contexts' streams, that run here, too
   std::set<const Context*> reachable;  // cuCtxEnablePeerAccess
+  // cuCtxSetLimit: the values that were set, and the allocations that they took.
+  std::map<CUlimit, size_t> limits;
+  std::map<CUlimit, uintptr_t> limit_memory;
 
   // What a call on this context covers: a primary one's green ones, too, as CUDA documents.
   bool Includes(const Context& other) const { return &other == this || other.whole == this; }

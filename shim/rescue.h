@@ -1,0 +1,120 @@
+// A call of the driver's that ran out of memory, where idle blocks of the pool may be what it
+// lacked: they are released, and it is tried once more. What fits without the pool fits with it.
+//
+// Not on suspicion: only while the memory that is really free is less than the call can need, and
+// not again while there is as much as when it did not help. Nor where it could show: a thread that
+// captures gets the real answer, and so does what would go into a capture.
+#ifndef CMP_SHIM_RESCUE_H_
+#define CMP_SHIM_RESCUE_H_
+
+#include <cuda.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "core/device_links.h"
+
+namespace cmp {
+
+class Pool;
+struct Driver;
+
+// What a function can be short of (scripts/driver_table/effects.py).
+enum class Need : uint8_t {
+  kNothing,  // it is not tried again
+  kUnknown,  // a gigabyte, which every other need comes with
+  kAny,      // as much as the device has
+  kBytes,    // what its second argument says
+  kLimit,    // cuCtxSetLimit: what the limit means for the whole device
+  kLaunch,   // local memory, code, or the heap that kernels allocate from
+};
+
+// "Out of resources" is what a launch answers whose heap finds no room; mostly it means registers.
+constexpr bool MayLackMemory(Need need, CUresult status) {
+  return need != Need::kNothing &&
+         (status == CUDA_ERROR_OUT_OF_MEMORY ||
+          (need == Need::kLaunch && status == CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES));
+}
+
+// What is looked at of a call's arguments.
+struct RescuedArguments {
+  uint64_t first = 0;
+  uint64_t second = 0;
+  uint64_t kernel = 0;
+  bool has_stream = false;
+  CUstream stream = nullptr;
+
+  template <typename... Arguments>
+  static RescuedArguments Of(const Arguments&... arguments) {
+    RescuedArguments of;
+    int place = 0;
+    (of.Add(place++, arguments), ...);
+    return of;
+  }
+
+ private:
+  // Of a number or a pointer; 0 for structures.
+  template <typename Argument>
+  static uint64_t Bits(const Argument& argument) {
+    if constexpr (std::is_pointer_v<Argument>) {
+      return reinterpret_cast<uintptr_t>(argument);
+    } else if constexpr (std::is_integral_v<Argument> || std::is_enum_v<Argument>) {
+      return static_cast<uint64_t>(argument);
+    } else {
+      return 0;
+    }
+  }
+
+  template <typename Argument>
+  void Add(int place, const Argument& argument) {
+    if (place == 0) first = Bits(argument);
+    if (place == 1) second = Bits(argument);
+    if constexpr (std::is_same_v<Argument, CUfunction>) kernel = Bits(argument);
+    if constexpr (std::is_same_v<Argument, CUstream>) AddStream(argument);
+    if constexpr (std::is_same_v<Argument, const CUlaunchConfig*>) {
+      if (argument != nullptr) AddStream(argument->hStream);
+    }
+  }
+  void AddStream(CUstream of_call) {
+    has_stream = true;
+    stream = of_call;
+  }
+};
+
+// One call that failed. Its function remembers in `in_vain` the call and the memory for which a
+// rescue did not help; 0: none.
+class [[nodiscard]] Rescue {
+ public:
+  Rescue(Need need, CUresult status, const RescuedArguments& arguments,
+         std::atomic<uint64_t>& in_vain);
+  // Was room made, so that the call, which answered `status`, is worth another try? By the current
+  // device's blocks, then by those of other devices; and while other threads make room.
+  bool MakesRoom(CUresult status);
+  // It is not tried any more: its last answer, which is the program's.
+  CUresult Done(CUresult status);
+
+ private:
+  bool Allowed(const RescuedArguments& arguments) const;
+  bool Release(int device);
+  bool OthersMakeRoom();
+
+  const Need need_;
+  std::atomic<uint64_t>& in_vain_;
+  Pool* const pool_;
+  const Driver* const driver_;
+  uint64_t most_ = 0;       // bytes that it can need
+  uint64_t call_ = 0;       // this call with this much memory
+  Devices here_ = 0;        // the current device, if it lacks memory
+  Devices elsewhere_ = 0;   // others that do
+  bool by_others_ = false;  // another thread has just made room
+  bool may_wait_ = false;   // for others who are making room
+  uint64_t releases_ = 0;   // of all threads before the latest try
+  bool released_ = false;
+  int tries_ = 0;
+};
+
+}  // namespace cmp
+
+#endif  // CMP_SHIM_RESCUE_H_

@@ -1,0 +1,398 @@
+// Calls of every kind that run out of memory beside what the program has freed. REQUIRES: 1 GiB of
+// device memory, unless a scenario says otherwise.
+#include <cuda.h>
+
+#include <functional>
+#include <initializer_list>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "program.h"
+
+using program::Say;
+
+namespace {
+
+constexpr size_t kMiB = size_t{1} << 20;
+constexpr int kOutOfMemory = 2;
+constexpr int kOutOfResources = 701;
+
+unsigned long long Calls(const char* name) { return simCallCount(name); }
+int Number(CUresult result) { return static_cast<int>(result); }
+int Number(cudaError_t result) { return static_cast<int>(result); }
+
+// Blocks of 32 MiB that the program has freed, 896 MiB in all.
+void FillAndFree(size_t count = 28) {
+  std::vector<void*> blocks(count);
+  for (void*& block : blocks) block = program::Allocate(32 * kMiB);
+  for (void* block : blocks) MUST(cudaFree(block));
+}
+
+size_t Free() {
+  size_t free = 0;
+  size_t total = 0;
+  MUST(cudaMemGetInfo(&free, &total));
+  return free;
+}
+
+CUmemAllocationProp OnDevice(int device) {
+  CUmemAllocationProp properties = {};
+  properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+  properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  properties.location.id = device;
+  return properties;
+}
+
+CUresult CreatePhysical(size_t bytes, int device = 0) {
+  const CUmemAllocationProp properties = OnDevice(device);
+  CUmemGenericAllocationHandle handle = 0;
+  return cuMemCreate(&handle, bytes, &properties, 0);
+}
+
+CUresult CreateArray(size_t bytes) {
+  CUDA_ARRAY_DESCRIPTOR description = {};
+  description.Width = kMiB;
+  description.Height = bytes / kMiB;
+  description.Format = CU_AD_FORMAT_UNSIGNED_INT8;
+  description.NumChannels = 1;
+  CUarray array = nullptr;
+  return cuArrayCreate(&array, &description);
+}
+
+CUresult LoadModule(size_t bytes) {
+  CUmodule module = nullptr;
+  return cuModuleLoadData(&module, ("global x " + std::to_string(bytes)).c_str());
+}
+
+CUresult CreateContext() {
+  CUcontext context = nullptr;
+#if CUDA_VERSION >= 13000
+  return cuCtxCreate(&context, nullptr, 0, 0);
+#else
+  return cuCtxCreate(&context, 0, 0);
+#endif
+}
+
+int Launch(cudaStream_t stream = nullptr) { return Number(program::Launch(stream, SimWork{})); }
+
+// 512 MiB must be free for any of these entry points.
+void Need(std::initializer_list<const char*> names, int error = kOutOfMemory) {
+  for (const char* name : names) simNeed(name, 512 * kMiB, error);
+}
+
+cudaGraph_t CapturedGraph() {
+  const cudaStream_t stream = program::NonBlockingStream();
+  cudaGraph_t graph = nullptr;
+  MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+  MUST(program::Launch(stream, SimWork{}));
+  MUST(cudaStreamEndCapture(stream, &graph));
+  return graph;
+}
+
+// ---- Each needs at least 512 MiB of 1 GiB.
+const std::map<std::string, std::function<int()>>& Ways() {
+  static const std::map<std::string, std::function<int()>> ways = {
+      {"module", [] { return Number(LoadModule(600 * kMiB)); }},
+      {"library",
+       [] {
+         CUlibrary library = nullptr;
+         CUdeviceptr address = 0;
+         cuLibraryLoadData(&library, "global y 629145600", nullptr, nullptr, 0, nullptr, nullptr,
+                           0);
+         return Number(cuLibraryGetGlobal(&address, nullptr, library, "y"));
+       }},
+      {"stack", [] { return Number(cuCtxSetLimit(CU_LIMIT_STACK_SIZE, 2048)); }},
+      {"heap", [] { return Number(cuCtxSetLimit(CU_LIMIT_MALLOC_HEAP_SIZE, 600 * kMiB)); }},
+      {"launch",
+       [] {
+         Need({"cuLaunchKernel"});
+         return Launch();
+       }},
+      {"launch that needs a heap",
+       [] {
+         Need({"cuLaunchKernel"}, kOutOfResources);
+         return Launch();
+       }},
+      {"launch with attributes",
+       [] {
+         Need({"cuLaunchKernelEx"});
+         const SimWork work = {};
+         const SimWork* pointer = &work;
+         void* parameters[] = {&pointer};
+         CUlaunchConfig config = {};
+         return Number(cuLaunchKernelEx(&config, simFunction(), parameters, nullptr));
+       }},
+      {"copy",
+       [] {
+         char* block = program::Allocate(64);
+         char host[64] = {};
+         Need({"cuMemcpyHtoD_v2"});
+         return Number(cudaMemcpy(block, host, sizeof host, cudaMemcpyHostToDevice));
+       }},
+      {"stream",
+       [] {
+         Need({"cuStreamCreate", "cuStreamCreateWithPriority"});
+         cudaStream_t stream = nullptr;
+         return Number(cudaStreamCreate(&stream));
+       }},
+      {"event",
+       [] {
+         Need({"cuEventCreate"});
+         cudaEvent_t event = nullptr;
+         return Number(cudaEventCreate(&event));
+       }},
+      {"context",
+       [] {
+         Need({"cuCtxCreate_v2", "cuCtxCreate_v4"});
+         return Number(CreateContext());
+       }},
+      {"graph",
+       [] {
+         const cudaGraph_t graph = CapturedGraph();
+         Need({"cuGraphInstantiate", "cuGraphInstantiate_v2", "cuGraphInstantiateWithFlags",
+               "cuGraphInstantiateWithParams"});
+         cudaGraphExec_t executable = nullptr;
+         return Number(cudaGraphInstantiate(&executable, graph, 0));
+       }},
+      {"array", [] { return Number(CreateArray(600 * kMiB)); }},
+      {"array of the runtime",
+       [] {
+         const cudaChannelFormatDesc bytes = {8, 0, 0, 0, cudaChannelFormatKindUnsigned};
+         cudaArray_t array = nullptr;
+         return Number(cudaMallocArray(&array, &bytes, kMiB, 600, 0));
+       }},
+      {"physical", [] { return Number(CreatePhysical(600 * kMiB)); }},
+      {"async",
+       [] {
+         void* pointer = nullptr;
+         return Number(cudaMallocAsync(&pointer, 600 * kMiB, nullptr));
+       }},
+      {"managed",
+       [] {
+         Need({"cuMemAllocManaged"});
+         void* pointer = nullptr;
+         return Number(cudaMallocManaged(&pointer, 4096, cudaMemAttachGlobal));
+       }},
+      {"prefetch",
+       [] {
+         void* pointer = nullptr;
+         MUST(cudaMallocManaged(&pointer, kMiB, cudaMemAttachGlobal));
+         Need({"cuMemPrefetchAsync_v2"});
+         CUmemLocation device = {};
+         device.type = CU_MEM_LOCATION_TYPE_DEVICE;
+         return Number(cuMemPrefetchAsync_v2(reinterpret_cast<CUdeviceptr>(pointer), kMiB, device,
+                                             0, nullptr));
+       }},
+      {"page-locked",
+       [] {
+         Need({"cuMemHostAlloc", "cuMemAllocHost_v2"});
+         void* pointer = nullptr;
+         return Number(cudaMallocHost(&pointer, 4096));
+       }},
+      {"addresses",
+       [] {
+         Need({"cuMemAddressReserve"});
+         CUdeviceptr start = 0;
+         return Number(cuMemAddressReserve(&start, 2 * kMiB, 0, 0, 0));
+       }},
+  };
+  return ways;
+}
+
+void Room(const std::string& way) {
+  FillAndFree();
+  printf("%s: %d, ", way.c_str(), Ways().at(way)());
+  printf("last error %d\n", Number(cudaGetLastError()));
+  simFailNever();
+}
+
+// ---- What must not be tried again
+
+// How often the launch reached the driver, which refuses it, and what was really freed for it.
+void CountLaunch(const char* when) {
+  const unsigned long long launches = Calls("cuLaunchKernel");
+  const unsigned long long frees = program::RealFrees();
+  const unsigned long long questions = Calls("cuMemGetInfo_v2");
+  printf("%s: %d, ", when, Launch());
+  printf("last error %d\n", Number(cudaGetLastError()));
+  printf("# %s: %llu launches, %llu frees, %llu questions\n", when,
+         Calls("cuLaunchKernel") - launches, program::RealFrees() - frees,
+         Calls("cuMemGetInfo_v2") - questions);
+}
+
+// Out of registers, or out of memory, for ever.
+void Refused(int error) {
+  simFailFrom("cuLaunchKernel", 1, error);
+  CountLaunch("nothing idle");
+  FillAndFree();
+  CountLaunch("much idle");
+  CountLaunch("once more");
+  // As much as before is free or idle.
+  FillAndFree();
+  CountLaunch("idle again");
+  void* live = program::Allocate(64 * kMiB);
+  MUST(cudaFree(program::Allocate(128 * kMiB)));
+  CountLaunch("less");
+  MUST(cudaFree(live));
+  CountLaunch("more");
+}
+
+// REQUIRES: 4 GiB of device memory
+void Enough() {
+  FillAndFree(124);
+  Need({"cuEventCreate"});
+  const unsigned long long frees = program::RealFrees();
+  cudaEvent_t event = nullptr;
+  Say("event", cudaEventCreate(&event));
+  printf("# frees: %llu\n", program::RealFrees() - frees);
+  simFailNever();
+  program::NoteServed("afterwards", 32 * kMiB);
+}
+
+void Impossible() {
+  FillAndFree();
+  const unsigned long long frees = program::RealFrees();
+  printf("more than the device has: %d\n", Number(CreatePhysical(4096 * kMiB)));
+  printf("# frees: %llu\n", program::RealFrees() - frees);
+  printf("all that is free: %d\n", Number(CreatePhysical(Free())));
+  printf("2 MiB more: %d\n", Number(CreatePhysical(2 * kMiB)));
+}
+
+// ---- Captures
+
+struct Capture {
+  explicit Capture(cudaStreamCaptureMode mode) {
+    MUST(cudaStreamBeginCapture(stream, mode));
+    MUST(program::Launch(stream, SimWork{}));
+  }
+  void End() {
+    cudaGraph_t graph = nullptr;
+    const int launched = Launch(stream);
+    const int ended = Number(cudaStreamEndCapture(stream, &graph));
+    printf("  launch %d, end %d, graph %s\n", launched, ended, graph == nullptr ? "none" : "made");
+    cudaGetLastError();
+  }
+  const cudaStream_t stream = program::NonBlockingStream();
+};
+
+// A call of another thread while this one captures.
+void DuringCapture(const std::string& what, int mode) {
+  static const std::map<std::string, std::function<int(cudaStream_t)>> calls = {
+      {"physical", [](cudaStream_t) { return Number(CreatePhysical(600 * kMiB)); }},
+      {"array", [](cudaStream_t) { return Number(CreateArray(600 * kMiB)); }},
+      {"async",
+       [](cudaStream_t stream) {
+         void* pointer = nullptr;
+         return Number(cudaMallocAsync(&pointer, 600 * kMiB, stream));
+       }},
+      {"module", [](cudaStream_t) { return Number(LoadModule(600 * kMiB)); }},
+      {"launch",
+       [](cudaStream_t stream) {
+         Need({"cuLaunchKernel"});
+         const int launched = Launch(stream);
+         simFailNever();
+         return launched;
+       }},
+  };
+  const cudaStream_t stream = program::NonBlockingStream();
+  FillAndFree();
+  Capture capture(static_cast<cudaStreamCaptureMode>(mode));
+  std::thread([&] {
+    MUST(cudaSetDevice(0));
+    printf("%s: %d, ", what.c_str(), calls.at(what)(stream));
+    printf("last error %d\n", Number(cudaGetLastError()));
+  }).join();
+  capture.End();
+}
+
+// Of the capturing thread itself, and into its capture.
+void IntoCaptures() {
+  const auto tried = [](const char* what, const char* name, const std::function<int()>& call) {
+    FillAndFree();
+    Capture capture(cudaStreamCaptureModeRelaxed);
+    simFailFrom(name, 1, kOutOfMemory);
+    const unsigned long long before = Calls(name);
+    if (strcmp(what, "of its own thread") == 0) {
+      printf("%s: %d\n", what, call());
+    } else {
+      std::thread([&] { printf("%s: %d\n", what, Launch(capture.stream)); }).join();
+    }
+    printf("# %s: tried %llu times\n", what, Calls(name) - before);
+    simFailNever();
+    cudaGetLastError();
+    capture.End();
+  };
+  tried("of its own thread", "cuMemCreate", [] { return Number(CreatePhysical(600 * kMiB)); });
+  tried("into it", "cuLaunchKernel", {});
+}
+
+// ---- Devices, contexts, threads
+
+// REQUIRES: two devices
+void Devices() {
+  MUST(cudaSetDevice(1));
+  FillAndFree();
+  MUST(cudaSetDevice(0));
+  MUST(cudaFree(program::Allocate(32 * kMiB)));
+  printf("on the other device: %d\n", Number(CreatePhysical(900 * kMiB, 1)));
+  MUST(cudaFree(program::Allocate(32 * kMiB)));
+  printf("on this one: %d\n", Number(CreatePhysical(1000 * kMiB, 0)));
+}
+
+void WithoutContext() {
+  FillAndFree();
+  Need({"cuCtxCreate_v2", "cuCtxCreate_v4"});
+  std::thread([] { printf("new context: %d\n", Number(CreateContext())); }).join();
+}
+
+// Several threads run out of memory at the same time; all that they want fits.
+void Threads() {
+  FillAndFree();
+  std::vector<std::thread> threads;
+  std::atomic<int> failed{0};
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&] {
+      MUST(cudaSetDevice(0));
+      if (LoadModule(100 * kMiB) != CUDA_SUCCESS) ++failed;
+      if (CreatePhysical(20 * kMiB) != CUDA_SUCCESS) ++failed;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  printf("failed: %d\n", failed.load());
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const std::string scenario = count > 1 ? arguments[1] : "";
+  MUST(cudaFree(nullptr));
+  if (scenario == "ways") {
+    for (const auto& [name, call] : Ways()) printf("%s\n", name.c_str());
+    return 0;
+  }
+  if (scenario == "room") {
+    Room(arguments[2]);
+  } else if (scenario == "refused") {
+    Refused(atoi(arguments[2]));
+  } else if (scenario == "enough") {
+    Enough();
+  } else if (scenario == "impossible") {
+    Impossible();
+  } else if (scenario == "during-capture") {
+    DuringCapture(arguments[2], atoi(arguments[3]));
+  } else if (scenario == "into-captures") {
+    IntoCaptures();
+  } else if (scenario == "devices") {
+    Devices();
+  } else if (scenario == "without-context") {
+    WithoutContext();
+  } else if (scenario == "threads") {
+    Threads();
+  } else {
+    return 2;
+  }
+  program::SayHazards();
+  return 0;
+}
