@@ -152,13 +152,14 @@ bool BlockSource::CheckFreeMemory(ContextPool& context, size_t bytes, const Devi
 
 int BlockSource::FreeIdle(ContextPool& context, DeviceAddress address, Work work,
                           const DeviceApi& api) {
-  const Driver* driver = work == Work::kDone ? host_.driver() : nullptr;
+  const Driver* driver = work == Work::kRetired ? nullptr : host_.driver();
   if (driver != nullptr && host_.frees_are_unseen()) {
     const uint64_t begin = NowNs();
     const ContextHandle handle = context.identity().handle;
     const int status = context.release_stream().Free(*driver, handle, address);
     if (status != ReleaseStream::kUnavailable) return CountFree(begin, status);
   }
+  if (work == Work::kDoneQuietly) return ReleaseStream::kUnavailable;
   return RealFree(address, api);
 }
 
@@ -235,6 +236,14 @@ size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const Device
   if (ready >= bytes) return ready;
   const Batch retired = context.global().TakeRetired(bytes - ready);
   return ready + Destroy(context, retired, Work::kRetired, api);
+}
+
+size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t bytes,
+                                Quietly quietly, const DeviceApi& api) {
+  const Work work = quietly == Quietly::kYes ? Work::kDoneQuietly : Work::kDone;
+  const size_t released = Destroy(context, context.global().TakeOldest(bytes, before), work, api);
+  context.accounts().reserve().NoteGivenBack(released);
+  return released;
 }
 
 size_t BlockSource::ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api) {

@@ -41,6 +41,9 @@ struct Allocation {
   bool pooled() const { return bytes != 0; }
 };
 
+// May a real free wait for the device, as cuMemFree does?
+enum class Quietly : uint8_t { kNo, kYes };
+
 class BlockSource {
  public:
   BlockSource(const PoolHost& host, Arena& arena, const Tiers& tiers, SideTable& side_table,
@@ -77,6 +80,10 @@ class BlockSource {
   // they were: the ready ones that have waited longest, which waits for nothing, and if those do
   // not suffice, retired ones, for whose work the real free waits.
   size_t ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api);
+  // Ready ones that have been idle since `before` on the global pool's clock, about `bytes`; the
+  // bound falls. Quietly: what the driver cannot free without a wait stays.
+  size_t ReleaseAged(ContextPool& context, uint64_t before, size_t bytes, Quietly quietly,
+                     const DeviceApi& api);
   // The same for a real call that lacks memory, and the bound falls: large ready ones first. What
   // smaller ones take goes back to the driver only where all of their chunk does.
   size_t ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api);
@@ -131,8 +138,8 @@ class BlockSource {
  private:
   // Really frees idle blocks of `context` that are on no list any more; returns their bytes. What
   // cannot be freed (the context is ending, a capture forbids it) goes back to the global pool.
-  // kRetired: the blocks' work may not be done, and is waited for.
-  enum class Work { kDone, kRetired };
+  // kRetired: the blocks' work may not be done, and is waited for. kDoneQuietly: see ReleaseAged.
+  enum class Work { kDone, kDoneQuietly, kRetired };
   size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api);
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
   void NoteFreeMemory(ContextPool& context, size_t free, size_t total);

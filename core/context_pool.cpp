@@ -86,6 +86,11 @@ bool ContextPool::AbandonCache(ThreadCache* cache) {
   return true;
 }
 
+bool ContextPool::HasIdle() {
+  Held held(caches_lock_);
+  return listed_ != nullptr || global_.ready_bytes() + global_.retired_bytes() != 0;
+}
+
 ContextPool::Idle ContextPool::CountIdle() {
   Held held(caches_lock_);
   Idle idle{global_.ready_bytes(), global_.retired_bytes()};

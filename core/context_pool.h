@@ -224,6 +224,8 @@ class ContextPool {
     return ended_;
   }
 
+  // May any of its memory be idle?
+  bool HasIdle();
   // Idle bytes: exact, looks at every listed cache. While others move blocks these are not one
   // snapshot.
   struct Idle {
@@ -304,7 +306,7 @@ class ContextPool {
   std::atomic<int64_t> cached_retired_{0};
 };
 static_assert(alignof(Fences) == kCacheLine && alignof(Accounts) == kCacheLine);
-static_assert(sizeof(ContextPool) <= 18 * kCacheLine, "kept small: there may be many");
+static_assert(sizeof(ContextPool) <= 24 * kCacheLine, "kept small: there may be many");
 
 // A context whose record is not used again for another one meanwhile; or none.
 class [[nodiscard]] HeldContext {

@@ -22,6 +22,7 @@ bool GlobalPool::Open(size_t max_block, Arena& arena, SpareLists& spare) {
   small_ = lists_->small;
   bins_ = lists_->bins;
   bin_words_ = lists_->bin_words;
+  for (uint64_t& mark : marks_) mark = 0;
   ended_.store(false, std::memory_order_relaxed);
   gone_.store(false, std::memory_order_relaxed);
   return true;
@@ -152,13 +153,13 @@ Batch GlobalPool::TakeOldestOf(unsigned tier, size_t wanted) {
   return taken;
 }
 
-Batch GlobalPool::TakeOldest(size_t wanted) {
+Batch GlobalPool::TakeOldest(size_t wanted, uint64_t before) {
   Batch taken;
   for (size_t bytes = 0; bytes < wanted;) {
     // The list whose oldest batch has waited longest. It may move before it is locked again; then
     // the next oldest of that list is taken, which is as good.
     unsigned oldest_tier = small_tiers_;
-    uint64_t oldest = ~uint64_t{0};
+    uint64_t oldest = before;
     for (unsigned tier = 0; tier < small_tiers_; ++tier) {
       Held held(small_[tier].lock);
       const Block* head = IsGone() ? nullptr : small_[tier].list.oldest;

@@ -16,6 +16,8 @@
 #ifndef CMP_CORE_GLOBAL_POOL_H_
 #define CMP_CORE_GLOBAL_POOL_H_
 
+#include <utility>
+
 #include "core/idle_chunks.h"
 #include "core/lock.h"
 #include "core/memory.h"
@@ -71,9 +73,15 @@ class GlobalPool {
   // The smallest ready block of at least `bytes` and at most `most`, or nullptr.
   // REQUIRES: bytes is a multiple of 2 MiB
   Block* TakeLarge(size_t bytes, size_t most);
-  // Ready blocks, longest idle first, until they are at least `bytes` or nothing is left. Costs the
-  // same whatever is here.
-  Batch TakeOldest(size_t bytes);
+  // Ready blocks, longest idle first, until they are at least `bytes` or nothing is left that has
+  // been idle since `before` on the clock. Costs the same whatever is here.
+  Batch TakeOldest(size_t bytes, uint64_t before = ~uint64_t{0});
+  // Notes the clock of this moment; returns that of kMarks such moments ago. One caller at a time.
+  static constexpr unsigned kMarks = 32;
+  uint64_t Mark() {
+    const uint64_t now = clock_.load(std::memory_order_relaxed);
+    return std::exchange(marks_[next_mark_++ % kMarks], now);
+  }
   // The same of large blocks alone.
   Batch TakeOldestLarge(size_t bytes);
   // Retired blocks, until they are at least `bytes` or nothing is left: for a real free, which
@@ -185,6 +193,8 @@ class GlobalPool {
   std::atomic<size_t> retired_bytes_{0};
   std::atomic<size_t> large_bytes_{0};
   std::atomic<uint64_t> clock_{1};
+  uint64_t marks_[kMarks] = {};
+  unsigned next_mark_ = 0;
   // Read under each list's lock; whoever sets it takes those locks afterwards.
   std::atomic<bool> ended_{false};
   std::atomic<bool> gone_{false};

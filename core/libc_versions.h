@@ -20,9 +20,12 @@ CMP_BIND(dlopen);
 CMP_BIND(dlclose);
 CMP_BIND(dlsym);
 CMP_BIND(dlvsym);
+CMP_BIND(pthread_attr_setstacksize);
+CMP_BIND(pthread_create);
 CMP_BIND(pthread_key_create);
 CMP_BIND(pthread_key_delete);
 CMP_BIND(pthread_setspecific);
+CMP_BIND(pthread_sigmask);
 #undef CMP_BIND
 #endif
 

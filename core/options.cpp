@@ -119,6 +119,23 @@ bool ParseReserve(const char* text, Options* options) {
   return true;
 }
 
+// 10s, 500ms, 10, oncall, off.
+bool ParseDecay(const char* text, Options* options) {
+  if (strcmp(text, "off") == 0) return options->decay_by = DecayBy::kNobody, true;
+  if (strcmp(text, "oncall") == 0) return options->decay_by = DecayBy::kCalls, true;
+  double seconds = 0;
+  const char* unit = ParseNumber(text, &seconds);
+  if (unit == nullptr) return false;
+  if (strcmp(unit, "ms") == 0) {
+    seconds /= 1000;
+  } else if (*unit != '\0' && strcmp(unit, "s") != 0) {
+    return false;
+  }
+  if (seconds < 0.01 || seconds > 1e6) return false;
+  options->decay_ns = static_cast<uint64_t>(seconds * 1e9);
+  return true;
+}
+
 bool ParseFreeSync(const char* text, Options* options) {
   if (strcmp(text, "wait") == 0) return options->free_sync = FreeSync::kWait, true;
   if (strcmp(text, "auto") == 0) return options->free_sync = FreeSync::kAuto, true;
@@ -220,6 +237,11 @@ constexpr Option kOptions[] = {
      "bound on what the pool holds, against the peak of what the program held; `auto`: 1.15x+256M, "
      "and more where what was released for it is allocated again",
      ParseReserve},
+    {"CMP_DECAY", "10s", "seconds (as 10s, 500ms), oncall, off",
+     "idle memory that is unused for so long goes back to the driver; `oncall`: in `cudaFree` "
+     "alone, "
+     "after 10s; `off`: it stays",
+     ParseDecay},
     {"CMP_FREE_SYNC", "auto", "wait, auto, order, none",
      "what `cudaFree` keeps; `wait`: it waits for all work; `auto`: it waits where the host could "
      "notice, the device keeps the order; `order`: the order alone; `none`: only that memory is "

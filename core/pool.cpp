@@ -65,6 +65,7 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   if (accounts.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
   if (pooled && !rescue && !retired && HasShelf(tier)) {
     Refill(context, *cache, tier, rounded, api);
+    ageing_.MemoryIsIdle();
   } else {
     source_.CheckFreeMemory(context, made.bytes, api);
   }
@@ -286,6 +287,8 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
   if (context.over_bound.load(std::memory_order_relaxed) || stamp != kReady) [[unlikely]] {
     KeepBound(context, cache, bytes, tier, api);
   }
+  ageing_.MemoryIsIdle();
+  ageing_.InFree(api);
 }
 
 // A block of this size was freed. Brings the context back under its bound if it is over it. Near
@@ -407,6 +410,24 @@ bool Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes) {
   });
   // Last: what another thread is releasing now is off the lists.
   return source_.AwaitReleases() || released != 0;
+}
+
+bool Pool::Age(const DeviceApi& api, Quietly quietly) {
+  constexpr size_t kAtOnce = 64 * kMiB;  // between two looks at whether the process exits
+  ForEachPresent([&](ContextPool& context) {
+    context.EmptyCaches();
+    PromotePassed(context);
+    const uint64_t before = context.global().Mark();
+    while (!ageing_.stopped() && source_.ReleaseAged(context, before, kAtOnce, quietly, api) != 0) {
+    }
+  });
+  return HasIdle();
+}
+
+bool Pool::HasIdle() {
+  bool idle = false;
+  ForEachContext([&](ContextPool& context) { idle |= context.open() && context.HasIdle(); });
+  return idle;
 }
 
 size_t Pool::ReleaseOthers(ContextPool& except, const DeviceApi& api) {

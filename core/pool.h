@@ -7,6 +7,7 @@
 #ifndef CMP_CORE_POOL_H_
 #define CMP_CORE_POOL_H_
 
+#include "core/ageing.h"
 #include "core/block_source.h"
 #include "core/contexts.h"
 #include "core/device_api.h"
@@ -186,6 +187,12 @@ class Pool {
   bool AwaitReleases() const { return source_.AwaitReleases(); }
   uint64_t releases() const { return source_.releases(); }
 
+  // A tick of CMP_DECAY: see ageing.h. False: nothing is idle any more. One caller at a time.
+  bool Age(const DeviceApi& api, Quietly quietly);
+  // Is any memory idle? Looks at every context.
+  bool HasIdle();
+  Ageing& ageing() { return ageing_; }
+
   Statistics& statistics() { return statistics_; }
   const Tiers& tiers() const { return tiers_; }
   const Options& options() const { return options_; }
@@ -263,6 +270,7 @@ class Pool {
   BlockSource source_{host_, arena_, tiers_, side_table_, chunks_, statistics_};
   // Owner of what AllocReal allocates in contexts that have no pool; a closed context.
   ContextPool unpooled_{tiers_, options_, source_.slabs(), chunks_};
+  Ageing ageing_{*this, options_, host_};
   std::atomic<int64_t> peaks_{0};  // the sum of those of the contexts that there are
 };
 

@@ -59,6 +59,7 @@ void WatchExit() {
   if (g_exit_watched.exchange(true, std::memory_order_relaxed)) return;
   atexit([] {
     if (const Hook exiting = g_on_exit.load(std::memory_order_relaxed)) exiting();
+    if (Pool* pool = g_started.load(std::memory_order_acquire)) pool->ageing().Stop();
     g_exiting.store(true, std::memory_order_release);
     g_hit_pool.store(nullptr, std::memory_order_release);
     g_pool.store(nullptr, std::memory_order_release);  // what the program still calls is real

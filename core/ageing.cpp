@@ -1,0 +1,112 @@
+#include "core/ageing.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/prctl.h>
+
+#include "core/driver_api.h"
+#include "core/lock.h"
+#include "core/pool.h"
+#include "core/warnings.h"
+
+namespace cmp {
+
+namespace {
+constexpr size_t kStackBytes = 512 * kKiB;
+constexpr uint64_t kMostSleepNs = 900'000'000;
+constexpr int kMostPauses = 100;  // about a tenth of a second
+}  // namespace
+
+Ageing::Ageing(Pool& pool, const Options& options, const PoolHost& host)
+    : pool_(pool),
+      host_(host),
+      tick_ns_(options.decay_ns / kTicks),
+      by_(options.decay_by == DecayBy::kNobody                             ? By::kNobody
+          : options.decay_by == DecayBy::kThread && host.sees_contexts_end ? By::kNobodyYet
+                                                                           : By::kFrees) {}
+
+void Ageing::Begin() {
+  By nobody = By::kNobodyYet;
+  if (!by_.compare_exchange_strong(nobody, By::kThread, std::memory_order_seq_cst)) return;
+  if (stopped()) return;
+  const Driver* driver = host_.driver();
+  const bool quiet =
+      driver != nullptr && driver->mem_free_async != nullptr && host_.frees_are_unseen();
+  if (quiet && Spawn()) return;
+  by_.store(By::kFrees, std::memory_order_seq_cst);
+  if (quiet) PrintWarning("no thread can be made: idle memory goes back to the driver in cudaFree");
+}
+
+bool Ageing::Spawn() {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_attr_t attributes;
+  if (pthread_attr_init(&attributes) != 0) return false;
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&attributes, kStackBytes);
+  // An ordinary thread, whoever is freeing.
+  pthread_attr_setinheritsched(&attributes, PTHREAD_EXPLICIT_SCHED);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_t thread;
+  const auto run = [](void* self) -> void* {
+    prctl(PR_SET_NAME, "cmp-decay");
+    static_cast<Ageing*>(self)->Run();
+    return nullptr;
+  };
+  const int status = pthread_create(&thread, &attributes, run, this);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_attr_destroy(&attributes);
+  return status == 0;
+}
+
+// Sleeps for a tick. False: the process exits.
+bool Ageing::Rest() {
+  for (uint64_t left = tick_ns_; left != 0 && !stopped();) {
+    const uint64_t now = left < kMostSleepNs ? left : kMostSleepNs;
+    SleepNs(static_cast<long>(now));
+    left -= now;
+  }
+  return !stopped();
+}
+
+void Ageing::Run() {
+  const Driver& driver = *host_.driver();
+  const DriverApi api(driver);
+  while (Rest()) {
+    // seq_cst on both sides: either Stop sees that calls are made, or this that they must not be.
+    inside_.store(true, std::memory_order_seq_cst);
+    bool idle = true;
+    if (!stopped()) {
+      const RelaxedCaptureMode relaxed(driver);
+      idle = pool_.Age(api, Quietly::kYes);
+    }
+    inside_.store(false, std::memory_order_seq_cst);
+    if (!idle && Leave()) return;
+  }
+}
+
+// Nothing is idle. True: the thread may end.
+bool Ageing::Leave() {
+  by_.store(By::kNobodyYet, std::memory_order_seq_cst);
+  if (!pool_.HasIdle()) return true;
+  By nobody = By::kNobodyYet;
+  return !by_.compare_exchange_strong(nobody, By::kThread, std::memory_order_seq_cst);
+}
+
+void Ageing::TickIfDue(const DeviceApi& api) {
+  const uint64_t now = NowNs();
+  uint64_t next = next_tick_ns_.load(std::memory_order_relaxed);
+  if (now < next || stopped()) return;
+  if (!next_tick_ns_.compare_exchange_strong(next, now + tick_ns_, std::memory_order_relaxed))
+    return;
+  if (next != 0) pool_.Age(api, Quietly::kNo);  // the first one begins the time
+}
+
+void Ageing::Stop() {
+  stop_.store(true, std::memory_order_seq_cst);
+  Pause pause;
+  for (int i = 0; i < kMostPauses && inside_.load(std::memory_order_seq_cst); ++i) pause.Wait();
+}
+
+}  // namespace cmp
