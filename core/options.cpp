@@ -119,10 +119,18 @@ bool ParseReserve(const char* text, Options* options) {
   return true;
 }
 
-// 10s, 500ms, 10, oncall, off.
+// 10s, 500ms, 10, oncall, oncall:500ms, off.
 bool ParseDecay(const char* text, Options* options) {
+  static constexpr char kOnCall[] = "oncall";
+  constexpr size_t kOnCallLength = sizeof(kOnCall) - 1;
   if (strcmp(text, "off") == 0) return options->decay_by = DecayBy::kNobody, true;
-  if (strcmp(text, "oncall") == 0) return options->decay_by = DecayBy::kCalls, true;
+  DecayBy by = DecayBy::kThread;
+  if (strncmp(text, kOnCall, kOnCallLength) == 0) {
+    by = DecayBy::kCalls;
+    text += kOnCallLength;
+    if (*text == '\0') return options->decay_by = by, true;
+    if (*text++ != ':') return false;
+  }
   double seconds = 0;
   const char* unit = ParseNumber(text, &seconds);
   if (unit == nullptr) return false;
@@ -132,6 +140,7 @@ bool ParseDecay(const char* text, Options* options) {
     return false;
   }
   if (seconds < 0.01 || seconds > 1e6) return false;
+  options->decay_by = by;
   options->decay_ns = static_cast<uint64_t>(seconds * 1e9);
   return true;
 }
@@ -237,10 +246,9 @@ constexpr Option kOptions[] = {
      "bound on what the pool holds, against the peak of what the program held; `auto`: 1.15x+256M, "
      "and more where what was released for it is allocated again",
      ParseReserve},
-    {"CMP_DECAY", "10s", "seconds (as 10s, 500ms), oncall, off",
+    {"CMP_DECAY", "10s", "a time (10s, 500ms), oncall, oncall:TIME, off",
      "idle memory that is unused for so long goes back to the driver; `oncall`: in `cudaFree` "
-     "alone, "
-     "after 10s; `off`: it stays",
+     "alone; `off`: it stays",
      ParseDecay},
     {"CMP_FREE_SYNC", "auto", "wait, auto, order, none",
      "what `cudaFree` keeps; `wait`: it waits for all work; `auto`: it waits where the host could "

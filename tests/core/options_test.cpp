@@ -157,6 +157,20 @@ TEST_F(OptionsTest, Reserve) {
       [](const Options& o) { return o.reserve.ratio * 1e15 + double(o.reserve.bytes); });
 }
 
+TEST_F(OptionsTest, Decay) {
+  EXPECT_EQ(Options().decay_by, DecayBy::kThread);
+  EXPECT_EQ(Options().decay_ns, 10'000'000'000u);
+  EXPECT_EQ(Good("CMP_DECAY", "2.5s").decay_ns, 2'500'000'000u);
+  EXPECT_EQ(Good("CMP_DECAY", "20ms").decay_ns, 20'000'000u);
+  EXPECT_EQ(Good("CMP_DECAY", "3").decay_ns, 3'000'000'000u);
+  EXPECT_EQ(Good("CMP_DECAY", "off").decay_by, DecayBy::kNobody);
+  EXPECT_EQ(Good("CMP_DECAY", "oncall").decay_by, DecayBy::kCalls);
+  EXPECT_EQ(Good("CMP_DECAY", "oncall:1s").decay_by, DecayBy::kCalls);
+  EXPECT_EQ(Good("CMP_DECAY", "oncall:1s").decay_ns, 1'000'000'000u);
+  Bad("CMP_DECAY", {"0", "9ms", "-1s", "1h", "s", "on", "oncall:", "oncall1s", "oncall:off", "1e9"},
+      [](const Options& o) { return double(o.decay_ns) + double(o.decay_by); });
+}
+
 TEST_F(OptionsTest, FreeSync) {
   EXPECT_EQ(Options().free_sync, FreeSync::kAuto);
   EXPECT_EQ(Good("CMP_FREE_SYNC", "wait").free_sync, FreeSync::kWait);

@@ -22,6 +22,8 @@ OPTIONS = {
     "CMP_BATCH_BYTES": (["1", "2M"], ["0", "-2M"]),
     "CMP_SLACK": (["0%", "12.5%", "100%"], ["12.5", "101%", "%", "ten%"]),
     "CMP_RESERVE": (["auto", "1x", "1.15x+256M", "512M", "2x+0"], ["0.5x", "x", "2x+", "2x-1", "+1M"]),
+    "CMP_DECAY": (["10s", "0.5", "500ms", "oncall", "oncall:1s", "off"],
+                  ["0", "-1s", "1h", "ms", "oncall:", "on"]),
     "CMP_FREE_SYNC": (["wait"], ["none of these", "WAIT"]),
     "CMP_FILL": (["off", "zero", "0", "171", "0xAB", "0xff", "255"], ["256", "0x", "0x100", "on"]),
     "CMP_STATS": (["0", "off"], []),

@@ -25,6 +25,7 @@ POOLS = (
     {"CMP_RESERVE": "0"},
     {"CMP_THREAD_CACHE_MAX_BLOCK": "1K", "CMP_TIER_STEPS": "1"},
     {"CMP_MAX_BLOCK": "16K"},
+    {"CMP_DECAY": "10ms"},
 )
 # Of the device: exact times, three kinds of chance, two of them lazy.
 DEVICES = (1, 2) if SANITIZE else (0, 1, 2, 4)

@@ -1,0 +1,102 @@
+"""CMP_DECAY: idle memory goes back to the driver, whatever the program does meanwhile."""
+
+import re
+
+from preload import SANITIZE, TestCase, main, run
+
+CLEAN = "hazards 0, misuse 0"
+SHORT = {"CMP_DECAY": "300ms"}
+LONG_MS = 1500 if SANITIZE else 600  # more than that and its ticks
+
+
+class Ageing(TestCase):
+    def aged(self, args, env, code=0):
+        within = run("ageing", args, env=env)
+        self.assert_ok(within, code)
+        return within
+
+    def told(self, within, when):
+        """Blocks that are held for real, threads, and whether the pool's is among them."""
+        found = re.fullmatch(r"(-?\d+) held, (\d+) threads, the pool's (\d)", within.notes[when])
+        return tuple(map(int, found.groups()))
+
+    def test_a_program_that_sleeps(self):
+        within = self.aged(["sleeps", LONG_MS], SHORT)
+        _, threads, ours = self.told(within, "at first")
+        self.assertEqual(ours, 0)
+        held, more, ours = self.told(within, "idle")
+        self.assertGreaterEqual(held, 20)
+        self.assertEqual((more, ours), (threads + 1, 1))
+        self.assertEqual(self.told(within, "aged"), (0, threads, 0))
+        self.assertEqual(within.process["contexts_dropped"], 0)
+        self.assertIn(CLEAN, within.results)
+
+    def test_not_before_its_time(self):
+        within = self.aged(["sleeps", 200], {})
+        self.assertGreaterEqual(self.told(within, "aged")[0], 20)
+
+    def test_off(self):
+        within = self.aged(["sleeps", LONG_MS], {"CMP_DECAY": "off"})
+        self.assertEqual(self.told(within, "aged"), self.told(within, "idle"))
+        self.assertEqual(self.told(within, "aged")[2], 0)
+
+    def test_in_the_programs_own_calls(self):
+        """Where no thread is wanted: nothing while the program sleeps, then in its frees."""
+        env = {"CMP_DECAY": "oncall:300ms"}
+        within = self.aged(["sleeps", LONG_MS], env)
+        self.assertEqual(self.told(within, "aged"), self.told(within, "idle"))
+        self.assertEqual(self.told(within, "aged")[2], 0)
+        within = self.aged(["calls", 300], env)
+        self.assertGreaterEqual(self.told(within, "before")[0], 20)
+        held, _, ours = self.told(within, "after")
+        self.assertLessEqual(held, 2)
+        self.assertEqual(ours, 0)
+
+    def test_what_is_used_stays(self):
+        within = self.aged(["uses", 1500], SHORT)
+        self.assertLess(within.process["real_malloc_calls"], 60)
+        self.assertGreaterEqual(self.told(within, "used")[0], 20)
+
+    def test_beside_kernels_that_stay(self):
+        """A free that waits for the kernel, or holds up the next launch, would never end."""
+        for mode in ("auto", "order", "none"):
+            for seed in (0, 1, 2):
+                for decay, rounds, sleeps in (("20ms", 6, 40), ("60ms", 3, 120)):
+                    with self.subTest(mode=mode, seed=seed, decay=decay):
+                        env = {"CMP_DECAY": decay, "CMP_FREE_SYNC": mode, "CMPSIM_SEED": seed}
+                        within = self.aged(["kernels", rounds, sleeps], env)
+                        self.assertIn(CLEAN, within.results)
+                        self.assertGreater(within.process["real_free_calls"], 20)
+
+    def test_captures(self):
+        for mode in ("wait", "auto", "none"):
+            with self.subTest(mode=mode):
+                env = SHORT | {"CMP_FREE_SYNC": mode}
+                within = self.aged(["captures", LONG_MS], env)
+                self.assertEqual(within.results.count("end of the capture: 0"), 3)
+                self.assertIn(CLEAN, within.results)
+
+    def test_threads(self):
+        for mode in ("auto", "order", "none"):
+            for seed in (0, 1, 2):
+                with self.subTest(mode=mode, seed=seed):
+                    env = {"CMP_DECAY": "20ms", "CMP_FREE_SYNC": mode, "CMPSIM_SEED": seed}
+                    within = self.aged(["threads", 400], env)
+                    self.assertIn(CLEAN, within.results)
+
+    def test_ends(self):
+        for way, code in (("_exit", 3), ("exec", 0), ("fork", 4), ("reset", 0), ("return", 0)):
+            if "thread" in SANITIZE and way == "fork":
+                continue  # ThreadSanitizer hangs in children of processes with threads
+            for _ in range(2 if SANITIZE else 8):
+                with self.subTest(way=way):
+                    env = {"CMP_DECAY": "20ms"}
+                    if way == "exec":  # its report has no end
+                        env["CMP_STATS"] = "off"
+                    within = run("ageing", ["ends", way], env=env)
+                    self.assertEqual(within.code, code, repr(within))
+                    self.assertEqual(within.err, "")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+// Programs whose idle memory ages.
+//
+//   ageing sleeps MILLISECONDS     what is there before and after: real allocations less real
+//   frees,
+//                                  threads, and whether the pool's own takes signals
+//   ageing uses MILLISECONDS       the same blocks again and again
+//   ageing calls MILLISECONDS      sleeps for a 32nd of it at a time, and frees a block in between
+//   ageing kernels ROUNDS MILLISECONDS   sleeps beside a kernel that stays until the next launch
+//   ageing captures MILLISECONDS   sleeps during a capture of each mode
+//   ageing threads MILLISECONDS    several threads, some of which end
+//   ageing ends WAY                _exit | exec | fork | reset | return, while memory ages
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "program.h"
+
+namespace {
+
+using program::Allocate;
+using program::Must;
+
+constexpr size_t kMiB = size_t{1} << 20;
+
+void Sleep(int milliseconds) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+}
+
+// Blocks of all kinds, all of them idle afterwards; a synchronisation before, so that what was done
+// before is known to be done.
+void Idle() {
+  MUST(cudaFree(Allocate(1000)));
+  MUST(cudaDeviceSynchronize());
+  for (const size_t bytes : {size_t{300}, size_t{70000}, 3 * kMiB, 40 * kMiB}) {
+    std::vector<char*> blocks;
+    for (int i = 0; i < 6; ++i) blocks.push_back(Allocate(bytes));
+    for (char* block : blocks) MUST(cudaFree(block));
+  }
+}
+
+int Held() { return static_cast<int>(simCallCount("cuMemAlloc_v2") - program::RealFrees()); }
+
+// Of this process; *pool: the pool's own thread is among them, and blocks every signal that can be.
+int Threads(bool* pool) {
+  int count = 0;
+  *pool = false;
+  DIR* folder = opendir("/proc/self/task");
+  while (const dirent* entry = readdir(folder)) {
+    if (entry->d_name[0] == '.') continue;
+    ++count;
+    const std::string path = std::string("/proc/self/task/") + entry->d_name + "/status";
+    FILE* file = fopen(path.c_str(), "r");
+    char line[200];
+    bool ours = false;
+    while (file != nullptr && fgets(line, sizeof(line), file) != nullptr) {
+      ours |= strcmp(line, "Name:\tcmp-decay\n") == 0;
+      // All but the two that cannot be blocked, and the two that the C library keeps for itself.
+      if (ours && strncmp(line, "SigBlk:\t", 8) == 0) {
+        *pool = (~strtoull(line + 8, nullptr, 16) & 0x7fffffff & ~(1ULL << 8 | 1ULL << 18)) == 0;
+      }
+    }
+    if (file != nullptr) fclose(file);
+  }
+  closedir(folder);
+  return count;
+}
+
+void Tell(const char* when) {
+  bool pool = false;
+  const int threads = Threads(&pool);
+  printf("# %s: %d held, %d threads, the pool's %d\n", when, Held(), threads, pool ? 1 : 0);
+}
+
+void Kernels(int rounds, int milliseconds) {
+  const cudaStream_t stream = program::NonBlockingStream();
+  const cudaStream_t other = program::NonBlockingStream();
+  for (int round = 1; round <= rounds; ++round) {
+    Idle();
+    SimWork staying{};
+    staying.id = static_cast<uint64_t>(2 * round);
+    staying.spin_until_id = staying.id + 1;
+    MUST(program::Launch(stream, staying));
+    for (const size_t bytes : {5 * kMiB, size_t{5000}}) MUST(cudaFree(Allocate(bytes)));
+    Sleep(milliseconds);
+    SimWork next{};
+    next.id = staying.spin_until_id;
+    MUST(program::Launch(other, next));
+    MUST(cudaDeviceSynchronize());
+  }
+}
+
+void Captures(int milliseconds) {
+  const cudaStream_t stream = program::NonBlockingStream();
+  for (const cudaStreamCaptureMode mode :
+       {cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal,
+        cudaStreamCaptureModeRelaxed}) {
+    Idle();
+    MUST(cudaStreamBeginCapture(stream, mode));
+    SimWork work{};
+    MUST(program::Launch(stream, work));
+    Sleep(milliseconds);
+    cudaGraph_t graph = nullptr;
+    program::Say("end of the capture", cudaStreamEndCapture(stream, &graph));
+    MUST(cudaGraphDestroy(graph));
+    Tell("after a capture");
+  }
+}
+
+void ManyThreads(int milliseconds) {
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([i, milliseconds] {
+      const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(milliseconds);
+      program::Random random(static_cast<uint64_t>(i) + 1);
+      while (std::chrono::steady_clock::now() < end) {
+        char* block = Allocate(1 + random.Below(i % 2 == 0 ? 100000 : 8 * kMiB));
+        program::LaunchWrite(cudaStreamPerThread, block, 1, 1, 1000);
+        MUST(cudaFree(block));
+        if (random.Below(20) == 0) Sleep(3);
+      }
+      MUST(cudaStreamSynchronize(cudaStreamPerThread));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+int End(const char* way, char* program) {
+  for (int i = 0; i < 3; ++i) {
+    Idle();
+    Sleep(1);
+  }
+  if (strcmp(way, "_exit") == 0) _exit(3);
+  if (strcmp(way, "exec") == 0) {
+    unsetenv("LD_PRELOAD");
+    execl("/bin/true", program, nullptr);
+    return 9;
+  }
+  if (strcmp(way, "fork") == 0) {
+    const pid_t child = fork();
+    if (child == 0) _exit(4);
+    int status = 0;
+    waitpid(child, &status, 0);
+    return WEXITSTATUS(status);
+  }
+  if (strcmp(way, "reset") == 0) {
+    for (int i = 0; i < 20; ++i) {
+      Idle();
+      Sleep(2);
+      MUST(cudaDeviceReset());
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count < 3) return 2;
+  const char* scenario = arguments[1];
+  const int number = atoi(arguments[2]);
+  int code = 0;
+  if (strcmp(scenario, "sleeps") == 0) {
+    Tell("at first");
+    Idle();
+    Tell("idle");
+    Sleep(number);
+    Tell("aged");
+    program::NoteServed("afterwards", 5000);
+  } else if (strcmp(scenario, "uses") == 0) {
+    for (int i = 0; i < number / 5; ++i) {
+      Idle();
+      Sleep(5);
+    }
+    Tell("used");
+  } else if (strcmp(scenario, "calls") == 0) {
+    Idle();
+    for (int i = 0; i < 90; ++i) {  // the ticks are in the program's own frees
+      if (i == 10) Tell("before");
+      Sleep(number / 32);
+      MUST(cudaFree(Allocate(20 * kMiB)));
+    }
+    Tell("after");
+  } else if (strcmp(scenario, "kernels") == 0 && count > 3) {
+    Kernels(number, atoi(arguments[3]));
+    Tell("at last");
+  } else if (strcmp(scenario, "captures") == 0) {
+    Captures(number);
+  } else if (strcmp(scenario, "threads") == 0) {
+    ManyThreads(number);
+  } else if (strcmp(scenario, "ends") == 0) {
+    code = End(arguments[2], arguments[0]);
+  } else {
+    return 2;
+  }
+  program::SayHazards();
+  return code;
+}
