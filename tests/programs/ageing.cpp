@@ -169,6 +169,11 @@ int main(int count, char** arguments) {
   if (strcmp(scenario, "sleeps") == 0) {
     Tell("at first");
     Idle();
+    bool pool = false;
+    for (int i = 0; i < 100 && !pool; ++i) {  // a new thread has no name at first
+      Sleep(1);
+      Threads(&pool);
+    }
     Tell("idle");
     Sleep(number);
     Tell("aged");
