@@ -260,7 +260,7 @@ size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t by
                                 Quietly quietly, const DeviceApi& api) {
   const Work work = quietly == Quietly::kYes ? Work::kDoneQuietly : Work::kDone;
   const size_t released = Destroy(context, context.global().TakeOldest(bytes, before), work, api);
-  context.accounts().reserve().NoteGivenBack(released);
+  NoteGivenBack(context, released);
   return released;
 }
 

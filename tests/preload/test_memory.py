@@ -148,7 +148,7 @@ class Memory(TestCase):
         regretted = within.process["regretted_releases"]
         extra = within.process["reserve_extra_peak_bytes"]
         self.assertIn(regretted, range(1, 9))
-        self.assertEqual(extra, within.process["reserve_extra_bytes"])
+        self.assertLessEqual(within.process["reserve_extra_bytes"], extra)
         self.assertGreaterEqual(extra, 256 * MIB)
         self.assertLessEqual(extra, 2 * 1024 * MIB)
         self.assert_served(within, 25)
