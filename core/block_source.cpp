@@ -167,20 +167,38 @@ void BlockSource::NoteFreeMemory(ContextPool& context, size_t free, size_t total
   Accounts& accounts = context.accounts();
   context.device_bytes.store(total, std::memory_order_relaxed);
   context.scarce.store(accounts.reserve().NoteFree(free, total), std::memory_order_relaxed);
+  CountExtra(context);
   if (accounts.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
+}
+
+void BlockSource::CountExtra(ContextPool& context) {
+  const int64_t change = context.accounts().reserve().TakeExtraChange();
+  if (change == 0) return;
+  ProcessCounters& process = statistics_.process();
+  process.reserve_extra_bytes.AddShared(static_cast<uint64_t>(change));
+  // Below 0 for a moment where another thread has yet to add what it saw before.
+  const uint64_t sum = process.reserve_extra_bytes.Get();
+  if (static_cast<int64_t>(sum) > 0) process.reserve_extra_peak_bytes.RaiseTo(sum);
+}
+
+void BlockSource::NoteGivenBack(ContextPool& context, size_t bytes) {
+  context.accounts().reserve().NoteGivenBack(bytes);
+  CountExtra(context);
 }
 
 void BlockSource::NoteMade(ContextPool& context, size_t bytes, size_t most, uint64_t since_ns,
                            const DeviceApi& api) {
   Accounts& accounts = context.accounts();
   const size_t regretted = accounts.reserve().TakeRegretted(bytes, most, since_ns);
+  if (regretted == 0) return;
+  statistics_.process().regretted_releases.AddShared(1);
   size_t free = 0;
   size_t total = 0;
-  if (regretted == 0 || !api.MemoryInfo(&free, &total)) return;
+  if (!api.MemoryInfo(&free, &total)) return;
   NoteFreeMemory(context, free, total);
-  if (!context.scarce.load(std::memory_order_relaxed)) {
-    accounts.reserve().Grow(regretted, (free + accounts.idle()) / 4);
-  }
+  if (context.scarce.load(std::memory_order_relaxed)) return;
+  accounts.reserve().Grow(regretted, (free + accounts.idle()) / 4);
+  CountExtra(context);
 }
 
 size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api) {
@@ -242,14 +260,14 @@ size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t by
                                 Quietly quietly, const DeviceApi& api) {
   const Work work = quietly == Quietly::kYes ? Work::kDoneQuietly : Work::kDone;
   const size_t released = Destroy(context, context.global().TakeOldest(bytes, before), work, api);
-  context.accounts().reserve().NoteGivenBack(released);
+  NoteGivenBack(context, released);
   return released;
 }
 
 size_t BlockSource::ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api) {
   size_t released = Destroy(context, context.global().TakeOldestLarge(bytes), Work::kDone, api);
   if (released < bytes) released += ReleaseIdle(context, bytes - released, api);
-  context.accounts().reserve().NoteGivenBack(released);
+  NoteGivenBack(context, released);
   return released;
 }
 

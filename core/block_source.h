@@ -101,6 +101,9 @@ class BlockSource {
   void NoteMade(ContextPool& context, size_t bytes, size_t most, uint64_t since_ns,
                 const DeviceApi& api);
 
+  // `bytes` of idle memory were given back, not for the bound, which falls by as much.
+  void NoteGivenBack(ContextPool& context, size_t bytes);
+
   // Counts that a block in use ends in a real free, whoever makes it.
   void CountRealFree(const Block& block);
   // Bytes of a block beyond the request that it serves, from 2 MiB up beyond the rounded one.
@@ -143,6 +146,7 @@ class BlockSource {
   size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api);
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
   void NoteFreeMemory(ContextPool& context, size_t free, size_t total);
+  void CountExtra(ContextPool& context);      // by which the bound has grown
   int CountFree(uint64_t begin, int status);  // returns the status
   int RealAllocate(size_t bytes, bool last_resort, const DeviceApi& api, DeviceAddress* address);
   // Forget without giving the record back, and its reverse.

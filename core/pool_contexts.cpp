@@ -105,6 +105,7 @@ void Pool::DropContext(ContextPool& context) {
   if (!contexts_.Remove(&context)) return;  // another thread's affair
   host_.context_ended(context);
   peaks_.fetch_sub(static_cast<int64_t>(context.accounts().peak()), std::memory_order_relaxed);
+  source_.NoteGivenBack(context, context.accounts().reserve().extra());
   context.global().GiveListsBack(spare_lists_);
   if (!in_hand) contexts_.PutSpare(&context);
 }

@@ -1,5 +1,7 @@
 #include "core/reserve.h"
 
+#include <utility>
+
 namespace cmp {
 
 void Reserve::Open() {
@@ -65,6 +67,12 @@ void Reserve::NoteGivenBack(size_t bytes) {
                                        std::memory_order_relaxed)) {
   }
   Update();
+}
+
+int64_t Reserve::TakeExtraChange() {
+  Held held(lock_);
+  const size_t told = std::exchange(told_extra_, extra());
+  return static_cast<int64_t>(told_extra_) - static_cast<int64_t>(told);
 }
 
 }  // namespace cmp

@@ -85,6 +85,8 @@ class Reserve {
   void Grow(size_t bytes, size_t most);
   // `bytes` of idle memory were released, not for the bound.
   void NoteGivenBack(size_t bytes);
+  // By how much extra has changed since this was asked last: for who adds it up.
+  int64_t TakeExtraChange();
 
  private:
   static constexpr size_t kNotes = 512;
@@ -106,7 +108,8 @@ class Reserve {
   std::atomic<uint32_t> noted_{0};
   Mutex lock_;  // takes the arena's alone
   Note* notes_ = nullptr;
-  size_t next_ = 0;  // the oldest note's place, the next one's
+  size_t next_ = 0;        // the oldest note's place, the next one's
+  size_t told_extra_ = 0;  // by TakeExtraChange
 };
 
 }  // namespace cmp

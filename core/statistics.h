@@ -102,6 +102,9 @@ inline thread_local constinit uint32_t t_waits = 0;
   X(contexts, "contexts that got a pool")                                                   \
   X(contexts_dropped, "contexts that were reset, destroyed or had failed")                  \
   X(thread_caches, "thread caches made")                                                    \
+  X(regretted_releases, "blocks released for CMP_RESERVE=auto and soon allocated again")    \
+  X(reserve_extra_bytes, "bytes by which its bound has grown by that now")                  \
+  X(reserve_extra_peak_bytes, "the most that it had")                                       \
   X(reserved_bytes, "bytes of real allocations that the pool holds now")                    \
   X(reserved_peak_bytes, "the most that it held")                                           \
   X(live_peak_bytes, "the most that the program held, sampled when the pool moves batches")

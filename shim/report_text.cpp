@@ -111,6 +111,12 @@ void AddSummary(Text& text, Pool& pool) {
       Mebibytes(s.live_block_bytes), Mebibytes(s.live_requested_bytes), Mebibytes(s.ready_bytes),
       Mebibytes(s.retired_bytes), Mebibytes(s.reserved_bytes), Mebibytes(s.live_peak_bytes),
       Mebibytes(s.reserved_peak_bytes));
+  if (process.regretted_releases.Get() != 0) {
+    text.Add(
+        "cmp:   blocks released for CMP_RESERVE and soon allocated again: %llu; it grew by up to "
+        "%.1f MiB\n",
+        Count{process.regretted_releases.Get()}, Mebibytes(process.reserve_extra_peak_bytes.Get()));
+  }
   const Count wrong = process.double_frees.Get();
   if (wrong != 0) text.Add("cmp:   double frees: %llu\n", wrong);
   if (s.failed_allocations != 0 || process.out_of_memory_rescues.Get() != 0) {

@@ -151,6 +151,8 @@ def notes(together: dict) -> list[str]:
             f"have, for {text.seconds(process['skipped_wait_min_ns'] / 1e9)} to "
             f"{text.seconds(process['skipped_wait_max_ns'] / 1e9)}"
         )
+    if statistics.limit_in_words(process):
+        found.append(statistics.limit_in_words(process))
     for name, words in (
         ("failed_allocations", "allocation failed|allocations failed"),
         (

@@ -181,3 +181,15 @@ def waits_in_words(process: dict) -> str:
     return f"{process['wait_calls']:,}, {text.seconds(process['wait_ns'] / 1e9)}" + (
         f" ({words})" if words else ""
     )
+
+
+def limit_in_words(process: dict) -> str:
+    """What became of the memory limit under CMP_RESERVE=auto; nothing if it stayed."""
+    regretted = process.get("regretted_releases", 0)
+    if not regretted:
+        return ""
+    released = f"{regretted:,} of the blocks that were released for it had to be allocated again"
+    extra = process["reserve_extra_peak_bytes"]
+    if not extra:
+        return f"the memory limit had no room to rise, although {released}"
+    return f"the memory limit rose by up to {text.size(extra)}, because {released}"

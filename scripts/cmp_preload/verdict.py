@@ -8,7 +8,6 @@ import shlex
 from cmp_preload import statistics, text
 
 LITTLE = 0.02  # a share of the run that is not worth a word
-MORE_MEMORY = "2x+1G"  # for CMP_RESERVE
 
 
 class Verdict:
@@ -224,11 +223,18 @@ def hints(found: Verdict, observed, usual, modes: list) -> None:
     process, totals = counters["process"], counters["totals"]
     if not process:
         return
+    live, held = process["live_peak_bytes"], process["reserved_peak_bytes"]
+    limit = statistics.limit_in_words(process)
+    if limit or held - live > LITTLE * held:
+        found.say(
+            f"Memory: the program held up to {text.size(live)}, {text.size(held)} with what the "
+            "pool kept idle" + (f"; {limit}." if limit else ".")
+        )
     bound = waits_for_memory(process, usual.median)
     if bound:
         found.say(
-            f"{bound:,} frees waited because the pool had reached its memory limit; to raise it: "
-            f"--reserve {MORE_MEMORY}."
+            f"{bound:,} frees waited because the pool had reached its memory limit (CMP_RESERVE); "
+            "cmp-preload tune measures whether a larger one gains anything."
         )
     for mode in modes[1:]:
         if is_faster(mode, usual, savable_by_mode(usual)) and not mode.different:

@@ -40,6 +40,8 @@ class History {
       Apply(events[i]);
       EXPECT_EQ(reserve_.extra(), events[i].extra) << "after event " << i;
       EXPECT_EQ(reserve_.bound(), events[i].extra + std::min(256 * kMiB, free_ / 16));
+      counted_ += reserve_.TakeExtraChange();
+      EXPECT_EQ(counted_, static_cast<int64_t>(events[i].extra)) << "after event " << i;
     }
   }
 
@@ -75,6 +77,7 @@ class History {
   Arena arena_;
   Reserve reserve_{kAuto};
   size_t free_ = 80 * kGiB;
+  int64_t counted_ = 0;
 };
 
 TEST(ReserveTest, WhatWasReleasedAndIsAllocatedAgainRaisesTheBound) {
@@ -202,6 +205,25 @@ TEST(ReserveTest, SizesThatComeAgainAreServedWithoutRealCalls) {
   }
 }
 
+TEST(ReserveTest, WhatItGrewByIsCounted) {
+  TestPool t({}, 128 * kGiB);
+  const ProcessCounters& process = t.pool->statistics().process();
+  const Reserve& reserve = t.context->accounts().reserve();
+  for (int round = 0; round < 5; ++round) RunRound(t, 1);
+  EXPECT_GT(process.regretted_releases.Get(), 10u);
+  EXPECT_GT(process.reserve_extra_bytes.Get(), 0u);
+  EXPECT_EQ(process.reserve_extra_bytes.Get(), reserve.extra());
+  EXPECT_EQ(process.reserve_extra_peak_bytes.Get(), reserve.extra());
+  const uint64_t regretted = process.regretted_releases.Get();
+  const uint64_t peak = reserve.extra();
+  t.pool->ReleaseAll(t.api);
+  EXPECT_EQ(process.reserve_extra_bytes.Get(), reserve.extra());
+  t.pool->DropContext(*t.context);
+  EXPECT_EQ(process.reserve_extra_bytes.Get(), 0u);
+  EXPECT_EQ(process.reserve_extra_peak_bytes.Get(), peak);
+  EXPECT_EQ(process.regretted_releases.Get(), regretted);
+}
+
 TEST(ReserveTest, SizesThatNeverComeAgainDoNotRaiseIt) {
   TestPool t({}, 128 * kGiB);
   for (size_t bytes = 2 * kMiB; bytes < kGiB; bytes += bytes / 4) {
@@ -209,6 +231,7 @@ TEST(ReserveTest, SizesThatNeverComeAgainDoNotRaiseIt) {
   }
   EXPECT_GT(t.device.release_calls(), 0u) << "it shows nothing";
   EXPECT_EQ(t.context->accounts().reserve().extra(), 0u);
+  EXPECT_EQ(t.pool->statistics().process().regretted_releases.Get(), 0u);
 }
 
 TEST(ReserveTest, AProgramThatFillsTheDeviceGetsNothingMore) {
@@ -219,6 +242,7 @@ TEST(ReserveTest, AProgramThatFillsTheDeviceGetsNothingMore) {
   for (int i = 0; i < 47; ++i) blocks.push_back(t.Alloc(100 * kMiB));
   for (const Block* block : blocks) ASSERT_NE(block, nullptr);
   EXPECT_EQ(t.context->accounts().reserve().extra(), 0u) << "memory is scarce";
+  EXPECT_EQ(t.pool->statistics().process().reserve_extra_bytes.Get(), 0u);
   for (Block* block : blocks) ASSERT_TRUE(t.Free(block));
 }
 

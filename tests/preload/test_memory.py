@@ -143,6 +143,28 @@ class Memory(TestCase):
             + within.totals["retired_bytes"],
         )
 
+    def test_reserve_grows_by_what_is_regretted(self):
+        _, within = self.run_both("memory", ["rounds"])
+        regretted = within.process["regretted_releases"]
+        extra = within.process["reserve_extra_peak_bytes"]
+        self.assertIn(regretted, range(1, 9))
+        self.assertLessEqual(within.process["reserve_extra_bytes"], extra)
+        self.assertGreaterEqual(extra, 256 * MIB)
+        self.assertLessEqual(extra, 2 * 1024 * MIB)
+        self.assert_served(within, 25)
+        said = run("memory", ["rounds"], env={"CMP_STATS": "1"}).err
+        self.assertIn(
+            f"cmp:   blocks released for CMP_RESERVE and soon allocated again: {regretted}; it grew "
+            f"by up to {extra / MIB:.1f} MiB\n",
+            said,
+        )
+        # A fixed bound stays, and what does not happen has no line.
+        within = run("memory", ["rounds"], env={"CMP_RESERVE": "1.15x+256M"})
+        self.assertEqual(within.process["regretted_releases"], 0)
+        self.assertEqual(within.process["reserve_extra_peak_bytes"], 0)
+        env = {"CMP_RESERVE": "1.15x+256M", "CMP_STATS": "1"}
+        self.assertNotIn("CMP_RESERVE", run("memory", ["rounds"], env=env).err)
+
     def test_releases_wait_for_nothing(self):
         """What is over the bound is released beside a kernel that stays until the next launch."""
         for mode in ("auto", "order", "none"):

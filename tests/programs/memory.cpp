@@ -195,6 +195,15 @@ void Told() {
   }
 }
 
+// One block at a time, of sizes that no other one's serves: together twice what the pool may hold.
+void Rounds() {
+  for (int round = 0; round < 10; ++round) {
+    for (const size_t mebibytes : {256, 400, 620, 960}) {
+      MUST(cudaFree(program::Allocate(mebibytes * kMiB)));
+    }
+  }
+}
+
 // Frees beside a kernel that stays until the next launch: with the real calls they would wait for
 // it for ever, and so they are not made without the pool. What the pool releases in them waits for
 // nothing.
@@ -309,6 +318,8 @@ int main(int count, char** arguments) {
     Told();
   } else if (strcmp(scenario, "room") == 0) {
     Room(arguments[2]);
+  } else if (strcmp(scenario, "rounds") == 0) {
+    Rounds();
   } else if (strcmp(scenario, "staying") == 0) {
     Staying();
   } else if (strcmp(scenario, "trouble") == 0) {

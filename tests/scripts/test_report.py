@@ -14,7 +14,7 @@ import unittest
 from command import COMMAND, PLAIN, PROGRAMS, SOURCE, TestCase, environment, main, run, start
 
 sys.path.insert(0, str(SOURCE / "scripts"))
-from cmp_preload import trace
+from cmp_preload import text, trace
 from cmp_preload.cli import Failure
 from cmp_preload.files import write_private
 
@@ -88,6 +88,19 @@ class Reports(TestCase):
         }
         path.write_text(json.dumps(found, indent=2))
         self.assertIn("12, 3.400 ms (copies 7, full moon 4, bound 1)", self.report(path))
+
+    def test_what_was_released_and_is_allocated_again(self):
+        (path,) = self.reports(f"{PROGRAMS}/memory rounds").iterdir()
+        process = json.loads(path.read_text())["process"]
+        self.assertGreater(process["regretted_releases"], 0)
+        self.assertIn(
+            f"\nthe memory limit rose by up to {text.size(process['reserve_extra_peak_bytes'])}, "
+            f"because {process['regretted_releases']} of the blocks that were released for it had to "
+            "be allocated again\n",
+            self.report(path) + "\n",
+        )
+        (path,) = self.reports(f"{PLAIN} 10").iterdir()
+        self.assertNotIn("limit", self.report(path))
 
     def test_not_reached(self):
         opens = "import ctypes; ctypes.CDLL('libcuda.so.1').cuInit(0)"

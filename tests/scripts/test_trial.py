@@ -201,6 +201,38 @@ class Verdicts(TestCase):
         # What the GPU does one after the other for it is in no counter.
         self.assertIn("order is 1.6 times faster", self.verdict(runs, both, order_waits=5))
 
+    def test_what_was_kept_and_why(self):
+        runs = [self.SECOND, self.SECOND, self.HALF]
+        self.assertNotIn("Memory:", self.verdict(runs))
+        held = {"live_peak_bytes": 8 << 30, "reserved_peak_bytes": 8 << 30}
+        self.assertNotIn("Memory:", self.verdict(runs, **held))
+        held["reserved_peak_bytes"] = 13 << 30
+        said = "Memory: the program held up to 8 GiB, 13 GiB with what the pool kept idle"
+        self.assertIn(f"{said}.\n", self.verdict(runs, **held))
+        held["regretted_releases"] = 37
+        because = "37 of the blocks that were released for it had to be allocated again"
+        self.assertIn(
+            f"{said}; the memory limit had no room to rise, although {because}.\n",
+            self.verdict(runs, **held),
+        )
+        held["reserve_extra_peak_bytes"] = 4 << 30
+        told = self.verdict(runs, **held)
+        self.assertIn(f"{said}; the memory limit rose by up to 4 GiB, because {because}.\n", told)
+        self.assertNotIn("--reserve", told)
+
+    def test_frees_that_wait_for_memory(self):
+        """More memory is no advice: whether it helps is measured, by another command."""
+        runs = [self.SECOND, self.SECOND, self.HALF]
+        told = self.verdict(runs, wait_calls=100, bound_waits=90, wait_ns=50_000_000)
+        self.assertIn(
+            "90 frees waited because the pool had reached its memory limit (CMP_RESERVE); "
+            "cmp-preload tune measures whether a larger one gains anything.\n",
+            told,
+        )
+        self.assertIn("Recommended: cmp-preload run -- app", told)
+        few = self.verdict(runs, wait_calls=100, bound_waits=10, wait_ns=50_000_000)
+        self.assertNotIn("limit", few)
+
     def test_slower(self):
         told = self.verdict([self.HALF, self.HALF, self.SECOND])
         self.assertIn("2.0 times SLOWER with auto", told)

@@ -31,7 +31,7 @@ class Tunes(TestCase):
         self.assert_ok(result)
         lines = result.stdout.splitlines()
         self.assertRegex(lines[0], r"^800 calls of python\S* recorded, \d+ replays\.$")
-        self.assertRegex(lines[1], r"^(Use|Tried): .*\bCMP_MAX_BLOCK=16G")
+        self.assertRegex(lines[1], r"^(Use|Tried): .*\bCMP_MAX_BLOCK=64G")
         self.assertRegex(lines[2], "^Predicted: .* in allocation calls would be ")
         self.assertEqual(
             [line.split("  ")[0] for line in lines[4:7]], ["measured", "the defaults", "tuned"]
@@ -46,8 +46,14 @@ class Tunes(TestCase):
         """The bound shows in no replay; the run that is recorded tells."""
         result = run("tune", "-n", "1", "--", BUILD / "churn", "2", "300", env=SIMULATED)
         self.assert_ok(result)
-        self.assertRegex(result.stdout, r"\n(Use|Tried): .*CMP_RESERVE=2x\+1G\n")
-        self.assertRegex(result.stdout, r"\nPredicted: .*; \d+ frees would not wait for memory")
+        lines = result.stdout.splitlines()
+        self.assertRegex(lines[1], r"^(Use|Tried): ")
+        self.assertIn("\nmore memory  ", result.stdout)
+        self.assertRegex(
+            result.stdout,
+            r"\n\d+ frees waited because the pool had reached its memory limit, which no replay "
+            r"shows: measured with CMP_RESERVE=1\.5x\+1G, too\.\n",
+        )
 
     def test_a_program_that_does_not(self):
         result = run("tune", "--", PLAIN, "2000")
@@ -65,7 +71,7 @@ class Tunes(TestCase):
         replays = tune.Replays(path, LIBRARY)
         with unittest.mock.patch.dict(os.environ, environment(SIMULATED)):
             settings, without, reached = replays.search({}, candidates)
-            self.assertEqual(settings["CMP_MAX_BLOCK"], "16G")
+            self.assertEqual(settings["CMP_MAX_BLOCK"], "64G")
             self.assertLess(reached["ns"], without["ns"] / 5)
             self.assertGreaterEqual(reached["reserved"], 3 << 29)
             fixed = {"CMP_MAX_BLOCK": "1G", "CMP_SLACK": "10%"}
@@ -99,37 +105,37 @@ class Tunes(TestCase):
 class Verdicts(TestCase):
     """From times that are made up: those of a busy machine say anything."""
 
-    def tuned(self, calls_s, usual, tuned, fixed=None):
+    def tuned(self, calls_s, *runs, fixed=None, waits=0):
         """What is printed of a program whose calls take `calls_s` in all in a replay, half of it
-        with larger blocks; its runs: (seconds, of that in real calls and waits)."""
+        with larger blocks. `runs`: with the defaults and with each of what is tried, (seconds, of
+        that in real calls and waits). `waits`: frees of the recorded run that waited for memory."""
 
         def replay(path, library, backend, order, chosen):
-            ns = calls_s * 1e9 * (0.5 if chosen.get("CMP_MAX_BLOCK") == "16G" else 1)
+            ns = calls_s * 1e9 * (0.5 if chosen.get("CMP_MAX_BLOCK") == "64G" else 1)
             calls = {"ns": ns / 2}
             held = {"reserved_peak_bytes": 1 << 20, "failures": 0}
             return {"allocations": calls, "frees": calls, **held}
 
-        def compare(fixed, found, times):
-            both = Series("the defaults", fixed, times), Series("tuned", {**fixed, **found}, times)
-            for series, runs in zip(both, (usual, tuned)):
-                series.runs = [measured(*run) for run in runs]
-            return both
+        def measure(all_series):
+            for series, its_runs in zip(all_series, runs, strict=True):
+                series.runs = [measured(*run) for run in its_runs]
 
         path = str(self.folder() / "t")
         trace.write(trace.Trace([trace.call(0, 0, 1, "real", 0x1000, 3 << 29)]), path)
-        record = lambda fixed: (path, measured(*usual[0]))
-        tuning = types.SimpleNamespace(record=record, compare=compare)
+        waited = {"bound_waits": waits, "wait_calls": waits, "wait_ns": waits * 1_000_000}
+        record = lambda fixed: (path, measured(*runs[0][0], **waited))
+        tuning = types.SimpleNamespace(record=record, measure=measure)
         printed = io.StringIO()
         with (
             unittest.mock.patch.object(tune, "replay", replay),
             contextlib.redirect_stdout(printed),
         ):
-            tune.tune(tuning, LIBRARY, fixed or {}, len(usual))
+            tune.tune(tuning, LIBRARY, fixed or {}, len(runs[0]))
         return printed.getvalue()
 
     def better(self, usual, tuned, calls_s=1.0):
         said = self.tuned(calls_s, usual, tuned)
-        self.assertNotEqual("\nUse: CMP_MAX_BLOCK=16G" in said, "gains nothing by these" in said)
+        self.assertNotEqual("\nUse: CMP_MAX_BLOCK=64G" in said, "gains nothing by these" in said)
         return "\nUse:" in said
 
     USUAL = [(1.00, 0.2), (1.01, 0.2), (1.02, 0.2)]
@@ -163,8 +169,37 @@ class Verdicts(TestCase):
         self.assertTrue(self.better(long, [(2.00, 0.05)] * 3, 0.06))
 
     def test_what_is_given_stays(self):
-        said = self.tuned(1.0, self.USUAL, self.USUAL, {"CMP_MAX_BLOCK": "1G"})
+        given = {"CMP_MAX_BLOCK": "1G"}
+        said = self.tuned(1.0, self.USUAL, fixed=given)
         self.assertIn("Your settings are right: no other setting", said)
+        given["CMP_RESERVE"] = "1x"
+        said = self.tuned(1.0, self.USUAL, fixed=given, waits=500)
+        self.assertIn("Your settings are right: no other setting", said)
+
+    def test_more_memory(self):
+        """It is measured beside what the replays found, and recommended only if it gains more."""
+        found = "CMP_MAX_BLOCK=64G"
+        both = f"{found} CMP_RESERVE=1.5x+1G"
+        gains = [(0.80, 0.1), (0.81, 0.1), (0.82, 0.1)]
+        gains_more = [(0.60, 0.0), (0.61, 0.0), (0.62, 0.0)]
+        for larger, more, said in (
+            (self.USUAL, self.USUAL, f"\nTried: {both}\n"),
+            (gains, gains, f"\nUse: {found}\n"),
+            (gains, self.USUAL, f"\nUse: {found}\n"),
+            (self.USUAL, gains, f"\nUse: {both}\n"),
+            (gains, gains_more, f"\nUse: {both}\n"),
+        ):
+            with self.subTest(larger=larger, more=more):
+                told = self.tuned(1.0, self.USUAL, larger, more, waits=500)
+                self.assertIn(said, told)
+                self.assertIn("\n500 frees waited because the pool had reached its memory", told)
+        # The only thing to try.
+        given = {"CMP_MAX_BLOCK": "1G"}
+        told = self.tuned(1.0, self.USUAL, gains, fixed=given, waits=500)
+        self.assertIn("\nUse: CMP_RESERVE=1.5x+1G\n", told)
+        told = self.tuned(1.0, self.USUAL, self.USUAL, fixed=given, waits=500)
+        self.assertIn("\nTried: CMP_RESERVE=1.5x+1G\n", told)
+        self.assertIn("Your settings are right: the program gains nothing", told)
 
 
 if __name__ == "__main__":
