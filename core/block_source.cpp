@@ -201,7 +201,8 @@ void BlockSource::NoteMade(ContextPool& context, size_t bytes, size_t most, uint
   CountExtra(context);
 }
 
-size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api) {
+size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api,
+                            bool for_bound) {
   if (batch.count == 0) return 0;
   size_t bytes = 0;
   const Uncancelled uncancelled;
@@ -231,6 +232,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
       continue;
     }
     bytes += block->bytes;
+    if (for_bound) accounts.reserve().NoteReleased(block->bytes, NowNs(), context.arena());
     statistics_.shared_slot()[block->tier].blocks_released.AddShared(1);
     context.records().Return(block);
     if (status != kSuccess) Close(context);
@@ -275,9 +277,7 @@ void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api)
   context.over_bound.store(false, std::memory_order_relaxed);
   const size_t enough = 2 * freed > kLeastTrim ? 2 * freed : kLeastTrim;
   const auto release_ready = [&](size_t bytes) {
-    const Batch oldest = context.global().TakeOldest(bytes);
-    context.accounts().reserve().NoteReleased(oldest, NowNs(), context.arena());
-    return Destroy(context, oldest, Work::kDone, api);
+    return Destroy(context, context.global().TakeOldest(bytes), Work::kDone, api, true);
   };
   size_t excess = context.accounts().Excess();
   size_t wanted = excess < enough ? excess : enough;

@@ -143,7 +143,8 @@ class BlockSource {
   // cannot be freed (the context is ending, a capture forbids it) goes back to the global pool.
   // kRetired: the blocks' work may not be done, and is waited for. kDoneQuietly: see ReleaseAged.
   enum class Work { kDone, kDoneQuietly, kRetired };
-  size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api);
+  size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api,
+                 bool for_bound = false);
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
   void NoteFreeMemory(ContextPool& context, size_t free, size_t total);
   void CountExtra(ContextPool& context);      // by which the bound has grown

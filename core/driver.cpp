@@ -53,12 +53,12 @@ bool IsPatched(const void* function) {
   return false;
 }
 
-bool IsDriversOwn(const void* function) {
+bool IsInDriversLibrary(const void* function) {
   Dl_info info;
   if (function == nullptr || dladdr(function, &info) == 0) return false;
   const char* name = strrchr(info.dli_fname, '/');
   name = name == nullptr ? info.dli_fname : name + 1;
-  return strncmp(name, "libcuda.so", 10) == 0 && !IsPatched(function);
+  return strncmp(name, "libcuda.so", 10) == 0;
 }
 
 uint64_t ContextId(const Driver& driver, ContextHandle handle) {

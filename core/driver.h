@@ -77,8 +77,8 @@ inline const Driver* LoadDriver(DriverSource source) {
   return driver != nullptr ? driver : LoadDriverSlow(source);
 }
 
-// Is it a function of libcuda.so.1 itself, as it came: not another library's, and not patched?
-bool IsDriversOwn(const void* function);
+// Is it a function of libcuda.so.1 itself, not another library's?
+bool IsInDriversLibrary(const void* function);
 // Was the code of a function replaced, as by tools that patch a library in place? So far as that
 // begins with a jump, as it usually does.
 bool IsPatched(const void* function);

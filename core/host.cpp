@@ -14,7 +14,16 @@ constinit const PoolHost kBlindHost = {
     [](ContextPool&) {},
     [] {
       const Driver* driver = LoadDriver(DriverSource::kLoaded);
-      return driver != nullptr && IsDriversOwn(reinterpret_cast<void*>(driver->mem_free));
+      if (driver == nullptr) return false;
+      const void* free = reinterpret_cast<void*>(driver->mem_free);
+      // Asks the dynamic linker: once. Relaxed: every thread would find the same.
+      static constinit std::atomic<int> g_own{-1};
+      int own = g_own.load(std::memory_order_relaxed);
+      if (own < 0) {
+        own = IsInDriversLibrary(free) ? 1 : 0;
+        g_own.store(own, std::memory_order_relaxed);
+      }
+      return own != 0 && !IsPatched(free);
     },
     false,
     [](ContextPool&) {},

@@ -160,13 +160,13 @@ bool Pool::PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tie
 
 // Makes ready what the device has finished with: one question for each fence, until one is open.
 void Pool::PromotePassed(ContextPool& context) {
-  const auto passed = [&](Stamp stamp) { return readiness_.HasPassed(context, stamp); };
-  for (uint64_t before = 0; context.global().retired_bytes() != 0;) {
-    const uint64_t number = context.fences().passed();
-    if (number == before || !readiness_.Ask(context, number)) return;
-    before = number;
-    context.global().PromoteAll(passed);
+  if (context.global().retired_bytes() == 0) return;
+  uint64_t number = context.fences().passed();
+  for (uint64_t before = number; readiness_.Ask(context, number); before = number) {
+    number = context.fences().passed();
+    if (number == before) break;
   }
+  context.global().PromoteAll([&](Stamp stamp) { return readiness_.HasPassed(context, stamp); });
 }
 
 // Bytes of blocks in use beyond what the program asked for save real calls, and cost memory for as

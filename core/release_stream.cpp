@@ -31,11 +31,15 @@ int ReleaseStream::Free(const Driver& driver, ContextHandle context, DeviceAddre
   auto* stream = static_cast<CUstream>(Get(driver, context));
   if (stream == nullptr) return kUnavailable;
   const CUresult status = driver.mem_free_async(address, stream);
-  if (status == CUDA_ERROR_NOT_SUPPORTED) {
-    g_refused.store(true, std::memory_order_relaxed);
-    return kUnavailable;
+  if (IsBrokenContextStatus(status)) return status;
+  if (status != CUDA_SUCCESS) {
+    if (status == CUDA_ERROR_NOT_SUPPORTED) g_refused.store(true, std::memory_order_relaxed);
+    return kUnavailable;  // cuMemFree says what is wrong
   }
-  return status == CUDA_SUCCESS ? driver.stream_synchronize(stream) : status;
+  // Once it was accepted the memory is the driver's, whatever this answers: freed again before the
+  // stream comes to it, it would hang the next synchronisation (measured, H200, driver 580.159.04).
+  const CUresult synchronised = driver.stream_synchronize(stream);
+  return IsBrokenContextStatus(synchronised) ? synchronised : kSuccess;
 }
 
 }  // namespace cmp

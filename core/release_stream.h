@@ -25,8 +25,8 @@ class ReleaseStream {
   static constexpr int kUnavailable = -1;  // no status of CUDA's
 
   // Really frees `address`, an allocation of the context whose work is done: nothing waits for it.
-  // The driver's status, or kUnavailable, and then nothing was done: this driver cannot, or it has
-  // no memory for a stream. REQUIRES: the context does not end meanwhile
+  // kSuccess, the error of a broken context, or kUnavailable, and then nothing was done: this
+  // driver cannot, or it has no memory for a stream. REQUIRES: the context does not end meanwhile
   int Free(const Driver& driver, ContextHandle context, DeviceAddress address);
 
   // The context is another one from now on. REQUIRES: nobody else uses it

@@ -22,18 +22,15 @@ void Reserve::Update() {
   near_bound_.store(bound > peak ? bound - (bound - peak) / 4 : bound, std::memory_order_relaxed);
 }
 
-void Reserve::NoteReleased(const Batch& blocks, uint64_t now_ns, Arena& arena) {
-  if (!rule_.grows || blocks.count == 0) return;
+void Reserve::NoteReleased(size_t bytes, uint64_t now_ns, Arena& arena) {
+  if (!rule_.grows) return;
   Held held(lock_);
   if (notes_ == nullptr) notes_ = static_cast<Note*>(arena.Allocate(kNotes * sizeof(Note)));
   if (notes_ == nullptr) return;
-  const Block* block = blocks.head;
-  for (uint32_t i = 0; i < blocks.count; ++i, block = block->next) {
-    Note& note = notes_[next_];
-    next_ = (next_ + 1) % kNotes;
-    if (note.bytes == 0) noted_.fetch_add(1, std::memory_order_relaxed);
-    note = Note{block->bytes, now_ns};
-  }
+  Note& note = notes_[next_];
+  next_ = (next_ + 1) % kNotes;
+  if (note.bytes == 0) noted_.fetch_add(1, std::memory_order_relaxed);
+  note = Note{bytes, now_ns};
 }
 
 size_t Reserve::FindRegretted(size_t bytes, size_t most, uint64_t since_ns) {

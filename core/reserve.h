@@ -71,11 +71,15 @@ class Reserve {
   size_t bound() const { return bound_.load(std::memory_order_relaxed); }
   // How much of what is idle should be ready near the bound, and where near it begins: a quarter of
   // what may be idle at the peak.
-  size_t headroom() const { return bound() - near_bound(); }
+  size_t headroom() const {
+    const size_t near = near_bound();
+    const size_t most = bound();
+    return most > near ? most - near : 0;  // both may just be changing
+  }
   size_t near_bound() const { return near_bound_.load(std::memory_order_relaxed); }
 
-  // Ready blocks, through Block::next, are about to be released for the bound.
-  void NoteReleased(const Batch& blocks, uint64_t now_ns, Arena& arena);
+  // A ready block of `bytes` was released for the bound.
+  void NoteReleased(size_t bytes, uint64_t now_ns, Arena& arena);
   // A block of `bytes` was really allocated; one of at most `most` would have served. The size of a
   // release since `since_ns` that is regretted, which is forgotten; 0: none is.
   size_t TakeRegretted(size_t bytes, size_t most, uint64_t since_ns) {

@@ -12,6 +12,7 @@
 #include "core/memory.h"
 #include "shim/aside.h"
 #include "shim/dlsym.h"
+#include "shim/entry_driver.h"
 #include "shim/interposed_functions.h"
 #include "shim/loaded_objects.h"
 #include "shim/seen_lookups.h"
@@ -81,8 +82,8 @@ bool FreesAreUnseen() {
   const DriverTables& tables = *g_driver_tables.load(std::memory_order_acquire);
   const void* own = tables.symbols.cuMemFree_v2.address();
   // A library that patches what a lookup gives it patches ours.
-  const InterposedFunction& ours = *FindInterposedFunction("cuMemFree_v2");
-  return tables.calls.cuMemFree_v2.address() == own && !IsPatched(own) && !IsPatched(ours.ours);
+  const void* ours = reinterpret_cast<void*>(&Driver_cuMemFree_v2);
+  return tables.calls.cuMemFree_v2.address() == own && !IsPatched(own) && !IsPatched(ours);
 }
 
 void* FindDriverFunction(void* library, const char* name) {

@@ -26,14 +26,6 @@ uint64_t Product(uint64_t one, uint64_t other) {
   return __builtin_mul_overflow(one, other, &product) ? kAnyBytes : product;
 }
 
-// A number for both, not 0.
-uint64_t Mixed(uint64_t one, uint64_t other) {
-  uint64_t mixed =
-      (one ^ (other + 0x9E3779B97F4A7C15 + (one << 6) + (one >> 2))) * 0xBF58476D1CE4E5B9;
-  mixed ^= mixed >> 31;
-  return mixed | 1;
-}
-
 // Calls body() with a context of `device` current: the thread's own, or one that has a pool. Not at
 // all, if there is none.
 template <typename Body>
@@ -172,8 +164,7 @@ Rescue::Rescue(Need need, CUresult status, const RescuedArguments& arguments,
   driver_->context_device(&current);
   const uint64_t known = KnownBytes(need, status, arguments, *driver_);
   most_ = Sum(known, kUnknownBytes);
-  const uint64_t subject = arguments.kernel != 0 ? arguments.kernel : arguments.second;
-  call_ = Mixed(subject, static_cast<uint64_t>(status));
+  call_ = Mixed(arguments.all, static_cast<uint64_t>(status));
   const bool anywhere = need != Need::kLimit && need != Need::kLaunch;
   ForEachDevice(idle, [&](int device) {
     if (device != current && !anywhere) return;
@@ -185,8 +176,10 @@ Rescue::Rescue(Need need, CUresult status, const RescuedArguments& arguments,
       call_ = Mixed(call_, free + pool_->ReleasableBytes(device));  // what is free without the pool
     });
   });
-  // Relaxed: who misses what another thread found out tries once too often.
-  if (in_vain_.load(std::memory_order_relaxed) == call_) here_ = elsewhere_ = 0;
+  // What stands behind the pointers of the others may be another each time. Relaxed: who misses
+  // what another thread found out tries once too often.
+  tells_ = need != Need::kAny;
+  if (tells_ && in_vain_.load(std::memory_order_relaxed) == call_) here_ = elsewhere_ = 0;
   may_wait_ = (here_ | elsewhere_) != 0;
 }
 
@@ -234,7 +227,7 @@ bool Rescue::OthersMakeRoom() {
 CUresult Rescue::Done(CUresult status) {
   if (tries_ == 0) return status;
   if (status == CUDA_SUCCESS) pool_->statistics().process().out_of_memory_rescues.AddShared(1);
-  if (released_ && MayLackMemory(need_, status)) {
+  if (tells_ && released_ && MayLackMemory(need_, status)) {
     in_vain_.store(call_, std::memory_order_relaxed);
   }
   return status;

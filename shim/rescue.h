@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <type_traits>
 
 #include "core/device_links.h"
@@ -38,11 +39,19 @@ constexpr bool MayLackMemory(Need need, CUresult status) {
           (need == Need::kLaunch && status == CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES));
 }
 
+// A number for both, not 0.
+constexpr uint64_t Mixed(uint64_t one, uint64_t other) {
+  uint64_t mixed =
+      (one ^ (other + 0x9E3779B97F4A7C15 + (one << 6) + (one >> 2))) * 0xBF58476D1CE4E5B9;
+  mixed ^= mixed >> 31;
+  return mixed | 1;
+}
+
 // What is looked at of a call's arguments.
 struct RescuedArguments {
   uint64_t first = 0;
   uint64_t second = 0;
-  uint64_t kernel = 0;
+  uint64_t all = 0;  // of all numbers and handles
   bool has_stream = false;
   CUstream stream = nullptr;
 
@@ -71,10 +80,16 @@ struct RescuedArguments {
   void Add(int place, const Argument& argument) {
     if (place == 0) first = Bits(argument);
     if (place == 1) second = Bits(argument);
-    if constexpr (std::is_same_v<Argument, CUfunction>) kernel = Bits(argument);
+    all = Mixed(all, Bits(argument));
     if constexpr (std::is_same_v<Argument, CUstream>) AddStream(argument);
     if constexpr (std::is_same_v<Argument, const CUlaunchConfig*>) {
-      if (argument != nullptr) AddStream(argument->hStream);
+      if (argument == nullptr) return;
+      AddStream(argument->hStream);
+      for (const unsigned number :
+           {argument->gridDimX, argument->gridDimY, argument->gridDimZ, argument->blockDimX,
+            argument->blockDimY, argument->blockDimZ, argument->sharedMemBytes}) {
+        all = Mixed(all, number);
+      }
     }
   }
   void AddStream(CUstream of_call) {
@@ -106,6 +121,7 @@ class [[nodiscard]] Rescue {
   const Driver* const driver_;
   uint64_t most_ = 0;       // bytes that it can need
   uint64_t call_ = 0;       // this call with this much memory
+  bool tells_ = false;      // its arguments say what it asks for
   Devices here_ = 0;        // the current device, if it lacks memory
   Devices elsewhere_ = 0;   // others that do
   bool by_others_ = false;  // another thread has just made room

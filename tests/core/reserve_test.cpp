@@ -49,14 +49,9 @@ class History {
   void Apply(const Event& event) {
     const uint64_t now = kDecay + event.second * kSecond;
     switch (event.what) {
-      case What::kRelease: {
-        Block block;
-        block.bytes = event.bytes;
-        Batch batch;
-        batch.Push(&block);
-        reserve_.NoteReleased(batch, now, arena_);
+      case What::kRelease:
+        reserve_.NoteReleased(event.bytes, now, arena_);
         return;
-      }
       case What::kAllocate: {
         const size_t most = event.bytes * 3 / 2;
         const size_t regretted = reserve_.TakeRegretted(event.bytes, most, now - kDecay);
@@ -146,11 +141,7 @@ TEST(ReserveTest, WhatIsGivenBackLowersIt) {
 TEST(ReserveTest, AFixedBoundStaysWhereItIs) {
   Reserve reserve({1.5, kMiB});
   Arena arena;
-  Block block;
-  block.bytes = kGiB;
-  Batch batch;
-  batch.Push(&block);
-  reserve.NoteReleased(batch, kSecond, arena);
+  reserve.NoteReleased(kGiB, kSecond, arena);
   EXPECT_EQ(reserve.TakeRegretted(kGiB, kGiB, 0), 0u);
   EXPECT_TRUE(reserve.NoteFree(0, kTotal));
   EXPECT_EQ(reserve.bound(), kMiB);

@@ -98,7 +98,8 @@ class Memory(TestCase):
         )
         self.assertIn("everything: 0", without.results)
         self.assertGreaterEqual(within.process["out_of_memory_rescues"], 1)
-        self.assertGreaterEqual(within.totals["blocks_released"], 32)
+        # Of four threads' 16 blocks each; a thread that is late uses what another one freed.
+        self.assertGreaterEqual(within.totals["blocks_released"], 16)
 
     @ONE_THREAD
     def test_reserve(self):
@@ -216,6 +217,14 @@ class Memory(TestCase):
                 for when in ("less", "more"):
                     self.assertEqual(made[when][0], 2, made)
                     self.assertGreater(made[when][1], 0, made)
+
+    @ONE_THREAD
+    def test_what_did_not_help_may_help_another_size(self):
+        """A program that looks for the largest size that fits."""
+        without, _ = self.run_both("out_of_memory", ["in-vain"], {"CMPSIM_MEMORY": "1G"})
+        for what in ("array", "module", "pitched"):
+            self.assertIn(f"{what} of 1500 MiB: 2\n", without.results)
+            self.assertIn(f"{what} of 600 MiB: 0\n", without.results)
 
     @ONE_THREAD
     def test_not_on_suspicion(self):

@@ -7,6 +7,7 @@
 #include <map>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "program.h"
@@ -251,6 +252,41 @@ void Enough() {
   program::NoteServed("afterwards", 32 * kMiB);
 }
 
+// What cannot be had, in vain, and then by the same arguments what can: sizes stand behind
+// pointers.
+void InVain() {
+  const auto tries = [](const char* what, int (*allocate)(size_t bytes)) {
+    for (const size_t bytes : {1500 * kMiB, 600 * kMiB, 1500 * kMiB, 500 * kMiB}) {
+      FillAndFree();
+      printf("%s of %zu MiB: %d\n", what, bytes / kMiB, allocate(bytes));
+      printf("last error %d\n", Number(cudaGetLastError()));
+    }
+  };
+  tries("array", [](size_t bytes) {
+    static CUarray array = nullptr;
+    static CUDA_ARRAY_DESCRIPTOR description = {};
+    description = {kMiB, bytes / kMiB, CU_AD_FORMAT_UNSIGNED_INT8, 1};
+    const CUresult status = cuArrayCreate(&array, &description);
+    if (status == CUDA_SUCCESS) cuArrayDestroy(array);
+    return Number(status);
+  });
+  tries("module", [](size_t bytes) {
+    static CUmodule module = nullptr;
+    static char image[64];
+    snprintf(image, sizeof(image), "global x %zu", bytes);
+    const CUresult status = cuModuleLoadData(&module, image);
+    if (status == CUDA_SUCCESS) cuModuleUnload(module);
+    return Number(status);
+  });
+  tries("pitched", [](size_t bytes) {
+    static void* pointer = nullptr;
+    static size_t pitch = 0;
+    const cudaError_t status = cudaMallocPitch(&pointer, &pitch, kMiB, bytes / kMiB);
+    if (status == cudaSuccess) MUST(cudaFree(pointer));
+    return Number(status);
+  });
+}
+
 void Impossible() {
   FillAndFree();
   const unsigned long long frees = program::RealFrees();
@@ -378,6 +414,8 @@ int main(int count, char** arguments) {
     Refused(atoi(arguments[2]));
   } else if (scenario == "enough") {
     Enough();
+  } else if (scenario == "in-vain") {
+    InVain();
   } else if (scenario == "impossible") {
     Impossible();
   } else if (scenario == "during-capture") {
