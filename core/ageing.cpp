@@ -100,7 +100,11 @@ void Ageing::TickIfDue(const DeviceApi& api) {
   if (now < next || stopped()) return;
   if (!next_tick_ns_.compare_exchange_strong(next, now + tick_ns_, std::memory_order_relaxed))
     return;
-  if (next != 0) pool_.Age(api, Quietly::kNo);  // the first one begins the time
+  if (next == 0) return;  // the time begins
+  const Uncancelled uncancelled;
+  if (inside_.exchange(true, std::memory_order_acquire)) return;  // another thread's tick lasts
+  pool_.Age(api, Quietly::kNo);
+  inside_.store(false, std::memory_order_release);
 }
 
 void Ageing::Stop() {

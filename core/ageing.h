@@ -61,7 +61,7 @@ class Ageing {
   std::atomic<By> by_;
   std::atomic<uint64_t> next_tick_ns_{0};
   std::atomic<bool> stop_{false};
-  std::atomic<bool> inside_{false};  // the thread makes calls
+  std::atomic<bool> inside_{false};  // a tick is under way
 };
 
 }  // namespace cmp

@@ -140,7 +140,7 @@ bool BlockSource::CheckFreeMemory(ContextPool& context, size_t bytes, const Devi
   size_t free = 0;
   size_t total = 0;
   if (!api.MemoryInfo(&free, &total)) return false;
-  NoteFreeMemory(context, free, total);
+  free = NoteFreeMemory(context, free, total);
   const size_t kept = total / 10;
   // Ask again after an eighth of what may be taken: others allocate too. Where that is little, not
   // each time all the same.
@@ -163,12 +163,18 @@ int BlockSource::FreeIdle(ContextPool& context, DeviceAddress address, Work work
   return RealFree(address, api);
 }
 
-void BlockSource::NoteFreeMemory(ContextPool& context, size_t free, size_t total) {
+size_t BlockSource::NoteFreeMemory(ContextPool& context, size_t free, size_t total) {
   Accounts& accounts = context.accounts();
+  const size_t promised = host_.promised_bytes();
+  const size_t held = accounts.reserved() + free;
+  const size_t most = promised == 0 ? Reserve::kNoLimit : held > promised ? held - promised : 0;
+  free = free > promised ? free - promised : 0;
   context.device_bytes.store(total, std::memory_order_relaxed);
-  context.scarce.store(accounts.reserve().NoteFree(free, total), std::memory_order_relaxed);
+  const bool scarce = accounts.reserve().NoteFree(free, total, most);
+  context.scarce.store(scarce, std::memory_order_relaxed);
   CountExtra(context);
   if (accounts.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
+  return free;
 }
 
 void BlockSource::CountExtra(ContextPool& context) {
@@ -195,7 +201,7 @@ void BlockSource::NoteMade(ContextPool& context, size_t bytes, size_t most, uint
   size_t free = 0;
   size_t total = 0;
   if (!api.MemoryInfo(&free, &total)) return;
-  NoteFreeMemory(context, free, total);
+  free = NoteFreeMemory(context, free, total);
   if (context.scarce.load(std::memory_order_relaxed)) return;
   accounts.reserve().Grow(regretted, (free + accounts.idle()) / 4);
   CountExtra(context);

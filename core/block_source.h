@@ -146,7 +146,8 @@ class BlockSource {
   size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api,
                  bool for_bound = false);
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
-  void NoteFreeMemory(ContextPool& context, size_t free, size_t total);
+  // Keeps what follows from it current; returns what of `free` is promised to nobody.
+  size_t NoteFreeMemory(ContextPool& context, size_t free, size_t total);
   void CountExtra(ContextPool& context);      // by which the bound has grown
   int CountFree(uint64_t begin, int status);  // returns the status
   int RealAllocate(size_t bytes, bool last_resort, const DeviceApi& api, DeviceAddress* address);

@@ -25,6 +25,7 @@ constinit const PoolHost kBlindHost = {
       }
       return own != 0 && !IsPatched(free);
     },
+    [] { return size_t{0}; },
     false,
     [](ContextPool&) {},
     [](ContextPool&) {},

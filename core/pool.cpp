@@ -307,12 +307,15 @@ void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, uns
     return;
   const size_t headroom = accounts.reserve().headroom();
   context.Settle(*cache);
-  if (context.ready() >= headroom) return;
-  context.global().PromoteAll([&](Stamp stamp) { return readiness_.HasPassed(context, stamp); });
-  if (context.ready() >= headroom) return;
-  const Stamp wait_for = HasReady(context, cache, bytes, tier)
-                             ? context.fences().passed()
-                             : OldestStamp(context, cache, tier, bytes);
+  const bool has_ready = HasReady(context, cache, bytes, tier);
+  // Small blocks are wanted again as they are; a large one, or the room for it, comes of others.
+  if (has_ready || bytes >= kLargeGranule) {
+    if (context.ready() >= headroom) return;
+    context.global().PromoteAll([&](Stamp stamp) { return readiness_.HasPassed(context, stamp); });
+    if (context.ready() >= headroom) return;
+  }
+  const Stamp wait_for =
+      has_ready ? context.fences().passed() : OldestStamp(context, cache, tier, bytes);
   if (wait_for == kReady || readiness_.HasPassed(context, wait_for)) return;
   const uint64_t begin = NowNs();
   if (!readiness_.Wait(context, wait_for)) return;
@@ -398,6 +401,19 @@ Devices Pool::DevicesWithIdle() {
 size_t Pool::ReleaseThreadCaches(const DeviceApi& api) {
   ForEachContext([](ContextPool& context) { context.EmptyCaches(); });
   return ReleaseAll(api);
+}
+
+size_t Pool::ReleaseQuietly(const DeviceApi& api, int device, size_t bytes) {
+  size_t released = 0;
+  ForEachPresent([&](ContextPool& context) {
+    if (context.identity().device != device) return;
+    context.unasked_bytes.store(0, std::memory_order_relaxed);  // what is free is no more as it was
+    if (released >= bytes) return;
+    context.EmptyCaches();
+    PromotePassed(context);
+    released += source_.ReleaseAged(context, ~uint64_t{0}, bytes - released, Quietly::kYes, api);
+  });
+  return released;
 }
 
 bool Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes) {

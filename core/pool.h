@@ -178,6 +178,10 @@ class Pool {
   // The same after emptying every thread's cache.
   size_t ReleaseThreadCaches(const DeviceApi& api);
 
+  // Really frees about `bytes` of what is ready in a device's contexts, if the driver can without a
+  // wait. Returns the bytes freed.
+  size_t ReleaseQuietly(const DeviceApi& api, int device, size_t bytes);
+
   // The same of one device, or all, for a real call that failed for lack of memory: about `bytes`,
   // large ready blocks first. True: it is worth another try.
   static constexpr int kAllDevices = -1;

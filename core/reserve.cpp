@@ -7,6 +7,7 @@ namespace cmp {
 void Reserve::Open() {
   peak_.store(0, std::memory_order_relaxed);
   bytes_.store(rule_.bytes, std::memory_order_relaxed);
+  most_.store(kNoLimit, std::memory_order_relaxed);
   extra_.store(0, std::memory_order_relaxed);
   noted_.store(0, std::memory_order_relaxed);
   for (size_t i = 0; notes_ != nullptr && i < kNotes; ++i) notes_[i] = Note{};
@@ -16,8 +17,10 @@ void Reserve::Open() {
 void Reserve::Update() {
   Held held(lock_);
   const size_t peak = peak_.load(std::memory_order_relaxed);
-  const size_t bound = static_cast<size_t>(static_cast<double>(peak) * rule_.ratio) +
-                       bytes_.load(std::memory_order_relaxed) + extra();
+  const size_t wanted = static_cast<size_t>(static_cast<double>(peak) * rule_.ratio) +
+                        bytes_.load(std::memory_order_relaxed) + extra();
+  const size_t most = most_.load(std::memory_order_relaxed);
+  const size_t bound = wanted < most ? wanted : most;
   bound_.store(bound, std::memory_order_relaxed);
   near_bound_.store(bound > peak ? bound - (bound - peak) / 4 : bound, std::memory_order_relaxed);
 }

@@ -21,6 +21,9 @@
 //   idle memory is released because it is old, or       - as much, not below 0; nothing is noted
 //   because something ran out of memory
 //
+// Where memory is promised to others of the process (managed memory takes the device's when it is
+// touched), the bound is no more than leaves them their room, whatever CMP_RESERVE says.
+//
 // So a program without such a regretted release holds what ratio and bytes allow. With them the
 // bound grows until a repeating pattern of sizes is served without real calls, and no further:
 // what is never released is never regretted.
@@ -41,6 +44,8 @@ namespace cmp {
 // Of one context. All functions are thread-safe.
 class Reserve {
  public:
+  static constexpr size_t kNoLimit = ~size_t{0};
+
   explicit Reserve(const ReserveRule& rule) : rule_(rule), bytes_(rule.bytes) { Update(); }
 
   // Of another context, which has nothing yet. REQUIRES: nobody else uses it
@@ -56,9 +61,11 @@ class Reserve {
     }
     return 0;
   }
-  // The device really has `free` of `total` bytes free. Returns whether memory is scarce.
-  bool NoteFree(size_t free, size_t total) {
+  // The device really has `free` of `total` bytes free, and no more than `most` may be held, so
+  // that what is promised to others of the process stays free. Returns whether memory is scarce.
+  bool NoteFree(size_t free, size_t total, size_t most = kNoLimit) {
     const bool scarce = free < total / 10;
+    if (most != most_.exchange(most, std::memory_order_relaxed)) Update();
     if (!rule_.grows) return scarce;
     bytes_.store(free / 16 < rule_.bytes ? free / 16 : rule_.bytes, std::memory_order_relaxed);
     if (scarce) extra_.store(0, std::memory_order_relaxed);
@@ -104,6 +111,7 @@ class Reserve {
   const ReserveRule rule_;
   std::atomic<size_t> peak_{0};
   std::atomic<size_t> bytes_;
+  std::atomic<size_t> most_{kNoLimit};
   std::atomic<size_t> extra_{0};
   // Of these, under lock_. Read with no lock: relaxed, each is right for some moment.
   std::atomic<size_t> bound_{0};

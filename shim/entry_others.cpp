@@ -1,6 +1,7 @@
 // The interposed entry points of the driver that allocate what the pool does not serve: the real
 // calls, noted.
 #include "shim/entry_driver.h"
+#include "shim/service.h"
 #include "shim/visible_memory.h"
 #include "shim/work.h"
 
@@ -9,6 +10,7 @@ CUresult Driver_cuMemAllocManaged(CUdeviceptr* pointer, size_t bytes, unsigned f
   const CUresult status = real->cuMemAllocManaged(pointer, bytes, flags);
   if (status == CUDA_SUCCESS) {
     cmp::AddRange(cmp::Visible::kManaged, *pointer, bytes, CMP_CALLER);
+    cmp::MakeRoomForManaged();
   }
   return status;
 }

@@ -2,6 +2,7 @@
 
 #include "core/driver_api.h"
 #include "core/fill.h"
+#include "shim/visible_memory.h"
 
 namespace cmp {
 
@@ -110,6 +111,22 @@ void UnpoolRange(CUdeviceptr pointer) {
   const Driver* driver = LoadedDriver();
   if (pool == nullptr || driver == nullptr || pointer == 0) return;
   if (const Block* block = BlockAround(*pool, *driver, pointer)) pool->Unpool(block->address);
+}
+
+void MakeRoomForManaged() {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  const Driver* driver = LoadedDriver();
+  if (pool == nullptr || driver == nullptr || t_inside_real != 0) return;
+  const Uncancelled uncancelled;
+  CUdevice device = 0;
+  size_t free = 0;
+  size_t total = 0;
+  if (driver->context_device(&device) != CUDA_SUCCESS ||
+      driver->mem_get_info(&free, &total) != CUDA_SUCCESS) {
+    return;
+  }
+  const size_t wanted = g_visible_memory.managed_bytes();
+  pool->ReleaseQuietly(DriverApi(*driver), device, free < wanted ? wanted - free : 0);
 }
 
 }  // namespace cmp

@@ -111,7 +111,7 @@ void VisibleMemory::Insert(Node* node) {
   }
   less->store(nullptr, std::memory_order_release);
   more->store(nullptr, std::memory_order_release);
-  Count(node->what.load(std::memory_order_relaxed), 1);
+  Count(*node, 1);
 }
 
 // Its two trees become one in its place.
@@ -132,14 +132,20 @@ void VisibleMemory::Erase(Node* node) {
     upper = link->load(std::memory_order_relaxed);
   }
   link->store(less != nullptr ? less : more, std::memory_order_release);
-  Count(node->what.load(std::memory_order_relaxed), -1);
+  Count(*node, -1);
   node->end.store(0, std::memory_order_release);
   node->less.store(unused_, std::memory_order_release);
   unused_ = node;
 }
 
-void VisibleMemory::Count(Visible what, int change) {
+void VisibleMemory::Count(const Node& node, int change) {
   const auto by = static_cast<size_t>(change);
+  const Visible what = node.what.load(std::memory_order_relaxed);
+  if (what == Visible::kManaged) {
+    const size_t bytes =
+        node.end.load(std::memory_order_relaxed) - node.begin.load(std::memory_order_relaxed);
+    managed_bytes_.fetch_add(by * bytes, std::memory_order_relaxed);
+  }
   count_.fetch_add(by, std::memory_order_release);
   if (what != Visible::kManaged) page_locked_.fetch_add(by, std::memory_order_release);
   const bool exists = (of_kind_[static_cast<unsigned>(what)] += by) != 0;
@@ -187,9 +193,9 @@ void VisibleMemory::SetMapped(uintptr_t address) {
   if (node == nullptr) return;
   const Range range = Load(*node);
   if (address >= range.end || range.what != Visible::kCopies) return;
-  Count(range.what, -1);
+  Count(*node, -1);
   node->what.store(Visible::kMapped, std::memory_order_release);
-  Count(Visible::kMapped, 1);
+  Count(*node, 1);
 }
 
 void VisibleMemory::ContextEnds(uint64_t context) {

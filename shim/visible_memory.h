@@ -40,6 +40,8 @@ class VisibleMemory {
   // Is there page-locked memory at `address`? No lock; a few loads in each step.
   bool IsPageLocked(uintptr_t address) const;
   bool HasRanges() const { return count_.load(std::memory_order_acquire) != 0; }
+  // Of managed memory, wherever it is now. Relaxed: how much there is, not what.
+  size_t managed_bytes() const { return managed_bytes_.load(std::memory_order_relaxed); }
   bool HasPageLocked() const { return page_locked_.load(std::memory_order_acquire) != 0; }
 
   // Something that stays: exports, imports, attributes, pageable access, variables.
@@ -87,7 +89,7 @@ class VisibleMemory {
   Node* AtOrBelow(uintptr_t address);
   void Insert(Node* node);
   void Erase(Node* node);
-  void Count(Visible what, int change);
+  void Count(const Node& node, int change);
 
   Mutex lock_;
   std::atomic<uint32_t> changes_{0};  // odd while one is under way
@@ -98,6 +100,7 @@ class VisibleMemory {
   uint64_t steps_ = 0;
   std::atomic<size_t> count_{0};
   std::atomic<size_t> page_locked_{0};
+  std::atomic<size_t> managed_bytes_{0};
   size_t of_kind_[static_cast<size_t>(Visible::kNothing) + 1] = {};
   std::atomic<uint32_t> ranges_{0};  // what the ranges are
   std::atomic<uint32_t> for_good_{0};

@@ -638,6 +638,7 @@ constinit const PoolHost kShimHost = {
     },
     [](ContextPool& context) { static_cast<ContextWork*>(context.of_host)->FenceFailed(); },
     &FreesAreUnseen,
+    [] { return g_visible_memory.managed_bytes(); },
     true,
     [](ContextPool& context) {
       if (context.of_host == nullptr) {

@@ -203,6 +203,7 @@ struct FakeHost {
         context.fences().SetWorkSince(true);
       },
       [] { return true; },
+      [] { return size_t{0}; },
       true,
       [](ContextPool&) {},
       [](ContextPool&) {},

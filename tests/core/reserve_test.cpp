@@ -149,6 +149,19 @@ TEST(ReserveTest, AFixedBoundStaysWhereItIs) {
   EXPECT_EQ(reserve.bound(), 3 * kGiB / 2 + kMiB);
 }
 
+TEST(ReserveTest, WhatIsPromisedToOthersStaysFree) {
+  for (const ReserveRule& rule : {kAuto, ReserveRule{2.0, kGiB}}) {
+    Reserve reserve(rule);
+    EXPECT_EQ(reserve.NotePeak(8 * kGiB), 8 * kGiB);
+    const size_t before = reserve.bound();
+    reserve.NoteFree(80 * kGiB, kTotal, 5 * kGiB);
+    EXPECT_EQ(reserve.bound(), 5 * kGiB);
+    EXPECT_EQ(reserve.headroom(), 0u);
+    reserve.NoteFree(80 * kGiB, kTotal);
+    EXPECT_EQ(reserve.bound(), before);
+  }
+}
+
 // ---- Programs
 
 // RMM's random allocations, smaller: 200 blocks of up to 256 MiB, at most 4 GiB at once, then none.

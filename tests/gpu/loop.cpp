@@ -11,7 +11,6 @@
 // Prints one JSON line: medians in µs an iteration, ratios to the kernels alone, and by how much
 // free device memory had shrunk at most (a pool may count its idle blocks as free: its own report
 // knows better).
-#include <dlfcn.h>
 
 #include "../demo/kernels.h"
 #include "program.h"
@@ -42,20 +41,6 @@ size_t FreeBytes() {
   size_t total = 0;
   CHECK(cudaMemGetInfo(&free_bytes, &total));
   return free_bytes;
-}
-
-// Keeps what cudaFreeAsync gets, as programs that use it set it up. The simulated CUDA has no such
-// setting: found by name.
-void KeepAsyncPool() {
-  const auto get = reinterpret_cast<cudaError_t (*)(cudaMemPool_t*, int)>(
-      dlsym(RTLD_DEFAULT, "cudaDeviceGetDefaultMemPool"));
-  const auto set = reinterpret_cast<cudaError_t (*)(cudaMemPool_t, cudaMemPoolAttr, void*)>(
-      dlsym(RTLD_DEFAULT, "cudaMemPoolSetAttribute"));
-  cudaMemPool_t pool = nullptr;
-  uint64_t threshold = ~uint64_t{0};
-  if (get == nullptr || set == nullptr) return;
-  CHECK(get(&pool, 0));
-  CHECK(set(pool, cudaMemPoolAttrReleaseThreshold, &threshold));
 }
 
 void Iterate(const Loop& loop, Way way, uint32_t id) {

@@ -3,6 +3,7 @@
 #define CMP_TESTS_GPU_PROGRAM_H_
 
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <unistd.h>
 
@@ -50,6 +51,21 @@ inline void StartCudaOrSkip() {
   if (cudaFree(nullptr) == cudaSuccess) return;
   std::fprintf(stderr, "%s: no CUDA device\n", program_invocation_short_name);
   std::exit(kNoDevice);
+}
+
+// Keeps what cudaFreeAsync gets, as programs that use it set it up. False: the simulated CUDA has
+// no such setting, so it is found by name.
+inline bool KeepAsyncPool() {
+  const auto get = reinterpret_cast<cudaError_t (*)(cudaMemPool_t*, int)>(
+      dlsym(RTLD_DEFAULT, "cudaDeviceGetDefaultMemPool"));
+  const auto set = reinterpret_cast<cudaError_t (*)(cudaMemPool_t, cudaMemPoolAttr, void*)>(
+      dlsym(RTLD_DEFAULT, "cudaMemPoolSetAttribute"));
+  cudaMemPool_t pool = nullptr;
+  uint64_t threshold = ~uint64_t{0};
+  if (get == nullptr || set == nullptr) return false;
+  CHECK(get(&pool, 0));
+  CHECK(set(pool, cudaMemPoolAttrReleaseThreshold, &threshold));
+  return true;
 }
 
 template <typename T>

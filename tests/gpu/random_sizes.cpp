@@ -25,11 +25,7 @@ struct Block {
 class Rounds {
  public:
   Rounds(int count, size_t most, bool async) : count_(count), most_(most), async_(async) {
-    if (!async_) return;
-    cudaMemPool_t pool = nullptr;
-    CHECK(cudaDeviceGetDefaultMemPool(&pool, 0));
-    uint64_t threshold = ~uint64_t{0};
-    CHECK(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &threshold));
+    if (async_) cmp::gpu::KeepAsyncPool();
   }
 
   double Run(unsigned seed) {

@@ -114,7 +114,9 @@ def environment(preload=True, env=None):
     if "address" in SANITIZE:
         result.setdefault("ASAN_OPTIONS", "detect_leaks=0:verify_asan_link_order=0")
     if "thread" in SANITIZE:
-        result.setdefault("TSAN_OPTIONS", "die_after_fork=0:halt_on_error=1")
+        # Beside another thread (CMP_DECAY's) an exit would take a second.
+        options = "die_after_fork=0:halt_on_error=1:atexit_sleep_ms=0"
+        result.setdefault("TSAN_OPTIONS", options)
     result["LD_LIBRARY_PATH"] = str(SIM)
     libraries = [PRELOAD_FIRST] if PRELOAD_FIRST else []
     if preload is True:

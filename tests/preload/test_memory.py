@@ -177,6 +177,13 @@ class Memory(TestCase):
                     self.assertIn("hazards 0, misuse 0", within.results)
                     self.assertGreater(int(within.notes["real frees beside kernels"]), 40)
 
+    @ONE_THREAD
+    def test_managed_memory_finds_room(self):
+        _, within = self.run_both("memory", ["managed"], {"CMPSIM_MEMORY": "1G"})
+        for when in ("used of the device", "used at last"):
+            self.assertLessEqual(int(within.notes[when]), 426 * MIB, when)
+        self.assertEqual(within.notes["served afterwards"], "20 of 20")
+
     def test_room_for_other_calls(self):
         """768 MiB of 1 GiB are idle in the pool, and 512 MiB are asked for in another way."""
         for way in ("pitch", "3d", "async", "capture"):

@@ -229,6 +229,22 @@ void Staying() {
          static_cast<unsigned long long>(program::RealFrees() - frees));
 }
 
+// Managed memory takes the device's when it is touched, without a call: what is idle has gone by
+// then. Afterwards the pool leaves it its room. REQUIRES: 1 GiB of device memory
+void Managed() {
+  MUST(cudaFree(program::Allocate(1000)));
+  MUST(cudaDeviceSynchronize());
+  program::Warm(32 * kMiB, 28);  // 896 MiB
+  void* managed = nullptr;
+  MUST(cudaMallocManaged(&managed, 600 * kMiB, cudaMemAttachGlobal));
+  printf("# used of the device: %llu\n", static_cast<unsigned long long>(simUsedBytes(0)));
+  for (int i = 0; i < 40; ++i) program::Warm((3 + static_cast<size_t>(i)) * kMiB, 8);
+  printf("# used at last: %llu\n", static_cast<unsigned long long>(simUsedBytes(0)));
+  MUST(cudaFree(managed));
+  program::Warm(32 * kMiB, 28);
+  program::NoteServed("afterwards", 32 * kMiB);
+}
+
 // A call that fails once while much is idle; none of it may be lost. REQUIRES: 1 GiB of device
 // memory.
 void Trouble(const char* what) {
@@ -322,6 +338,8 @@ int main(int count, char** arguments) {
     Rounds();
   } else if (strcmp(scenario, "staying") == 0) {
     Staying();
+  } else if (strcmp(scenario, "managed") == 0) {
+    Managed();
   } else if (strcmp(scenario, "trouble") == 0) {
     Trouble(arguments[2]);
     printf("hazards %llu\n", static_cast<unsigned long long>(simHazardCount()));
