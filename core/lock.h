@@ -12,6 +12,7 @@
 //   tier lock      one free list of a context's global pool     (one per list)
 //   record lock    a context's block records                    (one per context)
 //   slab lock      slabs of records that no context has         (one per process)
+//   reserve lock   what a context released for its bound        (one per context)
 //   arena lock     bookkeeping memory                           (one per process)
 //
 // Those of the shim's report, trace, pitches, events and visible memory are taken last or alone. No
