@@ -258,6 +258,7 @@ bool BlockSource::AwaitReleases() const {
 }
 
 size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api) {
+  const Taking taking(*this);
   const size_t ready = Destroy(context, context.global().TakeOldest(bytes), Work::kDone, api);
   if (ready >= bytes) return ready;
   const Batch retired = context.global().TakeRetired(bytes - ready);
@@ -266,6 +267,7 @@ size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const Device
 
 size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t bytes,
                                 Quietly quietly, const DeviceApi& api) {
+  const Taking taking(*this);
   const Work work = quietly == Quietly::kYes ? Work::kDoneQuietly : Work::kDone;
   const size_t released = Destroy(context, context.global().TakeOldest(bytes, before), work, api);
   NoteGivenBack(context, released);
@@ -273,6 +275,7 @@ size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t by
 }
 
 size_t BlockSource::ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api) {
+  const Taking taking(*this);
   size_t released = Destroy(context, context.global().TakeOldestLarge(bytes), Work::kDone, api);
   if (released < bytes) released += ReleaseIdle(context, bytes - released, api);
   NoteGivenBack(context, released);
@@ -280,6 +283,7 @@ size_t BlockSource::ReleaseForMemory(ContextPool& context, size_t bytes, const D
 }
 
 void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api) {
+  const Taking taking(*this);
   context.over_bound.store(false, std::memory_order_relaxed);
   const size_t enough = 2 * freed > kLeastTrim ? 2 * freed : kLeastTrim;
   const auto release_ready = [&](size_t bytes) {

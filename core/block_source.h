@@ -148,7 +148,21 @@ class BlockSource {
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
   // Keeps what follows from it current; returns what of `free` is promised to nobody.
   size_t NoteFreeMemory(ContextPool& context, size_t free, size_t total);
-  void CountExtra(ContextPool& context);      // by which the bound has grown
+  void CountExtra(ContextPool& context);  // by which the bound has grown
+  // While it lives, blocks may be off the lists that are about to be freed: who finds none there
+  // awaits them (AwaitReleases). seq_cst: taken before the lists are looked at.
+  class [[nodiscard]] Taking {
+   public:
+    explicit Taking(BlockSource& source) : source_(source) {
+      source_.releasing_.fetch_add(1, std::memory_order_seq_cst);
+    }
+    ~Taking() { source_.releasing_.fetch_sub(1, std::memory_order_acq_rel); }
+    Taking(const Taking&) = delete;
+    Taking& operator=(const Taking&) = delete;
+
+   private:
+    BlockSource& source_;
+  };
   int CountFree(uint64_t begin, int status);  // returns the status
   int RealAllocate(size_t bytes, bool last_resort, const DeviceApi& api, DeviceAddress* address);
   // Forget without giving the record back, and its reverse.
@@ -158,7 +172,7 @@ class BlockSource {
   void Register(ContextPool& context, const Request& request, Allocation* made);
 
   const PoolHost& host_;
-  std::atomic<int> releasing_{0};      // threads inside Destroy
+  std::atomic<int> releasing_{0};      // threads that take blocks off the lists and free them
   std::atomic<uint64_t> releases_{0};  // real frees that Destroy has made
   BlockSlabs slabs_;
   const Tiers& tiers_;

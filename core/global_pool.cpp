@@ -44,16 +44,21 @@ bool GlobalPool::PutCounted(Batch batch) {
     AddBytes(retired_bytes_, batch);
     return true;
   }
+  AddReady(batch, now);
+  return true;
+}
+
+void GlobalPool::AddReady(const Batch& batch, uint64_t now) {
+  Block* head = batch.head;
   AddBytes(ready_bytes_, batch);
   if (!IsLarge(head)) {
     Add(small_[head->tier].list, batch, now);
-    return true;
+    return;
   }
   const size_t bin = BinOf(head->bytes);
   Add(bins_[bin], batch, now);
   by_age_.Add(head);
   bin_words_[bin / 64] |= uint64_t{1} << (bin % 64);
-  return true;
 }
 
 Stamp GlobalPool::OldestStamp(unsigned tier) {

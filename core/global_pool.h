@@ -48,18 +48,16 @@ class GlobalPool {
   template <typename Passed>
   void Promote(unsigned tier, Passed passed) {
     for (;;) {
-      Batch batch;
-      {
-        Held held(LockOf(tier));
-        if (IsGone()) return;
-        List& retired = RetiredOf(tier);
-        Block* head = retired.oldest;
-        if (head == nullptr || !passed(head->links->stamp)) return;
-        batch = Remove(retired, head);
-        SubtractBytes(retired_bytes_, batch);
-      }
-      batch.stamp = kReady;
-      if (!PutCounted(batch)) chunks_.RemoveIdle(batch);
+      // From the one list to the other under the lock of both: who is short of memory meanwhile
+      // finds the batch on one of them.
+      Held held(LockOf(tier));
+      if (IsGone()) return;
+      List& retired = RetiredOf(tier);
+      Block* head = retired.oldest;
+      if (head == nullptr || !passed(head->links->stamp)) return;
+      const Batch batch = Remove(retired, head);
+      SubtractBytes(retired_bytes_, batch);
+      AddReady(batch, clock_.fetch_add(1, std::memory_order_relaxed));
     }
   }
   template <typename Passed>
@@ -140,6 +138,7 @@ class GlobalPool {
     return Batch{head, head->batch_count};
   }
 
+  void AddReady(const Batch& batch, uint64_t now);  // REQUIRES: the list's lock held
   // Put of what counts as idle already. False: it has ended.
   bool PutCounted(Batch batch);
 
