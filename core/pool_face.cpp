@@ -47,4 +47,30 @@ CudaMemoryPoolStatistics StatisticsOf(Pool& pool, unsigned tier) {
   return FromTotals(pool.statistics().TotalsOfTier(tier));
 }
 
+DeviceStatistics StatisticsOfDevice(Pool& pool, int device) {
+  DeviceStatistics s;
+  pool.ForEachContext([&](ContextPool& context) {
+    if (context.device() != device) return;
+    const ContextPool::Idle idle = context.CountIdle();
+    const size_t reserved = context.accounts().reserved();
+    const size_t not_live = idle.ready + idle.retired;
+    ++s.contexts;
+    s.live += reserved > not_live ? reserved - not_live : 0;  // they may just be changing
+    s.ready += idle.ready;
+    s.retired += idle.retired;
+    s.reserved += reserved;
+    s.live_peak += context.accounts().peak();
+    s.bound += context.accounts().bound();
+  });
+  return s;
+}
+
+int DeviceEnd(Pool& pool) {
+  int end = 0;
+  pool.ForEachContext([&](ContextPool& context) {
+    if (context.device() >= end) end = context.device() + 1;
+  });
+  return end;
+}
+
 }  // namespace cmp

@@ -35,6 +35,20 @@ const PoolFace* LibraryPoolFace();
 CudaMemoryPoolStatistics StatisticsOf(Pool& pool);
 CudaMemoryPoolStatistics StatisticsOf(Pool& pool, unsigned tier);
 
+// What the contexts of one device hold now, in bytes; of those that ended nothing is known.
+struct DeviceStatistics {
+  unsigned contexts = 0;
+  size_t live = 0;       // with what tiers and slack add
+  size_t ready = 0;      // idle, and may be handed out now
+  size_t retired = 0;    // idle, but must wait for the GPU first
+  size_t reserved = 0;   // live + ready + retired
+  size_t live_peak = 0;  // of each context, sampled when batches move
+  size_t bound = 0;      // no more is kept
+};
+DeviceStatistics StatisticsOfDevice(Pool& pool, int device);
+// One more than the greatest ordinal of a device that has a context.
+int DeviceEnd(Pool& pool);
+
 }  // namespace cmp
 
 #endif  // CMP_CORE_POOL_FACE_H_

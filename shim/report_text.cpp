@@ -56,6 +56,40 @@ void AddJsonTier(Text& text, const char* separator, size_t bytes, const TierTota
   text.Add(", \"live_blocks\": %llu}", Count{totals.live_blocks()});
 }
 
+// visit(device, what its contexts hold), for every device that has one.
+template <typename Visitor>
+void ForEachDevice(Pool& pool, Visitor visit) {
+  const int end = DeviceEnd(pool);
+  for (int device = 0; device < end; ++device) {
+    const DeviceStatistics held = StatisticsOfDevice(pool, device);
+    if (held.contexts != 0) visit(device, held);
+  }
+}
+
+void AddDevices(Text& text, Pool& pool) {
+  if (DeviceEnd(pool) <= 1) return;
+  ForEachDevice(pool, [&](int device, const DeviceStatistics& held) {
+    text.Add("cmp:   device %d, MiB: live %.1f, ready %.1f, retired %.1f; live peak %.1f\n", device,
+             Mebibytes(held.live), Mebibytes(held.ready), Mebibytes(held.retired),
+             Mebibytes(held.live_peak));
+  });
+}
+
+void AddJsonDevices(Text& text, Pool& pool) {
+  const char* separator = "\n";
+  text.Add(",\n  \"devices\": [");
+  ForEachDevice(pool, [&](int device, const DeviceStatistics& held) {
+    text.Add(
+        "%s    {\"device\": %d, \"contexts\": %u, \"live_block_bytes\": %llu, \"ready_bytes\": "
+        "%llu, \"retired_bytes\": %llu, \"reserved_bytes\": %llu, \"live_peak_bytes\": %llu, "
+        "\"bound_bytes\": %llu}",
+        separator, device, held.contexts, Count{held.live}, Count{held.ready}, Count{held.retired},
+        Count{held.reserved}, Count{held.live_peak}, Count{held.bound});
+    separator = ",\n";
+  });
+  text.Add("\n  ]");
+}
+
 }  // namespace
 
 void AddSummary(Text& text, Pool& pool) {
@@ -111,6 +145,7 @@ void AddSummary(Text& text, Pool& pool) {
       Mebibytes(s.live_block_bytes), Mebibytes(s.live_requested_bytes), Mebibytes(s.ready_bytes),
       Mebibytes(s.retired_bytes), Mebibytes(s.reserved_bytes), Mebibytes(s.live_peak_bytes),
       Mebibytes(s.reserved_peak_bytes));
+  AddDevices(text, pool);
   if (process.regretted_releases.Get() != 0) {
     text.Add(
         "cmp:   blocks released for CMP_RESERVE and soon allocated again: %llu; it grew by up to "
@@ -157,7 +192,9 @@ void AddJsonReport(Text& text, Pool& pool) {
   separator = ",\n";
   CMP_PROCESS_COUNTERS(CMP_ADD)
 #undef CMP_ADD
-  text.Add("\n  },\n  \"tiers\": [");
+  text.Add("\n  }");
+  AddJsonDevices(text, pool);
+  text.Add(",\n  \"tiers\": [");
   separator = "\n";
   for (unsigned tier = 0; tier < pool.statistics().tier_count(); ++tier) {
     const TierTotals of_tier = pool.statistics().TotalsOfTier(tier);

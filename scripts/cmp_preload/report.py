@@ -103,6 +103,26 @@ def _cells(one: dict) -> list[str]:
     ]
 
 
+def device_rows(processes: list[dict]) -> list[list[str]]:
+    """What each device's contexts held at the end, of the processes that used several."""
+    rows = [["process", "device", "live", "idle", "held in all", "live peak", "limit"]]
+    for one in processes:
+        devices = one.get("devices", [])  # not in what a process leaves that was killed
+        for device in devices if len(devices) > 1 else []:
+            rows.append(
+                [
+                    name_of(one),
+                    str(device["device"]),
+                    text.size(device["live_block_bytes"]),
+                    text.size(device["ready_bytes"] + device["retired_bytes"]),
+                    text.size(device["reserved_bytes"]),
+                    text.size(device["live_peak_bytes"]),
+                    text.size(device["bound_bytes"]),
+                ]
+            )
+    return rows
+
+
 def tier_rows(tiers: list[dict]) -> list[list[str]]:
     rows = [
         [
@@ -195,6 +215,9 @@ def as_text(found: Found, everything: bool) -> str:
     if found.processes:
         rows = busiest(process_rows(found.processes, found.together))
         parts.append(text.table(rows, left=(0, len(rows[0]) - 1)))
+        rows = device_rows(found.processes)
+        if len(rows) > 1:
+            parts.append(text.table(rows if everything else rows[: MANY + 1]))
         if found.together["tiers"]:
             parts.append(tiers_as_text(found.together["tiers"], everything))
         parts.append("\n".join(notes(found.together)))

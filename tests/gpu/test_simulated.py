@@ -111,6 +111,11 @@ class Simulated(unittest.TestCase):
                     flags = ("--stale-allowed",) if mode == "none" else ()
                     self.both("two_gpus_order", "--rounds", "1", *flags, mode=mode, **settings)
             self.careless("two_gpus_order", "--rounds", "1", "--expect-stale", **settings)
+        for mode in ("", "auto"):  # copies alone read; green contexts write
+            for way in (("--no-access",), ("--green",), ("--green", "--no-access")):
+                with self.subTest(way=way, mode=mode):
+                    self.both("two_gpus_order", "--rounds", "1", *way, mode=mode,
+                              CMPSIM_DEVICES="2")
 
     def test_order(self):
         for seed in SEEDS:

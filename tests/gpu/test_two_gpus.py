@@ -36,10 +36,11 @@ def tearDownModule() -> None:  # pylint: disable=invalid-name
 
 
 class SeveralGpus(unittest.TestCase):
-    def one(self, under: str, *command: str, code: int = 0) -> programs.Result:
+    def one(self, under: str, *command: str, code: int = 0, **settings: str) -> programs.Result:
         """Runs a program of the build folder under the real calls, a mode, or the careless pool."""
         program, *arguments = command
-        settings = {"CMP_FREE_SYNC": under} if under in programs.MODES else {}
+        if under in programs.MODES:
+            settings["CMP_FREE_SYNC"] = under
         preload = programs.CARELESS if under == CARELESS else under in programs.MODES
         result = programs.run(str(programs.BUILD / program), *arguments, preload=preload,
                               timeout=60, **settings)
@@ -82,14 +83,18 @@ class SeveralGpus(unittest.TestCase):
     def test_2_order(self):
         for under in (REAL, *programs.MODES, CARELESS):
             flags = {"none": ["--stale-allowed"], CARELESS: ["--expect-stale"]}.get(under, [])
-            with self.subTest(under=under):
-                result = self.one(under, "two_gpus_order", *flags)
-                stale = re.findall(r"(.*): reads (\d+) stale (\d+)", result.output)
-                self.assertGreaterEqual(len(stale), 8)
-                add_figure("two_gpus_order", under,
-                           f"{sum(int(s[1]) for s in stale):,} reads, "
-                           f"{sum(int(s[2]) for s in stale):,} stale: "
-                           + (", ".join(s[0] for s in stale if s[2] != "0") or "none"))
+            for way in ((), ("--no-access",), ("--green",), ("--green", "--no-access")):
+                with self.subTest(under=under, way=way):
+                    self.order(under, *way, *flags)
+
+    def order(self, under: str, *arguments: str) -> None:
+        result = self.one(under, "two_gpus_order", *arguments)
+        stale = re.findall(r"(.*): reads (\d+) stale (\d+)", result.output)
+        self.assertGreaterEqual(len(stale), 15)
+        add_figure(" ".join(("two_gpus_order", *arguments)), under,
+                   f"{sum(int(s[1]) for s in stale):,} reads, "
+                   f"{sum(int(s[2]) for s in stale):,} stale: "
+                   + (", ".join(s[0] for s in stale if s[2] != "0") or "none"))
 
     def test_3_alternating(self):
         def measure(under: str) -> dict:
@@ -121,6 +126,22 @@ class SeveralGpus(unittest.TestCase):
                        f"{within.waits()}")
             if way != "access":
                 self.assertGreater(within.statistics["totals"]["hit_rate"], 0.9)
+
+    def test_3_memory(self):
+        """Each device keeps what pays there, and gives it back when it has not been used."""
+        result = self.one("auto", "two_gpus_memory", CMP_DECAY="1s")
+        moments = re.findall(r"(.*): device 0 (-?\d+), device 1 (-?\d+)", result.output)
+        self.assertEqual(len(moments), 3, result.output)
+        for moment, first, second in moments:
+            add_figure("two_gpus_memory", "auto", f"{moment}: {first} and {second} MiB")
+        free, first_rests, both_rest = [(int(m[1]), int(m[2])) for m in moments]
+        self.assertGreaterEqual(free[0], 4096)
+        self.assertGreaterEqual(free[1], 2048)
+        self.assertLess(first_rests[0], 64)
+        self.assertGreaterEqual(first_rests[1], 64)
+        self.assertLess(first_rests[1], 1024)
+        self.assertLess(max(both_rest), 64)
+        self.assertEqual(result.statistics["process"]["contexts"], 2)
 
     def test_4_ipc(self):
         count = programs.gpu_count()

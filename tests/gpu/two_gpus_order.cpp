@@ -4,10 +4,16 @@
 // another device's stream makes of x: the free waits for it, and a kernel that overwrites x comes
 // after it.
 //
-//   two_gpus_order [--devices N] [--rounds N] [--expect-stale | --stale-allowed]
+//   two_gpus_order [--devices N] [--rounds N] [--no-access] [--green]
+//                  [--expect-stale | --stale-allowed]
 //
+// With --no-access no device may use another one's memory: only copies read it. With --green the
+// late kernels run on streams of green contexts (all multiprocessors), whose work is their primary
+// context's.
 // Prints `READER, freed under ...: reads N stale N` for each way. Exit code 1 if there was a stale
 // read; with --expect-stale if there was none; with --stale-allowed never.
+#include <cuda.h>
+
 #include <functional>
 #include <thread>
 
@@ -30,6 +36,7 @@ struct Stage {
   uint32_t* x;           // the writer's
   uint32_t* y;           // the reader's
   uint32_t* page_locked;
+  cudaGraphExec_t copy;  // from x to y
 
   const Kernels& of(int device) const { return kernels[static_cast<size_t>(device)]; }
 };
@@ -67,6 +74,11 @@ const std::vector<Reader>& Readers() {
        [](const Stage& s) {
          CHECK(cudaMemcpyPeer(s.y, s.reader, s.x, s.writer, sizeof(uint32_t)));
          return ReadBack(s.y);
+       }},
+      {"copy in a graph", false,
+       [](const Stage& s) {
+         CHECK(cudaGraphLaunch(s.copy, s.reading));
+         return CopiedBy(s, s.reading);
        }},
       {"cudaMemcpyAsync to page-locked memory", false,
        [](const Stage& s) {
@@ -148,6 +160,39 @@ bool IsOverwritten(const Stage& stage, Freed how, size_t freed_bytes) {
   return ReadBack(stage.y) != value;
 }
 
+cudaGraphExec_t CopyInGraph(cudaStream_t stream, const uint32_t* from, uint32_t* to) {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t copy = nullptr;
+  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+  CHECK(cudaMemcpyAsync(to, from, sizeof(uint32_t), cudaMemcpyDefault, stream));
+  CHECK(cudaStreamEndCapture(stream, &graph));
+  CHECK(cudaGraphInstantiateWithFlags(&copy, graph, 0));
+  CHECK(cudaGraphDestroy(graph));
+  return copy;
+}
+
+void CheckDriver(CUresult status, const char* call) {
+  if (status != CUDA_SUCCESS) Fail(call, static_cast<int>(status));
+}
+
+cudaStream_t MakeGreenStreamOn(int device) {
+  CUdevResource resource = {};
+  CUdevResourceDesc description = nullptr;
+  CUgreenCtx green = nullptr;
+  CUstream stream = nullptr;
+  CheckDriver(cuDeviceGetDevResource(device, &resource, CU_DEV_RESOURCE_TYPE_SM), "resource");
+  CheckDriver(cuDevResourceGenerateDesc(&description, &resource, 1), "description");
+  CheckDriver(cuGreenCtxCreate(&green, description, device, CU_GREEN_CTX_DEFAULT_STREAM),
+              "green context");
+#if CUDA_VERSION >= 12050
+  CheckDriver(cuGreenCtxStreamCreate(&stream, green, CU_STREAM_NON_BLOCKING, 0), "stream");
+#else
+  std::fprintf(stderr, "two_gpus_order: built without streams of green contexts\n");
+  std::exit(kNoDevice);
+#endif
+  return stream;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -155,7 +200,8 @@ int main(int argc, char** argv) {
   const int rounds = std::atoi(Argument(argc, argv, "--rounds", "20"));
   Watchdog watchdog(20);
   const std::vector<Kernels> kernels = LoadKernels(devices);
-  const bool access = EnableAllAccess(devices);
+  const bool access = !HasFlag(argc, argv, "--no-access") && EnableAllAccess(devices);
+  const bool green = HasFlag(argc, argv, "--green");
   void* page_locked = nullptr;
   CHECK(cudaMallocHost(&page_locked, sizeof(uint32_t)));
   std::vector<Stage> stages;
@@ -163,11 +209,14 @@ int main(int argc, char** argv) {
     for (int reader = 0; reader < devices; ++reader) {
       if (writer == reader) continue;
       Stage stage{kernels, writer,  reader,  nullptr,
-                  nullptr, nullptr, nullptr, static_cast<uint32_t*>(page_locked)};
+                  nullptr, nullptr, nullptr, static_cast<uint32_t*>(page_locked),
+                  nullptr};
       stage.written = MakeStreamOn(writer, cudaStreamNonBlocking);
+      if (green) stage.written = MakeGreenStreamOn(writer);
       stage.x = AllocateZeros<uint32_t>(64);
       stage.reading = MakeStreamOn(reader, cudaStreamNonBlocking);
       stage.y = AllocateZeros<uint32_t>(64);
+      stage.copy = CopyInGraph(stage.reading, stage.x, stage.y);
       stages.push_back(stage);
     }
   }

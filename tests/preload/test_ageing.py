@@ -39,6 +39,22 @@ class Ageing(TestCase):
         within = self.aged(["sleeps", 200], {})
         self.assertGreaterEqual(self.told(within, "aged")[0], 20)
 
+    def test_each_device_its_own(self):
+        """What one device uses keeps nothing of another one's; the report tells them apart."""
+        within = self.aged(["devices", LONG_MS], SHORT | {"CMPSIM_DEVICES": "2"})
+        held = {when: tuple(map(int, re.fullmatch(r"(\d+) and (\d+) held", said).groups()))
+                for when, said in within.notes.items()}
+        self.assertGreaterEqual(min(held["idle"]), 20)
+        self.assertEqual(held["one device rests"], (0, 1))
+        self.assertEqual(held["both rest"], (0, 0))
+        devices = within.stats["devices"]
+        self.assertEqual([device["device"] for device in devices], [0, 1])
+        for device in devices:
+            self.assertEqual(device["contexts"], 1)
+            self.assertEqual(device["reserved_bytes"], 0)
+            self.assertGreaterEqual(device["live_peak_bytes"], 6 * (40 << 20))
+            self.assertGreaterEqual(device["bound_bytes"], device["live_peak_bytes"])
+
     def test_off(self):
         within = self.aged(["sleeps", LONG_MS], {"CMP_DECAY": "off"})
         self.assertEqual(self.told(within, "aged"), self.told(within, "idle"))

@@ -1,13 +1,13 @@
 // Programs whose idle memory ages.
 //
-//   ageing sleeps MILLISECONDS     what is there before and after: real allocations less real
-//   frees,
+//   ageing sleeps MILLISECONDS     what is there before and after: blocks that the driver holds,
 //                                  threads, and whether the pool's own takes signals
 //   ageing uses MILLISECONDS       the same blocks again and again
 //   ageing calls MILLISECONDS      sleeps for a 32nd of it at a time, and frees a block in between
 //   ageing kernels ROUNDS MILLISECONDS   sleeps beside a kernel that stays until the next launch
 //   ageing captures MILLISECONDS   sleeps during a capture of each mode
 //   ageing threads MILLISECONDS    several threads, some of which end
+//   ageing devices MILLISECONDS    two of them; the second goes on with one size meanwhile
 //   ageing ends WAY                _exit | exec | fork | reset | return, while memory ages
 #include <dirent.h>
 #include <stdlib.h>
@@ -131,6 +131,27 @@ void ManyThreads(int milliseconds) {
   for (std::thread& thread : threads) thread.join();
 }
 
+void TwoDevices(int milliseconds) {
+  const auto tell = [](const char* when) {
+    printf("# %s: %llu and %llu held\n", when,
+           static_cast<unsigned long long>(simLiveAllocations(0)),
+           static_cast<unsigned long long>(simLiveAllocations(1)));
+  };
+  for (const int device : {0, 1}) {
+    MUST(cudaSetDevice(device));
+    Idle();
+  }
+  tell("idle");
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(milliseconds);
+  while (std::chrono::steady_clock::now() < end) {
+    MUST(cudaFree(Allocate(3 * kMiB)));
+    Sleep(1);
+  }
+  tell("one device rests");
+  Sleep(milliseconds);
+  tell("both rest");
+}
+
 int End(const char* way, char* program) {
   for (int i = 0; i < 3; ++i) {
     Idle();
@@ -197,6 +218,8 @@ int main(int count, char** arguments) {
     Tell("at last");
   } else if (strcmp(scenario, "captures") == 0) {
     Captures(number);
+  } else if (strcmp(scenario, "devices") == 0) {
+    TwoDevices(number);
   } else if (strcmp(scenario, "threads") == 0) {
     ManyThreads(number);
   } else if (strcmp(scenario, "ends") == 0) {

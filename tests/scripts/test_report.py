@@ -102,6 +102,18 @@ class Reports(TestCase):
         (path,) = self.reports(f"{PLAIN} 10").iterdir()
         self.assertNotIn("limit", self.report(path))
 
+    def test_several_devices(self):
+        (path,) = self.reports(f"{PROGRAMS}/devices stays", {"CMPSIM_DEVICES": "2"}).iterdir()
+        table = self.report(path).split("\n\n")[1].splitlines()
+        rows = [re.split(r"  +", line) for line in table]
+        self.assertEqual(rows[0][:3], ["process", "device", "live"])
+        self.assertEqual([row[1] for row in rows[1:]], ["0", "1"])
+        held = json.loads(path.read_text())["devices"]
+        self.assertEqual([row[4] for row in rows[1:]],
+                         [text.size(device["reserved_bytes"]) for device in held])
+        (path,) = self.reports(f"{PLAIN} 10").iterdir()
+        self.assertNotIn("device", self.report(path))
+
     def test_not_reached(self):
         opens = "import ctypes; ctypes.CDLL('libcuda.so.1').cuInit(0)"
         folder = self.reports(f'{sys.executable} -c "{opens}"')
