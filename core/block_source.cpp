@@ -4,6 +4,8 @@ namespace cmp {
 
 namespace {
 constexpr size_t kLeastTrim = 64 * kMiB;
+// Of a portion of what has aged: a free pays for no more, and an exit waits for no more.
+constexpr uint32_t kMostAged = 64;
 
 size_t BytesOf(const Batch& batch) {
   size_t bytes = 0;
@@ -150,13 +152,17 @@ bool BlockSource::CheckFreeMemory(ContextPool& context, size_t bytes, const Devi
   return free > kept + bytes;
 }
 
+bool BlockSource::CanFreeQuietly() const {
+  const Driver* driver = host_.driver();
+  return driver != nullptr && ReleaseStream::IsThere(*driver) && host_.frees_are_unseen();
+}
+
 int BlockSource::FreeIdle(ContextPool& context, DeviceAddress address, Work work,
                           const DeviceApi& api) {
-  const Driver* driver = work == Work::kRetired ? nullptr : host_.driver();
-  if (driver != nullptr && host_.frees_are_unseen()) {
+  if (work != Work::kRetired && CanFreeQuietly()) {
     const uint64_t begin = NowNs();
     const ContextHandle handle = context.identity().handle;
-    const int status = context.release_stream().Free(*driver, handle, address);
+    const int status = context.release_stream().Free(*host_.driver(), handle, address);
     if (status != ReleaseStream::kUnavailable) return CountFree(begin, status);
   }
   if (work == Work::kDoneQuietly) return ReleaseStream::kUnavailable;
@@ -214,34 +220,41 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
   const Uncancelled uncancelled;
   const ContextPool::User user(context);
   Accounts& accounts = context.accounts();
+  auto when = work == Work::kDoneQuietly ? ContextPool::When::kAtOnce : ContextPool::When::kSoon;
   accounts.BeginLeaving(BytesOf(batch));
   releasing_.fetch_add(1, std::memory_order_acq_rel);
   while (batch.count != 0) {
     Block* block = batch.Pop();
     const size_t leaving = block->bytes;
-    const ContextPool::Releasing releasing(context);
-    if (!releasing.allowed()) {
+    const auto put_back = [&] {
+      context.global().Put(Batch{block, 1, work == Work::kRetired ? Fences::Now() : kReady});
       accounts.EndLeaving(leaving);
-      context.global().Put(Batch{block, 1, Fences::Now()});
+    };
+    const ContextPool::Unasked unasked(context, when);
+    if (!unasked.allowed()) {
+      when = ContextPool::When::kAtOnce;  // one wait for all of them
+      put_back();
       continue;
     }
-    const bool detached = Detach(block);
-    accounts.EndLeaving(leaving);  // after it was taken from what is reserved
-    if (!detached) continue;
+    if (!block->BeginLeaving()) {
+      accounts.EndLeaving(leaving);
+      continue;
+    }
     const int status = FreeIdle(context, block->address, work, api);
     releases_.fetch_add(1, std::memory_order_release);
-    Block* displaced = nullptr;
-    if (status != kSuccess && !IsBrokenContextStatus(status) &&
-        Attach(context, block, BlockState::kIdle, &displaced)) {
-      // Refused for the moment (a capture that somebody began meanwhile): it stays ours.
-      context.global().Put(Batch{block, 1, Fences::Now()});
+    // Refused for the moment (a capture that somebody began meanwhile): it stays ours. But not what
+    // the driver does not know: somebody freed it past us.
+    if (status != kSuccess && status != kInvalidValue && !IsBrokenContextStatus(status)) {
+      if (block->CancelLeaving()) put_back();
       continue;
     }
+    Detach(block);
+    accounts.EndLeaving(leaving);  // after it was taken from what is reserved
     bytes += block->bytes;
     if (for_bound) accounts.reserve().NoteReleased(block->bytes, NowNs(), context.arena());
     statistics_.shared_slot()[block->tier].blocks_released.AddShared(1);
     context.records().Return(block);
-    if (status != kSuccess) Close(context);
+    if (IsBrokenContextStatus(status)) Close(context);
   }
   releasing_.fetch_sub(1, std::memory_order_acq_rel);
   return bytes;
@@ -269,7 +282,8 @@ size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t by
                                 Quietly quietly, const DeviceApi& api) {
   const Taking taking(*this);
   const Work work = quietly == Quietly::kYes ? Work::kDoneQuietly : Work::kDone;
-  const size_t released = Destroy(context, context.global().TakeOldest(bytes, before), work, api);
+  const Batch aged = context.global().TakeOldest(bytes, before, kMostAged);
+  const size_t released = Destroy(context, aged, work, api);
   NoteGivenBack(context, released);
   return released;
 }

@@ -80,12 +80,14 @@ class BlockSource {
   // they were: the ready ones that have waited longest, which waits for nothing, and if those do
   // not suffice, retired ones, for whose work the real free waits.
   size_t ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api);
-  // Ready ones that have been idle since `before` on the global pool's clock, about `bytes`; the
-  // bound falls. Quietly: what the driver cannot free without a wait stays.
+  // A portion of the ready ones that have been idle since `before` on the global pool's clock,
+  // about `bytes`; the bound falls. Quietly: what the driver cannot free without a wait stays.
   size_t ReleaseAged(ContextPool& context, uint64_t before, size_t bytes, Quietly quietly,
                      const DeviceApi& api);
-  // The same for a real call that lacks memory, and the bound falls: large ready ones first. What
-  // smaller ones take goes back to the driver only where all of their chunk does.
+  // Can idle blocks be freed without a wait, as far as that is known?
+  bool CanFreeQuietly() const;
+  // The same as ReleaseIdle for a real call that lacks memory, and the bound falls: large ready
+  // ones first. What smaller ones take goes back to the driver only where all of their chunk does.
   size_t ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api);
   // Another thread may have taken what is idle and be about to free it. If so, waits for its next
   // real free and returns true: it is worth another try.

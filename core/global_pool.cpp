@@ -134,15 +134,16 @@ Batch GlobalPool::TakeOldestLarge(size_t wanted) {
   return taken;
 }
 
-Batch GlobalPool::TakeOldestOf(unsigned tier, size_t wanted) {
+Batch GlobalPool::TakeOldestOf(unsigned tier, size_t wanted, uint64_t before, uint32_t most) {
   TierList& from = small_[tier];
   Batch taken;
   {
     Held held(from.lock);
-    if (IsGone() || from.list.oldest == nullptr) return taken;
+    const Block* oldest = IsGone() ? nullptr : from.list.oldest;
+    if (oldest == nullptr || oldest->idle_since >= before) return taken;
     Batch batch = Remove(from.list, from.list.oldest);
     const uint64_t idle_since = batch.head->idle_since;
-    for (size_t bytes = 0; batch.count != 0 && bytes < wanted;) {
+    for (size_t bytes = 0; batch.count != 0 && bytes < wanted && taken.count < most;) {
       Block* block = batch.Pop();
       bytes += block->bytes;
       taken.Push(block);
@@ -158,11 +159,11 @@ Batch GlobalPool::TakeOldestOf(unsigned tier, size_t wanted) {
   return taken;
 }
 
-Batch GlobalPool::TakeOldest(size_t wanted, uint64_t before) {
+Batch GlobalPool::TakeOldest(size_t wanted, uint64_t before, uint32_t most) {
   Batch taken;
-  for (size_t bytes = 0; bytes < wanted;) {
+  for (size_t bytes = 0; bytes < wanted && taken.count < most;) {
     // The list whose oldest batch has waited longest. It may move before it is locked again; then
-    // the next oldest of that list is taken, which is as good.
+    // the next oldest of that list is taken, if that is old enough.
     unsigned oldest_tier = small_tiers_;
     uint64_t oldest = before;
     for (unsigned tier = 0; tier < small_tiers_; ++tier) {
@@ -179,7 +180,8 @@ Batch GlobalPool::TakeOldest(size_t wanted, uint64_t before) {
       continue;
     }
     if (oldest_tier == small_tiers_) break;  // nothing is idle
-    for (Batch batch = TakeOldestOf(oldest_tier, wanted - bytes); batch.count != 0;) {
+    for (Batch batch = TakeOldestOf(oldest_tier, wanted - bytes, before, most - taken.count);
+         batch.count != 0;) {
       Block* block = batch.Pop();
       bytes += block->bytes;
       taken.Push(block);

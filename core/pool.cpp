@@ -7,6 +7,7 @@ constexpr uint32_t kMaxBatchBlocks = 128;
 constexpr unsigned kLargeBlocks = ~0U;  // in place of a tier: all blocks of 2 MiB and more
 // The largest request that has a tier; no device has more.
 constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
+constexpr size_t kPortion = 64 * kMiB;  // of what has aged, released at once
 }  // namespace
 
 // ---- Alloc
@@ -266,6 +267,7 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     counters.block_freed_bytes.AddShared(block->bytes);
     context.accounts().TakeBack(bytes, source_.MoreThanAsked(*block));
     context.global().Put(alone);
+    ageing_.MemoryIsIdle();
     return;
   }
   if (HasShelf(tier)) [[likely]] {
@@ -288,7 +290,7 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     KeepBound(context, cache, bytes, tier, api);
   }
   ageing_.MemoryIsIdle();
-  ageing_.InFree(api);
+  ageing_.InFree(context, bytes, api);
 }
 
 // A block of this size was freed. Brings the context back under its bound if it is over it. Near
@@ -409,9 +411,13 @@ size_t Pool::ReleaseQuietly(const DeviceApi& api, int device, size_t bytes) {
     if (context.identity().device != device) return;
     context.unasked_bytes.store(0, std::memory_order_relaxed);  // what is free is no more as it was
     if (released >= bytes) return;
-    context.EmptyCaches();
-    PromotePassed(context);
-    released += source_.ReleaseAged(context, ~uint64_t{0}, bytes - released, Quietly::kYes, api);
+    if (!TidyUnasked(context)) return;
+    while (released < bytes) {
+      const size_t portion =
+          source_.ReleaseAged(context, GlobalPool::kAnyTime, bytes - released, Quietly::kYes, api);
+      if (portion == 0) return;
+      released += portion;
+    }
   });
   return released;
 }
@@ -428,16 +434,35 @@ bool Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes) {
   return source_.AwaitReleases() || released != 0;
 }
 
-bool Pool::Age(const DeviceApi& api, Quietly quietly) {
-  constexpr size_t kAtOnce = 64 * kMiB;  // between two looks at whether the process exits
+bool Pool::TidyUnasked(ContextPool& context) {
+  const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
+  if (!unasked.allowed()) return false;
+  context.EmptyCaches();
+  PromotePassed(context);
+  return true;
+}
+
+bool Pool::Age(const DeviceApi& api) {
   ForEachPresent([&](ContextPool& context) {
-    context.EmptyCaches();
-    PromotePassed(context);
+    if (ageing_.stopped() || !TidyUnasked(context)) return;
     const uint64_t before = context.global().Mark();
-    while (!ageing_.stopped() && source_.ReleaseAged(context, before, kAtOnce, quietly, api) != 0) {
+    while (!ageing_.stopped() &&
+           source_.ReleaseAged(context, before, kPortion, Quietly::kYes, api) != 0) {
     }
   });
   return HasIdle();
+}
+
+void Pool::AgeInFree(ContextPool& context, bool tick, size_t freed, const DeviceApi& api) {
+  if (PresenceOf(context) != Presence::kThere) return;
+  if (tick && TidyUnasked(context)) {
+    context.aged_before.store(context.global().Mark(), std::memory_order_relaxed);
+  }
+  const uint64_t before = context.aged_before.load(std::memory_order_relaxed);
+  if (before == 0) return;
+  const size_t portion = 2 * freed > kPortion ? 2 * freed : kPortion;
+  if (source_.ReleaseAged(context, before, portion, Quietly::kNo, api) != 0) return;
+  context.aged_before.store(0, std::memory_order_relaxed);
 }
 
 bool Pool::HasIdle() {

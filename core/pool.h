@@ -192,7 +192,11 @@ class Pool {
   uint64_t releases() const { return source_.releases(); }
 
   // A tick of CMP_DECAY: see ageing.h. False: nothing is idle any more. One caller at a time.
-  bool Age(const DeviceApi& api, Quietly quietly);
+  bool Age(const DeviceApi& api);
+  // The same in a free of the program's, of a block of `context` of `freed` bytes, of that alone:
+  // no more than a portion at once, so the frees after a tick go on with it.
+  void AgeInFree(ContextPool& context, bool tick, size_t freed, const DeviceApi& api);
+  bool CanFreeQuietly() const { return source_.CanFreeQuietly(); }
   // Is any memory idle? Looks at every context.
   bool HasIdle();
   Ageing& ageing() { return ageing_; }
@@ -240,6 +244,9 @@ class Pool {
   }
   bool PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
   void PromotePassed(ContextPool& context);
+  // Before memory goes back that nobody asked for: what is idle is where it can be found. False:
+  // the context may be about to end.
+  bool TidyUnasked(ContextPool& context);
   Stamp OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
   bool MayRoundUp(const ContextPool& context, size_t bytes, size_t rounded) const;
   size_t SlackFor(const ContextPool& context, size_t rounded) const;
