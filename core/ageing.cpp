@@ -103,11 +103,9 @@ bool Ageing::Leave() {
   return !by_.compare_exchange_strong(nobody, By::kThread, std::memory_order_seq_cst);
 }
 
-void Ageing::DoWhatIsDue(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  const uint64_t now = NowNs();
+void Ageing::DoWhatIsDue(ContextPool& context, size_t bytes, const DeviceApi& api, uint64_t now) {
   const uint64_t next = context.next_tick_ns.load(std::memory_order_relaxed);
   const bool tick = now >= next;
-  if (!tick && context.aged_before.load(std::memory_order_relaxed) == 0) return;
   const Uncancelled uncancelled;
   if (inside_.exchange(true, std::memory_order_seq_cst)) return;  // another thread is at it
   if (!stopped()) {                                               // as in Run

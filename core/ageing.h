@@ -17,13 +17,14 @@
 #include <atomic>
 #include <cstdint>
 
+#include "core/context_pool.h"
 #include "core/device_api.h"
 #include "core/host.h"
 #include "core/options.h"
+#include "core/statistics.h"
 
 namespace cmp {
 
-class ContextPool;
 class Pool;
 
 // All functions are thread-safe.
@@ -42,8 +43,13 @@ class Ageing {
   // In a free of the program's, of `bytes` of `context`, after it: what is due, if no thread does
   // it.
   void InFree(ContextPool& context, size_t bytes, const DeviceApi& api) {
-    if (by_.load(std::memory_order_relaxed) == By::kFrees) [[unlikely]]
-      DoWhatIsDue(context, bytes, api);
+    if (by_.load(std::memory_order_relaxed) == By::kFrees) [[unlikely]] {
+      const uint64_t now = NowNs();
+      if (now >= context.next_tick_ns.load(std::memory_order_relaxed) ||
+          context.aged_before.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+        DoWhatIsDue(context, bytes, api, now);
+      }
+    }
   }
   // The process exits: no call from now on. Waits for one that is under way, but not long.
   void Stop();
@@ -56,7 +62,7 @@ class Ageing {
   void Run();
   bool Rest();
   bool Leave();
-  void DoWhatIsDue(ContextPool& context, size_t bytes, const DeviceApi& api);
+  void DoWhatIsDue(ContextPool& context, size_t bytes, const DeviceApi& api, uint64_t now);
 
   Pool& pool_;
   const PoolHost& host_;

@@ -229,12 +229,15 @@ TEST_F(ThreadCacheTest, EmptyGivesEverythingOnce) {
   cache_.Empty([](Batch) { ADD_FAILURE() << "there was nothing left"; });
 }
 
-TEST_F(ThreadCacheTest, RefillsDoubleUpToTheBatch) {
+TEST_F(ThreadCacheTest, RefillsDoubleUpToTheBatchOrEight) {
   limits_.batch[0] = 12;
+  limits_.batch[1] = 6;
   std::vector<uint32_t> refills;
-  for (int i = 0; i < 7; ++i) refills.push_back(cache_.NextRefill(0));
-  EXPECT_EQ(refills, (std::vector<uint32_t>{1, 2, 4, 8, 12, 12, 12}));
-  EXPECT_EQ(cache_.NextRefill(1), 1u) << "every tier starts slowly by itself";
+  for (int i = 0; i < 6; ++i) refills.push_back(cache_.NextRefill(0));
+  EXPECT_EQ(refills, (std::vector<uint32_t>{1, 2, 4, 8, 8, 8}));
+  refills.clear();
+  for (int i = 0; i < 5; ++i) refills.push_back(cache_.NextRefill(1));
+  EXPECT_EQ(refills, (std::vector<uint32_t>{1, 2, 4, 6, 6}));
   limits_.batch[2] = 1;
   EXPECT_EQ(cache_.NextRefill(2), 1u);
   EXPECT_EQ(cache_.NextRefill(2), 1u);
