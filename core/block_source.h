@@ -95,8 +95,14 @@ class BlockSource {
   // Grows with every real free of an idle block.
   uint64_t releases() const { return releases_.load(std::memory_order_acquire); }
   // `freed` bytes were freed. Brings the context back under its bound if it is over it, or nearer
-  // to it by twice as much, and at least 64 MiB: no free pays for much.
-  void Trim(ContextPool& context, size_t freed, const DeviceApi& api);
+  // to it by twice as much, and at least 64 MiB, or under CMP_RESERVE=auto by a few blocks while it
+  // is not far over it: no free pays for much.
+  // Returns the bytes that should go besides, but are not ready.
+  [[nodiscard]] size_t Trim(ContextPool& context, size_t freed, const DeviceApi& api);
+  // Of what has become ready since, about `bytes`. Returns those that it were not.
+  [[nodiscard]] size_t TrimReady(ContextPool& context, size_t bytes, const DeviceApi& api);
+  // Of what is retired, about `bytes`, for whose work the real free waits.
+  void TrimRetired(ContextPool& context, size_t bytes, const DeviceApi& api);
 
   // A block of `bytes` was really allocated, with no memory released for it; one of at most `most`
   // would have served. If such a one was released for the bound since `since_ns`, the bound grows.

@@ -7,6 +7,7 @@ constexpr uint32_t kMaxBatchBlocks = 128;
 constexpr unsigned kLargeBlocks = ~0U;  // in place of a tier: all blocks of 2 MiB and more
 // The largest request that has a tier; no device has more.
 constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
+constexpr uint64_t kMostBoundWaitNs = 200'000;
 constexpr size_t kPortion = 64 * kMiB;  // of what has aged, released at once
 }  // namespace
 
@@ -297,12 +298,20 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
 // the bound, a part of what is idle should be ready: then an allocation finds a block, or there is
 // one to release for the block that it makes, without a wait. If the device is so far behind that
 // too much is retired, the free waits for an older fence, of the block's own tier if that has
-// nothing ready: never longer than the real free would.
+// nothing ready: never longer than the real free would, nor than kMostBoundWaitNs.
 void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
                      const DeviceApi& api) {
   if (context.over_bound.load(std::memory_order_relaxed)) {
     PromotePassed(context);  // to release a ready block waits for nothing
-    source_.Trim(context, bytes, api);
+    size_t left = source_.Trim(context, bytes, api);
+    // One fence after the other, until that much is ready: the real free would wait for all.
+    const Stamp now = Fences::Now();
+    while (left != 0 && context.global().retired_bytes() != 0 && !context.fences().Covers(now) &&
+           readiness_.Wait(context, context.fences().passed())) {
+      PromotePassed(context);
+      left = source_.TrimReady(context, left, api);
+    }
+    if (left != 0) source_.TrimRetired(context, left, api);
   }
   const Accounts& accounts = context.accounts();
   if (accounts.reserved() + bytes <= accounts.reserve().near_bound()) [[likely]]
@@ -319,8 +328,13 @@ void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, uns
   const Stamp wait_for =
       has_ready ? context.fences().passed() : OldestStamp(context, cache, tier, bytes);
   if (wait_for == kReady || readiness_.HasPassed(context, wait_for)) return;
+  // One fence after the other, and not for long: a program that waits in each free has never so
+  // much behind it as one that does not.
+  const Fences& fences = context.fences();
   const uint64_t begin = NowNs();
-  if (!readiness_.Wait(context, wait_for)) return;
+  while (!fences.Covers(wait_for) && readiness_.Wait(context, fences.passed()) &&
+         NowNs() - begin < kMostBoundWaitNs) {
+  }
   statistics_.CountWait(begin);
   statistics_.process().bound_waits.AddShared(1);
 }

@@ -73,6 +73,7 @@ class Reserve {
     return scarce;
   }
 
+  bool grows() const { return rule_.grows; }
   size_t peak() const { return peak_.load(std::memory_order_relaxed); }
   size_t extra() const { return extra_.load(std::memory_order_relaxed); }
   size_t bound() const { return bound_.load(std::memory_order_relaxed); }

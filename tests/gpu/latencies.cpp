@@ -5,7 +5,8 @@
 //
 // Sizes are log-uniform from 256 B to MIB (64); about half of the operations allocate, and launch a
 // kernel of about 20 us on the new block; the others free a random one of at most N (400) live
-// ones. Prints a line of JSON: microseconds of cudaMalloc and of cudaFree, and of launches.
+// ones. Prints a line of JSON: microseconds of cudaMalloc and of cudaFree, and of launches; on
+// stderr the five slowest calls: what, at which operation, of how many bytes.
 #include <cmath>
 #include <random>
 
@@ -15,6 +16,13 @@
 namespace {
 
 using namespace cmp::gpu;
+
+struct Call {
+  double seconds;
+  const char* name;
+  int operation;
+  size_t bytes;
+};
 
 void Print(const char* name, std::vector<double> seconds, const char* end) {
   std::sort(seconds.begin(), seconds.end());
@@ -40,7 +48,12 @@ int main(int argc, char** argv) {
   for (int i = 0; i < stream_count; ++i) streams.push_back(MakeStream(cudaStreamNonBlocking));
   std::mt19937 random(seed);
   std::uniform_real_distribution<double> doublings(8, std::log2(most));
-  std::vector<void*> live;
+  struct Block {
+    void* pointer;
+    size_t bytes;
+  };
+  std::vector<Block> live;
+  std::vector<Call> calls;
   std::vector<double> mallocs;
   std::vector<double> frees;
   std::vector<double> launches;
@@ -49,23 +62,32 @@ int main(int argc, char** argv) {
     const auto begin = Clock::now();
     if (allocate) {
       void* block = nullptr;
-      CHECK(cudaMalloc(&block, static_cast<size_t>(std::exp2(doublings(random)))));
+      const auto bytes = static_cast<size_t>(std::exp2(doublings(random)));
+      CHECK(cudaMalloc(&block, bytes));
       mallocs.push_back(SecondsSince(begin));
-      live.push_back(block);
+      calls.push_back({mallocs.back(), "cudaMalloc", i, bytes});
+      live.push_back({block, bytes});
       const auto launch = Clock::now();
       kernels.WriteLate(streams[random() % streams.size()], static_cast<uint32_t*>(block), 1,
                         20000);
       launches.push_back(SecondsSince(launch));
     } else {
       std::swap(live[random() % live.size()], live.back());
-      CHECK(cudaFree(live.back()));
+      CHECK(cudaFree(live.back().pointer));
       frees.push_back(SecondsSince(begin));
+      calls.push_back({frees.back(), "cudaFree", i, live.back().bytes});
       live.pop_back();
     }
     // Not far behind: a queue that is full holds up launches, and that is another matter.
     if (i % 256 == 0) CHECK(cudaStreamSynchronize(streams[random() % streams.size()]));
   }
   CHECK(cudaDeviceSynchronize());
+  std::sort(calls.begin(), calls.end(),
+            [](const Call& a, const Call& b) { return a.seconds > b.seconds; });
+  for (size_t i = 0; i < std::min<size_t>(calls.size(), 5); ++i) {
+    std::fprintf(stderr, "%s at operation %d, %zu bytes: %.1f us\n", calls[i].name,
+                 calls[i].operation, calls[i].bytes, calls[i].seconds * 1e6);
+  }
   std::printf("{");
   Print("malloc", mallocs, ", ");
   Print("free", frees, ", ");
