@@ -82,6 +82,23 @@ TEST(OutOfMemoryTest, NoMoreThanNeededIsReleased) {
   EXPECT_EQ(t.device.used(), 100 * kMiB);
 }
 
+// Found by review: the block that had waited longest, however large.
+TEST(OutOfMemoryTest, ASmallBlockMakesRoomForASmallRequest) {
+  TestPool t({}, kGiB);
+  Block* large = t.Alloc(600 * kMiB);
+  std::vector<Block*> blocks;
+  for (int i = 0; i < 8; ++i) blocks.push_back(t.Alloc(8 * kMiB));
+  t.device.UseByOthers(kGiB - t.device.used());
+  ASSERT_TRUE(t.Free(large));  // the oldest
+  for (Block* block : blocks) ASSERT_TRUE(t.Free(block));
+  for (const auto& [bytes, released] : {std::pair{4, 8}, {200, 600}}) {
+    const size_t used = t.device.used();
+    const size_t wanted = static_cast<size_t>(bytes) * kMiB;
+    ASSERT_NE(t.Alloc(wanted), nullptr);
+    EXPECT_EQ((used + wanted - t.device.used()) / kMiB, static_cast<size_t>(released)) << bytes;
+  }
+}
+
 TEST(OutOfMemoryTest, LargeBlocksAreReleasedBeforeSmallOnes) {
   TestPool t({}, 100 * kMiB);
   std::vector<Block*> blocks;
