@@ -98,6 +98,45 @@ struct RescuedArguments {
   }
 };
 
+// Option values that the driver writes into, such as the size of a log: a second try must be told
+// what the first was.
+class OptionValues {
+ public:
+  OptionValues(void** values, unsigned count) : values_(values) {
+    if (values == nullptr || count > kMost) return;
+    for (; count_ < count; ++count_) kept_[count_] = values[count_];
+  }
+  void Restore() const {
+    for (unsigned i = 0; i < count_; ++i) values_[i] = kept_[i];
+  }
+
+ private:
+  static constexpr unsigned kMost = 64;  // there are not so many options
+  void** values_;
+  unsigned count_ = 0;
+  void* kept_[kMost];
+};
+struct NoOptionValues {
+  void Restore() const {}
+};
+// Of cuModuleLoadDataEx; of cuLibraryLoadData and cuLibraryLoadFromFile.
+inline OptionValues OptionValuesOf(void*, const void*, unsigned count, void*, void** values) {
+  return {values, count};
+}
+inline OptionValues OptionValuesOf(void*, const void*, void*, void** values, unsigned count, void*,
+                                   void**, unsigned) {
+  return {values, count};
+}
+// Before the first try.
+template <typename... Arguments>
+auto KeptOptionValues(const Arguments&... arguments) {
+  if constexpr (requires { OptionValuesOf(arguments...); }) {
+    return OptionValuesOf(arguments...);
+  } else {
+    return NoOptionValues{};
+  }
+}
+
 // One call that failed. Its function remembers in `in_vain` the call and the memory for which a
 // rescue did not help; 0: none.
 class [[nodiscard]] Rescue {

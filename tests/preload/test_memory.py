@@ -249,6 +249,13 @@ class Memory(TestCase):
         self.assertEqual(within.notes["served afterwards"], "20 of 20")
 
     @ONE_THREAD
+    def test_option_values_are_as_at_the_first_try(self):
+        without, within = self.run_both("out_of_memory", ["options"], {"CMPSIM_MEMORY": "1G"})
+        for what in ("module", "library"):
+            self.assertIn(f"{what}: 0, log loaded, 7 bytes\n", without.results)
+        self.assertEqual(within.process["out_of_memory_rescues"], 2)
+
+    @ONE_THREAD
     def test_impossible_sizes_cost_nothing(self):
         without, within = self.run_both("out_of_memory", ["impossible"], {"CMPSIM_MEMORY": "1G"})
         self.assertIn("than the device has: 2\nall that is free: 0\n2 MiB more: 2", without.results)

@@ -287,6 +287,28 @@ void InVain() {
   });
 }
 
+// The driver writes sizes back where it was told them: a second try is told what the first was.
+void Options() {
+  FillAndFree();
+  char log[64] = {};
+  CUjit_option options[] = {CU_JIT_INFO_LOG_BUFFER, CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES};
+  const std::string image = "global x " + std::to_string(600 * kMiB);
+  void* values[] = {log, reinterpret_cast<void*>(sizeof log)};
+  CUmodule module = nullptr;
+  printf("module: %d, ", Number(cuModuleLoadDataEx(&module, image.c_str(), 2, options, values)));
+  printf("log %s, %zu bytes\n", log, reinterpret_cast<size_t>(values[1]));
+  MUST(static_cast<cudaError_t>(cuModuleUnload(module)));
+  FillAndFree();
+  log[0] = '\0';
+  values[1] = reinterpret_cast<void*>(sizeof log);
+  Need({"cuLibraryLoadData"});
+  CUlibrary library = nullptr;
+  printf("library: %d, ", Number(cuLibraryLoadData(&library, image.c_str(), options, values, 2,
+                                                   nullptr, nullptr, 0)));
+  printf("log %s, %zu bytes\n", log, reinterpret_cast<size_t>(values[1]));
+  simFailNever();
+}
+
 void Impossible() {
   FillAndFree();
   const unsigned long long frees = program::RealFrees();
@@ -416,6 +438,8 @@ int main(int count, char** arguments) {
     Enough();
   } else if (scenario == "in-vain") {
     InVain();
+  } else if (scenario == "options") {
+    Options();
   } else if (scenario == "impossible") {
     Impossible();
   } else if (scenario == "during-capture") {
