@@ -4,6 +4,9 @@ namespace cmp {
 
 namespace {
 constexpr size_t kLeastTrim = 64 * kMiB;
+constexpr uint64_t kJustNowNs = 1'000'000'000;
+// Its address names the thread.
+thread_local constinit char t_thread_name = 0;
 
 size_t BytesOf(const Batch& batch) {
   size_t bytes = 0;
@@ -215,7 +218,6 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
   const ContextPool::User user(context);
   Accounts& accounts = context.accounts();
   accounts.BeginLeaving(BytesOf(batch));
-  releasing_.fetch_add(1, std::memory_order_acq_rel);
   while (batch.count != 0) {
     Block* block = batch.Pop();
     const size_t leaving = block->bytes;
@@ -243,22 +245,11 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
     context.records().Return(block);
     if (status != kSuccess) Close(context);
   }
-  releasing_.fetch_sub(1, std::memory_order_acq_rel);
   return bytes;
 }
 
-bool BlockSource::AwaitReleases() const {
-  const uint64_t seen = releases_.load(std::memory_order_acquire);
-  if (releasing_.load(std::memory_order_acquire) == 0) return false;
-  for (Pause pause; releasing_.load(std::memory_order_acquire) != 0 &&
-                    releases_.load(std::memory_order_acquire) == seen;) {
-    pause.Wait();
-  }
-  return true;
-}
-
 size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  const Taking taking(*this);
+  const Takers::Taking taking(takers_);
   const size_t ready = Destroy(context, context.global().TakeOldest(bytes), Work::kDone, api);
   if (ready >= bytes) return ready;
   const Batch retired = context.global().TakeRetired(bytes - ready);
@@ -267,7 +258,7 @@ size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const Device
 
 size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t bytes,
                                 Quietly quietly, const DeviceApi& api) {
-  const Taking taking(*this);
+  const Takers::Taking taking(takers_);
   const Work work = quietly == Quietly::kYes ? Work::kDoneQuietly : Work::kDone;
   const size_t released = Destroy(context, context.global().TakeOldest(bytes, before), work, api);
   NoteGivenBack(context, released);
@@ -275,15 +266,22 @@ size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t by
 }
 
 size_t BlockSource::ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  const Taking taking(*this);
+  const Takers::Taking taking(takers_);
   size_t released = Destroy(context, context.global().TakeOldestLarge(bytes), Work::kDone, api);
   if (released < bytes) released += ReleaseIdle(context, bytes - released, api);
   NoteGivenBack(context, released);
+  if (released == 0) return 0;
+  room_by_.store(&t_thread_name, std::memory_order_relaxed);
+  room_at_.store(NowNs(), std::memory_order_relaxed);
   return released;
 }
 
+bool BlockSource::OthersMadeRoomJustNow() const {
+  return room_by_.load(std::memory_order_relaxed) != &t_thread_name &&
+         room_at_.load(std::memory_order_relaxed) + kJustNowNs > NowNs();
+}
+
 void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api) {
-  const Taking taking(*this);
   context.over_bound.store(false, std::memory_order_relaxed);
   const size_t enough = 2 * freed > kLeastTrim ? 2 * freed : kLeastTrim;
   const auto release_ready = [&](size_t bytes) {
@@ -292,6 +290,7 @@ void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api)
   size_t excess = context.accounts().Excess();
   size_t wanted = excess < enough ? excess : enough;
   if (wanted == 0) return;
+  const Takers::Taking taking(takers_);
   const size_t released = release_ready(wanted);
   if (released < wanted) {
     context.EmptyCaches();
