@@ -8,6 +8,9 @@ constexpr size_t kLeastTrim = 64 * kMiB;
 constexpr uint32_t kMostTrimmed = 4;
 // Of a portion of what has aged: a free pays for no more, and an exit waits for no more.
 constexpr uint32_t kMostAged = 64;
+constexpr uint64_t kJustNowNs = 1'000'000'000;
+// Its address names the thread.
+thread_local constinit char t_thread_name = 0;
 
 size_t BytesOf(const Batch& batch) {
   size_t bytes = 0;
@@ -224,7 +227,6 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
   Accounts& accounts = context.accounts();
   auto when = work == Work::kDoneQuietly ? ContextPool::When::kAtOnce : ContextPool::When::kSoon;
   accounts.BeginLeaving(BytesOf(batch));
-  releasing_.fetch_add(1, std::memory_order_acq_rel);
   while (batch.count != 0) {
     Block* block = batch.Pop();
     const size_t leaving = block->bytes;
@@ -258,22 +260,11 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
     context.records().Return(block);
     if (IsBrokenContextStatus(status)) Close(context);
   }
-  releasing_.fetch_sub(1, std::memory_order_acq_rel);
   return bytes;
 }
 
-bool BlockSource::AwaitReleases() const {
-  const uint64_t seen = releases_.load(std::memory_order_acquire);
-  if (releasing_.load(std::memory_order_acquire) == 0) return false;
-  for (Pause pause; releasing_.load(std::memory_order_acquire) != 0 &&
-                    releases_.load(std::memory_order_acquire) == seen;) {
-    pause.Wait();
-  }
-  return true;
-}
-
 size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  const Taking taking(*this);
+  const Takers::Taking taking(takers_);
   const size_t ready = Destroy(context, context.global().TakeOldest(bytes), Work::kDone, api);
   if (ready >= bytes) return ready;
   const Batch retired = context.global().TakeRetired(bytes - ready);
@@ -282,7 +273,7 @@ size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const Device
 
 size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t bytes,
                                 Quietly quietly, const DeviceApi& api) {
-  const Taking taking(*this);
+  const Takers::Taking taking(takers_);
   const Work work = quietly == Quietly::kYes ? Work::kDoneQuietly : Work::kDone;
   const Batch aged = context.global().TakeOldest(bytes, before, kMostAged);
   const size_t released = Destroy(context, aged, work, api);
@@ -291,19 +282,27 @@ size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t by
 }
 
 size_t BlockSource::ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  const Taking taking(*this);
+  const Takers::Taking taking(takers_);
   size_t released = Destroy(context, context.global().TakeOldestLarge(bytes), Work::kDone, api);
   if (released < bytes) released += ReleaseIdle(context, bytes - released, api);
   NoteGivenBack(context, released);
+  if (released == 0) return 0;
+  room_by_.store(&t_thread_name, std::memory_order_relaxed);
+  room_at_.store(NowNs(), std::memory_order_relaxed);
   return released;
 }
 
+bool BlockSource::OthersMadeRoomJustNow() const {
+  return room_by_.load(std::memory_order_relaxed) != &t_thread_name &&
+         room_at_.load(std::memory_order_relaxed) + kJustNowNs > NowNs();
+}
+
 size_t BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api) {
-  const Taking taking(*this);
   Accounts& accounts = context.accounts();
   context.over_bound.store(false, std::memory_order_relaxed);
   const size_t excess = accounts.Excess();
   if (excess == 0) return 0;
+  const Takers::Taking taking(takers_);
   // A bound that follows the program may be crossed a little for a while: no free pays for more
   // than a few ready blocks then, and the next ones go on with it.
   const bool follows = accounts.reserve().grows();
@@ -325,14 +324,14 @@ size_t BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& ap
 
 size_t BlockSource::TrimReady(ContextPool& context, size_t bytes, const DeviceApi& api) {
   if (bytes == 0) return 0;
-  const Taking taking(*this);
+  const Takers::Taking taking(takers_);
   const size_t released =
       Destroy(context, context.global().TakeOldest(bytes), Work::kDone, api, true);
   return released < bytes ? bytes - released : 0;
 }
 
 void BlockSource::TrimRetired(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  const Taking taking(*this);
+  const Takers::Taking taking(takers_);
   Destroy(context, context.global().TakeRetired(bytes), Work::kRetired, api);
 }
 

@@ -115,10 +115,15 @@ Block* GlobalPool::TakeLarge(size_t bytes, size_t most) {
   return block;
 }
 
-Block* GlobalPool::TakeLargeOlderThan(uint64_t then) {
+Block* GlobalPool::TakeLargeOf(size_t bytes, uint64_t then, uint64_t before) {
   Held held(large_lock_);
   Block* block = by_age_.oldest;
   if (block == nullptr || block->idle_since >= then) return nullptr;
+  if (block->bytes > bytes) {
+    const size_t granules = (bytes + kLargeGranule - 1) / kLargeGranule;
+    Block* other = BestBin(granules * kLargeGranule, block->bytes)->oldest;
+    if (other->idle_since < before) block = other;
+  }
   RemoveLarge(block);
   return block;
 }
@@ -126,7 +131,7 @@ Block* GlobalPool::TakeLargeOlderThan(uint64_t then) {
 Batch GlobalPool::TakeOldestLarge(size_t wanted) {
   Batch taken;
   for (size_t bytes = 0; bytes < wanted;) {
-    Block* block = TakeLargeOlderThan(~uint64_t{0});
+    Block* block = TakeLargeOf(wanted - bytes, ~uint64_t{0}, ~uint64_t{0});
     if (block == nullptr) break;
     bytes += block->bytes;
     taken.Push(block);
@@ -174,7 +179,7 @@ Batch GlobalPool::TakeOldest(size_t wanted, uint64_t before, uint32_t most) {
         oldest_tier = tier;
       }
     }
-    if (Block* large = TakeLargeOlderThan(oldest)) {
+    if (Block* large = TakeLargeOf(wanted - bytes, oldest, before)) {
       bytes += large->bytes;
       taken.Push(large);
       continue;

@@ -72,8 +72,8 @@ class GlobalPool {
   // REQUIRES: bytes is a multiple of 2 MiB
   Block* TakeLarge(size_t bytes, size_t most);
   // Ready blocks, longest idle first, until they are at least `bytes`, or `most` of them, or
-  // nothing is left that has been idle since `before` on the clock. Costs the same whatever is
-  // here.
+  // nothing is left that has been idle since `before` on the clock. In place of a large one that is
+  // more than what is left to take: the smallest that suffices. Costs the same whatever is here.
   static constexpr uint64_t kAnyTime = ~uint64_t{0};
   Batch TakeOldest(size_t bytes, uint64_t before = kAnyTime, uint32_t most = ~0u);
   // Notes the clock of this moment; returns that of kMarks such moments ago. One caller at a time.
@@ -177,8 +177,10 @@ class GlobalPool {
   // REQUIRES: large_lock_ held
   List* BestBin(size_t bytes, size_t most) const;
   void RemoveLarge(Block* block);  // REQUIRES: large_lock_ held; the block is ready
-  // The oldest ready large block, if it has been idle since before `then`.
-  Block* TakeLargeOlderThan(uint64_t then);
+  // The ready large block to take, where `bytes` are left to take and others have been idle since
+  // `then`: the oldest, or what suffices and has been idle since `before`. nullptr: theirs go
+  // first.
+  Block* TakeLargeOf(size_t bytes, uint64_t then, uint64_t before);
   // At most `bytes` and at most `most` blocks of the oldest batch of a small tier, at least one;
   // none if there is none that has been idle since `before`.
   Batch TakeOldestOf(unsigned tier, size_t bytes, uint64_t before, uint32_t most);

@@ -36,10 +36,11 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   const bool pooled = !oversized && MayRoundUp(context, bytes, rounded);
   const Request request{bytes, pooled ? rounded : bytes, tier,
                         pooled ? BlockState::kLive : BlockState::kUnpooled};
+  const uint64_t releases = source_.releases();
   Allocation made = source_.Make(context, request, false, api);
   const bool rescue = made.status == kOutOfMemory;
   if (rescue) {
-    made = source_.MakeAfterReleases(context, request, api, [&] {
+    made = source_.MakeAfterReleases(context, request, releases, api, [&] {
       return oversized ? Allocation{} : TakeIdle(context, cache, bytes, rounded, tier);
     });
     if (made.status == kSuccess) {
@@ -78,14 +79,17 @@ Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& 
   ContextPool& owner = context == nullptr ? unpooled_ : *context;
   const unsigned tier = tiers_.TierOf(bytes < kMostTierBytes ? bytes : kMostTierBytes);
   const Request request{bytes, bytes, tier, BlockState::kUnpooled};
+  const int device = context == nullptr ? kAllDevices : context->identity().device;
+  Ladder ladder(source_, bytes, source_.releases());
   Allocation made = source_.Make(owner, request, true, api);
-  if (made.status == kOutOfMemory &&
-      ReleaseForRetry(api, context == nullptr ? kAllDevices : context->identity().device)) {
+  const bool rescue = made.status == kOutOfMemory;
+  while (made.status == kOutOfMemory &&
+         ladder.Climb([&](size_t wanted) { return ReleaseForRetry(api, device, wanted); })) {
     made = source_.Make(owner, request, true, api);
-    if (made.status == kSuccess) {
-      api.Recovered();
-      statistics_.process().out_of_memory_rescues.AddShared(1);
-    }
+  }
+  if (rescue && made.status == kSuccess) {
+    api.Recovered();
+    statistics_.process().out_of_memory_rescues.AddShared(1);
   }
   if (made.status != kSuccess) {
     statistics_.process().failed_allocations.AddShared(1);
@@ -117,12 +121,12 @@ Allocation Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t byte
   Block* block = nullptr;
   if (rounded >= kLargeGranule) {
     block = TakeReadyLarge(context, rounded, tier);
-  } else if (Batch batch = context.global().TakeBatch(tier); batch.count != 0) {
-    block = batch.Pop();
-    if (HasShelf(tier)) {
-      Stock(context, *cache, tier, batch);
-    } else if (batch.count != 0) {
-      context.global().Put(batch);
+  } else {
+    const Takers::Taking taking(source_.takers());
+    Batch batch = context.global().TakeBatch(tier);
+    block = batch.count == 0 ? nullptr : batch.Pop();
+    if (batch.count != 0) {
+      HasShelf(tier) ? Stock(context, *cache, tier, batch) : context.global().Put(batch);
     }
   }
   if (block == nullptr) return Allocation{};
@@ -225,6 +229,8 @@ void Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_
   if (accounts.reserved() + bytes > accounts.reserve().near_bound()) return;
   if (!source_.CheckFreeMemory(context, bytes, api)) return;
   const Request request{0, rounded, tier, BlockState::kIdle};
+  const Uncancelled uncancelled;
+  const Takers::Taking taking(source_.takers());
   Batch batch;
   while (batch.count < wanted) {
     const Allocation made = source_.Make(context, request, false, api);
@@ -273,7 +279,8 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
   }
   if (HasShelf(tier)) [[likely]] {
     Batch overflow;
-    while (!cache->Free(block, stamp, &overflow)) {
+    Takers::Taking taking;
+    while (!cache->Free(block, stamp, &overflow, source_.takers(), &taking)) {
       if (context.ListCache(*cache)) continue;
       cache->CountFree(tier, block->requested, bytes);  // it has ended, and the block with it
       return;
@@ -436,7 +443,7 @@ size_t Pool::ReleaseQuietly(const DeviceApi& api, int device, size_t bytes) {
   return released;
 }
 
-bool Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes) {
+size_t Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes) {
   size_t released = 0;
   ForEachPresent([&](ContextPool& context) {
     if (device != kAllDevices && context.identity().device != device) return;
@@ -444,8 +451,7 @@ bool Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes) {
     context.EmptyCaches(true);
     released += source_.ReleaseForMemory(context, bytes - released, api);
   });
-  // Last: what another thread is releasing now is off the lists.
-  return source_.AwaitReleases() || released != 0;
+  return released;
 }
 
 bool Pool::TidyUnasked(ContextPool& context) {
@@ -485,14 +491,15 @@ bool Pool::HasIdle() {
   return idle;
 }
 
-size_t Pool::ReleaseOthers(ContextPool& except, const DeviceApi& api) {
-  size_t bytes = 0;
+size_t Pool::ReleaseOthers(ContextPool& except, size_t bytes, const DeviceApi& api) {
+  size_t released = 0;
   ForEachPresent([&](ContextPool& context) {
     if (&context == &except || context.identity().device != except.identity().device) return;
+    if (released >= bytes) return;
     context.EmptyCaches(true);
-    bytes += source_.ReleaseForMemory(context, ~size_t{0}, api);
+    released += source_.ReleaseForMemory(context, bytes - released, api);
   });
-  return bytes;
+  return released;
 }
 
 // ---- Creation
@@ -514,8 +521,8 @@ Pool::Pool(const Options& options, const PoolHost& host)
   // A block that must be filled is handed out by Alloc, whose caller fills it.
   if (limits_.tiers != 0 && options.fill < 0) hit_bytes_ = tiers_.SizeOf(limits_.tiers - 1);
   source_.SetOtherContexts(
-      [](void* self, ContextPool& except, const DeviceApi& api) {
-        return static_cast<Pool*>(self)->ReleaseOthers(except, api);
+      [](void* self, ContextPool& except, size_t bytes, const DeviceApi& api) {
+        return static_cast<Pool*>(self)->ReleaseOthers(except, bytes, api);
       },
       this);
 }

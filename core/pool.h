@@ -183,12 +183,12 @@ class Pool {
   size_t ReleaseQuietly(const DeviceApi& api, int device, size_t bytes);
 
   // The same of one device, or all, for a real call that failed for lack of memory: about `bytes`,
-  // large ready blocks first. True: it is worth another try.
+  // large ready blocks first.
   static constexpr int kAllDevices = -1;
-  static constexpr size_t kAllBytes = ~size_t{0};
-  bool ReleaseForRetry(const DeviceApi& api, int device, size_t bytes = kAllBytes);
+  size_t ReleaseForRetry(const DeviceApi& api, int device, size_t bytes);
   // What other threads release is worth another try, too: BlockSource.
-  bool AwaitReleases() const { return source_.AwaitReleases(); }
+  void AwaitTakers() { source_.AwaitTakers(); }
+  bool OthersMadeRoomJustNow() const { return source_.OthersMadeRoomJustNow(); }
   uint64_t releases() const { return source_.releases(); }
 
   // A tick of CMP_DECAY: see ageing.h. False: nothing is idle any more. One caller at a time.
@@ -256,7 +256,7 @@ class Pool {
                  const DeviceApi& api);
   void Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
               const DeviceApi& api);
-  size_t ReleaseOthers(ContextPool& except, const DeviceApi& api);
+  size_t ReleaseOthers(ContextPool& except, size_t bytes, const DeviceApi& api);
   static void Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch batch);
   static void MakeSpare(ThreadCache* cache);
   void NotePeak(ContextPool& context);

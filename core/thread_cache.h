@@ -25,6 +25,7 @@
 
 #include "core/lock.h"
 #include "core/statistics.h"
+#include "core/takers.h"
 #include "core/types.h"
 
 namespace cmp {
@@ -114,22 +115,26 @@ class alignas(64) ThreadCache {
   }
 
   // Takes a block back: ready, or retired until a fence above `stamp` has passed. `*overflow`
-  // (often nothing) is over the limit and goes to the global pool. False: the cache must be listed
-  // first. REQUIRES: block is kIdle, of owner(), and block->tier < limits.tiers
-  [[nodiscard]] bool Free(Block* block, Stamp stamp, Batch* overflow) {
+  // (often nothing) is over the limit and goes to the global pool; who finds it neither here nor
+  // there finds `*taking` begun. False: the cache must be listed first.
+  // REQUIRES: block is kIdle, of owner(), and block->tier < limits.tiers
+  [[nodiscard]] bool Free(Block* block, Stamp stamp, Batch* overflow, Takers& takers,
+                          Takers::Taking* taking) {
     Held held(flag_);
     if (!listed_) return false;
     CountFreed(*block, block->tier);
     Shelf& shelf = shelves_[block->tier];
     if (stamp != kReady) {
       *overflow = Retire(shelf, block, stamp);
-      return true;
+    } else {
+      shelf.current.Push(block);
+      AddReadyBytes(block->bytes);
+      *overflow = shelf.current.count < limits_->batch[block->tier] && !OverLimit()
+                      ? Batch{}
+                      : Overflow(shelf.current, shelf.spare, ready_bytes_);
     }
-    shelf.current.Push(block);
-    AddReadyBytes(block->bytes);
-    *overflow = shelf.current.count < limits_->batch[block->tier] && !OverLimit()
-                    ? Batch{}
-                    : Overflow(shelf.current, shelf.spare, ready_bytes_);
+    if (overflow->count != 0) [[unlikely]]
+      taking->Begin(takers);
     return true;
   }
 
