@@ -200,9 +200,9 @@ class Ladder {
  public:
   static constexpr size_t kFound = ~size_t{0};  // in place of bytes: what is needed is there
 
-  // `releases`: those before the call failed.
+  // `bytes`: what it needs; 0: not known. `releases`: those before it failed.
   Ladder(BlockSource& source, size_t bytes, uint64_t releases)
-      : source_(source), wanted_(bytes), releases_(releases) {}
+      : source_(source), wanted_(bytes == 0 ? 1 : bytes), releases_(releases) {}
 
   // Calls release(bytes), which really frees about as many that are idle, and returns how many.
   // True: the call is worth another try. False: its last failure is the program's.
