@@ -53,7 +53,7 @@ def suite_of(name: str, include: str, old_include: str) -> Suite:
         command = ["cmake", "-S", ".", "-B", folder, "-G", "Ninja", f"-DCMAKE_BUILD_TYPE={kind}"]
         command += ["-DCMP_TESTS=ON", "-DCMP_UNIT_TESTS=ON", f"-DCMP_CUDA_INCLUDE={headers}"]
         # Many small files in one: most of the time goes into what they all include.
-        command += ["-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=12"]
+        command += ["-DCMAKE_UNITY_BUILD=ON"]
         return Step("configured", [*command, *options], f"{folder}/configure.log")
 
     def built(folder: str) -> Step:

@@ -161,7 +161,7 @@ class Simulated(unittest.TestCase):
         for mode in ("", *programs.MODES):
             rows = self.both("two_gpus_alternate", "--milliseconds", "1", mode=mode, **two)
             self.assertEqual(len(rows.splitlines()), 24)
-        self.assertIn("cuCtxWaitEvent", self.both("two_gpus_probe", **two))
+        self.assertIn("cuCtxWaitEvent", self.both("two_gpus_probe", "--large", "4", **two))
         cases = compare_launches.measure("2", False, simulated=True)
         self.assertEqual(len(cases), 6)
         self.assertEqual(cases.keys(), compare_launches.measure("2", True, simulated=True).keys())

@@ -1,7 +1,8 @@
 // What do the real calls wait for when another device works on the memory? Not a test: prints
-// tables, for the assumptions of the others. Run it without a preload.
+// tables, for the assumptions of the others: small blocks have 64 KiB, large ones 64 MiB (--large).
+// Run it without a preload.
 //
-//   two_gpus_probe [--from ROW]
+//   two_gpus_probe [--from ROW] [--large MEBIBYTES]
 //
 // free: one row for each way in which a block of device 0 (the owner) may be in use while it is
 // freed. Every row's work takes 20 ms. `waited`: the call ended after the work on that stream;
@@ -29,7 +30,7 @@ constexpr int kOwner = 0;
 constexpr int kOther = 1;
 constexpr uint64_t kWorkNs = 20000000;
 constexpr size_t kSmall = 64 * kKiB;  // of a chunk that other blocks keep mapped
-constexpr size_t kLarge = 64 * kMiB;  // unmapped when it is freed
+size_t g_large = 64 * kMiB;           // unmapped when it is freed
 
 struct DriverCalls {
   decltype(&::cuMemFree_v2) mem_free;
@@ -54,7 +55,7 @@ struct Bench {
   std::vector<CUcontext> contexts;
   std::vector<cudaStream_t> streams;  // non-blocking, one of each device
   std::vector<Corruptions*> corruptions;
-  void* page_locked = nullptr;   // of kLarge
+  void* page_locked = nullptr;   // of g_large
   void* keeps_chunk[2][2] = {};  // small blocks, so that a chunk stays when a small one is freed
 
   cudaStream_t owner_stream() const { return streams[kOwner]; }
@@ -91,7 +92,7 @@ Bench MakeBench() {
     bench.kernels[static_cast<size_t>(device)].Empty(bench.streams.back());
     CHECK(cudaDeviceSynchronize());
   }
-  CHECK(cudaHostAlloc(&bench.page_locked, kLarge, cudaHostAllocPortable));
+  CHECK(cudaHostAlloc(&bench.page_locked, g_large, cudaHostAllocPortable));
   Use(kOwner);
   return bench;
 }
@@ -245,7 +246,7 @@ void FreeRow(const Bench& bench, const Pending& kind, bool access, size_t bytes,
   void* block = Allocate<char>(bytes);
   bench.Settle();
   std::printf("| %s | %s | %s | %s | %s", kind.name, access ? "both ways" : "none",
-              bytes == kSmall ? "64 KiB" : "64 MiB", current == kOwner ? "owner" : "other",
+              bytes == kSmall ? "small" : "large", current == kOwner ? "owner" : "other",
               driver ? "cuMemFree" : "cudaFree");
   std::fflush(stdout);
   const auto submitted = Clock::now();
@@ -280,7 +281,7 @@ void FreeTable(const Bench& bench, Rows& rows) {
     if (access) EnableBoth();
     for (const Pending& kind : Kinds()) {
       if (kind.needs_access && !access) continue;
-      for (const size_t bytes : {kSmall, kLarge}) {
+      for (const size_t bytes : {kSmall, g_large}) {
         for (const int current : {kOwner, kOther}) {
           for (const bool driver : {false, true}) {
             if (rows.Next()) FreeRow(bench, kind, access, bytes, current, driver);
@@ -317,7 +318,7 @@ void FenceRow(const Bench& bench, const Pending& kind, bool access, size_t bytes
   void* block = Allocate<char>(bytes);
   bench.Settle();
   std::printf("| %s | %s | %s | %s", kind.name, access ? "both ways" : "none",
-              bytes == kSmall ? "64 KiB" : "64 MiB", device == kOwner ? "owner's" : "other's");
+              bytes == kSmall ? "small" : "large", device == kOwner ? "owner's" : "other's");
   std::fflush(stdout);
   kind.submit(bench, block, landing, bytes);
   const Fence fence = RecordFence(bench, device);
@@ -377,7 +378,7 @@ void FenceTable(const Bench& bench, Rows& rows) {
     if (access) EnableBoth();
     for (const Pending& kind : Kinds()) {
       if (kind.needs_access && !access) continue;
-      for (const size_t bytes : {kSmall, kLarge}) {
+      for (const size_t bytes : {kSmall, g_large}) {
         for (const int device : {kOwner, kOther}) {
           if (rows.Next()) FenceRow(bench, kind, access, bytes, device);
         }
@@ -423,7 +424,7 @@ void OtherTable(const Bench& bench, Rows& rows) {
   static void* made = nullptr;
   static char word[4] = {};
   const std::vector<std::pair<const char*, std::function<cudaError_t(void*, void*)>>> calls = {
-      {"cudaMalloc 64 MiB", [](void*, void*) { return cudaMalloc(&made, kLarge); }},
+      {"cudaMalloc, large", [](void*, void*) { return cudaMalloc(&made, g_large); }},
       {"cudaMemcpy of the owner's memory to the host",
        [](void* owners, void*) { return cudaMemcpy(word, owners, 4, cudaMemcpyDeviceToHost); }},
       {"cudaMemcpy of the other's memory to the host",
@@ -468,6 +469,7 @@ void OtherTable(const Bench& bench, Rows& rows) {
 
 int main(int argc, char** argv) {
   Rows rows(std::atoi(Argument(argc, argv, "--from", "0")), argv);
+  g_large = static_cast<size_t>(std::atoi(Argument(argc, argv, "--large", "64"))) * kMiB;
   DevicesOrSkip(2);
   const Bench bench = MakeBench();
   std::string access = "device 0 can access device 1: ";

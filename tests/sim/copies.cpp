@@ -218,11 +218,14 @@ CUresult Set(Simulation& sim, Lock& lock, const SetRequest& request) {
   work.what = "set";
   work.duration_ns = CopyDuration(bytes, !OnDevice(place));
   work.writes = Rows({request.to, 1, request.pitch, 0}, row, request.height, 1);
-  work.effect = [request](CUresult) {
+  work.effect = [request, row](CUresult) {
     for (size_t y = 0; y < request.height; ++y) {
       auto* at = reinterpret_cast<unsigned char*>(request.to + y * request.pitch);
-      for (size_t x = 0; x < request.width; ++x, at += request.element_bytes) {
-        std::memcpy(at, &request.value, request.element_bytes);
+      std::memcpy(at, &request.value, request.element_bytes);
+      for (size_t done = request.element_bytes; done < row;) {  // twice as much each time
+        const size_t more = std::min(done, row - done);
+        std::memcpy(at + done, at, more);
+        done += more;
       }
     }
   };

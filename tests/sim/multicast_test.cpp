@@ -4,15 +4,15 @@
 namespace cmp::sim {
 namespace {
 
-constexpr size_t kBytes = size_t{4} << 20;
-constexpr size_t kHalf = kBytes / 2;
+constexpr size_t kWhole = size_t{4} << 20;
+constexpr size_t kHalf = kWhole / 2;
 
 class MulticastObjects : public SimTest {
  protected:
   static CUmemGenericAllocationHandle NewObject(unsigned devices = 1) {
     CUmulticastObjectProp properties{};
     properties.numDevices = devices;
-    properties.size = kBytes;
+    properties.size = kWhole;
     CUmemGenericAllocationHandle object = 0;
     EXPECT_EQ(cuMulticastCreate(&object, &properties), CUDA_SUCCESS);
     return object;
@@ -22,17 +22,17 @@ class MulticastObjects : public SimTest {
     properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
     properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
     CUmemGenericAllocationHandle memory = 0;
-    EXPECT_EQ(cuMemCreate(&memory, kBytes, &properties, 0), CUDA_SUCCESS);
+    EXPECT_EQ(cuMemCreate(&memory, kWhole, &properties, 0), CUDA_SUCCESS);
     return memory;
   }
   static CUdeviceptr Map(CUmemGenericAllocationHandle handle) {
     CUdeviceptr start = 0;
-    EXPECT_EQ(cuMemAddressReserve(&start, kBytes, 0, 0, 0), CUDA_SUCCESS);
-    EXPECT_EQ(cuMemMap(start, kBytes, 0, handle, 0), CUDA_SUCCESS);
+    EXPECT_EQ(cuMemAddressReserve(&start, kWhole, 0, 0, 0), CUDA_SUCCESS);
+    EXPECT_EQ(cuMemMap(start, kWhole, 0, handle, 0), CUDA_SUCCESS);
     CUmemAccessDesc access{};
     access.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
     access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
-    EXPECT_EQ(cuMemSetAccess(start, kBytes, &access, 1), CUDA_SUCCESS);
+    EXPECT_EQ(cuMemSetAccess(start, kWhole, &access, 1), CUDA_SUCCESS);
     return start;
   }
   // Of a device, with its memory bound.
@@ -48,7 +48,7 @@ class MulticastObjects : public SimTest {
   }
   void TearDown() override {
     EXPECT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
-    EXPECT_EQ(cuMemUnmap(start_, kBytes), CUDA_SUCCESS);
+    EXPECT_EQ(cuMemUnmap(start_, kWhole), CUDA_SUCCESS);
     EXPECT_EQ(cuMemRelease(object_), CUDA_SUCCESS);
     EXPECT_EQ(cuMemRelease(memory_), CUDA_SUCCESS);
     EXPECT_EQ(simUsedBytes(0), 0U);
@@ -90,11 +90,11 @@ TEST_F(MulticastObjects, MemoryIsBoundByItsAddressToo) {
   const CUdeviceptr mapped = Map(memory_);
   const CUmemGenericAllocationHandle object = NewObject();
   EXPECT_EQ(cuMulticastAddDevice(object, 0), CUDA_SUCCESS);
-  EXPECT_EQ(cuMulticastBindAddr(object, 0, mapped, kBytes, 0), CUDA_SUCCESS);
-  EXPECT_EQ(cuMulticastBindAddr(object, 0, mapped, kBytes, 0), CUDA_ERROR_INVALID_VALUE);
-  EXPECT_EQ(cuMulticastUnbind(object, 0, 0, kBytes), CUDA_SUCCESS);
+  EXPECT_EQ(cuMulticastBindAddr(object, 0, mapped, kWhole, 0), CUDA_SUCCESS);
+  EXPECT_EQ(cuMulticastBindAddr(object, 0, mapped, kWhole, 0), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuMulticastUnbind(object, 0, 0, kWhole), CUDA_SUCCESS);
   EXPECT_EQ(cuMemRelease(object), CUDA_SUCCESS);
-  EXPECT_EQ(cuMemUnmap(mapped, kBytes), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemUnmap(mapped, kWhole), CUDA_SUCCESS);
 }
 
 TEST_F(MulticastObjects, RefuseWhatDoesNotFit) {
@@ -112,9 +112,9 @@ TEST_F(MulticastObjects, RefuseWhatDoesNotFit) {
   EXPECT_EQ(cuMulticastCreate(&object, &properties), CUDA_ERROR_INVALID_DEVICE);
   EXPECT_EQ(cuMulticastAddDevice(memory_, 0), CUDA_ERROR_INVALID_VALUE);
   EXPECT_EQ(cuMulticastAddDevice(object_, 0), CUDA_ERROR_INVALID_VALUE);
-  EXPECT_EQ(cuMulticastBindMem(object_, kHalf, memory_, 0, kBytes, 0), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuMulticastBindMem(object_, kHalf, memory_, 0, kWhole, 0), CUDA_ERROR_INVALID_VALUE);
   EXPECT_EQ(cuMulticastBindMem(object_, 0, object_, 0, kHalf, 0), CUDA_ERROR_INVALID_VALUE);
-  EXPECT_EQ(cuMulticastUnbind(object_, 0, 0, kBytes), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuMulticastUnbind(object_, 0, 0, kWhole), CUDA_ERROR_INVALID_VALUE);
   EXPECT_EQ(cuMulticastUnbind(object_, 5, 0, kHalf), CUDA_ERROR_INVALID_DEVICE);
 }
 
