@@ -104,7 +104,8 @@ ItemPtr Scheduler::Submit(Context& context, Work work, std::vector<ItemPtr> need
 
 void Scheduler::MakeRunnable(Item& item) {
   const ItemPtr owned = pending_.at(item.number);
-  if ((item.work.spin_until_id != 0 || !HasItsValue(item)) && !item.cancelled) {
+  const bool spins = item.work.spin_until_id != 0 || item.work.endless || !HasItsValue(item);
+  if (spins && !item.cancelled) {
     item.state = ItemState::kSpinning;
     spinning_.push_back(owned);
     return;
@@ -306,6 +307,11 @@ void Scheduler::ReportDeadlock() const {
                  static_cast<unsigned long long>(item->work.id),
                  static_cast<unsigned long long>(item->work.spin_until_id));
   }
+    if (item->work.endless) {
+      std::fprintf(stderr, "cmp sim:   %s #%llu never ends\n", item->work.what,
+                   static_cast<unsigned long long>(item->number));
+      continue;
+    }
   std::abort();
 }
 
