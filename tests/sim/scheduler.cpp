@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <utility>
+#include <vector>
 
 #include "allocations.h"
 #include "hazards.h"
@@ -36,7 +37,7 @@ size_t ThreadsOfThisProcess() {
 
 }  // namespace
 
-Scheduler::Scheduler(Hazards& hazards, const Allocations& allocations)
+Scheduler::Scheduler(Hazards& hazards, Allocations& allocations)
     : hazards_(hazards), allocations_(allocations) {
   Seed(TheSettings().seed);
 }
@@ -160,6 +161,11 @@ void Scheduler::Run(Lock& lock, const ItemPtr& chosen) {
   item->state = ItemState::kRunning;
   // What touches freed memory is reported and not done: it would be a crash.
   const bool usable = item->cancelled || hazards_.Execute(*item, allocations_);
+  if (usable && !item->cancelled && item->work.brings_managed) {
+    std::vector<Range> used = item->work.reads;
+    used.insert(used.end(), item->work.writes.begin(), item->work.writes.end());
+    allocations_.BringManaged(item->context->device, used);
+  }
   if (item->work.effect && usable && (!item->cancelled || item->work.runs_after_error)) {
     const CUresult status = item->cancelled ? item->context->failed : CUDA_SUCCESS;
     if (item->work.host_side) {
@@ -301,17 +307,17 @@ void Scheduler::ReportDeadlock() const {
                    static_cast<unsigned long>(item->work.reads.front().start));
       continue;
     }
+    if (item->work.endless) {
+      std::fprintf(stderr, "cmp sim:   %s #%llu never ends\n", item->work.what,
+                   static_cast<unsigned long long>(item->number));
+      continue;
+    }
     std::fprintf(stderr,
                  "cmp sim:   %s #%llu (id %llu) spins until an item with id %llu is launched\n",
                  item->work.what, static_cast<unsigned long long>(item->number),
                  static_cast<unsigned long long>(item->work.id),
                  static_cast<unsigned long long>(item->work.spin_until_id));
   }
-    if (item->work.endless) {
-      std::fprintf(stderr, "cmp sim:   %s #%llu never ends\n", item->work.what,
-                   static_cast<unsigned long long>(item->number));
-      continue;
-    }
   std::abort();
 }
 

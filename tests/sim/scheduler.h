@@ -38,7 +38,7 @@ class Scheduler {
  public:
   using Lock = std::unique_lock<std::mutex>;
 
-  Scheduler(Hazards& hazards, const Allocations& allocations);
+  Scheduler(Hazards& hazards, Allocations& allocations);
 
   void Seed(uint64_t seed);
   void Restart() { Seed(seed_); }  // the random sequence begins again
@@ -98,7 +98,7 @@ class Scheduler {
   [[noreturn]] static void ReportStuck(const char* what);
 
   Hazards& hazards_;
-  const Allocations& allocations_;
+  Allocations& allocations_;
   uint64_t seed_ = 0;
   std::mt19937_64 random_;
   uint64_t now_ = 0;
