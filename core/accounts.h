@@ -89,9 +89,9 @@ class alignas(kCacheLine) Accounts {
   size_t NotePeak() { return reserve_.NotePeak(live()); }
   size_t peak() const { return reserve_.peak(); }
   size_t bound() const { return reserve_.bound(); }
-  // Bytes over the bound that nobody is releasing yet.
+  // Bytes over what CMP_RESERVE allows that nobody is releasing yet.
   size_t Excess() const {
-    const size_t allowed = bound() + leaving();
+    const size_t allowed = reserve_.wanted() + leaving();
     const size_t held = reserved();
     return held > allowed ? held - allowed : 0;
   }
