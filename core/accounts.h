@@ -4,8 +4,8 @@
 //
 // live: what the program has, as it asked for it (rounded to its tier, from 2 MiB up to 2 MiB);
 // rounding: by how much its tiers are more than it asked for. slack: by how much the blocks in use
-// are larger than all that. leaving: idle blocks off the lists, whose real free is under way. idle:
-// the rest, on lists or on the way between two.
+// are larger than all that. leaving: idle blocks off the lists, whose real free is about to be made
+// or under way. idle: the rest, on lists or on the way between two.
 //
 // What a thread allocates from its own cache and frees into it is added when the cache moves a
 // batch (ThreadCache::Settle): until then live is off by at most what the cache may hold. It is one
@@ -89,6 +89,9 @@ class alignas(kCacheLine) Accounts {
   size_t NotePeak() { return reserve_.NotePeak(live()); }
   size_t peak() const { return reserve_.peak(); }
   size_t bound() const { return reserve_.bound(); }
+  // Is anything idle, leaving or on the way between two lists? What caches have not settled is not
+  // known.
+  bool HasIdle() const { return reserved() > live() + slack(); }
   // Bytes over what CMP_RESERVE allows that nobody is releasing yet.
   size_t Excess() const {
     const size_t allowed = reserve_.wanted() + leaving();

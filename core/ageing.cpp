@@ -1,8 +1,10 @@
 #include "core/ageing.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "core/driver_api.h"
 #include "core/lock.h"
@@ -29,9 +31,7 @@ void Ageing::Begin() {
   By nobody = By::kNobodyYet;
   if (!by_.compare_exchange_strong(nobody, By::kThread, std::memory_order_seq_cst)) return;
   if (stopped()) return;
-  const Driver* driver = host_.driver();
-  const bool quiet =
-      driver != nullptr && driver->mem_free_async != nullptr && host_.frees_are_unseen();
+  const bool quiet = pool_.CanFreeQuietly();
   if (quiet && Spawn()) return;
   by_.store(By::kFrees, std::memory_order_seq_cst);
   if (quiet) PrintWarning("no thread can be made: idle memory goes back to the driver in cudaFree");
@@ -71,6 +71,11 @@ bool Ageing::Rest() {
 }
 
 void Ageing::Run() {
+  // Who made it may be bound to a processor that a real-time thread never leaves.
+  cpu_set_t processors;
+  if (sched_getaffinity(getpid(), sizeof(processors), &processors) == 0) {
+    sched_setaffinity(0, sizeof(processors), &processors);
+  }
   const Driver& driver = *host_.driver();
   const DriverApi api(driver);
   while (Rest()) {
@@ -79,9 +84,13 @@ void Ageing::Run() {
     bool idle = true;
     if (!stopped()) {
       const RelaxedCaptureMode relaxed(driver);
-      idle = pool_.Age(api, Quietly::kYes);
+      idle = pool_.Age(api);
     }
     inside_.store(false, std::memory_order_seq_cst);
+    if (!pool_.CanFreeQuietly()) {  // as it turned out
+      by_.store(By::kFrees, std::memory_order_seq_cst);
+      return;
+    }
     if (!idle && Leave()) return;
   }
 }
@@ -94,17 +103,16 @@ bool Ageing::Leave() {
   return !by_.compare_exchange_strong(nobody, By::kThread, std::memory_order_seq_cst);
 }
 
-void Ageing::TickIfDue(const DeviceApi& api) {
-  const uint64_t now = NowNs();
-  uint64_t next = next_tick_ns_.load(std::memory_order_relaxed);
-  if (now < next || stopped()) return;
-  if (!next_tick_ns_.compare_exchange_strong(next, now + tick_ns_, std::memory_order_relaxed))
-    return;
-  if (next == 0) return;  // the time begins
+void Ageing::DoWhatIsDue(ContextPool& context, size_t bytes, const DeviceApi& api, uint64_t now) {
+  const uint64_t next = context.next_tick_ns.load(std::memory_order_relaxed);
+  const bool tick = now >= next;
   const Uncancelled uncancelled;
-  if (inside_.exchange(true, std::memory_order_acquire)) return;  // another thread's tick lasts
-  pool_.Age(api, Quietly::kNo);
-  inside_.store(false, std::memory_order_release);
+  if (inside_.exchange(true, std::memory_order_seq_cst)) return;  // another thread is at it
+  if (!stopped()) {                                               // as in Run
+    if (tick) context.next_tick_ns.store(now + tick_ns_, std::memory_order_relaxed);
+    if (!tick || next != 0) pool_.AgeInFree(context, tick, bytes, api);  // 0: the time begins
+  }
+  inside_.store(false, std::memory_order_seq_cst);
 }
 
 void Ageing::Stop() {

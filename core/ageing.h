@@ -9,16 +9,19 @@
 // the driver's already, so nobody who counts them sees a difference in kind.
 //
 // Where that cannot be (no thread can be made, the driver cannot free without a wait, the pool does
-// not see contexts end, CMP_DECAY=oncall) the program's own frees do it, when it is due.
+// not see contexts end, CMP_DECAY=oncall) the program's own frees do it, when it is due: each for
+// the context of its block, whose work the real call waits for as well, and each a portion.
 #ifndef CMP_CORE_AGEING_H_
 #define CMP_CORE_AGEING_H_
 
 #include <atomic>
 #include <cstdint>
 
+#include "core/context_pool.h"
 #include "core/device_api.h"
 #include "core/host.h"
 #include "core/options.h"
+#include "core/statistics.h"
 
 namespace cmp {
 
@@ -37,10 +40,16 @@ class Ageing {
     if (by_.load(std::memory_order_seq_cst) == By::kNobodyYet) [[unlikely]]
       Begin();
   }
-  // In a free of the program's, after it: a tick, if one is due and no thread makes it.
-  void InFree(const DeviceApi& api) {
-    if (by_.load(std::memory_order_relaxed) == By::kFrees) [[unlikely]]
-      TickIfDue(api);
+  // In a free of the program's, of `bytes` of `context`, after it: what is due, if no thread does
+  // it.
+  void InFree(ContextPool& context, size_t bytes, const DeviceApi& api) {
+    if (by_.load(std::memory_order_relaxed) == By::kFrees) [[unlikely]] {
+      const uint64_t now = NowNs();
+      if (now >= context.next_tick_ns.load(std::memory_order_relaxed) ||
+          context.aged_before.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+        DoWhatIsDue(context, bytes, api, now);
+      }
+    }
   }
   // The process exits: no call from now on. Waits for one that is under way, but not long.
   void Stop();
@@ -53,13 +62,12 @@ class Ageing {
   void Run();
   bool Rest();
   bool Leave();
-  void TickIfDue(const DeviceApi& api);
+  void DoWhatIsDue(ContextPool& context, size_t bytes, const DeviceApi& api, uint64_t now);
 
   Pool& pool_;
   const PoolHost& host_;
   const uint64_t tick_ns_;
   std::atomic<By> by_;
-  std::atomic<uint64_t> next_tick_ns_{0};
   std::atomic<bool> stop_{false};
   std::atomic<bool> inside_{false};  // a tick is under way
 };

@@ -11,6 +11,7 @@
 #include "core/host.h"
 #include "core/side_table.h"
 #include "core/statistics.h"
+#include "core/takers.h"
 
 namespace cmp {
 
@@ -63,13 +64,13 @@ class BlockSource {
   Allocation Make(ContextPool& context, const Request& request, bool last_resort,
                   const DeviceApi& api);
 
-  // A failed Make is tried again: after every release of idle blocks (of this context, other
+  // A Make that failed is tried again: after every release of idle blocks (of this context, other
   // threads' caches included; then of other contexts of the device), with find_fit() asked first
   // each time, and at last with exactly the requested bytes. May wait for the device, as the real
-  // frees do. The last failure is the real call's own.
+  // frees do. The last failure is the real call's own. `releases`: those before the Make.
   template <typename FindFit>
-  Allocation MakeAfterReleases(ContextPool& context, const Request& request, const DeviceApi& api,
-                               FindFit find_fit);
+  Allocation MakeAfterReleases(ContextPool& context, const Request& request, uint64_t releases,
+                               const DeviceApi& api, FindFit find_fit);
 
   // Accounts for `bytes` about to be made, or just made, and now and then asks the device, which
   // keeps context.scarce current. True if `bytes` more than the program asked for may be made: a
@@ -98,21 +99,33 @@ class BlockSource {
   // they were: the ready ones that have waited longest, which waits for nothing, and if those do
   // not suffice, retired ones, for whose work the real free waits.
   size_t ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api);
-  // Ready ones that have been idle since `before` on the global pool's clock, about `bytes`; the
-  // bound falls. Quietly: what the driver cannot free without a wait stays.
+  // A portion of the ready ones that have been idle since `before` on the global pool's clock,
+  // about `bytes`; the bound falls. Quietly: what the driver cannot free without a wait stays.
   size_t ReleaseAged(ContextPool& context, uint64_t before, size_t bytes, Quietly quietly,
                      const DeviceApi& api);
-  // The same for a real call that lacks memory, and the bound falls: large ready ones first. What
-  // smaller ones take goes back to the driver only where all of their chunk does.
+  // Can idle blocks be freed without a wait, as far as that is known?
+  bool CanFreeQuietly() const;
+  // The same as ReleaseIdle for a real call that lacks memory, and the bound falls: large ready
+  // ones first. What smaller ones take goes back to the driver only where all of their chunk does.
   size_t ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api);
-  // Another thread may have taken what is idle and be about to free it. If so, waits for its next
-  // real free and returns true: it is worth another try.
-  bool AwaitReleases() const;
-  // Grows with every real free of an idle block.
+  // Has another thread released anything for a real call that lacked memory, within the last
+  // second? One that failed before that is worth another try.
+  bool OthersMadeRoomJustNow() const;
+  // Other threads may have in hand what is idle. Waits until it is free or on a list: takers.h.
+  void AwaitTakers() { takers_.Await(releases_); }
+  Takers& takers() { return takers_; }
+  // Grows with every real free of an idle block: if it has, a real call that failed is worth
+  // another try.
   uint64_t releases() const { return releases_.load(std::memory_order_acquire); }
   // `freed` bytes were freed. Brings the context back under its bound if it is over it, or nearer
-  // to it by twice as much, and at least 64 MiB: no free pays for much.
-  void Trim(ContextPool& context, size_t freed, const DeviceApi& api);
+  // to it by twice as much, and at least 64 MiB, or under CMP_RESERVE=auto by a few blocks while it
+  // is not far over it: no free pays for much.
+  // Returns the bytes that should go besides, but are not ready.
+  [[nodiscard]] size_t Trim(ContextPool& context, size_t freed, const DeviceApi& api);
+  // Of what has become ready since, about `bytes`. Returns those that it were not.
+  [[nodiscard]] size_t TrimReady(ContextPool& context, size_t bytes, const DeviceApi& api);
+  // Of what is retired, about `bytes`, for whose work the real free waits.
+  void TrimRetired(ContextPool& context, size_t bytes, const DeviceApi& api);
 
   // A block of `bytes` was really allocated, with no memory released for it; one of at most `most`
   // would have served. If such a one was released for the bound since `since_ns`, the bound grows.
@@ -150,7 +163,8 @@ class BlockSource {
   int RealFree(DeviceAddress address, const DeviceApi& api);
 
   // Contexts besides the one that is short of memory whose idle blocks may help.
-  using OtherContexts = size_t (*)(void* self, ContextPool& except, const DeviceApi& api);
+  using OtherContexts = size_t (*)(void* self, ContextPool& except, size_t bytes,
+                                   const DeviceApi& api);
   void SetOtherContexts(OtherContexts release, void* self) {
     release_others_ = release;
     others_ = self;
@@ -160,25 +174,12 @@ class BlockSource {
   // Really frees idle blocks of `context` that are on no list any more; returns their bytes. What
   // cannot be freed (the context is ending, a capture forbids it) goes back to the global pool.
   // kRetired: the blocks' work may not be done, and is waited for. kDoneQuietly: see ReleaseAged.
+  // REQUIRES: the caller is one of the takers since before it took the batch
   enum class Work { kDone, kDoneQuietly, kRetired };
   size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api,
                  bool for_bound = false);
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
-  void CountExtra(ContextPool& context);  // by which the bound has grown
-  // While it lives, blocks may be off the lists that are about to be freed: who finds none there
-  // awaits them (AwaitReleases). seq_cst: taken before the lists are looked at.
-  class [[nodiscard]] Taking {
-   public:
-    explicit Taking(BlockSource& source) : source_(source) {
-      source_.releasing_.fetch_add(1, std::memory_order_seq_cst);
-    }
-    ~Taking() { source_.releasing_.fetch_sub(1, std::memory_order_acq_rel); }
-    Taking(const Taking&) = delete;
-    Taking& operator=(const Taking&) = delete;
-
-   private:
-    BlockSource& source_;
-  };
+  void CountExtra(ContextPool& context);      // by which the bound has grown
   int CountFree(uint64_t begin, int status);  // returns the status
   int RealAllocate(size_t bytes, bool last_resort, const DeviceApi& api, DeviceAddress* address);
   // Forget without giving the record back, and its reverse.
@@ -188,8 +189,11 @@ class BlockSource {
   void Register(ContextPool& context, const Request& request, Allocation* made);
 
   const PoolHost& host_;
-  std::atomic<int> releasing_{0};      // threads that take blocks off the lists and free them
+  Takers takers_;
   std::atomic<uint64_t> releases_{0};  // real frees that Destroy has made
+  // Who released for lack of memory last, and when. Relaxed: a hint, and one more try is harmless.
+  std::atomic<const void*> room_by_{nullptr};
+  std::atomic<uint64_t> room_at_{0};
   BlockSlabs slabs_;
   const Tiers& tiers_;
   SideTable& side_table_;
@@ -199,20 +203,76 @@ class BlockSource {
   void* others_ = nullptr;
 };
 
+// A real call that failed for lack of memory: what is released before it is tried again, and how
+// often that is worth it.
+//
+//   as much as it needs, then twice as much each time      as long as there is so much
+//   all that is left; after that has failed, what other    three times: others may go on freeing
+//   threads had in hand meanwhile, and all that is left    for ever
+//
+// What was idle when the call began has been free for one of the tries then, but for what the
+// program has by now: so the call would have failed without the pool, too.
+class Ladder {
+ public:
+  static constexpr size_t kFound = ~size_t{0};  // in place of bytes: what is needed is there
+
+  // `releases`: those before the call failed.
+  Ladder(BlockSource& source, size_t bytes, uint64_t releases)
+      : source_(source), wanted_(bytes), releases_(releases) {}
+
+  // Calls release(bytes), which really frees about as many that are idle, and returns how many.
+  // True: the call is worth another try. False: its last failure is the program's.
+  template <typename Release>
+  bool Climb(Release release) {
+    for (;;) {
+      if (exhausted_) {
+        const bool changed = released_ != 0 || source_.releases() != releases_;
+        if (waits_ == kMostWaits || (waits_ != 0 && !changed)) return false;
+        ++waits_;
+        source_.AwaitTakers();
+      }
+      released_ = release(wanted_);
+      if (released_ == kFound) return true;
+      exhausted_ = released_ < wanted_;
+      if (!exhausted_) wanted_ = wanted_ > kFound / 2 ? kFound : 2 * wanted_;
+      // Before the next try: what is freed during it makes one more worth it.
+      if (source_.releases() == releases_) continue;
+      releases_ = source_.releases();
+      return true;
+    }
+  }
+
+ private:
+  static constexpr int kMostWaits = 3;
+
+  BlockSource& source_;
+  size_t wanted_;
+  uint64_t releases_;
+  size_t released_ = 0;
+  bool exhausted_ = false;  // there was less than wanted
+  int waits_ = 0;
+};
+
 template <typename FindFit>
 Allocation BlockSource::MakeAfterReleases(ContextPool& context, const Request& request,
-                                          const DeviceApi& api, FindFit find_fit) {
-  context.EmptyCaches(true);
-  for (size_t wanted = request.bytes;; wanted *= 2) {
-    if (const Allocation fit = find_fit(); fit.pooled()) return fit;
-    size_t released = ReleaseForMemory(context, wanted, api);
-    if (released == 0) {
-      context.EmptyCaches(true);  // what other threads freed meanwhile
-      released = ReleaseForMemory(context, wanted, api) + release_others_(others_, context, api);
-    }
-    const Allocation made = Make(context, request, false, api);
+                                          uint64_t releases, const DeviceApi& api,
+                                          FindFit find_fit) {
+  Allocation made;
+  bool ask_others = false;
+  const auto release = [&](size_t bytes) {
+    context.EmptyCaches(true);
+    made = find_fit();
+    if (made.pooled()) return Ladder::kFound;
+    const size_t own = ReleaseForMemory(context, bytes, api);
+    // A part may do: other contexts are asked where it did not.
+    const bool enough = own != 0 && !ask_others;
+    ask_others = own < bytes;
+    return enough || own >= bytes ? own : own + release_others_(others_, context, bytes - own, api);
+  };
+  for (Ladder ladder(*this, request.bytes, releases); ladder.Climb(release);) {
+    if (made.pooled()) return made;
+    made = Make(context, request, false, api);
     if (made.status != kOutOfMemory) return made;
-    if (released == 0 && !AwaitReleases()) break;
   }
   // A block of an odd size fits no tier: it is really freed when it comes back.
   Request exact = request;

@@ -33,6 +33,8 @@ bool ContextPool::Open(const ContextIdentity& identity, const Options& options, 
   device_bytes.store(identity.device_bytes, std::memory_order_relaxed);
   unasked_bytes.store(0, std::memory_order_relaxed);
   scarce.store(false, std::memory_order_relaxed);
+  next_tick_ns.store(0, std::memory_order_relaxed);
+  aged_before.store(0, std::memory_order_relaxed);
   phase_.store(0, std::memory_order_seq_cst);
   return true;
 }
@@ -88,12 +90,14 @@ bool ContextPool::AbandonCache(ThreadCache* cache) {
 
 bool ContextPool::HasIdle() {
   Held held(caches_lock_);
-  return listed_ != nullptr || global_.ready_bytes() + global_.retired_bytes() != 0;
+  return listed_ != nullptr || global_.HasIdle() || accounts_.HasIdle();
 }
 
 ContextPool::Idle ContextPool::CountIdle() {
   Held held(caches_lock_);
-  Idle idle{global_.ready_bytes(), global_.retired_bytes()};
+  Idle idle{};
+  idle.retired = global_.retired_bytes();  // first: what becomes ready meanwhile is counted twice
+  idle.ready = global_.ready_bytes();
   for (const ThreadCache* cache = listed_; cache != nullptr; cache = cache->next_of_context) {
     idle.ready += cache->ready_bytes();
     idle.retired += cache->retired_bytes();

@@ -111,14 +111,14 @@ class ContextPool {
     phase_.fetch_sub(kEnding, std::memory_order_release);
     LetGo();
   }
-  // Around one that ends it if it gives up the last reference. It stays open, but nothing of it is
-  // really freed meanwhile; waits until nothing is, but not long: the free may be waiting for what
-  // the caller does next. Held as above.
+  // Around one that ends it if it gives up the last reference. It stays open, but no call that the
+  // program has not asked for is made about it meanwhile; waits until none is, but not long: it may
+  // be waiting for what the caller does next. Held as above.
   void BeginReferenceEnding() {
     Hold();
     phase_.fetch_add(kReferenceEnding, std::memory_order_seq_cst);
     Pause pause;
-    for (int i = 0; i < kMostPauses && releasing_.load(std::memory_order_seq_cst) != 0; ++i) {
+    for (int i = 0; i < kMostPauses && unasked_.load(std::memory_order_seq_cst) != 0; ++i) {
       pause.Wait();
     }
   }
@@ -154,28 +154,30 @@ class ContextPool {
     ContextPool& context_;
     uint32_t phase_;
   };
-  // Around one real free of its memory, by a user of it: waits, not long, while its last reference
-  // may be given up. seq_cst as above.
-  class [[nodiscard]] Releasing {
+  // Around calls about it that the program has not asked for: one real free of its idle memory, by
+  // a user of it, or questions about its fences from elsewhere. While its last reference may be
+  // given up none is made: waits for that, not long, or with kAtOnce not at all. seq_cst as above.
+  enum class When : bool { kAtOnce, kSoon };
+  class [[nodiscard]] Unasked {
    public:
-    explicit Releasing(ContextPool& context) : context_(context) {
+    Unasked(ContextPool& context, When when) : context_(context) {
       Pause pause;
       for (int i = 0; i < kMostPauses; ++i) {
-        context_.releasing_.fetch_add(1, std::memory_order_seq_cst);
+        context_.unasked_.fetch_add(1, std::memory_order_seq_cst);
         const uint32_t phase = context_.phase_.load(std::memory_order_seq_cst);
         allowed_ = IsOpen(phase) && !MayBeEnding(phase);
         if (allowed_) return;
-        context_.releasing_.fetch_sub(1, std::memory_order_release);
-        if (!MayBeEnding(phase)) return;
+        context_.unasked_.fetch_sub(1, std::memory_order_release);
+        if (!MayBeEnding(phase) || when == When::kAtOnce) return;
         pause.Wait();
       }
     }
-    ~Releasing() {
-      if (allowed_) context_.releasing_.fetch_sub(1, std::memory_order_release);
+    ~Unasked() {
+      if (allowed_) context_.unasked_.fetch_sub(1, std::memory_order_release);
     }
-    Releasing(const Releasing&) = delete;
-    Releasing& operator=(const Releasing&) = delete;
-    bool allowed() const { return allowed_; }  // false: make no real free
+    Unasked(const Unasked&) = delete;
+    Unasked& operator=(const Unasked&) = delete;
+    bool allowed() const { return allowed_; }  // false: make no call
 
    private:
     ContextPool& context_;
@@ -288,13 +290,17 @@ class ContextPool {
   // whether less than a tenth of the device was free then.
   std::atomic<int64_t> unasked_bytes{0};
   std::atomic<bool> scarce{false};
+  // Of a context whose memory ages in the program's frees: when the next tick is due, and since
+  // when on the global pool's clock what is to be released has been idle; 0: nothing is.
+  std::atomic<uint64_t> next_tick_ns{0};
+  std::atomic<uint64_t> aged_before{0};
   // Through the records that nobody may need any more; see Contexts.
   ContextPool* next_spare = nullptr;
 
  private:
   size_t max_block_ = kGiB;
   std::atomic<int> holds_{1};
-  std::atomic<int> releasing_{0};
+  std::atomic<int> unasked_{0};
   std::atomic<int> users_{0};
   BlockRecords records_;
   GlobalPool global_;

@@ -115,10 +115,15 @@ Block* GlobalPool::TakeLarge(size_t bytes, size_t most) {
   return block;
 }
 
-Block* GlobalPool::TakeLargeOlderThan(uint64_t then) {
+Block* GlobalPool::TakeLargeOf(size_t bytes, uint64_t then, uint64_t before) {
   Held held(large_lock_);
   Block* block = by_age_.oldest;
   if (block == nullptr || block->idle_since >= then) return nullptr;
+  if (block->bytes > bytes) {
+    const size_t granules = (bytes + kLargeGranule - 1) / kLargeGranule;
+    Block* other = BestBin(granules * kLargeGranule, block->bytes)->oldest;
+    if (other->idle_since < before) block = other;
+  }
   RemoveLarge(block);
   return block;
 }
@@ -126,7 +131,7 @@ Block* GlobalPool::TakeLargeOlderThan(uint64_t then) {
 Batch GlobalPool::TakeOldestLarge(size_t wanted) {
   Batch taken;
   for (size_t bytes = 0; bytes < wanted;) {
-    Block* block = TakeLargeOlderThan(~uint64_t{0});
+    Block* block = TakeLargeOf(wanted - bytes, ~uint64_t{0}, ~uint64_t{0});
     if (block == nullptr) break;
     bytes += block->bytes;
     taken.Push(block);
@@ -134,15 +139,16 @@ Batch GlobalPool::TakeOldestLarge(size_t wanted) {
   return taken;
 }
 
-Batch GlobalPool::TakeOldestOf(unsigned tier, size_t wanted) {
+Batch GlobalPool::TakeOldestOf(unsigned tier, size_t wanted, uint64_t before, uint32_t most) {
   TierList& from = small_[tier];
   Batch taken;
   {
     Held held(from.lock);
-    if (IsGone() || from.list.oldest == nullptr) return taken;
+    const Block* oldest = IsGone() ? nullptr : from.list.oldest;
+    if (oldest == nullptr || oldest->idle_since >= before) return taken;
     Batch batch = Remove(from.list, from.list.oldest);
     const uint64_t idle_since = batch.head->idle_since;
-    for (size_t bytes = 0; batch.count != 0 && bytes < wanted;) {
+    for (size_t bytes = 0; batch.count != 0 && bytes < wanted && taken.count < most;) {
       Block* block = batch.Pop();
       bytes += block->bytes;
       taken.Push(block);
@@ -158,11 +164,11 @@ Batch GlobalPool::TakeOldestOf(unsigned tier, size_t wanted) {
   return taken;
 }
 
-Batch GlobalPool::TakeOldest(size_t wanted, uint64_t before) {
+Batch GlobalPool::TakeOldest(size_t wanted, uint64_t before, uint32_t most) {
   Batch taken;
-  for (size_t bytes = 0; bytes < wanted;) {
+  for (size_t bytes = 0; bytes < wanted && taken.count < most;) {
     // The list whose oldest batch has waited longest. It may move before it is locked again; then
-    // the next oldest of that list is taken, which is as good.
+    // the next oldest of that list is taken, if that is old enough.
     unsigned oldest_tier = small_tiers_;
     uint64_t oldest = before;
     for (unsigned tier = 0; tier < small_tiers_; ++tier) {
@@ -173,13 +179,14 @@ Batch GlobalPool::TakeOldest(size_t wanted, uint64_t before) {
         oldest_tier = tier;
       }
     }
-    if (Block* large = TakeLargeOlderThan(oldest)) {
+    if (Block* large = TakeLargeOf(wanted - bytes, oldest, before)) {
       bytes += large->bytes;
       taken.Push(large);
       continue;
     }
     if (oldest_tier == small_tiers_) break;  // nothing is idle
-    for (Batch batch = TakeOldestOf(oldest_tier, wanted - bytes); batch.count != 0;) {
+    for (Batch batch = TakeOldestOf(oldest_tier, wanted - bytes, before, most - taken.count);
+         batch.count != 0;) {
       Block* block = batch.Pop();
       bytes += block->bytes;
       taken.Push(block);

@@ -56,8 +56,8 @@ class GlobalPool {
       Block* head = retired.oldest;
       if (head == nullptr || !passed(head->links->stamp)) return;
       const Batch batch = Remove(retired, head);
-      SubtractBytes(retired_bytes_, batch);
       AddReady(batch, clock_.fetch_add(1, std::memory_order_relaxed));
+      SubtractBytes(retired_bytes_, batch);
     }
   }
   template <typename Passed>
@@ -71,9 +71,11 @@ class GlobalPool {
   // The smallest ready block of at least `bytes` and at most `most`, or nullptr.
   // REQUIRES: bytes is a multiple of 2 MiB
   Block* TakeLarge(size_t bytes, size_t most);
-  // Ready blocks, longest idle first, until they are at least `bytes` or nothing is left that has
-  // been idle since `before` on the clock. Costs the same whatever is here.
-  Batch TakeOldest(size_t bytes, uint64_t before = ~uint64_t{0});
+  // Ready blocks, longest idle first, until they are at least `bytes`, or `most` of them, or
+  // nothing is left that has been idle since `before` on the clock. In place of a large one that is
+  // more than what is left to take: the smallest that suffices. Costs the same whatever is here.
+  static constexpr uint64_t kAnyTime = ~uint64_t{0};
+  Batch TakeOldest(size_t bytes, uint64_t before = kAnyTime, uint32_t most = ~0u);
   // Notes the clock of this moment; returns that of kMarks such moments ago. One caller at a time.
   static constexpr unsigned kMarks = 32;
   uint64_t Mark() {
@@ -92,8 +94,11 @@ class GlobalPool {
   // nothing: locks stay locks, and under each of them is asked whose the lists are.
   void GiveListsBack(SpareLists& spare);
 
+  // Who asks for the retired ones first, and then for the ready ones, misses none that becomes
+  // ready meanwhile: it is added before it is subtracted (release, acquire).
   size_t ready_bytes() const { return ready_bytes_.load(std::memory_order_relaxed); }
-  size_t retired_bytes() const { return retired_bytes_.load(std::memory_order_relaxed); }
+  size_t retired_bytes() const { return retired_bytes_.load(std::memory_order_acquire); }
+  bool HasIdle() const { return retired_bytes() != 0 || ready_bytes() != 0; }
   // Of both, in blocks of 2 MiB and more.
   size_t large_bytes() const { return large_bytes_.load(std::memory_order_relaxed); }
 
@@ -164,7 +169,7 @@ class GlobalPool {
   }
   void Change(std::atomic<size_t>& bytes, Batch batch, size_t sign) {
     const size_t change = sign * batch.count * batch.head->bytes;
-    bytes.fetch_add(change, std::memory_order_relaxed);
+    bytes.fetch_add(change, std::memory_order_release);
     if (IsLarge(batch.head)) large_bytes_.fetch_add(change, std::memory_order_relaxed);
   }
   static size_t BinOf(size_t bytes) { return bytes / kLargeGranule - 1; }
@@ -172,10 +177,13 @@ class GlobalPool {
   // REQUIRES: large_lock_ held
   List* BestBin(size_t bytes, size_t most) const;
   void RemoveLarge(Block* block);  // REQUIRES: large_lock_ held; the block is ready
-  // The oldest ready large block, if it has been idle since before `then`.
-  Block* TakeLargeOlderThan(uint64_t then);
-  // At most `bytes` of the oldest batch of a small tier, at least one block; none if there is none.
-  Batch TakeOldestOf(unsigned tier, size_t bytes);
+  // The ready large block to take, where `bytes` are left to take and others have been idle since
+  // `then`: the oldest, or what suffices and has been idle since `before`. nullptr: theirs go
+  // first.
+  Block* TakeLargeOf(size_t bytes, uint64_t then, uint64_t before);
+  // At most `bytes` and at most `most` blocks of the oldest batch of a small tier, at least one;
+  // none if there is none that has been idle since `before`.
+  Batch TakeOldestOf(unsigned tier, size_t bytes, uint64_t before, uint32_t most);
 
   const Tiers& tiers_;
   IdleChunks& chunks_;

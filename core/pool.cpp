@@ -10,6 +10,8 @@ constexpr unsigned kLargeBlocks = ~0U;  // in place of a tier: all blocks of 2 M
 constexpr int kMostPauses = 100;        // less than a tenth of a second
 // The largest request that has a tier; no device has more.
 constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
+constexpr uint64_t kMostBoundWaitNs = 200'000;
+constexpr size_t kPortion = 64 * kMiB;  // of what has aged, released at once
 }  // namespace
 
 // ---- Alloc
@@ -38,10 +40,11 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   const Request request{bytes, pooled ? rounded : bytes, tier,
                         pooled ? BlockState::kLive : BlockState::kUnpooled};
   LeaveRoom(context, request.bytes, Quietly::kYes, api);
+  const uint64_t releases = source_.releases();
   Allocation made = source_.Make(context, request, false, api);
   const bool rescue = made.status == kOutOfMemory;
   if (rescue) {
-    made = source_.MakeAfterReleases(context, request, api, [&] {
+    made = source_.MakeAfterReleases(context, request, releases, api, [&] {
       return oversized ? Allocation{} : TakeIdle(context, cache, bytes, rounded, tier);
     });
     if (made.status == kSuccess) {
@@ -80,14 +83,17 @@ Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& 
   ContextPool& owner = context == nullptr ? unpooled_ : *context;
   const unsigned tier = tiers_.TierOf(bytes < kMostTierBytes ? bytes : kMostTierBytes);
   const Request request{bytes, bytes, tier, BlockState::kUnpooled};
+  const int device = context == nullptr ? kAllDevices : context->identity().device;
+  Ladder ladder(source_, bytes, source_.releases());
   Allocation made = source_.Make(owner, request, true, api);
-  if (made.status == kOutOfMemory &&
-      ReleaseForRetry(api, context == nullptr ? kAllDevices : context->identity().device)) {
+  const bool rescue = made.status == kOutOfMemory;
+  while (made.status == kOutOfMemory &&
+         ladder.Climb([&](size_t wanted) { return ReleaseForRetry(api, device, wanted); })) {
     made = source_.Make(owner, request, true, api);
-    if (made.status == kSuccess) {
-      api.Recovered();
-      statistics_.process().out_of_memory_rescues.AddShared(1);
-    }
+  }
+  if (rescue && made.status == kSuccess) {
+    api.Recovered();
+    statistics_.process().out_of_memory_rescues.AddShared(1);
   }
   if (made.status != kSuccess) {
     statistics_.process().failed_allocations.AddShared(1);
@@ -119,12 +125,12 @@ Allocation Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t byte
   Block* block = nullptr;
   if (rounded >= kLargeGranule) {
     block = TakeReadyLarge(context, rounded, tier);
-  } else if (Batch batch = context.global().TakeBatch(tier); batch.count != 0) {
-    block = batch.Pop();
-    if (HasShelf(tier)) {
-      Stock(context, *cache, tier, batch);
-    } else if (batch.count != 0) {
-      context.global().Put(batch);
+  } else {
+    const Takers::Taking taking(source_.takers());
+    Batch batch = context.global().TakeBatch(tier);
+    block = batch.count == 0 ? nullptr : batch.Pop();
+    if (batch.count != 0) {
+      HasShelf(tier) ? Stock(context, *cache, tier, batch) : context.global().Put(batch);
     }
   }
   if (block == nullptr) return Allocation{};
@@ -227,6 +233,8 @@ void Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_
   if (accounts.reserved() + bytes > accounts.reserve().near_bound()) return;
   if (!source_.CheckFreeMemory(context, bytes, api)) return;
   const Request request{0, rounded, tier, BlockState::kIdle};
+  const Uncancelled uncancelled;
+  const Takers::Taking taking(source_.takers());
   Batch batch;
   while (batch.count < wanted) {
     const Allocation made = source_.Make(context, request, false, api);
@@ -270,11 +278,13 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     counters.block_freed_bytes.AddShared(block->bytes);
     context.accounts().TakeBack(bytes, source_.MoreThanAsked(*block));
     context.global().Put(alone);
+    ageing_.MemoryIsIdle();
     return;
   }
   if (HasShelf(tier)) [[likely]] {
     Batch overflow;
-    while (!cache->Free(block, stamp, &overflow)) {
+    Takers::Taking taking;
+    while (!cache->Free(block, stamp, &overflow, source_.takers(), &taking)) {
       if (context.ListCache(*cache)) continue;
       cache->CountFree(tier, block->requested, bytes);  // it has ended, and the block with it
       return;
@@ -292,19 +302,27 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     KeepBound(context, cache, bytes, tier, api);
   }
   ageing_.MemoryIsIdle();
-  ageing_.InFree(api);
+  ageing_.InFree(context, bytes, api);
 }
 
 // A block of this size was freed. Brings the context back under its bound if it is over it. Near
 // the bound, a part of what is idle should be ready: then an allocation finds a block, or there is
 // one to release for the block that it makes, without a wait. If the device is so far behind that
 // too much is retired, the free waits for an older fence, of the block's own tier if that has
-// nothing ready: never longer than the real free would.
+// nothing ready: never longer than the real free would, nor than kMostBoundWaitNs.
 void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
                      const DeviceApi& api) {
   if (context.over_bound.load(std::memory_order_relaxed)) {
     PromotePassed(context);  // to release a ready block waits for nothing
-    source_.Trim(context, bytes, api);
+    size_t left = source_.Trim(context, bytes, api);
+    // One fence after the other, until that much is ready: the real free would wait for all.
+    const Stamp now = Fences::Now();
+    while (left != 0 && context.global().retired_bytes() != 0 && !context.fences().Covers(now) &&
+           readiness_.Wait(context, context.fences().passed())) {
+      PromotePassed(context);
+      left = source_.TrimReady(context, left, api);
+    }
+    if (left != 0) source_.TrimRetired(context, left, api);
     context.Settle(*cache);
     LeaveRoom(context, 0, Quietly::kNo, api);
     if (source_.IsOver(context)) context.over_bound.store(true, std::memory_order_relaxed);
@@ -324,8 +342,13 @@ void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, uns
   const Stamp wait_for =
       has_ready ? context.fences().passed() : OldestStamp(context, cache, tier, bytes);
   if (wait_for == kReady || readiness_.HasPassed(context, wait_for)) return;
+  // One fence after the other, and not for long: a program that waits in each free has never so
+  // much behind it as one that does not.
+  const Fences& fences = context.fences();
   const uint64_t begin = NowNs();
-  if (!readiness_.Wait(context, wait_for)) return;
+  while (!fences.Covers(wait_for) && readiness_.Wait(context, fences.passed()) &&
+         NowNs() - begin < kMostBoundWaitNs) {
+  }
   statistics_.CountWait(begin);
   statistics_.process().bound_waits.AddShared(1);
 }
@@ -431,9 +454,13 @@ bool Pool::LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const D
     if (excess == 0) return true;
     // A small block gives nothing back before the last one of its chunk.
     const size_t wanted = excess < kLargeGranule ? kLargeGranule : excess;
-    const size_t released = quietly == Quietly::kYes
-                                ? source_.ReleaseAged(context, ~uint64_t{0}, wanted, quietly, api)
-                                : source_.ReleaseIdle(context, wanted, api);
+    size_t released = 0;
+    for (size_t portion = 1; released < wanted && portion != 0; released += portion) {
+      const size_t left = wanted - released;
+      portion = quietly == Quietly::kYes
+                    ? source_.ReleaseAged(context, GlobalPool::kAnyTime, left, quietly, api)
+                    : source_.ReleaseIdle(context, left, api);
+    }
     if (released == 0) return false;
   }
 }
@@ -450,19 +477,20 @@ void Pool::LeaveRoomForManaged(const Driver& driver) {
     source_.LookAtMemory(context, api, &free);
     // The real frees would have waited for what is retired. Not long: it may wait for what the
     // caller does next.
+    const auto leaves_room = [&] {
+      const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
+      return !unasked.allowed() || LeaveRoom(context, 0, Quietly::kYes, api) ||
+             context.global().retired_bytes() == 0;
+    };
     Pause pause;
-    for (int i = 0; i < kMostPauses && !LeaveRoom(context, 0, Quietly::kYes, api) &&
-                    context.global().retired_bytes() != 0;
-         ++i) {
-      pause.Wait();
-    }
+    for (int i = 0; i < kMostPauses && !leaves_room(); ++i) pause.Wait();
     context.unasked_bytes.store(0, std::memory_order_relaxed);  // what is free will change
     CUcontext popped = nullptr;
     if (push) driver.pop_current(&popped);
   });
 }
 
-bool Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes) {
+size_t Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes) {
   size_t released = 0;
   ForEachPresent([&](ContextPool& context) {
     if (device != kAllDevices && context.identity().device != device) return;
@@ -470,20 +498,38 @@ bool Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes) {
     context.EmptyCaches(true);
     released += source_.ReleaseForMemory(context, bytes - released, api);
   });
-  // Last: what another thread is releasing now is off the lists.
-  return source_.AwaitReleases() || released != 0;
+  return released;
 }
 
-bool Pool::Age(const DeviceApi& api, Quietly quietly) {
-  constexpr size_t kAtOnce = 64 * kMiB;  // between two looks at whether the process exits
+bool Pool::TidyUnasked(ContextPool& context) {
+  const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
+  if (!unasked.allowed()) return false;
+  context.EmptyCaches();
+  PromotePassed(context);
+  return true;
+}
+
+bool Pool::Age(const DeviceApi& api) {
   ForEachPresent([&](ContextPool& context) {
-    context.EmptyCaches();
-    PromotePassed(context);
+    if (ageing_.stopped() || !TidyUnasked(context)) return;
     const uint64_t before = context.global().Mark();
-    while (!ageing_.stopped() && source_.ReleaseAged(context, before, kAtOnce, quietly, api) != 0) {
+    while (!ageing_.stopped() &&
+           source_.ReleaseAged(context, before, kPortion, Quietly::kYes, api) != 0) {
     }
   });
   return HasIdle();
+}
+
+void Pool::AgeInFree(ContextPool& context, bool tick, size_t freed, const DeviceApi& api) {
+  if (PresenceOf(context) != Presence::kThere) return;
+  if (tick && TidyUnasked(context)) {
+    context.aged_before.store(context.global().Mark(), std::memory_order_relaxed);
+  }
+  const uint64_t before = context.aged_before.load(std::memory_order_relaxed);
+  if (before == 0) return;
+  const size_t portion = 2 * freed > kPortion ? 2 * freed : kPortion;
+  if (source_.ReleaseAged(context, before, portion, Quietly::kNo, api) != 0) return;
+  context.aged_before.store(0, std::memory_order_relaxed);
 }
 
 bool Pool::HasIdle() {
@@ -492,14 +538,15 @@ bool Pool::HasIdle() {
   return idle;
 }
 
-size_t Pool::ReleaseOthers(ContextPool& except, const DeviceApi& api) {
-  size_t bytes = 0;
+size_t Pool::ReleaseOthers(ContextPool& except, size_t bytes, const DeviceApi& api) {
+  size_t released = 0;
   ForEachPresent([&](ContextPool& context) {
     if (&context == &except || context.identity().device != except.identity().device) return;
+    if (released >= bytes) return;
     context.EmptyCaches(true);
-    bytes += source_.ReleaseForMemory(context, ~size_t{0}, api);
+    released += source_.ReleaseForMemory(context, bytes - released, api);
   });
-  return bytes;
+  return released;
 }
 
 // ---- Creation
@@ -521,8 +568,8 @@ Pool::Pool(const Options& options, const PoolHost& host)
   // A block that must be filled is handed out by Alloc, whose caller fills it.
   if (limits_.tiers != 0 && options.fill < 0) hit_bytes_ = tiers_.SizeOf(limits_.tiers - 1);
   source_.SetOtherContexts(
-      [](void* self, ContextPool& except, const DeviceApi& api) {
-        return static_cast<Pool*>(self)->ReleaseOthers(except, api);
+      [](void* self, ContextPool& except, size_t bytes, const DeviceApi& api) {
+        return static_cast<Pool*>(self)->ReleaseOthers(except, bytes, api);
       },
       this);
 }

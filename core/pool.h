@@ -183,16 +183,20 @@ class Pool {
   void LeaveRoomForManaged(const Driver& driver);
 
   // Really frees idle blocks of one device, or all, for a real call that failed for lack of memory:
-  // about `bytes`, large ready blocks first. True: it is worth another try.
+  // about `bytes`, large ready blocks first.
   static constexpr int kAllDevices = -1;
-  static constexpr size_t kAllBytes = ~size_t{0};
-  bool ReleaseForRetry(const DeviceApi& api, int device, size_t bytes = kAllBytes);
+  size_t ReleaseForRetry(const DeviceApi& api, int device, size_t bytes);
   // What other threads release is worth another try, too: BlockSource.
-  bool AwaitReleases() const { return source_.AwaitReleases(); }
+  void AwaitTakers() { source_.AwaitTakers(); }
+  bool OthersMadeRoomJustNow() const { return source_.OthersMadeRoomJustNow(); }
   uint64_t releases() const { return source_.releases(); }
 
   // A tick of CMP_DECAY: see ageing.h. False: nothing is idle any more. One caller at a time.
-  bool Age(const DeviceApi& api, Quietly quietly);
+  bool Age(const DeviceApi& api);
+  // The same in a free of the program's, of a block of `context` of `freed` bytes, of that alone:
+  // no more than a portion at once, so the frees after a tick go on with it.
+  void AgeInFree(ContextPool& context, bool tick, size_t freed, const DeviceApi& api);
+  bool CanFreeQuietly() const { return source_.CanFreeQuietly(); }
   // Is any memory idle? Looks at every context.
   bool HasIdle();
   Ageing& ageing() { return ageing_; }
@@ -240,6 +244,9 @@ class Pool {
   }
   bool PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
   void PromotePassed(ContextPool& context);
+  // Before memory goes back that nobody asked for: what is idle is where it can be found. False:
+  // the context may be about to end.
+  bool TidyUnasked(ContextPool& context);
   Stamp OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
   bool MayRoundUp(const ContextPool& context, size_t bytes, size_t rounded) const;
   size_t SlackFor(const ContextPool& context, size_t rounded) const;
@@ -250,7 +257,7 @@ class Pool {
   bool LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const DeviceApi& api);
   void Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
               const DeviceApi& api);
-  size_t ReleaseOthers(ContextPool& except, const DeviceApi& api);
+  size_t ReleaseOthers(ContextPool& except, size_t bytes, const DeviceApi& api);
   static void Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch batch);
   static void MakeSpare(ThreadCache* cache);
   void NotePeak(ContextPool& context);

@@ -58,7 +58,12 @@ void Readiness::Cover(ContextPool& context, Stamp stamp) {
     if (one.open() && one.fences().published() <= stamp && !one.fences().Covers(stamp)) Record(one);
   };
   cover(context);
-  if (contexts_.count() > 1) ForEachOther(context, cover);
+  if (contexts_.count() > 1) {
+    ForEachOther(context, [&](ContextPool& other) {
+      const ContextPool::Unasked unasked(other, ContextPool::When::kAtOnce);
+      if (unasked.allowed()) cover(other);
+    });
+  }
 }
 
 bool Readiness::Ask(ContextPool& context, Stamp stamp) {
@@ -66,7 +71,10 @@ bool Readiness::Ask(ContextPool& context, Stamp stamp) {
   if (!AskOne(context, stamp)) return false;
   if (!HasOthers()) return true;
   bool passed = true;
-  ForEachOther(context, [&](ContextPool& other) { passed = passed && AskOne(other, stamp); });
+  ForEachOther(context, [&](ContextPool& other) {
+    const ContextPool::Unasked unasked(other, ContextPool::When::kAtOnce);
+    passed = passed && unasked.allowed() && AskOne(other, stamp);
+  });
   return passed;
 }
 

@@ -23,10 +23,12 @@ void* ReleaseStream::Get(const Driver& driver, ContextHandle context) {
   return stream_.compare_exchange_strong(stream, made, std::memory_order_acq_rel) ? made : stream;
 }
 
+bool ReleaseStream::IsThere(const Driver& driver) {
+  return driver.mem_free_async != nullptr && !g_refused.load(std::memory_order_relaxed);
+}
+
 int ReleaseStream::Free(const Driver& driver, ContextHandle context, DeviceAddress address) {
-  if (driver.mem_free_async == nullptr || g_refused.load(std::memory_order_relaxed)) {
-    return kUnavailable;
-  }
+  if (!IsThere(driver)) return kUnavailable;
   const RelaxedCaptureMode relaxed(driver);
   auto* stream = static_cast<CUstream>(Get(driver, context));
   if (stream == nullptr) return kUnavailable;

@@ -24,6 +24,8 @@ class ReleaseStream {
  public:
   static constexpr int kUnavailable = -1;  // no status of CUDA's
 
+  // Does the driver have what is needed, and has it never said that it does not support it?
+  static bool IsThere(const Driver& driver);
   // Really frees `address`, an allocation of the context whose work is done: nothing waits for it.
   // kSuccess, the error of a broken context, or kUnavailable, and then nothing was done: this
   // driver cannot, or it has no memory for a stream. REQUIRES: the context does not end meanwhile

@@ -92,6 +92,7 @@ class Reserve {
   // The program uses `used` bytes, and is about to have `more` in a real allocation.
   void NoteUsed(size_t used, size_t more);
 
+  bool grows() const { return rule_.grows; }
   size_t peak() const { return peak_.load(std::memory_order_relaxed); }
   size_t extra() const { return extra_.load(std::memory_order_relaxed); }
   // As CMP_RESERVE says; and where managed memory leaves less room, that.

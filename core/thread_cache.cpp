@@ -76,7 +76,8 @@ uint32_t ThreadCache::NextRefill(unsigned tier) {
   Shelf& shelf = shelves_[tier];
   const uint32_t blocks = shelf.next_refill;
   const uint32_t doubled = blocks * 2;
-  shelf.next_refill = doubled < limits_->batch[tier] ? doubled : limits_->batch[tier];
+  const uint32_t most = limits_->batch[tier] < kMostMade ? limits_->batch[tier] : kMostMade;
+  shelf.next_refill = doubled < most ? doubled : most;
   return blocks;
 }
 

@@ -25,6 +25,7 @@
 
 #include "core/lock.h"
 #include "core/statistics.h"
+#include "core/takers.h"
 #include "core/types.h"
 
 namespace cmp {
@@ -57,7 +58,7 @@ class alignas(64) ThreadCache {
     Batch spare;
     Batch retiring;
     Batch retired;
-    uint32_t next_refill = 1;  // slow start: 1, 2, 4, ... up to the batch
+    uint32_t next_refill = 1;  // slow start: 1, 2, 4, 8, no more than a batch
   };
 
   ThreadCache(ContextPool* owner, const CacheLimits* limits, TierCounters* counters, Shelf* shelves)
@@ -114,22 +115,26 @@ class alignas(64) ThreadCache {
   }
 
   // Takes a block back: ready, or retired until a fence above `stamp` has passed. `*overflow`
-  // (often nothing) is over the limit and goes to the global pool. False: the cache must be listed
-  // first. REQUIRES: block is kIdle, of owner(), and block->tier < limits.tiers
-  [[nodiscard]] bool Free(Block* block, Stamp stamp, Batch* overflow) {
+  // (often nothing) is over the limit and goes to the global pool; who finds it neither here nor
+  // there finds `*taking` begun. False: the cache must be listed first.
+  // REQUIRES: block is kIdle, of owner(), and block->tier < limits.tiers
+  [[nodiscard]] bool Free(Block* block, Stamp stamp, Batch* overflow, Takers& takers,
+                          Takers::Taking* taking) {
     Held held(flag_);
     if (!listed_) return false;
     CountFreed(*block, block->tier);
     Shelf& shelf = shelves_[block->tier];
     if (stamp != kReady) {
       *overflow = Retire(shelf, block, stamp);
-      return true;
+    } else {
+      shelf.current.Push(block);
+      AddReadyBytes(block->bytes);
+      *overflow = shelf.current.count < limits_->batch[block->tier] && !OverLimit()
+                      ? Batch{}
+                      : Overflow(shelf.current, shelf.spare, ready_bytes_);
     }
-    shelf.current.Push(block);
-    AddReadyBytes(block->bytes);
-    *overflow = shelf.current.count < limits_->batch[block->tier] && !OverLimit()
-                    ? Batch{}
-                    : Overflow(shelf.current, shelf.spare, ready_bytes_);
+    if (overflow->count != 0) [[unlikely]]
+      taking->Begin(takers);
     return true;
   }
 
@@ -173,7 +178,10 @@ class alignas(64) ThreadCache {
   void Count(unsigned tier, Counter TierCounters::*served, size_t requested, size_t bytes);
   // Counts a free of a block that has no shelf.
   void CountFree(unsigned tier, size_t requested, size_t bytes);
-  // The number of blocks to make at the next refill of `tier`.
+  // The number of blocks to make at the next refill of `tier`, at most kMostMade: one call pays for
+  // all of them, at about 27 us each (measured, H200: 128 blocks took 3.5 ms where the worst real
+  // call of a run was 0.2).
+  static constexpr uint32_t kMostMade = 8;
   uint32_t NextRefill(unsigned tier);
   // Takes everything: calls put(batch) for each batch. The flag is held. From then on the cache is
   // not listed any more.

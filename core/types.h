@@ -1,8 +1,9 @@
 // The central types: what a block is, which states it passes through, and how idle blocks hang
 // together. The rest of the code leans on this file.
 //
-//   real allocation --Register--> kLive --Free--> kIdle --Alloc--> kLive ... --release--> kUnused
-//                                    \--Unpool--> kUnpooled --Free--> kUnused (real free)
+//   real allocation --Register--> kLive --Free--> kIdle --Alloc--> kLive ...
+//                                    \              \--release--> kLeaving --real free--> kUnused
+//                                     \--Unpool--> kUnpooled --Free--> kUnused (real free)
 //
 // Invariants
 // - A block is exactly one real allocation: `address` is its base, `bytes` what was asked of the
@@ -10,9 +11,10 @@
 // - A block record is type-stable: it stays a Block for the life of the process, so a stale pointer
 //   to it can be read, and its state checked, at any time. Once its context has ended it may be
 //   another context's.
-// - Exactly one party owns a block: the program (kLive, kUnpooled), or one free list (kIdle). Only
-//   the owner writes its fields; ownership passes through `state` (program to pool), through a
-//   thread cache's flag or through a lock of the global pool.
+// - Exactly one party owns a block: the program (kLive, kUnpooled), one free list (kIdle), or the
+//   thread that really frees it (kLeaving; or kIdle on its way between two of these). Only the
+//   owner writes its fields; ownership passes through `state` (program to pool), through a thread
+//   cache's flag or through a lock of the global pool.
 // - bytes of a context: see accounts.h.
 #ifndef CMP_CORE_TYPES_H_
 #define CMP_CORE_TYPES_H_
@@ -48,8 +50,9 @@ using Stamp = uint64_t;
 inline constexpr Stamp kReady = 0;  // nothing
 
 // Results of real calls, in the numbering of the layer that made them. cudaError_t and CUresult
-// agree on these three.
+// agree on these.
 inline constexpr int kSuccess = 0;
+inline constexpr int kInvalidValue = 1;
 inline constexpr int kOutOfMemory = 2;
 inline constexpr int kNotReady = 600;
 // The context is broken for good: what a kernel did wrong (an address, an assertion, an
@@ -85,6 +88,7 @@ enum class BlockState : uint8_t {
   kLive,      // the program has it; a free brings it into the pool
   kUnpooled,  // the program has it; a free is a real free (oversized, exported, made as asked for)
   kIdle,      // a free list of its context has it
+  kLeaving,   // idle, on no list; its real free is under way
 };
 
 struct BlockLinks;
@@ -117,8 +121,8 @@ struct alignas(64) Block {
                                          std::memory_order_acquire);
   }
   // The program gives back what it has at `address`. kLive, kUnpooled: the caller has the block
-  // now. kIdle: it was given back before; kUnused: its context is gone, or the record has another
-  // block.
+  // now. kIdle: it was given back before, and may be leaving; kUnused: its context is gone, or the
+  // record has another block.
   BlockState TakeFromProgramAt(DeviceAddress its_address) {
     for (const BlockState owned : {BlockState::kLive, BlockState::kUnpooled}) {
       if (!TakeFromProgram(owned)) continue;
@@ -127,10 +131,16 @@ struct alignas(64) Block {
       GiveBack(owned);
       return BlockState::kUnused;
     }
-    return state.load(std::memory_order_acquire);
+    const BlockState now = state.load(std::memory_order_acquire);
+    return now == BlockState::kLeaving ? BlockState::kIdle : now;
   }
   // Taken by mistake, so late that the record has another block by now: the program keeps that.
   void GiveBack(BlockState owned) { state.store(owned, std::memory_order_release); }
+  // An idle block that the caller has from a list is about to be really freed: it is found until
+  // that has happened, so that a second free of the program's is known for one. False: its context
+  // has ended. CancelLeaving: it was not freed.
+  [[nodiscard]] bool BeginLeaving() { return Change(BlockState::kIdle, BlockState::kLeaving); }
+  [[nodiscard]] bool CancelLeaving() { return Change(BlockState::kLeaving, BlockState::kIdle); }
   // The pool hands the block out. The caller holds what keeps its context from ending (its cache's
   // flag), so a plain release store is enough: a later free on another thread acquires it.
   void GiveToProgram(size_t bytes_requested) {
@@ -146,6 +156,13 @@ struct alignas(64) Block {
     BlockState idle = BlockState::kIdle;
     return state.compare_exchange_strong(idle, BlockState::kLive, std::memory_order_release,
                                          std::memory_order_relaxed);
+  }
+
+ private:
+  // acq_rel, as in TakeFromProgram.
+  bool Change(BlockState from, BlockState to) {
+    return state.compare_exchange_strong(from, to, std::memory_order_acq_rel,
+                                         std::memory_order_acquire);
   }
 };
 static_assert(sizeof(Block) == 64, "a hit touches one cache line of a block");

@@ -45,14 +45,14 @@ template <typename... Parameters, Need kNeed>
 class RealCall<CUresult (*)(Parameters...), kNeed> : public RealFunction {
  public:
   CUresult operator()(Parameters... arguments) const {
-    const CUresult status = Call(arguments...);
-    if (status == CUDA_SUCCESS) [[likely]]
-      return status;
     if constexpr (kNeed == Need::kNothing) {
-      NoteFailure(status);
-      return status;
+      return Once(arguments...);
     } else {
-      return Failed(status, arguments...);
+      const auto options = KeptOptionValues(arguments...);
+      const CUresult status = Call(arguments...);
+      if (status == CUDA_SUCCESS) [[likely]]
+        return status;
+      return Failed(status, options, arguments...);
     }
   }
   // For the pool itself, which has its own way where memory is short: not tried again.
@@ -67,11 +67,14 @@ class RealCall<CUresult (*)(Parameters...), kNeed> : public RealFunction {
   CUresult Call(Parameters... arguments) const {
     return reinterpret_cast<CUresult (*)(Parameters...)>(address())(arguments...);
   }
-  [[gnu::noinline, gnu::cold]] CUresult Failed(CUresult status, Parameters... arguments) const {
+  template <typename Options>
+  [[gnu::noinline, gnu::cold]] CUresult Failed(CUresult status, const Options& options,
+                                               Parameters... arguments) const {
     NoteFailure(status);
     if (!MayLackMemory(kNeed, status)) return status;
     Rescue rescue(kNeed, status, RescuedArguments::Of(arguments...), in_vain());
     while (rescue.MakesRoom(status)) {
+      options.Restore();
       status = Call(arguments...);
       if (status != CUDA_SUCCESS) NoteFailure(status);
     }

@@ -1,5 +1,6 @@
 #include "shim/rescue.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "core/device_links.h"
@@ -16,6 +17,8 @@ namespace {
 
 constexpr uint64_t kUnknownBytes = uint64_t{1} << 30;
 constexpr uint64_t kAnyBytes = ~uint64_t{0};
+// By which the driver may take more than it was asked for: it reserves in chunks.
+constexpr uint64_t kChunkBytes = uint64_t{32} << 20;
 
 uint64_t Sum(uint64_t one, uint64_t other) {
   uint64_t sum = 0;
@@ -102,31 +105,12 @@ uint64_t KnownBytes(Need need, CUresult status, const RescuedArguments& argument
   }
 }
 
-// Its address names the thread.
-thread_local constinit char t_thread_name = 0;
-
-// Who made room last, and when: a call of another thread may have failed just before. Relaxed: the
-// two are a hint, and one more try is harmless.
-constexpr uint64_t kJustNowNs = 1'000'000'000;
-constinit std::atomic<const void*> g_room_by{nullptr};
-constinit std::atomic<uint64_t> g_room_at{0};
-void NoteRoom() {
-  g_room_by.store(&t_thread_name, std::memory_order_relaxed);
-  g_room_at.store(NowNs(), std::memory_order_relaxed);
-}
-bool OthersMadeRoomJustNow() {
-  return g_room_by.load(std::memory_order_relaxed) != &t_thread_name &&
-         g_room_at.load(std::memory_order_relaxed) + kJustNowNs > NowNs();
-}
-
-constexpr int kMostTries = 64;  // while other threads go on releasing
-
 }  // namespace
 
 // Not from inside a real call of ours (the pool does it itself), nor once the process exits. During
 // captures only for what has nothing to do with them: a release in relaxed mode leaves them alone
 // (measured), and what the first try did to them the second does not make worse.
-bool Rescue::Allowed(const RescuedArguments& arguments) const {
+bool Rescue::Allowed() const {
   if (pool_ == nullptr || driver_ == nullptr || t_inside_real != 0 || IsAside() ||
       g_exiting.load(std::memory_order_acquire)) {
     return false;
@@ -138,34 +122,51 @@ bool Rescue::Allowed(const RescuedArguments& arguments) const {
     return driver_->stream_is_capturing(stream, &status) != CUDA_SUCCESS ||
            status != CU_STREAM_CAPTURE_STATUS_NONE;
   };
-  if (!arguments.has_stream) return true;
+  if (!arguments_.has_stream) return true;
   // 0 may mean either default stream.
-  return !captures(arguments.stream) &&
-         (arguments.stream != nullptr || !captures(CU_STREAM_PER_THREAD));
+  return !captures(arguments_.stream) &&
+         (arguments_.stream != nullptr || !captures(CU_STREAM_PER_THREAD));
 }
 
 Rescue::Rescue(Need need, CUresult status, const RescuedArguments& arguments,
                std::atomic<uint64_t>& in_vain)
     : need_(need),
+      status_(status),
+      arguments_(arguments),
       in_vain_(in_vain),
       pool_(g_pool.load(std::memory_order_acquire)),
       driver_(LoadedDriver()) {
-  if (!Allowed(arguments)) return;
+  if (!Allowed()) return;
   const Uncancelled uncancelled;
   releases_ = pool_->releases();
-  by_others_ = OthersMadeRoomJustNow();
-  const Devices idle = pool_->DevicesWithIdle();
-  if (idle == 0) {
-    may_wait_ = status == CUDA_ERROR_OUT_OF_MEMORY;
-    return;
+  by_others_ = pool_->OthersMadeRoomJustNow();
+  const bool idle = Look();
+  // What stands behind the pointers of kAny may be another each time. Relaxed: who misses what
+  // another thread found out tries once too often.
+  const bool vain = idle && need != Need::kAny && in_vain_.load(std::memory_order_relaxed) == call_;
+  if (vain) here_ = elsewhere_ = 0;
+  if ((here_ | elsewhere_) != 0) {
+    step_ = known_ == 0 ? kMostHere : kKnownHere;
+  } else if (by_others_) {
+    step_ = kByOthers;
+  } else if (!vain && status == CUDA_ERROR_OUT_OF_MEMORY) {
+    step_ = kWait;  // all that it lacks may be in others' hands
   }
+}
+
+// Which devices that have idle blocks lack memory? False: none has any.
+bool Rescue::Look() {
+  here_ = elsewhere_ = 0;
+  const Devices idle = pool_->DevicesWithIdle();
+  if (idle == 0) return false;
   const RelaxedCaptureMode relaxed(*driver_);
   CUdevice current = -1;
   driver_->context_device(&current);
-  const uint64_t known = KnownBytes(need, status, arguments, *driver_);
+  const uint64_t known = KnownBytes(need_, status_, arguments_, *driver_);
   most_ = Sum(known, kUnknownBytes);
-  call_ = Mixed(arguments.all, static_cast<uint64_t>(status));
-  const bool anywhere = need != Need::kLimit && need != Need::kLaunch;
+  known_ = need_ == Need::kBytes || need_ == Need::kLimit ? Sum(known, kChunkBytes) : 0;
+  call_ = Mixed(arguments_.all, static_cast<uint64_t>(status_));
+  const bool anywhere = need_ != Need::kLimit && need_ != Need::kLaunch;
   ForEachDevice(idle, [&](int device) {
     if (device != current && !anywhere) return;
     OnDevice(*pool_, *driver_, device, [&] {
@@ -176,58 +177,66 @@ Rescue::Rescue(Need need, CUresult status, const RescuedArguments& arguments,
       call_ = Mixed(call_, free + pool_->ReleasableBytes(device));  // what is free without the pool
     });
   });
-  // What stands behind the pointers of the others may be another each time. Relaxed: who misses
-  // what another thread found out tries once too often.
-  tells_ = need != Need::kAny;
-  if (tells_ && in_vain_.load(std::memory_order_relaxed) == call_) here_ = elsewhere_ = 0;
-  may_wait_ = (here_ | elsewhere_) != 0;
+  return true;
 }
 
-// What the call can need of the current context's device; everything, where it is not known how
-// much that is, or where small blocks did not give back what they take.
-bool Rescue::Release(int device) {
+// Until so much is free on each of the devices, or nothing is idle there. What small blocks take
+// goes back to the driver only with all of their chunk: then twice as much is released.
+void Rescue::Release(Devices devices, uint64_t needed) {
   const DriverApi api(*driver_);
-  const uint64_t free = CurrentMemory().free;
-  if (free >= most_) return true;  // others made room
-  const bool made = pool_->ReleaseForRetry(api, device, most_ - free);
-  const bool enough = most_ == kAnyBytes || CurrentMemory().free >= most_;
-  return (!enough && pool_->ReleaseForRetry(api, device)) || made;
+  const RelaxedCaptureMode relaxed(*driver_);
+  ForEachDevice(devices, [&](int device) {
+    OnDevice(*pool_, *driver_, device, [&] {
+      for (uint64_t wanted = 0;;) {
+        const uint64_t free = needed == kAnyBytes ? 0 : CurrentMemory().free;
+        if (free >= needed) return;
+        wanted = std::max(needed - free, Product(wanted, 2));
+        const uint64_t released = pool_->ReleaseForRetry(api, device, wanted);
+        released_ |= released != 0;
+        if (released < wanted) return;
+      }
+    });
+  });
+}
+
+void Rescue::Take(Step step) {
+  switch (step) {
+    case kKnownHere:
+    case kKnownElsewhere:
+      return Release(step == kKnownHere ? here_ : elsewhere_, known_);
+    case kMostHere:
+    case kMostElsewhere:
+      return Release(step == kMostHere ? here_ : elsewhere_, most_);
+    case kByOthers:
+      return;
+    default:
+      pool_->AwaitTakers();
+      Look();
+      return Release(here_ | elsewhere_, most_);
+  }
 }
 
 bool Rescue::MakesRoom(CUresult status) {
   if (!MayLackMemory(need_, status)) return false;
   const Uncancelled uncancelled;
-  for (Devices* lacking : {&here_, &elsewhere_}) {
-    if (*lacking == 0) continue;
-    bool made = false;
-    NoteRoom();
-    ForEachDevice(std::exchange(*lacking, 0), [&](int device) {
-      const RelaxedCaptureMode relaxed(*driver_);
-      OnDevice(*pool_, *driver_, device, [&] { made |= Release(device); });
-    });
-    if (!made) continue;
-    NoteRoom();
-    releases_ = pool_->releases();
-    released_ = true;
+  while (step_ < kGiveUp) {
+    const Step step = static_cast<Step>(step_++);
+    Take(step);
+    // Before the next try: what is freed during it makes one more worth it.
+    const uint64_t releases = pool_->releases();
+    const bool changed = releases != std::exchange(releases_, releases);
+    if (!changed && step >= kWait) step_ = kGiveUp;
+    if (!changed && (step != kByOthers || !by_others_)) continue;
     ++tries_;
     return true;
   }
-  if (tries_ == kMostTries || !OthersMakeRoom()) return false;
-  releases_ = pool_->releases();
-  ++tries_;
-  return true;
-}
-
-// Have other threads released memory since the latest try, or do they just now?
-bool Rescue::OthersMakeRoom() {
-  if (std::exchange(by_others_, false)) return true;
-  return may_wait_ && (pool_->releases() != releases_ || pool_->AwaitReleases());
+  return false;
 }
 
 CUresult Rescue::Done(CUresult status) {
   if (tries_ == 0) return status;
   if (status == CUDA_SUCCESS) pool_->statistics().process().out_of_memory_rescues.AddShared(1);
-  if (tells_ && released_ && MayLackMemory(need_, status)) {
+  if (need_ != Need::kAny && released_ && MayLackMemory(need_, status)) {
     in_vain_.store(call_, std::memory_order_relaxed);
   }
   return status;

@@ -4,6 +4,9 @@
 // Not on suspicion: only while the memory that is really free is less than the call can need, and
 // not again while there is as much as when it did not help. Nor where it could show: a thread that
 // captures gets the real answer, and so does what would go into a capture.
+//
+// Step by step, and tried again after each that made room: what the call says that it needs, of the
+// current device, then of others; a gigabyte more, the same; and what other threads have in hand.
 #ifndef CMP_SHIM_RESCUE_H_
 #define CMP_SHIM_RESCUE_H_
 
@@ -47,6 +50,13 @@ constexpr uint64_t Mixed(uint64_t one, uint64_t other) {
   return mixed | 1;
 }
 
+// Points to what no header describes.
+template <typename Argument>
+concept Handle =
+    std::is_pointer_v<Argument> && std::is_class_v<std::remove_pointer_t<Argument>> && !requires {
+  sizeof(std::remove_pointer_t<Argument>);
+};
+
 // What is looked at of a call's arguments.
 struct RescuedArguments {
   uint64_t first = 0;
@@ -64,10 +74,11 @@ struct RescuedArguments {
   }
 
  private:
-  // Of a number or a pointer; 0 for structures.
+  // Of a number or a handle. 0 for structures, and for what points to something: the same address
+  // may have something else at it, another address the same.
   template <typename Argument>
   static uint64_t Bits(const Argument& argument) {
-    if constexpr (std::is_pointer_v<Argument>) {
+    if constexpr (Handle<Argument>) {
       return reinterpret_cast<uintptr_t>(argument);
     } else if constexpr (std::is_integral_v<Argument> || std::is_enum_v<Argument>) {
       return static_cast<uint64_t>(argument);
@@ -98,34 +109,86 @@ struct RescuedArguments {
   }
 };
 
+// Option values that the driver writes into, such as the size of a log: a second try must be told
+// what the first was.
+class OptionValues {
+ public:
+  OptionValues(void** values, unsigned count) : values_(values) {
+    if (values == nullptr || count > kMost) return;
+    for (; count_ < count; ++count_) kept_[count_] = values[count_];
+  }
+  void Restore() const {
+    for (unsigned i = 0; i < count_; ++i) values_[i] = kept_[i];
+  }
+
+ private:
+  static constexpr unsigned kMost = 64;  // there are not so many options
+  void** values_;
+  unsigned count_ = 0;
+  void* kept_[kMost];
+};
+struct NoOptionValues {
+  void Restore() const {}
+};
+// Of cuModuleLoadDataEx; of cuLibraryLoadData and cuLibraryLoadFromFile.
+inline OptionValues OptionValuesOf(void*, const void*, unsigned count, void*, void** values) {
+  return {values, count};
+}
+inline OptionValues OptionValuesOf(void*, const void*, void*, void** values, unsigned count, void*,
+                                   void**, unsigned) {
+  return {values, count};
+}
+// Before the first try.
+template <typename... Arguments>
+auto KeptOptionValues(const Arguments&... arguments) {
+  if constexpr (requires { OptionValuesOf(arguments...); }) {
+    return OptionValuesOf(arguments...);
+  } else {
+    return NoOptionValues{};
+  }
+}
+
 // One call that failed. Its function remembers in `in_vain` the call and the memory for which a
 // rescue did not help; 0: none.
 class [[nodiscard]] Rescue {
  public:
   Rescue(Need need, CUresult status, const RescuedArguments& arguments,
          std::atomic<uint64_t>& in_vain);
-  // Was room made, so that the call, which answered `status`, is worth another try? By the current
-  // device's blocks, then by those of other devices; and while other threads make room.
+  // Was room made, so that the call, which answered `status`, is worth another try?
   bool MakesRoom(CUresult status);
   // It is not tried any more: its last answer, which is the program's.
   CUresult Done(CUresult status);
 
  private:
-  bool Allowed(const RescuedArguments& arguments) const;
-  bool Release(int device);
-  bool OthersMakeRoom();
+  // In this order. Then the waits for other threads, a few.
+  enum Step {
+    kKnownHere,
+    kKnownElsewhere,
+    kMostHere,
+    kMostElsewhere,
+    kByOthers,
+    kWait,
+    kGiveUp = 8
+  };
+
+  bool Allowed() const;
+  bool Look();
+  void Take(Step step);
+  void Release(Devices devices, uint64_t needed);
 
   const Need need_;
+  const CUresult status_;
+  const RescuedArguments arguments_;
   std::atomic<uint64_t>& in_vain_;
   Pool* const pool_;
   const Driver* const driver_;
+  int step_ = kGiveUp;      // the next one
+  uint64_t known_ = 0;      // bytes that it needs; 0: that is not known
   uint64_t most_ = 0;       // bytes that it can need
   uint64_t call_ = 0;       // this call with this much memory
-  bool tells_ = false;      // its arguments say what it asks for
   Devices here_ = 0;        // the current device, if it lacks memory
   Devices elsewhere_ = 0;   // others that do
   bool by_others_ = false;  // another thread has just made room
-  bool may_wait_ = false;   // for others who are making room
   uint64_t releases_ = 0;   // of all threads before the latest try
   bool released_ = false;
   int tries_ = 0;

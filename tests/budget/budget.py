@@ -110,6 +110,7 @@ def count_part(options, part, library, locked):
     environment.update(settings, LD_LIBRARY_PATH=options.sim, LD_BIND_NOW="1")
     if preloaded:
         environment["LD_PRELOAD"] = options.preload
+        environment["CMP_DECAY"] = "off"  # a tick of the pool's own thread is no part of a path
     with tempfile.TemporaryDirectory(prefix="cmp-budget-") as folder:
         finished = subprocess.run(
             ["valgrind", "--tool=callgrind", "--error-exitcode=99",

@@ -13,6 +13,7 @@
 namespace {
 
 constexpr size_t kBytes = 5000;  // beyond the first tiers, whose number is simpler to find
+constexpr size_t kLargeBytes = size_t{8} << 20;
 void* g_pointer = nullptr;
 void* g_page_locked = nullptr;
 void* g_other_pointer = nullptr;
@@ -54,6 +55,10 @@ extern "C" __attribute__((noinline, visibility("default"))) void path_done() {
 
 PATH(cudaMalloc_hit) { g_status = cudaMalloc(&g_pointer, kBytes); }
 PATH(cudaFree_ready) { g_status = cudaFree(g_pointer); }
+// Beyond the hit path, which runtime a caller means is remembered by the place of its call.
+[[gnu::noinline]] void AllocateLarge() { g_status = cudaMalloc(&g_pointer, kLargeBytes); }
+PATH(cudaMalloc_large_hit) { AllocateLarge(); }
+PATH(cudaFree_large_ready) { g_status = cudaFree(g_pointer); }
 PATH(cuMemAlloc_v2_hit) { g_status = cuMemAlloc_v2(&g_address, kBytes); }
 PATH(cuMemFree_v2_ready) { g_status = cuMemFree_v2(g_address); }
 PATH(cudaMallocPitch_hit) { g_status = cudaMallocPitch(&g_pointer, &g_pitch, 1000, 5); }
@@ -128,6 +133,17 @@ void MakeStreams() {
   g_other_stream = program::NonBlockingStream();
 }
 
+void LargeHits() {
+  void* pointers[4] = {};
+  for (void*& pointer : pointers) {
+    AllocateLarge();
+    pointer = g_pointer;
+  }
+  for (void* pointer : pointers) MUST(cudaFree(pointer));
+  RUN(path_cudaMalloc_large_hit);
+  RUN(path_cudaFree_large_ready);
+}
+
 void Hits() {
   FillShelf();
   RUN(path_cudaMalloc_hit);
@@ -135,6 +151,7 @@ void Hits() {
   RUN(path_cuMemAlloc_v2_hit);
   RUN(path_cuMemFree_v2_ready);
   PitchedHits();
+  LargeHits();
 }
 
 void FreesUnderNone() {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <thread>
 #include <vector>
 
@@ -80,6 +81,23 @@ TEST(OutOfMemoryTest, NoMoreThanNeededIsReleased) {
   ASSERT_NE(t.Alloc(20 * kMiB), nullptr);
   EXPECT_EQ(t.device.released().size(), 2u);
   EXPECT_EQ(t.device.used(), 100 * kMiB);
+}
+
+// Found by review: the block that had waited longest, however large.
+TEST(OutOfMemoryTest, ASmallBlockMakesRoomForASmallRequest) {
+  TestPool t({}, kGiB);
+  Block* large = t.Alloc(600 * kMiB);
+  std::vector<Block*> blocks;
+  for (int i = 0; i < 8; ++i) blocks.push_back(t.Alloc(8 * kMiB));
+  t.device.UseByOthers(kGiB - t.device.used());
+  ASSERT_TRUE(t.Free(large));  // the oldest
+  for (Block* block : blocks) ASSERT_TRUE(t.Free(block));
+  for (const auto& [bytes, released] : {std::pair{4, 8}, {200, 600}}) {
+    const size_t used = t.device.used();
+    const size_t wanted = static_cast<size_t>(bytes) * kMiB;
+    ASSERT_NE(t.Alloc(wanted), nullptr);
+    EXPECT_EQ((used + wanted - t.device.used()) / kMiB, static_cast<size_t>(released)) << bytes;
+  }
 }
 
 TEST(OutOfMemoryTest, LargeBlocksAreReleasedBeforeSmallOnes) {
@@ -201,6 +219,160 @@ TEST(OutOfMemoryTest, AProgramThatFitsWithoutThePoolFitsWithIt) {
       ASSERT_NE(blocks.back(), nullptr) << i << " of " << bytes;
     }
     for (Block* block : blocks) ASSERT_TRUE(t.Free(block));
+  }
+}
+
+TEST(OutOfMemoryTest, NoMoreThanNeededOfOtherContextsIsReleased) {
+  TestPool t({}, 100 * kMiB);
+  ContextPool* neighbour = t.OpenAnother(0);
+  std::vector<Block*> blocks;
+  for (int i = 0; i < 10; ++i) blocks.push_back(t.AllocIn(*neighbour, 10 * kMiB));
+  for (Block* block : blocks) ASSERT_TRUE(t.Free(block));
+  ASSERT_NE(t.Alloc(20 * kMiB), nullptr);
+  EXPECT_EQ(neighbour->accounts().reserved(), 80 * kMiB);
+}
+
+TEST(OutOfMemoryTest, BlocksThatArePartOfNoPoolAreTriedAgainAsOften) {
+  TestPool t({}, 100 * kMiB);
+  std::vector<Block*> blocks;
+  for (int i = 0; i < 10; ++i) blocks.push_back(t.Alloc(10 * kMiB));
+  for (Block* block : blocks) ASSERT_TRUE(t.Free(block));
+  t.device.ForgetCalls();
+  t.device.FailNext(2);
+  EXPECT_EQ(t.pool->AllocReal(t.context, 10 * kMiB, t.api).status, kSuccess);
+  EXPECT_EQ(StatusesOf(t.device.calls()), (std::vector<int>{2, 2, 0}));
+  EXPECT_EQ(t.device.released().size(), 3u) << "10 MiB, then 20";
+  EXPECT_EQ(t.device.recovered_calls(), 1u);
+}
+
+// ---- Other threads have idle blocks in hand, or go on freeing
+
+// Found by review: others' releases between the failed call and the look at the lists.
+TEST(OutOfMemoryTest, WhatOthersReleasedSinceTheCallFailedIsWorthAnotherTry) {
+  for (const bool pooled : {true, false}) {
+    TestPool t({}, 64 * kMiB);
+    ASSERT_TRUE(t.Free(t.Alloc(40 * kMiB)));
+    bool failed = false;
+    t.device.OnAllocate([&](size_t) {
+      if (std::exchange(failed, true)) return;
+      OnAnotherThread([&] { t.pool->ReleaseThreadCaches(t.api); });
+      t.device.FailNext(1);
+    });
+    const Allocation made = pooled ? t.pool->Alloc(*t.context, 60 * kMiB, t.api)
+                                   : t.pool->AllocReal(t.context, 60 * kMiB, t.api);
+    EXPECT_EQ(made.status, kSuccess);
+  }
+}
+
+// Found by review: a try for each single block that others freed.
+TEST(OutOfMemoryTest, WhatOthersHaveInHandIsAwaited) {
+  for (const bool pooled : {true, false}) {
+    TestPool t({}, 100 * kMiB);
+    std::vector<Block*> blocks;
+    for (int i = 0; i < 10; ++i) blocks.push_back(t.Alloc(10 * kMiB));
+    for (Block* block : blocks) ASSERT_TRUE(t.Free(block));
+    t.device.ForgetCalls();
+    std::atomic<bool> begun{false};
+    t.device.OnRelease([&] {
+      begun = true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    });
+    std::thread other([&] { t.pool->ReleaseThreadCaches(t.api); });
+    while (!begun) std::this_thread::yield();
+    const Allocation made = pooled ? t.pool->Alloc(*t.context, 100 * kMiB, t.api)
+                                   : t.pool->AllocReal(t.context, 100 * kMiB, t.api);
+    EXPECT_EQ(made.status, kSuccess);
+    EXPECT_LE(t.device.allocate_calls(), 4u);
+    other.join();
+  }
+}
+
+// Found by review: what is wanted doubled with every block that others freed, until it was 0.
+TEST(OutOfMemoryTest, WhatIsFreedAtLastIsFound) {
+  Options options;
+  options.slack = 0;
+  TestPool t(options, 1000 * kMiB);
+  std::vector<Block*> blocks;
+  for (int i = 0; i < 75; ++i) blocks.push_back(t.Alloc(4 * kMiB));
+  Block* late = t.Alloc(500 * kMiB);
+  ASSERT_NE(t.Alloc(100 * kMiB), nullptr);
+  for (Block* block : blocks) ASSERT_TRUE(t.Free(block));
+  t.device.ForgetCalls();
+  std::atomic<int> releases{0};
+  t.device.OnRelease([&] {
+    const int number = ++releases;
+    if (number > 75) return;
+    // Until the failing call was tried once more, or waits.
+    const size_t calls = t.device.allocate_calls();
+    for (int i = 0; i < 50 && t.device.allocate_calls() == calls; ++i) {
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
+    if (number == 70) OnAnotherThread([&] { EXPECT_TRUE(t.Free(late)); });
+  });
+  std::thread other([&] { EXPECT_NE(t.Alloc(300 * kMiB), nullptr); });
+  while (releases == 0) std::this_thread::yield();
+  EXPECT_NE(t.Alloc(450 * kMiB), nullptr);
+  other.join();
+}
+
+// The same of a batch on its way from a thread's cache to the global pool.
+TEST(OutOfMemoryTest, WhatIsFreedMeanwhileHidesNothing) {
+  TestPool t({}, 9 * kMiB);
+  std::atomic<int> round{0};
+  constexpr int kRounds = 2000;
+  std::thread other([&] {
+    for (int number = 1; number <= kRounds; ++number) {
+      std::vector<Block*> blocks;
+      for (int i = 0; i < 8; ++i) blocks.push_back(t.Alloc(kMiB));
+      for (int i = 0; i < 7; ++i) EXPECT_TRUE(t.Free(blocks[static_cast<size_t>(i)]));
+      round = number;
+      EXPECT_TRUE(t.Free(blocks[7]));  // fits beside what is asked for, or is idle
+      while (round == number) std::this_thread::yield();
+    }
+  });
+  int failed = 0;
+  for (int number = 1; number <= kRounds; ++number) {
+    while (round != number) std::this_thread::yield();
+    Block* block = t.Alloc(8 * kMiB);
+    if (block == nullptr || !t.Free(block)) ++failed;
+    t.pool->ReleaseThreadCaches(t.api);
+    round = -number;
+  }
+  other.join();
+  EXPECT_EQ(failed, 0);
+}
+
+// Found by review: it was tried for as long as others freed anything.
+TEST(OutOfMemoryTest, WhatCannotBeHadFailsThoughOthersGoOnFreeing) {
+  for (const bool keeps : {false, true}) {
+    Options options;
+    if (!keeps) options.reserve = {0.0, 0};
+    options.slack = 0;
+    TestPool t(options, 4 * kGiB);
+    t.device.OnRelease([] { std::this_thread::sleep_for(std::chrono::microseconds(300)); });
+    std::atomic<bool> stop{false};
+    std::atomic<unsigned> next{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 8; ++i) {
+      threads.emplace_back([&] {
+        while (!stop) EXPECT_TRUE(t.Free(t.Alloc((2 + 2 * (next++ % 31)) * kMiB)));
+      });
+    }
+    std::atomic<bool> late{false};
+    std::atomic<bool> done{false};
+    std::thread watch([&] {
+      for (int i = 0; i < 500 && !done; ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+      late = !done;
+      if (late) stop = true;
+    });
+    while (next < 100) std::this_thread::yield();
+    EXPECT_EQ(t.Alloc(size_t{1} << 40), nullptr);
+    done = stop = true;
+    watch.join();
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_FALSE(late) << "it was still tried after five seconds";
   }
 }
 

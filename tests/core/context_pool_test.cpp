@@ -134,11 +134,13 @@ TEST_F(ContextPoolTest, EmptyCachesEmptiesAllOfThem) {
 TEST_F(ContextPoolTest, ACacheThatIsNotListedTakesNothing) {
   ThreadCache* cache = NewCache();
   Batch overflow;
+  Takers takers;
+  Takers::Taking taking;
   EXPECT_FALSE(cache->Stock(0, Idle(0, 1)));
-  EXPECT_FALSE(cache->Free(Idle(0, 1).Pop(), kReady, &overflow));
+  EXPECT_FALSE(cache->Free(Idle(0, 1).Pop(), kReady, &overflow, takers, &taking));
   EXPECT_FALSE(cache->FreeHit(Idle(0, 1).Pop()));
   EXPECT_TRUE(context_.ListCache(*cache));
-  EXPECT_TRUE(cache->Free(Idle(0, 1).Pop(), kReady, &overflow));
+  EXPECT_TRUE(cache->Free(Idle(0, 1).Pop(), kReady, &overflow, takers, &taking));
   EXPECT_TRUE(cache->FreeHit(Idle(0, 1).Pop()));
   EXPECT_EQ(context_.EmptyCaches(), 512u);
   EXPECT_FALSE(cache->FreeHit(Idle(0, 1).Pop())) << "after it was emptied";
@@ -171,8 +173,10 @@ TEST_F(ContextPoolTest, TheAccountsLearnWhatACacheHandedOut) {
   for (Block* block : blocks) block->state.store(BlockState::kIdle);
   EXPECT_TRUE(context_.ListCache(*other));
   Batch overflow;
-  EXPECT_TRUE(other->Free(blocks[0], kReady, &overflow));
-  EXPECT_TRUE(other->Free(blocks[1], 7, &overflow));
+  Takers takers;
+  Takers::Taking taking;
+  EXPECT_TRUE(other->Free(blocks[0], kReady, &overflow, takers, &taking));
+  EXPECT_TRUE(other->Free(blocks[1], 7, &overflow, takers, &taking));
   context_.Settle(*other);
   EXPECT_EQ(accounts.live(), 3 * 1024u);
   EXPECT_EQ(context_.ready(), 4 * 1024u);

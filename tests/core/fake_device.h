@@ -66,6 +66,8 @@ class FakeDevice {
   }
   // Called at the beginning of every Allocate, with its bytes and without the device's lock.
   void OnAllocate(std::function<void(size_t bytes)> hook) { on_allocate_ = std::move(hook); }
+  // The same of Release.
+  void OnRelease(std::function<void()> hook) { on_release_ = std::move(hook); }
   // Puts memory aside that the pool does not know of.
   void UseByOthers(size_t bytes) {
     const std::lock_guard guard(lock_);
@@ -153,6 +155,7 @@ class FakeDevice {
     return kSuccess;
   }
   int Release(DeviceAddress address) {
+    if (on_release_) on_release_();
     const std::lock_guard guard(lock_);
     ++release_count_;
     if (release_status_ != kSuccess) return release_status_;
@@ -217,6 +220,7 @@ class FakeDevice {
 
   mutable std::mutex lock_;
   std::function<void(size_t bytes)> on_allocate_;
+  std::function<void()> on_release_;
   size_t capacity_;
   size_t used_ = 0;
   size_t used_by_others_ = 0;

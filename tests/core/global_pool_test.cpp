@@ -140,6 +140,27 @@ TEST_F(GlobalPoolTest, TheOldestGoFirstWhateverTheirSize) {
   EXPECT_EQ(pool_.ready_bytes(), 0u);
 }
 
+TEST_F(GlobalPoolTest, AnOldBlockThatIsTooLargeStays) {
+  Block* large = PutOne(600 * kMiB);
+  Block* middle = PutOne(100 * kMiB);
+  Block* first = PutOne(8 * kMiB);
+  Block* second = PutOne(8 * kMiB);
+  EXPECT_EQ(SetOf(pool_.TakeOldest(4 * kMiB)), (std::set<Block*>{first}))
+      << "the older of its size";
+  EXPECT_EQ(SetOf(pool_.TakeOldestLarge(20 * kMiB)), (std::set<Block*>{middle}));
+  EXPECT_EQ(SetOf(pool_.TakeOldest(8 * kMiB)), (std::set<Block*>{second}));
+  EXPECT_EQ(SetOf(pool_.TakeOldest(4 * kMiB)), (std::set<Block*>{large})) << "there is no other";
+}
+
+TEST_F(GlobalPoolTest, WhatIsYoungStaysWhereOnlyTheOldMayGo) {
+  for (unsigned i = 0; i < GlobalPool::kMarks; ++i) (void)pool_.Mark();
+  Block* large = PutOne(600 * kMiB);
+  uint64_t before = 0;
+  for (unsigned i = 0; i <= GlobalPool::kMarks; ++i) before = pool_.Mark();
+  PutOne(8 * kMiB);
+  EXPECT_EQ(SetOf(pool_.TakeOldest(4 * kMiB, before)), (std::set<Block*>{large}));
+}
+
 TEST_F(GlobalPoolTest, TheOldestLargeOnesGoWithoutTheSmall) {
   PutOne(256);
   Block* first = PutOne(100 * kMiB);
@@ -154,7 +175,7 @@ TEST_F(GlobalPoolTest, UseMakesABlockYoungAgain) {
   Block* second = PutOne(6 * kMiB);
   EXPECT_EQ(pool_.TakeLarge(4 * kMiB, 4 * kMiB), first);
   pool_.Put(Batch{first, 1});
-  EXPECT_EQ(SetOf(pool_.TakeOldest(1)), (std::set<Block*>{second}));
+  EXPECT_EQ(SetOf(pool_.TakeOldest(6 * kMiB)), (std::set<Block*>{second}));
 }
 
 TEST_F(GlobalPoolTest, TheOldestOfOneSizeGoesFirst) {

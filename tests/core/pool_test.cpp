@@ -66,7 +66,7 @@ TEST(PoolTest, BlocksOfAllKindsAreEnteredAtTheirBaseAlone) {
   }
 }
 
-TEST(PoolTest, SlowStartMakesOneTwoFour) {
+TEST(PoolTest, SlowStartMakesOneTwoFourEight) {
   TestPool t;
   std::vector<size_t> real_calls;
   for (int i = 0; i < 16; ++i) {
@@ -74,7 +74,7 @@ TEST(PoolTest, SlowStartMakesOneTwoFour) {
     real_calls.push_back(t.device.allocate_calls());
   }
   EXPECT_EQ(real_calls,
-            (std::vector<size_t>{1, 3, 3, 7, 7, 7, 7, 15, 15, 15, 15, 15, 15, 15, 15, 31}));
+            (std::vector<size_t>{1, 3, 3, 7, 7, 7, 7, 15, 15, 15, 15, 15, 15, 15, 15, 23}));
 }
 
 TEST(PoolTest, SlowStartEndsAtTheBatch) {
@@ -92,7 +92,7 @@ TEST(PoolTest, SlowStartEndsAtTheBatch) {
   EXPECT_EQ(made, (std::vector<size_t>{1, 2, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4}));
 }
 
-TEST(PoolTest, BatchesAreAtMost128Blocks) {
+TEST(PoolTest, NoAllocationMakesMoreThanEightBlocks) {
   TestPool t;
   size_t most = 0;
   size_t before = 0;
@@ -101,7 +101,7 @@ TEST(PoolTest, BatchesAreAtMost128Blocks) {
     most = std::max(most, t.device.allocate_calls() - before);
     before = t.device.allocate_calls();
   }
-  EXPECT_EQ(most, 128u);
+  EXPECT_EQ(most, 8u);
 }
 
 TEST(PoolTest, LargeBlocksAreMadeOneByOne) {

@@ -38,9 +38,11 @@ class RetiredInCacheTest : public testing::Test {
   }
   Batch Retire(unsigned count, Stamp stamp) {
     Batch left;
+    Takers takers;
+    Takers::Taking taking;
     for (unsigned i = 0; i < count && left.count == 0; ++i) {
       Block* block = Idle();
-      while (!cache_.Free(block, stamp, &left)) (void)cache_.BeginListed();
+      while (!cache_.Free(block, stamp, &left, takers, &taking)) (void)cache_.BeginListed();
     }
     return left;
   }

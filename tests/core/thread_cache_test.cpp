@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <set>
 #include <thread>
 #include <vector>
 
 #include "core/memory.h"
+#include "waiting_thread.h"
 
 namespace cmp {
 namespace {
@@ -45,7 +47,8 @@ class ThreadCacheTest : public testing::Test {
   }
   Batch FreeIdle(Block* block) {
     Batch overflow;
-    while (!cache_.Free(block, kReady, &overflow)) (void)cache_.BeginListed();
+    Takers::Taking taking;
+    while (!cache_.Free(block, kReady, &overflow, takers_, &taking)) (void)cache_.BeginListed();
     return overflow;
   }
   void Stock(unsigned tier, Batch batch) {
@@ -63,6 +66,7 @@ class ThreadCacheTest : public testing::Test {
   CacheLimits limits_;
   TierCounters counters_[kCacheTiers];
   ThreadCache::Shelf shelves_[kCacheTiers];
+  Takers takers_;
   ThreadCache cache_{nullptr, &limits_, counters_, shelves_};
 };
 
@@ -229,12 +233,15 @@ TEST_F(ThreadCacheTest, EmptyGivesEverythingOnce) {
   cache_.Empty([](Batch) { ADD_FAILURE() << "there was nothing left"; });
 }
 
-TEST_F(ThreadCacheTest, RefillsDoubleUpToTheBatch) {
+TEST_F(ThreadCacheTest, RefillsDoubleUpToTheBatchOrEight) {
   limits_.batch[0] = 12;
+  limits_.batch[1] = 6;
   std::vector<uint32_t> refills;
-  for (int i = 0; i < 7; ++i) refills.push_back(cache_.NextRefill(0));
-  EXPECT_EQ(refills, (std::vector<uint32_t>{1, 2, 4, 8, 12, 12, 12}));
-  EXPECT_EQ(cache_.NextRefill(1), 1u) << "every tier starts slowly by itself";
+  for (int i = 0; i < 6; ++i) refills.push_back(cache_.NextRefill(0));
+  EXPECT_EQ(refills, (std::vector<uint32_t>{1, 2, 4, 8, 8, 8}));
+  refills.clear();
+  for (int i = 0; i < 5; ++i) refills.push_back(cache_.NextRefill(1));
+  EXPECT_EQ(refills, (std::vector<uint32_t>{1, 2, 4, 6, 6}));
   limits_.batch[2] = 1;
   EXPECT_EQ(cache_.NextRefill(2), 1u);
   EXPECT_EQ(cache_.NextRefill(2), 1u);
@@ -299,6 +306,21 @@ TEST_F(ThreadCacheTest, AnotherThreadMayEmptyIt) {
   kept.insert(kept.end(), emptied.begin(), emptied.end());
   EXPECT_EQ(kept.size(), size_t{kBlocks});
   EXPECT_EQ(std::set<Block*>(kept.begin(), kept.end()).size(), size_t{kBlocks});
+}
+
+// Found by review: a batch that left was nowhere until it was on a list of the global pool.
+TEST_F(ThreadCacheTest, WhatOverflowsIsInTheHandsOfWhoFreed) {
+  const std::atomic<uint64_t> progress{0};
+  Batch overflow;
+  std::optional<Takers::Taking> taking;
+  for (int blocks = 0; overflow.count == 0; ++blocks) {
+    ASSERT_LT(blocks, 100);
+    takers_.Await(progress);  // for nobody
+    taking.emplace();
+    Block* block = Idle(0);
+    while (!cache_.Free(block, kReady, &overflow, takers_, &*taking)) (void)cache_.BeginListed();
+  }
+  EXPECT_TRUE(test::Sleeps([&] { takers_.Await(progress); }, [&] { taking.reset(); }));
 }
 
 }  // namespace

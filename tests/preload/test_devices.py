@@ -50,7 +50,7 @@ class Devices(TestCase):
         """What another device reads after a free is what was written before it."""
         def check(env):
             without, _ = self.run_both("devices", ["order"], env)
-            self.assertEqual(without.results.count("right"), 12 * env["CMPSIM_DEVICES"])
+            self.assertEqual(without.results.count("right"), 24 * env["CMPSIM_DEVICES"])
             self.assertNotIn("stale", without.results)
 
         self.each(check, ORDERED)

@@ -106,10 +106,10 @@ void Captures(int milliseconds) {
     SimWork work{};
     MUST(program::Launch(stream, work));
     Sleep(milliseconds);
+    Tell("during a capture");
     cudaGraph_t graph = nullptr;
     program::Say("end of the capture", cudaStreamEndCapture(stream, &graph));
     MUST(cudaGraphDestroy(graph));
-    Tell("after a capture");
   }
 }
 
@@ -153,10 +153,9 @@ void TwoDevices(int milliseconds) {
 }
 
 int End(const char* way, char* program) {
-  for (int i = 0; i < 3; ++i) {
-    Idle();
-    Sleep(1);
-  }
+  Idle();
+  for (int i = 0; i < 1000; ++i) MUST(cudaFree(Allocate(static_cast<size_t>(i) * 1024 + 1)));
+  while (simCallCount("cuMemFreeAsync") == 0) std::this_thread::yield();  // it goes back
   if (strcmp(way, "_exit") == 0) _exit(3);
   if (strcmp(way, "exec") == 0) {
     unsetenv("LD_PRELOAD");

@@ -263,14 +263,31 @@ uint64_t ReadBack(const uint64_t* word) {
   return value;
 }
 
+void CopyWithAttributes(void* to, const void* from, size_t bytes, cudaStream_t stream) {
+#if CUDA_VERSION >= 13000
+  CUmemcpyAttributes attributes{};
+  attributes.srcAccessOrder = CU_MEMCPY_SRC_ACCESS_ORDER_STREAM;
+  MUST(static_cast<cudaError_t>(cuMemcpyWithAttributesAsync(reinterpret_cast<CUdeviceptr>(to),
+                                                            reinterpret_cast<CUdeviceptr>(from),
+                                                            bytes, &attributes, stream)));
+#else
+  MUST(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream));
+#endif
+}
+
 // A kernel of one device writes x late, something else of that device is freed, perhaps by another
 // thread, and another device reads x.
-void Order(bool other_thread) {
+// Without access to each other's memory the devices only copy.
+void Order(bool access, bool other_thread) {
   uint64_t value = 100;
-  constexpr const char* kReaders[] = {"kernel",           "kernel on the legacy stream",
-                                      "peer copy",        "synchronous peer copy",
-                                      "copy to the host", "graph launch"};
-  for (size_t how = 0; how < std::size(kReaders); ++how) {
+  constexpr const char* kReaders[] = {"kernel",
+                                      "kernel on the legacy stream",
+                                      "peer copy",
+                                      "synchronous peer copy",
+                                      "copy to the host",
+                                      "graph launch",
+                                      "copy with attributes"};
+  for (size_t how = access ? 0 : 2; how < std::size(kReaders); ++how) {
     for (int writer = 0; writer < Devices(); ++writer) {
       const int reader = (writer + 1) % Devices();
       MUST(cudaSetDevice(reader));
@@ -308,10 +325,12 @@ void Order(bool other_thread) {
       if (how == 3) MUST(cudaMemcpyPeer(y, reader, x, writer, sizeof *x));
       if (how == 4) seen = ReadBack(x);
       if (how == 5) MUST(cudaGraphLaunch(graph, reading));
+      if (how == 6) CopyWithAttributes(y, x, sizeof *x, reading);
       MUST(cudaStreamSynchronize(how == 1 ? nullptr : reading));
       if (how != 4) seen = ReadBack(y);
-      printf("%s on device %d, freed by %s: %s\n", kReaders[how], reader,
-             other_thread ? "another thread" : "this one", seen == value ? "right" : "stale");
+      printf("%s on device %d, %s, freed by %s: %s\n", kReaders[how], reader,
+             access ? "with access" : "apart", other_thread ? "another thread" : "this one",
+             seen == value ? "right" : "stale");
       SynchronizeAll();
       if (graph != nullptr) MUST(cudaGraphExecDestroy(graph));
       MUST(cudaFree(x));
@@ -633,8 +652,10 @@ int main(int count, char** arguments) {
     Use(static_cast<uint64_t>(atoll(arguments[2])), atoi(arguments[3]), atoi(arguments[4]),
         count > 5);
   } else if (strcmp(scenario, "order") == 0) {
-    EnableAllAccess();
-    for (const bool other_thread : {false, true}) Order(other_thread);
+    for (const bool access : {false, true}) {
+      if (access) EnableAllAccess();
+      for (const bool other_thread : {false, true}) Order(access, other_thread);
+    }
   } else if (strcmp(scenario, "apart") == 0) {
     Apart();
   } else if (strcmp(scenario, "overwrite") == 0) {

@@ -100,12 +100,20 @@ void After() {
   }
 }
 
+struct Blocks {
+  size_t bytes;
+  size_t count;
+};
+const std::vector<Blocks> kLarge = {{32 * kMiB, 28}, {32 * kMiB, 28}, {48 * kMiB, 18},
+                                    {3 * kMiB, 100}, {200 * kMiB, 4}, {2 * kMiB, 450},
+                                    {48 * kMiB, 18}, {20 * kMiB, 3}};
+// Which share chunks with others, as the driver happens to pack them.
+const std::vector<Blocks> kSmall = {{64 << 10, 6000}, {5000, 10000},    {200 * kMiB, 4},
+                                    {64 << 10, 6000}, {600 << 10, 700}, {48 * kMiB, 18}};
+
 // Blocks come and go between the passes, of other sizes each time.
-void Between(cudaStream_t used_on) {
+void Between(const std::vector<Blocks>& waves, cudaStream_t used_on) {
   const Memory managed = Manage(700);
-  const size_t waves[][2] = {{32 * kMiB, 28},  {32 * kMiB, 28}, {48 * kMiB, 18}, {3 * kMiB, 100},
-                             {64 << 10, 6000}, {5000, 10000},   {200 * kMiB, 4}, {64 << 10, 6000},
-                             {600 << 10, 700}, {20 * kMiB, 3},  {48 * kMiB, 18}};
   for (const auto& [bytes, count] : waves) {
     Pass(managed);
     SayMoved("pass");
@@ -232,9 +240,11 @@ int main(int count, char** arguments) {
   } else if (strcmp(scenario, "after") == 0) {
     After();
   } else if (strcmp(scenario, "between") == 0) {
-    Between(nullptr);
+    Between(kLarge, nullptr);
   } else if (strcmp(scenario, "used-between") == 0) {
-    Between(program::NonBlockingStream());
+    Between(kLarge, program::NonBlockingStream());
+  } else if (strcmp(scenario, "small-between") == 0) {
+    Between(kSmall, nullptr);
   } else if (strcmp(scenario, "several") == 0) {
     Several();
   } else if (strcmp(scenario, "oversubscribed") == 0) {

@@ -132,7 +132,12 @@ void Threads(size_t all_bytes) {
   for (int i = 0; i < kThreads; ++i) threads.emplace_back(hold);
   while (ready < kThreads) std::this_thread::yield();
   void* all = nullptr;
+  const uint64_t idle = program::RealAllocations() - program::RealFrees();
+  const uint64_t frees = program::RealFrees();
   Say("everything", cudaMalloc(&all, all_bytes));
+  printf("# idle: %llu blocks\n# really freed: %llu blocks\n",
+         static_cast<unsigned long long>(idle),
+         static_cast<unsigned long long>(program::RealFrees() - frees));
   printf("used %llu\n", static_cast<unsigned long long>(simUsedBytes(0)));
   Say("free", cudaFree(all));
   done.Open();

@@ -287,6 +287,101 @@ void InVain() {
   });
 }
 
+// The same calls as one in vain, but for where they write; then with room for them.
+void ElsewhereInVain() {
+  FillAndFree();
+  Need({"cuEventCreate"});
+  void* live = program::Allocate(960 * kMiB);
+  MUST(cudaFree(program::Allocate(32 * kMiB)));
+  std::vector<CUevent> events(3);
+  for (CUevent& event : events) {
+    const unsigned long long calls = Calls("cuEventCreate");
+    printf("event: %d\n", Number(cuEventCreate(&event, 0)));
+    printf("# event at %td: %llu calls\n", &event - events.data(), Calls("cuEventCreate") - calls);
+    MUST(cudaFree(program::Allocate(32 * kMiB)));  // as much as before is free or idle
+  }
+  MUST(cudaFree(live));
+  printf("event: %d\n", Number(cuEventCreate(&events.back(), 0)));
+  simFailNever();
+}
+
+// What is known is not exceeded by much.
+void Exactly() {
+  std::vector<void*> blocks(75);  // 600 MiB
+  for (void*& block : blocks) block = program::Allocate(8 * kMiB);
+  void* pointer = nullptr;
+  while (cudaMalloc(&pointer, 2 * kMiB) == cudaSuccess) {
+  }
+  cudaGetLastError();
+  for (void* block : blocks) MUST(cudaFree(block));
+  const cudaStream_t stream = program::NonBlockingStream();
+  unsigned long long used = simUsedBytes(0);
+  printf("async: %d\n", Number(cudaMallocAsync(&pointer, 4 * kMiB, stream)));
+  printf("# of 4 MiB: %llu MiB released\n", (used + 4 * kMiB - simUsedBytes(0)) / kMiB);
+  // The driver may need more than it says.
+  simNeed("cuMemCreate", 128 * kMiB, kOutOfMemory);
+  used = simUsedBytes(0);
+  printf("physical: %d\n", Number(CreatePhysical(2 * kMiB)));
+  printf("# more than told: %llu MiB released\n", (used + 2 * kMiB - simUsedBytes(0)) / kMiB);
+  simFailNever();
+}
+
+// Another thread has all that is idle in hand, in many small blocks, and frees them slowly.
+void InHand() {
+  constexpr int kBlocks = 1500;
+  std::vector<void*> blocks(kBlocks);
+  for (void*& block : blocks) block = program::Allocate(64 << 10);
+  void* pointer = nullptr;
+  while (cudaMalloc(&pointer, 16 * kMiB) == cudaSuccess) {
+  }
+  cudaGetLastError();
+  for (void* block : blocks) MUST(cudaFree(block));
+  static std::atomic<bool> begun{false};
+  simOnCall(
+      "cuMemFreeAsync", SIM_AFTER_CALL,
+      [](void*) {
+        begun = true;
+        const timespec time = {0, 200'000};
+        nanosleep(&time, nullptr);
+      },
+      nullptr);
+  std::thread other([] {
+    MUST(cudaSetDevice(0));
+    printf("impossible: %d\n", Number(CreateArray(5000 * kMiB)));
+  });
+  // Without the pool nothing is released.
+  for (int i = 0; i < 200 && !begun; ++i) {
+    const timespec time = {0, 1'000'000};
+    nanosleep(&time, nullptr);
+  }
+  const int created = Number(CreateArray(80 * kMiB));
+  other.join();
+  simOnCall("cuMemFreeAsync", SIM_AFTER_CALL, nullptr, nullptr);
+  printf("80 MiB: %d\n", created);
+}
+
+// The driver writes sizes back where it was told them: a second try is told what the first was.
+void Options() {
+  FillAndFree();
+  char log[64] = {};
+  CUjit_option options[] = {CU_JIT_INFO_LOG_BUFFER, CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES};
+  const std::string image = "global x " + std::to_string(600 * kMiB);
+  void* values[] = {log, reinterpret_cast<void*>(sizeof log)};
+  CUmodule module = nullptr;
+  printf("module: %d, ", Number(cuModuleLoadDataEx(&module, image.c_str(), 2, options, values)));
+  printf("log %s, %zu bytes\n", log, reinterpret_cast<size_t>(values[1]));
+  MUST(static_cast<cudaError_t>(cuModuleUnload(module)));
+  FillAndFree();
+  log[0] = '\0';
+  values[1] = reinterpret_cast<void*>(sizeof log);
+  Need({"cuLibraryLoadData"});
+  CUlibrary library = nullptr;
+  printf("library: %d, ", Number(cuLibraryLoadData(&library, image.c_str(), options, values, 2,
+                                                   nullptr, nullptr, 0)));
+  printf("log %s, %zu bytes\n", log, reinterpret_cast<size_t>(values[1]));
+  simFailNever();
+}
+
 void Impossible() {
   FillAndFree();
   const unsigned long long frees = program::RealFrees();
@@ -416,6 +511,14 @@ int main(int count, char** arguments) {
     Enough();
   } else if (scenario == "in-vain") {
     InVain();
+  } else if (scenario == "elsewhere-in-vain") {
+    ElsewhereInVain();
+  } else if (scenario == "exactly") {
+    Exactly();
+  } else if (scenario == "in-hand") {
+    InHand();
+  } else if (scenario == "options") {
+    Options();
   } else if (scenario == "impossible") {
     Impossible();
   } else if (scenario == "during-capture") {

@@ -4,6 +4,8 @@
 // it. As measured, loading and unloading a module waits for its context, unloading a library for
 // nothing.
 #include <sstream>
+#include <string_view>
+#include <utility>
 
 #include "driver_entry.h"
 
@@ -68,6 +70,31 @@ CUresult Tell(Simulation& sim, Image& image, const Image::Variable& variable,
   return CUDA_SUCCESS;
 }
 
+// What the driver writes of a log. The size of its buffer is one of the option values, and where it
+// says how much it has written; nothing, if it fails.
+class Log {
+ public:
+  Log(const CUjit_option* options, void** values, unsigned count) {
+    for (unsigned i = 0; i < count; ++i) {
+      if (options[i] == CU_JIT_INFO_LOG_BUFFER) buffer_ = static_cast<char*>(values[i]);
+      if (options[i] == CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES) size_ = &values[i];
+    }
+    if (size_ != nullptr) bytes_ = reinterpret_cast<uintptr_t>(std::exchange(*size_, nullptr));
+  }
+  CUresult Ends(CUresult result) const {
+    constexpr std::string_view kText = "loaded";
+    if (result != CUDA_SUCCESS || buffer_ == nullptr || bytes_ <= kText.size()) return result;
+    buffer_[kText.copy(buffer_, kText.size())] = '\0';
+    *size_ = reinterpret_cast<void*>(kText.size() + 1);
+    return result;
+  }
+
+ private:
+  char* buffer_ = nullptr;
+  void** size_ = nullptr;
+  size_t bytes_ = 0;
+};
+
 CUresult LoadModule(Simulation& sim, Lock& lock, CUmodule* handle, const void* text) {
   const CUresult unsafe = CheckUnsafeCall(sim);
   if (unsafe != CUDA_SUCCESS) return unsafe;
@@ -105,10 +132,12 @@ CUresult cuModuleLoadData(CUmodule* module, const void* image) {
                [&](Simulation& sim, Lock& lock) { return LoadModule(sim, lock, module, image); });
 }
 
-CUresult cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned int, CUjit_option*,
-                            void**) {
-  return Enter("cuModuleLoadDataEx",
-               [&](Simulation& sim, Lock& lock) { return LoadModule(sim, lock, module, image); });
+CUresult cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned int count,
+                            CUjit_option* options, void** values) {
+  const Log log(options, values, count);
+  return log.Ends(Enter("cuModuleLoadDataEx", [&](Simulation& sim, Lock& lock) {
+    return LoadModule(sim, lock, module, image);
+  }));
 }
 
 CUresult cuModuleLoadFatBinary(CUmodule* module, const void* image) {
@@ -144,15 +173,17 @@ CUresult cuModuleGetGlobal_v2(CUdeviceptr* pointer, size_t* bytes, CUmodule hand
   });
 }
 
-CUresult cuLibraryLoadData(CUlibrary* handle, const void* code, CUjit_option*, void**, unsigned int,
-                           CUlibraryOption*, void**, unsigned int) {
-  return Enter("cuLibraryLoadData", [&](Simulation& sim, Lock&) -> CUresult {
+CUresult cuLibraryLoadData(CUlibrary* handle, const void* code, CUjit_option* options,
+                           void** values, unsigned int count, CUlibraryOption*, void**,
+                           unsigned int) {
+  const Log log(options, values, count);
+  return log.Ends(Enter("cuLibraryLoadData", [&](Simulation& sim, Lock&) -> CUresult {
     if (handle == nullptr || code == nullptr) return CUDA_ERROR_INVALID_VALUE;
     auto image = std::make_unique<Image>();
     if (!Parse(static_cast<const char*>(code), image.get())) return CUDA_ERROR_INVALID_IMAGE;
     *handle = sim.libraries.Add(std::move(image));
     return CUDA_SUCCESS;
-  });
+  }));
 }
 
 CUresult cuLibraryUnload(CUlibrary handle) {

@@ -1,0 +1,37 @@
+#include "core/takers.h"
+
+namespace cmp {
+
+namespace {
+// Of at most a millisecond each.
+constexpr int kMostPauses = 10'000;
+constexpr int kMostWithoutProgress = 1000;
+
+void AwaitNone(const std::atomic<int>& inside, const std::atomic<uint64_t>& progress) {
+  Pause pause;
+  int last = 0;
+  uint64_t last_progress = 0;
+  int without = 0;
+  for (int pauses = 0; pauses < kMostPauses && without < kMostWithoutProgress; ++pauses) {
+    const int now = inside.load(std::memory_order_acquire);
+    if (now == 0) return;
+    const uint64_t made = progress.load(std::memory_order_relaxed);
+    without = now != last || made != last_progress ? 0 : without + 1;
+    last = now;
+    last_progress = made;
+    pause.Wait();
+  }
+}
+}  // namespace
+
+void Takers::Await(const std::atomic<uint64_t>& progress) {
+  Held held(lock_);
+  // Relaxed, as in Begin: it does not matter in which of the two somebody is counted, only that no
+  // more and more of them come while one is awaited.
+  const unsigned epoch = epoch_.load(std::memory_order_relaxed);
+  AwaitNone(inside_[(epoch + 1) % 2], progress);  // who read the epoch before it last changed
+  epoch_.store(epoch + 1, std::memory_order_relaxed);
+  AwaitNone(inside_[epoch % 2], progress);
+}
+
+}  // namespace cmp
