@@ -92,9 +92,9 @@ class alignas(kCacheLine) Accounts {
   // Is anything idle, leaving or on the way between two lists? What caches have not settled is not
   // known.
   bool HasIdle() const { return reserved() > live() + slack(); }
-  // Bytes over the bound that nobody is releasing yet.
+  // Bytes over what CMP_RESERVE allows that nobody is releasing yet.
   size_t Excess() const {
-    const size_t allowed = bound() + leaving();
+    const size_t allowed = reserve_.wanted() + leaving();
     const size_t held = reserved();
     return held > allowed ? held - allowed : 0;
   }

@@ -145,9 +145,8 @@ bool BlockSource::CheckFreeMemory(ContextPool& context, size_t bytes, const Devi
     return !context.scarce.load(std::memory_order_relaxed);
   }
   size_t free = 0;
-  size_t total = 0;
-  if (!api.MemoryInfo(&free, &total)) return false;
-  free = NoteFreeMemory(context, free, total);
+  if (!LookAtMemory(context, api, &free)) return false;
+  const size_t total = context.device_bytes.load(std::memory_order_relaxed);
   const size_t kept = total / 10;
   // Ask again after an eighth of what may be taken: others allocate too. Where that is little, not
   // each time all the same.
@@ -174,18 +173,21 @@ int BlockSource::FreeIdle(ContextPool& context, DeviceAddress address, Work work
   return RealFree(address, api);
 }
 
-size_t BlockSource::NoteFreeMemory(ContextPool& context, size_t free, size_t total) {
+bool BlockSource::LookAtMemory(ContextPool& context, const DeviceApi& api, size_t* free) {
   Accounts& accounts = context.accounts();
-  const size_t promised = host_.promised_bytes();
-  const size_t held = accounts.reserved() + free;
-  const size_t most = promised == 0 ? Reserve::kNoLimit : held > promised ? held - promised : 0;
-  free = free > promised ? free - promised : 0;
+  Reserve& reserve = accounts.reserve();
+  size_t total = 0;
+  size_t held = Held(context);
+  if (!api.MemoryInfo(free, &total)) return false;
+  // Together with what is free it must not seem more than there ever is: what other threads are
+  // allocating or freeing just now does not count.
+  if (const size_t held_after = Held(context); held_after < held) held = held_after;
+  *free = reserve.NoteManaged(host_.managed_bytes(), held, *free, total);
   context.device_bytes.store(total, std::memory_order_relaxed);
-  const bool scarce = accounts.reserve().NoteFree(free, total, most);
-  context.scarce.store(scarce, std::memory_order_relaxed);
+  context.scarce.store(reserve.NoteFree(*free, total), std::memory_order_relaxed);
   CountExtra(context);
-  if (accounts.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
-  return free;
+  if (IsOver(context)) context.over_bound.store(true, std::memory_order_relaxed);
+  return true;
 }
 
 void BlockSource::CountExtra(ContextPool& context) {
@@ -210,9 +212,7 @@ void BlockSource::NoteMade(ContextPool& context, size_t bytes, size_t most, uint
   if (regretted == 0) return;
   statistics_.process().regretted_releases.AddShared(1);
   size_t free = 0;
-  size_t total = 0;
-  if (!api.MemoryInfo(&free, &total)) return;
-  free = NoteFreeMemory(context, free, total);
+  if (!LookAtMemory(context, api, &free)) return;
   if (context.scarce.load(std::memory_order_relaxed)) return;
   accounts.reserve().Grow(regretted, (free + accounts.idle()) / 4);
   CountExtra(context);

@@ -77,6 +77,24 @@ class BlockSource {
   // tenth of the device stays really free.
   bool CheckFreeMemory(ContextPool& context, size_t bytes, const DeviceApi& api);
 
+  // Asks the device, and keeps current what follows from that; *free: what managed memory leaves to
+  // others. False: it cannot be told. REQUIRES: `context` is current, or another one of its device
+  bool LookAtMemory(ContextPool& context, const DeviceApi& api, size_t* free);
+
+  // Of the device's memory the context takes so much; small blocks take all of their chunk, which
+  // contexts of one device may share.
+  size_t Held(const ContextPool& context) const {
+    const size_t leaving = context.accounts().leaving();
+    const size_t held = context.accounts().reserved() + GapsBeside(context);
+    return held > leaving ? held - leaving : 0;
+  }
+  size_t GapsBeside(const ContextPool& context) const { return chunks_.Gaps(context.device()); }
+  // Must the next free look whether idle blocks must go?
+  bool IsOver(const ContextPool& context) const {
+    return context.accounts().Excess() != 0 ||
+           context.accounts().reserve().IsOverRoom(Held(context));
+  }
+
   // Really frees idle blocks of the global pool, about `bytes` of them, and returns how many bytes
   // they were: the ready ones that have waited longest, which waits for nothing, and if those do
   // not suffice, retired ones, for whose work the real free waits.
@@ -161,8 +179,6 @@ class BlockSource {
   size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api,
                  bool for_bound = false);
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
-  // Keeps what follows from it current; returns what of `free` is promised to nobody.
-  size_t NoteFreeMemory(ContextPool& context, size_t free, size_t total);
   void CountExtra(ContextPool& context);      // by which the bound has grown
   int CountFree(uint64_t begin, int status);  // returns the status
   int RealAllocate(size_t bytes, bool last_resort, const DeviceApi& api, DeviceAddress* address);

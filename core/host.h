@@ -32,9 +32,8 @@ struct PoolHost {
   // with it, a communication library that patched it), the pool really frees by cuMemFree alone.
   bool (*frees_are_unseen)();
 
-  // Bytes of a device's free memory that something of the process may take without a call that the
-  // pool sees: managed memory, when it is touched.
-  size_t (*promised_bytes)();
+  // Of the process's managed memory, wherever it is: it may take any device's when it is touched.
+  size_t (*managed_bytes)();
 
   // Whether every end of a context reaches the pool. If not, the pool makes sure of a context
   // before it really frees memory of it.

@@ -24,9 +24,12 @@ class IdleChunks {
     if (chunk->count.load(std::memory_order_relaxed) == 0) {
       chunk->device.store(device, std::memory_order_relaxed);
     }
-    Change(*chunk, kOne * Taken(block));
+    ChangeTaken(*chunk, kOne * Taken(block));
   }
-  void Remove(DeviceAddress address, size_t bytes) { Change(address, 0 - kOne * Taken(bytes)); }
+  void Remove(DeviceAddress address, size_t bytes) {
+    SideTable::Chunk* chunk = side_table_.ChunkOf(address);
+    if (chunk != nullptr) ChangeTaken(*chunk, 0 - kOne * Taken(bytes));
+  }
   // Small blocks came on a list of a global pool, or were taken off it. REQUIRES: the caller has
   // the batch
   void AddIdle(const Batch& batch) { ChangeIdle(batch, 1); }
@@ -36,6 +39,12 @@ class IdleChunks {
   size_t Bytes(int device) const {
     const int64_t chunks = whole_[PlaceOf(device)].load(std::memory_order_relaxed);
     return chunks > 0 ? static_cast<size_t>(chunks) * kLargeGranule : 0;
+  }
+
+  // The bytes of a device's chunks with blocks of the pool that are between these.
+  size_t Gaps(int device) const {
+    const int64_t bytes = gaps_[PlaceOf(device)].load(std::memory_order_relaxed);
+    return bytes > 0 ? static_cast<size_t>(bytes) : 0;
   }
 
  private:
@@ -56,13 +65,24 @@ class IdleChunks {
     SideTable::Chunk* chunk = side_table_.ChunkOf(address);
     if (chunk != nullptr) Change(*chunk, change);
   }
-  void Change(SideTable::Chunk& chunk, uint64_t change) {
+  uint64_t Change(SideTable::Chunk& chunk, uint64_t change) {  // returns the count before
     // Relaxed: the sums are exact once nobody moves blocks.
     const uint64_t before = chunk.count.fetch_add(change, std::memory_order_relaxed);
     const int whole = IsWhole(before + change) - IsWhole(before);
-    if (whole == 0) return;
+    if (whole == 0) return before;
     const int place = PlaceOf(chunk.device.load(std::memory_order_relaxed));
     whole_[place].fetch_add(whole, std::memory_order_relaxed);
+    return before;
+  }
+  void ChangeTaken(SideTable::Chunk& chunk, uint64_t change) {
+    const int place = PlaceOf(chunk.device.load(std::memory_order_relaxed));
+    const uint64_t before = Change(chunk, change);
+    const int64_t gap = GapOf(before + change) - GapOf(before);
+    gaps_[place].fetch_add(gap, std::memory_order_relaxed);
+  }
+  static int64_t GapOf(uint64_t count) {
+    const uint64_t taken = (count >> 32) * kSmallGrain;
+    return taken == 0 ? 0 : static_cast<int64_t>(kLargeGranule) - static_cast<int64_t>(taken);
   }
   // Blocks that were made together are neighbours: one change for each run of them.
   void ChangeIdle(const Batch& batch, uint64_t sign) {
@@ -82,6 +102,7 @@ class IdleChunks {
 
   const SideTable& side_table_;
   std::atomic<int64_t> whole_[kMostDevices + 1] = {};
+  std::atomic<int64_t> gaps_[kMostDevices + 1] = {};
 };
 
 }  // namespace cmp

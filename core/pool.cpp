@@ -1,10 +1,13 @@
 #include "core/pool.h"
 
+#include "core/driver_api.h"
+
 namespace cmp {
 
 namespace {
 constexpr uint32_t kMaxBatchBlocks = 128;
 constexpr unsigned kLargeBlocks = ~0U;  // in place of a tier: all blocks of 2 MiB and more
+constexpr int kMostPauses = 100;        // less than a tenth of a second
 // The largest request that has a tier; no device has more.
 constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
 constexpr uint64_t kMostBoundWaitNs = 200'000;
@@ -36,6 +39,7 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   const bool pooled = !oversized && MayRoundUp(context, bytes, rounded);
   const Request request{bytes, pooled ? rounded : bytes, tier,
                         pooled ? BlockState::kLive : BlockState::kUnpooled};
+  LeaveRoom(context, request.bytes, Quietly::kYes, api);
   const uint64_t releases = source_.releases();
   Allocation made = source_.Make(context, request, false, api);
   const bool rescue = made.status == kOutOfMemory;
@@ -65,7 +69,7 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   }
   // Alloc waits for nothing, and a real free might: who crosses the bound leaves it to the next
   // free.
-  if (accounts.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
+  if (source_.IsOver(context)) context.over_bound.store(true, std::memory_order_relaxed);
   if (pooled && !rescue && !retired && HasShelf(tier)) {
     Refill(context, *cache, tier, rounded, api);
     ageing_.MemoryIsIdle();
@@ -319,6 +323,9 @@ void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, uns
       left = source_.TrimReady(context, left, api);
     }
     if (left != 0) source_.TrimRetired(context, left, api);
+    context.Settle(*cache);
+    LeaveRoom(context, 0, Quietly::kNo, api);
+    if (source_.IsOver(context)) context.over_bound.store(true, std::memory_order_relaxed);
   }
   const Accounts& accounts = context.accounts();
   if (accounts.reserved() + bytes <= accounts.reserve().near_bound()) [[likely]]
@@ -426,21 +433,61 @@ size_t Pool::ReleaseThreadCaches(const DeviceApi& api) {
   return ReleaseAll(api);
 }
 
-size_t Pool::ReleaseQuietly(const DeviceApi& api, int device, size_t bytes) {
-  size_t released = 0;
-  ForEachPresent([&](ContextPool& context) {
-    if (context.identity().device != device) return;
-    context.unasked_bytes.store(0, std::memory_order_relaxed);  // what is free is no more as it was
-    if (released >= bytes) return;
-    if (!TidyUnasked(context)) return;
-    while (released < bytes) {
-      const size_t portion =
-          source_.ReleaseAged(context, GlobalPool::kAnyTime, bytes - released, Quietly::kYes, api);
-      if (portion == 0) return;
-      released += portion;
+// What is idle where managed memory needs it goes: before `more` bytes are really allocated, and
+// after frees. False: more must go than can without a wait.
+bool Pool::LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const DeviceApi& api) {
+  Accounts& accounts = context.accounts();
+  Reserve& reserve = accounts.reserve();
+  const size_t held = source_.Held(context);
+  if (!reserve.IsOverRoom(held + more)) return true;
+  // What might go at most: small idle blocks may share chunks with others.
+  const size_t idle = accounts.idle() + source_.GapsBeside(context);
+  if (idle != 0 && reserve.TooMuchIdle(held + more, idle) == 0) return true;
+  context.EmptyCaches();
+  PromotePassed(context);
+  for (bool noted = false;; noted = true) {
+    const size_t can_go = context.global().large_bytes() + chunks_.Bytes(context.device());
+    const size_t now_held = source_.Held(context);
+    const size_t used = now_held > can_go ? now_held - can_go : 0;
+    if (!noted) reserve.NoteUsed(used, more);
+    const size_t excess = reserve.TooMuchIdle(used + more + can_go, can_go);
+    if (excess == 0) return true;
+    // A small block gives nothing back before the last one of its chunk.
+    const size_t wanted = excess < kLargeGranule ? kLargeGranule : excess;
+    size_t released = 0;
+    for (size_t portion = 1; released < wanted && portion != 0; released += portion) {
+      const size_t left = wanted - released;
+      portion = quietly == Quietly::kYes
+                    ? source_.ReleaseAged(context, GlobalPool::kAnyTime, left, quietly, api)
+                    : source_.ReleaseIdle(context, left, api);
     }
+    if (released == 0) return false;
+  }
+}
+
+void Pool::LeaveRoomForManaged(const Driver& driver) {
+  const DriverApi api(driver);
+  const ContextHandle current = CurrentContext(driver);
+  ForEachPresent([&](ContextPool& context) {
+    const ContextPool::User user(context);
+    auto* const handle = static_cast<CUcontext>(context.identity().handle);
+    const bool push = handle != current;
+    if (!user.entered() || (push && driver.push_current(handle) != CUDA_SUCCESS)) return;
+    size_t free = 0;
+    source_.LookAtMemory(context, api, &free);
+    // The real frees would have waited for what is retired. Not long: it may wait for what the
+    // caller does next.
+    const auto leaves_room = [&] {
+      const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
+      return !unasked.allowed() || LeaveRoom(context, 0, Quietly::kYes, api) ||
+             context.global().retired_bytes() == 0;
+    };
+    Pause pause;
+    for (int i = 0; i < kMostPauses && !leaves_room(); ++i) pause.Wait();
+    context.unasked_bytes.store(0, std::memory_order_relaxed);  // what is free will change
+    CUcontext popped = nullptr;
+    if (push) driver.pop_current(&popped);
   });
-  return released;
 }
 
 size_t Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes) {

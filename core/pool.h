@@ -178,12 +178,12 @@ class Pool {
   // The same after emptying every thread's cache.
   size_t ReleaseThreadCaches(const DeviceApi& api);
 
-  // Really frees about `bytes` of what is ready in a device's contexts, if the driver can without a
-  // wait. Returns the bytes freed.
-  size_t ReleaseQuietly(const DeviceApi& api, int device, size_t bytes);
+  // There is more managed memory than there was. Idle blocks that would make it move go, as far as
+  // the driver frees them without a wait; others with the next free.
+  void LeaveRoomForManaged(const Driver& driver);
 
-  // The same of one device, or all, for a real call that failed for lack of memory: about `bytes`,
-  // large ready blocks first.
+  // Really frees idle blocks of one device, or all, for a real call that failed for lack of memory:
+  // about `bytes`, large ready blocks first.
   static constexpr int kAllDevices = -1;
   size_t ReleaseForRetry(const DeviceApi& api, int device, size_t bytes);
   // What other threads release is worth another try, too: BlockSource.
@@ -254,6 +254,7 @@ class Pool {
   bool HasReady(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier);
   void KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
                  const DeviceApi& api);
+  bool LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const DeviceApi& api);
   void Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
               const DeviceApi& api);
   size_t ReleaseOthers(ContextPool& except, size_t bytes, const DeviceApi& api);

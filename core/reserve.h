@@ -21,8 +21,21 @@
 //   idle memory is released because it is old, or       - as much, not below 0; nothing is noted
 //   because something ran out of memory
 //
-// Where memory is promised to others of the process (managed memory takes the device's when it is
-// touched), the bound is no more than leaves them their room, whatever CMP_RESERVE says.
+// Managed memory takes the device's when a kernel touches it, without a call, and where that is
+// full what was touched longest ago goes to the host. While a process has managed memory, how much
+// may be idle depends on whether it fits beside what the program uses, whatever CMP_RESERVE says:
+//
+//   share = what is free, held, or taken by managed memory: the most that free and held have been
+//           together while there was any, and no more than all of it could add to them now
+//   room  = share - managed memory, wherever that is
+//
+//   the program uses                      may be idle
+//   up to the room                        what it leaves of the room
+//   more                                  nothing: managed memory would move in its place
+//   more, for 256 real allocations,       a sixteenth of the device: managed memory moves anyway
+//   or there is no room
+//
+// What others take of the device meanwhile counts in share as if managed memory had it.
 //
 // So a program without such a regretted release holds what ratio and bytes allow. With them the
 // bound grows until a repeating pattern of sizes is served without real calls, and no further:
@@ -44,8 +57,6 @@ namespace cmp {
 // Of one context. All functions are thread-safe.
 class Reserve {
  public:
-  static constexpr size_t kNoLimit = ~size_t{0};
-
   explicit Reserve(const ReserveRule& rule) : rule_(rule), bytes_(rule.bytes) { Update(); }
 
   // Of another context, which has nothing yet. REQUIRES: nobody else uses it
@@ -61,11 +72,9 @@ class Reserve {
     }
     return 0;
   }
-  // The device really has `free` of `total` bytes free, and no more than `most` may be held, so
-  // that what is promised to others of the process stays free. Returns whether memory is scarce.
-  bool NoteFree(size_t free, size_t total, size_t most = kNoLimit) {
+  // The device really has `free` of `total` bytes free. Returns whether memory is scarce.
+  bool NoteFree(size_t free, size_t total) {
     const bool scarce = free < total / 10;
-    if (most != most_.exchange(most, std::memory_order_relaxed)) Update();
     if (!rule_.grows) return scarce;
     bytes_.store(free / 16 < rule_.bytes ? free / 16 : rule_.bytes, std::memory_order_relaxed);
     if (scarce) extra_.store(0, std::memory_order_relaxed);
@@ -73,9 +82,21 @@ class Reserve {
     return scarce;
   }
 
+  // `held` bytes are held as well, and the process has `managed` bytes of managed memory. Returns
+  // how much of `free` that leaves to others.
+  size_t NoteManaged(size_t managed, size_t held, size_t free, size_t total);
+  // Is so much held that what the program uses decides how much may be idle?
+  bool IsOverRoom(size_t held) const { return held > room_.load(std::memory_order_relaxed); }
+  // How much of `idle` bytes must go where `held` are held, those among them.
+  size_t TooMuchIdle(size_t held, size_t idle) const;
+  // The program uses `used` bytes, and is about to have `more` in a real allocation.
+  void NoteUsed(size_t used, size_t more);
+
   bool grows() const { return rule_.grows; }
   size_t peak() const { return peak_.load(std::memory_order_relaxed); }
   size_t extra() const { return extra_.load(std::memory_order_relaxed); }
+  // As CMP_RESERVE says; and where managed memory leaves less room, that.
+  size_t wanted() const { return wanted_.load(std::memory_order_relaxed); }
   size_t bound() const { return bound_.load(std::memory_order_relaxed); }
   // How much of what is idle should be ready near the bound, and where near it begins: a quarter of
   // what may be idle at the peak.
@@ -101,25 +122,35 @@ class Reserve {
   int64_t TakeExtraChange();
 
  private:
+  static constexpr size_t kNoLimit = ~size_t{0};
+  static constexpr uint32_t kCrowded = 256;
   static constexpr size_t kNotes = 512;
   struct Note {
     size_t bytes;  // 0: none
     uint64_t when_ns;
   };
   void Update();
+  void UpdateLocked();
   size_t FindRegretted(size_t bytes, size_t most, uint64_t since_ns);
 
   const ReserveRule rule_;
   std::atomic<size_t> peak_{0};
   std::atomic<size_t> bytes_;
-  std::atomic<size_t> most_{kNoLimit};
   std::atomic<size_t> extra_{0};
   // Of these, under lock_. Read with no lock: relaxed, each is right for some moment.
+  std::atomic<size_t> room_{kNoLimit};   // where there is none, spare_
+  std::atomic<bool> never_fits_{false};  // there is none
+  std::atomic<size_t> spare_{0};         // a sixteenth of the device
+  std::atomic<size_t> wanted_{0};
   std::atomic<size_t> bound_{0};
   std::atomic<size_t> near_bound_{0};
+  // Real allocations of a program that used more than the room, since it was found to use less.
+  // Relaxed: a number to go by.
+  std::atomic<uint32_t> crowded_{0};
   // Relaxed: who misses the newest note misses one chance to grow.
   std::atomic<uint32_t> noted_{0};
   Mutex lock_;  // takes the arena's alone
+  size_t share_ = 0;
   Note* notes_ = nullptr;
   size_t next_ = 0;        // the oldest note's place, the next one's
   size_t told_extra_ = 0;  // by TakeExtraChange

@@ -118,15 +118,7 @@ void MakeRoomForManaged() {
   const Driver* driver = LoadedDriver();
   if (pool == nullptr || driver == nullptr || t_inside_real != 0) return;
   const Uncancelled uncancelled;
-  CUdevice device = 0;
-  size_t free = 0;
-  size_t total = 0;
-  if (driver->context_device(&device) != CUDA_SUCCESS ||
-      driver->mem_get_info(&free, &total) != CUDA_SUCCESS) {
-    return;
-  }
-  const size_t wanted = g_visible_memory.managed_bytes();
-  pool->ReleaseQuietly(DriverApi(*driver), device, free < wanted ? wanted - free : 0);
+  pool->LeaveRoomForManaged(*driver);
 }
 
 }  // namespace cmp

@@ -149,17 +149,69 @@ TEST(ReserveTest, AFixedBoundStaysWhereItIs) {
   EXPECT_EQ(reserve.bound(), 3 * kGiB / 2 + kMiB);
 }
 
-TEST(ReserveTest, WhatIsPromisedToOthersStaysFree) {
+// ---- Beside managed memory, on a device of 100 GiB that the process has for itself
+
+// What the program uses and what is idle beside it; what of that must go.
+void ExpectTooMuch(const Reserve& reserve, size_t used, size_t idle, size_t too_much) {
+  EXPECT_EQ(reserve.TooMuchIdle(used + idle, idle), too_much) << used << " and " << idle;
+}
+
+TEST(ReserveTest, ManagedMemoryThatFitsIsLeftItsRoom) {
   for (const ReserveRule& rule : {kAuto, ReserveRule{2.0, kGiB}}) {
     Reserve reserve(rule);
-    EXPECT_EQ(reserve.NotePeak(8 * kGiB), 8 * kGiB);
-    const size_t before = reserve.bound();
-    reserve.NoteFree(80 * kGiB, kTotal, 5 * kGiB);
-    EXPECT_EQ(reserve.bound(), 5 * kGiB);
-    EXPECT_EQ(reserve.headroom(), 0u);
-    reserve.NoteFree(80 * kGiB, kTotal);
-    EXPECT_EQ(reserve.bound(), before);
+    reserve.NotePeak(80 * kGiB);
+    const size_t wanted = reserve.bound();
+    EXPECT_EQ(reserve.NoteManaged(0, 60 * kGiB, 40 * kGiB, kTotal), 40 * kGiB);
+    EXPECT_FALSE(reserve.IsOverRoom(kTotal));
+    EXPECT_EQ(reserve.NoteManaged(30 * kGiB, 60 * kGiB, 40 * kGiB, kTotal), 10 * kGiB);
+    EXPECT_EQ(reserve.bound(), 70 * kGiB);
+    EXPECT_EQ(reserve.wanted(), wanted);
+    ExpectTooMuch(reserve, 10 * kGiB, 60 * kGiB, 0);
+    ExpectTooMuch(reserve, 10 * kGiB, 65 * kGiB, 5 * kGiB);
+    ExpectTooMuch(reserve, 70 * kGiB, 5 * kGiB, 5 * kGiB);
+    ExpectTooMuch(reserve, 72 * kGiB, 0, 0);
+    // Once it is on the device it is not counted twice; and once it is gone, not at all.
+    EXPECT_EQ(reserve.NoteManaged(30 * kGiB, 60 * kGiB, 10 * kGiB, kTotal), 10 * kGiB);
+    EXPECT_EQ(reserve.NoteManaged(30 * kGiB, 20 * kGiB, 50 * kGiB, kTotal), 50 * kGiB);
+    EXPECT_EQ(reserve.bound(), 70 * kGiB);
+    EXPECT_EQ(reserve.NoteManaged(0, 60 * kGiB, 40 * kGiB, kTotal), 40 * kGiB);
+    EXPECT_EQ(reserve.bound(), wanted);
   }
+}
+
+TEST(ReserveTest, WhatOthersHaveIsNoRoom) {
+  Reserve reserve(kAuto);
+  reserve.NotePeak(kTotal);
+  reserve.NoteManaged(10 * kGiB, 20 * kGiB, 80 * kGiB, kTotal);
+  ExpectTooMuch(reserve, 0, 90 * kGiB, 0);
+  // Others took 50 GiB: managed memory has 10 of them at most.
+  reserve.NoteManaged(10 * kGiB, 20 * kGiB, 30 * kGiB, kTotal);
+  ExpectTooMuch(reserve, 0, 50 * kGiB, 0);
+  ExpectTooMuch(reserve, 0, 51 * kGiB, kGiB);
+}
+
+TEST(ReserveTest, WhereManagedMemoryDoesNotFitAPartOfTheDeviceMayBeIdle) {
+  Reserve reserve(kAuto);
+  EXPECT_EQ(reserve.NoteManaged(200 * kGiB, 10 * kGiB, 90 * kGiB, kTotal), 0u);
+  EXPECT_FALSE(reserve.IsOverRoom(kTotal / 16));
+  for (const size_t used : {size_t{0}, 80 * kGiB}) {
+    ExpectTooMuch(reserve, used, kTotal / 16, 0);
+    ExpectTooMuch(reserve, used, 20 * kGiB, 20 * kGiB - kTotal / 16);
+  }
+}
+
+TEST(ReserveTest, NorDoesItForGoodOnlyAfterManyAllocations) {
+  Reserve reserve(kAuto);
+  reserve.NoteManaged(80 * kGiB, 0, kTotal, kTotal);
+  for (int i = 0; i < 256; ++i) {
+    ExpectTooMuch(reserve, 50 * kGiB, kGiB, kGiB);
+    reserve.NoteUsed(50 * kGiB, kGiB);
+  }
+  ExpectTooMuch(reserve, 50 * kGiB, kGiB, 0);
+  ExpectTooMuch(reserve, 50 * kGiB, kTotal / 16 + kGiB, kGiB);
+  ExpectTooMuch(reserve, 10 * kGiB, 12 * kGiB, 2 * kGiB);
+  reserve.NoteUsed(10 * kGiB, 0);  // now it fits
+  ExpectTooMuch(reserve, 50 * kGiB, kGiB, kGiB);
 }
 
 // ---- Programs

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <set>
 
 namespace cmp::sim {
 namespace {
@@ -266,7 +267,43 @@ Allocation* Allocations::FindFreeable(uintptr_t base) {
   return freeable ? allocation : nullptr;
 }
 
+std::vector<uintptr_t> Allocations::GranulesIn(const Range& range) {
+  std::vector<uintptr_t> granules;
+  const Allocation* allocation = range.bytes == 0 ? nullptr : Find(range.start);
+  if (allocation == nullptr || allocation->kind != MemoryKind::kManaged || allocation->variable) {
+    return granules;
+  }
+  const uintptr_t first = range.start - (range.start - allocation->base) % kPage;
+  const uintptr_t end = std::min(range.end(), allocation->range().end());
+  for (uintptr_t at = first; at < end; at += kPage) granules.push_back(at);
+  return granules;
+}
+
+void Allocations::BringManaged(int index, const std::vector<Range>& ranges) {
+  std::set<uintptr_t> used;  // each once, in the order in which they are named
+  for (const Range& range : ranges) {
+    for (const uintptr_t granule : GranulesIn(range)) {
+      if (!used.insert(granule).second) continue;
+      for (const auto& memory : devices_) {
+        if (memory != devices_[static_cast<size_t>(index)]) memory->DropManaged(granule);
+      }
+      device(index).UseManaged(granule);
+    }
+  }
+}
+
+void Allocations::SendManagedHome(const Range& range) {
+  for (const uintptr_t granule : GranulesIn(range)) {
+    for (const auto& memory : devices_) memory->DropManaged(granule);
+  }
+}
+
+void Allocations::ForgetManagedCounts() {
+  for (const auto& memory : devices_) memory->managed = {};
+}
+
 void Allocations::Release(Allocation& allocation) {
+  SendManagedHome(allocation.range());
   const uintptr_t base = allocation.base;
   if (allocation.kind == MemoryKind::kMapped) {
     MapNothing(reinterpret_cast<void*>(base), allocation.bytes);

@@ -90,6 +90,12 @@ class Allocations {
   void Release(Allocation& allocation);
   void ReleaseContext(uint64_t context_id);
 
+  // Managed memory in these ranges is used by work of the device: it comes there, from wherever it
+  // is. On what else is in them nothing happens, as on managed variables, which have their place.
+  void BringManaged(int device, const std::vector<Range>& ranges);
+  void SendManagedHome(const Range& range);  // to the host
+  void ForgetManagedCounts();
+
   // False for device memory that no live allocation covers.
   bool IsUsable(const Range& range) const;
   // A live allocation does, or several mappings side by side.
@@ -99,6 +105,8 @@ class Allocations {
   size_t LiveOnDevice(int index) const;
 
  private:
+  // Where the granules begin that have a part of the range: managed memory's own, from its base.
+  std::vector<uintptr_t> GranulesIn(const Range& range);
   // With the context's device; a green context allocates for its primary one.
   Allocation* Insert(const Context& context, Allocation allocation);
   Allocation* Insert(Allocation allocation);

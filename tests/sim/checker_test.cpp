@@ -1,4 +1,5 @@
 // The checkers: each finds the mistake that it is for, and nothing where there is none.
+#include <cstdio>
 #include <cstring>
 
 #include "test_device.h"
@@ -118,6 +119,49 @@ TEST_F(Checker, DeadHandlesAreMisuse) {
   EXPECT_EQ(cuEventQuery(event), CUDA_ERROR_INVALID_HANDLE);
   EXPECT_EQ(simMisuseCount(), 2U);
   expected_misuse_ = 2;
+}
+
+// Freed while a kernel keeps the stream from coming to it, twice.
+void FreeTwice(CUstream stream, CUdeviceptr block) {
+  LaunchHash(stream, 1, 10 * kMillisecond, {}, {{Word(block), 8}});
+  EXPECT_EQ(cuMemFreeAsync(block, stream), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemFreeAsync(block, stream), CUDA_SUCCESS);
+  if (simMisuseCount() == 1) fprintf(stderr, "reported: %s", simMisuseReport());
+}
+
+TEST_F(Checker, MemoryFreedTwiceInTheOrderOfAStreamStopsTheStream) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  const auto free_twice = [](bool pooled, auto wait) {
+    CUstream stream = nullptr;
+    CUdeviceptr block = 0;
+    cudaFree(nullptr);
+    cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING);
+    if (pooled) {
+      cuMemAllocAsync(&block, 4096, stream);
+    } else {
+      cuMemAlloc(&block, 4096);
+    }
+    FreeTwice(stream, block);
+    wait(stream);
+  };
+  const auto stream = [](CUstream of) { cuStreamSynchronize(of); };
+  const auto context = [](CUstream) { cuCtxSynchronize(); };
+  const char* const said = "reported: memory was freed twice.*\n.*deadlock.*\n.*never ends";
+  EXPECT_DEATH(free_twice(false, stream), said);
+  EXPECT_DEATH(free_twice(true, stream), said);
+  EXPECT_DEATH(free_twice(false, context), said);
+}
+
+TEST_F(Checker, MemoryFreedInTheOrderOfAStreamIsGoneOnceItCame) {
+  const CUstream stream = NewStream();
+  const CUdeviceptr block = NewBlock(4096);
+  ASSERT_EQ(cuMemFreeAsync(block, stream), CUDA_SUCCESS);
+  ASSERT_EQ(cuStreamSynchronize(stream), CUDA_SUCCESS);
+  EXPECT_EQ(cuMemFreeAsync(block, stream), CUDA_ERROR_INVALID_VALUE);
+  const CUdeviceptr again = NewBlock(4096);
+  EXPECT_EQ(again, block);
+  EXPECT_EQ(cuMemFreeAsync(again, stream), CUDA_SUCCESS);
+  EXPECT_EQ(cuStreamSynchronize(stream), CUDA_SUCCESS);
 }
 
 TEST_F(Checker, LaunchesAreCountedWhereInterposersSeeThem) {

@@ -12,6 +12,13 @@ using namespace cmp::sim;
 
 namespace {
 
+DeviceMemory::ManagedCounts ManagedCounts(int device) {
+  Simulation& sim = TheSimulation();
+  const std::lock_guard<std::mutex> guard(sim.lock);
+  return IsDevice(sim, device) ? sim.allocations.device(device).managed
+                               : DeviceMemory::ManagedCounts{};
+}
+
 const char* Keep(const std::string& text) {
   static thread_local std::string kept;
   kept = text;
@@ -147,6 +154,10 @@ uint64_t simLiveAllocations(int device) {
   return sim.allocations.LiveOnDevice(device);
 }
 
+uint64_t simManagedMigrations(int device) { return ManagedCounts(device).migrations; }
+uint64_t simManagedEvictions(int device) { return ManagedCounts(device).evictions; }
+uint64_t simManagedRemoteUses(int device) { return ManagedCounts(device).remote_uses; }
+
 void simReset(void) {
   ForgetFailures();
   ForgetHooks();
@@ -155,6 +166,7 @@ void simReset(void) {
   const std::lock_guard<std::mutex> guard(sim.lock);
   sim.hazards.Clear();
   sim.misuse.Clear();
+  sim.allocations.ForgetManagedCounts();
   sim.scheduler.Restart();
 }
 

@@ -124,12 +124,43 @@ void DeviceMemory::Free(uintptr_t base, size_t bytes) {
 }
 
 bool DeviceMemory::TakePages(size_t bytes, size_t* offset) {
-  if (used_ + bytes > capacity_ || !pages_.Take(bytes, offset)) return false;
+  if (!MakeRoom(bytes) || !pages_.Take(bytes, offset)) return false;
   if (mprotect(reinterpret_cast<void*>(start_ + *offset), bytes, PROT_READ | PROT_WRITE) != 0) {
     Die("cmp sim: device pages");
   }
   used_ += bytes;
   return true;
+}
+
+bool DeviceMemory::MakeRoom(size_t bytes) {
+  if (used_ - granules_.size() * kPage + bytes > capacity_) return false;
+  while (used_ + bytes > capacity_) {
+    DropManaged(granules_.front());
+    ++managed.evictions;
+  }
+  return true;
+}
+
+void DeviceMemory::UseManaged(uintptr_t granule) {
+  if (const auto at = granule_at_.find(granule); at != granule_at_.end()) {
+    granules_.splice(granules_.end(), granules_, at->second);
+    return;
+  }
+  if (!MakeRoom(kPage)) {
+    ++managed.remote_uses;
+    return;
+  }
+  granule_at_[granule] = granules_.insert(granules_.end(), granule);
+  used_ += kPage;
+  ++managed.migrations;
+}
+
+void DeviceMemory::DropManaged(uintptr_t granule) {
+  const auto at = granule_at_.find(granule);
+  if (at == granule_at_.end()) return;
+  granules_.erase(at->second);
+  granule_at_.erase(at);
+  used_ -= kPage;
 }
 
 // The hole makes the pages read as zeros when they are handed out again, by this process or an

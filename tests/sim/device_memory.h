@@ -2,7 +2,10 @@
 //
 // Blocks below kSmallLimit are cut, 512-byte aligned, out of 2 MiB chunks; a chunk counts as used
 // as a whole and goes back when its last block does. Larger blocks are whole multiples of 2 MiB.
-// Invariants: used() is 2 MiB times the chunks and large pages in use and never exceeds the
+// Managed memory that is here counts as used. It comes in granules of 2 MiB, each named by the
+// address where it begins, and goes when blocks or other granules need its place: those first that
+// were used longest ago.
+// Invariants: used() is 2 MiB times the chunks, large pages and granules here and never exceeds the
 // capacity; memory handed out reads as zeros; what is not handed out is either inaccessible or, in
 // a chunk, filled with a poison that is checked when the bytes are handed out again.
 // The caller holds the simulator's lock.
@@ -11,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <list>
 #include <map>
 #include <unordered_map>
 #include <vector>
@@ -32,6 +36,17 @@ class DeviceMemory {
   // 0 when the capacity does not suffice. Sets `spoiled` when a freed block was written to.
   uintptr_t Allocate(size_t bytes, bool* spoiled);
   void Free(uintptr_t base, size_t bytes);
+
+  // Work of the device uses the granule: it comes here, unless blocks alone leave no room for it.
+  void UseManaged(uintptr_t granule);
+  // It goes elsewhere, or has ended.
+  void DropManaged(uintptr_t granule);
+  struct ManagedCounts {
+    uint64_t migrations = 0;   // came here
+    uint64_t evictions = 0;    // went to the host for want of room
+    uint64_t remote_uses = 0;  // used where it was, for want of room
+  };
+  ManagedCounts managed;  // since the program cleared them
 
   bool Contains(uintptr_t address) const { return address >= start_ && address < start_ + range_; }
   size_t capacity() const { return capacity_; }
@@ -68,6 +83,7 @@ class DeviceMemory {
   void FreeSmall(size_t offset, size_t bytes);
   void Clear(size_t offset, size_t bytes);
   bool TakePages(size_t bytes, size_t* offset);
+  bool MakeRoom(size_t bytes);  // false, and nothing was evicted: blocks leave too little
   void ReturnPages(size_t offset, size_t bytes);
 
   size_t capacity_;
@@ -78,6 +94,8 @@ class DeviceMemory {
   Extents pages_{0};
   Extents small_{kPage};                           // free bytes inside chunks
   std::unordered_map<size_t, size_t> chunk_used_;  // chunk's offset: bytes handed out
+  std::list<uintptr_t> granules_;                  // here; the one used last is the last
+  std::unordered_map<uintptr_t, std::list<uintptr_t>::iterator> granule_at_;
 };
 
 }  // namespace cmp::sim

@@ -1,6 +1,9 @@
 // Driver entry points that move managed memory, or say whose it is, in the order of a stream.
 //
-// There is one copy of it here, on the host: what they do is take time and touch the range.
+// There is one copy of it here, on the host: they take time, and change where it counts.
+#include <functional>
+#include <utility>
+
 #include "driver_entry.h"
 
 namespace cmp::sim {
@@ -21,7 +24,7 @@ bool IsPlace(const Simulation& sim, const CUmemLocation& location) {
 
 // Not in a capture: there is no such node.
 CUresult SubmitOn(Simulation& sim, CUstream handle, DefaultStream null_means, const char* what,
-                  const Range& range) {
+                  const Range& range, std::function<void(CUresult)> effect = {}) {
   Stream* stream = nullptr;
   const CUresult result = RequireStream(sim, handle, null_means, &stream);
   if (result != CUDA_SUCCESS) return result;
@@ -30,6 +33,8 @@ CUresult SubmitOn(Simulation& sim, CUstream handle, DefaultStream null_means, co
   work.what = what;
   work.duration_ns = 1000 + range.bytes / 25;
   work.reads = {range};
+  work.brings_managed = false;
+  work.effect = std::move(effect);
   return SubmitWork(sim, *stream, std::move(work));
 }
 
@@ -37,7 +42,16 @@ CUresult Prefetch(Simulation& sim, CUdeviceptr start, size_t bytes, const CUmemL
                   unsigned flags, CUstream stream, DefaultStream null_means) {
   if (flags != 0 || !IsManaged(sim, start, bytes)) return CUDA_ERROR_INVALID_VALUE;
   if (!IsPlace(sim, location)) return CUDA_ERROR_INVALID_DEVICE;
-  return SubmitOn(sim, stream, null_means, "prefetch", {start, bytes});
+  const Range range{start, bytes};
+  const bool home = location.type != CU_MEM_LOCATION_TYPE_DEVICE;
+  return SubmitOn(sim, stream, null_means, "prefetch", range,
+                  [&sim, range, home, device = location.id](CUresult) {
+                    if (home) {
+                      sim.allocations.SendManagedHome(range);
+                    } else {
+                      sim.allocations.BringManaged(device, {range});
+                    }
+                  });
 }
 
 CUmemLocation LocationOf(CUdevice device) {

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <utility>
 
 #include "driver_entry.h"
 
@@ -164,7 +165,8 @@ CUresult SetAccess(Simulation& sim, CUmemoryPool handle, const CUmemAccessDesc* 
   return CUDA_SUCCESS;
 }
 
-// The block goes back when the stream comes to it.
+// The block goes back when the stream comes to it. Freed once more before that, it answers no
+// error, and the stream never comes to its end (measured).
 CUresult FreeAsync(Simulation& sim, CUdeviceptr pointer, CUstream handle,
                    DefaultStream null_means) {
   Stream* stream = nullptr;
@@ -173,13 +175,19 @@ CUresult FreeAsync(Simulation& sim, CUdeviceptr pointer, CUstream handle,
   const CUresult unsafe = stream->capture == nullptr ? CheckUnsafeCall(sim) : CUDA_SUCCESS;
   if (unsafe != CUDA_SUCCESS) return unsafe;
   if (pointer == 0) return CUDA_SUCCESS;
-  const Allocation* allocation = sim.allocations.FindFreeable(pointer);
+  Allocation* allocation = sim.allocations.FindFreeable(pointer);
   if (allocation == nullptr || allocation->kind == MemoryKind::kManaged ||
       allocation->kind == MemoryKind::kExternal) {
     return CUDA_ERROR_INVALID_VALUE;
   }
   if (stream->capture != nullptr) return CUDA_ERROR_NOT_SUPPORTED;
   Work work;
+  if (std::exchange(allocation->freed_in_order, true)) {
+    sim.misuse.Add("memory was freed twice before the stream of the first free came to it");
+    work.what = "second asynchronous free";
+    work.endless = true;
+    return SubmitWork(sim, *stream, std::move(work));
+  }
   work.what = "asynchronous free";
   work.runs_after_error = true;
   work.effect = [&sim, pointer, id = allocation->buffer_id](CUresult) {

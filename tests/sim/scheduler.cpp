@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <utility>
+#include <vector>
 
 #include "allocations.h"
 #include "hazards.h"
@@ -36,7 +37,7 @@ size_t ThreadsOfThisProcess() {
 
 }  // namespace
 
-Scheduler::Scheduler(Hazards& hazards, const Allocations& allocations)
+Scheduler::Scheduler(Hazards& hazards, Allocations& allocations)
     : hazards_(hazards), allocations_(allocations) {
   Seed(TheSettings().seed);
 }
@@ -104,7 +105,8 @@ ItemPtr Scheduler::Submit(Context& context, Work work, std::vector<ItemPtr> need
 
 void Scheduler::MakeRunnable(Item& item) {
   const ItemPtr owned = pending_.at(item.number);
-  if ((item.work.spin_until_id != 0 || !HasItsValue(item)) && !item.cancelled) {
+  const bool spins = item.work.spin_until_id != 0 || item.work.endless || !HasItsValue(item);
+  if (spins && !item.cancelled) {
     item.state = ItemState::kSpinning;
     spinning_.push_back(owned);
     return;
@@ -159,6 +161,11 @@ void Scheduler::Run(Lock& lock, const ItemPtr& chosen) {
   item->state = ItemState::kRunning;
   // What touches freed memory is reported and not done: it would be a crash.
   const bool usable = item->cancelled || hazards_.Execute(*item, allocations_);
+  if (usable && !item->cancelled && item->work.brings_managed) {
+    std::vector<Range> used = item->work.reads;
+    used.insert(used.end(), item->work.writes.begin(), item->work.writes.end());
+    allocations_.BringManaged(item->context->device, used);
+  }
   if (item->work.effect && usable && (!item->cancelled || item->work.runs_after_error)) {
     const CUresult status = item->cancelled ? item->context->failed : CUDA_SUCCESS;
     if (item->work.host_side) {
@@ -298,6 +305,11 @@ void Scheduler::ReportDeadlock() const {
       std::fprintf(stderr, "cmp sim:   %s #%llu at %#lx\n", item->work.what,
                    static_cast<unsigned long long>(item->number),
                    static_cast<unsigned long>(item->work.reads.front().start));
+      continue;
+    }
+    if (item->work.endless) {
+      std::fprintf(stderr, "cmp sim:   %s #%llu never ends\n", item->work.what,
+                   static_cast<unsigned long long>(item->number));
       continue;
     }
     std::fprintf(stderr,

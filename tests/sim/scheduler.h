@@ -11,8 +11,8 @@
 // Invariants: items are `pending_` from Submit until they are done; `runnable_` holds exactly the
 // pending items in state kRunnable, by due time; `spinning_` those in state kSpinning, whose end is
 // the launch of another item or a value in memory, looked at in every CUDA call and after every
-// item. The caller holds the simulator's lock, which is released around the program's own
-// functions; `changed_` is signalled after each of those and after each submission.
+// item, or never comes. The caller holds the simulator's lock, which is released around the
+// program's own functions; `changed_` is signalled after each of those and after each submission.
 #ifndef CMP_TESTS_SIM_SCHEDULER_H_
 #define CMP_TESTS_SIM_SCHEDULER_H_
 
@@ -38,7 +38,7 @@ class Scheduler {
  public:
   using Lock = std::unique_lock<std::mutex>;
 
-  Scheduler(Hazards& hazards, const Allocations& allocations);
+  Scheduler(Hazards& hazards, Allocations& allocations);
 
   void Seed(uint64_t seed);
   void Restart() { Seed(seed_); }  // the random sequence begins again
@@ -98,7 +98,7 @@ class Scheduler {
   [[noreturn]] static void ReportStuck(const char* what);
 
   Hazards& hazards_;
-  const Allocations& allocations_;
+  Allocations& allocations_;
   uint64_t seed_ = 0;
   std::mt19937_64 random_;
   uint64_t now_ = 0;

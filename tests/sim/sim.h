@@ -129,6 +129,12 @@ uint64_t simFingerprint(void);
 uint64_t simCallCount(const char* name);  // calls of an entry point, by its symbol's name
 uint64_t simUsedBytes(int device);        // what cuMemGetInfo would subtract from the total
 uint64_t simLiveAllocations(int device);  // device allocations that were not freed
+// Of managed memory, in granules of 2 MiB: how many came to the device, went from it to the host
+// for want of room, were used by the device where they were, since blocks left no room. See
+// README.md.
+uint64_t simManagedMigrations(int device);
+uint64_t simManagedEvictions(int device);
+uint64_t simManagedRemoteUses(int device);
 // What an IPC handle really names. False for a handle that is not the simulator's.
 int simDescribeIpcHandle(const CUipcMemHandle* handle, CUdeviceptr* base, size_t* bytes, int* pid);
 // Clears counters, hazards, misuse, notes, failures; restarts the random sequence. Contexts,

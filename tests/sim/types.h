@@ -59,6 +59,8 @@ struct Work {
   bool runs_after_error = false;  // cuStreamAddCallback's promise
   bool trap = false;
   uint64_t spin_until_id = 0;
+  bool endless = false;        // it never ends
+  bool brings_managed = true;  // managed memory that it names comes to its device
   std::string print;
   // A wait for a value: runs until this holds for what `reads` covers. May be empty.
   std::function<bool()> until;
@@ -208,6 +210,7 @@ struct Allocation {
   std::shared_ptr<PhysicalMemory> backing;  // kMapped
   size_t backing_offset = 0;
   CUmemoryPool pool = nullptr;  // kPool: whose it is
+  bool freed_in_order = false;  // cuMemFreeAsync: the stream has not come to it yet
 
   Range range() const { return {base, bytes}; }
 };
