@@ -5,7 +5,7 @@ namespace cmp {
 namespace {
 constexpr size_t kLeastTrim = 64 * kMiB;
 // Released by one free where the bound is crossed a little (30 to 60 us each, measured, H200).
-constexpr uint32_t kMostTrimmed = 4;
+constexpr uint32_t kMostTrimmed = 2;
 // Of a portion of what has aged: a free pays for no more, and an exit waits for no more.
 constexpr uint32_t kMostAged = 64;
 constexpr uint64_t kJustNowNs = 1'000'000'000;
@@ -223,7 +223,6 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
   if (batch.count == 0) return 0;
   size_t bytes = 0;
   const Uncancelled uncancelled;
-  const ContextPool::User user(context);
   Accounts& accounts = context.accounts();
   auto when = work == Work::kDoneQuietly ? ContextPool::When::kAtOnce : ContextPool::When::kSoon;
   accounts.BeginLeaving(BytesOf(batch));
@@ -264,7 +263,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
 }
 
 size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  const Takers::Taking taking(takers_);
+  const Hand hand(*this, context);
   const size_t ready = Destroy(context, context.global().TakeOldest(bytes), Work::kDone, api);
   if (ready >= bytes) return ready;
   const Batch retired = context.global().TakeRetired(bytes - ready);
@@ -273,7 +272,7 @@ size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const Device
 
 size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t bytes,
                                 Quietly quietly, const DeviceApi& api) {
-  const Takers::Taking taking(takers_);
+  const Hand hand(*this, context);
   const Work work = quietly == Quietly::kYes ? Work::kDoneQuietly : Work::kDone;
   const Batch aged = context.global().TakeOldest(bytes, before, kMostAged);
   const size_t released = Destroy(context, aged, work, api);
@@ -282,7 +281,7 @@ size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t by
 }
 
 size_t BlockSource::ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  const Takers::Taking taking(takers_);
+  const Hand hand(*this, context);
   size_t released = Destroy(context, context.global().TakeOldestLarge(bytes), Work::kDone, api);
   if (released < bytes) released += ReleaseIdle(context, bytes - released, api);
   NoteGivenBack(context, released);
@@ -302,7 +301,7 @@ size_t BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& ap
   context.over_bound.store(false, std::memory_order_relaxed);
   const size_t excess = accounts.Excess();
   if (excess == 0) return 0;
-  const Takers::Taking taking(takers_);
+  const Hand hand(*this, context);
   // A bound that follows the program may be crossed a little for a while: no free pays for more
   // than a few ready blocks then, and the next ones go on with it.
   const bool follows = accounts.reserve().grows();
@@ -324,14 +323,14 @@ size_t BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& ap
 
 size_t BlockSource::TrimReady(ContextPool& context, size_t bytes, const DeviceApi& api) {
   if (bytes == 0) return 0;
-  const Takers::Taking taking(takers_);
+  const Hand hand(*this, context);
   const size_t released =
       Destroy(context, context.global().TakeOldest(bytes), Work::kDone, api, true);
   return released < bytes ? bytes - released : 0;
 }
 
 void BlockSource::TrimRetired(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  const Takers::Taking taking(takers_);
+  const Hand hand(*this, context);
   Destroy(context, context.global().TakeRetired(bytes), Work::kRetired, api);
 }
 

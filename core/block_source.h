@@ -114,6 +114,22 @@ class BlockSource {
   // Other threads may have in hand what is idle. Waits until it is free or on a list: takers.h.
   void AwaitTakers() { takers_.Await(releases_); }
   Takers& takers() { return takers_; }
+  // Nobody is really freeing idle blocks. Acquire: what was freed before is seen.
+  bool NoneInHand() const { return hands_.load(std::memory_order_acquire) == 0; }
+  // While it lives, this thread takes blocks of `context` off its lists to really free them: it is
+  // awaited for them, and the context does not end meanwhile.
+  struct [[nodiscard]] Hand {
+    Hand(BlockSource& source_of, ContextPool& context)
+        : source(source_of), taking(source.takers_), user(context) {
+      source.hands_.fetch_add(1, std::memory_order_relaxed);  // seen by who has a list's lock later
+    }
+    ~Hand() { source.hands_.fetch_sub(1, std::memory_order_release); }
+    Hand(const Hand&) = delete;
+    Hand& operator=(const Hand&) = delete;
+    BlockSource& source;
+    Takers::Taking taking;
+    ContextPool::User user;
+  };
   // Grows with every real free of an idle block: if it has, a real call that failed is worth
   // another try.
   uint64_t releases() const { return releases_.load(std::memory_order_acquire); }
@@ -190,6 +206,7 @@ class BlockSource {
 
   const PoolHost& host_;
   Takers takers_;
+  std::atomic<int> hands_{0};
   std::atomic<uint64_t> releases_{0};  // real frees that Destroy has made
   // Who released for lack of memory last, and when. Relaxed: a hint, and one more try is harmless.
   std::atomic<const void*> room_by_{nullptr};

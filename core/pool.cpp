@@ -7,10 +7,11 @@ namespace cmp {
 namespace {
 constexpr uint32_t kMaxBatchBlocks = 128;
 constexpr unsigned kLargeBlocks = ~0U;  // in place of a tier: all blocks of 2 MiB and more
-constexpr int kMostPauses = 100;        // less than a tenth of a second
+constexpr int kMostWaitsForRoom = 100;  // less than a tenth of a second
 // The largest request that has a tier; no device has more.
 constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
 constexpr uint64_t kMostBoundWaitNs = 200'000;
+constexpr long kBetweenPortionsNs = 300'000;
 constexpr size_t kPortion = 64 * kMiB;  // of what has aged, released at once
 }  // namespace
 
@@ -314,6 +315,7 @@ void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, uns
                      const DeviceApi& api) {
   if (context.over_bound.load(std::memory_order_relaxed)) {
     PromotePassed(context);  // to release a ready block waits for nothing
+    const size_t reserved = context.accounts().reserved();
     size_t left = source_.Trim(context, bytes, api);
     // One fence after the other, until that much is ready: the real free would wait for all.
     const Stamp now = Fences::Now();
@@ -326,6 +328,7 @@ void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, uns
     context.Settle(*cache);
     LeaveRoom(context, 0, Quietly::kNo, api);
     if (source_.IsOver(context)) context.over_bound.store(true, std::memory_order_relaxed);
+    if (context.accounts().reserved() < reserved) return;  // it has paid
   }
   const Accounts& accounts = context.accounts();
   if (accounts.reserved() + bytes <= accounts.reserve().near_bound()) [[likely]]
@@ -483,7 +486,7 @@ void Pool::LeaveRoomForManaged(const Driver& driver) {
              context.global().retired_bytes() == 0;
     };
     Pause pause;
-    for (int i = 0; i < kMostPauses && !leaves_room(); ++i) pause.Wait();
+    for (int i = 0; i < kMostWaitsForRoom && !leaves_room(); ++i) pause.Wait();
     context.unasked_bytes.store(0, std::memory_order_relaxed);  // what is free will change
     CUcontext popped = nullptr;
     if (push) driver.pop_current(&popped);
@@ -515,6 +518,7 @@ bool Pool::Age(const DeviceApi& api) {
     const uint64_t before = context.global().Mark();
     while (!ageing_.stopped() &&
            source_.ReleaseAged(context, before, kPortion, Quietly::kYes, api) != 0) {
+      SleepNs(kBetweenPortionsNs);  // who wants to know what is free finds nothing on its way
     }
   });
   return HasIdle();

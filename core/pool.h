@@ -189,6 +189,8 @@ class Pool {
   // What other threads release is worth another try, too: BlockSource.
   void AwaitTakers() { source_.AwaitTakers(); }
   bool OthersMadeRoomJustNow() const { return source_.OthersMadeRoomJustNow(); }
+  // Nobody is really freeing idle blocks.
+  bool NoneInHand() const { return source_.NoneInHand(); }
   uint64_t releases() const { return source_.releases(); }
 
   // A tick of CMP_DECAY: see ageing.h. False: nothing is idle any more. One caller at a time.

@@ -65,18 +65,31 @@ using cmp::kNoDriver;
 using cmp::kNowhere;
 using cmp::RealDriver;
 
+// A block whose real free is under way is neither idle nor free memory, and one that was freed
+// between the two questions was both: then they are asked again, but not for ever.
 CUresult Driver_cuMemGetInfo_v2(size_t* free, size_t* total) {
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr) return kNoDriver;
-  const CUresult status = real->cuMemGetInfo_v2(free, total);
   cmp::Pool* pool = cmp::g_pool.load(std::memory_order_acquire);
   const cmp::Driver* driver = cmp::LoadedDriver();
-  if (status != CUDA_SUCCESS || free == nullptr || pool == nullptr || driver == nullptr) {
-    return status;
-  }
   CUdevice device = 0;
-  if (driver->context_device(&device) == CUDA_SUCCESS) *free += pool->ReleasableBytes(device);
-  return status;
+  if (free == nullptr || pool == nullptr || driver == nullptr ||
+      driver->context_device(&device) != CUDA_SUCCESS) {
+    return real->cuMemGetInfo_v2(free, total);
+  }
+  constexpr int kMostTries = 24;  // some 4 ms
+  cmp::Pause pause;
+  for (int tries = 1;; ++tries) {
+    const uint64_t releases = pool->releases();
+    const CUresult status = real->cuMemGetInfo_v2(free, total);
+    if (status != CUDA_SUCCESS) return status;
+    const size_t releasable = pool->ReleasableBytes(device);
+    if (tries == kMostTries || (pool->NoneInHand() && pool->releases() == releases)) {
+      *free += releasable;
+      return status;
+    }
+    pause.Wait();
+  }
 }
 
 CUresult Driver_cuMemGetAddressRange_v2(CUdeviceptr* base, size_t* bytes, CUdeviceptr pointer) {

@@ -272,6 +272,8 @@ EFFECTS = {
             cuGraphExecKernelNodeSetParams cuGraphExecMemcpyNodeSetParams
             cuGraphExecMemsetNodeSetParams cuGraphExecChildGraphNodeSetParams
             cuGraphExecNodeSetParams"""),
+        ("retried", "any: nodes that allocate; a launch that failed ran none of its nodes (measured)",
+            "cuGraphLaunch"),
         ("retried", "unknown: memory and objects of others", """
             cuIpcOpenMemHandle cuIpcOpenEventHandle cuMemImportFromShareableHandle
             cuMemPoolImportFromShareableHandle cuMemPoolImportPointer cuImportExternalMemory
@@ -299,7 +301,6 @@ EFFECTS = {
             cuMemPrefetchBatchAsync cuMemDiscardAndPrefetchBatchAsync cuMemBatchDecompressAsync
             cuMemMapArrayAsync"""),
         ("real", "some of the resources may be mapped already", "cuGraphicsMapResources"),
-        ("real", "some of its nodes may run already", "cuGraphLaunch"),
         ("real", "in another process", "cuCheckpointProcessRestore"),
     ),
     "nothing": (

@@ -107,8 +107,10 @@ class Effects(unittest.TestCase):
     def test_what_may_have_begun_is_never_retried(self):
         never = " ".join(names for _, _, names in
                          effects.EFFECTS["may run out of memory, never again"]).split()
-        for name in ("cuLaunchCooperativeKernelMultiDevice", "cuGraphLaunch", "cuStreamBatchMemOp"):
+        for name in ("cuLaunchCooperativeKernelMultiDevice", "cuStreamBatchMemOp"):
             self.assertIn(name, never)
+        # Measured (H200, driver 580.159.04; tests/gpu/memory_h200.md): one that failed ran no node.
+        self.assertNotIn("cuGraphLaunch", never)
         for name in TABLE.groups:
             if "Batch" in name and "MemOpNode" not in name and "Discard" not in name:
                 self.assertIn(name, never)

@@ -154,7 +154,7 @@ class Gpu(unittest.TestCase):
     def test_out_of_memory(self):
         """What needs memory finds it beside idle blocks that fill the device."""
         for way in ("stack", "heap", "local", "lazy", "stream", "event", "context", "module",
-                    "async", "physical", "array", "page-locked"):
+                    "async", "physical", "array", "page-locked", "graph"):
             with self.subTest(way=way):
                 _, with_pool = self.compare(str(programs.BUILD / "out_of_memory"), way)
                 rescues = with_pool.statistics["process"]["out_of_memory_rescues"]
@@ -162,12 +162,6 @@ class Gpu(unittest.TestCase):
         _, with_pool = self.compare(str(programs.BUILD / "out_of_memory"), "refused")
         add_figure("out of memory: no registers for 100 launches", "auto",
                    f"{with_pool.statistics['totals']['blocks_released']:,} blocks released")
-        # Not tried again, so it may answer otherwise.
-        for preload in (False, True):
-            result = programs.run(str(programs.BUILD / "out_of_memory"), "graph", preload=preload)
-            self.assertEqual(result.code, 0, result.everything())
-            add_figure("out of memory: graph that allocates", "auto" if preload else "no pool",
-                       result.output.splitlines()[0])
 
     def test_edges(self):
         _, with_pool = self.compare(str(programs.BUILD / "edges"))

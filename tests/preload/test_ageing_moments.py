@@ -56,6 +56,11 @@ class Moments(TestCase):
         within = self.at("put-back", {"CMP_DECAY": "50ms"})
         self.assertIn("all went back later: yes", within.results)
 
+    def test_questions_about_memory(self):
+        """To the byte, also for what is on its way."""
+        within = self.at("memory", {"CMP_DECAY": "100ms"})
+        self.assertIn("free memory was always the same: yes", within.results)
+
     def test_the_exit(self):
         within = self.at("exit", {"CMP_DECAY": "50ms"})
         self.assertIn("calls after the exit handlers: 0\n", within.results)

@@ -157,6 +157,14 @@ const std::map<std::string, std::function<int()>>& Ways() {
          cudaGraphExec_t executable = nullptr;
          return Number(cudaGraphInstantiate(&executable, graph, 0));
        }},
+      {"graph launch",
+       [] {
+         const cudaGraph_t graph = CapturedGraph();
+         cudaGraphExec_t executable = nullptr;
+         const cudaError_t made = cudaGraphInstantiate(&executable, graph, 0);
+         Need({"cuGraphLaunch"});
+         return made == cudaSuccess ? Number(cudaGraphLaunch(executable, nullptr)) : Number(made);
+       }},
       {"array", [] { return Number(CreateArray(600 * kMiB)); }},
       {"array of the runtime",
        [] {
