@@ -112,9 +112,15 @@ void BlockSource::Register(ContextPool& context, const Request& request, Allocat
     context.accounts().HandOut(request.bytes, MoreThanAsked(request.bytes, request.requested));
   }
   if (displaced == nullptr) return;
-  // The driver gave this address out again, so the old block was freed without us. A live one is
-  // forgotten; an idle one means that a free list cannot be trusted: its context serves no more.
-  // Unless its context has ended, and the record has another block by now.
+  // The driver gave this address out again. Usually because the old block is leaving: it was just
+  // freed, and its record may even be another block's by now, which must not be touched. The state
+  // is read first: a record that is used again has its address before it has a state.
+  const BlockState state = displaced->state.load(std::memory_order_acquire);
+  if (state == BlockState::kLeaving || state == BlockState::kUnused) return;
+  if (__atomic_load_n(&displaced->address, __ATOMIC_RELAXED) != made->address) return;
+  // Else it was freed without us. A live one is forgotten; an idle one means that a free list
+  // cannot be trusted: its context serves no more. Unless its context has ended, and the record has
+  // another block by now.
   const BlockState taken = displaced->TakeFromProgramAt(made->address);
   if (taken == BlockState::kLive || taken == BlockState::kUnpooled) {
     CountRealFree(*displaced);
@@ -248,15 +254,19 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
     // Refused for the moment (a capture that somebody began meanwhile): it stays ours. But not what
     // the driver does not know: somebody freed it past us.
     if (status != kSuccess && status != kInvalidValue && !IsBrokenContextStatus(status)) {
-      if (block->CancelLeaving()) put_back();
+      if (block->CancelLeaving()) {
+        put_back();
+      } else {
+        accounts.EndLeaving(leaving);
+      }
       continue;
     }
-    Detach(block);
+    const bool detached = Detach(block);
     accounts.EndLeaving(leaving);  // after it was taken from what is reserved
     bytes += block->bytes;
     if (for_bound) accounts.reserve().NoteReleased(block->bytes, NowNs(), context.arena());
     statistics_.shared_slot()[block->tier].blocks_released.AddShared(1);
-    context.records().Return(block);
+    if (detached) context.records().Return(block);
     if (IsBrokenContextStatus(status)) Close(context);
   }
   return bytes;

@@ -1,8 +1,9 @@
 // Where blocks come from and go to: the real allocation calls, the real frees, and what is tried
 // before an allocation fails.
 //
-// Invariant: a block is in the side table from before the program can see its address until before
-// the real free that ends it. No lock is held here across a real call.
+// Invariant: a block is in the side table from before the program can see its address until the
+// program's own real free of it begins; one that the pool frees, until that has happened. No lock
+// is held here across a real call.
 #ifndef CMP_CORE_BLOCK_SOURCE_H_
 #define CMP_CORE_BLOCK_SOURCE_H_
 

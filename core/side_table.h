@@ -9,9 +9,10 @@
 // A region is 2 MiB of address space. The driver puts allocations of 2 MiB and more at the base
 // of a region of their own, so such a region needs no leaf.
 //
-// Invariants: nodes are never freed; an entry is set before the program sees the address and
-// cleared before the real free, so a found block is ours. Only bases are entered: an interior
-// pointer is not found.
+// Invariants: nodes are never freed; an entry is set before the program sees the address, and
+// cleared before a real free of the program's, so a found block is ours. That of a block that the
+// pool really frees is cleared afterwards, unless the driver has given the address out again by
+// then. Only bases are entered: an interior pointer is not found.
 #ifndef CMP_CORE_SIDE_TABLE_H_
 #define CMP_CORE_SIDE_TABLE_H_
 
@@ -71,8 +72,8 @@ class SideTable {
     return address != 0 && (address & (kMinBlock - 1)) == 0 && address >> kAddressBits == 0;
   }
 
-  // Enters `block` under block->address. `*displaced` is what was there before (a stale entry: the
-  // driver gave the address out again, so somebody freed it behind our back), or nullptr.
+  // Enters `block` under block->address. `*displaced` is what was there before (the driver gave the
+  // address out again: the block is leaving, or somebody freed it behind our back), or nullptr.
   // False: no memory for a node; nothing was entered. REQUIRES: CanHold(block->address)
   bool Insert(Block* block, Block** displaced);
 

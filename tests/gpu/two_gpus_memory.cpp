@@ -23,11 +23,12 @@ class Nvml {
       std::exit(kNoDevice);
     }
     by_bus_ = Find<int (*)(const char*, void**)>("nvmlDeviceGetHandleByPciBusId_v2");
+    bus_of_ = reinterpret_cast<decltype(bus_of_)>(dlsym(RTLD_DEFAULT, "cudaDeviceGetPCIBusId"));
     memory_ = Find<int (*)(void*, Memory*)>("nvmlDeviceGetMemoryInfo");
   }
   double UsedMib(int device) const {
     char bus[32] = "";
-    CHECK(cudaDeviceGetPCIBusId(bus, sizeof(bus), device));
+    CHECK(bus_of_(bus, sizeof(bus), device));
     void* handle = nullptr;
     Memory memory = {};
     if (by_bus_(bus, &handle) != 0 || memory_(handle, &memory) != 0) Fail("NVML", 0);
@@ -45,6 +46,7 @@ class Nvml {
   void* library_;
   int (*by_bus_)(const char*, void**) = nullptr;
   int (*memory_)(void*, Memory*) = nullptr;
+  cudaError_t (*bus_of_)(char*, int, int) = nullptr;  // the simulated CUDA has none, nor NVML
 };
 
 void AllocateAndFree(int device, int count) {

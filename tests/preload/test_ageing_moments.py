@@ -2,7 +2,7 @@
 
 import re
 
-from preload import PRELOAD, PROGRAMS, TestCase, main, run
+from preload import PRELOAD, PROGRAMS, SANITIZE, TestCase, main, run
 
 CLEAN = "hazards 0, misuse 0"
 
@@ -32,6 +32,8 @@ class Moments(TestCase):
         for env, others in (({"CMP_DECAY": "oncall:40ms"} | refused, []),
                             ({"CMP_DECAY": "40ms"} | refused, []),
                             ({"CMP_DECAY": "40ms"}, [PROGRAMS / "limiter.so"])):
+            if others and SANITIZE:
+                continue  # no sanitizer is in it
             with self.subTest(env=env, others=others):
                 self.at("stays", env | {"CMPSIM_DEVICES": "2"}, preload=[PRELOAD, *others])
 
