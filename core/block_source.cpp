@@ -6,8 +6,10 @@ namespace {
 constexpr size_t kLeastTrim = 64 * kMiB;
 // Released by one free where the bound is crossed a little (30 to 60 us each, measured, H200).
 constexpr uint32_t kMostTrimmed = 2;
-// Of a portion of what has aged: a free pays for no more, and an exit waits for no more.
-constexpr uint32_t kMostAged = 64;
+// Of a portion of what has aged: a free pays for no more; an exit, and who asks how much is free,
+// wait for no more.
+constexpr uint32_t kMostAgedInFree = 64;
+constexpr uint32_t kMostAged = 16;
 constexpr uint64_t kJustNowNs = 1'000'000'000;
 // Its address names the thread.
 thread_local constinit char t_thread_name = 0;
@@ -282,9 +284,10 @@ size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const Device
 
 size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t bytes,
                                 Quietly quietly, const DeviceApi& api) {
-  const Hand hand(*this, context);
+  const Hand hand(*this, context, quietly);
   const Work work = quietly == Quietly::kYes ? Work::kDoneQuietly : Work::kDone;
-  const Batch aged = context.global().TakeOldest(bytes, before, kMostAged);
+  const uint32_t most = quietly == Quietly::kYes ? kMostAged : kMostAgedInFree;
+  const Batch aged = context.global().TakeOldest(bytes, before, most);
   const size_t released = Destroy(context, aged, work, api);
   NoteGivenBack(context, released);
   return released;

@@ -115,19 +115,30 @@ class BlockSource {
   // Other threads may have in hand what is idle. Waits until it is free or on a list: takers.h.
   void AwaitTakers() { takers_.Await(releases_); }
   Takers& takers() { return takers_; }
-  // Nobody is really freeing idle blocks. Acquire: what was freed before is seen.
-  bool NoneInHand() const { return hands_.load(std::memory_order_acquire) == 0; }
+  // How many are really freeing idle blocks; of these, quietly. Acquire: what was freed before is
+  // seen.
+  int hands() const { return hands_.load(std::memory_order_acquire); }
+  int quiet_hands() const { return quiet_hands_.load(std::memory_order_acquire); }
   // While it lives, this thread takes blocks of `context` off its lists to really free them: it is
   // awaited for them, and the context does not end meanwhile.
   struct [[nodiscard]] Hand {
-    Hand(BlockSource& source_of, ContextPool& context)
-        : source(source_of), taking(source.takers_), user(context) {
-      source.hands_.fetch_add(1, std::memory_order_relaxed);  // seen by who has a list's lock later
+    Hand(BlockSource& source_of, ContextPool& context, Quietly quietly = Quietly::kNo)
+        : source(source_of),
+          quiet(quietly == Quietly::kYes ? 1 : 0),
+          taking(source.takers_),
+          user(context) {
+      // Seen by who has a list's lock later.
+      source.quiet_hands_.fetch_add(quiet, std::memory_order_relaxed);
+      source.hands_.fetch_add(1, std::memory_order_relaxed);
     }
-    ~Hand() { source.hands_.fetch_sub(1, std::memory_order_release); }
+    ~Hand() {
+      source.quiet_hands_.fetch_sub(quiet, std::memory_order_release);
+      source.hands_.fetch_sub(1, std::memory_order_release);
+    }
     Hand(const Hand&) = delete;
     Hand& operator=(const Hand&) = delete;
     BlockSource& source;
+    const int quiet;
     Takers::Taking taking;
     ContextPool::User user;
   };
@@ -208,6 +219,7 @@ class BlockSource {
   const PoolHost& host_;
   Takers takers_;
   std::atomic<int> hands_{0};
+  std::atomic<int> quiet_hands_{0};
   std::atomic<uint64_t> releases_{0};  // real frees that Destroy has made
   // Who released for lack of memory last, and when. Relaxed: a hint, and one more try is harmless.
   std::atomic<const void*> room_by_{nullptr};

@@ -189,8 +189,9 @@ class Pool {
   // What other threads release is worth another try, too: BlockSource.
   void AwaitTakers() { source_.AwaitTakers(); }
   bool OthersMadeRoomJustNow() const { return source_.OthersMadeRoomJustNow(); }
-  // Nobody is really freeing idle blocks.
-  bool NoneInHand() const { return source_.NoneInHand(); }
+  // How many threads are really freeing idle blocks; of these, quietly.
+  int hands() const { return source_.hands(); }
+  int quiet_hands() const { return source_.quiet_hands(); }
   uint64_t releases() const { return source_.releases(); }
 
   // A tick of CMP_DECAY: see ageing.h. False: nothing is idle any more. One caller at a time.

@@ -66,7 +66,8 @@ using cmp::kNowhere;
 using cmp::RealDriver;
 
 // A block whose real free is under way is neither idle nor free memory, and one that was freed
-// between the two questions was both: then they are asked again, but not for ever.
+// between the two questions was both: then they are asked again. Not for ever: threads that free
+// may always be at it; what ages goes in short portions, with pauses.
 CUresult Driver_cuMemGetInfo_v2(size_t* free, size_t* total) {
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr) return kNoDriver;
@@ -77,14 +78,17 @@ CUresult Driver_cuMemGetInfo_v2(size_t* free, size_t* total) {
       driver->context_device(&device) != CUDA_SUCCESS) {
     return real->cuMemGetInfo_v2(free, total);
   }
-  constexpr int kMostTries = 24;  // some 4 ms
+  constexpr int kMostTries = 24;         // some 4 ms
+  constexpr int kMostForPortions = 120;  // some 100 ms
+  int most = kMostTries;
   cmp::Pause pause;
   for (int tries = 1;; ++tries) {
     const uint64_t releases = pool->releases();
     const CUresult status = real->cuMemGetInfo_v2(free, total);
     if (status != CUDA_SUCCESS) return status;
     const size_t releasable = pool->ReleasableBytes(device);
-    if (tries == kMostTries || (pool->NoneInHand() && pool->releases() == releases)) {
+    if (pool->quiet_hands() != 0) most = kMostForPortions;
+    if (tries >= most || (pool->hands() == 0 && pool->releases() == releases)) {
       *free += releasable;
       return status;
     }
