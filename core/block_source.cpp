@@ -252,7 +252,6 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
       continue;
     }
     const int status = FreeIdle(context, block->address, work, api);
-    releases_.fetch_add(1, std::memory_order_release);
     // Refused for the moment (a capture that somebody began meanwhile): it stays ours. But not what
     // the driver does not know: somebody freed it past us.
     if (status != kSuccess && status != kInvalidValue && !IsBrokenContextStatus(status)) {
@@ -263,6 +262,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
       }
       continue;
     }
+    releases_.fetch_add(1, std::memory_order_release);
     const bool detached = Detach(block);
     accounts.EndLeaving(leaving);  // after it was taken from what is reserved
     bytes += block->bytes;

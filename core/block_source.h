@@ -127,7 +127,8 @@ class BlockSource {
           quiet(quietly == Quietly::kYes ? 1 : 0),
           taking(source.takers_),
           user(context) {
-      // Seen by who has a list's lock later.
+      // Relaxed: who finds blocks missing in the sums (acquire, and released by who takes them)
+      // sees these.
       source.quiet_hands_.fetch_add(quiet, std::memory_order_relaxed);
       source.hands_.fetch_add(1, std::memory_order_relaxed);
     }

@@ -100,7 +100,7 @@ class GlobalPool {
   size_t retired_bytes() const { return retired_bytes_.load(std::memory_order_acquire); }
   bool HasIdle() const { return retired_bytes() != 0 || ready_bytes() != 0; }
   // Of both, in blocks of 2 MiB and more.
-  size_t large_bytes() const { return large_bytes_.load(std::memory_order_relaxed); }
+  size_t large_bytes() const { return large_bytes_.load(std::memory_order_acquire); }
 
  private:
   // Heads of batches, linked through one of their pairs.
@@ -170,7 +170,7 @@ class GlobalPool {
   void Change(std::atomic<size_t>& bytes, Batch batch, size_t sign) {
     const size_t change = sign * batch.count * batch.head->bytes;
     bytes.fetch_add(change, std::memory_order_release);
-    if (IsLarge(batch.head)) large_bytes_.fetch_add(change, std::memory_order_relaxed);
+    if (IsLarge(batch.head)) large_bytes_.fetch_add(change, std::memory_order_release);
   }
   static size_t BinOf(size_t bytes) { return bytes / kLargeGranule - 1; }
   // The list with the smallest blocks of at least `bytes` and at most `most`, or nullptr.

@@ -37,7 +37,7 @@ class IdleChunks {
 
   // The bytes of a device's chunks that are wholly idle.
   size_t Bytes(int device) const {
-    const int64_t chunks = whole_[PlaceOf(device)].load(std::memory_order_relaxed);
+    const int64_t chunks = whole_[PlaceOf(device)].load(std::memory_order_acquire);
     return chunks > 0 ? static_cast<size_t>(chunks) * kLargeGranule : 0;
   }
 
@@ -71,7 +71,8 @@ class IdleChunks {
     const int whole = IsWhole(before + change) - IsWhole(before);
     if (whole == 0) return before;
     const int place = PlaceOf(chunk.device.load(std::memory_order_relaxed));
-    whole_[place].fetch_add(whole, std::memory_order_relaxed);
+    // release: who misses a chunk here sees who has its blocks in hand (BlockSource::Hand).
+    whole_[place].fetch_add(whole, std::memory_order_release);
     return before;
   }
   void ChangeTaken(SideTable::Chunk& chunk, uint64_t change) {

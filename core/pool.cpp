@@ -1,18 +1,13 @@
 #include "core/pool.h"
 
-#include "core/driver_api.h"
-
 namespace cmp {
 
 namespace {
 constexpr uint32_t kMaxBatchBlocks = 128;
 constexpr unsigned kLargeBlocks = ~0U;  // in place of a tier: all blocks of 2 MiB and more
-constexpr int kMostWaitsForRoom = 100;  // less than a tenth of a second
 // The largest request that has a tier; no device has more.
 constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
 constexpr uint64_t kMostBoundWaitNs = 200'000;
-constexpr long kBetweenPortionsNs = 300'000;
-constexpr size_t kPortion = 64 * kMiB;  // of what has aged, released at once
 }  // namespace
 
 // ---- Alloc
@@ -309,8 +304,9 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
 // A block of this size was freed. Brings the context back under its bound if it is over it. Near
 // the bound, a part of what is idle should be ready: then an allocation finds a block, or there is
 // one to release for the block that it makes, without a wait. If the device is so far behind that
-// too much is retired, the free waits for an older fence, of the block's own tier if that has
-// nothing ready: never longer than the real free would, nor than kMostBoundWaitNs.
+// too much is retired, the free waits for older fences, of the block's own tier if that has nothing
+// ready: never longer than the real free would, and for the last of them it begins to wait within
+// kMostBoundWaitNs.
 void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
                      const DeviceApi& api) {
   if (context.over_bound.load(std::memory_order_relaxed)) {
@@ -349,9 +345,12 @@ void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, uns
   // much behind it as one that does not.
   const Fences& fences = context.fences();
   const uint64_t begin = NowNs();
-  while (!fences.Covers(wait_for) && readiness_.Wait(context, fences.passed()) &&
-         NowNs() - begin < kMostBoundWaitNs) {
+  bool waited = false;
+  while (!fences.Covers(wait_for) && readiness_.Wait(context, fences.passed())) {
+    waited = true;
+    if (NowNs() - begin >= kMostBoundWaitNs) break;
   }
+  if (!waited) return;
   statistics_.CountWait(begin);
   statistics_.process().bound_waits.AddShared(1);
 }
@@ -398,159 +397,6 @@ bool Pool::Release(DeviceAddress address) {
   source_.Forget(block);
   statistics_.process().unpooled_blocks.AddShared(1);
   return true;
-}
-
-// ---- Release
-
-size_t Pool::ReleaseAll(const DeviceApi& api) {
-  size_t bytes = 0;
-  ForEachPresent(
-      [&](ContextPool& context) { bytes += source_.ReleaseIdle(context, ~size_t{0}, api); });
-  return bytes;
-}
-
-size_t Pool::ReleasableBytes(int device) {
-  size_t bytes = 0;
-  ForEachContext([&](ContextPool& context) {
-    if (context.identity().device != device || !context.open()) return;
-    bytes += context.global().large_bytes();
-    context.EmptyCaches();
-  });
-  return bytes + chunks_.Bytes(device);
-}
-
-Devices Pool::DevicesWithIdle() {
-  Devices devices = 0;
-  ForEachContext([&](ContextPool& context) {
-    if (!context.open()) return;
-    const ContextPool::Idle idle = context.CountIdle();
-    if (idle.ready != 0 || idle.retired != 0 || context.accounts().leaving() != 0) {
-      devices |= DeviceBit(context.identity().device);
-    }
-  });
-  return devices;
-}
-
-size_t Pool::ReleaseThreadCaches(const DeviceApi& api) {
-  ForEachContext([](ContextPool& context) { context.EmptyCaches(); });
-  return ReleaseAll(api);
-}
-
-// What is idle where managed memory needs it goes: before `more` bytes are really allocated, and
-// after frees. False: more must go than can without a wait.
-bool Pool::LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const DeviceApi& api) {
-  Accounts& accounts = context.accounts();
-  Reserve& reserve = accounts.reserve();
-  const size_t held = source_.Held(context);
-  if (!reserve.IsOverRoom(held + more)) return true;
-  // What might go at most: small idle blocks may share chunks with others.
-  const size_t idle = accounts.idle() + source_.GapsBeside(context);
-  if (idle != 0 && reserve.TooMuchIdle(held + more, idle) == 0) return true;
-  context.EmptyCaches();
-  PromotePassed(context);
-  for (bool noted = false;; noted = true) {
-    const size_t can_go = context.global().large_bytes() + chunks_.Bytes(context.device());
-    const size_t now_held = source_.Held(context);
-    const size_t used = now_held > can_go ? now_held - can_go : 0;
-    if (!noted) reserve.NoteUsed(used, more);
-    const size_t excess = reserve.TooMuchIdle(used + more + can_go, can_go);
-    if (excess == 0) return true;
-    // A small block gives nothing back before the last one of its chunk.
-    const size_t wanted = excess < kLargeGranule ? kLargeGranule : excess;
-    size_t released = 0;
-    for (size_t portion = 1; released < wanted && portion != 0; released += portion) {
-      const size_t left = wanted - released;
-      portion = quietly == Quietly::kYes
-                    ? source_.ReleaseAged(context, GlobalPool::kAnyTime, left, quietly, api)
-                    : source_.ReleaseIdle(context, left, api);
-    }
-    if (released == 0) return false;
-  }
-}
-
-void Pool::LeaveRoomForManaged(const Driver& driver) {
-  const DriverApi api(driver);
-  const ContextHandle current = CurrentContext(driver);
-  ForEachPresent([&](ContextPool& context) {
-    const ContextPool::User user(context);
-    auto* const handle = static_cast<CUcontext>(context.identity().handle);
-    const bool push = handle != current;
-    if (!user.entered() || (push && driver.push_current(handle) != CUDA_SUCCESS)) return;
-    size_t free = 0;
-    source_.LookAtMemory(context, api, &free);
-    // The real frees would have waited for what is retired. Not long: it may wait for what the
-    // caller does next.
-    const auto leaves_room = [&] {
-      const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
-      return !unasked.allowed() || LeaveRoom(context, 0, Quietly::kYes, api) ||
-             context.global().retired_bytes() == 0;
-    };
-    Pause pause;
-    for (int i = 0; i < kMostWaitsForRoom && !leaves_room(); ++i) pause.Wait();
-    context.unasked_bytes.store(0, std::memory_order_relaxed);  // what is free will change
-    CUcontext popped = nullptr;
-    if (push) driver.pop_current(&popped);
-  });
-}
-
-size_t Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes) {
-  size_t released = 0;
-  ForEachPresent([&](ContextPool& context) {
-    if (device != kAllDevices && context.identity().device != device) return;
-    if (released >= bytes) return;
-    context.EmptyCaches(true);
-    released += source_.ReleaseForMemory(context, bytes - released, api);
-  });
-  return released;
-}
-
-bool Pool::TidyUnasked(ContextPool& context) {
-  const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
-  if (!unasked.allowed()) return false;
-  context.EmptyCaches();
-  PromotePassed(context);
-  return true;
-}
-
-bool Pool::Age(const DeviceApi& api) {
-  ForEachPresent([&](ContextPool& context) {
-    if (ageing_.stopped() || !TidyUnasked(context)) return;
-    const uint64_t before = context.global().Mark();
-    while (!ageing_.stopped() &&
-           source_.ReleaseAged(context, before, kPortion, Quietly::kYes, api) != 0) {
-      SleepNs(kBetweenPortionsNs);  // who wants to know what is free finds nothing on its way
-    }
-  });
-  return HasIdle();
-}
-
-void Pool::AgeInFree(ContextPool& context, bool tick, size_t freed, const DeviceApi& api) {
-  if (PresenceOf(context) != Presence::kThere) return;
-  if (tick && TidyUnasked(context)) {
-    context.aged_before.store(context.global().Mark(), std::memory_order_relaxed);
-  }
-  const uint64_t before = context.aged_before.load(std::memory_order_relaxed);
-  if (before == 0) return;
-  const size_t portion = 2 * freed > kPortion ? 2 * freed : kPortion;
-  if (source_.ReleaseAged(context, before, portion, Quietly::kNo, api) != 0) return;
-  context.aged_before.store(0, std::memory_order_relaxed);
-}
-
-bool Pool::HasIdle() {
-  bool idle = false;
-  ForEachContext([&](ContextPool& context) { idle |= context.open() && context.HasIdle(); });
-  return idle;
-}
-
-size_t Pool::ReleaseOthers(ContextPool& except, size_t bytes, const DeviceApi& api) {
-  size_t released = 0;
-  ForEachPresent([&](ContextPool& context) {
-    if (&context == &except || context.identity().device != except.identity().device) return;
-    if (released >= bytes) return;
-    context.EmptyCaches(true);
-    released += source_.ReleaseForMemory(context, bytes - released, api);
-  });
-  return released;
 }
 
 // ---- Creation

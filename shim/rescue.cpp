@@ -39,8 +39,9 @@ void OnDevice(Pool& pool, const Driver& driver, int device, Body body) {
   pool.ForEachContext([&](ContextPool& context) {
     if (done || context.identity().device != device) return;
     const ContextPool::User user(context);
+    const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
     auto* handle = static_cast<CUcontext>(context.identity().handle);
-    if (!user.entered() || driver.push_current(handle) != CUDA_SUCCESS) return;
+    if (!unasked.allowed() || driver.push_current(handle) != CUDA_SUCCESS) return;
     body();
     CUcontext popped = nullptr;
     driver.pop_current(&popped);

@@ -261,6 +261,14 @@ class Memory(TestCase):
         _, within = self.run_both("out_of_memory", ["in-hand"], {"CMPSIM_MEMORY": "128M"})
         self.assertIn("impossible: 2\n80 MiB: 0\n", within.results)
 
+    def test_another_device_s_context_ends(self):
+        """No call about it, while it may be going and after it went."""
+        _, within = self.run_both("out_of_memory", ["last-reference"],
+                                  {"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": "2"})
+        self.assertIn("array: 2\narray: 0\nhazards 0, misuse 0", within.results)
+        # That of the first device alone, where the pool makes the stream for its releases.
+        self.assertEqual(within.notes["pushed"], "1")
+
     @ONE_THREAD
     def test_what_did_not_help_is_known_wherever_it_writes(self):
         _, within = self.run_both("out_of_memory", ["elsewhere-in-vain"], {"CMPSIM_MEMORY": "1G"})

@@ -480,6 +480,33 @@ void Devices() {
   printf("on this one: %d\n", Number(CreatePhysical(1000 * kMiB, 0)));
 }
 
+// A call lacks memory while another thread gives up the last reference to the context of another
+// device, which has idle memory: by then it is gone.
+void LastReference() {
+  CUcontext context = nullptr;
+  CUdeviceptr block = 0;
+  MUST(static_cast<cudaError_t>(cuDevicePrimaryCtxRetain(&context, 1)));
+  MUST(static_cast<cudaError_t>(cuCtxPushCurrent(context)));
+  MUST(static_cast<cudaError_t>(cuMemAlloc(&block, 32 * kMiB)));
+  MUST(static_cast<cudaError_t>(cuMemFree(block)));
+  MUST(static_cast<cudaError_t>(cuCtxPopCurrent(&context)));
+  FillAndFree();
+  simOnCall(
+      "cuDevicePrimaryCtxRelease_v2", SIM_AFTER_CALL,
+      [](void*) {
+        const unsigned long long pushes = Calls("cuCtxPushCurrent_v2");
+        std::thread([] {
+          MUST(cudaSetDevice(0));
+          printf("array: %d\n", Number(CreateArray(5000 * kMiB)));
+          printf("array: %d\n", Number(CreateArray(600 * kMiB)));
+        }).join();
+        printf("# pushed: %llu\n", Calls("cuCtxPushCurrent_v2") - pushes);
+      },
+      nullptr);
+  MUST(static_cast<cudaError_t>(cuDevicePrimaryCtxRelease(1)));
+  simOnCall("cuDevicePrimaryCtxRelease_v2", SIM_AFTER_CALL, nullptr, nullptr);
+}
+
 void WithoutContext() {
   FillAndFree();
   Need({"cuCtxCreate_v2", "cuCtxCreate_v4"});
@@ -511,37 +538,26 @@ int main(int count, char** arguments) {
     for (const auto& [name, call] : Ways()) printf("%s\n", name.c_str());
     return 0;
   }
-  if (scenario == "room") {
-    Room(arguments[2]);
-  } else if (scenario == "refused") {
-    Refused(atoi(arguments[2]));
-  } else if (scenario == "enough") {
-    Enough();
-  } else if (scenario == "in-vain") {
-    InVain();
-  } else if (scenario == "elsewhere-in-vain") {
-    ElsewhereInVain();
-  } else if (scenario == "exactly") {
-    Exactly();
-  } else if (scenario == "in-hand") {
-    InHand();
-  } else if (scenario == "options") {
-    Options();
-  } else if (scenario == "impossible") {
-    Impossible();
-  } else if (scenario == "during-capture") {
-    DuringCapture(arguments[2], atoi(arguments[3]));
-  } else if (scenario == "into-captures") {
-    IntoCaptures();
-  } else if (scenario == "devices") {
-    Devices();
-  } else if (scenario == "without-context") {
-    WithoutContext();
-  } else if (scenario == "threads") {
-    Threads();
-  } else {
-    return 2;
-  }
+  const std::map<std::string, void (*)(char**)> scenarios = {
+      {"room", [](char** more) { Room(more[0]); }},
+      {"refused", [](char** more) { Refused(atoi(more[0])); }},
+      {"enough", [](char**) { Enough(); }},
+      {"in-vain", [](char**) { InVain(); }},
+      {"elsewhere-in-vain", [](char**) { ElsewhereInVain(); }},
+      {"exactly", [](char**) { Exactly(); }},
+      {"in-hand", [](char**) { InHand(); }},
+      {"options", [](char**) { Options(); }},
+      {"impossible", [](char**) { Impossible(); }},
+      {"during-capture", [](char** more) { DuringCapture(more[0], atoi(more[1])); }},
+      {"into-captures", [](char**) { IntoCaptures(); }},
+      {"devices", [](char**) { Devices(); }},
+      {"last-reference", [](char**) { LastReference(); }},
+      {"without-context", [](char**) { WithoutContext(); }},
+      {"threads", [](char**) { Threads(); }},
+  };
+  const auto found = scenarios.find(scenario);
+  if (found == scenarios.end()) return 2;
+  found->second(arguments + 2);
   program::SayHazards();
   return 0;
 }
