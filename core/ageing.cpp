@@ -16,6 +16,7 @@ namespace cmp {
 namespace {
 constexpr size_t kStackBytes = 512 * kKiB;
 constexpr uint64_t kMostSleepNs = 900'000'000;
+constexpr uint64_t kFirstTickNs = 50'000'000;
 constexpr int kMostPauses = 100;  // about a tenth of a second
 }  // namespace
 
@@ -60,9 +61,9 @@ bool Ageing::Spawn() {
   return status == 0;
 }
 
-// Sleeps for a tick. False: the process exits.
-bool Ageing::Rest() {
-  for (uint64_t left = tick_ns_; left != 0 && !stopped();) {
+// Sleeps. False: the process exits.
+bool Ageing::Rest(uint64_t ns) {
+  for (uint64_t left = ns; left != 0 && !stopped();) {
     const uint64_t now = left < kMostSleepNs ? left : kMostSleepNs;
     SleepNs(static_cast<long>(now));
     left -= now;
@@ -78,7 +79,10 @@ void Ageing::Run() {
   }
   const Driver& driver = *host_.driver();
   const DriverApi api(driver);
-  while (Rest()) {
+  // The first tick is soon, for what it pays once; but not for a process that is over by then.
+  bool first = true;
+  while (Rest(first && tick_ns_ > kFirstTickNs ? kFirstTickNs : tick_ns_)) {
+    first = false;
     // seq_cst on both sides: either Stop sees that calls are made, or this that they must not be.
     inside_.store(true, std::memory_order_seq_cst);
     bool idle = true;

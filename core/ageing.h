@@ -4,9 +4,10 @@
 // By a thread, which exists only while memory is idle. A tick is a 32nd of CMP_DECAY: what threads'
 // caches hold moves to the global pools, what the device has finished with becomes ready, and what
 // has been idle since before the last 32 ticks is released, in a way that neither waits for the
-// device nor holds up a launch (release_stream.h). The thread takes no signal, runs in relaxed
-// capture mode and makes no call once the process exits. A process that uses CUDA has threads of
-// the driver's already, so nobody who counts them sees a difference in kind.
+// device nor holds up a launch (release_stream.h; the first tick pays what that costs once). The
+// thread takes no signal, runs in relaxed capture mode and makes no call once the process exits. A
+// process that uses CUDA has threads of the driver's already, so nobody who counts them sees a
+// difference in kind.
 //
 // Where that cannot be (no thread can be made, the driver cannot free without a wait, the pool does
 // not see contexts end, CMP_DECAY=oncall) the program's own frees do it, when it is due: each for
@@ -51,6 +52,8 @@ class Ageing {
       }
     }
   }
+  // Will there be ticks, in a thread or in frees?
+  bool HasTicks() const { return by_.load(std::memory_order_relaxed) != By::kNobody; }
   // The process exits: no call from now on. Waits for one that is under way, but not long.
   void Stop();
   bool stopped() const { return stop_.load(std::memory_order_seq_cst); }
@@ -60,7 +63,7 @@ class Ageing {
   void Begin();
   bool Spawn();
   void Run();
-  bool Rest();
+  bool Rest(uint64_t ns);
   bool Leave();
   void DoWhatIsDue(ContextPool& context, size_t bytes, const DeviceApi& api, uint64_t now);
 

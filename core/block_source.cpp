@@ -1,5 +1,7 @@
 #include "core/block_source.h"
 
+#include "core/driver.h"
+
 namespace cmp {
 
 namespace {
@@ -171,14 +173,38 @@ bool BlockSource::CanFreeQuietly() const {
 
 int BlockSource::FreeIdle(ContextPool& context, DeviceAddress address, Work work,
                           const DeviceApi& api) {
-  if (work != Work::kRetired && CanFreeQuietly()) {
+  ReleaseStream& stream = context.release_stream();
+  const bool too_soon = work == Work::kDoneForBound && will_be_warmed_up_ && !stream.warm();
+  if (work != Work::kRetired && !too_soon && CanFreeQuietly()) {
     const uint64_t begin = NowNs();
     const ContextHandle handle = context.identity().handle;
-    const int status = context.release_stream().Free(*host_.driver(), handle, address);
+    const int status = stream.Free(*host_.driver(), handle, address);
     if (status != ReleaseStream::kUnavailable) return CountFree(begin, status);
   }
   if (work == Work::kDoneQuietly) return ReleaseStream::kUnavailable;
   return RealFree(address, api);
+}
+
+void BlockSource::WarmUp(ContextPool& context, const DeviceApi& api) {
+  if (context.release_stream().warm() || !CanFreeQuietly()) return;
+  if (context.accounts().idle() == 0) return;
+  const Driver& driver = *host_.driver();
+  const Hand hand(*this, context, Quietly::kYes);
+  if (driver.push_current(static_cast<CUcontext>(context.identity().handle)) != CUDA_SUCCESS) {
+    return;
+  }
+  const Allocation made =
+      Make(context, Request{0, tiers_.SizeOf(0), 0, BlockState::kIdle}, false, api);
+  if (made.idle != nullptr) {
+    statistics_.shared_slot()[0].blocks_made.AddShared(1);
+    Destroy(context, Batch{made.idle, 1, kReady}, Work::kDoneQuietly, api);
+  } else if (made.status == kSuccess) {
+    FreeIdle(context, made.address, Work::kDoneQuietly, api);
+  } else {
+    api.Recovered();
+  }
+  CUcontext popped = nullptr;
+  driver.pop_current(&popped);
 }
 
 bool BlockSource::LookAtMemory(ContextPool& context, const DeviceApi& api, size_t* free) {
@@ -226,8 +252,7 @@ void BlockSource::NoteMade(ContextPool& context, size_t bytes, size_t most, uint
   CountExtra(context);
 }
 
-size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api,
-                            bool for_bound) {
+size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api) {
   if (batch.count == 0) return 0;
   size_t bytes = 0;
   const Uncancelled uncancelled;
@@ -266,7 +291,8 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
     const bool detached = Detach(block);
     accounts.EndLeaving(leaving);  // after it was taken from what is reserved
     bytes += block->bytes;
-    if (for_bound) accounts.reserve().NoteReleased(block->bytes, NowNs(), context.arena());
+    if (work == Work::kDoneForBound)
+      accounts.reserve().NoteReleased(block->bytes, NowNs(), context.arena());
     statistics_.shared_slot()[block->tier].blocks_released.AddShared(1);
     if (detached) context.records().Return(block);
     if (IsBrokenContextStatus(status)) Close(context);
@@ -323,7 +349,7 @@ size_t BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& ap
   size_t left = excess < enough ? excess : enough;
   const Batch oldest =
       context.global().TakeOldest(left, GlobalPool::kAnyTime, little ? kMostTrimmed : ~0u);
-  const size_t released = Destroy(context, oldest, Work::kDone, api, true);
+  const size_t released = Destroy(context, oldest, Work::kDoneForBound, api);
   left = released < left && !little ? left - released : 0;
   if (left != 0) {
     context.EmptyCaches();
@@ -338,7 +364,7 @@ size_t BlockSource::TrimReady(ContextPool& context, size_t bytes, const DeviceAp
   if (bytes == 0) return 0;
   const Hand hand(*this, context);
   const size_t released =
-      Destroy(context, context.global().TakeOldest(bytes), Work::kDone, api, true);
+      Destroy(context, context.global().TakeOldest(bytes), Work::kDoneForBound, api);
   return released < bytes ? bytes - released : 0;
 }
 

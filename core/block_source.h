@@ -104,6 +104,12 @@ class BlockSource {
   // about `bytes`; the bound falls. Quietly: what the driver cannot free without a wait stays.
   size_t ReleaseAged(ContextPool& context, uint64_t before, size_t bytes, Quietly quietly,
                      const DeviceApi& api);
+  // Pays what the first free without a wait costs (release_stream.h), with a block made for it,
+  // unless it is paid. Until then the program's frees keep the bound with cuMemFree, as it would
+  // free itself; but where nobody will pay, the first of them does. REQUIRES: the context does not
+  // end meanwhile
+  void WarmUp(ContextPool& context, const DeviceApi& api);
+  void WillBeWarmedUp() { will_be_warmed_up_ = true; }  // before there are blocks
   // Can idle blocks be freed without a wait, as far as that is known?
   bool CanFreeQuietly() const;
   // The same as ReleaseIdle for a real call that lacks memory, and the bound falls: large ready
@@ -203,10 +209,10 @@ class BlockSource {
   // Really frees idle blocks of `context` that are on no list any more; returns their bytes. What
   // cannot be freed (the context is ending, a capture forbids it) goes back to the global pool.
   // kRetired: the blocks' work may not be done, and is waited for. kDoneQuietly: see ReleaseAged.
+  // kDoneForBound: in a free of the program's, which would have waited itself.
   // REQUIRES: the caller is one of the takers since before it took the batch
-  enum class Work { kDone, kDoneQuietly, kRetired };
-  size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api,
-                 bool for_bound = false);
+  enum class Work { kDone, kDoneForBound, kDoneQuietly, kRetired };
+  size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api);
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
   void CountExtra(ContextPool& context);      // by which the bound has grown
   int CountFree(uint64_t begin, int status);  // returns the status
@@ -230,6 +236,7 @@ class BlockSource {
   SideTable& side_table_;
   IdleChunks& chunks_;
   Statistics& statistics_;
+  bool will_be_warmed_up_ = false;
   OtherContexts release_others_ = nullptr;
   void* others_ = nullptr;
 };

@@ -417,6 +417,7 @@ Pool::Pool(const Options& options, const PoolHost& host)
   limits_.spare = &spare_caches_;
   // A block that must be filled is handed out by Alloc, whose caller fills it.
   if (limits_.tiers != 0 && options.fill < 0) hit_bytes_ = tiers_.SizeOf(limits_.tiers - 1);
+  if (ageing_.HasTicks()) source_.WillBeWarmedUp();
   source_.SetOtherContexts(
       [](void* self, ContextPool& except, size_t bytes, const DeviceApi& api) {
         return static_cast<Pool*>(self)->ReleaseOthers(except, bytes, api);

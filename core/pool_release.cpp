@@ -114,9 +114,10 @@ size_t Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes) {
   return released;
 }
 
-bool Pool::TidyUnasked(ContextPool& context) {
+bool Pool::TidyUnasked(ContextPool& context, const DeviceApi& api) {
   const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
   if (!unasked.allowed()) return false;
+  source_.WarmUp(context, api);
   context.EmptyCaches();
   PromotePassed(context);
   return true;
@@ -124,7 +125,7 @@ bool Pool::TidyUnasked(ContextPool& context) {
 
 bool Pool::Age(const DeviceApi& api) {
   ForEachPresent([&](ContextPool& context) {
-    if (ageing_.stopped() || !TidyUnasked(context)) return;
+    if (ageing_.stopped() || !TidyUnasked(context, api)) return;
     const uint64_t before = context.global().Mark();
     while (!ageing_.stopped() &&
            source_.ReleaseAged(context, before, kPortion, Quietly::kYes, api) != 0) {
@@ -136,7 +137,7 @@ bool Pool::Age(const DeviceApi& api) {
 
 void Pool::AgeInFree(ContextPool& context, bool tick, size_t freed, const DeviceApi& api) {
   if (PresenceOf(context) != Presence::kThere) return;
-  if (tick && TidyUnasked(context)) {
+  if (tick && TidyUnasked(context, api)) {
     context.aged_before.store(context.global().Mark(), std::memory_order_relaxed);
   }
   const uint64_t before = context.aged_before.load(std::memory_order_relaxed);

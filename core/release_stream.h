@@ -31,13 +31,22 @@ class ReleaseStream {
   // driver cannot, or it has no memory for a stream. REQUIRES: the context does not end meanwhile
   int Free(const Driver& driver, ContextHandle context, DeviceAddress address);
 
+  // Has it freed anything? The first cuMemFreeAsync of a context takes 9 to 13 ms, the next ones 50
+  // to 100 us; another thread's launches wait at most 50 us meanwhile, its cuMemAllocs 1 ms
+  // (measured, H200, driver 580.159.04).
+  bool warm() const { return warm_.load(std::memory_order_relaxed); }
+
   // The context is another one from now on. REQUIRES: nobody else uses it
-  void Open() { stream_.store(nullptr, std::memory_order_relaxed); }
+  void Open() {
+    stream_.store(nullptr, std::memory_order_relaxed);
+    warm_.store(false, std::memory_order_relaxed);
+  }
 
  private:
   void* Get(const Driver& driver, ContextHandle context);
 
   std::atomic<void*> stream_{nullptr};  // made at its first use; ends with the context
+  std::atomic<bool> warm_{false};       // relaxed: a hint
 };
 
 }  // namespace cmp

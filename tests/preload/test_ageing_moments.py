@@ -54,6 +54,15 @@ class Moments(TestCase):
             self.assertLessEqual(int(most), 65)
             self.assertGreaterEqual(int(everything), 5060)
 
+    def test_the_first_free_is_not_paid_by_the_program(self):
+        """It takes 9 to 13 ms. Until it is paid, the program's frees are the real ones."""
+        for decay in ("10s", "100ms"):
+            within = self.at("first", {"CMP_RESERVE": "1x", "CMP_DECAY": decay})
+            self.assertRegex(within.notes["at first"], r"^0 of [1-9]\d* frees")
+            self.assertRegex(within.notes["then"], r"^(\d+) of \1 frees")
+        within = self.at("first", {"CMP_RESERVE": "1x", "CMP_DECAY": "off"})
+        self.assertRegex(within.notes["at first"], r"^([1-9]\d*) of \1 frees")
+
     def test_what_could_not_be_freed(self):
         within = self.at("put-back", {"CMP_DECAY": "50ms"})
         self.assertIn("all went back later: yes", within.results)

@@ -6,8 +6,10 @@
 //   ageing_moments portions      many small blocks are due: what the frees of the program pay
 //   ageing_moments put-back      a rescue has all that is idle in hand, and then cannot free it
 //   ageing_moments memory        the program asks how much is free
+//   ageing_moments first         the first free of the context without a wait is not paid yet
 //   ageing_moments exit          the process exits, with many small blocks due
 #include <cuda.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -78,10 +80,15 @@ void Reference() {
   Sleep(60);
 }
 
+// There is idle memory. The first free without a wait is paid.
+void AwaitFirst() {
+  Await([] { return QuietFrees() != 0; });
+}
+
 std::atomic<bool> g_there{false};
 std::atomic<bool> g_go_on{false};
 
-// Of the first quiet free alone.
+// Once.
 void HoldOneUp(void*) {
   if (g_there.exchange(true)) return;
   Await([] { return g_go_on.load(); });
@@ -89,6 +96,7 @@ void HoldOneUp(void*) {
 
 void SecondFree() {
   Begin();
+  AwaitFirst();
   std::vector<char*> blocks;
   for (int i = 0; i < 4; ++i) blocks.push_back(Allocate(32 * kMiB));
   simOnCall("cuMemFreeAsync", SIM_BEFORE_CALL, HoldOneUp, nullptr);
@@ -148,6 +156,7 @@ void Portions() {
 
 void PutBack() {
   Begin();
+  AwaitFirst();
   Idle(32 * kMiB, 8);
   static std::atomic<bool> first{true};
   simOnCall(
@@ -205,9 +214,35 @@ struct Last {  // made before CUDA began: after every other exit handler
   }
 };
 
+// The frees of 40 pairs, each of another size, that keep the bound.
+void SayFrees(const char* when) {
+  const uint64_t quiet = QuietFrees();
+  const uint64_t all = program::RealFrees();
+  for (size_t i = 0; i < 40; ++i) MUST(cudaFree(Allocate((33 + i) * kMiB)));
+  printf("# %s: %llu of %llu frees wait for nothing\n", when,
+         static_cast<unsigned long long>(QuietFrees() - quiet),
+         static_cast<unsigned long long>(program::RealFrees() - all));
+}
+
+void First() {
+  static const pthread_t program = pthread_self();
+  simOnCall(
+      "cuMemAlloc_v2", SIM_BEFORE_CALL,
+      [](void*) {
+        if (pthread_equal(pthread_self(), program) == 0) HoldOneUp(nullptr);
+      },
+      nullptr);
+  Begin();
+  SayFrees("at first");
+  g_go_on = true;
+  AwaitFirst();
+  SayFrees("then");
+}
+
 void Exit() {
   static Last last;
   Begin();
+  AwaitFirst();
   Idle(512, 60000);
   const auto count = [](void*) {
     ++g_frees;
@@ -225,13 +260,10 @@ int main(int count, char** arguments) {
   const struct {
     const char* name;
     void (*run)();
-  } scenarios[] = {{"reference", Reference},
-                   {"second-free", SecondFree},
-                   {"stays", Stays},
-                   {"portions", Portions},
-                   {"put-back", PutBack},
-                   {"memory", Memory},
-                   {"exit", Exit}};
+  } scenarios[] = {{"reference", Reference}, {"second-free", SecondFree},
+                   {"stays", Stays},         {"portions", Portions},
+                   {"put-back", PutBack},    {"memory", Memory},
+                   {"first", First},         {"exit", Exit}};
   for (const auto& one : scenarios) {
     if (strcmp(scenario, one.name) != 0) continue;
     one.run();
