@@ -72,10 +72,14 @@ bool Ageing::Rest(uint64_t ns) {
 }
 
 void Ageing::Run() {
-  // Who made it may be bound to a processor that a real-time thread never leaves.
-  cpu_set_t processors;
-  if (sched_getaffinity(getpid(), sizeof(processors), &processors) == 0) {
-    sched_setaffinity(0, sizeof(processors), &processors);
+  // Who made it may be bound to a processor that a real-time thread never leaves; so may the main
+  // thread.
+  cpu_set_t own;
+  cpu_set_t main;
+  if (sched_getaffinity(0, sizeof(own), &own) == 0 &&
+      sched_getaffinity(getpid(), sizeof(main), &main) == 0) {
+    CPU_OR(&own, &own, &main);
+    sched_setaffinity(0, sizeof(own), &own);
   }
   const Driver& driver = *host_.driver();
   const DriverApi api(driver);
@@ -108,11 +112,11 @@ bool Ageing::Leave() {
 }
 
 void Ageing::DoWhatIsDue(ContextPool& context, size_t bytes, const DeviceApi& api, uint64_t now) {
-  const uint64_t next = context.next_tick_ns.load(std::memory_order_relaxed);
-  const bool tick = now >= next;
   const Uncancelled uncancelled;
   if (inside_.exchange(true, std::memory_order_seq_cst)) return;  // another thread is at it
   if (!stopped()) {                                               // as in Run
+    const uint64_t next = context.next_tick_ns.load(std::memory_order_relaxed);
+    const bool tick = now >= next;
     if (tick) context.next_tick_ns.store(now + tick_ns_, std::memory_order_relaxed);
     if (!tick || next != 0) pool_.AgeInFree(context, tick, bytes, api);  // 0: the time begins
   }

@@ -193,10 +193,11 @@ void BlockSource::WarmUp(ContextPool& context, const DeviceApi& api) {
   if (driver.push_current(static_cast<CUcontext>(context.identity().handle)) != CUDA_SUCCESS) {
     return;
   }
-  const Allocation made =
-      Make(context, Request{0, tiers_.SizeOf(0), 0, BlockState::kIdle}, false, api);
+  // Of 2 MiB: a smaller one would take a place among the program's.
+  const Request request{0, kLargeGranule, tiers_.TierOf(kLargeGranule), BlockState::kIdle};
+  const Allocation made = Make(context, request, false, api);
   if (made.idle != nullptr) {
-    statistics_.shared_slot()[0].blocks_made.AddShared(1);
+    statistics_.shared_slot()[request.tier].blocks_made.AddShared(1);
     Destroy(context, Batch{made.idle, 1, kReady}, Work::kDoneQuietly, api);
   } else if (made.status == kSuccess) {
     FreeIdle(context, made.address, Work::kDoneQuietly, api);
@@ -288,6 +289,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
       continue;
     }
     releases_.fetch_add(1, std::memory_order_release);
+    takers_.Of(context.device()).NoteProgress();
     const bool detached = Detach(block);
     accounts.EndLeaving(leaving);  // after it was taken from what is reserved
     bytes += block->bytes;
@@ -301,11 +303,22 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
 }
 
 size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api) {
+  readiness_.PromotePassed(context);
   const Hand hand(*this, context);
   const size_t ready = Destroy(context, context.global().TakeOldest(bytes), Work::kDone, api);
-  if (ready >= bytes) return ready;
-  const Batch retired = context.global().TakeRetired(bytes - ready);
-  return ready + Destroy(context, retired, Work::kRetired, api);
+  return ready < bytes ? ready + DestroyRetired(context, bytes - ready, Work::kDone, api) : ready;
+}
+
+size_t BlockSource::DestroyRetired(ContextPool& context, size_t bytes, Work ready,
+                                   const DeviceApi& api) {
+  size_t released = 0;
+  const Stamp begin = Fences::Now();
+  while (released < bytes && readiness_.WaitForNext(context, begin)) {
+    released += Destroy(context, context.global().TakeOldest(bytes - released), ready, api);
+  }
+  if (released >= bytes) return released;
+  const Batch retired = context.global().TakeRetired(bytes - released);
+  return released + Destroy(context, retired, Work::kRetired, api);
 }
 
 size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t bytes,
@@ -320,6 +333,7 @@ size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t by
 }
 
 size_t BlockSource::ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api) {
+  readiness_.PromotePassed(context);
   const Hand hand(*this, context);
   size_t released = Destroy(context, context.global().TakeOldestLarge(bytes), Work::kDone, api);
   if (released < bytes) released += ReleaseIdle(context, bytes - released, api);
@@ -335,42 +349,41 @@ bool BlockSource::OthersMadeRoomJustNow() const {
          room_at_.load(std::memory_order_relaxed) + kJustNowNs > NowNs();
 }
 
-size_t BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api) {
+void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api) {
   Accounts& accounts = context.accounts();
+  readiness_.PromotePassed(context);
   context.over_bound.store(false, std::memory_order_relaxed);
   const size_t excess = accounts.Excess();
-  if (excess == 0) return 0;
+  if (excess == 0) return;
   const Hand hand(*this, context);
+  const auto trim = [&](size_t bytes, uint32_t most) {
+    const Batch oldest = context.global().TakeOldest(bytes, GlobalPool::kAnyTime, most);
+    return Destroy(context, oldest, Work::kDoneForBound, api);
+  };
   // A bound that follows the program may be crossed a little for a while: no free pays for more
-  // than a few ready blocks then, and the next ones go on with it.
+  // than a few ready blocks then, and the next ones go on with it. Not for nothing: where only
+  // blocks in use are left, the next real allocation looks again.
   const bool follows = accounts.reserve().grows();
-  const bool little = follows && excess <= kLeastTrim + accounts.bound() / 16;
+  if (follows && excess <= kLeastTrim + accounts.bound() / 16) {
+    size_t released = trim(excess, kMostTrimmed);
+    if (released == 0 && context.EmptyCaches() != 0) released = trim(excess, kMostTrimmed);
+    if (accounts.Excess() != 0 && (released != 0 || context.global().HasIdle())) {
+      context.over_bound.store(true, std::memory_order_relaxed);
+    }
+    return;
+  }
   const size_t enough = 2 * freed > kLeastTrim || follows ? 2 * freed : kLeastTrim;
-  size_t left = excess < enough ? excess : enough;
-  const Batch oldest =
-      context.global().TakeOldest(left, GlobalPool::kAnyTime, little ? kMostTrimmed : ~0u);
-  const size_t released = Destroy(context, oldest, Work::kDoneForBound, api);
-  left = released < left && !little ? left - released : 0;
-  if (left != 0) {
+  const size_t wanted = excess < enough ? excess : enough;
+  size_t released = trim(wanted, ~0u);
+  if (released < wanted) {
     context.EmptyCaches();
     const size_t now = accounts.Excess();  // without what others are releasing
-    left = TrimReady(context, now < left ? now : left, api);
+    size_t left = now < wanted - released ? now : wanted - released;
+    released = trim(left, ~0u);
+    left -= released < left ? released : left;
+    if (left != 0) DestroyRetired(context, left, Work::kDoneForBound, api);
   }
   if (accounts.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
-  return left;
-}
-
-size_t BlockSource::TrimReady(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  if (bytes == 0) return 0;
-  const Hand hand(*this, context);
-  const size_t released =
-      Destroy(context, context.global().TakeOldest(bytes), Work::kDoneForBound, api);
-  return released < bytes ? bytes - released : 0;
-}
-
-void BlockSource::TrimRetired(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  const Hand hand(*this, context);
-  Destroy(context, context.global().TakeRetired(bytes), Work::kRetired, api);
 }
 
 void BlockSource::Close(ContextPool& context) {

@@ -10,6 +10,7 @@
 #include "core/context_pool.h"
 #include "core/device_api.h"
 #include "core/host.h"
+#include "core/readiness.h"
 #include "core/side_table.h"
 #include "core/statistics.h"
 #include "core/takers.h"
@@ -49,12 +50,13 @@ enum class Quietly : uint8_t { kNo, kYes };
 class BlockSource {
  public:
   BlockSource(const PoolHost& host, Arena& arena, const Tiers& tiers, SideTable& side_table,
-              IdleChunks& chunks, Statistics& statistics)
+              IdleChunks& chunks, Readiness& readiness, Statistics& statistics)
       : host_(host),
         slabs_(arena),
         tiers_(tiers),
         side_table_(side_table),
         chunks_(chunks),
+        readiness_(readiness),
         statistics_(statistics) {}
 
   // Where contexts have the records of their blocks from.
@@ -98,7 +100,9 @@ class BlockSource {
 
   // Really frees idle blocks of the global pool, about `bytes` of them, and returns how many bytes
   // they were: the ready ones that have waited longest, which waits for nothing, and if those do
-  // not suffice, retired ones, for whose work the real free waits.
+  // not suffice, retired ones, whose fences are waited for. Not for what was submitted since they
+  // were freed: it may wait for what the program does next. Only where fences cannot be had (old
+  // drivers, captures) the real free waits for all of the context's work.
   size_t ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api);
   // A portion of the ready ones that have been idle since `before` on the global pool's clock,
   // about `bytes`; the bound falls. Quietly: what the driver cannot free without a wait stays.
@@ -119,8 +123,8 @@ class BlockSource {
   // second? One that failed before that is worth another try.
   bool OthersMadeRoomJustNow() const;
   // Other threads may have in hand what is idle. Waits until it is free or on a list: takers.h.
-  void AwaitTakers() { takers_.Await(releases_); }
-  Takers& takers() { return takers_; }
+  void AwaitTakers(int device) { takers_.Await(device); }
+  DeviceTakers& takers() { return takers_; }
   // How many are really freeing idle blocks; of these, quietly. Acquire: what was freed before is
   // seen.
   int hands() const { return hands_.load(std::memory_order_acquire); }
@@ -131,7 +135,7 @@ class BlockSource {
     Hand(BlockSource& source_of, ContextPool& context, Quietly quietly = Quietly::kNo)
         : source(source_of),
           quiet(quietly == Quietly::kYes ? 1 : 0),
-          taking(source.takers_),
+          taking(source.takers_.Of(context.device())),
           user(context) {
       // Relaxed: who finds blocks missing in the sums (acquire, and released by who takes them)
       // sees these.
@@ -154,13 +158,9 @@ class BlockSource {
   uint64_t releases() const { return releases_.load(std::memory_order_acquire); }
   // `freed` bytes were freed. Brings the context back under its bound if it is over it, or nearer
   // to it by twice as much, and at least 64 MiB, or under CMP_RESERVE=auto by a few blocks while it
-  // is not far over it: no free pays for much.
-  // Returns the bytes that should go besides, but are not ready.
-  [[nodiscard]] size_t Trim(ContextPool& context, size_t freed, const DeviceApi& api);
-  // Of what has become ready since, about `bytes`. Returns those that it were not.
-  [[nodiscard]] size_t TrimReady(ContextPool& context, size_t bytes, const DeviceApi& api);
-  // Of what is retired, about `bytes`, for whose work the real free waits.
-  void TrimRetired(ContextPool& context, size_t bytes, const DeviceApi& api);
+  // is not far over it: no free pays for much. Waits for retired ones as ReleaseIdle does, where
+  // the ready ones are not that much.
+  void Trim(ContextPool& context, size_t freed, const DeviceApi& api);
 
   // A block of `bytes` was really allocated, with no memory released for it; one of at most `most`
   // would have served. If such a one was released for the bound since `since_ns`, the bound grows.
@@ -213,6 +213,9 @@ class BlockSource {
   // REQUIRES: the caller is one of the takers since before it took the batch
   enum class Work { kDone, kDoneForBound, kDoneQuietly, kRetired };
   size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api);
+  // About `bytes` of retired blocks, one fence after the other; those of them that become ready are
+  // destroyed as `ready` says.
+  size_t DestroyRetired(ContextPool& context, size_t bytes, Work ready, const DeviceApi& api);
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
   void CountExtra(ContextPool& context);      // by which the bound has grown
   int CountFree(uint64_t begin, int status);  // returns the status
@@ -224,7 +227,7 @@ class BlockSource {
   void Register(ContextPool& context, const Request& request, Allocation* made);
 
   const PoolHost& host_;
-  Takers takers_;
+  DeviceTakers takers_;
   std::atomic<int> hands_{0};
   std::atomic<int> quiet_hands_{0};
   std::atomic<uint64_t> releases_{0};  // real frees that Destroy has made
@@ -235,6 +238,7 @@ class BlockSource {
   const Tiers& tiers_;
   SideTable& side_table_;
   IdleChunks& chunks_;
+  Readiness& readiness_;
   Statistics& statistics_;
   bool will_be_warmed_up_ = false;
   OtherContexts release_others_ = nullptr;
@@ -254,9 +258,10 @@ class Ladder {
  public:
   static constexpr size_t kFound = ~size_t{0};  // in place of bytes: what is needed is there
 
-  // `bytes`: what it needs; 0: not known. `releases`: those before it failed.
-  Ladder(BlockSource& source, size_t bytes, uint64_t releases)
-      : source_(source), wanted_(bytes == 0 ? 1 : bytes), releases_(releases) {}
+  // `bytes`: what it needs of `device`, or of all; 0: not known. `releases`: those before it
+  // failed.
+  Ladder(BlockSource& source, int device, size_t bytes, uint64_t releases)
+      : source_(source), device_(device), wanted_(bytes == 0 ? 1 : bytes), releases_(releases) {}
 
   // Calls release(bytes), which really frees about as many that are idle, and returns how many.
   // True: the call is worth another try. False: its last failure is the program's.
@@ -267,7 +272,7 @@ class Ladder {
         const bool changed = released_ != 0 || source_.releases() != releases_;
         if (waits_ == kMostWaits || (waits_ != 0 && !changed)) return false;
         ++waits_;
-        source_.AwaitTakers();
+        source_.AwaitTakers(device_);
       }
       released_ = release(wanted_);
       if (released_ == kFound) return true;
@@ -284,6 +289,7 @@ class Ladder {
   static constexpr int kMostWaits = 3;
 
   BlockSource& source_;
+  const int device_;
   size_t wanted_;
   uint64_t releases_;
   size_t released_ = 0;
@@ -307,7 +313,11 @@ Allocation BlockSource::MakeAfterReleases(ContextPool& context, const Request& r
     ask_others = own < bytes;
     return enough || own >= bytes ? own : own + release_others_(others_, context, bytes - own, api);
   };
-  for (Ladder ladder(*this, request.bytes, releases); ladder.Climb(release);) {
+  // What the device never had is not made by releasing what is idle.
+  const size_t device_bytes = context.device_bytes.load(std::memory_order_relaxed);
+  const bool possible = device_bytes == 0 || request.requested <= device_bytes;
+  Ladder ladder(*this, context.device(), request.bytes, releases);
+  while (possible && ladder.Climb(release)) {
     if (made.pooled()) return made;
     made = Make(context, request, false, api);
     if (made.status != kOutOfMemory) return made;

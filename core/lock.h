@@ -1,7 +1,7 @@
 // The locks of the pool. Order (a thread that holds one may take only those below it):
 //
 //   process        first use, context table, work table         (one per process each)
-//   takers         who waits for blocks in others' hands        (one per process; takers.h)
+//   takers         who waits for blocks in others' hands        (one per device; takers.h)
 //   captures       captures under way                           (one per process; shim/captures.h)
 //   recorder       a context's fences: who records              (one per context)
 //   poller         a context's fences: who asks                 (one per context)

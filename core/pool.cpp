@@ -7,6 +7,7 @@ constexpr uint32_t kMaxBatchBlocks = 128;
 constexpr unsigned kLargeBlocks = ~0U;  // in place of a tier: all blocks of 2 MiB and more
 // The largest request that has a tier; no device has more.
 constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
+constexpr int kMostWaitsForLeaving = 100;  // about a tenth of a second
 constexpr uint64_t kMostBoundWaitNs = 200'000;
 }  // namespace
 
@@ -80,7 +81,7 @@ Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& 
   const unsigned tier = tiers_.TierOf(bytes < kMostTierBytes ? bytes : kMostTierBytes);
   const Request request{bytes, bytes, tier, BlockState::kUnpooled};
   const int device = context == nullptr ? kAllDevices : context->identity().device;
-  Ladder ladder(source_, bytes, source_.releases());
+  Ladder ladder(source_, device, bytes, source_.releases());
   Allocation made = source_.Make(owner, request, true, api);
   const bool rescue = made.status == kOutOfMemory;
   while (made.status == kOutOfMemory &&
@@ -122,7 +123,7 @@ Allocation Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t byte
   if (rounded >= kLargeGranule) {
     block = TakeReadyLarge(context, rounded, tier);
   } else {
-    const Takers::Taking taking(source_.takers());
+    const Takers::Taking taking(source_.takers().Of(context.device()));
     Batch batch = context.global().TakeBatch(tier);
     block = batch.count == 0 ? nullptr : batch.Pop();
     if (batch.count != 0) {
@@ -162,17 +163,6 @@ bool Pool::PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tie
     readiness_.Cover(context, newest);
   }
   return true;
-}
-
-// Makes ready what the device has finished with: one question for each fence, until one is open.
-void Pool::PromotePassed(ContextPool& context) {
-  if (context.global().retired_bytes() == 0) return;
-  uint64_t number = context.fences().passed();
-  for (uint64_t before = number; readiness_.Ask(context, number); before = number) {
-    number = context.fences().passed();
-    if (number == before) break;
-  }
-  context.global().PromoteAll([&](Stamp stamp) { return readiness_.HasPassed(context, stamp); });
 }
 
 // Bytes of blocks in use beyond what the program asked for save real calls, and cost memory for as
@@ -230,7 +220,7 @@ void Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_
   if (!source_.CheckFreeMemory(context, bytes, api)) return;
   const Request request{0, rounded, tier, BlockState::kIdle};
   const Uncancelled uncancelled;
-  const Takers::Taking taking(source_.takers());
+  const Takers::Taking taking(source_.takers().Of(context.device()));
   Batch batch;
   while (batch.count < wanted) {
     const Allocation made = source_.Make(context, request, false, api);
@@ -279,8 +269,9 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
   }
   if (HasShelf(tier)) [[likely]] {
     Batch overflow;
+    Takers& takers = source_.takers().Of(context.device());
     Takers::Taking taking;
-    while (!cache->Free(block, stamp, &overflow, source_.takers(), &taking)) {
+    while (!cache->Free(block, stamp, &overflow, takers, &taking)) {
       if (context.ListCache(*cache)) continue;
       cache->CountFree(tier, block->requested, bytes);  // it has ended, and the block with it
       return;
@@ -310,17 +301,8 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
 void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
                      const DeviceApi& api) {
   if (context.over_bound.load(std::memory_order_relaxed)) {
-    PromotePassed(context);  // to release a ready block waits for nothing
     const size_t reserved = context.accounts().reserved();
-    size_t left = source_.Trim(context, bytes, api);
-    // One fence after the other, until that much is ready: the real free would wait for all.
-    const Stamp now = Fences::Now();
-    while (left != 0 && context.global().retired_bytes() != 0 && !context.fences().Covers(now) &&
-           readiness_.Wait(context, context.fences().passed())) {
-      PromotePassed(context);
-      left = source_.TrimReady(context, left, api);
-    }
-    if (left != 0) source_.TrimRetired(context, left, api);
+    source_.Trim(context, bytes, api);
     context.Settle(*cache);
     LeaveRoom(context, 0, Quietly::kNo, api);
     if (source_.IsOver(context)) context.over_bound.store(true, std::memory_order_relaxed);
@@ -370,8 +352,16 @@ int Pool::FreeReal(Block* block, const DeviceApi& api) {
 
 bool Pool::StillHas(const Block* block, DeviceAddress address) const {
   const HeldContext owner(*block->owner());
-  // Now it is the owner's as long as it is found.
+  // Now it is the owner's as long as it is found. While it leaves, the driver may have given the
+  // address to somebody already: whose it is shows when it has left. But not for ever: as long as
+  // its real free waits, it is nobody's.
   const Block* found = Find(address);
+  Pause pause;
+  for (int i = 0;
+       i < kMostWaitsForLeaving && found != nullptr && found == block && found->IsLeaving(); ++i) {
+    pause.Wait();
+    found = Find(address);
+  }
   if (found != block || block->owner() != owner.get()) return found != nullptr;
   return !owner->MayHaveEnded();
 }
@@ -420,7 +410,7 @@ Pool::Pool(const Options& options, const PoolHost& host)
   if (ageing_.HasTicks()) source_.WillBeWarmedUp();
   source_.SetOtherContexts(
       [](void* self, ContextPool& except, size_t bytes, const DeviceApi& api) {
-        return static_cast<Pool*>(self)->ReleaseOthers(except, bytes, api);
+        return static_cast<Pool*>(self)->ReleaseForRetry(api, except.device(), bytes, &except);
       },
       this);
 }

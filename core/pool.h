@@ -183,11 +183,11 @@ class Pool {
   void LeaveRoomForManaged(const Driver& driver);
 
   // Really frees idle blocks of one device, or all, for a real call that failed for lack of memory:
-  // about `bytes`, large ready blocks first.
-  static constexpr int kAllDevices = -1;
-  size_t ReleaseForRetry(const DeviceApi& api, int device, size_t bytes);
+  // about `bytes`, large ready blocks first. Of all contexts but one.
+  size_t ReleaseForRetry(const DeviceApi& api, int device, size_t bytes,
+                         const ContextPool* except = nullptr);
   // What other threads release is worth another try, too: BlockSource.
-  void AwaitTakers() { source_.AwaitTakers(); }
+  void AwaitTakers(int device) { source_.AwaitTakers(device); }
   bool OthersMadeRoomJustNow() const { return source_.OthersMadeRoomJustNow(); }
   // How many threads are really freeing idle blocks; of these, quietly.
   int hands() const { return source_.hands(); }
@@ -246,7 +246,6 @@ class Pool {
     });
   }
   bool PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
-  void PromotePassed(ContextPool& context);
   // Before memory goes back that nobody asked for: what is idle is where it can be found. False:
   // the context may be about to end.
   bool TidyUnasked(ContextPool& context, const DeviceApi& api);
@@ -260,7 +259,6 @@ class Pool {
   bool LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const DeviceApi& api);
   void Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
               const DeviceApi& api);
-  size_t ReleaseOthers(ContextPool& except, size_t bytes, const DeviceApi& api);
   static void Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch batch);
   static void MakeSpare(ThreadCache* cache);
   void NotePeak(ContextPool& context);
@@ -282,7 +280,7 @@ class Pool {
   Arena arena_;
   Statistics statistics_;
   IdleChunks chunks_{side_table_};
-  BlockSource source_{host_, arena_, tiers_, side_table_, chunks_, statistics_};
+  BlockSource source_{host_, arena_, tiers_, side_table_, chunks_, readiness_, statistics_};
   // Owner of what AllocReal allocates in contexts that have no pool; a closed context.
   ContextPool unpooled_{tiers_, options_, source_.slabs(), chunks_};
   Ageing ageing_{*this, options_, host_};

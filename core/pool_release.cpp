@@ -56,7 +56,7 @@ bool Pool::LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const D
   const size_t idle = accounts.idle() + source_.GapsBeside(context);
   if (idle != 0 && reserve.TooMuchIdle(held + more, idle) == 0) return true;
   context.EmptyCaches();
-  PromotePassed(context);
+  readiness_.PromotePassed(context);
   for (bool noted = false;; noted = true) {
     const size_t can_go = context.global().large_bytes() + chunks_.Bytes(context.device());
     const size_t now_held = source_.Held(context);
@@ -103,11 +103,12 @@ void Pool::LeaveRoomForManaged(const Driver& driver) {
   });
 }
 
-size_t Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes) {
+size_t Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes,
+                             const ContextPool* except) {
   size_t released = 0;
   ForEachPresent([&](ContextPool& context) {
     if (device != kAllDevices && context.identity().device != device) return;
-    if (released >= bytes) return;
+    if (&context == except || released >= bytes) return;
     context.EmptyCaches(true);
     released += source_.ReleaseForMemory(context, bytes - released, api);
   });
@@ -119,7 +120,7 @@ bool Pool::TidyUnasked(ContextPool& context, const DeviceApi& api) {
   if (!unasked.allowed()) return false;
   source_.WarmUp(context, api);
   context.EmptyCaches();
-  PromotePassed(context);
+  readiness_.PromotePassed(context);
   return true;
 }
 
@@ -151,17 +152,6 @@ bool Pool::HasIdle() {
   bool idle = false;
   ForEachContext([&](ContextPool& context) { idle |= context.open() && context.HasIdle(); });
   return idle;
-}
-
-size_t Pool::ReleaseOthers(ContextPool& except, size_t bytes, const DeviceApi& api) {
-  size_t released = 0;
-  ForEachPresent([&](ContextPool& context) {
-    if (&context == &except || context.identity().device != except.identity().device) return;
-    if (released >= bytes) return;
-    context.EmptyCaches(true);
-    released += source_.ReleaseForMemory(context, bytes - released, api);
-  });
-  return released;
 }
 
 }  // namespace cmp

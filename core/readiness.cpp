@@ -83,6 +83,26 @@ bool Readiness::Wait(ContextPool& context, Stamp stamp) {
   return WaitFor(context, stamp + 1) == kSuccess;
 }
 
+void Readiness::PromotePassed(ContextPool& context) {
+  if (context.global().retired_bytes() == 0) return;
+  // Not those of what is freed meanwhile: on an idle device one after the other would pass.
+  const Stamp begin = Fences::Now();
+  uint64_t number = context.fences().passed();
+  for (uint64_t before = number; Ask(context, number) && !context.fences().Covers(begin);
+       before = number) {
+    number = context.fences().passed();
+    if (number == before) break;
+  }
+  context.global().PromoteAll([&](Stamp stamp) { return HasPassed(context, stamp); });
+}
+
+bool Readiness::WaitForNext(ContextPool& context, Stamp begin) {
+  if (context.global().retired_bytes() == 0 || context.fences().Covers(begin)) return false;
+  if (!Wait(context, context.fences().passed())) return false;
+  PromotePassed(context);
+  return true;
+}
+
 int Readiness::WaitFor(ContextPool& context, uint64_t number) {
   const Driver* driver = host_.driver();
   const ContextPool::User user(context);

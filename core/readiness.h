@@ -60,11 +60,18 @@ class Readiness {
   // The same, and asks the driver where that may help: one query for each context that is not known
   // to have passed. Fences that are missing are recorded, for the next time. Waits for nothing.
   bool Ask(ContextPool& context, Stamp stamp);
+  // Makes blocks of the global pool ready that the device has finished with: one question for each
+  // fence, until one is open.
+  void PromotePassed(ContextPool& context);
   // Makes sure that some fence above `stamp` is recorded in every context whose work may use the
   // memory, if captures allow.
   void Cover(ContextPool& context, Stamp stamp);
   // Waits until the oldest fence of `context` above `stamp` has passed. False: that cannot be.
   bool Wait(ContextPool& context, Stamp stamp);
+  // Waits for the next fence of `context`, one from before `begin`, where anything retired may be
+  // ready after it, and makes that ready: one fence after the other, a wait is never longer than
+  // the real frees' of what is retired. False: there is no such fence.
+  bool WaitForNext(ContextPool& context, Stamp begin);
 
   // Waits for all work of `context` submitted so far, as the real free does (measured: it waits for
   // every stream of the context that owns the memory, whichever context is current). The status is

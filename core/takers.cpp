@@ -24,14 +24,19 @@ void AwaitNone(const std::atomic<int>& inside, const std::atomic<uint64_t>& prog
 }
 }  // namespace
 
-void Takers::Await(const std::atomic<uint64_t>& progress) {
+void Takers::Await() {
+  // A wait that began after this helps the caller as much as one of its own, whatever came of it:
+  // the second that ends, at the latest. acquire, release: what it saw freed the caller sees.
+  const uint64_t before = waits();
   Held held(lock_);
+  if (waits() - before >= 2) return;
   // Relaxed, as in Begin: it does not matter in which of the two somebody is counted, only that no
   // more and more of them come while one is awaited.
   const unsigned epoch = epoch_.load(std::memory_order_relaxed);
-  AwaitNone(inside_[(epoch + 1) % 2], progress);  // who read the epoch before it last changed
+  AwaitNone(inside_[(epoch + 1) % 2], progress_);  // who read the epoch before it last changed
   epoch_.store(epoch + 1, std::memory_order_relaxed);
-  AwaitNone(inside_[epoch % 2], progress);
+  AwaitNone(inside_[epoch % 2], progress_);
+  waits_.fetch_add(1, std::memory_order_release);
 }
 
 }  // namespace cmp

@@ -11,6 +11,7 @@
 
 #include "core/lock.h"
 #include "core/own_line.h"
+#include "core/types.h"
 
 namespace cmp {
 
@@ -41,15 +42,34 @@ class alignas(kCacheLine) Takers {
     std::atomic<int>* inside_ = nullptr;
   };
 
+  // One that is inside has freed a block.
+  void NoteProgress() { progress_.fetch_add(1, std::memory_order_relaxed); }
+
   // Waits until all have left that were inside when the caller looked at the lists; but not for
-  // ever, as they may be waiting for what the caller does next: a second without `progress`, ten
-  // seconds with it.
-  void Await(const std::atomic<uint64_t>& progress);
+  // ever, as they may be waiting for what the caller does next: a second without progress, ten
+  // seconds with it. Who waits beside others shares their wait: several take no longer than two.
+  void Await();
+  uint64_t waits() const { return waits_.load(std::memory_order_acquire); }  // that are over
 
  private:
   Mutex lock_;  // of those who wait
   std::atomic<unsigned> epoch_{0};
   std::atomic<int> inside_[2] = {};
+  std::atomic<uint64_t> progress_{0};  // relaxed: that it changes is all
+  std::atomic<uint64_t> waits_{0};
+};
+
+// Of each device: what is in hand on one helps nobody who is short of memory on another.
+class DeviceTakers {
+ public:
+  Takers& Of(int device) { return takers_[PlaceOfDevice(device)]; }
+  void Await(int device) {
+    if (device != kAllDevices) return Of(device).Await();
+    for (Takers& takers : takers_) takers.Await();
+  }
+
+ private:
+  Takers takers_[kDevicePlaces];
 };
 
 }  // namespace cmp

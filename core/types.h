@@ -49,6 +49,13 @@ using DeviceAddress = uintptr_t;
 using Stamp = uint64_t;
 inline constexpr Stamp kReady = 0;  // nothing
 
+inline constexpr int kAllDevices = -1;  // in place of one
+// What is kept by device: those beyond the first 64 share a place.
+inline constexpr int kDevicePlaces = 65;
+constexpr int PlaceOfDevice(int device) {
+  return device >= 0 && device < kDevicePlaces - 1 ? device : kDevicePlaces - 1;
+}
+
 // Results of real calls, in the numbering of the layer that made them. cudaError_t and CUresult
 // agree on these.
 inline constexpr int kSuccess = 0;
@@ -140,6 +147,7 @@ struct alignas(64) Block {
   // that has happened, so that a second free of the program's is known for one. False: its context
   // has ended. CancelLeaving: it was not freed.
   [[nodiscard]] bool BeginLeaving() { return Change(BlockState::kIdle, BlockState::kLeaving); }
+  bool IsLeaving() const { return state.load(std::memory_order_acquire) == BlockState::kLeaving; }
   [[nodiscard]] bool CancelLeaving() { return Change(BlockState::kLeaving, BlockState::kIdle); }
   // The pool hands the block out. The caller holds what keeps its context from ending (its cache's
   // flag), so a plain release store is enough: a later free on another thread acquires it.

@@ -211,7 +211,7 @@ void Rescue::Take(Step step) {
     case kByOthers:
       return;
     default:
-      pool_->AwaitTakers();
+      pool_->AwaitTakers(kAllDevices);
       Look();
       return Release(here_ | elsewhere_, most_);
   }

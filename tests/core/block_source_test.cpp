@@ -72,6 +72,40 @@ TEST(OutOfMemoryTest, OtherDevicesAreLeftAlone) {
   EXPECT_EQ(elsewhere->accounts().reserved(), 40 * kMiB);
 }
 
+TEST(OutOfMemoryTest, NothingIsReleasedForMoreThanTheDeviceHas) {
+  TestPool t({}, kGiB);
+  ASSERT_TRUE(t.Free(t.Alloc(40 * kMiB)));
+  EXPECT_EQ(t.Alloc(kGiB + 1), nullptr);
+  EXPECT_EQ(t.context->accounts().idle(), 40 * kMiB);
+  EXPECT_EQ(t.Statistics().out_of_memory_rescues, 0u);
+  EXPECT_NE(t.Alloc(kGiB), nullptr);
+}
+
+// Who failed there waited for blocks on their way here.
+TEST(OutOfMemoryTest, NorIsWhatOthersHaveInHandThereAwaited) {
+  TestPool t({}, kGiB);
+  ContextPool* elsewhere = t.OpenAnother(1);
+  std::vector<Block*> blocks;
+  for (int i = 0; i < 100; ++i) blocks.push_back(t.Alloc(2 * kMiB));
+  for (Block* block : blocks) ASSERT_TRUE(t.Free(block));
+  std::atomic<bool> begun{false};
+  std::atomic<bool> answered{false};
+  std::atomic<bool> released{false};
+  t.device.OnRelease([&] {  // 10 s in all
+    begun = true;
+    for (int i = 0; i < 100 && !answered; ++i) usleep(1000);
+  });
+  std::thread releasing([&] {
+    t.pool->ReleaseAll(t.api);
+    released = true;
+  });
+  while (!begun) std::this_thread::yield();
+  EXPECT_EQ(t.pool->Alloc(*elsewhere, 2 * kGiB, t.api).status, kOutOfMemory);
+  EXPECT_FALSE(released);
+  answered = true;
+  releasing.join();
+}
+
 TEST(OutOfMemoryTest, NoMoreThanNeededIsReleased) {
   TestPool t({}, 100 * kMiB);
   std::vector<Block*> blocks;

@@ -207,5 +207,50 @@ TEST(BoundTest, NothingIsMadeAheadThatWouldCrossIt) {
   EXPECT_EQ(t.device.live_count(), 100u);
 }
 
+// Found by review: nothing was ready in the global pool, so nothing was ever released, and every
+// free looked in vain.
+TEST(BoundTest, WhatOtherThreadsCachesHoldIsReleasedWhereTheBoundFell) {
+  TestPool t({}, 8 * kGiB);
+  std::vector<std::thread> threads;
+  std::mutex lock;
+  std::condition_variable changed;
+  int filled = 0;
+  bool over = false;
+  for (int thread = 0; thread < 4; ++thread) {
+    threads.emplace_back([&] {
+      for (size_t bytes = 64 * kKiB; bytes <= 320 * kKiB; bytes += 64 * kKiB) {
+        std::vector<Block*> blocks;
+        for (size_t i = 0; i + 1 < kMiB / bytes; ++i) blocks.push_back(t.Alloc(bytes));
+        for (Block* block : blocks) EXPECT_TRUE(t.Free(block));
+      }
+      std::unique_lock held(lock);
+      ++filled;
+      changed.notify_all();
+      changed.wait(held, [&] { return over; });
+      Pool::ThreadExit();
+      Pool::ForgetThread();
+    });
+  }
+  {
+    std::unique_lock held(lock);
+    changed.wait(held, [&] { return filled == 4; });
+  }
+  ASSERT_TRUE(t.Free(t.Alloc(64 * kKiB)));  // hits from now on
+  // Others leave little, and so the bound is little more than the peak.
+  t.device.UseByOthers(8 * kGiB - t.device.used() - 64 * kMiB);
+  t.context->unasked_bytes = 0;
+  ASSERT_NE(t.Alloc(2 * kMiB), nullptr);
+  ASSERT_NE(t.context->accounts().Excess(), 0u);
+  for (int i = 0; i < 200; ++i) ASSERT_TRUE(t.Free(t.Alloc(64 * kKiB)));
+  EXPECT_EQ(t.context->accounts().Excess(), 0u);
+  EXPECT_FALSE(t.context->over_bound.load());
+  {
+    const std::lock_guard held(lock);
+    over = true;
+  }
+  changed.notify_all();
+  for (std::thread& thread : threads) thread.join();
+}
+
 }  // namespace
 }  // namespace cmp

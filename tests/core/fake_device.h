@@ -68,6 +68,8 @@ class FakeDevice {
   void OnAllocate(std::function<void(size_t bytes)> hook) { on_allocate_ = std::move(hook); }
   // The same of Release.
   void OnRelease(std::function<void()> hook) { on_release_ = std::move(hook); }
+  // Called at the end of every Release, without the device's lock.
+  void AfterRelease(std::function<void()> hook) { after_release_ = std::move(hook); }
   // Puts memory aside that the pool does not know of.
   void UseByOthers(size_t bytes) {
     const std::lock_guard guard(lock_);
@@ -156,19 +158,9 @@ class FakeDevice {
   }
   int Release(DeviceAddress address) {
     if (on_release_) on_release_();
-    const std::lock_guard guard(lock_);
-    ++release_count_;
-    if (release_status_ != kSuccess) return release_status_;
-    const auto found = live_.find(address);
-    if (found == live_.end()) {
-      ++wrong_releases_;
-      return kInvalidValue;
-    }
-    used_ -= found->second;
-    free_[found->second].push_back(address);
-    live_.erase(found);
-    if (keep_lists_) released_.push_back(address);
-    return kSuccess;
+    const int status = ReleaseLocked(address);
+    if (after_release_) after_release_();
+    return status;
   }
   void Recovered() {
     const std::lock_guard guard(lock_);
@@ -185,6 +177,21 @@ class FakeDevice {
   }
 
  private:
+  int ReleaseLocked(DeviceAddress address) {
+    const std::lock_guard guard(lock_);
+    ++release_count_;
+    if (release_status_ != kSuccess) return release_status_;
+    const auto found = live_.find(address);
+    if (found == live_.end()) {
+      ++wrong_releases_;
+      return kInvalidValue;
+    }
+    used_ -= found->second;
+    free_[found->second].push_back(address);
+    live_.erase(found);
+    if (keep_lists_) released_.push_back(address);
+    return kSuccess;
+  }
   // REQUIRES for all: lock_ held
   int Decide(size_t bytes) {
     if (fail_next_ != 0) return --fail_next_, fail_status_;
@@ -221,6 +228,7 @@ class FakeDevice {
   mutable std::mutex lock_;
   std::function<void(size_t bytes)> on_allocate_;
   std::function<void()> on_release_;
+  std::function<void()> after_release_;
   size_t capacity_;
   size_t used_ = 0;
   size_t used_by_others_ = 0;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <set>
 #include <thread>
@@ -452,6 +453,30 @@ TEST(ReleaseTest, OtherThreadsCachesAreEmptied) {
   EXPECT_EQ(t.pool->ReleaseThreadCaches(t.api), 1024u);
   next(2);
   other.join();
+}
+
+// The real free is made, and the pool has yet to hear of it: the driver has given the address to
+// somebody by a call that the pool does not see, and they free it.
+TEST(StillHasTest, AnAddressThatHasJustLeftIsSomebodyElses) {
+  TestPool t;
+  Block* block = t.Alloc(4 * kMiB);
+  const DeviceAddress address = block->address;
+  ASSERT_TRUE(t.Free(block));
+  std::atomic<bool> asking{false};
+  std::optional<bool> still_has;
+  std::thread other;
+  t.device.AfterRelease([&] {
+    other = std::thread([&] {
+      EXPECT_EQ(Pool::Take(block, address), BlockState::kIdle);
+      asking = true;
+      still_has = t.pool->StillHas(block, address);
+    });
+    while (!asking) std::this_thread::yield();
+    usleep(5000);  // it has looked by now
+  });
+  EXPECT_EQ(t.pool->ReleaseAll(t.api), 4 * kMiB);
+  other.join();
+  EXPECT_EQ(still_has, false);
 }
 
 }  // namespace

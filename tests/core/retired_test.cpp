@@ -396,18 +396,34 @@ TEST_F(RetiredTest, ReleasesIncludeThem) {
   EXPECT_EQ(t.device.live_count(), 0u);
 }
 
-// A real free that a capture refuses: the block stays retired, and is handed out later.
+// A real free that a capture refuses: the block stays retired, as no fence is recorded meanwhile,
+// and is handed out later.
 TEST_F(RetiredTest, ABlockWhoseReleaseWasRefusedIsNotLost) {
+  TestPool t = Pool();
+  Block* block = t.Alloc(4 * kMiB);
+  FreeAfterWork(t, block);
+  FakeHost::capturing = true;
+  t.device.FailReleases(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+  EXPECT_EQ(t.pool->ReleaseAll(t.api), 0u);
+  t.device.FailReleases(kSuccess);
+  FakeHost::capturing = false;
+  EXPECT_EQ(t.context->CountIdle().retired, 4 * kMiB);
+  EXPECT_EQ(t.context->accounts().reserved(), 4 * kMiB);
+  EXPECT_NE(t.Alloc(4 * kMiB), block);
+  driver_.Finish();
+  EXPECT_EQ(t.Alloc(4 * kMiB), block);
+}
+
+// One that began after its fence was waited for: it is ready by then.
+TEST_F(RetiredTest, NorIsOneThatWasWaitedForBefore) {
   TestPool t = Pool();
   Block* block = t.Alloc(4 * kMiB);
   FreeAfterWork(t, block);
   t.device.FailReleases(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
   EXPECT_EQ(t.pool->ReleaseAll(t.api), 0u);
   t.device.FailReleases(kSuccess);
-  EXPECT_EQ(t.context->CountIdle().retired, 4 * kMiB);
+  EXPECT_EQ(t.context->CountIdle().ready, 4 * kMiB);
   EXPECT_EQ(t.context->accounts().reserved(), 4 * kMiB);
-  EXPECT_NE(t.Alloc(4 * kMiB), block);
-  driver_.Finish();
   EXPECT_EQ(t.Alloc(4 * kMiB), block);
 }
 

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <optional>
 #include <thread>
+#include <vector>
 
 #include "waiting_thread.h"
 
@@ -15,10 +16,9 @@ using Taking = Takers::Taking;
 
 class TakersTest : public testing::Test {
  protected:
-  void Await() { takers_.Await(progress_); }
+  void Await() { takers_.Await(); }
 
   Takers takers_;
-  std::atomic<uint64_t> progress_{0};
 };
 
 TEST_F(TakersTest, NobodyIsInside) {
@@ -65,6 +65,29 @@ TEST_F(TakersTest, WhoComesLaterDoesNotProlongIt) {
   EXPECT_TRUE(done);
   for (std::optional<Taking>& left : later) left.reset();
   waiter.join();
+}
+
+// Each waited for a second of its own, one after the other.
+TEST_F(TakersTest, WhoWaitsBesideOthersSharesTheirWait) {
+  constexpr int kWaiters = 12;
+  const Taking taking(takers_);
+  std::vector<std::thread> waiters;
+  for (int i = 0; i < kWaiters; ++i) waiters.emplace_back([&] { Await(); });
+  for (std::thread& waiter : waiters) waiter.join();
+  EXPECT_LE(takers_.waits(), 6u);  // 2, but for one that came a second late
+}
+
+TEST(DeviceTakersTest, OnlyThoseOfTheDeviceAreAwaited) {
+  DeviceTakers takers;
+  const Taking elsewhere(takers.Of(1));
+  takers.Await(0);
+  EXPECT_EQ(takers.Of(0).waits(), 1u);
+  EXPECT_EQ(takers.Of(1).waits(), 0u);
+  std::optional<Taking> beyond;
+  beyond.emplace(takers.Of(1000));
+  EXPECT_TRUE(test::Sleeps([&] { takers.Await(2000); }, [&] { beyond.reset(); }));
+  takers.Await(kAllDevices);
+  EXPECT_EQ(takers.Of(1).waits(), 1u);
 }
 
 TEST_F(TakersTest, WhoDoesNothingIsNotAwaitedForEver) {

@@ -310,17 +310,16 @@ TEST_F(ThreadCacheTest, AnotherThreadMayEmptyIt) {
 
 // Found by review: a batch that left was nowhere until it was on a list of the global pool.
 TEST_F(ThreadCacheTest, WhatOverflowsIsInTheHandsOfWhoFreed) {
-  const std::atomic<uint64_t> progress{0};
   Batch overflow;
   std::optional<Takers::Taking> taking;
   for (int blocks = 0; overflow.count == 0; ++blocks) {
     ASSERT_LT(blocks, 100);
-    takers_.Await(progress);  // for nobody
+    takers_.Await();  // for nobody
     taking.emplace();
     Block* block = Idle(0);
     while (!cache_.Free(block, kReady, &overflow, takers_, &*taking)) (void)cache_.BeginListed();
   }
-  EXPECT_TRUE(test::Sleeps([&] { takers_.Await(progress); }, [&] { taking.reset(); }));
+  EXPECT_TRUE(test::Sleeps([&] { takers_.Await(); }, [&] { taking.reset(); }));
 }
 
 }  // namespace

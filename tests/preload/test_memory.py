@@ -278,6 +278,21 @@ class Memory(TestCase):
         self.assertEqual(within.notes["event at 2"], "1 calls")
 
     @ONE_THREAD
+    def test_no_wait_for_later_work(self):
+        """Nor does who needs memory wait for more than the frees would have waited for."""
+        for what in ("physical", "array", "block", "pitched"):
+            for first_is_done in (1, 0):
+                for mode in ("auto", "order"):
+                    with self.subTest(what=what, first_is_done=first_is_done, mode=mode):
+                        arguments = ["beside-staying", what, first_is_done]
+                        env = {"CMPSIM_MEMORY": "1G", "CMP_FREE_SYNC": mode}
+                        without = run("out_of_memory", arguments, preload=False, env=env)
+                        within = run("out_of_memory", arguments, env=env)
+                        self.assert_ok(within)
+                        self.assertEqual(without.results, within.results)
+                        self.assertEqual(within.results, "0\nhazards 0, misuse 0\n")
+
+    @ONE_THREAD
     def test_option_values_are_as_at_the_first_try(self):
         without, within = self.run_both("out_of_memory", ["options"], {"CMPSIM_MEMORY": "1G"})
         for what in ("module", "library"):

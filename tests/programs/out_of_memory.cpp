@@ -368,6 +368,44 @@ void InHand() {
   printf("80 MiB: %d\n", created);
 }
 
+// Memory was freed while a kernel used it; a later kernel stays until the next launch. What needs
+// the memory may wait for the first one, as the free would have done, but not for the other.
+void BesideStaying(const std::string& what, bool first_is_done) {
+  constexpr int kBlocks = 100;
+  const cudaStream_t stream = program::NonBlockingStream();
+  const cudaStream_t other = program::NonBlockingStream();
+  MUST(cudaFree(program::Allocate(1000)));
+  MUST(cudaDeviceSynchronize());  // now the pool knows of all work
+  program::Allocate(600 * kMiB);
+  std::vector<char*> blocks;
+  for (int i = 0; i < kBlocks; ++i) blocks.push_back(program::Allocate(kMiB - 4096));
+  char* const large = program::Allocate(100 * kMiB);
+  program::LaunchWrite(stream, blocks.front(), 64, 1, 100'000);
+  program::LaunchWrite(stream, large, 64, 1, 100'000);
+  for (char* block : blocks) MUST(cudaFree(block));
+  MUST(cudaFree(large));
+  if (first_is_done) simAdvance(10'000'000);
+  SimWork staying{};
+  staying.id = 98;
+  staying.spin_until_id = 99;
+  MUST(program::Launch(stream, staying));
+  if (what == "physical") printf("%d\n", Number(CreatePhysical(400 * kMiB)));
+  if (what == "array") printf("%d\n", Number(CreateArray(400 * kMiB)));
+  if (what == "block") {
+    void* pointer = nullptr;
+    printf("%d\n", Number(cudaMalloc(&pointer, 400 * kMiB)));
+  }
+  if (what == "pitched") {
+    void* pointer = nullptr;
+    size_t pitch = 0;
+    printf("%d\n", Number(cudaMallocPitch(&pointer, &pitch, 400 * kMiB / 1024, 1024)));
+  }
+  SimWork next{};
+  next.id = 99;
+  MUST(program::Launch(other, next));
+  MUST(cudaDeviceSynchronize());
+}
+
 // The driver writes sizes back where it was told them: a second try is told what the first was.
 void Options() {
   FillAndFree();
@@ -546,6 +584,7 @@ int main(int count, char** arguments) {
       {"elsewhere-in-vain", [](char**) { ElsewhereInVain(); }},
       {"exactly", [](char**) { Exactly(); }},
       {"in-hand", [](char**) { InHand(); }},
+      {"beside-staying", [](char** more) { BesideStaying(more[0], atoi(more[1]) != 0); }},
       {"options", [](char**) { Options(); }},
       {"impossible", [](char**) { Impossible(); }},
       {"during-capture", [](char** more) { DuringCapture(more[0], atoi(more[1])); }},
