@@ -334,6 +334,34 @@ class Streams(unittest.TestCase):
                           code=1, CARELESS_MALLOC_WAITS="1")
         self.assertIn("DEADLOCK", result.output)
 
+    def test_staying(self):
+        """No release of idle memory waits for a kernel that stays, or holds up a launch."""
+        for under in ("real calls", *programs.MODES):
+            with self.subTest(under=under):
+                result = self.one(under, "staying", "--seconds", "8", CMP_DECAY="30ms",
+                                  CMP_RESERVE="1x")
+                freed = ""
+                if result.statistics:
+                    calls = result.statistics["process"]["real_free_calls"]
+                    self.assertGreater(calls, 100)
+                    freed = f", {calls:,} real frees"
+                add_figure("kernels that stay", under, f"{result.number('stayed'):,.0f}, worst "
+                           f"launch {result.number('worst_launch_us'):.0f} µs{freed}")
+
+    def test_managed(self):
+        """It finds the room that it needs before it is first touched, and is as fast as without."""
+        rows = {under: json.loads(self.one(under, "managed").output)
+                for under in ("real calls", "auto")}
+        room = rows["real calls"]
+        if room["kept_mib"] == 0:
+            self.skipTest("no NVML")
+        row = rows["auto"]
+        self.assertGreater(row["kept_mib"], 60000)
+        self.assertLess(row["before_touch_mib"], 44000)
+        for under, one in rows.items():
+            add_figure("managed memory", under, f"{one['kept_mib']:,} MiB used, then "
+                       f"{one['before_touch_mib']:,}; passes {one['pass_ms']} ms")
+
     def test_loop(self):
         for streams in ("1", "4"):
             for under in ("real calls", *programs.MODES):

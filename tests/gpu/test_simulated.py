@@ -127,6 +127,20 @@ class Simulated(unittest.TestCase):
                     self.assertIn("spin: 8 kernels ended", output)
             self.careless("order", "--rounds", "1", "--expect-stale", CMPSIM_SEED=seed)
 
+    def test_staying(self):
+        for mode in ("", *programs.MODES):
+            settings = {"CMP_DECAY": "30ms", "CMP_RESERVE": "1x"} if mode else {}
+            with self.subTest(mode=mode):
+                output = self.both("staying", "--seconds", "1", mode=mode, CMPSIM_MEMORY="4G",
+                                   **settings)
+                self.assertEqual(output, "in vain: none\n")
+
+    def test_managed(self):
+        for mode in ("", *programs.MODES):
+            row = json.loads(self.both("managed", "--idle", "512", "--managed", "700", "--touched",
+                                       "64", mode=mode, CMPSIM_MEMORY="1G"))
+            self.assertEqual(len(row["pass_ms"]), 5)
+
     @unittest.skipIf(os.environ.get("CMP_SANITIZE"), "the careless pool is not for sanitizers")
     def test_spin_notices(self):
         result = programs.run(str(programs.BUILD / "order"), "--rounds", "1", "--stale-allowed",
