@@ -152,7 +152,7 @@ Allocation BlockSource::Make(ContextPool& context, const Request& request, bool 
 bool BlockSource::CheckFreeMemory(ContextPool& context, size_t bytes, const DeviceApi& api) {
   const auto wanted = static_cast<int64_t>(bytes);
   if (context.unasked_bytes.fetch_sub(wanted, std::memory_order_relaxed) >= wanted) {
-    return !context.scarce.load(std::memory_order_relaxed);
+    return !context.scarce.load(std::memory_order_relaxed) || MayMakeBesideManaged(context, bytes);
   }
   size_t free = 0;
   if (!LookAtMemory(context, api, &free)) return false;
@@ -163,7 +163,15 @@ bool BlockSource::CheckFreeMemory(ContextPool& context, size_t bytes, const Devi
   const size_t least = total / 1024;
   const size_t unasked = free > kept + 8 * least ? (free - kept) / 8 : least;
   context.unasked_bytes.store(static_cast<int64_t>(unasked), std::memory_order_relaxed);
-  return free > kept + bytes;
+  return free > kept + bytes || MayMakeBesideManaged(context, bytes);
+}
+
+// Where it does not fit, none of the device counts as free.
+bool BlockSource::MayMakeBesideManaged(const ContextPool& context, size_t bytes) const {
+  const size_t total = context.device_bytes.load(std::memory_order_relaxed);
+  const Share share = ShareOf(context);
+  return context.accounts().reserve().MayStay(share.used, share.idle + bytes) &&
+         share.used + share.idle + bytes <= total - total / 10;
 }
 
 bool BlockSource::CanFreeQuietly() const {

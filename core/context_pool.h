@@ -62,6 +62,7 @@ class ContextPool {
   ContextHandle handle() const { return __atomic_load_n(&identity_.handle, __ATOMIC_RELAXED); }
   int device() const { return __atomic_load_n(&identity_.device, __ATOMIC_RELAXED); }
   GlobalPool& global() { return global_; }
+  const GlobalPool& global() const { return global_; }
   BlockRecords& records() { return records_; }
   Fences& fences() { return fences_; }
   const Fences& fences() const { return fences_; }

@@ -255,6 +255,7 @@ class Pool {
   size_t SlackFor(const ContextPool& context, size_t rounded) const;
   Block* TakeReadyLarge(ContextPool& context, size_t rounded, unsigned tier);
   bool HasReady(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier);
+  void PutIdle(ContextPool& context, Batch batch);
   void KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
                  const DeviceApi& api);
   bool LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const DeviceApi& api);

@@ -48,21 +48,20 @@ size_t Pool::ReleaseThreadCaches(const DeviceApi& api) {
 // What is idle where managed memory needs it goes: before `more` bytes are really allocated, and
 // after frees. False: more must go than can without a wait.
 bool Pool::LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const DeviceApi& api) {
-  Accounts& accounts = context.accounts();
-  Reserve& reserve = accounts.reserve();
+  Reserve& reserve = context.accounts().reserve();
   const size_t held = source_.Held(context);
   if (!reserve.IsOverRoom(held + more)) return true;
-  // What might go at most: small idle blocks may share chunks with others.
-  const size_t idle = accounts.idle() + source_.GapsBeside(context);
-  if (idle != 0 && reserve.TooMuchIdle(held + more, idle) == 0) return true;
+  BlockSource::Share share = source_.ShareOf(context);
+  if (reserve.MayStay(share.used + more, share.idle)) {
+    reserve.NoteUsed(share.used, more);
+    return true;
+  }
   context.EmptyCaches();
   PromotePassed(context);
   for (bool noted = false;; noted = true) {
-    const size_t can_go = context.global().large_bytes() + chunks_.Bytes(context.device());
-    const size_t now_held = source_.Held(context);
-    const size_t used = now_held > can_go ? now_held - can_go : 0;
-    if (!noted) reserve.NoteUsed(used, more);
-    const size_t excess = reserve.TooMuchIdle(used + more + can_go, can_go);
+    share = source_.ShareOf(context);
+    if (!noted) reserve.NoteUsed(share.used, more);
+    const size_t excess = reserve.TooMuchIdle(share.used + more + share.idle, share.idle);
     if (excess == 0) return true;
     // A small block gives nothing back before the last one of its chunk.
     const size_t wanted = excess < kLargeGranule ? kLargeGranule : excess;

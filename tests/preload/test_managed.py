@@ -54,8 +54,9 @@ class Managed(TestCase):
             (900, 0, {"first": 0, "second": 0, "third": 0, "fourth": 0}),
             (2000, 0, served | {"first": 4}),
             (2000, 300, served | {"first": 4}),
-            # It does not fit beside what is used, and might again: so in the first round.
-            (900, 300, served | {"first": 260}),
+            # It does not fit beside what is used, and might again: so in the first round, and after
+            # that a few are made ahead.
+            (900, 300, served | {"first": 270}),
         ):
             for mode in ("wait", "auto", "none"):
                 with self.subTest(managed=managed, used=used, mode=mode):
