@@ -52,9 +52,11 @@ bool Pool::LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const D
   const size_t held = source_.Held(context);
   if (!reserve.IsOverRoom(held + more)) return true;
   BlockSource::Share share = source_.ShareOf(context);
-  if (reserve.MayStay(share.used + more, share.idle)) {
+  const bool may_stay = reserve.MayStay(share.used + more, share.idle);
+  // Nothing is taken that would only come back, as if it had been used last.
+  if (may_stay || (quietly == Quietly::kYes && !source_.CanFreeQuietly())) {
     reserve.NoteUsed(share.used, more);
-    return true;
+    return may_stay;
   }
   context.EmptyCaches();
   PromotePassed(context);

@@ -85,5 +85,22 @@ TEST_F(ManagedTest, WhereItDoesNotFitASixteenthIsIdle) {
   EXPECT_LE(t.context->accounts().idle(), kTotal / 16);
 }
 
+// Before an allocation only what the driver frees without a wait may go: where it cannot, idle
+// blocks stay as old as they are.
+TEST_F(ManagedThatMightFitTest, NothingIsTakenThatCannotBeFreedQuietly) {
+  g_managed = 0;
+  Allocate(600, 2 * kMiB);
+  Free(Allocate(200, 2 * kMiB));
+  g_managed = 7 * kGiB;
+  ASSERT_TRUE(t.Free(t.Alloc(3 * kGiB / 2)));  // so large that the device is asked
+  GlobalPool& global = t.context->global();
+  for (unsigned i = 0; i < GlobalPool::kMarks; ++i) global.Mark();
+  t.device.ForgetCalls();
+  Allocate(30, 3 * kMiB);
+  EXPECT_GT(t.context->accounts().reserved(), t.context->accounts().bound()) << "it shows nothing";
+  EXPECT_EQ(t.device.release_calls(), 0u);
+  EXPECT_EQ(global.TakeOldest(~size_t{0}, global.Mark()).count, 200u);
+}
+
 }  // namespace
 }  // namespace cmp
