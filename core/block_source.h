@@ -78,6 +78,10 @@ class BlockSource {
   // tenth of the device stays really free, or where managed memory moves anyway, free or its.
   bool CheckFreeMemory(ContextPool& context, size_t bytes, const DeviceApi& api);
 
+  // There are `more` bytes of managed memory than there were. True: so much that the device must be
+  // asked; else that much less is left to the pool.
+  [[nodiscard]] bool NoteManaged(ContextPool& context, size_t more);
+
   // Asks the device, and keeps current what follows from that; *free: what managed memory leaves to
   // others. False: it cannot be told. REQUIRES: `context` is current, or another one of its device
   bool LookAtMemory(ContextPool& context, const DeviceApi& api, size_t* free);
@@ -233,6 +237,7 @@ class BlockSource {
   enum class Work { kDone, kDoneForBound, kDoneQuietly, kRetired };
   size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api);
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
+  static bool MustLook(ContextPool& context, size_t bytes);
   bool MayMakeBesideManaged(const ContextPool& context, size_t bytes) const;
   void CountExtra(ContextPool& context);      // by which the bound has grown
   int CountFree(uint64_t begin, int status);  // returns the status

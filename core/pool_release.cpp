@@ -78,30 +78,47 @@ bool Pool::LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const D
   }
 }
 
-void Pool::LeaveRoomForManaged(const Driver& driver) {
+void Pool::LeaveRoomForManaged(size_t more, const Driver& driver) {
   const DriverApi api(driver);
   const ContextHandle current = CurrentContext(driver);
   ForEachPresent([&](ContextPool& context) {
     const ContextPool::User user(context);
     const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
+    if (!unasked.allowed()) return;
+    const bool look = source_.NoteManaged(context, more);
+    if (!look && source_.LeavesRoom(context)) return;
     auto* const handle = static_cast<CUcontext>(context.identity().handle);
     const bool push = handle != current;
-    if (!unasked.allowed() || (push && driver.push_current(handle) != CUDA_SUCCESS)) return;
+    if (push && driver.push_current(handle) != CUDA_SUCCESS) return;
     size_t free = 0;
-    source_.LookAtMemory(context, api, &free);
-    // The real frees would have waited for what is retired. Not long: it may wait for what the
-    // caller does next.
-    const auto leaves_room = [&] {
-      const ContextPool::Unasked still(context, ContextPool::When::kAtOnce);
-      return !still.allowed() || LeaveRoom(context, 0, Quietly::kYes, api) ||
-             context.global().retired_bytes() == 0;
-    };
-    Pause pause;
-    for (int i = 0; i < kMostWaitsForRoom && !leaves_room(); ++i) pause.Wait();
-    context.unasked_bytes.store(0, std::memory_order_relaxed);  // what is free will change
+    if (look) source_.LookAtMemory(context, api, &free);
+    AwaitRoom(context, api);
+    if (!source_.LeavesRoom(context)) context.over_bound.store(true, std::memory_order_relaxed);
     CUcontext popped = nullptr;
     if (push) driver.pop_current(&popped);
   });
+}
+
+// The real frees would have waited for what is retired. Not long: it may wait for what the caller
+// does next. And where that was in vain not again, before the device has come further.
+void Pool::AwaitRoom(ContextPool& context, const DeviceApi& api) {
+  const auto leaves_room = [&] {
+    const ContextPool::Unasked still(context, ContextPool::When::kAtOnce);
+    return !still.allowed() || LeaveRoom(context, 0, Quietly::kYes, api) ||
+           context.global().retired_bytes() == 0;
+  };
+  Pause pause;
+  for (int i = 0; !leaves_room(); ++i) {
+    const uint64_t passed = context.fences().passed();
+    if (!source_.CanFreeQuietly() ||
+        passed == context.waited_in_vain_at.load(std::memory_order_relaxed))
+      return;
+    if (i == kMostWaitsForRoom) {
+      context.waited_in_vain_at.store(passed, std::memory_order_relaxed);
+      return;
+    }
+    pause.Wait();
+  }
 }
 
 size_t Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes) {

@@ -41,14 +41,19 @@ size_t Reserve::NoteManaged(size_t managed, size_t held, size_t free, size_t tot
   const size_t seen = held + free;
   if (share_ < seen) share_ = seen;
   if (share_ > seen + managed) share_ = seen + managed;
+  spare_.store(total / 16, std::memory_order_relaxed);
+  const size_t room = SetRoom(managed);
+  const size_t left = room > held ? room - held : 0;
+  return left < free ? left : free;
+}
+
+size_t Reserve::SetRoom(size_t managed) {
   const bool fits = managed <= share_;
   const size_t room = fits ? share_ - managed : 0;
-  spare_.store(total / 16, std::memory_order_relaxed);
   never_fits_.store(!fits, std::memory_order_relaxed);
   room_.store(managed == 0 ? kNoLimit : room, std::memory_order_relaxed);
   UpdateLocked();
-  const size_t left = room > held ? room - held : 0;
-  return left < free ? left : free;
+  return room;
 }
 
 size_t Reserve::TooMuchIdle(size_t held, size_t idle) const {

@@ -87,6 +87,11 @@ class Reserve {
   // `held` bytes are held as well, and the process has `managed` bytes of managed memory. Returns
   // how much of `free` that leaves to others.
   size_t NoteManaged(size_t managed, size_t held, size_t free, size_t total);
+  // The same where the device is as it was.
+  void NoteManaged(size_t managed) {
+    Held held(lock_);
+    SetRoom(managed);
+  }
   // Is so much held that what the program uses decides how much may be idle?
   bool IsOverRoom(size_t held) const { return held > room_.load(std::memory_order_relaxed); }
   // Then: may as much be idle all the same, since managed memory moves anyway?
@@ -142,6 +147,7 @@ class Reserve {
   }
   void Update();
   void UpdateLocked();
+  size_t SetRoom(size_t managed);  // REQUIRES: lock_ held
   size_t FindRegretted(size_t bytes, size_t most, uint64_t since_ns);
 
   const ReserveRule rule_;

@@ -46,6 +46,16 @@ class Managed(TestCase):
                 self.assertEqual(*self.both("threads", mode, 0))
 
     @ONE_THREAD
+    def test_managed_memory_waits_once_for_what_a_long_kernel_holds(self):
+        """A wait asks a hundred times; who makes managed memory again need not wait in vain again."""
+        env = {"CMPSIM_MEMORY": "1G", "CMP_FREE_SYNC": "order"}
+        within = run("managed", ["behind"], env=env)
+        self.assert_ok(within)
+        looks, queries = numbers(within.notes["asked"])
+        self.assertLessEqual(looks, 5)
+        self.assertLessEqual(queries, 200)
+
+    @ONE_THREAD
     def test_the_pool_serves_beside_managed_memory(self):
         """Real allocations and frees in rounds of 404, of which managed memory is used in between."""
         served = {"second": 4, "third": 4, "fourth": 4, "afterwards": 4, "later": 4}
