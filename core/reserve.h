@@ -37,7 +37,10 @@
 //
 // In the last case the bound is what the program uses and that sixteenth, if CMP_RESERVE allows it,
 // and blocks are made ahead as long as a tenth of the device is free or managed memory's.
-// What others take of the device meanwhile counts in share as if managed memory had it.
+//
+// What others take of the device meanwhile counts in share as if managed memory had it. Managed
+// memory is what the program had from cuMemAllocManaged: __managed__ variables, pools of managed
+// memory and what NVIDIA's libraries make for themselves count as what others take.
 //
 // So a program without such a regretted release holds what ratio and bytes allow. With them the
 // bound grows until a repeating pattern of sizes is served without real calls, and no further:
@@ -84,8 +87,8 @@ class Reserve {
     return scarce;
   }
 
-  // `held` bytes are held as well, and the process has `managed` bytes of managed memory. Returns
-  // how much of `free` that leaves to others.
+  // `held` bytes are held as well, and the process has `managed` bytes of managed memory, as far as
+  // that is counted. Returns how much of `free` that leaves to others.
   size_t NoteManaged(size_t managed, size_t held, size_t free, size_t total);
   // The same where the device is as it was.
   void NoteManaged(size_t managed) {
