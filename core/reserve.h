@@ -9,10 +9,10 @@
 // away lowers it again.
 //
 //   what happens                                        extra
-//   a ready block is released for the bound             as it was; its size and the time are noted,
-//                                                       the last 512 of them
-//   a retired block is released for the bound           as it was: a host that runs far ahead of
-//                                                       its device would raise it without end
+//   a ready block is released for the bound; also one   as it was; its size and the time are noted,
+//   that was retired until the free waited for it       the last 512 of them
+//   a retired block is really freed for the bound,      as it was
+//   which waits for its work
 //   a real allocation of r bytes, and a size in         + that size, and the note is gone; at most
 //   [r, r * (1 + slack)] was noted within CMP_DECAY     a quarter of what is free or idle now
 //   the same while memory is scarce                     0, and the note is gone
@@ -20,6 +20,9 @@
 //   device is free
 //   idle memory is released because it is old, or       - as much, not below 0; nothing is noted
 //   because something ran out of memory
+//
+// So a host that runs far ahead of its device, whose frees wait for what they release, has it noted
+// in part: extra grows much the same with it and without (measured).
 //
 // Managed memory takes the device's when a kernel touches it, without a call, and where that is
 // full what was touched longest ago goes to the host. While a process has managed memory, how much
