@@ -110,6 +110,8 @@ class BlockSource {
   // Do idle blocks leave managed memory its room, as far as can be said without a look at caches?
   bool LeavesRoom(const ContextPool& context) const {
     const Reserve& reserve = context.accounts().reserve();
+    if (!reserve.IsBesideManaged()) [[likely]]
+      return true;
     if (!reserve.IsOverRoom(Held(context))) return true;
     const Share share = ShareOf(context);
     return reserve.MayStay(share.used, share.idle);

@@ -98,6 +98,8 @@ class Reserve {
     Held held(lock_);
     SetRoom(managed);
   }
+  // Was there managed memory, when it was noted last? Without, the following are of no account.
+  bool IsBesideManaged() const { return room_.load(std::memory_order_relaxed) != kNoLimit; }
   // Is so much held that what the program uses decides how much may be idle?
   bool IsOverRoom(size_t held) const { return held > room_.load(std::memory_order_relaxed); }
   // Then: may as much be idle all the same, since managed memory moves anyway?
