@@ -149,21 +149,36 @@ Allocation BlockSource::Make(ContextPool& context, const Request& request, bool 
   return made;
 }
 
+// Others allocate, too: the device is asked again once an eighth is gone of what could be taken.
+bool BlockSource::MustLook(ContextPool& context, size_t bytes) {
+  const auto taken = static_cast<int64_t>(bytes);
+  return context.unasked_bytes.fetch_sub(taken, std::memory_order_relaxed) < taken;
+}
+
 bool BlockSource::CheckFreeMemory(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  const auto wanted = static_cast<int64_t>(bytes);
-  if (context.unasked_bytes.fetch_sub(wanted, std::memory_order_relaxed) >= wanted) {
-    return !context.scarce.load(std::memory_order_relaxed);
+  bool plenty = false;
+  if (MustLook(context, bytes)) {
+    size_t free = 0;
+    if (!LookAtMemory(context, api, &free)) return false;
+    plenty = free > context.device_bytes.load(std::memory_order_relaxed) / 10 + bytes;
+  } else {
+    plenty = !context.scarce.load(std::memory_order_relaxed);
   }
-  size_t free = 0;
-  if (!LookAtMemory(context, api, &free)) return false;
+  return plenty || MayMakeBesideManaged(context, bytes);
+}
+
+bool BlockSource::NoteManaged(ContextPool& context, size_t more) {
+  if (MustLook(context, more)) return true;
+  context.accounts().reserve().NoteManaged(host_.managed_bytes());
+  return false;
+}
+
+// Where it does not fit, none of the device counts as free.
+bool BlockSource::MayMakeBesideManaged(const ContextPool& context, size_t bytes) const {
   const size_t total = context.device_bytes.load(std::memory_order_relaxed);
-  const size_t kept = total / 10;
-  // Ask again after an eighth of what may be taken: others allocate too. Where that is little, not
-  // each time all the same.
-  const size_t least = total / 1024;
-  const size_t unasked = free > kept + 8 * least ? (free - kept) / 8 : least;
-  context.unasked_bytes.store(static_cast<int64_t>(unasked), std::memory_order_relaxed);
-  return free > kept + bytes;
+  const Share share = ShareOf(context);
+  return context.accounts().reserve().MayStay(share.used, share.idle + bytes) &&
+         share.used + share.idle + bytes <= total - total / 10;
 }
 
 bool BlockSource::CanFreeQuietly() const {
@@ -218,6 +233,10 @@ bool BlockSource::LookAtMemory(ContextPool& context, const DeviceApi& api, size_
   // allocating or freeing just now does not count.
   if (const size_t held_after = Held(context); held_after < held) held = held_after;
   *free = reserve.NoteManaged(host_.managed_bytes(), held, *free, total);
+  const size_t kept = total / 10;
+  const size_t least = total / 1024;  // where little is free, not each time all the same
+  const size_t unasked = *free > kept + 8 * least ? (*free - kept) / 8 : least;
+  context.unasked_bytes.store(static_cast<int64_t>(unasked), std::memory_order_relaxed);
   context.device_bytes.store(total, std::memory_order_relaxed);
   context.scarce.store(reserve.NoteFree(*free, total), std::memory_order_relaxed);
   CountExtra(context);

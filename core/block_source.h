@@ -77,8 +77,12 @@ class BlockSource {
 
   // Accounts for `bytes` about to be made, or just made, and now and then asks the device, which
   // keeps context.scarce current. True if `bytes` more than the program asked for may be made: a
-  // tenth of the device stays really free.
+  // tenth of the device stays really free, or where managed memory moves anyway, free or its.
   bool CheckFreeMemory(ContextPool& context, size_t bytes, const DeviceApi& api);
+
+  // There are `more` bytes of managed memory than there were. True: so much that the device must be
+  // asked; else that much less is left to the pool.
+  [[nodiscard]] bool NoteManaged(ContextPool& context, size_t more);
 
   // Asks the device, and keeps current what follows from that; *free: what managed memory leaves to
   // others. False: it cannot be told. REQUIRES: `context` is current, or another one of its device
@@ -92,10 +96,31 @@ class BlockSource {
     return held > leaving ? held - leaving : 0;
   }
   size_t GapsBeside(const ContextPool& context) const { return chunks_.Gaps(context.device()); }
+  // Of that: what would go to the driver as the lists stand, and what would not. Threads' caches
+  // have little, which counts as used.
+  struct Share {
+    size_t used;
+    size_t idle;
+  };
+  Share ShareOf(const ContextPool& context) const {
+    const size_t listed = context.global().large_bytes() + chunks_.Bytes(context.device());
+    const size_t own = context.accounts().idle() + GapsBeside(context);
+    const size_t idle = listed < own ? listed : own;  // chunks may be another context's
+    const size_t held = Held(context);
+    return {held > idle ? held - idle : 0, idle};
+  }
+  // Do idle blocks leave managed memory its room, as far as can be said without a look at caches?
+  bool LeavesRoom(const ContextPool& context) const {
+    const Reserve& reserve = context.accounts().reserve();
+    if (!reserve.IsBesideManaged()) [[likely]]
+      return true;
+    if (!reserve.IsOverRoom(Held(context))) return true;
+    const Share share = ShareOf(context);
+    return reserve.MayStay(share.used, share.idle);
+  }
   // Must the next free look whether idle blocks must go?
   bool IsOver(const ContextPool& context) const {
-    return context.accounts().Excess() != 0 ||
-           context.accounts().reserve().IsOverRoom(Held(context));
+    return context.accounts().Excess() != 0 || !LeavesRoom(context);
   }
 
   // Really frees idle blocks of the global pool, about `bytes` of them, and returns how many bytes
@@ -217,6 +242,8 @@ class BlockSource {
   // destroyed as `ready` says.
   size_t DestroyRetired(ContextPool& context, size_t bytes, Work ready, const DeviceApi& api);
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
+  static bool MustLook(ContextPool& context, size_t bytes);
+  bool MayMakeBesideManaged(const ContextPool& context, size_t bytes) const;
   void CountExtra(ContextPool& context);      // by which the bound has grown
   int CountFree(uint64_t begin, int status);  // returns the status
   int RealAllocate(size_t bytes, bool last_resort, const DeviceApi& api, DeviceAddress* address);

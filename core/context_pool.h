@@ -62,6 +62,7 @@ class ContextPool {
   ContextHandle handle() const { return __atomic_load_n(&identity_.handle, __ATOMIC_RELAXED); }
   int device() const { return __atomic_load_n(&identity_.device, __ATOMIC_RELAXED); }
   GlobalPool& global() { return global_; }
+  const GlobalPool& global() const { return global_; }
   BlockRecords& records() { return records_; }
   Fences& fences() { return fences_; }
   const Fences& fences() const { return fences_; }
@@ -290,6 +291,9 @@ class ContextPool {
   // whether less than a tenth of the device was free then.
   std::atomic<int64_t> unasked_bytes{0};
   std::atomic<bool> scarce{false};
+  // The fence that had passed when a wait for room for managed memory was in vain. Relaxed: a hint.
+  static constexpr uint64_t kNever = ~uint64_t{0};
+  std::atomic<uint64_t> waited_in_vain_at{kNever};
   // Of a context whose memory ages in the program's frees: when the next tick is due, and since
   // when on the global pool's clock what is to be released has been idle; 0: nothing is.
   std::atomic<uint64_t> next_tick_ns{0};

@@ -44,13 +44,13 @@ bool GlobalPool::PutCounted(Batch batch) {
     AddBytes(retired_bytes_, batch);
     return true;
   }
+  AddBytes(ready_bytes_, batch);
   AddReady(batch, now);
   return true;
 }
 
 void GlobalPool::AddReady(const Batch& batch, uint64_t now) {
   Block* head = batch.head;
-  AddBytes(ready_bytes_, batch);
   if (!IsLarge(head)) {
     Add(small_[head->tier].list, batch, now);
     return;
@@ -220,7 +220,7 @@ Batch GlobalPool::TakeRetired(size_t wanted) {
       Batch batch = Remove(retired, retired.oldest);
       SubtractBytes(retired_bytes_, batch);
       chunks_.RemoveIdle(batch);
-      taken_bytes += batch.count * batch.head->bytes;
+      taken_bytes += BytesOf(batch);
       while (batch.count != 0) taken.Push(batch.Pop());
     }
   }

@@ -56,8 +56,9 @@ class GlobalPool {
       Block* head = retired.oldest;
       if (head == nullptr || !passed(head->links->stamp)) return;
       const Batch batch = Remove(retired, head);
+      ready_bytes_.fetch_add(BytesOf(batch), std::memory_order_release);
       AddReady(batch, clock_.fetch_add(1, std::memory_order_relaxed));
-      SubtractBytes(retired_bytes_, batch);
+      retired_bytes_.fetch_sub(BytesOf(batch), std::memory_order_release);
     }
   }
   template <typename Passed>
@@ -99,7 +100,8 @@ class GlobalPool {
   size_t ready_bytes() const { return ready_bytes_.load(std::memory_order_relaxed); }
   size_t retired_bytes() const { return retired_bytes_.load(std::memory_order_acquire); }
   bool HasIdle() const { return retired_bytes() != 0 || ready_bytes() != 0; }
-  // Of both, in blocks of 2 MiB and more.
+  // Of both, in blocks of 2 MiB and more. It stays as it is while such a block becomes ready: who
+  // adds this up for the program never counts one twice, nor misses it.
   size_t large_bytes() const { return large_bytes_.load(std::memory_order_acquire); }
 
  private:
@@ -162,13 +164,15 @@ class GlobalPool {
   List& RetiredOf(unsigned tier) {
     return tier < small_tiers_ ? small_[tier].retired : large_retired_;
   }
-  // Under the list's lock, so that the sums never miss a block that is on a list.
+  static size_t BytesOf(const Batch& batch) { return batch.count * batch.head->bytes; }
+  // A batch came, or was taken. Under the list's lock, so that the sums never miss a block that is
+  // on a list.
   void AddBytes(std::atomic<size_t>& bytes, Batch batch) { Change(bytes, batch, 1); }
   void SubtractBytes(std::atomic<size_t>& bytes, Batch batch) {
     Change(bytes, batch, size_t{0} - 1);
   }
   void Change(std::atomic<size_t>& bytes, Batch batch, size_t sign) {
-    const size_t change = sign * batch.count * batch.head->bytes;
+    const size_t change = sign * BytesOf(batch);
     bytes.fetch_add(change, std::memory_order_release);
     if (IsLarge(batch.head)) large_bytes_.fetch_add(change, std::memory_order_release);
   }

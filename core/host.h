@@ -33,6 +33,7 @@ struct PoolHost {
   bool (*frees_are_unseen)();
 
   // Of the process's managed memory, wherever it is: it may take any device's when it is touched.
+  // What the program had from cuMemAllocManaged; variables and pools are not counted.
   size_t (*managed_bytes)();
 
   // Whether every end of a context reaches the pool. If not, the pool makes sure of a context

@@ -20,15 +20,23 @@ class IdleChunks {
   void Add(const Block& block, int device) {
     SideTable::Chunk* chunk = side_table_.ChunkOf(block.address);
     if (chunk == nullptr) return;
-    // Until it is empty again all of it counts for one device, whoever has blocks in it.
-    if (chunk->count.load(std::memory_order_relaxed) == 0) {
-      chunk->device.store(device, std::memory_order_relaxed);
-    }
-    ChangeTaken(*chunk, kOne * Taken(block));
+    // All of it counts for the device of its newest block: the driver may have freed the chunk, and
+    // made it again on another device, before the block that was there is known to be gone.
+    const uint64_t place = static_cast<uint64_t>(PlaceOfDevice(device)) << kPlaceShift;
+    uint64_t before = chunk->count.load(std::memory_order_relaxed);
+    uint64_t after = 0;
+    do {
+      after = place | ((before & ~kPlace) + kOne * Taken(block));
+    } while (!chunk->count.compare_exchange_weak(before, after, std::memory_order_relaxed));
+    Count(whole_, WholeOf, before, after);
+    Count(gaps_, GapOf, before, after);
   }
   void Remove(DeviceAddress address, size_t bytes) {
     SideTable::Chunk* chunk = side_table_.ChunkOf(address);
-    if (chunk != nullptr) ChangeTaken(*chunk, 0 - kOne * Taken(bytes));
+    if (chunk == nullptr) return;
+    const uint64_t change = 0 - kOne * Taken(bytes);
+    const uint64_t before = Change(*chunk, change);
+    Count(gaps_, GapOf, before, before + change);
   }
   // Small blocks came on a list of a global pool, or were taken off it. REQUIRES: the caller has
   // the batch
@@ -37,28 +45,35 @@ class IdleChunks {
 
   // The bytes of a device's chunks that are wholly idle.
   size_t Bytes(int device) const {
-    const int64_t chunks = whole_[PlaceOf(device)].load(std::memory_order_acquire);
+    const int64_t chunks = whole_[PlaceOfDevice(device)].load(std::memory_order_acquire);
     return chunks > 0 ? static_cast<size_t>(chunks) * kLargeGranule : 0;
   }
 
   // The bytes of a device's chunks with blocks of the pool that are between these.
   size_t Gaps(int device) const {
-    const int64_t bytes = gaps_[PlaceOf(device)].load(std::memory_order_relaxed);
+    const int64_t bytes = gaps_[PlaceOfDevice(device)].load(std::memory_order_relaxed);
     return bytes > 0 ? static_cast<size_t>(bytes) : 0;
   }
 
  private:
-  // In a chunk's count: bytes of blocks above, of idle ones below, both in the driver's steps.
-  static constexpr uint64_t kOne = uint64_t{1} << 32;
-  static constexpr int kMostDevices = 64;  // those beyond share a place
+  // A chunk's count, from above: its device's place; bytes of blocks; of idle ones. Both in the
+  // driver's steps, and neither ever below 0.
+  static constexpr unsigned kPlaceShift = 48;
+  static constexpr unsigned kTakenShift = 24;
+  static constexpr uint64_t kPlace = ~uint64_t{0} << kPlaceShift;
+  static constexpr uint64_t kOne = uint64_t{1} << kTakenShift;
 
-  static int PlaceOf(int device) {
-    return device >= 0 && device < kMostDevices ? device : kMostDevices;
-  }
+  static int PlaceIn(uint64_t count) { return static_cast<int>(count >> kPlaceShift); }
+  static uint64_t TakenIn(uint64_t count) { return (count & ~kPlace) >> kTakenShift; }
   static uint64_t Taken(size_t bytes) { return (bytes + kSmallGrain - 1) / kSmallGrain; }
   static uint64_t Taken(const Block& block) { return Taken(block.bytes); }
-  static int IsWhole(uint64_t count) {
-    return count != 0 && count >> 32 == (count & (kOne - 1)) ? 1 : 0;
+  static int64_t WholeOf(uint64_t count) {
+    const uint64_t taken = TakenIn(count);
+    return taken != 0 && taken == (count & (kOne - 1)) ? 1 : 0;
+  }
+  static int64_t GapOf(uint64_t count) {
+    const uint64_t taken = TakenIn(count) * kSmallGrain;
+    return taken == 0 ? 0 : static_cast<int64_t>(kLargeGranule) - static_cast<int64_t>(taken);
   }
 
   void Change(DeviceAddress address, uint64_t change) {
@@ -68,22 +83,18 @@ class IdleChunks {
   uint64_t Change(SideTable::Chunk& chunk, uint64_t change) {  // returns the count before
     // Relaxed: the sums are exact once nobody moves blocks.
     const uint64_t before = chunk.count.fetch_add(change, std::memory_order_relaxed);
-    const int whole = IsWhole(before + change) - IsWhole(before);
-    if (whole == 0) return before;
-    const int place = PlaceOf(chunk.device.load(std::memory_order_relaxed));
-    // release: who misses a chunk here sees who has its blocks in hand (BlockSource::Hand).
-    whole_[place].fetch_add(whole, std::memory_order_release);
+    Count(whole_, WholeOf, before, before + change);
     return before;
   }
-  void ChangeTaken(SideTable::Chunk& chunk, uint64_t change) {
-    const int place = PlaceOf(chunk.device.load(std::memory_order_relaxed));
-    const uint64_t before = Change(chunk, change);
-    const int64_t gap = GapOf(before + change) - GapOf(before);
-    gaps_[place].fetch_add(gap, std::memory_order_relaxed);
-  }
-  static int64_t GapOf(uint64_t count) {
-    const uint64_t taken = (count >> 32) * kSmallGrain;
-    return taken == 0 ? 0 : static_cast<int64_t>(kLargeGranule) - static_cast<int64_t>(taken);
+  // What a chunk came to goes from the sum of its place then, what it comes to is added to that of
+  // its place now: whoever changes it meanwhile, no sum is off in the end.
+  using Sums = std::atomic<int64_t>[kDevicePlaces];
+  static void Count(Sums& sums, int64_t (*of)(uint64_t), uint64_t before, uint64_t after) {
+    const bool moves = PlaceIn(before) != PlaceIn(after);
+    const int64_t change = of(after) - (moves ? 0 : of(before));
+    // release: who misses a chunk here sees who has its blocks in hand (BlockSource::Hand).
+    if (change != 0) sums[PlaceIn(after)].fetch_add(change, std::memory_order_release);
+    if (moves) sums[PlaceIn(before)].fetch_sub(of(before), std::memory_order_release);
   }
   // Blocks that were made together are neighbours: one change for each run of them.
   void ChangeIdle(const Batch& batch, uint64_t sign) {
@@ -102,8 +113,8 @@ class IdleChunks {
   }
 
   const SideTable& side_table_;
-  std::atomic<int64_t> whole_[kMostDevices + 1] = {};
-  std::atomic<int64_t> gaps_[kMostDevices + 1] = {};
+  Sums whole_ = {};
+  Sums gaps_ = {};
 };
 
 }  // namespace cmp

@@ -278,18 +278,24 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     }
     if (overflow.count != 0) [[unlikely]] {
       context.Settle(*cache);
-      context.global().Put(overflow);
+      PutIdle(context, overflow);
     }
   } else {
     cache->CountFree(tier, block->requested, bytes);
     context.accounts().TakeBack(bytes, source_.MoreThanAsked(*block));
-    context.global().Put(alone);
+    PutIdle(context, alone);
   }
   if (context.over_bound.load(std::memory_order_relaxed) || stamp != kReady) [[unlikely]] {
     KeepBound(context, cache, bytes, tier, api);
   }
   ageing_.MemoryIsIdle();
   ageing_.InFree(context, bytes, api);
+}
+
+// What the program gives back may be too much beside managed memory, though no more is held.
+void Pool::PutIdle(ContextPool& context, Batch batch) {
+  context.global().Put(batch);
+  if (!source_.LeavesRoom(context)) context.over_bound.store(true, std::memory_order_relaxed);
 }
 
 // A block of this size was freed. Brings the context back under its bound if it is over it. Near

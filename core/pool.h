@@ -178,9 +178,9 @@ class Pool {
   // The same after emptying every thread's cache.
   size_t ReleaseThreadCaches(const DeviceApi& api);
 
-  // There is more managed memory than there was. Idle blocks that would make it move go, as far as
-  // the driver frees them without a wait; others with the next free.
-  void LeaveRoomForManaged(const Driver& driver);
+  // There are `more` bytes of managed memory than there were. Idle blocks that would make it move
+  // go, as far as the driver frees them without a wait; others with the next free.
+  void LeaveRoomForManaged(size_t more, const Driver& driver);
 
   // Really frees idle blocks of one device, or all, for a real call that failed for lack of memory:
   // about `bytes`, large ready blocks first. Of all contexts but one.
@@ -254,9 +254,11 @@ class Pool {
   size_t SlackFor(const ContextPool& context, size_t rounded) const;
   Block* TakeReadyLarge(ContextPool& context, size_t rounded, unsigned tier);
   bool HasReady(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier);
+  void PutIdle(ContextPool& context, Batch batch);
   void KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
                  const DeviceApi& api);
   bool LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const DeviceApi& api);
+  void AwaitRoom(ContextPool& context, const DeviceApi& api);
   void Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
               const DeviceApi& api);
   static void Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch batch);

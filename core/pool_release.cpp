@@ -48,21 +48,22 @@ size_t Pool::ReleaseThreadCaches(const DeviceApi& api) {
 // What is idle where managed memory needs it goes: before `more` bytes are really allocated, and
 // after frees. False: more must go than can without a wait.
 bool Pool::LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const DeviceApi& api) {
-  Accounts& accounts = context.accounts();
-  Reserve& reserve = accounts.reserve();
+  Reserve& reserve = context.accounts().reserve();
   const size_t held = source_.Held(context);
   if (!reserve.IsOverRoom(held + more)) return true;
-  // What might go at most: small idle blocks may share chunks with others.
-  const size_t idle = accounts.idle() + source_.GapsBeside(context);
-  if (idle != 0 && reserve.TooMuchIdle(held + more, idle) == 0) return true;
+  BlockSource::Share share = source_.ShareOf(context);
+  const bool may_stay = reserve.MayStay(share.used + more, share.idle);
+  // Nothing is taken that would only come back, as if it had been used last.
+  if (may_stay || (quietly == Quietly::kYes && !source_.CanFreeQuietly())) {
+    reserve.NoteUsed(share.used, more);
+    return may_stay;
+  }
   context.EmptyCaches();
   readiness_.PromotePassed(context);
   for (bool noted = false;; noted = true) {
-    const size_t can_go = context.global().large_bytes() + chunks_.Bytes(context.device());
-    const size_t now_held = source_.Held(context);
-    const size_t used = now_held > can_go ? now_held - can_go : 0;
-    if (!noted) reserve.NoteUsed(used, more);
-    const size_t excess = reserve.TooMuchIdle(used + more + can_go, can_go);
+    share = source_.ShareOf(context);
+    if (!noted) reserve.NoteUsed(share.used, more);
+    const size_t excess = reserve.TooMuchIdle(share.used + more + share.idle, share.idle);
     if (excess == 0) return true;
     // A small block gives nothing back before the last one of its chunk.
     const size_t wanted = excess < kLargeGranule ? kLargeGranule : excess;
@@ -77,30 +78,47 @@ bool Pool::LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const D
   }
 }
 
-void Pool::LeaveRoomForManaged(const Driver& driver) {
+void Pool::LeaveRoomForManaged(size_t more, const Driver& driver) {
   const DriverApi api(driver);
   const ContextHandle current = CurrentContext(driver);
   ForEachPresent([&](ContextPool& context) {
     const ContextPool::User user(context);
     const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
+    if (!unasked.allowed()) return;
+    const bool look = source_.NoteManaged(context, more);
+    if (!look && source_.LeavesRoom(context)) return;
     auto* const handle = static_cast<CUcontext>(context.identity().handle);
     const bool push = handle != current;
-    if (!unasked.allowed() || (push && driver.push_current(handle) != CUDA_SUCCESS)) return;
+    if (push && driver.push_current(handle) != CUDA_SUCCESS) return;
     size_t free = 0;
-    source_.LookAtMemory(context, api, &free);
-    // The real frees would have waited for what is retired. Not long: it may wait for what the
-    // caller does next.
-    const auto leaves_room = [&] {
-      const ContextPool::Unasked still(context, ContextPool::When::kAtOnce);
-      return !still.allowed() || LeaveRoom(context, 0, Quietly::kYes, api) ||
-             context.global().retired_bytes() == 0;
-    };
-    Pause pause;
-    for (int i = 0; i < kMostWaitsForRoom && !leaves_room(); ++i) pause.Wait();
-    context.unasked_bytes.store(0, std::memory_order_relaxed);  // what is free will change
+    if (look) source_.LookAtMemory(context, api, &free);
+    AwaitRoom(context, api);
+    if (!source_.LeavesRoom(context)) context.over_bound.store(true, std::memory_order_relaxed);
     CUcontext popped = nullptr;
     if (push) driver.pop_current(&popped);
   });
+}
+
+// The real frees would have waited for what is retired. Not long: it may wait for what the caller
+// does next. And where that was in vain not again, before the device has come further.
+void Pool::AwaitRoom(ContextPool& context, const DeviceApi& api) {
+  const auto leaves_room = [&] {
+    const ContextPool::Unasked still(context, ContextPool::When::kAtOnce);
+    return !still.allowed() || LeaveRoom(context, 0, Quietly::kYes, api) ||
+           context.global().retired_bytes() == 0;
+  };
+  Pause pause;
+  for (int i = 0; !leaves_room(); ++i) {
+    const uint64_t passed = context.fences().passed();
+    if (!source_.CanFreeQuietly() ||
+        passed == context.waited_in_vain_at.load(std::memory_order_relaxed))
+      return;
+    if (i == kMostWaitsForRoom) {
+      context.waited_in_vain_at.store(passed, std::memory_order_relaxed);
+      return;
+    }
+    pause.Wait();
+  }
 }
 
 size_t Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes,

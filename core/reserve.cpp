@@ -8,7 +8,9 @@ void Reserve::Open() {
   peak_.store(0, std::memory_order_relaxed);
   bytes_.store(rule_.bytes, std::memory_order_relaxed);
   room_.store(kNoLimit, std::memory_order_relaxed);
+  never_fits_.store(false, std::memory_order_relaxed);
   crowded_.store(0, std::memory_order_relaxed);
+  used_.store(0, std::memory_order_relaxed);
   share_ = 0;
   extra_.store(0, std::memory_order_relaxed);
   noted_.store(0, std::memory_order_relaxed);
@@ -25,7 +27,9 @@ void Reserve::UpdateLocked() {
   const size_t peak = peak_.load(std::memory_order_relaxed);
   const size_t wanted = static_cast<size_t>(static_cast<double>(peak) * rule_.ratio) +
                         bytes_.load(std::memory_order_relaxed) + extra();
-  const size_t most = room_.load(std::memory_order_relaxed);
+  const size_t used = used_.load(std::memory_order_relaxed);
+  const size_t most = MovesAnyway(used) ? used + spare_.load(std::memory_order_relaxed)
+                                        : room_.load(std::memory_order_relaxed);
   const size_t bound = wanted < most ? wanted : most;
   wanted_.store(wanted, std::memory_order_relaxed);
   bound_.store(bound, std::memory_order_relaxed);
@@ -37,31 +41,37 @@ size_t Reserve::NoteManaged(size_t managed, size_t held, size_t free, size_t tot
   const size_t seen = held + free;
   if (share_ < seen) share_ = seen;
   if (share_ > seen + managed) share_ = seen + managed;
-  const bool fits = managed <= share_;
-  const size_t room = fits ? share_ - managed : 0;
   spare_.store(total / 16, std::memory_order_relaxed);
-  never_fits_.store(!fits, std::memory_order_relaxed);
-  room_.store(managed == 0 ? kNoLimit : fits ? room : total / 16, std::memory_order_relaxed);
-  UpdateLocked();
+  const size_t room = SetRoom(managed);
   const size_t left = room > held ? room - held : 0;
   return left < free ? left : free;
+}
+
+size_t Reserve::SetRoom(size_t managed) {
+  const bool fits = managed <= share_;
+  const size_t room = fits ? share_ - managed : 0;
+  never_fits_.store(!fits, std::memory_order_relaxed);
+  room_.store(managed == 0 ? kNoLimit : room, std::memory_order_relaxed);
+  UpdateLocked();
+  return room;
 }
 
 size_t Reserve::TooMuchIdle(size_t held, size_t idle) const {
   const size_t room = room_.load(std::memory_order_relaxed);
   if (held <= room) return 0;
-  const bool never_fits = never_fits_.load(std::memory_order_relaxed);
   const size_t used = held > idle ? held - idle : 0;
-  if (!never_fits && used <= room) return held - room;
-  if (!never_fits && crowded_.load(std::memory_order_relaxed) < kCrowded) return idle;
-  const size_t spare = spare_.load(std::memory_order_relaxed);
-  return idle > spare ? idle - spare : 0;
+  if (MovesAnyway(used)) {
+    const size_t spare = spare_.load(std::memory_order_relaxed);
+    return idle > spare ? idle - spare : 0;
+  }
+  return used <= room ? held - room : idle;
 }
 
 void Reserve::NoteUsed(size_t used, size_t more) {
-  const size_t room = room_.load(std::memory_order_relaxed);
-  if (used <= room) crowded_.store(0, std::memory_order_relaxed);
-  if (more != 0 && used + more > room) crowded_.fetch_add(1, std::memory_order_relaxed);
+  if (!IsOverRoom(used)) crowded_.store(0, std::memory_order_relaxed);
+  if (more != 0 && IsOverRoom(used + more)) crowded_.fetch_add(1, std::memory_order_relaxed);
+  used_.store(used + more, std::memory_order_relaxed);
+  Update();
 }
 
 void Reserve::NoteReleased(size_t bytes, uint64_t now_ns, Arena& arena) {

@@ -9,10 +9,10 @@
 // away lowers it again.
 //
 //   what happens                                        extra
-//   a ready block is released for the bound             as it was; its size and the time are noted,
-//                                                       the last 512 of them
-//   a retired block is released for the bound           as it was: a host that runs far ahead of
-//                                                       its device would raise it without end
+//   a ready block is released for the bound; also one   as it was; its size and the time are noted,
+//   that was retired until the free waited for it       the last 512 of them
+//   a retired block is really freed for the bound,      as it was
+//   which waits for its work
 //   a real allocation of r bytes, and a size in         + that size, and the note is gone; at most
 //   [r, r * (1 + slack)] was noted within CMP_DECAY     a quarter of what is free or idle now
 //   the same while memory is scarce                     0, and the note is gone
@@ -20,6 +20,9 @@
 //   device is free
 //   idle memory is released because it is old, or       - as much, not below 0; nothing is noted
 //   because something ran out of memory
+//
+// So a host that runs far ahead of its device, whose frees wait for what they release, has it noted
+// in part: extra grows much the same with it and without (measured).
 //
 // Managed memory takes the device's when a kernel touches it, without a call, and where that is
 // full what was touched longest ago goes to the host. While a process has managed memory, how much
@@ -35,7 +38,12 @@
 //   more, for 256 real allocations,       a sixteenth of the device: managed memory moves anyway
 //   or there is no room
 //
-// What others take of the device meanwhile counts in share as if managed memory had it.
+// In the last case the bound is what the program uses and that sixteenth, if CMP_RESERVE allows it,
+// and blocks are made ahead as long as a tenth of the device is free or managed memory's.
+//
+// What others take of the device meanwhile counts in share as if managed memory had it. Managed
+// memory is what the program had from cuMemAllocManaged: __managed__ variables, pools of managed
+// memory and what NVIDIA's libraries make for themselves count as what others take.
 //
 // So a program without such a regretted release holds what ratio and bytes allow. With them the
 // bound grows until a repeating pattern of sizes is served without real calls, and no further:
@@ -82,11 +90,22 @@ class Reserve {
     return scarce;
   }
 
-  // `held` bytes are held as well, and the process has `managed` bytes of managed memory. Returns
-  // how much of `free` that leaves to others.
+  // `held` bytes are held as well, and the process has `managed` bytes of managed memory, as far as
+  // that is counted. Returns how much of `free` that leaves to others.
   size_t NoteManaged(size_t managed, size_t held, size_t free, size_t total);
+  // The same where the device is as it was.
+  void NoteManaged(size_t managed) {
+    Held held(lock_);
+    SetRoom(managed);
+  }
+  // Was there managed memory, when it was noted last? Without, the following are of no account.
+  bool IsBesideManaged() const { return room_.load(std::memory_order_relaxed) != kNoLimit; }
   // Is so much held that what the program uses decides how much may be idle?
   bool IsOverRoom(size_t held) const { return held > room_.load(std::memory_order_relaxed); }
+  // Then: may as much be idle all the same, since managed memory moves anyway?
+  bool MayStay(size_t used, size_t idle) const {
+    return MovesAnyway(used) && idle <= spare_.load(std::memory_order_relaxed);
+  }
   // How much of `idle` bytes must go where `held` are held, those among them.
   size_t TooMuchIdle(size_t held, size_t idle) const;
   // The program uses `used` bytes, and is about to have `more` in a real allocation.
@@ -95,7 +114,8 @@ class Reserve {
   bool grows() const { return rule_.grows; }
   size_t peak() const { return peak_.load(std::memory_order_relaxed); }
   size_t extra() const { return extra_.load(std::memory_order_relaxed); }
-  // As CMP_RESERVE says; and where managed memory leaves less room, that.
+  // As CMP_RESERVE says; and where managed memory leaves less room, that, or what the program uses
+  // and a sixteenth of the device.
   size_t wanted() const { return wanted_.load(std::memory_order_relaxed); }
   size_t bound() const { return bound_.load(std::memory_order_relaxed); }
   // How much of what is idle should be ready near the bound, and where near it begins: a quarter of
@@ -129,8 +149,13 @@ class Reserve {
     size_t bytes;  // 0: none
     uint64_t when_ns;
   };
+  bool MovesAnyway(size_t used) const {
+    return never_fits_.load(std::memory_order_relaxed) ||
+           (IsOverRoom(used) && crowded_.load(std::memory_order_relaxed) >= kCrowded);
+  }
   void Update();
   void UpdateLocked();
+  size_t SetRoom(size_t managed);  // REQUIRES: lock_ held
   size_t FindRegretted(size_t bytes, size_t most, uint64_t since_ns);
 
   const ReserveRule rule_;
@@ -138,7 +163,7 @@ class Reserve {
   std::atomic<size_t> bytes_;
   std::atomic<size_t> extra_{0};
   // Of these, under lock_. Read with no lock: relaxed, each is right for some moment.
-  std::atomic<size_t> room_{kNoLimit};   // where there is none, spare_
+  std::atomic<size_t> room_{kNoLimit};
   std::atomic<bool> never_fits_{false};  // there is none
   std::atomic<size_t> spare_{0};         // a sixteenth of the device
   std::atomic<size_t> wanted_{0};
@@ -147,6 +172,7 @@ class Reserve {
   // Real allocations of a program that used more than the room, since it was found to use less.
   // Relaxed: a number to go by.
   std::atomic<uint32_t> crowded_{0};
+  std::atomic<size_t> used_{0};  // by the program, when it was noted last
   // Relaxed: who misses the newest note misses one chance to grow.
   std::atomic<uint32_t> noted_{0};
   Mutex lock_;  // takes the arena's alone

@@ -53,7 +53,6 @@ class SideTable {
   // For whoever counts what is in the region of a small block; see idle_chunks.h. All 0 at first.
   struct Chunk {
     std::atomic<uint64_t> count;
-    std::atomic<int> device;
   };
   // nullptr where no small block was ever entered.
   Chunk* ChunkOf(DeviceAddress address) const {

@@ -10,7 +10,7 @@ CUresult Driver_cuMemAllocManaged(CUdeviceptr* pointer, size_t bytes, unsigned f
   const CUresult status = real->cuMemAllocManaged(pointer, bytes, flags);
   if (status == CUDA_SUCCESS) {
     cmp::AddRange(cmp::Visible::kManaged, *pointer, bytes, CMP_CALLER);
-    cmp::MakeRoomForManaged();
+    cmp::MakeRoomForManaged(bytes);
   }
   return status;
 }

@@ -113,12 +113,12 @@ void UnpoolRange(CUdeviceptr pointer) {
   if (const Block* block = BlockAround(*pool, *driver, pointer)) pool->Unpool(block->address);
 }
 
-void MakeRoomForManaged() {
+void MakeRoomForManaged(size_t more) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   const Driver* driver = LoadedDriver();
   if (pool == nullptr || driver == nullptr || t_inside_real != 0) return;
   const Uncancelled uncancelled;
-  pool->LeaveRoomForManaged(*driver);
+  pool->LeaveRoomForManaged(more, *driver);
 }
 
 }  // namespace cmp

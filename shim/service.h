@@ -91,10 +91,10 @@ void CountForeignFree(Pool& pool, DeviceAddress address, int status, uint64_t be
 // CMP_MODE=observe: frees what a real call gave before. False: it is not known.
 bool FreeObserved(Pool& pool, DeviceAddress address, const DeviceApi& api, int* status);
 
-// Managed memory takes the device's when it is touched. Where that is full, managed memory that was
-// there before makes room, and thrashes: so idle blocks go back first, as far as they must and the
-// driver frees them without a wait.
-void MakeRoomForManaged();
+// There are `more` bytes of managed memory. It takes the device's when it is touched. Where that is
+// full, managed memory that was there before makes room, and thrashes: so idle blocks go back
+// first, as far as they must and the driver frees them without a wait.
+void MakeRoomForManaged(size_t more);
 
 // The allocation behind `pointer` (its base, or an address inside) must be really freed when it is
 // freed: somebody outside the process may use it, or it was given properties that stay.

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <set>
 #include <thread>
 #include <vector>
@@ -248,6 +250,31 @@ TEST_F(GlobalPoolTest, WithOnlySmallBlocksThereAreNoLargeOnes) {
   pool.Put(Batch{block, 1});
   EXPECT_EQ(pool.TakeLarge(2 * kMiB, kGiB), nullptr);
   EXPECT_EQ(pool.TakeOldest(1).head, block);
+}
+
+// Who asks how much is free adds this up, whatever other threads do meanwhile.
+TEST_F(GlobalPoolTest, ABlockThatBecomesReadyCountsOnce) {
+  Block* block = Idle(kGiB);
+  std::atomic<bool> stop{false};
+  std::atomic<bool> begun{false};
+  size_t most = 0;
+  std::thread asks([&] {
+    for (begun = true; !stop;) most = std::max(most, pool_.large_bytes());
+  });
+  while (!begun) std::this_thread::yield();
+  for (int i = 0; i < 50000; ++i) {
+    pool_.Put(Batch{block, 1, 1});
+    EXPECT_EQ(pool_.large_bytes(), kGiB);
+    pool_.PromoteAll([](Stamp) { return true; });
+    EXPECT_EQ(pool_.large_bytes(), kGiB);
+    EXPECT_EQ(pool_.ready_bytes(), kGiB);
+    EXPECT_EQ(pool_.retired_bytes(), 0u);
+    ASSERT_EQ(pool_.TakeLarge(kGiB, kGiB), block);
+    EXPECT_EQ(pool_.large_bytes(), 0u);
+  }
+  stop = true;
+  asks.join();
+  EXPECT_LE(most, kGiB);
 }
 
 TEST_F(GlobalPoolTest, ThreadsLoseAndDoubleNothing) {

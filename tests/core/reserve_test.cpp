@@ -193,24 +193,37 @@ TEST(ReserveTest, WhatOthersHaveIsNoRoom) {
 TEST(ReserveTest, WhereManagedMemoryDoesNotFitAPartOfTheDeviceMayBeIdle) {
   Reserve reserve(kAuto);
   EXPECT_EQ(reserve.NoteManaged(200 * kGiB, 10 * kGiB, 90 * kGiB, kTotal), 0u);
-  EXPECT_FALSE(reserve.IsOverRoom(kTotal / 16));
+  reserve.NotePeak(90 * kGiB);
   for (const size_t used : {size_t{0}, 80 * kGiB}) {
     ExpectTooMuch(reserve, used, kTotal / 16, 0);
     ExpectTooMuch(reserve, used, 20 * kGiB, 20 * kGiB - kTotal / 16);
+    EXPECT_TRUE(reserve.MayStay(used, kTotal / 16));
+    EXPECT_FALSE(reserve.MayStay(used, kTotal / 16 + 1));
+    reserve.NoteUsed(used, kGiB);
+    EXPECT_EQ(reserve.bound(), used + kGiB + kTotal / 16) << "what is used, and a sixteenth";
   }
+  EXPECT_EQ(reserve.NoteManaged(0, 10 * kGiB, 90 * kGiB, kTotal), 90 * kGiB);
+  EXPECT_EQ(reserve.bound(), reserve.wanted());
 }
 
 TEST(ReserveTest, NorDoesItForGoodOnlyAfterManyAllocations) {
   Reserve reserve(kAuto);
   reserve.NoteManaged(80 * kGiB, 0, kTotal, kTotal);
+  reserve.NotePeak(90 * kGiB);
   for (int i = 0; i < 256; ++i) {
     ExpectTooMuch(reserve, 50 * kGiB, kGiB, kGiB);
+    EXPECT_FALSE(reserve.MayStay(50 * kGiB, 0));
+    EXPECT_EQ(reserve.bound(), 20 * kGiB);
     reserve.NoteUsed(50 * kGiB, kGiB);
   }
+  EXPECT_EQ(reserve.bound(), 51 * kGiB + kTotal / 16);
+  EXPECT_TRUE(reserve.MayStay(50 * kGiB, kGiB));
+  EXPECT_FALSE(reserve.MayStay(10 * kGiB, kGiB)) << "there it fits";
   ExpectTooMuch(reserve, 50 * kGiB, kGiB, 0);
   ExpectTooMuch(reserve, 50 * kGiB, kTotal / 16 + kGiB, kGiB);
   ExpectTooMuch(reserve, 10 * kGiB, 12 * kGiB, 2 * kGiB);
   reserve.NoteUsed(10 * kGiB, 0);  // now it fits
+  EXPECT_EQ(reserve.bound(), 20 * kGiB);
   ExpectTooMuch(reserve, 50 * kGiB, kGiB, kGiB);
 }
 

@@ -198,6 +198,24 @@ void Devices() {
   }
 }
 
+// Managed memory fills the device, and what is idle beside it waits for a long kernel.
+void Behind() {
+  Allocate(200 * kMiB);
+  char* const block = Allocate(32 * kMiB);
+  program::LaunchWrite(program::NonBlockingStream(), block, 32 * kMiB, 1, 3'600'000'000'000);
+  MUST(cudaFree(block));
+  Manage(810);
+  const uint64_t looks = simCallCount("cuMemGetInfo_v2");
+  const uint64_t queries = simCallCount("cuEventQuery");
+  for (int i = 0; i < 20; ++i) {
+    void* pointer = nullptr;
+    MUST(cudaMallocManaged(&pointer, 64 << 10, cudaMemAttachGlobal));
+  }
+  printf("# asked: %llu %llu\n",
+         static_cast<unsigned long long>(simCallCount("cuMemGetInfo_v2") - looks),
+         static_cast<unsigned long long>(simCallCount("cuEventQuery") - queries));
+}
+
 // ---- What is served beside it
 
 // Some blocks in use, and others that come and go.
@@ -253,6 +271,8 @@ int main(int count, char** arguments) {
     Threads();
   } else if (strcmp(scenario, "devices") == 0) {
     Devices();
+  } else if (strcmp(scenario, "behind") == 0) {
+    Behind();
   } else if (strcmp(scenario, "served") == 0) {
     Served(strtoull(arguments[2], nullptr, 0), strtoull(arguments[3], nullptr, 0));
   } else {
