@@ -265,7 +265,7 @@ class Memory(TestCase):
         """No call about it, while it may be going and after it went."""
         _, within = self.run_both("out_of_memory", ["last-reference"],
                                   {"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": "2"})
-        self.assertIn("array: 2\narray: 0\nhazards 0, misuse 0", within.results)
+        self.assertIn("module: 2\nmodule: 0\nhazards 0, misuse 0", within.results)
         # That of the first device alone, where the pool makes the stream for its releases.
         self.assertEqual(within.notes["pushed"], "1")
 
@@ -289,6 +289,42 @@ class Memory(TestCase):
         without, within = self.run_both("out_of_memory", ["impossible"], {"CMPSIM_MEMORY": "1G"})
         self.assertIn("than the device has: 2\nall that is free: 0\n2 MiB more: 2", without.results)
         self.assertEqual(within.notes["frees"], "0")
+
+    @ONE_THREAD
+    def test_impossible_shapes_cost_nothing(self):
+        """A size can be computed from widths and heights. Where there is one of these functions, no
+        other device's memory helps."""
+        without, within = self.run_both(
+            "out_of_memory", ["impossible-shapes"], {"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": "2"})
+        self.assertEqual(without.results.count(": 2\n"), 7)
+        for what in ("pitched", "array", "layers"):
+            self.assertEqual(within.notes[what], "2 calls")
+        self.assertEqual(within.notes["frees"], "0")
+        self.assertEqual(within.notes["of the other device"], "0 bytes")
+
+    @ONE_THREAD
+    def test_what_did_not_help_is_remembered_for_a_while(self):
+        """Also where it is not known how much a call needs."""
+        _, within = self.run_both("out_of_memory", ["graph-in-vain"], {"CMPSIM_MEMORY": "1G"})
+        releases, seconds = numbers(within.notes["releases"])
+        self.assertIn(releases, range(1, seconds + 1))
+
+    def test_who_lacks_no_memory_waits_for_nobody(self):
+        within = run("out_of_memory", ["own-reasons"], env={"CMP_DECAY": "50ms"})
+        self.assert_ok(within)
+        self.assertIn("event: 2\npage-locked: 2\n", within.results)
+        for what in ("event", "page-locked"):
+            calls, pauses, held = numbers(within.notes[what])
+            self.assertEqual((calls, held), (1, 1))
+            self.assertLess(pauses, 100)  # a wait has a thousand
+
+    def test_nobody_waits_for_a_release_in_another_context(self):
+        """Two waits for each other have some hundred pauses each."""
+        within = run("out_of_memory", ["reference-meanwhile"],
+                     env={"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": "2"})
+        self.assert_ok(within)
+        self.assertIn("hazards 0, misuse 0", within.results)
+        self.assertLess(numbers(within.notes["pauses"])[0], 40)
 
     def test_room_during_captures(self):
         """A call of another thread; the capture lives, or dies, as without the pool."""

@@ -168,9 +168,9 @@ void PutBack() {
         simFailFrom("cuMemFree_v2", 1, CUDA_ERROR_NOT_PERMITTED);
       },
       nullptr);
-  CUDA_ARRAY_DESCRIPTOR shape{kMiB, 9000, CU_AD_FORMAT_UNSIGNED_INT8, 1};
-  CUarray array = nullptr;
-  program::Say("the array", static_cast<cudaError_t>(cuArrayCreate(&array, &shape)));
+  CUmodule module = nullptr;  // of 9000 MiB
+  const CUresult loaded = cuModuleLoadData(&module, "global x 9437184000");
+  program::Say("the module", static_cast<cudaError_t>(loaded));
   simFailNever();
   simOnCall("cuMemFreeAsync", SIM_BEFORE_CALL, nullptr, nullptr);
   const bool aged = Await([] { return simUsedBytes(0) < 32 * kMiB; });
