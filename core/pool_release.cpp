@@ -18,12 +18,12 @@ size_t Pool::ReleaseAll(const DeviceApi& api) {
   return bytes;
 }
 
-size_t Pool::ReleasableBytes(int device) {
+size_t Pool::ReleasableBytes(int device, Caches caches) {
   size_t bytes = 0;
   ForEachContext([&](ContextPool& context) {
     if (context.identity().device != device || !context.open()) return;
     bytes += context.global().large_bytes();
-    context.EmptyCaches();
+    if (caches == Caches::kEmptied) context.EmptyCaches();
   });
   return bytes + chunks_.Bytes(device);
 }
