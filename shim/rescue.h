@@ -175,6 +175,15 @@ struct RescuedArguments {
     if (place == 1) second = Bits(argument);
     all = Mixed(all, Bits(argument));
     if constexpr (std::is_same_v<Argument, CUstream>) AddStream(argument);
+    // In the first place it is where a new stream's handle goes.
+    if constexpr (std::is_same_v<Argument, CUstream*>) {
+      if (place != 0 && argument != nullptr) AddStream(*argument);
+    }
+    if constexpr (std::is_same_v<Argument, CUDA_GRAPH_INSTANTIATE_PARAMS*>) {
+      const bool uploads =
+          argument != nullptr && (argument->flags & CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD) != 0;
+      if (uploads) AddStream(argument->hUploadStream);
+    }
     if constexpr (std::is_same_v<Argument, const CUlaunchConfig*>) {
       if (argument == nullptr) return;
       AddStream(argument->hStream);

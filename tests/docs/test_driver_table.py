@@ -104,6 +104,12 @@ class Effects(unittest.TestCase):
                                  for effect, treatment, _ in TABLE.groups[function.name]))
             self.assertFalse(retried and function.name in kept, function.name)
 
+    def test_nodes_of_kernels_are_retried_alike(self):
+        """Each may have to load the kernel."""
+        for function in TABLE.functions.values():
+            if re.fullmatch(r"cuGraph(Add|Exec)?(Kernel)?Node(SetParams)?", function.name):
+                self.assertNotEqual(TABLE.need(function), "kNothing", function.symbol)
+
     def test_what_may_have_begun_is_never_retried(self):
         never = " ".join(names for _, _, names in
                          effects.EFFECTS["may run out of memory, never again"]).split()

@@ -343,6 +343,7 @@ class Memory(TestCase):
         _, within = self.run_both("out_of_memory", ["into-captures"], {"CMPSIM_MEMORY": "1G"})
         self.assertEqual(within.notes["of its own thread"], "tried 1 times")
         self.assertEqual(within.notes["into it"], "tried 1 times")
+        self.assertEqual(within.notes["uploaded into it"], "tried 1 times")
         self.assertEqual(within.process["out_of_memory_rescues"], 0)
 
     @ONE_THREAD
@@ -351,6 +352,14 @@ class Memory(TestCase):
             "out_of_memory", ["devices"], {"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": "2"})
         self.assertIn("on the other device: 0\non this one: 0\n", without.results)
         self.assertEqual(within.process["out_of_memory_rescues"], 2)
+
+    @ONE_THREAD
+    def test_graph_launches_are_tried_again_on_one_device_alone(self):
+        """On another one some of its nodes may run already."""
+        for devices, calls in ((1, 2), (2, 1)):
+            _, within = self.run_both("out_of_memory", ["graph-launches"],
+                                      {"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": devices})
+            self.assertEqual(within.notes[f"with {devices} devices"], f"{calls} calls")
 
     def test_room_without_a_context(self):
         without, within = self.run_both(

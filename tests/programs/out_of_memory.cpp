@@ -556,23 +556,36 @@ void DuringCapture(const std::string& what, int mode) {
 
 // Of the capturing thread itself, and into its capture.
 void IntoCaptures() {
-  const auto tried = [](const char* what, const char* name, const std::function<int()>& call) {
+  const auto tried = [](const char* what, const char* name,
+                        const std::function<int(cudaStream_t)>& call) {
     FillAndFree();
     Capture capture(cudaStreamCaptureModeRelaxed);
     simFailFrom(name, 1, kOutOfMemory);
     const unsigned long long before = Calls(name);
     if (strcmp(what, "of its own thread") == 0) {
-      printf("%s: %d\n", what, call());
+      printf("%s: %d\n", what, call(capture.stream));
     } else {
-      std::thread([&] { printf("%s: %d\n", what, Launch(capture.stream)); }).join();
+      std::thread([&] {
+        MUST(cudaSetDevice(0));
+        printf("%s: %d\n", what, call(capture.stream));
+      }).join();
     }
     printf("# %s: tried %llu times\n", what, Calls(name) - before);
     simFailNever();
     cudaGetLastError();
     capture.End();
   };
-  tried("of its own thread", "cuMemCreate", [] { return Number(CreatePhysical(600 * kMiB)); });
-  tried("into it", "cuLaunchKernel", {});
+  static const cudaGraph_t graph = CapturedGraph();
+  tried("of its own thread", "cuMemCreate",
+        [](cudaStream_t) { return Number(CreatePhysical(600 * kMiB)); });
+  tried("into it", "cuLaunchKernel", Launch);
+  tried("uploaded into it", "cuGraphInstantiateWithParams", [](cudaStream_t stream) {
+    CUDA_GRAPH_INSTANTIATE_PARAMS parameters = {};
+    parameters.flags = CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD;
+    parameters.hUploadStream = stream;
+    CUgraphExec executable = nullptr;
+    return Number(cuGraphInstantiateWithParams(&executable, graph, &parameters));
+  });
 }
 
 // ---- Devices, contexts, threads
@@ -613,6 +626,22 @@ void LastReference() {
       nullptr);
   MUST(static_cast<cudaError_t>(cuDevicePrimaryCtxRelease(1)));
   simOnCall("cuDevicePrimaryCtxRelease_v2", SIM_AFTER_CALL, nullptr, nullptr);
+}
+
+// A launch that fails for ever, beside idle memory, and beside contexts of the other devices.
+void GraphLaunches() {
+  int devices = 0;
+  MUST(cudaGetDeviceCount(&devices));
+  for (int device = devices - 1; device >= 0; --device) {
+    MUST(cudaSetDevice(device));
+    FillAndFree();
+  }
+  cudaGraphExec_t executable = nullptr;
+  MUST(cudaGraphInstantiate(&executable, CapturedGraph(), 0));
+  simFailFrom("cuGraphLaunch", 1, kOutOfMemory);
+  printf("graph launch: %d\n", Number(cudaGraphLaunch(executable, nullptr)));
+  printf("# with %d devices: %llu calls\n", devices, Calls("cuGraphLaunch"));
+  simFailNever();
 }
 
 // The last reference to another device's context is given up while its idle memory is released for
@@ -706,6 +735,7 @@ int main(int count, char** arguments) {
       {"during-capture", [](char** more) { DuringCapture(more[0], atoi(more[1])); }},
       {"into-captures", [](char**) { IntoCaptures(); }},
       {"devices", [](char**) { Devices(); }},
+      {"graph-launches", [](char**) { GraphLaunches(); }},
       {"last-reference", [](char**) { LastReference(); }},
       {"without-context", [](char**) { WithoutContext(); }},
       {"threads", [](char**) { Threads(); }},
