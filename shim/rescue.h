@@ -8,9 +8,10 @@
 // could show: a thread that captures gets the real answer, and so does what would go into a
 // capture.
 //
-// Step by step, and tried again after each that made room, so a few times at most: what the call
-// says that it needs, of the current device, then of others; a gigabyte more, or all, the same; and
-// what other threads have in hand, for which it waits.
+// Step by step, and tried again after each that made room, so eight times at most: what the call
+// says that it needs, of the current device, then of others; a gigabyte more, or all, the same;
+// what another thread has just released; and three times what other threads have in hand, for which
+// it waits.
 #ifndef CMP_SHIM_RESCUE_H_
 #define CMP_SHIM_RESCUE_H_
 

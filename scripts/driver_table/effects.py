@@ -6,7 +6,8 @@ version and per-thread variant of the function, and may stand under several effe
     served    our definition answers
     noted     the real call, with something noted around it
     paid      what frees did not wait for is waited for, then the real call
-    retried   the real call, and once more where memory ran out and the pool gave some back
+    retried   the real call, and again where memory ran out, each time that the pool gave some back
+              (a few times: shim/rescue.h)
     real      nothing needs to be done for this effect, for the reason given
     missing   something would need to be done, and is not yet: the README says so
 

@@ -202,6 +202,12 @@ class Readme(unittest.TestCase):
                     for name in names.split():
                         self.assertIn(f"`{name}`", section)
 
+    def test_it_names_what_is_never_tried_again(self):
+        section = self.TEXT.split("## What can differ")[1].split("\n## ")[0]
+        for _, _, names in effects.EFFECTS["may run out of memory, never again"]:
+            for name in names.split():
+                self.assertIn(f"`{name}`", section)
+
     def test_its_functions_exist(self):
         names = {function.name for function in TABLE.functions.values()}
         for name in re.findall(r"`(cu[A-Z]\w+)`", self.TEXT):
