@@ -338,7 +338,10 @@ Allocation BlockSource::MakeAfterReleases(ContextPool& context, const Request& r
     ask_others = own < bytes;
     return enough || own >= bytes ? own : own + release_others_(others_, context, bytes - own, api);
   };
-  for (Ladder ladder(*this, request.bytes, releases); ladder.Climb(release);) {
+  // What the device cannot hold is not made by releases; the last try says so.
+  const size_t most = context.identity().device_bytes;
+  const bool possible = most == 0 || request.requested <= most;
+  for (Ladder ladder(*this, request.bytes, releases); possible && ladder.Climb(release);) {
     if (made.pooled()) return made;
     made = Make(context, request, false, api);
     if (made.status != kOutOfMemory) return made;

@@ -294,13 +294,15 @@ class Memory(TestCase):
     def test_impossible_shapes_cost_nothing(self):
         """A size can be computed from widths and heights. Where there is one of these functions, no
         other device's memory helps."""
-        without, within = self.run_both(
-            "out_of_memory", ["impossible-shapes"], {"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": "2"})
-        self.assertEqual(without.results.count(": 2\n"), 7)
-        for what in ("pitched", "array", "layers"):
-            self.assertEqual(within.notes[what], "2 calls")
-        self.assertEqual(within.notes["frees"], "0")
-        self.assertEqual(within.notes["of the other device"], "0 bytes")
+        env = {"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": "2"}
+        for pitch_is_known in (0, 1):
+            without, within = self.run_both(
+                "out_of_memory", ["impossible-shapes", pitch_is_known], env)
+            self.assertEqual(without.results.count(": 2\n"), 9)
+            for what in ("pitched", "array", "layers"):
+                self.assertEqual(within.notes[what], "2 calls")
+            self.assertEqual(within.notes["frees"], "0")
+            self.assertEqual(within.notes["of the other device"], "0 bytes")
 
     @ONE_THREAD
     def test_what_did_not_help_is_remembered_for_a_while(self):
@@ -312,11 +314,19 @@ class Memory(TestCase):
     def test_who_lacks_no_memory_waits_for_nobody(self):
         within = run("out_of_memory", ["own-reasons"], env={"CMP_DECAY": "50ms"})
         self.assert_ok(within)
-        self.assertIn("event: 2\npage-locked: 2\n", within.results)
-        for what in ("event", "page-locked"):
+        self.assertIn("event: 2\nevent again: 2\npage-locked: 2\n", within.results)
+        for what in ("event", "event again", "page-locked"):
             calls, pauses, held = numbers(within.notes[what])
             self.assertEqual((calls, held), (1, 1))
             self.assertLess(pauses, 100)  # a wait has a thousand
+
+    def test_a_wait_in_vain_is_not_made_again(self):
+        within = run("out_of_memory", ["own-reasons"],
+                     env={"CMP_DECAY": "50ms", "CMPSIM_MEMORY": "1G"})
+        self.assert_ok(within)
+        calls, pauses, held = numbers(within.notes["event again"])
+        self.assertEqual((calls, held), (1, 1))
+        self.assertLess(pauses, 100)
 
     def test_nobody_waits_for_a_release_in_another_context(self):
         """Two waits for each other have some hundred pauses each."""
