@@ -168,10 +168,6 @@ class Pool {
   enum class Caches : uint8_t { kLeft, kEmptied };
   size_t ReleasableBytes(int device, Caches caches = Caches::kEmptied);
 
-  // The devices that have idle blocks, or some whose real free is under way. Exact: looks at every
-  // thread's cache that holds blocks.
-  Devices DevicesWithIdle();
-
   // Really frees the idle blocks of all global pools, retired ones included, for whose work the
   // real free waits; thread caches and blocks in use are not touched. Returns the bytes freed.
   // Where the host does not see contexts end, those of the current context and of primary ones

@@ -28,18 +28,6 @@ size_t Pool::ReleasableBytes(int device, Caches caches) {
   return bytes + chunks_.Bytes(device);
 }
 
-Devices Pool::DevicesWithIdle() {
-  Devices devices = 0;
-  ForEachContext([&](ContextPool& context) {
-    if (!context.open()) return;
-    const ContextPool::Idle idle = context.CountIdle();
-    if (idle.ready != 0 || idle.retired != 0 || context.accounts().leaving() != 0) {
-      devices |= DeviceBit(context.identity().device);
-    }
-  });
-  return devices;
-}
-
 size_t Pool::ReleaseThreadCaches(const DeviceApi& api) {
   ForEachContext([](ContextPool& context) { context.EmptyCaches(); });
   return ReleaseAll(api);
