@@ -47,6 +47,36 @@ struct Allocation {
 // May a real free wait for the device, as cuMemFree does?
 enum class Quietly : uint8_t { kNo, kYes };
 
+// How many are really freeing idle blocks of one device; of these, quietly; how many have done so.
+struct Hands {
+  int now;
+  int quiet;
+  uint64_t ended;
+};
+
+// Those of every device. Thread-safe.
+class HandsByDevice {
+ public:
+  struct Place {
+    std::atomic<int> now{0};
+    std::atomic<int> quiet{0};
+    std::atomic<uint64_t> ended{0};
+  };
+  Place& PlaceOf(int device) { return places_[PlaceOfDevice(device)]; }
+  // Acquire: what was freed before is seen. `ended` last: whose end `now` shows is counted there.
+  Hands Of(int device) const {
+    const Place& place = places_[PlaceOfDevice(device)];
+    Hands hands{};
+    hands.now = place.now.load(std::memory_order_acquire);
+    hands.quiet = place.quiet.load(std::memory_order_relaxed);
+    hands.ended = place.ended.load(std::memory_order_acquire);
+    return hands;
+  }
+
+ private:
+  Place places_[kDevicePlaces];
+};
+
 class BlockSource {
  public:
   BlockSource(const PoolHost& host, Arena& arena, const Tiers& tiers, SideTable& side_table,
@@ -150,30 +180,28 @@ class BlockSource {
   // Other threads may have in hand what is idle. Waits until it is free or on a list: takers.h.
   void AwaitTakers(int device) { takers_.Await(device); }
   DeviceTakers& takers() { return takers_; }
-  // How many are really freeing idle blocks; of these, quietly. Acquire: what was freed before is
-  // seen.
-  int hands() const { return hands_.load(std::memory_order_acquire); }
-  int quiet_hands() const { return quiet_hands_.load(std::memory_order_acquire); }
+  Hands hands(int device) const { return hands_.Of(device); }
   // While it lives, this thread takes blocks of `context` off its lists to really free them: it is
   // awaited for them, and the context does not end meanwhile.
   struct [[nodiscard]] Hand {
-    Hand(BlockSource& source_of, ContextPool& context, Quietly quietly = Quietly::kNo)
-        : source(source_of),
+    Hand(BlockSource& source, ContextPool& context, Quietly quietly = Quietly::kNo)
+        : place(source.hands_.PlaceOf(context.device())),
           quiet(quietly == Quietly::kYes ? 1 : 0),
           taking(source.takers_.Of(context.device())),
           user(context) {
       // Relaxed: who finds blocks missing in the sums (acquire, and released by who takes them)
       // sees these.
-      source.quiet_hands_.fetch_add(quiet, std::memory_order_relaxed);
-      source.hands_.fetch_add(1, std::memory_order_relaxed);
+      place.quiet.fetch_add(quiet, std::memory_order_relaxed);
+      place.now.fetch_add(1, std::memory_order_relaxed);
     }
     ~Hand() {
-      source.quiet_hands_.fetch_sub(quiet, std::memory_order_release);
-      source.hands_.fetch_sub(1, std::memory_order_release);
+      place.quiet.fetch_sub(quiet, std::memory_order_relaxed);
+      place.ended.fetch_add(1, std::memory_order_release);
+      place.now.fetch_sub(1, std::memory_order_release);
     }
     Hand(const Hand&) = delete;
     Hand& operator=(const Hand&) = delete;
-    BlockSource& source;
+    HandsByDevice::Place& place;
     const int quiet;
     Takers::Taking taking;
     ContextPool::User user;
@@ -255,8 +283,7 @@ class BlockSource {
 
   const PoolHost& host_;
   DeviceTakers takers_;
-  std::atomic<int> hands_{0};
-  std::atomic<int> quiet_hands_{0};
+  HandsByDevice hands_;
   std::atomic<uint64_t> releases_{0};  // real frees that Destroy has made
   // Who released for lack of memory last, and when. Relaxed: a hint, and one more try is harmless.
   std::atomic<const void*> room_by_{nullptr};
@@ -340,9 +367,9 @@ Allocation BlockSource::MakeAfterReleases(ContextPool& context, const Request& r
     ask_others = own < bytes;
     return enough || own >= bytes ? own : own + release_others_(others_, context, bytes - own, api);
   };
-  // What the device never had is not made by releasing what is idle.
-  const size_t device_bytes = context.device_bytes.load(std::memory_order_relaxed);
-  const bool possible = device_bytes == 0 || request.requested <= device_bytes;
+  // What the device cannot hold is not made by releases; the last try says so.
+  const size_t most = context.identity().device_bytes;
+  const bool possible = most == 0 || request.requested <= most;
   Ladder ladder(*this, context.device(), request.bytes, releases);
   while (possible && ladder.Climb(release)) {
     if (made.pooled()) return made;

@@ -163,12 +163,10 @@ class Pool {
 
   // What releasing the idle blocks of a device's contexts would give back to the driver: blocks of
   // 2 MiB and more, which have their physical memory to themselves, and wholly idle chunks of
-  // smaller ones. Empties every thread's cache.
-  size_t ReleasableBytes(int device);
-
-  // The devices that have idle blocks, or some whose real free is under way. Exact: looks at every
-  // thread's cache that holds blocks.
-  Devices DevicesWithIdle();
+  // smaller ones. Empties every thread's cache, unless they are to be left: then what is in them
+  // does not count.
+  enum class Caches : uint8_t { kLeft, kEmptied };
+  size_t ReleasableBytes(int device, Caches caches = Caches::kEmptied);
 
   // Really frees the idle blocks of all global pools, retired ones included, for whose work the
   // real free waits; thread caches and blocks in use are not touched. Returns the bytes freed.
@@ -189,9 +187,7 @@ class Pool {
   // What other threads release is worth another try, too: BlockSource.
   void AwaitTakers(int device) { source_.AwaitTakers(device); }
   bool OthersMadeRoomJustNow() const { return source_.OthersMadeRoomJustNow(); }
-  // How many threads are really freeing idle blocks; of these, quietly.
-  int hands() const { return source_.hands(); }
-  int quiet_hands() const { return source_.quiet_hands(); }
+  Hands hands(int device) const { return source_.hands(device); }
   uint64_t releases() const { return source_.releases(); }
 
   // A tick of CMP_DECAY: see ageing.h. False: nothing is idle any more. One caller at a time.

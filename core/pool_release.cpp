@@ -18,26 +18,14 @@ size_t Pool::ReleaseAll(const DeviceApi& api) {
   return bytes;
 }
 
-size_t Pool::ReleasableBytes(int device) {
+size_t Pool::ReleasableBytes(int device, Caches caches) {
   size_t bytes = 0;
   ForEachContext([&](ContextPool& context) {
     if (context.identity().device != device || !context.open()) return;
     bytes += context.global().large_bytes();
-    context.EmptyCaches();
+    if (caches == Caches::kEmptied) context.EmptyCaches();
   });
   return bytes + chunks_.Bytes(device);
-}
-
-Devices Pool::DevicesWithIdle() {
-  Devices devices = 0;
-  ForEachContext([&](ContextPool& context) {
-    if (!context.open()) return;
-    const ContextPool::Idle idle = context.CountIdle();
-    if (idle.ready != 0 || idle.retired != 0 || context.accounts().leaving() != 0) {
-      devices |= DeviceBit(context.identity().device);
-    }
-  });
-  return devices;
 }
 
 size_t Pool::ReleaseThreadCaches(const DeviceApi& api) {

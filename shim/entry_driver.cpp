@@ -16,8 +16,6 @@ namespace cmp {
 
 namespace {
 
-// The answer where a call reached us but libcuda.so.1 is not loaded.
-
 // The started pool for a call that it has something to say to; nullptr: the real call. `odd`: with
 // nothing to allocate, or nowhere to say where.
 Pool* PoolForAlloc(bool odd) {

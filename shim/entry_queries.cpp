@@ -1,6 +1,8 @@
 // The interposed entry points of the driver that answer questions about memory, or give it away to
 // others. The pool must not show: an idle block is no allocation, a block in use has the size that
 // was asked for, the pool's idle memory is free.
+#include <algorithm>
+
 #include "shim/entry_driver.h"
 #include "shim/nvidia_libraries.h"
 #include "shim/service.h"
@@ -57,6 +59,47 @@ void NoteDevicePointer(CUpointer_attribute attribute, CUdeviceptr pointer, const
   g_visible_memory.SetMapped(pointer);
 }
 
+// What is off the lists of a device's contexts to be really freed.
+size_t LeavingBytes(Pool& pool, int device) {
+  size_t bytes = 0;
+  pool.ForEachContext([&](ContextPool& context) {
+    if (context.open() && context.device() == device) bytes += context.accounts().leaving();
+  });
+  return bytes;
+}
+
+// A block whose real free is under way is neither idle nor free memory, and one that was freed
+// between the two questions was both: then they are asked again. Not for ever: threads that free
+// may always be at it; what ages goes in short portions, with pauses.
+//
+// The last answer counts what is leaving as free. A block that was leaving both before and after
+// the question was hardly freed by it: of each thread that frees one at most was, for the moment
+// between the end of the driver's call and its note. Without it all that these threads have in hand
+// would be missing.
+CUresult MemoryWithIdle(const DriverCalls& real, Pool& pool, CUdevice device, size_t* free,
+                        size_t* total) {
+  constexpr int kMostTries = 24;         // some 4 ms
+  constexpr int kMostForPortions = 120;  // some 100 ms
+  Pause pause;
+  for (int tries = 1;; ++tries) {
+    const uint64_t ended = pool.hands(device).ended;
+    const size_t leaving = LeavingBytes(pool, device);
+    const CUresult status = real.cuMemGetInfo_v2(free, total);
+    if (status != CUDA_SUCCESS) return status;
+    // What other threads free into their caches meanwhile is no reason to empty them again.
+    const auto caches = tries == 1 ? Pool::Caches::kEmptied : Pool::Caches::kLeft;
+    *free += pool.ReleasableBytes(device, caches);
+    const Hands hands = pool.hands(device);
+    if (hands.now == 0 && hands.ended == ended) return status;
+    if (tries >= (hands.quiet != 0 ? kMostForPortions : kMostTries)) {
+      *free += std::min(leaving, LeavingBytes(pool, device));
+      if (total != nullptr) *free = std::min(*free, *total);
+      return status;
+    }
+    pause.Wait();
+  }
+}
+
 }  // namespace
 
 }  // namespace cmp
@@ -65,35 +108,19 @@ using cmp::kNoDriver;
 using cmp::kNowhere;
 using cmp::RealDriver;
 
-// A block whose real free is under way is neither idle nor free memory, and one that was freed
-// between the two questions was both: then they are asked again. Not for ever: threads that free
-// may always be at it; what ages goes in short portions, with pauses.
 CUresult Driver_cuMemGetInfo_v2(size_t* free, size_t* total) {
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr) return kNoDriver;
   cmp::Pool* pool = cmp::g_pool.load(std::memory_order_acquire);
   const cmp::Driver* driver = cmp::LoadedDriver();
   CUdevice device = 0;
-  if (free == nullptr || pool == nullptr || driver == nullptr ||
+  // From inside a real call of ours the question is another one's, and what that thread frees would
+  // be waited for in vain.
+  if (free == nullptr || pool == nullptr || driver == nullptr || cmp::t_inside_real != 0 ||
       driver->context_device(&device) != CUDA_SUCCESS) {
     return real->cuMemGetInfo_v2(free, total);
   }
-  constexpr int kMostTries = 24;         // some 4 ms
-  constexpr int kMostForPortions = 120;  // some 100 ms
-  int most = kMostTries;
-  cmp::Pause pause;
-  for (int tries = 1;; ++tries) {
-    const uint64_t releases = pool->releases();
-    const CUresult status = real->cuMemGetInfo_v2(free, total);
-    if (status != CUDA_SUCCESS) return status;
-    const size_t releasable = pool->ReleasableBytes(device);
-    if (pool->quiet_hands() != 0) most = kMostForPortions;
-    if (tries >= most || (pool->hands() == 0 && pool->releases() == releases)) {
-      *free += releasable;
-      return status;
-    }
-    pause.Wait();
-  }
+  return cmp::MemoryWithIdle(*real, *pool, device, free, total);
 }
 
 CUresult Driver_cuMemGetAddressRange_v2(CUdeviceptr* base, size_t* bytes, CUdeviceptr pointer) {

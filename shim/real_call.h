@@ -1,6 +1,6 @@
 // A real call of the driver's. Its status is looked at: a kernel that crashed shows in the status
 // of whatever call comes next, and from then on the program must get the real errors. And a call
-// that ran out of memory is tried once more where idle blocks made room for it.
+// that ran out of memory is tried again, a few times, where idle blocks made room for it.
 #ifndef CMP_SHIM_REAL_CALL_H_
 #define CMP_SHIM_REAL_CALL_H_
 

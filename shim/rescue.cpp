@@ -24,36 +24,23 @@ uint64_t Sum(uint64_t one, uint64_t other) {
   uint64_t sum = 0;
   return __builtin_add_overflow(one, other, &sum) ? kAnyBytes : sum;
 }
-uint64_t Product(uint64_t one, uint64_t other) {
-  uint64_t product = 0;
-  return __builtin_mul_overflow(one, other, &product) ? kAnyBytes : product;
-}
-
-// Calls body() with a context of `device` current: the thread's own, or one that has a pool. Not at
-// all, if there is none.
-template <typename Body>
-void OnDevice(Pool& pool, const Driver& driver, int device, Body body) {
-  CUdevice current = -1;
-  if (driver.context_device(&current) == CUDA_SUCCESS && current == device) return body();
-  bool done = false;
-  pool.ForEachContext([&](ContextPool& context) {
-    if (done || context.identity().device != device) return;
-    const ContextPool::User user(context);
-    const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
-    auto* handle = static_cast<CUcontext>(context.identity().handle);
-    if (!unasked.allowed() || driver.push_current(handle) != CUDA_SUCCESS) return;
-    body();
-    CUcontext popped = nullptr;
-    driver.pop_current(&popped);
-    done = true;
-  });
-}
+// For about how long something is remembered that need not be true for ever.
+constexpr uint64_t kWhileNs = 1'000'000'000;
 
 template <typename Visitor>
 void ForEachDevice(Devices devices, Visitor visit) {
   for (int device = 0; device < 64; ++device) {
     if ((devices & DeviceBit(device)) != 0) visit(device);
   }
+}
+
+// Those with contexts of which anything may be idle, on the way between two lists, or leaving.
+Devices DevicesWithIdle(Pool& pool) {
+  Devices devices = 0;
+  pool.ForEachContext([&](ContextPool& context) {
+    if (context.open() && context.HasIdle()) devices |= DeviceBit(context.identity().device);
+  });
+  return devices;
 }
 
 // Of the current context's device. Another preload that limits the memory says what is free of its
@@ -68,6 +55,28 @@ DeviceBytes CurrentMemory() {
   return known ? bytes : DeviceBytes{};
 }
 
+// The same of `device`, with a context of it current: the thread's own, or one that has a pool.
+// Another one is current, and may not end, for the question alone: who ends it does not wait for
+// what is released after it.
+DeviceBytes MemoryOf(Pool& pool, const Driver& driver, int device) {
+  CUdevice current = -1;
+  if (driver.context_device(&current) == CUDA_SUCCESS && current == device) return CurrentMemory();
+  DeviceBytes bytes;
+  bool asked = false;
+  pool.ForEachContext([&](ContextPool& context) {
+    if (asked || context.identity().device != device) return;
+    const ContextPool::User user(context);
+    const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
+    auto* handle = static_cast<CUcontext>(context.identity().handle);
+    if (!unasked.allowed() || driver.push_current(handle) != CUDA_SUCCESS) return;
+    bytes = CurrentMemory();
+    CUcontext popped = nullptr;
+    driver.pop_current(&popped);
+    asked = true;
+  });
+  return bytes;
+}
+
 // How many threads the device holds at once: what a stack of one byte takes.
 uint64_t DeviceThreads(const Driver& driver) {
   CUdevice device = 0;
@@ -80,7 +89,7 @@ uint64_t DeviceThreads(const Driver& driver) {
                               device) != CUDA_SUCCESS) {
     return kAnyBytes;
   }
-  return Product(static_cast<uint64_t>(processors), static_cast<uint64_t>(threads));
+  return SaturatedProduct(static_cast<uint64_t>(processors), static_cast<uint64_t>(threads));
 }
 
 // What the call asked for; kAnyBytes: that cannot be told.
@@ -91,7 +100,7 @@ uint64_t KnownBytes(Need need, CUresult status, const RescuedArguments& argument
       return arguments.second;
     case Need::kLimit: {
       const bool stack = static_cast<CUlimit>(arguments.first) == CU_LIMIT_STACK_SIZE;
-      return stack ? Product(arguments.second, DeviceThreads(driver)) : arguments.second;
+      return stack ? SaturatedProduct(arguments.second, DeviceThreads(driver)) : arguments.second;
     }
     case Need::kLaunch: {
       size_t heap = 0;
@@ -99,11 +108,27 @@ uint64_t KnownBytes(Need need, CUresult status, const RescuedArguments& argument
       if (driver.get_limit != nullptr) driver.get_limit(&heap, CU_LIMIT_MALLOC_HEAP_SIZE);
       return heap;
     }
+    case Need::kSized:  // that of an overflow is impossible, too
+      return std::min(arguments.least_bytes, kAnyBytes - 1);
     case Need::kAny:
+    case Need::kGraph:
+    case Need::kDescribed:
+    case Need::kDescribedHere:
       return kAnyBytes;
     default:
       return 0;
   }
+}
+
+// Has another device than the current one a context with a pool, whose work a graph may hold?
+bool IsWithOtherDevices(Pool& pool, const Driver& driver) {
+  CUdevice current = -1;
+  driver.context_device(&current);
+  bool others = false;
+  pool.ForEachContext([&](ContextPool& context) {
+    others |= context.open() && context.identity().device != current;
+  });
+  return others;
 }
 
 }  // namespace
@@ -116,6 +141,8 @@ bool Rescue::Allowed() const {
       g_exiting.load(std::memory_order_acquire)) {
     return false;
   }
+  // That a graph which failed ran no node is measured on one device.
+  if (need_ == Need::kGraph && IsWithOtherDevices(*pool_, *driver_)) return false;
   if (!g_captures.UnderWay()) return true;
   if (g_captures.OfThisThread()) return false;
   const auto captures = [&](CUstream stream) {
@@ -141,44 +168,50 @@ Rescue::Rescue(Need need, CUresult status, const RescuedArguments& arguments,
   const Uncancelled uncancelled;
   releases_ = pool_->releases();
   by_others_ = pool_->OthersMadeRoomJustNow();
-  const bool idle = Look();
-  // What stands behind the pointers of kAny may be another each time. Relaxed: who misses what
-  // another thread found out tries once too often.
-  const bool vain = idle && need != Need::kAny && in_vain_.load(std::memory_order_relaxed) == call_;
-  if (vain) here_ = elsewhere_ = 0;
-  if ((here_ | elsewhere_) != 0) {
+  Look();
+  if (Lacks() && IsVain()) here_ = elsewhere_ = 0;
+  if (Lacks()) {
     step_ = known_ == 0 ? kMostHere : kKnownHere;
   } else if (by_others_) {
     step_ = kByOthers;
-  } else if (!vain && status == CUDA_ERROR_OUT_OF_MEMORY) {
-    step_ = kWait;  // all that it lacks may be in others' hands
   }
 }
 
-// Which devices that have idle blocks lack memory? False: none has any.
-bool Rescue::Look() {
+// The number of a call for which a rescue did not help, `whiles` before now.
+static uint64_t InVain(Need need, uint64_t call, uint64_t whiles) {
+  return RememberedOf(need) == Remembered::kForEver ? call
+                                                    : Mixed(call, NowNs() / kWhileNs - whiles);
+}
+
+// Relaxed: who misses what another thread found out tries once too often.
+bool Rescue::IsVain() const {
+  if (RememberedOf(need_) == Remembered::kNever) return false;
+  const uint64_t in_vain = in_vain_.load(std::memory_order_relaxed);
+  return in_vain == InVain(need_, call_, 0) || in_vain == InVain(need_, call_, 1);
+}
+
+// Which devices on which anything is idle, or in other threads' hands, lack memory?
+void Rescue::Look() {
   here_ = elsewhere_ = 0;
-  const Devices idle = pool_->DevicesWithIdle();
-  if (idle == 0) return false;
+  const Devices idle = DevicesWithIdle(*pool_);
+  if (idle == 0) return;
   const RelaxedCaptureMode relaxed(*driver_);
   CUdevice current = -1;
   driver_->context_device(&current);
   const uint64_t known = KnownBytes(need_, status_, arguments_, *driver_);
-  most_ = Sum(known, kUnknownBytes);
-  known_ = need_ == Need::kBytes || need_ == Need::kLimit ? Sum(known, kChunkBytes) : 0;
+  const bool sized = need_ == Need::kSized;
+  most_ = sized ? kAnyBytes : Sum(known, kUnknownBytes);
+  const bool is_known = need_ == Need::kBytes || need_ == Need::kLimit || (sized && known != 0);
+  known_ = is_known ? Sum(known, kChunkBytes) : 0;
   call_ = Mixed(arguments_.all, static_cast<uint64_t>(status_));
-  const bool anywhere = need_ != Need::kLimit && need_ != Need::kLaunch;
   ForEachDevice(idle, [&](int device) {
-    if (device != current && !anywhere) return;
-    OnDevice(*pool_, *driver_, device, [&] {
-      const auto [free, total] = CurrentMemory();
-      const bool possible = known == kAnyBytes || known <= total;
-      if (free >= most_ || !possible) return;
-      (device == current ? here_ : elsewhere_) |= DeviceBit(device);
-      call_ = Mixed(call_, free + pool_->ReleasableBytes(device));  // what is free without the pool
-    });
+    if (device != current && IsHere(need_)) return;
+    const auto [free, total] = MemoryOf(*pool_, *driver_, device);
+    const bool possible = known == kAnyBytes || known <= total;
+    if (free >= most_ || !possible) return;
+    (device == current ? here_ : elsewhere_) |= DeviceBit(device);
+    call_ = Mixed(call_, free + pool_->ReleasableBytes(device));  // what is free without the pool
   });
-  return true;
 }
 
 // Until so much is free on each of the devices, or nothing is idle there. What small blocks take
@@ -187,16 +220,14 @@ void Rescue::Release(Devices devices, uint64_t needed) {
   const DriverApi api(*driver_);
   const RelaxedCaptureMode relaxed(*driver_);
   ForEachDevice(devices, [&](int device) {
-    OnDevice(*pool_, *driver_, device, [&] {
-      for (uint64_t wanted = 0;;) {
-        const uint64_t free = needed == kAnyBytes ? 0 : CurrentMemory().free;
-        if (free >= needed) return;
-        wanted = std::max(needed - free, Product(wanted, 2));
-        const uint64_t released = pool_->ReleaseForRetry(api, device, wanted);
-        released_ |= released != 0;
-        if (released < wanted) return;
-      }
-    });
+    for (uint64_t wanted = 0;;) {
+      const uint64_t free = needed == kAnyBytes ? 0 : MemoryOf(*pool_, *driver_, device).free;
+      if (free >= needed) return;
+      wanted = std::max(needed - free, SaturatedProduct(wanted, 2));
+      const uint64_t released = pool_->ReleaseForRetry(api, device, wanted);
+      released_ |= released != 0;
+      if (released < wanted) return;
+    }
   });
 }
 
@@ -211,7 +242,8 @@ void Rescue::Take(Step step) {
     case kByOthers:
       return;
     default:
-      pool_->AwaitTakers(kAllDevices);
+      waited_ = true;
+      ForEachDevice(here_ | elsewhere_, [&](int device) { pool_->AwaitTakers(device); });
       Look();
       return Release(here_ | elsewhere_, most_);
   }
@@ -221,6 +253,7 @@ bool Rescue::MakesRoom(CUresult status) {
   if (!MayLackMemory(need_, status)) return false;
   const Uncancelled uncancelled;
   while (step_ < kGiveUp) {
+    if (step_ >= kWait && !Lacks()) return false;  // it fails for a reason of its own
     const Step step = static_cast<Step>(step_++);
     Take(step);
     // Before the next try: what is freed during it makes one more worth it.
@@ -235,10 +268,11 @@ bool Rescue::MakesRoom(CUresult status) {
 }
 
 CUresult Rescue::Done(CUresult status) {
-  if (tries_ == 0) return status;
-  if (status == CUDA_SUCCESS) pool_->statistics().process().out_of_memory_rescues.AddShared(1);
-  if (need_ != Need::kAny && released_ && MayLackMemory(need_, status)) {
-    in_vain_.store(call_, std::memory_order_relaxed);
+  if (tries_ != 0 && status == CUDA_SUCCESS) {
+    pool_->statistics().process().out_of_memory_rescues.AddShared(1);
+  }
+  if ((released_ || waited_) && MayLackMemory(need_, status)) {
+    in_vain_.store(InVain(need_, call_, 0), std::memory_order_relaxed);
   }
   return status;
 }

@@ -1,12 +1,17 @@
 // A call of the driver's that ran out of memory, where idle blocks of the pool may be what it
-// lacked: they are released, and it is tried once more. What fits without the pool fits with it.
+// lacked: they are released, and it is tried again. What fits without the pool fits with it.
 //
-// Not on suspicion: only while the memory that is really free is less than the call can need, and
-// not again while there is as much as when it did not help. Nor where it could show: a thread that
-// captures gets the real answer, and so does what would go into a capture.
+// Not on suspicion: only while the memory that is really free, of a device whose memory it can
+// take, is less than it can need, and not again while there is as much as when it did not help. Of
+// a call whose need cannot be seen that is remembered for a second or two: it may be another's by
+// then. Never where all of the need stands behind a pointer, as with an image of code. Nor where it
+// could show: a thread that captures gets the real answer, and so does what would go into a
+// capture.
 //
-// Step by step, and tried again after each that made room: what the call says that it needs, of the
-// current device, then of others; a gigabyte more, the same; and what other threads have in hand.
+// Step by step, and tried again after each that made room, so eight times at most: what the call
+// says that it needs, of the current device, then of others; a gigabyte more, or all, the same;
+// what another thread has just released; and three times what other threads have in hand, for which
+// it waits.
 #ifndef CMP_SHIM_RESCUE_H_
 #define CMP_SHIM_RESCUE_H_
 
@@ -27,13 +32,31 @@ struct Driver;
 
 // What a function can be short of (scripts/driver_table/effects.py).
 enum class Need : uint8_t {
-  kNothing,  // it is not tried again
-  kUnknown,  // a gigabyte, which every other need comes with
-  kAny,      // as much as the device has
-  kBytes,    // what its second argument says
-  kLimit,    // cuCtxSetLimit: what the limit means for the whole device
-  kLaunch,   // local memory, code, or the heap that kernels allocate from
+  kNothing,        // it is not tried again
+  kUnknown,        // a gigabyte, which every other need comes with
+  kUnknownHere,    // the same, of the current device
+  kAny,            // as much as the device has
+  kGraph,          // the same; other devices may have begun with the graph before it failed
+  kDescribed,      // the same; by what stands behind a pointer, so the next call may need less
+  kDescribedHere,  // the same, of the current device
+  kSized,          // of the current device, at least as much as its description says
+  kBytes,          // what its second argument says
+  kLimit,          // cuCtxSetLimit: what the limit means for the whole device
+  kLaunch,         // local memory, code, or the heap that kernels allocate from
 };
+
+// Can it take the memory of the current device alone?
+constexpr bool IsHere(Need need) {
+  return need == Need::kUnknownHere || need == Need::kDescribedHere || need == Need::kSized ||
+         need == Need::kLimit || need == Need::kLaunch;
+}
+// For how long is it known that a rescue did not help? For ever means: while as much is free.
+enum class Remembered : uint8_t { kNever, kForAWhile, kForEver };
+constexpr Remembered RememberedOf(Need need) {
+  if (need == Need::kDescribed || need == Need::kDescribedHere) return Remembered::kNever;
+  const bool seen = need != Need::kAny && need != Need::kGraph && need != Need::kSized;
+  return seen ? Remembered::kForEver : Remembered::kForAWhile;
+}
 
 // "Out of resources" is what a launch answers whose heap finds no room; mostly it means registers.
 constexpr bool MayLackMemory(Need need, CUresult status) {
@@ -57,10 +80,62 @@ concept Handle =
   sizeof(std::remove_pointer_t<Argument>);
 };
 
+constexpr uint64_t SaturatedProduct(uint64_t one, uint64_t other) {
+  uint64_t product = 0;
+  return __builtin_mul_overflow(one, other, &product) ? ~uint64_t{0} : product;
+}
+
+// Of an element of an array, for each channel; 0: it may be less than a byte.
+constexpr uint64_t BytesOfFormat(CUarray_format format) {
+  switch (format) {
+    case CU_AD_FORMAT_UNSIGNED_INT8:
+    case CU_AD_FORMAT_SIGNED_INT8:
+      return 1;
+    case CU_AD_FORMAT_UNSIGNED_INT16:
+    case CU_AD_FORMAT_SIGNED_INT16:
+    case CU_AD_FORMAT_HALF:
+      return 2;
+    case CU_AD_FORMAT_UNSIGNED_INT32:
+    case CU_AD_FORMAT_SIGNED_INT32:
+    case CU_AD_FORMAT_FLOAT:
+      return 4;
+    default:
+      return 0;
+  }
+}
+constexpr uint64_t BytesOfArray(CUarray_format format, unsigned channels,
+                                std::initializer_list<size_t> lengths) {
+  uint64_t bytes = BytesOfFormat(format) * channels;
+  for (const size_t length : lengths) bytes = SaturatedProduct(bytes, length == 0 ? 1 : length);
+  return bytes;
+}
+
+// At least so many bytes does the call ask for; 0: that cannot be told. The driver pads rows.
+template <typename... Arguments>
+uint64_t LeastBytesOf(const Arguments&...) {
+  return 0;
+}
+// cuMemAllocPitch
+inline uint64_t LeastBytesOf(CUdeviceptr*, size_t*, size_t width, size_t height, unsigned) {
+  return SaturatedProduct(width, height);
+}
+// cuArrayCreate, cuArray3DCreate, cuMipmappedArrayCreate
+template <typename... More>
+uint64_t LeastBytesOf(void*, const CUDA_ARRAY_DESCRIPTOR* of, const More&...) {
+  return of == nullptr ? 0 : BytesOfArray(of->Format, of->NumChannels, {of->Width, of->Height});
+}
+template <typename... More>
+uint64_t LeastBytesOf(void*, const CUDA_ARRAY3D_DESCRIPTOR* of, const More&...) {
+  constexpr unsigned kMappedLater = 0x40 | 0x80;  // sparse, deferred: no memory of its own
+  if (of == nullptr || (of->Flags & kMappedLater) != 0) return 0;
+  return BytesOfArray(of->Format, of->NumChannels, {of->Width, of->Height, of->Depth});
+}
+
 // What is looked at of a call's arguments.
 struct RescuedArguments {
   uint64_t first = 0;
   uint64_t second = 0;
+  uint64_t least_bytes = 0;
   uint64_t all = 0;  // of all numbers and handles
   bool has_stream = false;
   CUstream stream = nullptr;
@@ -70,18 +145,26 @@ struct RescuedArguments {
     RescuedArguments of;
     int place = 0;
     (of.Add(place++, arguments), ...);
+    of.least_bytes = LeastBytesOf(arguments...);
+    of.all = Mixed(of.all, of.least_bytes);
     return of;
   }
 
  private:
-  // Of a number or a handle. 0 for structures, and for what points to something: the same address
-  // may have something else at it, another address the same.
+  // Of a number, a handle or a name. 0 for structures, and for what points to something: the same
+  // address may have something else at it, another address the same.
   template <typename Argument>
   static uint64_t Bits(const Argument& argument) {
     if constexpr (Handle<Argument>) {
       return reinterpret_cast<uintptr_t>(argument);
     } else if constexpr (std::is_integral_v<Argument> || std::is_enum_v<Argument>) {
       return static_cast<uint64_t>(argument);
+    } else if constexpr (std::is_same_v<Argument, const char*>) {
+      uint64_t bits = 0;
+      for (const char* each = argument; each != nullptr && *each != '\0'; ++each) {
+        bits = Mixed(bits, static_cast<unsigned char>(*each));
+      }
+      return bits;
     } else {
       return 0;
     }
@@ -93,6 +176,15 @@ struct RescuedArguments {
     if (place == 1) second = Bits(argument);
     all = Mixed(all, Bits(argument));
     if constexpr (std::is_same_v<Argument, CUstream>) AddStream(argument);
+    // In the first place it is where a new stream's handle goes.
+    if constexpr (std::is_same_v<Argument, CUstream*>) {
+      if (place != 0 && argument != nullptr) AddStream(*argument);
+    }
+    if constexpr (std::is_same_v<Argument, CUDA_GRAPH_INSTANTIATE_PARAMS*>) {
+      const bool uploads =
+          argument != nullptr && (argument->flags & CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD) != 0;
+      if (uploads) AddStream(argument->hUploadStream);
+    }
     if constexpr (std::is_same_v<Argument, const CUlaunchConfig*>) {
       if (argument == nullptr) return;
       AddStream(argument->hStream);
@@ -172,7 +264,9 @@ class [[nodiscard]] Rescue {
   };
 
   bool Allowed() const;
-  bool Look();
+  bool Lacks() const { return (here_ | elsewhere_) != 0; }
+  bool IsVain() const;
+  void Look();
   void Take(Step step);
   void Release(Devices devices, uint64_t needed);
 
@@ -186,11 +280,12 @@ class [[nodiscard]] Rescue {
   uint64_t known_ = 0;      // bytes that it needs; 0: that is not known
   uint64_t most_ = 0;       // bytes that it can need
   uint64_t call_ = 0;       // this call with this much memory
-  Devices here_ = 0;        // the current device, if it lacks memory
+  Devices here_ = 0;        // the current device, if it lacks memory that the pool may give
   Devices elsewhere_ = 0;   // others that do
   bool by_others_ = false;  // another thread has just made room
   uint64_t releases_ = 0;   // of all threads before the latest try
   bool released_ = false;
+  bool waited_ = false;
   int tries_ = 0;
 };
 

@@ -6,7 +6,8 @@ version and per-thread variant of the function, and may stand under several effe
     served    our definition answers
     noted     the real call, with something noted around it
     paid      what frees did not wait for is waited for, then the real call
-    retried   the real call, and once more where memory ran out and the pool gave some back
+    retried   the real call, and again where memory ran out, each time that the pool gave some back
+              (a few times: shim/rescue.h)
     real      nothing needs to be done for this effect, for the reason given
     missing   something would need to be done, and is not yet: the README says so
 
@@ -227,19 +228,21 @@ EFFECTS = {
         ("served", "by the pool, which tries again by itself", "cuMemAlloc"),
         ("retried", "bytes: its second argument", """
             cuMemAllocAsync cuMemAllocFromPoolAsync cuMemCreate cuMemPrefetchAsync"""),
-        ("retried", "any: as large as its description says", """
+        ("retried", "sized: at least as large as its description says", """
             cuMemAllocPitch cuArrayCreate cuArray3DCreate cuMipmappedArrayCreate"""),
         ("retried", "unknown: takes the device's memory only when it is used", """
             cuMemAllocManaged"""),
-        ("retried", "unknown: page tables of the device, for memory of the host", """
+        ("retried", "unknown: page tables of every device, for memory of the host", """
             cuMemHostAlloc cuMemAllocHost cuMemHostRegister"""),
         ("retried", "unknown: a context", """
             cuDevicePrimaryCtxRetain cuCtxCreate cuGLCtxCreate cuVDPAUCtxCreate cuGreenCtxCreate
             cuCtxFromGreenCtx"""),
         ("retried", "limit: as it says, the stack for every thread of the device", "cuCtxSetLimit"),
-        ("retried", "any: code and variables", """
-            cuModuleLoad cuModuleLoadData cuModuleLoadDataEx cuModuleLoadFatBinary
+        ("retried", "described here: code and variables of an image", """
+            cuModuleLoad cuModuleLoadData cuModuleLoadDataEx cuModuleLoadFatBinary"""),
+        ("retried", "described: code and variables of an image, for every context", """
             cuLibraryLoadData cuLibraryLoadFromFile"""),
+        # Of the module's context, which need not be the current one.
         ("retried", "any: code and variables that are loaded when they are asked for", """
             cuModuleGetFunction cuModuleGetGlobal cuModuleGetTexRef cuModuleGetSurfRef
             cuLibraryGetKernel cuLibraryGetModule cuLibraryGetGlobal cuLibraryGetManaged
@@ -253,27 +256,30 @@ EFFECTS = {
         ("retried", "launch: local memory of the kernel, heap, code", """
             cuLaunchKernel cuLaunchKernelEx cuLaunchCooperativeKernel cuLaunch cuLaunchGrid
             cuLaunchGridAsync"""),
-        ("retried", "unknown: kernels of the driver's own, staging memory", """
+        ("retried", "unknown: kernels of the driver's own, staging memory of either side", """
             cuMemcpy cuMemcpyPeer cuMemcpyHtoD cuMemcpyDtoH cuMemcpyDtoD cuMemcpyDtoA cuMemcpyAtoD
             cuMemcpyHtoA cuMemcpyAtoH cuMemcpyAtoA cuMemcpy2D cuMemcpy2DUnaligned cuMemcpy3D
             cuMemcpy3DPeer cuMemcpyAsync cuMemcpyPeerAsync cuMemcpyHtoDAsync cuMemcpyDtoHAsync
             cuMemcpyDtoDAsync cuMemcpyHtoAAsync cuMemcpyAtoHAsync cuMemcpy2DAsync cuMemcpy3DAsync
-            cuMemcpy3DPeerAsync cuMemcpyWithAttributesAsync cuMemcpy3DWithAttributesAsync
+            cuMemcpy3DPeerAsync cuMemcpyWithAttributesAsync cuMemcpy3DWithAttributesAsync"""),
+        ("retried", "unknown here: kernels of the driver's own", """
             cuMemsetD8 cuMemsetD16 cuMemsetD32 cuMemsetD2D8 cuMemsetD2D16 cuMemsetD2D32
             cuMemsetD8Async cuMemsetD16Async cuMemsetD32Async cuMemsetD2D8Async cuMemsetD2D16Async
             cuMemsetD2D32Async"""),
-        ("retried", "unknown: queues and events of the device", """
-            cuStreamCreate cuStreamCreateWithPriority cuGreenCtxStreamCreate cuEventCreate
-            cuEventCreateFromEGLSync"""),
-        ("retried", "any: nodes that allocate, and the graph itself", """
+        ("retried", "unknown here: queues and events of the device", """
+            cuStreamCreate cuStreamCreateWithPriority cuEventCreate cuEventCreateFromEGLSync"""),
+        ("retried", "unknown: queues of the green context's device", "cuGreenCtxStreamCreate"),
+        ("retried", "any: nodes that allocate, and the graph itself, on any device", """
             cuGraphInstantiate cuGraphInstantiateWithFlags cuGraphInstantiateWithParams
-            cuGraphUpload cuGraphExecUpdate cuGraphAddMemAllocNode cuGraphAddNode
-            cuGraphAddKernelNode cuGraphAddChildGraphNode cuGraphConditionalHandleCreate
-            cuGraphExecKernelNodeSetParams cuGraphExecMemcpyNodeSetParams
-            cuGraphExecMemsetNodeSetParams cuGraphExecChildGraphNodeSetParams
-            cuGraphExecNodeSetParams"""),
-        ("retried", "any: nodes that allocate; a launch that failed ran none of its nodes (measured)",
-            "cuGraphLaunch"),
+            cuGraphUpload cuGraphExecUpdate cuGraphAddChildGraphNode cuGraphConditionalHandleCreate
+            cuGraphExecMemcpyNodeSetParams cuGraphExecMemsetNodeSetParams
+            cuGraphExecChildGraphNodeSetParams"""),
+        ("retried", "any: code of a kernel that is loaded when it is named", """
+            cuGraphAddKernelNode cuGraphKernelNodeSetParams cuGraphExecKernelNodeSetParams"""),
+        ("retried", "described: the same, and nodes that allocate, as a structure says", """
+            cuGraphAddMemAllocNode cuGraphAddNode cuGraphNodeSetParams cuGraphExecNodeSetParams"""),
+        ("retried", "graph: nodes that allocate; a launch that failed ran none of its nodes "
+            "(measured on one device: not where others have contexts)", "cuGraphLaunch"),
         ("retried", "unknown: memory and objects of others", """
             cuIpcOpenMemHandle cuIpcOpenEventHandle cuMemImportFromShareableHandle
             cuMemPoolImportFromShareableHandle cuMemPoolImportPointer cuImportExternalMemory
@@ -290,8 +296,8 @@ EFFECTS = {
             cuMemPoolSetAccess cuCtxEnablePeerAccess cuMulticastCreate cuMulticastAddDevice
             cuMulticastBindMem cuMulticastBindAddr cuLogicalEndpointCreate
             cuLogicalEndpointAddDevice cuLogicalEndpointBindMem cuLogicalEndpointBindAddr"""),
-        ("retried", "unknown: descriptors", """
-            cuMemPoolCreate cuTexObjectCreate cuSurfObjectCreate"""),
+        ("retried", "unknown: descriptors", "cuMemPoolCreate"),
+        ("retried", "unknown here: descriptors", "cuTexObjectCreate cuSurfObjectCreate"),
         ("retried", "unknown: exports, the device's side of them", "cuLogicalEndpointExport"),
     ),
     "may run out of memory, never again": (
@@ -384,8 +390,7 @@ EFFECTS = {
             cuGraphEventWaitNodeSetEvent cuGraphExternalSemaphoresSignalNodeSetParams
             cuGraphExternalSemaphoresWaitNodeSetParams cuGraphHostNodeSetParams
             cuGraphKernelNodeCopyAttributes cuGraphKernelNodeSetAttribute
-            cuGraphKernelNodeSetParams cuGraphMemcpyNodeSetParams cuGraphMemsetNodeSetParams
-            cuGraphNodeSetParams cuGraphNodeSetEnabled cuGraphExecBatchMemOpNodeSetParams
+            cuGraphMemcpyNodeSetParams cuGraphMemsetNodeSetParams cuGraphNodeSetEnabled cuGraphExecBatchMemOpNodeSetParams
             cuGraphExecEventRecordNodeSetEvent cuGraphExecEventWaitNodeSetEvent
             cuGraphExecExternalSemaphoresSignalNodeSetParams
             cuGraphExecExternalSemaphoresWaitNodeSetParams cuGraphExecHostNodeSetParams
@@ -433,8 +438,13 @@ NEEDS = {
     "bytes": "kBytes",
     "limit": "kLimit",
     "launch": "kLaunch",
+    "sized": "kSized",
+    "graph": "kGraph",
+    "described": "kDescribed",
+    "described here": "kDescribedHere",
     "any": "kAny",
     "unknown": "kUnknown",
+    "unknown here": "kUnknownHere",
 }
 
 # Older ABI versions that CUDA 3.2 replaced, but not for 32-bit addresses.

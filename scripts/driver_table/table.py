@@ -29,7 +29,7 @@ STREAMS = {
 # How types are spelled that some headers lack, or that are in headers other than cuda.h. Pointers
 # to anything else than these and what C++ has are pointers to void: the same ABI.
 POINTERS = set("""
-    CUDA_GRAPH_INSTANTIATE_PARAMS CUDA_MEMCPY2D CUDA_MEMCPY3D CUDA_MEMCPY3D_PEER CUcontext
+    CUDA_ARRAY_DESCRIPTOR CUDA_ARRAY3D_DESCRIPTOR CUDA_GRAPH_INSTANTIATE_PARAMS CUDA_MEMCPY2D CUDA_MEMCPY3D CUDA_MEMCPY3D_PEER CUcontext
     CUdeviceptr CUevent CUgraph CUgraphNode CUipcEventHandle CUipcMemHandle CUlaunchConfig
     CUpointer_attribute CUstream char float int size_t unsigned void""".split())
 # What is passed by value. CUmemLocation is a structure of two integers, or of as many bytes that are

@@ -74,10 +74,13 @@ TEST(OutOfMemoryTest, OtherDevicesAreLeftAlone) {
 
 TEST(OutOfMemoryTest, NothingIsReleasedForMoreThanTheDeviceHas) {
   TestPool t({}, kGiB);
-  ASSERT_TRUE(t.Free(t.Alloc(40 * kMiB)));
-  EXPECT_EQ(t.Alloc(kGiB + 1), nullptr);
-  EXPECT_EQ(t.context->accounts().idle(), 40 * kMiB);
-  EXPECT_NE(t.Alloc(kGiB), nullptr);
+  ContextIdentity identity = {test::FreshHandle(), t.NextId(), 0, true};
+  identity.device_bytes = kGiB;
+  ContextPool* context = t.pool->OpenContext(identity).get();
+  ASSERT_TRUE(t.Free(t.AllocIn(*context, 40 * kMiB)));
+  EXPECT_EQ(t.AllocIn(*context, kGiB + 1), nullptr);
+  EXPECT_EQ(context->accounts().idle(), 40 * kMiB);
+  EXPECT_NE(t.AllocIn(*context, kGiB), nullptr);
 }
 
 // Who failed there waited for blocks on their way here.

@@ -104,6 +104,12 @@ class Effects(unittest.TestCase):
                                  for effect, treatment, _ in TABLE.groups[function.name]))
             self.assertFalse(retried and function.name in kept, function.name)
 
+    def test_nodes_of_kernels_are_retried_alike(self):
+        """Each may have to load the kernel."""
+        for function in TABLE.functions.values():
+            if re.fullmatch(r"cuGraph(Add|Exec)?(Kernel)?Node(SetParams)?", function.name):
+                self.assertNotEqual(TABLE.need(function), "kNothing", function.symbol)
+
     def test_what_may_have_begun_is_never_retried(self):
         never = " ".join(names for _, _, names in
                          effects.EFFECTS["may run out of memory, never again"]).split()
@@ -195,6 +201,12 @@ class Readme(unittest.TestCase):
                 if treatment == "missing" and "run out of memory" not in effect:
                     for name in names.split():
                         self.assertIn(f"`{name}`", section)
+
+    def test_it_names_what_is_never_tried_again(self):
+        section = self.TEXT.split("## What can differ")[1].split("\n## ")[0]
+        for _, _, names in effects.EFFECTS["may run out of memory, never again"]:
+            for name in names.split():
+                self.assertIn(f"`{name}`", section)
 
     def test_its_functions_exist(self):
         names = {function.name for function in TABLE.functions.values()}

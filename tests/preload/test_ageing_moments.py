@@ -72,6 +72,14 @@ class Moments(TestCase):
         within = self.at("memory", {"CMP_DECAY": "100ms"})
         self.assertIn("free memory was always the same: yes", within.results)
 
+    def test_questions_while_a_free_comes_to_no_end(self):
+        """What is on its way is free, as it was; and another device has nothing to do with it."""
+        within = run("ageing_moments", ["asks"],
+                     env={"CMP_DECAY": "300ms", "CMPSIM_DEVICES": "2"})
+        self.assert_ok(within)
+        self.assertIn("held up: yes\nfree memory is the same: yes\n", within.results)
+        self.assertEqual(within.notes["of the other device"], "asked 1 times, 1 held up")
+
     def test_the_exit(self):
         within = self.at("exit", {"CMP_DECAY": "50ms"})
         self.assertIn("calls after the exit handlers: 0\n", within.results)

@@ -265,7 +265,7 @@ class Memory(TestCase):
         """No call about it, while it may be going and after it went."""
         _, within = self.run_both("out_of_memory", ["last-reference"],
                                   {"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": "2"})
-        self.assertIn("array: 2\narray: 0\nhazards 0, misuse 0", within.results)
+        self.assertIn("module: 2\nmodule: 0\nhazards 0, misuse 0", within.results)
         # That of the first device alone, where the pool makes the stream for its releases.
         self.assertEqual(within.notes["pushed"], "1")
 
@@ -305,6 +305,52 @@ class Memory(TestCase):
         self.assertIn("than the device has: 2\nall that is free: 0\n2 MiB more: 2", without.results)
         self.assertEqual(within.notes["frees"], "0")
 
+    @ONE_THREAD
+    def test_impossible_shapes_cost_nothing(self):
+        """A size can be computed from widths and heights. Where there is one of these functions, no
+        other device's memory helps."""
+        env = {"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": "2"}
+        for pitch_is_known in (0, 1):
+            without, within = self.run_both(
+                "out_of_memory", ["impossible-shapes", pitch_is_known], env)
+            self.assertEqual(without.results.count(": 2\n"), 9)
+            for what in ("pitched", "array", "layers"):
+                self.assertEqual(within.notes[what], "2 calls")
+            self.assertEqual(within.notes["frees"], "0")
+            self.assertEqual(within.notes["of the other device"], "0 bytes")
+
+    @ONE_THREAD
+    def test_what_did_not_help_is_remembered_for_a_while(self):
+        """Also where it is not known how much a call needs."""
+        _, within = self.run_both("out_of_memory", ["graph-in-vain"], {"CMPSIM_MEMORY": "1G"})
+        releases, seconds = numbers(within.notes["releases"])
+        self.assertIn(releases, range(1, seconds + 1))
+
+    def test_who_lacks_no_memory_waits_for_nobody(self):
+        within = run("out_of_memory", ["own-reasons"], env={"CMP_DECAY": "50ms"})
+        self.assert_ok(within)
+        self.assertIn("event: 2\nevent again: 2\npage-locked: 2\n", within.results)
+        for what in ("event", "event again", "page-locked"):
+            calls, pauses, held = numbers(within.notes[what])
+            self.assertEqual((calls, held), (1, 1))
+            self.assertLess(pauses, 100)  # a wait has a thousand
+
+    def test_a_wait_in_vain_is_not_made_again(self):
+        within = run("out_of_memory", ["own-reasons"],
+                     env={"CMP_DECAY": "50ms", "CMPSIM_MEMORY": "1G"})
+        self.assert_ok(within)
+        calls, pauses, held = numbers(within.notes["event again"])
+        self.assertEqual((calls, held), (1, 1))
+        self.assertLess(pauses, 100)
+
+    def test_nobody_waits_for_a_release_in_another_context(self):
+        """Two waits for each other have some hundred pauses each."""
+        within = run("out_of_memory", ["reference-meanwhile"],
+                     env={"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": "2"})
+        self.assert_ok(within)
+        self.assertIn("hazards 0, misuse 0", within.results)
+        self.assertLess(numbers(within.notes["pauses"])[0], 40)
+
     def test_room_during_captures(self):
         """A call of another thread; the capture lives, or dies, as without the pool."""
         for what in ("physical", "array", "async", "module", "launch"):
@@ -322,6 +368,7 @@ class Memory(TestCase):
         _, within = self.run_both("out_of_memory", ["into-captures"], {"CMPSIM_MEMORY": "1G"})
         self.assertEqual(within.notes["of its own thread"], "tried 1 times")
         self.assertEqual(within.notes["into it"], "tried 1 times")
+        self.assertEqual(within.notes["uploaded into it"], "tried 1 times")
         self.assertEqual(within.process["out_of_memory_rescues"], 0)
 
     @ONE_THREAD
@@ -330,6 +377,14 @@ class Memory(TestCase):
             "out_of_memory", ["devices"], {"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": "2"})
         self.assertIn("on the other device: 0\non this one: 0\n", without.results)
         self.assertEqual(within.process["out_of_memory_rescues"], 2)
+
+    @ONE_THREAD
+    def test_graph_launches_are_tried_again_on_one_device_alone(self):
+        """On another one some of its nodes may run already."""
+        for devices, calls in ((1, 2), (2, 1)):
+            _, within = self.run_both("out_of_memory", ["graph-launches"],
+                                      {"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": devices})
+            self.assertEqual(within.notes[f"with {devices} devices"], f"{calls} calls")
 
     def test_room_without_a_context(self):
         without, within = self.run_both(

@@ -6,6 +6,7 @@
 //   ageing_moments portions      many small blocks are due: what the frees of the program pay
 //   ageing_moments put-back      a rescue has all that is idle in hand, and then cannot free it
 //   ageing_moments memory        the program asks how much is free
+//   ageing_moments asks          the same while one such free does not come to an end
 //   ageing_moments first         the first free of the context without a wait is not paid yet
 //   ageing_moments exit          the process exits, with many small blocks due
 #include <cuda.h>
@@ -168,9 +169,9 @@ void PutBack() {
         simFailFrom("cuMemFree_v2", 1, CUDA_ERROR_NOT_PERMITTED);
       },
       nullptr);
-  CUDA_ARRAY_DESCRIPTOR shape{kMiB, 9000, CU_AD_FORMAT_UNSIGNED_INT8, 1};
-  CUarray array = nullptr;
-  program::Say("the array", static_cast<cudaError_t>(cuArrayCreate(&array, &shape)));
+  CUmodule module = nullptr;  // of 9000 MiB
+  const CUresult loaded = cuModuleLoadData(&module, "global x 9437184000");
+  program::Say("the module", static_cast<cudaError_t>(loaded));
   simFailNever();
   simOnCall("cuMemFreeAsync", SIM_BEFORE_CALL, nullptr, nullptr);
   const bool aged = Await([] { return simUsedBytes(0) < 32 * kMiB; });
@@ -199,6 +200,41 @@ void Memory() {
   }
   printf("free memory was always the same: %s\n", least == before && most == before ? "yes" : "no");
   printf("# free memory: %zu MiB at first, then %zu to %zu\n", before, least, most);
+}
+
+// How often the driver is asked, too, beside a thread that frees blocks of device 0 and comes to no
+// end. REQUIRES: two devices
+void Asks() {
+  static const pthread_t program = pthread_self();
+  static std::atomic<int> frees{0};
+  static std::atomic<bool> go_on{false};
+  MUST(cudaSetDevice(1));
+  Allocate(32 * kMiB);
+  MUST(cudaSetDevice(0));
+  Begin();
+  AwaitFirst();
+  Await([] { return simUsedBytes(0) == 0; });
+  const size_t before = FreeMiB();
+  simOnCall(
+      "cuMemFreeAsync", SIM_BEFORE_CALL,
+      [](void*) {
+        if (pthread_equal(pthread_self(), program) != 0) return;
+        ++frees;
+        while (!go_on) Sleep(1);
+      },
+      nullptr);
+  Idle(32 * kMiB, 8);
+  printf("held up: %s\n", Await([] { return frees != 0; }) ? "yes" : "no");
+  const size_t now = FreeMiB();
+  printf("free memory is the same: %s\n", now == before ? "yes" : "no");
+  printf("# free memory: %zu MiB, then %zu\n", before, now);
+  MUST(cudaSetDevice(1));
+  const unsigned long long calls = simCallCount("cuMemGetInfo_v2");
+  FreeMiB();
+  printf("# of the other device: asked %llu times, %d held up\n",
+         simCallCount("cuMemGetInfo_v2") - calls, go_on ? 0 : 1);
+  go_on = true;
+  simOnCall("cuMemFreeAsync", SIM_BEFORE_CALL, nullptr, nullptr);
 }
 
 std::atomic<uint64_t> g_frees{0};
@@ -260,10 +296,15 @@ int main(int count, char** arguments) {
   const struct {
     const char* name;
     void (*run)();
-  } scenarios[] = {{"reference", Reference}, {"second-free", SecondFree},
-                   {"stays", Stays},         {"portions", Portions},
-                   {"put-back", PutBack},    {"memory", Memory},
-                   {"first", First},         {"exit", Exit}};
+  } scenarios[] = {{"reference", Reference},
+                   {"second-free", SecondFree},
+                   {"stays", Stays},
+                   {"portions", Portions},
+                   {"put-back", PutBack},
+                   {"memory", Memory},
+                   {"asks", Asks},
+                   {"first", First},
+                   {"exit", Exit}};
   for (const auto& one : scenarios) {
     if (strcmp(scenario, one.name) != 0) continue;
     one.run();

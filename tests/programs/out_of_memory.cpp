@@ -1,7 +1,9 @@
 // Calls of every kind that run out of memory beside what the program has freed. REQUIRES: 1 GiB of
 // device memory, unless a scenario says otherwise.
 #include <cuda.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <functional>
 #include <initializer_list>
 #include <map>
@@ -29,6 +31,18 @@ void FillAndFree(size_t count = 28) {
   std::vector<void*> blocks(count);
   for (void*& block : blocks) block = program::Allocate(32 * kMiB);
   for (void* block : blocks) MUST(cudaFree(block));
+}
+
+// How often the calling thread has waited: a call that awaits another thread does so many times,
+// however busy the machine is.
+long Pauses() {
+  rusage usage = {};
+  getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_nvcsw;
+}
+void Sleep(long microseconds) {
+  const timespec time = {0, microseconds * 1000};
+  nanosleep(&time, nullptr);
 }
 
 size_t Free() {
@@ -60,6 +74,12 @@ CUresult CreateArray(size_t bytes) {
   description.NumChannels = 1;
   CUarray array = nullptr;
   return cuArrayCreate(&array, &description);
+}
+
+CUresult AllocatePitch(size_t width, size_t height) {
+  CUdeviceptr pointer = 0;
+  size_t pitch = 0;
+  return cuMemAllocPitch(&pointer, &pitch, width, height, 4);
 }
 
 CUresult LoadModule(size_t bytes) {
@@ -349,19 +369,15 @@ void InHand() {
       "cuMemFreeAsync", SIM_AFTER_CALL,
       [](void*) {
         begun = true;
-        const timespec time = {0, 200'000};
-        nanosleep(&time, nullptr);
+        Sleep(200);
       },
       nullptr);
   std::thread other([] {
     MUST(cudaSetDevice(0));
-    printf("impossible: %d\n", Number(CreateArray(5000 * kMiB)));
+    printf("impossible: %d\n", Number(LoadModule(5000 * kMiB)));
   });
   // Without the pool nothing is released.
-  for (int i = 0; i < 200 && !begun; ++i) {
-    const timespec time = {0, 1'000'000};
-    nanosleep(&time, nullptr);
-  }
+  for (int i = 0; i < 200 && !begun; ++i) Sleep(1000);
   const int created = Number(CreateArray(80 * kMiB));
   other.join();
   simOnCall("cuMemFreeAsync", SIM_AFTER_CALL, nullptr, nullptr);
@@ -437,6 +453,104 @@ void Impossible() {
   printf("2 MiB more: %d\n", Number(CreatePhysical(2 * kMiB)));
 }
 
+// Larger than any device, twice; and what fails for another reason. REQUIRES: two devices
+void ImpossibleShapes(bool pitch_is_known) {
+  MUST(cudaSetDevice(1));
+  FillAndFree();
+  MUST(cudaSetDevice(0));
+  FillAndFree();
+  if (pitch_is_known) AllocatePitch(kMiB, 1);
+  const unsigned long long pitched = Calls("cuMemAllocPitch_v2");
+  CUDA_ARRAY3D_DESCRIPTOR layers = {};
+  layers.Width = 16384;
+  layers.Height = 16384;
+  layers.Depth = 64;
+  layers.Format = CU_AD_FORMAT_FLOAT;
+  layers.NumChannels = 1;
+  layers.Flags = CUDA_ARRAY3D_LAYERED;
+  const unsigned long long frees = program::RealFrees();
+  CUarray array = nullptr;
+  void* pointer = nullptr;
+  for (int i = 0; i < 2; ++i) {
+    printf("plain: %d\n", Number(cudaMalloc(&pointer, 32 * 1024 * kMiB)));
+    printf("pitched: %d\n", Number(AllocatePitch(kMiB, 32 * 1024)));
+    printf("array: %d\n", Number(CreateArray(32 * 1024 * kMiB)));
+    printf("layers: %d\n", Number(cuArray3DCreate(&array, &layers)));
+  }
+  printf("# pitched: %llu calls\n", Calls("cuMemAllocPitch_v2") - pitched);
+  printf("# array: %llu calls\n", Calls("cuArrayCreate_v2"));
+  printf("# layers: %llu calls\n", Calls("cuArray3DCreate_v2"));
+  printf("# frees: %llu\n", program::RealFrees() - frees);
+  // Whatever this device lacks, the other one cannot have it.
+  const unsigned long long used = simUsedBytes(1);
+  simFailFrom("cuArrayCreate_v2", 1, kOutOfMemory);
+  printf("array: %d\n", Number(CreateArray(kMiB)));
+  printf("# of the other device: %llu bytes\n", used - simUsedBytes(1));
+  simFailNever();
+}
+
+// The same graph, again and again, beside as much idle memory.
+void GraphInVain() {
+  const cudaGraph_t graph = CapturedGraph();
+  simFailFrom("cuGraphInstantiateWithFlags", 1, kOutOfMemory);
+  timespec begin = {};
+  clock_gettime(CLOCK_MONOTONIC, &begin);
+  int releases = 0;
+  for (int i = 0; i < 20; ++i) {
+    FillAndFree();
+    const unsigned long long frees = program::RealFrees();
+    cudaGraphExec_t executable = nullptr;
+    if (cudaGraphInstantiate(&executable, graph, 0) != cudaErrorMemoryAllocation) return;
+    if (program::RealFrees() != frees) ++releases;
+  }
+  timespec end = {};
+  clock_gettime(CLOCK_MONOTONIC, &end);
+  printf("all failed, last error %d\n", Number(cudaGetLastError()));
+  printf("# releases: %d in %ld seconds\n", releases, end.tv_sec - begin.tv_sec + 1);
+  simFailNever();
+}
+
+// Calls fail for reasons of their own while the pool's thread is slow to free what has aged. With 8
+// GiB of device memory nothing lacks it, with 1 GiB that cannot be told. REQUIRES: CMP_DECAY
+void OwnReasons() {
+  static const pthread_t program = pthread_self();
+  static std::atomic<bool> held{false};
+  static std::atomic<bool> go_on{false};
+  simOnCall(
+      "cuMemFreeAsync", SIM_BEFORE_CALL,
+      [](void*) {
+        if (pthread_equal(pthread_self(), program) != 0) return;
+        held = true;
+        while (!go_on) Sleep(1000);
+        held = false;
+      },
+      nullptr);
+  FillAndFree(4);
+  for (int i = 0; i < 20'000 && !held; ++i) Sleep(1000);
+  const auto fails = [](const char* what, const char* name, const std::function<int()>& call) {
+    simFailFrom(name, 1, kOutOfMemory);
+    const unsigned long long calls = Calls(name);
+    const long pauses = Pauses();
+    printf("%s: %d\n", what, call());
+    printf("# %s: %llu calls, %ld pauses, %d held\n", what, Calls(name) - calls, Pauses() - pauses,
+           held ? 1 : 0);
+    simFailNever();
+  };
+  for (const char* what : {"event", "event again"}) {
+    fails(what, "cuEventCreate", [] {
+      CUevent event = nullptr;
+      return Number(cuEventCreate(&event, 0));
+    });
+  }
+  fails("page-locked", "cuMemHostAlloc", [] {
+    void* pointer = nullptr;
+    return Number(cuMemHostAlloc(&pointer, 4096, 0));
+  });
+  go_on = true;
+  while (held) Sleep(1000);
+  simOnCall("cuMemFreeAsync", SIM_BEFORE_CALL, nullptr, nullptr);
+}
+
 // ---- Captures
 
 struct Capture {
@@ -486,23 +600,36 @@ void DuringCapture(const std::string& what, int mode) {
 
 // Of the capturing thread itself, and into its capture.
 void IntoCaptures() {
-  const auto tried = [](const char* what, const char* name, const std::function<int()>& call) {
+  const auto tried = [](const char* what, const char* name,
+                        const std::function<int(cudaStream_t)>& call) {
     FillAndFree();
     Capture capture(cudaStreamCaptureModeRelaxed);
     simFailFrom(name, 1, kOutOfMemory);
     const unsigned long long before = Calls(name);
     if (strcmp(what, "of its own thread") == 0) {
-      printf("%s: %d\n", what, call());
+      printf("%s: %d\n", what, call(capture.stream));
     } else {
-      std::thread([&] { printf("%s: %d\n", what, Launch(capture.stream)); }).join();
+      std::thread([&] {
+        MUST(cudaSetDevice(0));
+        printf("%s: %d\n", what, call(capture.stream));
+      }).join();
     }
     printf("# %s: tried %llu times\n", what, Calls(name) - before);
     simFailNever();
     cudaGetLastError();
     capture.End();
   };
-  tried("of its own thread", "cuMemCreate", [] { return Number(CreatePhysical(600 * kMiB)); });
-  tried("into it", "cuLaunchKernel", {});
+  static const cudaGraph_t graph = CapturedGraph();
+  tried("of its own thread", "cuMemCreate",
+        [](cudaStream_t) { return Number(CreatePhysical(600 * kMiB)); });
+  tried("into it", "cuLaunchKernel", Launch);
+  tried("uploaded into it", "cuGraphInstantiateWithParams", [](cudaStream_t stream) {
+    CUDA_GRAPH_INSTANTIATE_PARAMS parameters = {};
+    parameters.flags = CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD;
+    parameters.hUploadStream = stream;
+    CUgraphExec executable = nullptr;
+    return Number(cuGraphInstantiateWithParams(&executable, graph, &parameters));
+  });
 }
 
 // ---- Devices, contexts, threads
@@ -535,14 +662,73 @@ void LastReference() {
         const unsigned long long pushes = Calls("cuCtxPushCurrent_v2");
         std::thread([] {
           MUST(cudaSetDevice(0));
-          printf("array: %d\n", Number(CreateArray(5000 * kMiB)));
-          printf("array: %d\n", Number(CreateArray(600 * kMiB)));
+          printf("module: %d\n", Number(LoadModule(5000 * kMiB)));
+          printf("module: %d\n", Number(LoadModule(600 * kMiB)));
         }).join();
         printf("# pushed: %llu\n", Calls("cuCtxPushCurrent_v2") - pushes);
       },
       nullptr);
   MUST(static_cast<cudaError_t>(cuDevicePrimaryCtxRelease(1)));
   simOnCall("cuDevicePrimaryCtxRelease_v2", SIM_AFTER_CALL, nullptr, nullptr);
+}
+
+// A launch that fails for ever, beside idle memory, and beside contexts of the other devices.
+void GraphLaunches() {
+  int devices = 0;
+  MUST(cudaGetDeviceCount(&devices));
+  for (int device = devices - 1; device >= 0; --device) {
+    MUST(cudaSetDevice(device));
+    FillAndFree();
+  }
+  cudaGraphExec_t executable = nullptr;
+  MUST(cudaGraphInstantiate(&executable, CapturedGraph(), 0));
+  simFailFrom("cuGraphLaunch", 1, kOutOfMemory);
+  printf("graph launch: %d\n", Number(cudaGraphLaunch(executable, nullptr)));
+  printf("# with %d devices: %llu calls\n", devices, Calls("cuGraphLaunch"));
+  simFailNever();
+}
+
+// The last reference to another device's context is given up while its idle memory is released for
+// a call that lacks it: neither waits for the other. REQUIRES: two devices
+void ReferenceMeanwhile() {
+  static const pthread_t program = pthread_self();
+  static std::thread other;
+  static long pauses = 0;
+  long least = 1'000'000;
+  for (int round = 0; round < 5; ++round) {
+    CUcontext context = nullptr;
+    std::vector<CUdeviceptr> blocks(448);
+    MUST(static_cast<cudaError_t>(cuDevicePrimaryCtxRetain(&context, 1)));
+    MUST(static_cast<cudaError_t>(cuCtxPushCurrent(context)));
+    for (CUdeviceptr& block : blocks) {
+      MUST(static_cast<cudaError_t>(cuMemAlloc(&block, 2 * kMiB)));
+    }
+    for (const CUdeviceptr block : blocks) MUST(static_cast<cudaError_t>(cuMemFree(block)));
+    MUST(static_cast<cudaError_t>(cuCtxPopCurrent(&context)));
+    simOnCall(
+        "cuMemFreeAsync", SIM_AFTER_CALL,
+        [](void*) {
+          if (pthread_equal(pthread_self(), program) == 0) return;
+          if (!other.joinable()) {
+            other = std::thread([] {
+              const long before = Pauses();
+              MUST(static_cast<cudaError_t>(cuDevicePrimaryCtxRelease(1)));
+              pauses = Pauses() - before;
+            });
+          }
+          Sleep(200);
+        },
+        nullptr);
+    const CUmemAllocationProp properties = OnDevice(1);
+    CUmemGenericAllocationHandle handle = 0;
+    const CUresult created = cuMemCreate(&handle, 900 * kMiB, &properties, 0);
+    if (created == CUDA_SUCCESS) MUST(static_cast<cudaError_t>(cuMemRelease(handle)));
+    if (!other.joinable()) return;
+    other.join();
+    simOnCall("cuMemFreeAsync", SIM_AFTER_CALL, nullptr, nullptr);
+    least = std::min(least, pauses);
+  }
+  printf("# pauses: %ld at least\n", least);
 }
 
 void WithoutContext() {
@@ -587,9 +773,14 @@ int main(int count, char** arguments) {
       {"beside-staying", [](char** more) { BesideStaying(more[0], atoi(more[1]) != 0); }},
       {"options", [](char**) { Options(); }},
       {"impossible", [](char**) { Impossible(); }},
+      {"impossible-shapes", [](char** more) { ImpossibleShapes(atoi(more[0]) != 0); }},
+      {"graph-in-vain", [](char**) { GraphInVain(); }},
+      {"own-reasons", [](char**) { OwnReasons(); }},
+      {"reference-meanwhile", [](char**) { ReferenceMeanwhile(); }},
       {"during-capture", [](char** more) { DuringCapture(more[0], atoi(more[1])); }},
       {"into-captures", [](char**) { IntoCaptures(); }},
       {"devices", [](char**) { Devices(); }},
+      {"graph-launches", [](char**) { GraphLaunches(); }},
       {"last-reference", [](char**) { LastReference(); }},
       {"without-context", [](char**) { WithoutContext(); }},
       {"threads", [](char**) { Threads(); }},

@@ -53,7 +53,7 @@ void Kinds() {
   Free(busy, 1024, "waited");
   MUST(cudaDeviceSynchronize());
 
-  void* impossible = nullptr;  // nothing stays idle after this
+  void* impossible = nullptr;  // what is idle stays
   Expect("failed", size_t{1} << 45, cudaMalloc(&impossible, size_t{1} << 45));
   Expect("foreign_free", 0, cudaFree(reinterpret_cast<void*>(uintptr_t{12345})));
   void* managed = nullptr;
@@ -69,7 +69,7 @@ void Kinds() {
   MUST(cudaMallocPitch(&pitched, &pitch, 100, 10));
   Free(pitched, pitch * 10, "pooled");
 
-  void* asynchronous = Allocate(1024, "refill");
+  void* asynchronous = Allocate(1024, "thread_cache");
   Expect("real_free", 1024);
   MUST(cudaFreeAsync(asynchronous, nullptr));
   MUST(cudaDeviceSynchronize());
