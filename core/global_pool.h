@@ -174,7 +174,10 @@ class GlobalPool {
   void Change(std::atomic<size_t>& bytes, Batch batch, size_t sign) {
     const size_t change = sign * BytesOf(batch);
     bytes.fetch_add(change, std::memory_order_release);
-    if (IsLarge(batch.head)) large_bytes_.fetch_add(change, std::memory_order_release);
+    if (!IsLarge(batch.head)) return;
+    // Of the large ones alone, so their lock is held.
+    const size_t large = large_bytes_.load(std::memory_order_relaxed);
+    large_bytes_.store(large + change, std::memory_order_release);
   }
   static size_t BinOf(size_t bytes) { return bytes / kLargeGranule - 1; }
   // The list with the smallest blocks of at least `bytes` and at most `most`, or nullptr.

@@ -59,16 +59,20 @@ class Pool {
                       Statistics::More more_statistics = nullptr);
   static size_t StatisticsBytes(const Options& options);
 
-  // The hit path of an allocation in the context whose handle is current: a block of this thread's
-  // cache, handed out, or 0, which says nothing (call Alloc).
-  DeviceAddress AllocHit(ContextHandle handle, size_t bytes) {
+  // The hit path of an allocation in the context that current() says is current, where it is asked:
+  // a block of this thread's cache, handed out, or 0, which says nothing (call Alloc).
+  template <typename Current>
+  DeviceAddress AllocHit(Current current, size_t bytes) {
     // bytes - 1 wraps for 0, which is never a hit. hit_bytes_ is 0 where hits must not happen.
     if (bytes - 1 >= hit_bytes_) [[unlikely]]
       return 0;
-    const ThreadMemory::Entry* entry = Remembered(handle);
+    const ThreadMemory::Entry* entry = Remembered(current());
     if (entry == nullptr) [[unlikely]]
       return 0;
     return entry->cache->AllocHit(tiers_.TierOf(bytes), bytes);
+  }
+  DeviceAddress AllocHit(ContextHandle current, size_t bytes) {
+    return AllocHit([=] { return current; }, bytes);
   }
   // The hit path of a free: Take, if the program has the block and a free brings it into the pool.
   // False says nothing (call Take).

@@ -25,7 +25,7 @@ inline DeviceAddress AllocHit(Pool* pool, size_t bytes) {
   const Driver* driver = LoadedDriver();
   if (driver == nullptr || g_captures.UnderWay()) [[unlikely]]
     return 0;
-  return pool->AllocHit(CurrentContext(*driver), bytes);
+  return pool->AllocHit([=] { return CurrentContext(*driver); }, bytes);
 }
 // The same for `rows` rows of `width` bytes, if their pitch is known to this thread.
 inline DeviceAddress AllocPitchedHit(Pool* pool, size_t width, size_t rows, uint64_t element,

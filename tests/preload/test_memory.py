@@ -107,7 +107,8 @@ class Memory(TestCase):
         """The bound on what the pool holds, against the program's peak of 32 MiB.
 
         It holds after every free. Allocations wait for nothing, so they may cross it until the next
-        free: by no more than what the program allocates meanwhile, here 32 MiB.
+        free: by no more than what the program allocates meanwhile, here 32 MiB. Once there are 2 MiB
+        besides for a moment: to pay for the first free that waits for nothing.
         """
         bounds = (
             ("1x", 32),
@@ -122,7 +123,7 @@ class Memory(TestCase):
                 _, within = self.run_both("memory", ["waves"], {"CMP_RESERVE": reserve})
                 self.assertEqual(within.process["live_peak_bytes"], 32 * MIB)
                 peak = within.process["reserved_peak_bytes"]
-                self.assertLessEqual(peak, (bound + 32) * MIB, f"{peak / MIB} MiB")
+                self.assertLessEqual(peak, (bound + 32 + 2) * MIB, f"{peak / MIB} MiB")
                 self.assertLessEqual(within.process["reserved_bytes"], bound * MIB)
                 # With no room beside the peak, each wave drives the one before it out.
                 self.assert_served(within, 100 if bound > 32 else 0)
