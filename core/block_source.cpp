@@ -202,7 +202,12 @@ int BlockSource::FreeIdle(ContextPool& context, DeviceAddress address, Work work
 
 void BlockSource::WarmUp(ContextPool& context, const DeviceApi& api) {
   if (context.release_stream().warm() || !CanFreeQuietly()) return;
-  if (context.accounts().idle() == 0) return;
+  // Not at the cost of who needs the memory.
+  const Accounts& accounts = context.accounts();
+  if (accounts.idle() == 0 || accounts.reserve().IsBesideManaged() ||
+      context.scarce.load(std::memory_order_relaxed)) {
+    return;
+  }
   const Driver& driver = *host_.driver();
   const Hand hand(*this, context, Quietly::kYes);
   if (driver.push_current(static_cast<CUcontext>(context.identity().handle)) != CUDA_SUCCESS) {

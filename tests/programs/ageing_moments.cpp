@@ -81,11 +81,6 @@ void Reference() {
   Sleep(60);
 }
 
-// There is idle memory. The first free without a wait is paid.
-void AwaitFirst() {
-  Await([] { return QuietFrees() != 0; });
-}
-
 std::atomic<bool> g_there{false};
 std::atomic<bool> g_go_on{false};
 
@@ -97,7 +92,7 @@ void HoldOneUp(void*) {
 
 void SecondFree() {
   Begin();
-  AwaitFirst();
+  program::AwaitQuietFree();
   std::vector<char*> blocks;
   for (int i = 0; i < 4; ++i) blocks.push_back(Allocate(32 * kMiB));
   simOnCall("cuMemFreeAsync", SIM_BEFORE_CALL, HoldOneUp, nullptr);
@@ -157,7 +152,7 @@ void Portions() {
 
 void PutBack() {
   Begin();
-  AwaitFirst();
+  program::AwaitQuietFree();
   Idle(32 * kMiB, 8);
   static std::atomic<bool> first{true};
   simOnCall(
@@ -212,7 +207,7 @@ void Asks() {
   Allocate(32 * kMiB);
   MUST(cudaSetDevice(0));
   Begin();
-  AwaitFirst();
+  program::AwaitQuietFree();
   Await([] { return simUsedBytes(0) == 0; });
   const size_t before = FreeMiB();
   simOnCall(
@@ -271,14 +266,14 @@ void First() {
   Begin();
   SayFrees("at first");
   g_go_on = true;
-  AwaitFirst();
+  program::AwaitQuietFree();
   SayFrees("then");
 }
 
 void Exit() {
   static Last last;
   Begin();
-  AwaitFirst();
+  program::AwaitQuietFree();
   Idle(512, 60000);
   const auto count = [](void*) {
     ++g_frees;

@@ -218,8 +218,7 @@ void Staying() {
   MUST(cudaFree(program::Allocate(1000)));
   MUST(cudaDeviceSynchronize());  // now the pool knows of all work
   program::Warm(16 * kMiB);
-  const uint64_t before = program::RealFrees();
-  for (int i = 0; i < 10000 && program::RealFrees() == before; ++i) usleep(1000);
+  program::AwaitQuietFree();
   const uint64_t frees = program::RealFrees();
   for (uint64_t round = 1; round <= 50; ++round) {
     SimWork staying{};

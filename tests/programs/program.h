@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
@@ -45,6 +46,12 @@ inline char* Allocate(size_t bytes) {
 inline uint64_t RealAllocations() { return simCallCount("cuMemAlloc_v2"); }
 inline uint64_t RealFrees() {
   return simCallCount("cuMemFree_v2") + simCallCount("cuMemFreeAsync");
+}
+
+// Waits until the pool knows that it has freed something without a wait: it synchronises its stream
+// then. REQUIRES: there is idle memory, and the program synchronises no stream
+inline void AwaitQuietFree() {
+  for (int i = 0; i < 10000 && simCallCount("cuStreamSynchronize") == 0; ++i) usleep(1000);
 }
 
 // What is wrong according to the simulator; a good program prints zeros.
