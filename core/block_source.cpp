@@ -201,15 +201,16 @@ int BlockSource::FreeIdle(ContextPool& context, DeviceAddress address, Work work
 }
 
 void BlockSource::WarmUp(ContextPool& context, const DeviceApi& api) {
-  if (context.release_stream().warm() || !CanFreeQuietly()) return;
-  // Not at the cost of who needs the memory.
+  ReleaseStream& stream = context.release_stream();
   const Accounts& accounts = context.accounts();
-  if (accounts.idle() == 0 || accounts.reserve().IsBesideManaged() ||
-      context.scarce.load(std::memory_order_relaxed)) {
-    return;
-  }
-  const Driver& driver = *host_.driver();
+  if (stream.warm() || !CanFreeQuietly() || accounts.idle() == 0) return;
   const Hand hand(*this, context, Quietly::kYes);
+  if (!hand.user.entered()) return;
+  stream.SetWarm();  // once, whatever comes of it
+  // Not at the cost of who needs the memory.
+  if (accounts.reserve().IsBesideManaged() || context.scarce.load(std::memory_order_relaxed))
+    return;
+  const Driver& driver = *host_.driver();
   if (driver.push_current(static_cast<CUcontext>(context.identity().handle)) != CUDA_SUCCESS) {
     return;
   }
@@ -288,7 +289,8 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
     Block* block = batch.Pop();
     const size_t leaving = block->bytes;
     const auto put_back = [&] {
-      context.global().Put(Batch{block, 1, work == Work::kRetired ? Fences::Now() : kReady});
+      const bool ready = work != Work::kRetired && work != Work::kDoneHere;
+      context.global().Put(Batch{block, 1, ready ? kReady : Fences::Now()});
       accounts.EndLeaving(leaving);
     };
     const ContextPool::Unasked unasked(context, when);
@@ -327,20 +329,32 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
 }
 
 size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api) {
+  const Stamp begin = Fences::Now();
   readiness_.PromotePassed(context);
-  const Hand hand(*this, context);
-  const size_t ready = Destroy(context, context.global().TakeOldest(bytes), Work::kDone, api);
-  return ready < bytes ? ready + DestroyRetired(context, bytes - ready, Work::kDone, api) : ready;
+  return DestroyIdle(context, bytes, begin, api);
 }
 
-size_t BlockSource::DestroyRetired(ContextPool& context, size_t bytes, Work ready,
+size_t BlockSource::DestroyIdle(ContextPool& context, size_t bytes, Stamp begin,
+                                const DeviceApi& api) {
+  const Hand hand(*this, context);
+  const size_t ready = Destroy(context, context.global().TakeOldest(bytes), Work::kDone, api);
+  if (ready >= bytes) return ready;
+  return ready + DestroyRetired(context, bytes - ready, begin, Work::kDone, api);
+}
+
+size_t BlockSource::DestroyRetired(ContextPool& context, size_t bytes, Stamp begin, Work ready,
                                    const DeviceApi& api) {
   size_t released = 0;
-  const Stamp begin = Fences::Now();
   while (released < bytes && readiness_.WaitForNext(context, begin)) {
     released += Destroy(context, context.global().TakeOldest(bytes - released), ready, api);
   }
   if (released >= bytes) return released;
+  if (context.fences().Covers(begin)) {
+    // The context's own work is done. What is left of those that were freed by then waits for other
+    // contexts, which the real free does not.
+    const Batch own = context.global().TakeRetired(bytes - released, begin);
+    return released + Destroy(context, own, Work::kDoneHere, api);
+  }
   const Batch retired = context.global().TakeRetired(bytes - released);
   return released + Destroy(context, retired, Work::kRetired, api);
 }
@@ -357,10 +371,11 @@ size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t by
 }
 
 size_t BlockSource::ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api) {
+  const Stamp begin = Fences::Now();
   readiness_.PromotePassed(context);
   const Hand hand(*this, context);
   size_t released = Destroy(context, context.global().TakeOldestLarge(bytes), Work::kDone, api);
-  if (released < bytes) released += ReleaseIdle(context, bytes - released, api);
+  if (released < bytes) released += DestroyIdle(context, bytes - released, begin, api);
   NoteGivenBack(context, released);
   if (released == 0) return 0;
   room_by_.store(&t_thread_name, std::memory_order_relaxed);
@@ -375,6 +390,7 @@ bool BlockSource::OthersMadeRoomJustNow() const {
 
 void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api) {
   Accounts& accounts = context.accounts();
+  const Stamp begin = Fences::Now();
   readiness_.PromotePassed(context);
   context.over_bound.store(false, std::memory_order_relaxed);
   const size_t excess = accounts.Excess();
@@ -405,7 +421,7 @@ void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api)
     size_t left = now < wanted - released ? now : wanted - released;
     released = trim(left, ~0u);
     left -= released < left ? released : left;
-    if (left != 0) DestroyRetired(context, left, Work::kDoneForBound, api);
+    if (left != 0) DestroyRetired(context, left, begin, Work::kDoneForBound, api);
   }
   if (accounts.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
 }

@@ -156,8 +156,9 @@ class BlockSource {
   // Really frees idle blocks of the global pool, about `bytes` of them, and returns how many bytes
   // they were: the ready ones that have waited longest, which waits for nothing, and if those do
   // not suffice, retired ones, whose fences are waited for. Not for what was submitted since they
-  // were freed: it may wait for what the program does next. Only where fences cannot be had (old
-  // drivers, captures) the real free waits for all of the context's work.
+  // were freed: it may wait for what the program does next. But where their frees recorded no fence
+  // (CMP_FREE_SYNC=none, the library), or other contexts are busy, one is recorded now; and where
+  // none can be had (old drivers, captures) the real free waits for all of the context's work.
   size_t ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api);
   // A portion of the ready ones that have been idle since `before` on the global pool's clock,
   // about `bytes`; the bound falls. Quietly: what the driver cannot free without a wait stays.
@@ -165,8 +166,7 @@ class BlockSource {
                      const DeviceApi& api);
   // Pays what the first free without a wait costs (release_stream.h), with a block made for it,
   // unless it is paid. Until then the program's frees keep the bound with cuMemFree, as it would
-  // free itself; but where nobody will pay, the first of them does. REQUIRES: the context does not
-  // end meanwhile
+  // free itself; but where nobody will pay, the first of them does.
   void WarmUp(ContextPool& context, const DeviceApi& api);
   void WillBeWarmedUp() { will_be_warmed_up_ = true; }  // before there are blocks
   // Can idle blocks be freed without a wait, as far as that is known?
@@ -262,13 +262,18 @@ class BlockSource {
   // Really frees idle blocks of `context` that are on no list any more; returns their bytes. What
   // cannot be freed (the context is ending, a capture forbids it) goes back to the global pool.
   // kRetired: the blocks' work may not be done, and is waited for. kDoneQuietly: see ReleaseAged.
-  // kDoneForBound: in a free of the program's, which would have waited itself.
+  // kDoneForBound: in a free of the program's, which would have waited itself. kDoneHere: other
+  // contexts' work may not be done, which the real free does not wait for.
   // REQUIRES: the caller is one of the takers since before it took the batch
-  enum class Work { kDone, kDoneForBound, kDoneQuietly, kRetired };
+  enum class Work { kDone, kDoneForBound, kDoneQuietly, kDoneHere, kRetired };
   size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api);
-  // About `bytes` of retired blocks, one fence after the other; those of them that become ready are
+  // About `bytes` of the global pool's, retired ones included, of what was freed before `begin`. It
+  // is from before the look at the fences: one that this recorded covers it.
+  size_t DestroyIdle(ContextPool& context, size_t bytes, Stamp begin, const DeviceApi& api);
+  // The same of retired ones, one fence after the other; those of them that become ready are
   // destroyed as `ready` says.
-  size_t DestroyRetired(ContextPool& context, size_t bytes, Work ready, const DeviceApi& api);
+  size_t DestroyRetired(ContextPool& context, size_t bytes, Stamp begin, Work ready,
+                        const DeviceApi& api);
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
   static bool MustLook(ContextPool& context, size_t bytes);
   bool MayMakeBesideManaged(const ContextPool& context, size_t bytes) const;

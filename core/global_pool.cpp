@@ -208,7 +208,7 @@ void GlobalPool::GiveListsBack(SpareLists& spare) {
   spare.Put(lists_);
 }
 
-Batch GlobalPool::TakeRetired(size_t wanted) {
+Batch GlobalPool::TakeRetired(size_t wanted, Stamp before) {
   Batch taken;
   size_t taken_bytes = 0;
   // The large ones first: fewer real calls for the same bytes.
@@ -216,7 +216,8 @@ Batch GlobalPool::TakeRetired(size_t wanted) {
     Held held(LockOf(tier));
     if (IsGone()) break;
     List& retired = RetiredOf(tier);
-    while (retired.oldest != nullptr && taken_bytes < wanted) {
+    while (retired.oldest != nullptr && taken_bytes < wanted &&
+           retired.oldest->links->stamp <= before) {
       Batch batch = Remove(retired, retired.oldest);
       SubtractBytes(retired_bytes_, batch);
       chunks_.RemoveIdle(batch);

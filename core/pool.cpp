@@ -84,7 +84,9 @@ Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& 
   Ladder ladder(source_, device, bytes, source_.releases());
   Allocation made = source_.Make(owner, request, true, api);
   const bool rescue = made.status == kOutOfMemory;
-  while (made.status == kOutOfMemory &&
+  const size_t most = context == nullptr ? 0 : context->identity().device_bytes;
+  const bool possible = bytes <= kMostTierBytes && (most == 0 || bytes <= most);
+  while (possible && made.status == kOutOfMemory &&
          ladder.Climb([&](size_t wanted) { return ReleaseForRetry(api, device, wanted); })) {
     made = source_.Make(owner, request, true, api);
   }

@@ -172,8 +172,8 @@ class Pool {
   enum class Caches : uint8_t { kLeft, kEmptied };
   size_t ReleasableBytes(int device, Caches caches = Caches::kEmptied);
 
-  // Really frees the idle blocks of all global pools, retired ones included, for whose work the
-  // real free waits; thread caches and blocks in use are not touched. Returns the bytes freed.
+  // Really frees the idle blocks of all global pools, retired ones included, whose fences are
+  // waited for; thread caches and blocks in use are not touched. Returns the bytes freed.
   // Where the host does not see contexts end, those of the current context and of primary ones
   // alone.
   size_t ReleaseAll(const DeviceApi& api);

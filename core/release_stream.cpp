@@ -40,7 +40,7 @@ int ReleaseStream::Free(const Driver& driver, ContextHandle context, DeviceAddre
   }
   // Once it was accepted the memory is the driver's, whatever this answers: freed again before the
   // stream comes to it, it would hang the next synchronisation (measured, H200, driver 580.159.04).
-  warm_.store(true, std::memory_order_relaxed);
+  SetWarm();
   const CUresult synchronised = driver.stream_synchronize(stream);
   return IsBrokenContextStatus(synchronised) ? synchronised : kSuccess;
 }

@@ -3,6 +3,7 @@
 
 #include <set>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "core/pool.h"
@@ -425,6 +426,23 @@ TEST_F(RetiredTest, NorIsOneThatWasWaitedForBefore) {
   EXPECT_EQ(t.context->CountIdle().ready, 4 * kMiB);
   EXPECT_EQ(t.context->accounts().reserved(), 4 * kMiB);
   EXPECT_EQ(t.Alloc(4 * kMiB), block);
+}
+
+// Its real free would wait for what was submitted meanwhile, which may wait for what the caller
+// does next.
+TEST_F(RetiredTest, WhatIsFreedWhileAReleaseWaitsIsLeft) {
+  TestPool t = Pool();
+  Block* block = t.Alloc(4 * kMiB);
+  Block* later = t.Alloc(8 * kMiB);
+  FreeAfterWork(t, block);
+  bool freed = false;
+  driver_.on_wait = [&] {
+    if (!std::exchange(freed, true)) OnAnotherThread([&] { FreeAfterWork(t, later); });
+  };
+  EXPECT_EQ(t.pool->ReleaseAll(t.api), 4 * kMiB);
+  EXPECT_TRUE(freed);
+  EXPECT_EQ(driver_.waits, 1u);
+  EXPECT_EQ(t.context->CountIdle().retired, 8 * kMiB);
 }
 
 TEST_F(RetiredTest, AThreadThatExitsLeavesThemRetired) {
