@@ -206,10 +206,13 @@ void BlockSource::WarmUp(ContextPool& context, const DeviceApi& api) {
   if (stream.warm() || !CanFreeQuietly() || accounts.idle() == 0) return;
   const Hand hand(*this, context, Quietly::kYes);
   if (!hand.user.entered()) return;
-  stream.SetWarm();  // once, whatever comes of it
   // Not at the cost of who needs the memory.
-  if (accounts.reserve().IsBesideManaged() || context.scarce.load(std::memory_order_relaxed))
-    return;
+  const bool scarce = context.scarce.load(std::memory_order_relaxed);
+  if (!scarce && !accounts.reserve().IsBesideManaged()) MakeAndFree(context, api);
+  stream.SetWarm();  // once, whatever came of it
+}
+
+void BlockSource::MakeAndFree(ContextPool& context, const DeviceApi& api) {
   const Driver& driver = *host_.driver();
   if (driver.push_current(static_cast<CUcontext>(context.identity().handle)) != CUDA_SUCCESS) {
     return;

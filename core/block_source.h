@@ -274,6 +274,7 @@ class BlockSource {
   // destroyed as `ready` says.
   size_t DestroyRetired(ContextPool& context, size_t bytes, Stamp begin, Work ready,
                         const DeviceApi& api);
+  void MakeAndFree(ContextPool& context, const DeviceApi& api);
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
   static bool MustLook(ContextPool& context, size_t bytes);
   bool MayMakeBesideManaged(const ContextPool& context, size_t bytes) const;
