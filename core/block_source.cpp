@@ -292,8 +292,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
     Block* block = batch.Pop();
     const size_t leaving = block->bytes;
     const auto put_back = [&] {
-      const bool ready = work != Work::kRetired && work != Work::kDoneHere;
-      context.global().Put(Batch{block, 1, ready ? kReady : Fences::Now()});
+      context.global().Put(Batch{block, 1, work == Work::kRetired ? Fences::Now() : kReady});
       accounts.EndLeaving(leaving);
     };
     const ContextPool::Unasked unasked(context, when);
@@ -352,13 +351,10 @@ size_t BlockSource::DestroyRetired(ContextPool& context, size_t bytes, Stamp beg
     released += Destroy(context, context.global().TakeOldest(bytes - released), ready, api);
   }
   if (released >= bytes) return released;
-  if (context.fences().Covers(begin)) {
-    // The context's own work is done. What is left of those that were freed by then waits for other
-    // contexts, which the real free does not.
-    const Batch own = context.global().TakeRetired(bytes - released, begin);
-    return released + Destroy(context, own, Work::kDoneHere, api);
-  }
-  const Batch retired = context.global().TakeRetired(bytes - released);
+  // Where the context's own work is done, what is left of those that were freed by then waits for
+  // other contexts: the real free waits for peer copies of theirs.
+  const Stamp before = context.fences().Covers(begin) ? begin : GlobalPool::kAnyTime;
+  const Batch retired = context.global().TakeRetired(bytes - released, before);
   return released + Destroy(context, retired, Work::kRetired, api);
 }
 

@@ -158,7 +158,8 @@ class BlockSource {
   // not suffice, retired ones, whose fences are waited for. Not for what was submitted since they
   // were freed: it may wait for what the program does next. But where their frees recorded no fence
   // (CMP_FREE_SYNC=none, the library), or other contexts are busy, one is recorded now; and where
-  // none can be had (old drivers, captures) the real free waits for all of the context's work.
+  // that does not do (old drivers, captures, peer copies of other contexts) the real free waits for
+  // all of the context's work.
   size_t ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api);
   // A portion of the ready ones that have been idle since `before` on the global pool's clock,
   // about `bytes`; the bound falls. Quietly: what the driver cannot free without a wait stays.
@@ -262,10 +263,9 @@ class BlockSource {
   // Really frees idle blocks of `context` that are on no list any more; returns their bytes. What
   // cannot be freed (the context is ending, a capture forbids it) goes back to the global pool.
   // kRetired: the blocks' work may not be done, and is waited for. kDoneQuietly: see ReleaseAged.
-  // kDoneForBound: in a free of the program's, which would have waited itself. kDoneHere: other
-  // contexts' work may not be done, which the real free does not wait for.
+  // kDoneForBound: in a free of the program's, which would have waited itself.
   // REQUIRES: the caller is one of the takers since before it took the batch
-  enum class Work { kDone, kDoneForBound, kDoneQuietly, kDoneHere, kRetired };
+  enum class Work { kDone, kDoneForBound, kDoneQuietly, kRetired };
   size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api);
   // About `bytes` of the global pool's, retired ones included, of what was freed before `begin`. It
   // is from before the look at the fences: one that this recorded covers it.

@@ -86,7 +86,7 @@ class GlobalPool {
   // The same of large blocks alone.
   Batch TakeOldestLarge(size_t bytes);
   // Retired blocks, of stamps up to `before`, until they are at least `bytes` or nothing is left:
-  // for a real free, which waits for their work by itself, or need not.
+  // for a real free, which waits for their work by itself.
   Batch TakeRetired(size_t bytes, Stamp before = kAnyTime);
 
   // Everything that is here; nothing comes after it.
