@@ -94,6 +94,15 @@ class Devices(TestCase):
 
         self.each(check)
 
+    def test_short(self):
+        """Memory is not given back while another device, idle otherwise, copies into it."""
+        def check(env):
+            without, within = self.run_both("devices", ["short"], env)
+            self.assertIn(CLEAN, without.results)
+            self.assertGreater(within.totals["blocks_released"], 0)
+
+        self.each(check)
+
     def test_host(self):
         """A copy to the host runs where its source is, on whichever device's stream."""
         def check(env):

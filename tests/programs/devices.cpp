@@ -7,6 +7,7 @@
 //   devices overwrite   what is copied while a free comes, is copied
 //   devices copies      blocks are freed while they are copied to; pending
 //   devices sources     blocks are freed while they are copied from
+//   devices short       memory runs out while freed blocks are copied to; pending
 //   devices host        what a free gives, of copies to the host
 //   devices reset       of one device after the other
 //   devices guest       a device works that never allocates; pending
@@ -494,6 +495,43 @@ void Sources() {
   program::NoteServed("the first device", 5000);
 }
 
+// Copies into freed blocks, on their own device's stream, from a device where nothing else is under
+// way: with access they run there, and the block's own context has nothing to do. Then memory runs
+// out. (The real free of a small block waits for them: tests/gpu/two_gpus_h200.md.)
+void Short() {
+  EnableAllAccess();
+  constexpr size_t kChunk = size_t{2} << 20;
+  constexpr size_t kBytes = kChunk * 3 / 4;
+  for (int owner = 0; owner < Devices(); ++owner) {
+    const int source = (owner + 1) % Devices();
+    MUST(cudaSetDevice(source));
+    char* from = Allocate(kBytes);
+    const Stream stream = MakeStream(owner);
+    char* large = Allocate(kChunk);  // nothing but the block makes room for it
+    SynchronizeAll();
+    MUST(cudaSetDevice(owner));
+    std::vector<char*> others;
+    size_t free = 0;
+    size_t total = 0;
+    for (MUST(cudaMemGetInfo(&free, &total)); free >= kChunk; free -= kChunk) {
+      others.push_back(Allocate(kChunk));
+    }
+    for (int round = 0; round < 20; ++round) {
+      MUST(cudaFree(large));
+      char* block = Allocate(kBytes);
+      simNoteAlloc(block, kBytes);
+      MUST(cudaMemcpyPeerAsync(block, owner, from, source, kBytes, stream.handle));
+      simNoteFree(block);
+      MUST(cudaFree(block));
+      large = Allocate(kChunk);
+    }
+    MUST(cudaFree(large));
+    for (char* block : others) MUST(cudaFree(block));
+    MUST(cudaSetDevice(source));
+    MUST(cudaFree(from));
+  }
+}
+
 // ---- A copy to page-locked memory on another device's stream: the free of memory of the block's
 // device waits for it.
 
@@ -670,6 +708,8 @@ int main(int count, char** arguments) {
     Copies();
   } else if (strcmp(scenario, "sources") == 0) {
     Sources();
+  } else if (strcmp(scenario, "short") == 0) {
+    Short();
   } else if (strcmp(scenario, "host") == 0) {
     Host();
   } else if (strcmp(scenario, "reset") == 0) {

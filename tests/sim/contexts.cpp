@@ -158,7 +158,7 @@ CUresult DrainForFree(Simulation& sim, Lock& lock, CUcontext handle) {
   const uint64_t id = WholeId(*context);
   const uint64_t thread = ThisThread();
   sim.waiting_frees.push_back({id, thread});
-  const CUresult result = Drain(sim, lock, handle);
+  const CUresult result = WaitFor(sim, lock, handle, sim.scheduler.PendingWith(*context));
   std::erase_if(sim.waiting_frees, [=](const WaitingFree& free) {
     return free.context_id == id && free.thread == thread;
   });
@@ -184,7 +184,7 @@ void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {
   for (CUcontext part : parts) EndContext(sim, lock, part);
   Context* context = sim.contexts.Find(handle);
   while (context != nullptr) {
-    const std::vector<ItemPtr> pending = sim.scheduler.PendingBefore(*context);
+    const std::vector<ItemPtr> pending = sim.scheduler.PendingWith(*context);
     if (pending.empty()) break;
     sim.scheduler.Wait(lock, pending);  // nobody is told that it failed
     context = sim.contexts.Find(handle);

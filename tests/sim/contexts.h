@@ -44,7 +44,8 @@ void ShowPrinted(Simulation& sim, const Context& context);
 CUresult Drain(Simulation& sim, Lock& lock, CUcontext handle);
 // The same for some of its items.
 CUresult WaitFor(Simulation& sim, Lock& lock, CUcontext handle, const std::vector<ItemPtr>& items);
-// Drain for a free, which holds up other threads' submissions until it has waited.
+// Drain for a free, which holds up other threads' submissions until it has waited. It waits for what
+// other devices do on the context's own streams, too (two H200s: copies to small blocks).
 CUresult DrainForFree(Simulation& sim, Lock& lock, CUcontext handle);
 // Returns once no other thread's free waits for the context, which may be gone by then.
 // REQUIRES: called by an entry point's body

@@ -329,10 +329,10 @@ std::vector<ItemPtr> Scheduler::PendingOf(const Context& context) const {
   return items;
 }
 
-std::vector<ItemPtr> Scheduler::PendingBefore(const Context& end) const {
+std::vector<ItemPtr> Scheduler::PendingWith(const Context& context) const {
   std::vector<ItemPtr> items;
   for (const auto& [number, item] : pending_) {
-    if (end.Covers(*item) || end.Includes(*item->context)) items.push_back(item);
+    if (context.Covers(*item) || context.Includes(*item->context)) items.push_back(item);
   }
   return items;
 }

@@ -71,7 +71,7 @@ class Scheduler {
   // What runs in the context.
   std::vector<ItemPtr> PendingOf(const Context& context) const;
   // That, and what was submitted to its streams.
-  std::vector<ItemPtr> PendingBefore(const Context& end) const;
+  std::vector<ItemPtr> PendingWith(const Context& context) const;
   size_t PendingCount(const Context* context) const;
 
  private:
