@@ -136,7 +136,7 @@ void BlockSource::Register(ContextPool& context, const Request& request, Allocat
     if (displaced->state.load(std::memory_order_acquire) == BlockState::kIdle &&
         displaced->owner_context.load(std::memory_order_acquire) == owner.get() &&
         __atomic_load_n(&displaced->address, __ATOMIC_RELAXED) == made->address) {
-      Close(*owner);
+      Close(*owner, ContextPool::Why::kDistrusted);
     }
   }
 }
@@ -425,8 +425,8 @@ void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api)
   if (accounts.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
 }
 
-void BlockSource::Close(ContextPool& context) {
-  if (context.Close()) statistics_.process().contexts_dropped.AddShared(1);
+void BlockSource::Close(ContextPool& context, ContextPool::Why why) {
+  if (context.Close(why)) statistics_.process().contexts_dropped.AddShared(1);
 }
 
 bool BlockSource::ForgetAll(ContextPool& context) {

@@ -244,9 +244,9 @@ class BlockSource {
   // those that another thread has in hand. True: nobody has any.
   bool ForgetAll(ContextPool& context);
 
-  // The pool is off for the context: it has failed. From then on every call is real, so that the
-  // program sees the real errors.
-  void Close(ContextPool& context);
+  // The pool is off for the context. From then on every call is real: of one that is broken so that
+  // the program sees the real errors.
+  void Close(ContextPool& context, ContextPool::Why why = ContextPool::Why::kBroken);
 
   // The real free of memory that the program gave back. Counted and timed.
   int RealFree(DeviceAddress address, const DeviceApi& api);

@@ -87,6 +87,11 @@ class ContextPool {
   // succeeds it is not open either; during one that may give up its last reference it is.
 
   bool open() const { return IsOpen(phase_.load(std::memory_order_acquire)); }
+  // May work of it be running? Until it has ended, also while it is being ended; but nothing runs
+  // any more in one that is broken.
+  bool may_work() const {
+    return (phase_.load(std::memory_order_acquire) & (kIsBroken | kHasEnded)) == 0;
+  }
   // What the pool knows of its memory is wrong, or may be soon: the driver may have given the
   // addresses to another context. Who finds a block of it that is not in use knows nothing of the
   // address. Waits where that is about to be decided.
@@ -97,10 +102,15 @@ class ContextPool {
       pause.Wait();
       phase = phase_.load(std::memory_order_acquire);
     }
-    return (phase & ~kIsClosed) != 0;
+    return (phase & ~(kIsClosed | kIsBroken)) != 0;
   }
-  // The pool is off for it, for good. True for the caller that closed it.
-  bool Close() { return Leave(phase_.fetch_or(kIsClosed, std::memory_order_seq_cst)); }
+  // The pool is off for it, for good: it is broken, or the pool's lists are wrong and its work goes
+  // on. True for the caller that closed it.
+  enum class Why : bool { kBroken, kDistrusted };
+  bool Close(Why why) {
+    const uint32_t closed = why == Why::kBroken ? kIsClosed | kIsBroken : kIsClosed;
+    return Leave(phase_.fetch_or(closed, std::memory_order_seq_cst));
+  }
   // Around a real call that ends it if it succeeds; waits until no user is left. Then it has ended,
   // or it is what it was before. Held meanwhile. REQUIRES: the caller holds it
   void BeginEnding() {
@@ -146,8 +156,9 @@ class ContextPool {
     ~User() { context_.users_.fetch_sub(1, std::memory_order_release); }
     User(const User&) = delete;
     User& operator=(const User&) = delete;
-    // False: it is not open; make no call about it.
-    bool entered() const { return IsOpen(phase_); }
+    // False: make no call about it. True of one that is closed and still works: its fences tell
+    // when, as ever.
+    bool entered() const { return MayBeAsked(phase_); }
     // True: whatever the pool knew of it is gone; add nothing.
     bool ended() const { return (phase_ & kHasEnded) != 0; }
 
@@ -156,8 +167,9 @@ class ContextPool {
     uint32_t phase_;
   };
   // Around calls about it that the program has not asked for: one real free of its idle memory, by
-  // a user of it, or questions about its fences from elsewhere. While its last reference may be
-  // given up none is made: waits for that, not long, or with kAtOnce not at all. seq_cst as above.
+  // a user of it, or questions about its fences from elsewhere, which are allowed of one that is
+  // closed, too. While its last reference may be given up none is made: waits for that, not long,
+  // or with kAtOnce not at all. seq_cst as above.
   enum class When : bool { kAtOnce, kSoon };
   class [[nodiscard]] Unasked {
    public:
@@ -166,23 +178,26 @@ class ContextPool {
       for (int i = 0; i < kMostPauses; ++i) {
         context_.unasked_.fetch_add(1, std::memory_order_seq_cst);
         const uint32_t phase = context_.phase_.load(std::memory_order_seq_cst);
-        allowed_ = IsOpen(phase) && !MayBeEnding(phase);
-        if (allowed_) return;
+        may_ask_ = MayBeAsked(phase) && !MayBeEnding(phase);
+        allowed_ = may_ask_ && IsOpen(phase);
+        if (may_ask_) return;
         context_.unasked_.fetch_sub(1, std::memory_order_release);
         if (!MayBeEnding(phase) || when == When::kAtOnce) return;
         pause.Wait();
       }
     }
     ~Unasked() {
-      if (allowed_) context_.unasked_.fetch_sub(1, std::memory_order_release);
+      if (may_ask_) context_.unasked_.fetch_sub(1, std::memory_order_release);
     }
     Unasked(const Unasked&) = delete;
     Unasked& operator=(const Unasked&) = delete;
-    bool allowed() const { return allowed_; }  // false: make no call
+    bool allowed() const { return allowed_; }  // false: make no call, but where
+    bool may_ask() const { return may_ask_; }  // questions about its fences
 
    private:
     ContextPool& context_;
     bool allowed_ = false;
+    bool may_ask_ = false;
   };
 
   // A cache without a thread, for the calling thread; nullptr if there is none.
@@ -258,10 +273,12 @@ class ContextPool {
 
   static constexpr uint32_t kIsClosed = 1;
   static constexpr uint32_t kHasEnded = 2;
-  static constexpr uint32_t kEnding = 4;  // and its multiples: so many calls are ending it
+  static constexpr uint32_t kIsBroken = 4;  // and closed
+  static constexpr uint32_t kEnding = 8;    // and its multiples: so many calls are ending it
   static constexpr uint32_t kReferenceEnding = 1 << 16;  // the same
   static constexpr int kMostPauses = 100;                // less than a tenth of a second
   static constexpr bool IsOpen(uint32_t phase) { return phase % kReferenceEnding == 0; }
+  static constexpr bool MayBeAsked(uint32_t phase) { return IsOpen(phase & ~kIsClosed); }
   static constexpr bool MayBeEnding(uint32_t phase) {
     return phase >= kReferenceEnding && (phase & kHasEnded) == 0;
   }

@@ -34,8 +34,8 @@ class Contexts {
     });
   }
   // Visits them without holding them: each may be dropped meanwhile, and be the next context's.
-  // For who only looks: at handle, device, whether it is open, of_host, and what the fences have
-  // passed.
+  // For who only looks: at handle, device, whether it is open or may work, of_host, and what the
+  // fences have passed.
   template <typename Visitor>
   void Glance(Visitor visit) const {
     ForEachPlace([&](const auto&, ContextPool& context) { visit(context); });

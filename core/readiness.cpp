@@ -18,7 +18,7 @@ bool Readiness::OthersPassed(const ContextPool& context, Stamp stamp) const {
 }
 
 void Readiness::CloseIfBroken(ContextPool& context, int status) {
-  if (IsBrokenContextStatus(status) && context.Close()) {
+  if (IsBrokenContextStatus(status) && context.Close(ContextPool::Why::kBroken)) {
     statistics_.process().contexts_dropped.AddShared(1);
   }
 }
@@ -55,13 +55,13 @@ void Readiness::Cover(ContextPool& context, Stamp stamp) {
   const Driver* driver = host_.driver();
   if (driver == nullptr || !HasContextEvents(*driver)) return;
   const auto cover = [&](ContextPool& one) {
-    if (one.open() && one.fences().published() <= stamp && !one.fences().Covers(stamp)) Record(one);
+    if (one.fences().published() <= stamp && !one.fences().Covers(stamp)) Record(one);
   };
   cover(context);
   if (contexts_.count() > 1) {
     ForEachOther(context, [&](ContextPool& other) {
       const ContextPool::Unasked unasked(other, ContextPool::When::kAtOnce);
-      if (unasked.allowed()) cover(other);
+      if (unasked.may_ask()) cover(other);
     });
   }
 }
@@ -73,7 +73,7 @@ bool Readiness::Ask(ContextPool& context, Stamp stamp) {
   bool passed = true;
   ForEachOther(context, [&](ContextPool& other) {
     const ContextPool::Unasked unasked(other, ContextPool::When::kAtOnce);
-    passed = passed && unasked.allowed() && AskOne(other, stamp);
+    passed = passed && unasked.may_ask() && AskOne(other, stamp);
   });
   return passed;
 }

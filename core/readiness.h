@@ -99,15 +99,16 @@ class Readiness {
   static inline constinit std::atomic<bool> g_refused{false};
 
   bool HasOthers() const { return contexts_.count() > 1 && RuleIsOn(Rule::kFenceInEveryContext); }
-  // The open contexts besides `context` whose work may use its memory.
+  // The contexts besides `context` whose work may use its memory, also those that are being ended:
+  // their work runs until they have.
   static bool IsOther(const ContextPool& other, const ContextPool& context) {
-    return &other != &context && other.open() && MayUse(other, context);
+    return &other != &context && other.may_work() && MayUse(other, context);
   }
   template <typename Visitor>
   void ForEachOther(const ContextPool& context, Visitor visit) const {
     contexts_.ForEachIf([&](const ContextPool& other) { return IsOther(other, context); }, visit);
   }
-  // For who only looks. What is ordered before the caller's free is of contexts that were open by
+  // For who only looks. What is ordered before the caller's free is of contexts that were there by
   // then: one that takes the place of another meanwhile has no such work, and the other's is over.
   template <typename Visitor>
   void GlanceAtOthers(const ContextPool& context, Visitor visit) const {

@@ -37,7 +37,7 @@ void NoteFailure(int status) {
   if (pool == nullptr || driver == nullptr || g_exiting.load(std::memory_order_acquire)) return;
   t_asks = true;
   pool->ForEachContext([&](ContextPool& context) {
-    if (context.open() && IsBroken(*driver, context)) pool->CloseContext(context);
+    if (context.may_work() && IsBroken(*driver, context)) pool->CloseContext(context);
   });
   t_asks = false;
 }

@@ -89,10 +89,10 @@ TEST_F(ContextPoolTest, WhatFreesReadIsOnLinesThatOthersDoNotWrite) {
 TEST_F(ContextPoolTest, ClosesOnceAndMakesRememberedCachesStale) {
   EXPECT_TRUE(context_.open());
   const uint64_t epoch = g_cache_epoch.load();
-  EXPECT_TRUE(context_.Close());
+  EXPECT_TRUE(context_.Close(ContextPool::Why::kDistrusted));
   EXPECT_FALSE(context_.open());
   EXPECT_GT(g_cache_epoch.load(), epoch);
-  EXPECT_FALSE(context_.Close());
+  EXPECT_FALSE(context_.Close(ContextPool::Why::kBroken));
   EXPECT_EQ(g_cache_epoch.load(), epoch + 1);
 }
 

@@ -197,6 +197,67 @@ TEST_F(ReadinessTest, AContextThatEndedDelaysNothing) {
   EXPECT_EQ(readiness().StampNow(context()), kReady);
 }
 
+// Found by review: its work runs until the call that ends it has waited for it.
+TEST_F(ReadinessTest, AContextThatIsBeingEndedStillDelaysReuse) {
+  ContextPool& other = *pool_.OpenAnother();
+  Settle(context());
+  Submit(other);
+  const Stamp before = readiness().StampNow(context());
+  other.BeginEnding();
+  EXPECT_FALSE(readiness().HasPassed(context(), before));
+  const Stamp meanwhile = readiness().StampNow(context());
+  EXPECT_NE(meanwhile, kReady);
+  driver_.queries = driver_.records = 0;
+  EXPECT_FALSE(readiness().Ask(context(), meanwhile));
+  EXPECT_EQ(driver_.queries + driver_.records, 0u) << "a call about a context that is being ended";
+  pool_.pool->DropContext(other);
+  other.CancelEnding();
+  EXPECT_TRUE(readiness().HasPassed(context(), before));
+  EXPECT_TRUE(readiness().HasPassed(context(), meanwhile));
+}
+
+// Nor does one that the call did not end in the end.
+TEST_F(ReadinessTest, AContextThatWasNotEndedDelaysReuseAsBefore) {
+  ContextPool& other = *pool_.OpenAnother();
+  Settle(context());
+  Submit(other);
+  const Stamp stamp = readiness().StampNow(context());
+  other.BeginEnding();
+  other.CancelEnding();
+  EXPECT_FALSE(readiness().Ask(context(), stamp));
+  driver_.Finish();
+  EXPECT_TRUE(readiness().Ask(context(), stamp));
+}
+
+// It serves no more, as its lists cannot be trusted; its work goes on.
+TEST_F(ReadinessTest, AContextThatServesNoMoreStillDelaysReuse) {
+  ContextPool& other = *pool_.OpenAnother();
+  Block* idle = pool_.AllocIn(other, 4 * kMiB);
+  const DeviceAddress address = idle->address;
+  ASSERT_TRUE(pool_.Free(idle));
+  pool_.device.Release(address);  // past the pool
+  pool_.device.SetNextAddress(address);
+  ASSERT_NE(pool_.pool->AllocReal(&context(), 6 * kMiB, pool_.api).address, 0u);
+  ASSERT_FALSE(other.open());
+  Settle(context());
+  Submit(other);
+  const Stamp stamp = readiness().StampNow(context());
+  EXPECT_NE(stamp, kReady);
+  EXPECT_FALSE(readiness().Ask(context(), stamp));
+  driver_.Finish();
+  EXPECT_TRUE(readiness().Ask(context(), stamp));
+}
+
+// A kernel of it has crashed: the rest of its work does not run, and nobody could tell when.
+TEST_F(ReadinessTest, ABrokenContextDelaysNothing) {
+  ContextPool& other = *pool_.OpenAnother();
+  Settle(context());
+  Submit(other);
+  const Stamp stamp = readiness().StampNow(context());
+  pool_.pool->CloseContext(other);
+  EXPECT_TRUE(readiness().HasPassed(context(), stamp));
+}
+
 TEST_F(ReadinessTest, WaitingIsForTheOwnContextAlone) {
   ContextPool& other = *pool_.OpenAnother();
   Submit(context());

@@ -123,6 +123,16 @@ class Devices(TestCase):
 
         self.each(check)
 
+    def test_ends(self):
+        """A context that is being ended still works: what it writes into is not handed out."""
+        def check(env):
+            within = run("devices", ["ends"], env=env)
+            self.assert_ok(within)
+            self.assertEqual(within.results.count(": last error 0\n"), 4)
+            self.assertIn(CLEAN, within.results)
+
+        self.each(check)
+
     @ONE_THREAD
     def test_stays(self):
         """A kernel that stays on one device keeps those from nothing that it cannot reach."""

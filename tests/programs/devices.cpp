@@ -10,6 +10,8 @@
 //   devices short       memory runs out while freed blocks are copied to; pending
 //   devices host        what a free gives, of copies to the host
 //   devices reset       of one device after the other
+//   devices ends        a device is reset, or a context destroyed, that writes into freed blocks;
+//                       pending
 //   devices guest       a device works that never allocates; pending
 //   devices stays [access | box]   a kernel stays on one device while another one allocates and
 //   copies
@@ -611,6 +613,67 @@ void Reset() {
          static_cast<int>(cudaPeekAtLastError()));
 }
 
+// A context of device 1 ends while its kernels write into a block of device 0, which is freed before
+// or at that very moment; then device 0 allocates. The end waits for the kernels, but does so yet.
+void Ends(bool destroy, bool freed_before) {
+  constexpr size_t kBytes = size_t{3} << 19;
+  static char* block;
+  static bool freed;
+  const auto free_block = [] {
+    MUST(cudaSetDevice(0));
+    simNoteFree(block);
+    MUST(cudaFree(block));
+    freed = true;
+  };
+  MUST(cudaSetDevice(0));
+  MUST(cudaFree(Allocate(1000)));
+  block = Allocate(kBytes);
+  simNoteAlloc(block, kBytes);
+  freed = false;
+  CUcontext own = nullptr;
+  CUcontext ending = nullptr;
+  MUST(static_cast<cudaError_t>(cuCtxGetCurrent(&own)));
+  MUST(cudaSetDevice(1));
+  if (destroy) {
+#if CUDA_VERSION >= 13000
+    MUST(static_cast<cudaError_t>(cuCtxCreate(&ending, nullptr, 0, 1)));
+#else
+    MUST(static_cast<cudaError_t>(cuCtxCreate(&ending, 0, 1)));
+#endif
+    MUST(static_cast<cudaError_t>(cuCtxEnablePeerAccess(own, 0)));
+  } else {
+    MUST(cudaDeviceEnablePeerAccess(0, 0));
+  }
+  MUST(cudaFree(Allocate(1000)));
+  program::LaunchWrite(program::NonBlockingStream(), block, kBytes, 1, 5'000'000);
+  if (freed_before) free_block();
+  constexpr const char* kEnds[] = {"cuDevicePrimaryCtxReset", "cuCtxDestroy_v2"};
+  simOnCall(
+      kEnds[destroy ? 1 : 0], SIM_BEFORE_CALL,
+      [](void* at_once) {
+        std::thread([at_once] {
+          MUST(cudaSetDevice(0));
+          if (!freed) (*static_cast<decltype(free_block)*>(at_once))();
+          char* next = Allocate(kBytes);
+          simNoteAlloc(next, kBytes);
+          simNoteFree(next);
+          MUST(cudaFree(next));
+        }).join();
+      },
+      const_cast<void*>(static_cast<const void*>(&free_block)));
+  if (destroy) {
+    MUST(static_cast<cudaError_t>(cuCtxDestroy(ending)));
+  } else {
+    MUST(cudaSetDevice(1));
+    MUST(cudaDeviceReset());
+  }
+  simOnCall(kEnds[destroy ? 1 : 0], SIM_BEFORE_CALL, nullptr, nullptr);
+  MUST(cudaSetDevice(0));
+  printf("%s, freed %s: last error %d\n", destroy ? "destroyed" : "reset",
+         freed_before ? "before" : "meanwhile", static_cast<int>(cudaPeekAtLastError()));
+  program::NoteServed("the device that stays", 5000);
+}
+
 // ---- A device that has no memory of its own, and uses that of device 0.
 
 void Guest() {
@@ -714,6 +777,10 @@ int main(int count, char** arguments) {
     Host();
   } else if (strcmp(scenario, "reset") == 0) {
     Reset();
+  } else if (strcmp(scenario, "ends") == 0) {
+    for (const bool destroy : {false, true}) {
+      for (const bool freed_before : {true, false}) Ends(destroy, freed_before);
+    }
   } else if (strcmp(scenario, "guest") == 0) {
     Guest();
   } else {
