@@ -287,12 +287,13 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
   const Uncancelled uncancelled;
   Accounts& accounts = context.accounts();
   auto when = work == Work::kDoneQuietly ? ContextPool::When::kAtOnce : ContextPool::When::kSoon;
+  const Stamp stamp = batch.stamp;
   accounts.BeginLeaving(BytesOf(batch));
   while (batch.count != 0) {
     Block* block = batch.Pop();
     const size_t leaving = block->bytes;
     const auto put_back = [&] {
-      context.global().Put(Batch{block, 1, work == Work::kRetired ? Fences::Now() : kReady});
+      context.global().Put(Batch{block, 1, stamp});
       accounts.EndLeaving(leaving);
     };
     const ContextPool::Unasked unasked(context, when);
@@ -321,7 +322,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
     const bool detached = Detach(block);
     accounts.EndLeaving(leaving);  // after it was taken from what is reserved
     bytes += block->bytes;
-    if (work == Work::kDoneForBound)
+    if (work == Work::kDoneForBound && stamp == kReady)
       accounts.reserve().NoteReleased(block->bytes, NowNs(), context.arena());
     statistics_.shared_slot()[block->tier].blocks_released.AddShared(1);
     if (detached) context.records().Return(block);
@@ -331,31 +332,49 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
 }
 
 size_t BlockSource::ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  const Stamp begin = Fences::Now();
+  const uint64_t begin = Fences::Step();
   readiness_.PromotePassed(context);
-  return DestroyIdle(context, bytes, begin, api);
+  return DestroyIdle(context, bytes, begin, Patience::kFree, api);
 }
 
-size_t BlockSource::DestroyIdle(ContextPool& context, size_t bytes, Stamp begin,
-                                const DeviceApi& api) {
+size_t BlockSource::DestroyIdle(ContextPool& context, size_t bytes, uint64_t begin,
+                                Patience patience, const DeviceApi& api) {
   const Hand hand(*this, context);
   const size_t ready = Destroy(context, context.global().TakeOldest(bytes), Work::kDone, api);
   if (ready >= bytes) return ready;
-  return ready + DestroyRetired(context, bytes - ready, begin, Work::kDone, api);
+  return ready + DestroyRetired(context, bytes - ready, begin, patience, Work::kDone, api);
 }
 
-size_t BlockSource::DestroyRetired(ContextPool& context, size_t bytes, Stamp begin, Work ready,
-                                   const DeviceApi& api) {
+size_t BlockSource::DestroyRetired(ContextPool& context, size_t bytes, uint64_t begin,
+                                   Patience patience, Work done, const DeviceApi& api) {
+  using Next = Readiness::Next;
+  GlobalPool& global = context.global();
   size_t released = 0;
-  while (released < bytes && readiness_.WaitForNext(context, begin)) {
-    released += Destroy(context, context.global().TakeOldest(bytes - released), ready, api);
+  auto next = Next::kPassed;
+  while (released < bytes &&
+         (next = readiness_.WaitForNext(context, begin, patience)) == Next::kPassed) {
+    released += Destroy(context, global.TakeOldest(bytes - released), done, api);
   }
-  if (released >= bytes) return released;
-  // Where the context's own work is done, what is left of those that were freed by then waits for
-  // other contexts: the real free waits for peer copies of theirs.
-  const Stamp before = context.fences().Covers(begin) ? begin : GlobalPool::kAnyTime;
-  const Batch retired = context.global().TakeRetired(bytes - released, before);
-  return released + Destroy(context, retired, Work::kRetired, api);
+  if (next == Next::kInVain) return released;
+  // What is left of those waits for other contexts, or no fence can be had. (Whether the context's
+  // work is done is looked at once they are taken: none that is freed meanwhile is missed then.)
+  const Stamp before = begin - 1;
+  const auto destroy = [&](Batch retired, bool waits_itself) {
+    waits_itself |= !readiness_.IsOwnWorkDone(context, begin);
+    retired.stamp = Fences::Now();
+    return Destroy(context, retired, waits_itself ? Work::kRetired : done, api);
+  };
+  if (released < bytes) {
+    released += destroy(global.TakeRetiredLarge(bytes - released, before), false);
+  }
+  if (released >= bytes || global.retired_bytes() == 0) return released;
+  // The real free of a small one waits for copies of others into it. A free of the program's may
+  // wait as well; an allocation only asks, as long as that may do: while the real free waits, other
+  // threads' launches do.
+  const bool passed = patience != Patience::kFree && readiness_.IsOwnWorkDone(context, begin) &&
+                      readiness_.AwaitOthers(context, before);
+  if (!passed && patience == Patience::kElsewhere) return released;
+  return released + destroy(global.TakeRetired(bytes - released, before), !passed);
 }
 
 size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t bytes,
@@ -369,12 +388,13 @@ size_t BlockSource::ReleaseAged(ContextPool& context, uint64_t before, size_t by
   return released;
 }
 
-size_t BlockSource::ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api) {
-  const Stamp begin = Fences::Now();
-  readiness_.PromotePassed(context);
+size_t BlockSource::ReleaseForMemory(ContextPool& context, size_t bytes, Patience patience,
+                                     const DeviceApi& api) {
+  const uint64_t begin = Fences::Step();
+  readiness_.PromotePassed(context, patience);
   const Hand hand(*this, context);
   size_t released = Destroy(context, context.global().TakeOldestLarge(bytes), Work::kDone, api);
-  if (released < bytes) released += DestroyIdle(context, bytes - released, begin, api);
+  if (released < bytes) released += DestroyIdle(context, bytes - released, begin, patience, api);
   NoteGivenBack(context, released);
   if (released == 0) return 0;
   room_by_.store(&t_thread_name, std::memory_order_relaxed);
@@ -389,7 +409,7 @@ bool BlockSource::OthersMadeRoomJustNow() const {
 
 void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api) {
   Accounts& accounts = context.accounts();
-  const Stamp begin = Fences::Now();
+  const uint64_t begin = Fences::Step();
   readiness_.PromotePassed(context);
   context.over_bound.store(false, std::memory_order_relaxed);
   const size_t excess = accounts.Excess();
@@ -420,7 +440,9 @@ void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api)
     size_t left = now < wanted - released ? now : wanted - released;
     released = trim(left, ~0u);
     left -= released < left ? released : left;
-    if (left != 0) DestroyRetired(context, left, begin, Work::kDoneForBound, api);
+    if (left != 0) {
+      DestroyRetired(context, left, begin, Patience::kFree, Work::kDoneForBound, api);
+    }
   }
   if (accounts.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
 }

@@ -155,11 +155,12 @@ class BlockSource {
 
   // Really frees idle blocks of the global pool, about `bytes` of them, and returns how many bytes
   // they were: the ready ones that have waited longest, which waits for nothing, and if those do
-  // not suffice, retired ones, whose fences are waited for. Not for what was submitted since they
-  // were freed: it may wait for what the program does next. But where their frees recorded no fence
-  // (CMP_FREE_SYNC=none, the library), or other contexts are busy, one is recorded now; and where
-  // that does not do (old drivers, captures, peer copies of other contexts) the real free waits for
-  // all of the context's work.
+  // not suffice, retired ones, once the work of the context from before their frees is done. Not
+  // for what was submitted since: it may wait for what the program does next. Where their frees
+  // recorded no fence (CMP_FREE_SYNC=none) one is recorded now; where none can be had (old drivers,
+  // captures) the real free waits for all of the context's work. For other contexts it waits no
+  // more than the real free does: with a large block not at all (measured, two H200s: what copies
+  // into it fails), with a small one in the real free.
   size_t ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api);
   // A portion of the ready ones that have been idle since `before` on the global pool's clock,
   // about `bytes`; the bound falls. Quietly: what the driver cannot free without a wait stays.
@@ -174,7 +175,10 @@ class BlockSource {
   bool CanFreeQuietly() const;
   // The same as ReleaseIdle for a real call that lacks memory, and the bound falls: large ready
   // ones first. What smaller ones take goes back to the driver only where all of their chunk does.
-  size_t ReleaseForMemory(ContextPool& context, size_t bytes, const DeviceApi& api);
+  // kAllocation: a fence that is recorded now is waited for ten seconds at most, and a small block
+  // for other contexts a while, before the real free has to. kElsewhere: that is not tried.
+  size_t ReleaseForMemory(ContextPool& context, size_t bytes, Patience patience,
+                          const DeviceApi& api);
   // Has another thread released anything for a real call that lacked memory, within the last
   // second? One that failed before that is worth another try.
   bool OthersMadeRoomJustNow() const;
@@ -261,19 +265,21 @@ class BlockSource {
 
  private:
   // Really frees idle blocks of `context` that are on no list any more; returns their bytes. What
-  // cannot be freed (the context is ending, a capture forbids it) goes back to the global pool.
-  // kRetired: the blocks' work may not be done, and is waited for. kDoneQuietly: see ReleaseAged.
-  // kDoneForBound: in a free of the program's, which would have waited itself.
-  // REQUIRES: the caller is one of the takers since before it took the batch
+  // cannot be freed (the context is ending, a capture forbids it) goes back to the global pool,
+  // with the batch's stamp: kReady, or another context may still use it. kDone: the context's work
+  // is done, and the real free need not wait for others'. kDoneQuietly: see ReleaseAged.
+  // kDoneForBound: in a free of the program's, which would have waited itself. kRetired: work is
+  // not done that the real free has to wait for. REQUIRES: the caller is one of the takers since
+  // before it took the batch
   enum class Work { kDone, kDoneForBound, kDoneQuietly, kRetired };
   size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api);
-  // About `bytes` of the global pool's, retired ones included, of what was freed before `begin`. It
-  // is from before the look at the fences: one that this recorded covers it.
-  size_t DestroyIdle(ContextPool& context, size_t bytes, Stamp begin, const DeviceApi& api);
-  // The same of retired ones, one fence after the other; those of them that become ready are
-  // destroyed as `ready` says.
-  size_t DestroyRetired(ContextPool& context, size_t bytes, Stamp begin, Work ready,
-                        const DeviceApi& api);
+  // About `bytes` of the global pool's, retired ones included, of what was freed before `begin`, a
+  // Fences::Step.
+  size_t DestroyIdle(ContextPool& context, size_t bytes, uint64_t begin, Patience patience,
+                     const DeviceApi& api);
+  // The same of retired ones, one fence after the other; what is done is destroyed as `done` says.
+  size_t DestroyRetired(ContextPool& context, size_t bytes, uint64_t begin, Patience patience,
+                        Work done, const DeviceApi& api);
   void MakeAndFree(ContextPool& context, const DeviceApi& api);
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
   static bool MustLook(ContextPool& context, size_t bytes);
@@ -367,7 +373,7 @@ Allocation BlockSource::MakeAfterReleases(ContextPool& context, const Request& r
     context.EmptyCaches(true);
     made = find_fit();
     if (made.pooled()) return Ladder::kFound;
-    const size_t own = ReleaseForMemory(context, bytes, api);
+    const size_t own = ReleaseForMemory(context, bytes, Patience::kAllocation, api);
     // A part may do: other contexts are asked where it did not.
     const bool enough = own != 0 && !ask_others;
     ask_others = own < bytes;

@@ -33,6 +33,7 @@ bool ContextPool::Open(const ContextIdentity& identity, const Options& options, 
   device_bytes.store(identity.device_bytes, std::memory_order_relaxed);
   unasked_bytes.store(0, std::memory_order_relaxed);
   waited_in_vain_at.store(kNever, std::memory_order_relaxed);
+  asked_in_vain_at.store(kNever, std::memory_order_relaxed);
   scarce.store(false, std::memory_order_relaxed);
   next_tick_ns.store(0, std::memory_order_relaxed);
   aged_before.store(0, std::memory_order_relaxed);

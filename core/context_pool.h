@@ -311,6 +311,8 @@ class ContextPool {
   // The fence that had passed when a wait for room for managed memory was in vain. Relaxed: a hint.
   static constexpr uint64_t kNever = ~uint64_t{0};
   std::atomic<uint64_t> waited_in_vain_at{kNever};
+  // The same of a wait for retired blocks, for a call that lacks memory.
+  std::atomic<uint64_t> asked_in_vain_at{kNever};
   // Of a context whose memory ages in the program's frees: when the next tick is due, and since
   // when on the global pool's clock what is to be released has been idle; 0: nothing is.
   std::atomic<uint64_t> next_tick_ns{0};

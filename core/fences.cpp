@@ -38,7 +38,7 @@ void Fences::Open() {
 }
 
 uint64_t Fences::Begin() {
-  const uint64_t number = g_clock.fetch_add(1, std::memory_order_seq_cst) + 1;
+  const uint64_t number = Step();
   RaiseTo(started_, number);
   return number;
 }
@@ -49,7 +49,7 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, Cont
   Held recorder(recorder_);
   // Begun after we came, so it covers us.
   const bool for_order = purpose == FencePurpose::kOrder;
-  const uint64_t newest = for_order ? newest_for_order_ : published();
+  const uint64_t newest = for_order ? newest_for_order() : published();
   if (newest > seen) return {kSuccess, newest};
   int status = kSuccess;
   Fence* fence = TakeFence(driver, context, arena, &status);
@@ -76,8 +76,8 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, Cont
     if (!fence->queued) PutAside(fence);
     return {status, 0};
   }
+  if (for_order) newest_for_order_.store(number, std::memory_order_release);
   if (!fence->queued) publish(number);
-  if (for_order) newest_for_order_ = number;
   return {kSuccess, number};
 }
 
@@ -125,10 +125,17 @@ int Fences::MakeEvent(const Driver& driver, ContextPool& context, void** event) 
   return status;
 }
 
-Fences::Fence* Fences::Use(Stamp stamp, bool exact) {
+bool Fences::OrderHasPassed(uint64_t last) {
+  if (passed() >= newest_for_order()) return true;
+  Held queue(queue_lock_);
+  const Fence* open = queue_.Above(passed());
+  return open == nullptr || open->number > last;
+}
+
+Fences::Fence* Fences::Use(Stamp stamp, uint64_t last) {
   Held queue(queue_lock_);
   Fence* fence = queue_.Above(stamp);
-  if (fence == nullptr || (exact && fence->number != stamp + 1)) return nullptr;
+  if (fence == nullptr || fence->number > last) return nullptr;
   ++fence->users;
   return fence;
 }
@@ -176,7 +183,7 @@ int Fences::Poll(const Driver& driver, Stamp stamp) {
   if (Covers(stamp)) return kSuccess;
   Held poller(poller_);
   if (Covers(stamp)) return kSuccess;  // who polled before found it
-  Fence* fence = Use(stamp, false);
+  Fence* fence = Use(stamp, kAny);
   if (fence == nullptr) return kNotReady;
   int status = kSuccess;
   {
@@ -193,10 +200,10 @@ int Fences::Poll(const Driver& driver, Stamp stamp) {
   return status;
 }
 
-int Fences::Wait(const Driver& driver, Stamp stamp) {
+int Fences::Wait(const Driver& driver, Stamp stamp, uint64_t last) {
   if (Covers(stamp)) return kSuccess;
   const Uncancelled uncancelled;  // the fence is in use, and its context
-  Fence* fence = Use(stamp, false);
+  Fence* fence = Use(stamp, last);
   if (fence == nullptr) return Covers(stamp) ? kSuccess : kNotReady;
   int status = kSuccess;
   {
@@ -210,7 +217,7 @@ int Fences::Wait(const Driver& driver, Stamp stamp) {
 
 int Fences::OrderAfter(const Driver& driver, ContextHandle context, uint64_t number) {
   if (published() < number) Held recorder(recorder_);  // until it is recorded
-  Fence* fence = Use(number - 1, true);
+  Fence* fence = Use(number - 1, number);
   if (fence == nullptr) return kSuccess;  // it has passed, or was never recorded
   const int status =
       driver.wait_event(static_cast<CUcontext>(context), static_cast<CUevent>(fence->event));

@@ -57,6 +57,9 @@ class Fences {
   // The stamp of a block whose free has begun: any fence that is begun from now on covers it.
   // Sequentially consistent: ordered against the recorder's step of the clock.
   static Stamp Now() { return g_clock.load(std::memory_order_seq_cst); }
+  // A number between the stamps of what was freed before this call, which are smaller, and of what
+  // is freed after it, which are not.
+  static uint64_t Step() { return g_clock.fetch_add(1, std::memory_order_seq_cst) + 1; }
 
   // All work submitted before the fence with this number, and all older ones, is done.
   uint64_t passed() const { return passed_.load(std::memory_order_acquire); }
@@ -64,6 +67,11 @@ class Fences {
   uint64_t started() const { return started_.load(std::memory_order_seq_cst); }
   // The newest fence that is recorded.
   uint64_t published() const { return published_.load(std::memory_order_acquire); }
+  // The newest one for order. Set before the fence is published: who finds a block on a list that
+  // such a fence covers reads its number here, or a larger one.
+  uint64_t newest_for_order() const { return newest_for_order_.load(std::memory_order_acquire); }
+  // Have all fences for order up to `last` passed that were published before this call?
+  bool OrderHasPassed(uint64_t last);
 
   // May work have been submitted since the newest fence began? Set and cleared by who sees the
   // submissions; always true where nobody does. acquire: who reads false also reads the number of
@@ -90,9 +98,10 @@ class Fences {
   // kSuccess: yes; kNotReady: no, or none is recorded; else the error that the driver reports.
   // Harmless to captures.
   int Poll(const Driver& driver, Stamp stamp);
-  // Waits until the oldest fence above `stamp` has passed. kNotReady: none is recorded.
-  // Harmless to captures.
-  int Wait(const Driver& driver, Stamp stamp);
+  // Waits until the oldest fence above `stamp` has passed, if it is none after `last`. kNotReady:
+  // none is recorded. Harmless to captures.
+  static constexpr uint64_t kAny = ~uint64_t{0};
+  int Wait(const Driver& driver, Stamp stamp, uint64_t last = kAny);
   // All work submitted to `context` from now on runs after the work before fence `number`: the
   // device waits, not the host. REQUIRES: no capture is under way or begins
   int OrderAfter(const Driver& driver, ContextHandle context, uint64_t number);
@@ -131,8 +140,8 @@ class Fences {
 
   Fence* TakeFence(const Driver& driver, ContextPool& context, Arena& arena, int* status);
   static int MakeEvent(const Driver& driver, ContextPool& context, void** event);
-  // The oldest fence above `stamp`, in use; nullptr if none is recorded.
-  Fence* Use(Stamp stamp, bool exact);
+  // The oldest fence above `stamp`, in use; nullptr if none up to `last` is recorded.
+  Fence* Use(Stamp stamp, uint64_t last);
   void Unuse(Fence* fence);
   void PutAside(Fence* fence) {  // REQUIRES: queue_lock_ held
     fence->next_unused = unused_;
@@ -149,9 +158,9 @@ class Fences {
   std::atomic<bool> work_since_{true};
   std::atomic<uint64_t> skipped_{0};
   std::atomic<uint64_t> newest_ns_{0};
+  std::atomic<uint64_t> newest_for_order_{0};  // written under recorder_
 
   alignas(64) Mutex recorder_;
-  uint64_t newest_for_order_ = 0;  // under recorder_
   Mutex poller_;
   Mutex queue_lock_;
   NumberedQueue<Fence> queue_;

@@ -208,23 +208,35 @@ void GlobalPool::GiveListsBack(SpareLists& spare) {
   spare.Put(lists_);
 }
 
-Batch GlobalPool::TakeRetired(size_t wanted, Stamp before) {
+void GlobalPool::TakeRetiredOf(unsigned tier, size_t bytes, Stamp before, Batch* taken,
+                               size_t* taken_bytes) {
+  Held held(LockOf(tier));
+  if (IsGone()) return;
+  List& retired = RetiredOf(tier);
+  while (retired.oldest != nullptr && *taken_bytes < bytes &&
+         retired.oldest->links->stamp <= before) {
+    Batch batch = Remove(retired, retired.oldest);
+    SubtractBytes(retired_bytes_, batch);
+    chunks_.RemoveIdle(batch);
+    *taken_bytes += BytesOf(batch);
+    while (batch.count != 0) taken->Push(batch.Pop());
+  }
+}
+
+Batch GlobalPool::TakeRetired(size_t bytes, Stamp before) {
   Batch taken;
   size_t taken_bytes = 0;
   // The large ones first: fewer real calls for the same bytes.
   for (unsigned tier = small_tiers_ + 1; tier-- != 0;) {
-    Held held(LockOf(tier));
-    if (IsGone()) break;
-    List& retired = RetiredOf(tier);
-    while (retired.oldest != nullptr && taken_bytes < wanted &&
-           retired.oldest->links->stamp <= before) {
-      Batch batch = Remove(retired, retired.oldest);
-      SubtractBytes(retired_bytes_, batch);
-      chunks_.RemoveIdle(batch);
-      taken_bytes += BytesOf(batch);
-      while (batch.count != 0) taken.Push(batch.Pop());
-    }
+    TakeRetiredOf(tier, bytes, before, &taken, &taken_bytes);
   }
+  return taken;
+}
+
+Batch GlobalPool::TakeRetiredLarge(size_t bytes, Stamp before) {
+  Batch taken;
+  size_t taken_bytes = 0;
+  TakeRetiredOf(small_tiers_, bytes, before, &taken, &taken_bytes);
   return taken;
 }
 

@@ -86,8 +86,10 @@ class GlobalPool {
   // The same of large blocks alone.
   Batch TakeOldestLarge(size_t bytes);
   // Retired blocks, of stamps up to `before`, until they are at least `bytes` or nothing is left:
-  // for a real free, which waits for their work by itself.
+  // for a real free, if it waits for their work by itself or need not.
   Batch TakeRetired(size_t bytes, Stamp before = kAnyTime);
+  // The same of large blocks alone.
+  Batch TakeRetiredLarge(size_t bytes, Stamp before);
 
   // Everything that is here; nothing comes after it.
   Batch End();
@@ -188,6 +190,8 @@ class GlobalPool {
   // `then`: the oldest, or what suffices and has been idle since `before`. nullptr: theirs go
   // first.
   Block* TakeLargeOf(size_t bytes, uint64_t then, uint64_t before);
+  // TakeRetired of one list, or of all large blocks.
+  void TakeRetiredOf(unsigned tier, size_t bytes, Stamp before, Batch* taken, size_t* taken_bytes);
   // At most `bytes` and at most `most` blocks of the oldest batch of a small tier, at least one;
   // none if there is none that has been idle since `before`.
   Batch TakeOldestOf(unsigned tier, size_t bytes, uint64_t before, uint32_t most);

@@ -32,7 +32,7 @@ struct Library {
       return {true, readiness.StampNow(context)};
     }
     if (pool.options().free_sync == FreeSync::kOrder && fences) {
-      const Fences::Recorded fence = readiness.Record(context);
+      const Fences::Recorded fence = readiness.Record(context, FencePurpose::kOrder);
       if (fence.status == kSuccess && context.fences().OrderAfter(driver, context.identity().handle,
                                                                   fence.number) == kSuccess) {
         return {true, readiness.StampFor(context, fence.number)};

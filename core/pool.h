@@ -273,7 +273,7 @@ class Pool {
   CacheLimits limits_;
   const PoolHost& host_;
   SideTable side_table_{arena_};
-  Readiness readiness_{contexts_, host_, statistics_};
+  Readiness readiness_{contexts_, host_, statistics_, options_.free_sync != FreeSync::kNone};
   Contexts contexts_;
 
   // What is written wherever a cache is not enough.

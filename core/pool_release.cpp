@@ -112,11 +112,15 @@ void Pool::AwaitRoom(ContextPool& context, const DeviceApi& api) {
 size_t Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes,
                              const ContextPool* except) {
   size_t released = 0;
+  const Driver* driver = host_.driver();
+  const ContextHandle current = driver == nullptr ? nullptr : CurrentContext(*driver);
   ForEachPresent([&](ContextPool& context) {
     if (device != kAllDevices && context.identity().device != device) return;
     if (&context == except || released >= bytes) return;
     context.EmptyCaches(true);
-    released += source_.ReleaseForMemory(context, bytes - released, api);
+    const bool callers = context.identity().handle == current;
+    const Patience patience = callers ? Patience::kAllocation : Patience::kElsewhere;
+    released += source_.ReleaseForMemory(context, bytes - released, patience, api);
   });
   return released;
 }

@@ -2,6 +2,13 @@
 
 namespace cmp {
 
+namespace {
+// Of at most a millisecond each: as who waits for takers (takers.cpp) and, for others' copies,
+// about four milliseconds.
+constexpr int kMostPauses = 10'000;
+constexpr int kMostPausesForOthers = 24;
+}  // namespace
+
 // Another context's newest fence may be older than what it did before this free: only the clock
 // tells, unless the other one is idle.
 Stamp Readiness::WithOthers(const ContextPool& context, Stamp stamp) const {
@@ -51,24 +58,27 @@ bool Readiness::AskOne(ContextPool& context, Stamp stamp) {
   return status == kSuccess;
 }
 
-void Readiness::Cover(ContextPool& context, Stamp stamp) {
+void Readiness::CoverOne(ContextPool& context, Stamp stamp) {
   const Driver* driver = host_.driver();
   if (driver == nullptr || !HasContextEvents(*driver)) return;
-  const auto cover = [&](ContextPool& one) {
-    if (one.fences().published() <= stamp && !one.fences().Covers(stamp)) Record(one);
-  };
-  cover(context);
-  if (contexts_.count() > 1) {
-    ForEachOther(context, [&](ContextPool& other) {
-      const ContextPool::Unasked unasked(other, ContextPool::When::kAtOnce);
-      if (unasked.may_ask()) cover(other);
-    });
-  }
+  Fences& fences = context.fences();
+  if (fences.published() <= stamp && !fences.Covers(stamp)) Record(context);
 }
 
-bool Readiness::Ask(ContextPool& context, Stamp stamp) {
-  Cover(context, stamp);
-  if (!AskOne(context, stamp)) return false;
+void Readiness::CoverOthers(ContextPool& context, Stamp stamp) {
+  if (contexts_.count() == 1) return;
+  ForEachOther(context, [&](ContextPool& other) {
+    const ContextPool::Unasked unasked(other, ContextPool::When::kAtOnce);
+    if (unasked.may_ask()) CoverOne(other, stamp);
+  });
+}
+
+void Readiness::Cover(ContextPool& context, Stamp stamp) {
+  CoverOne(context, stamp);
+  CoverOthers(context, stamp);
+}
+
+bool Readiness::AskOthers(ContextPool& context, Stamp stamp) {
   if (!HasOthers()) return true;
   bool passed = true;
   ForEachOther(context, [&](ContextPool& other) {
@@ -78,13 +88,22 @@ bool Readiness::Ask(ContextPool& context, Stamp stamp) {
   return passed;
 }
 
+bool Readiness::Ask(ContextPool& context, Stamp stamp) {
+  Cover(context, stamp);
+  return AskOne(context, stamp) && AskOthers(context, stamp);
+}
+
 bool Readiness::Wait(ContextPool& context, Stamp stamp) {
   Cover(context, stamp);
   return WaitFor(context, stamp + 1) == kSuccess;
 }
 
-void Readiness::PromotePassed(ContextPool& context) {
-  if (context.global().retired_bytes() == 0) return;
+bool Readiness::PromotePassed(ContextPool& context, Patience patience) {
+  if (patience == Patience::kElsewhere) {
+    const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
+    return unasked.may_ask() && PromotePassed(context);
+  }
+  if (context.global().retired_bytes() == 0) return true;
   // Not those of what is freed meanwhile: on an idle device one after the other would pass.
   const Stamp begin = Fences::Now();
   uint64_t number = context.fences().passed();
@@ -94,20 +113,59 @@ void Readiness::PromotePassed(ContextPool& context) {
     if (number == before) break;
   }
   context.global().PromoteAll([&](Stamp stamp) { return HasPassed(context, stamp); });
-}
-
-bool Readiness::WaitForNext(ContextPool& context, Stamp begin) {
-  if (context.global().retired_bytes() == 0 || context.fences().Covers(begin)) return false;
-  if (!Wait(context, context.fences().passed())) return false;
-  PromotePassed(context);
   return true;
 }
 
-int Readiness::WaitFor(ContextPool& context, uint64_t number) {
+bool Readiness::IsOwnWorkDone(ContextPool& context, uint64_t begin) const {
+  // A free with a stamp below `begin` is covered by a fence up to it, if by any.
+  Fences& fences = context.fences();
+  return fences.Covers(begin - 1) || (frees_are_fenced_ && fences.OrderHasPassed(begin));
+}
+
+Readiness::Next Readiness::WaitForNext(ContextPool& context, uint64_t begin, Patience patience) {
+  if (context.global().retired_bytes() == 0 || IsOwnWorkDone(context, begin)) return Next::kNone;
+  if (patience == Patience::kElsewhere ||
+      (patience == Patience::kAllocation && !frees_are_fenced_)) {
+    return AskForNext(context, begin, patience);
+  }
+  const uint64_t passed = context.fences().passed();
+  if (!frees_are_fenced_) Cover(context, passed);
+  const uint64_t last = frees_are_fenced_ ? begin : Fences::kAny;
+  if (WaitFor(context, passed + 1, last) != kSuccess) return Next::kNone;
+  PromotePassed(context);
+  return Next::kPassed;
+}
+
+Readiness::Next Readiness::AskForNext(ContextPool& context, uint64_t begin, Patience patience) {
+  const Fences& fences = context.fences();
+  const uint64_t passed = fences.passed();
+  Pause pause;
+  for (int i = 0;; ++i) {
+    if (!PromotePassed(context, patience)) return Next::kInVain;
+    if (fences.passed() != passed) return Next::kPassed;
+    if (IsOwnWorkDone(context, begin) || fences.published() <= passed) return Next::kNone;
+    // Where that was in vain not again, before the device has come further.
+    if (i == kMostPauses) context.asked_in_vain_at.store(passed, std::memory_order_relaxed);
+    if (context.asked_in_vain_at.load(std::memory_order_relaxed) == passed) return Next::kInVain;
+    pause.Wait();
+  }
+}
+
+bool Readiness::AwaitOthers(ContextPool& context, Stamp stamp) {
+  CoverOthers(context, stamp);
+  Pause pause;
+  for (int i = 0; !AskOthers(context, stamp); ++i) {
+    if (i == kMostPausesForOthers) return false;
+    pause.Wait();
+  }
+  return true;
+}
+
+int Readiness::WaitFor(ContextPool& context, uint64_t number, uint64_t last) {
   const Driver* driver = host_.driver();
   const ContextPool::User user(context);
   if (driver == nullptr || !user.entered()) return kNotReady;
-  const int status = context.fences().Wait(*driver, number - 1);
+  const int status = context.fences().Wait(*driver, number - 1, last);
   CloseIfBroken(context, status);
   if (status == kSuccess) CountSkipped(context);
   return status;

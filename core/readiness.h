@@ -21,10 +21,28 @@ struct Settlement {
 };
 inline constexpr Settlement kRealFree = {false, kReady};
 
+// How long who releases retired blocks may wait for their work.
+enum class Patience : uint8_t {
+  // A free of the program's, or who asks for it: as long as the real free would, now.
+  kFree,
+  // An allocation: as long as the real frees did. Not for what was submitted after them, which may
+  // wait for what the caller does next.
+  kAllocation,
+  // The same for blocks of a context that is not the caller's. Another thread may end that, so
+  // questions alone are asked about it, and none while it may be ending (ContextPool::Unasked).
+  kElsewhere,
+};
+
 class Readiness {
  public:
-  Readiness(const Contexts& contexts, const PoolHost& host, Statistics& statistics)
-      : contexts_(contexts), host_(host), statistics_(statistics) {}
+  // `frees_are_fenced`: a block is freed once its own context's work is done, or is covered by a
+  // fence for order that is recorded: in every mode but CMP_FREE_SYNC=none.
+  Readiness(const Contexts& contexts, const PoolHost& host, Statistics& statistics,
+            bool frees_are_fenced)
+      : contexts_(contexts),
+        host_(host),
+        statistics_(statistics),
+        frees_are_fenced_(frees_are_fenced) {}
 
   // The stamp of a block of `context` whose free has begun; kReady if nothing unfinished could use
   // it. Loads only.
@@ -61,26 +79,37 @@ class Readiness {
   // to have passed. Fences that are missing are recorded, for the next time. Waits for nothing.
   bool Ask(ContextPool& context, Stamp stamp);
   // Makes blocks of the global pool ready that the device has finished with: one question for each
-  // fence, until one is open.
-  void PromotePassed(ContextPool& context);
+  // fence, until one is open. False: it may not be asked.
+  bool PromotePassed(ContextPool& context, Patience patience = Patience::kFree);
   // Makes sure that some fence above `stamp` is recorded in every context whose work may use the
   // memory, if captures allow.
   void Cover(ContextPool& context, Stamp stamp);
   // Waits until the oldest fence of `context` above `stamp` has passed. False: that cannot be.
   bool Wait(ContextPool& context, Stamp stamp);
-  // Waits for the next fence of `context`, one from before `begin`, where anything retired may be
-  // ready after it, and makes that ready: one fence after the other, a wait is never longer than
-  // the real frees' of what is retired. False: there is no such fence.
-  bool WaitForNext(ContextPool& context, Stamp begin);
+
+  // For who releases what was freed before `begin`, of Fences::Step.
+  // Is the work of `context` done that was submitted before those frees? Also of a block that was
+  // taken off its list before this call, if its stamp is below `begin`: no fence that the free had
+  // to wait for is missed. That does not say that it is ready: another context may use it.
+  bool IsOwnWorkDone(ContextPool& context, uint64_t begin) const;
+  // Waits for the next fence that such a free needs, and makes ready what is so after it: one fence
+  // after the other. Where frees are not fenced one is recorded now, which covers later work, too:
+  // an allocation only asks about it, again and again, and not for ever; so it does elsewhere.
+  // kNone: there is no such fence, or none can be had; kInVain: it has not passed.
+  enum class Next : uint8_t { kPassed, kNone, kInVain };
+  Next WaitForNext(ContextPool& context, uint64_t begin, Patience patience);
+  // Asks whether the other contexts have finished with memory that was freed with a stamp up to
+  // this: for a few milliseconds, in which a copy into a small block ends.
+  bool AwaitOthers(ContextPool& context, Stamp stamp);
 
   // Waits for all work of `context` submitted so far, as the real free does (measured: it waits for
   // every stream of the context that owns the memory, whichever context is current). The status is
   // the driver's, or kCaptureUnderWay. An error of a broken context closes it.
   int Finish(ContextPool& context);
 
-  // The same until fence `number` of `context` has passed. The status is the driver's. An error of
-  // a broken context closes it.
-  int WaitFor(ContextPool& context, uint64_t number);
+  // The same until fence `number` of `context` has passed; in place of one that has, the next one
+  // up to `last`. The status is the driver's. An error of a broken context closes it.
+  int WaitFor(ContextPool& context, uint64_t number, uint64_t last = Fences::kAny);
   // Adds what is known of skipped waits to the statistics.
   void CountSkipped(ContextPool& context);
 
@@ -119,12 +148,17 @@ class Readiness {
   Stamp WithOthers(const ContextPool& context, Stamp stamp) const;
   bool OthersPassed(const ContextPool& context, Stamp stamp) const;
   int Synchronize(ContextPool& context, const Driver& driver);
+  void CoverOne(ContextPool& context, Stamp stamp);
+  void CoverOthers(ContextPool& context, Stamp stamp);
   bool AskOne(ContextPool& context, Stamp stamp);
+  bool AskOthers(ContextPool& context, Stamp stamp);
+  Next AskForNext(ContextPool& context, uint64_t begin, Patience patience);
   void CloseIfBroken(ContextPool& context, int status);
 
   const Contexts& contexts_;
   const PoolHost& host_;
   Statistics& statistics_;
+  const bool frees_are_fenced_;
 };
 
 }  // namespace cmp

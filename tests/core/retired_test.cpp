@@ -279,13 +279,37 @@ class RetiredTest : public testing::Test {
  protected:
   RetiredTest() { FakeHost::capturing = false; }
   ~RetiredTest() override { EXPECT_EQ(driver_.errors, 0u) << "an event was misused"; }
-  static TestPool Pool(const Options& options = {}, size_t capacity = test::FakeDevice::kPlenty) {
+  // Frees record no fence.
+  static TestPool Pool(Options options = {}, size_t capacity = test::FakeDevice::kPlenty) {
+    options.free_sync = FreeSync::kNone;
     return TestPool(options, capacity, FakeHost::table);
   }
+  // They do.
+  static TestPool FencedPool(size_t capacity = test::FakeDevice::kPlenty) {
+    return TestPool(Options{}, capacity, FakeHost::table);
+  }
+  static void Submit(ContextPool& to) { to.fences().SetWorkSince(true); }
   // The program's work, and a free of `block` after it.
   static void FreeAfterWork(TestPool& t, Block* block) {
-    t.context->fences().SetWorkSince(true);
+    Submit(*t.context);
     EXPECT_TRUE(t.Free(block, t.pool->readiness().StampNow(*t.context)));
+  }
+  static void FreeBehindFence(TestPool& t, Block* block) {
+    Readiness& readiness = t.pool->readiness();
+    Submit(*t.context);
+    const Fences::Recorded fence = readiness.Record(*t.context, FencePurpose::kOrder);
+    EXPECT_TRUE(t.Free(block, readiness.StampFor(*t.context, fence.number)));
+  }
+  // As an allocation in the pool's context does it that lacks memory.
+  static size_t ReleaseForMemory(TestPool& t) {
+    FakeDriver::SetCurrent(t.identity.handle);
+    const size_t released = t.pool->ReleaseForRetry(t.api, t.identity.device, 4 * kMiB);
+    FakeDriver::SetCurrent(nullptr);
+    return released;
+  }
+  // Else the device does its work only when somebody waits.
+  void DeviceGoesOn() {
+    driver_.on_query = [this] { driver_.Finish(); };
   }
 
   FakeDriver driver_;
@@ -364,6 +388,7 @@ TEST_F(RetiredTest, AllocatingDuringACaptureTakesWhatIsReadyAndRecordsNothing) {
 }
 
 TEST_F(RetiredTest, WhenMemoryIsShortRetiredBlocksAreReleased) {
+  DeviceGoesOn();
   TestPool t = Pool({}, 16 * kMiB);
   Block* block = t.Alloc(12 * kMiB);
   FreeAfterWork(t, block);
@@ -431,18 +456,118 @@ TEST_F(RetiredTest, NorIsOneThatWasWaitedForBefore) {
 // Its real free would wait for what was submitted meanwhile, which may wait for what the caller
 // does next.
 TEST_F(RetiredTest, WhatIsFreedWhileAReleaseWaitsIsLeft) {
-  TestPool t = Pool();
+  TestPool t = FencedPool();
   Block* block = t.Alloc(4 * kMiB);
   Block* later = t.Alloc(8 * kMiB);
-  FreeAfterWork(t, block);
+  FreeBehindFence(t, block);
   bool freed = false;
   driver_.on_wait = [&] {
-    if (!std::exchange(freed, true)) OnAnotherThread([&] { FreeAfterWork(t, later); });
+    if (!std::exchange(freed, true)) OnAnotherThread([&] { FreeBehindFence(t, later); });
   };
   EXPECT_EQ(t.pool->ReleaseAll(t.api), 4 * kMiB);
   EXPECT_TRUE(freed);
   EXPECT_EQ(driver_.waits, 1u);
   EXPECT_EQ(t.context->CountIdle().retired, 8 * kMiB);
+}
+
+// Likewise what was submitted before the release, but after the frees: what a fence for reuse
+// covers, from before or recorded now.
+TEST_F(RetiredTest, AReleaseDoesNotWaitForLaterWork) {
+  for (const bool fence_before : {true, false}) {
+    for (const bool allocates : {true, false}) {
+      TestPool t = FencedPool();
+      ContextPool& busy = *t.OpenAnother();
+      Submit(busy);
+      Block* block = t.Alloc(4 * kMiB);
+      FreeBehindFence(t, block);
+      driver_.Finish();
+      Submit(*t.context);
+      if (fence_before) t.pool->readiness().Record(*t.context);
+      driver_.waits = 0;
+      EXPECT_EQ(allocates ? ReleaseForMemory(t) : t.pool->ReleaseAll(t.api), 4 * kMiB);
+      EXPECT_EQ(driver_.waits, 0u) << fence_before << allocates;
+    }
+  }
+}
+
+// Nor for the free that comes next, though its stamp is that of one before it where another context
+// is busy: the clock's.
+TEST_F(RetiredTest, TheNextFreeIsNotTakenForOneFromBefore) {
+  TestPool t = FencedPool();
+  ContextPool& busy = *t.OpenAnother();
+  Submit(busy);
+  Block* block = t.Alloc(4 * kMiB);
+  Block* later = t.Alloc(8 * kMiB);
+  FreeBehindFence(t, block);
+  bool freed = false;
+  driver_.on_wait = [&] {
+    if (!std::exchange(freed, true)) OnAnotherThread([&] { FreeBehindFence(t, later); });
+  };
+  EXPECT_EQ(t.pool->ReleaseAll(t.api), 4 * kMiB);
+  EXPECT_TRUE(freed);
+  EXPECT_EQ(driver_.waits, 1u);
+  EXPECT_EQ(t.context->CountIdle().retired, 8 * kMiB);
+}
+
+// Where frees record none, one that is recorded now covers later work, too: an allocation asks
+// about it, and not for ever; and once that was in vain not again.
+TEST_F(RetiredTest, WithoutFencesAnAllocationGivesUp) {
+  TestPool t = Pool();
+  Block* block = t.Alloc(4 * kMiB);
+  FreeAfterWork(t, block);
+  EXPECT_EQ(ReleaseForMemory(t), 0u);
+  EXPECT_EQ(driver_.waits, 0u);
+  EXPECT_EQ(t.device.release_calls(), 0u);
+  EXPECT_EQ(t.context->CountIdle().retired, 4 * kMiB);
+  const unsigned queries = driver_.queries;
+  EXPECT_EQ(ReleaseForMemory(t), 0u);
+  EXPECT_LE(driver_.queries, queries + 2);
+  DeviceGoesOn();
+  EXPECT_EQ(ReleaseForMemory(t), 4 * kMiB);
+}
+
+// A small block of whose work nothing is left here is freed once no other context uses it; one that
+// another uses for long is freed by the call that waits.
+TEST_F(RetiredTest, ASmallBlockIsReleasedWhenOthersHaveFinishedWithIt) {
+  for (const bool in_time : {true, false}) {
+    TestPool t = FencedPool();
+    ContextPool& busy = *t.OpenAnother();
+    Submit(busy);
+    Block* block = t.Alloc(kMiB + kMiB / 2);
+    ASSERT_EQ(t.pool->readiness().Finish(*t.context), kSuccess);
+    ASSERT_TRUE(t.Free(block, t.pool->readiness().StampOfOthers(*t.context)));
+    ASSERT_EQ(t.context->CountIdle().retired, block->bytes);
+    int questions = 0;
+    driver_.on_query = [&] {
+      if (in_time && ++questions == 5) driver_.Finish();
+    };
+    driver_.waits = 0;
+    bool passed = false;
+    t.device.OnRelease([&] { passed = busy.fences().Idle(); });
+    EXPECT_EQ(ReleaseForMemory(t), block->bytes);
+    EXPECT_EQ(passed, in_time);
+    EXPECT_EQ(driver_.waits, 0u);
+  }
+}
+
+// A context that is not the caller's may be ended by another thread: nothing waits for it, and
+// nothing is asked while it may be ending.
+TEST_F(RetiredTest, NothingWaitsForAnotherContextOfTheDevice) {
+  TestPool t = FencedPool();
+  Block* block = t.Alloc(4 * kMiB);
+  FreeBehindFence(t, block);
+  FakeDriver::SetCurrent(nullptr);
+  t.context->BeginReferenceEnding();
+  driver_.queries = 0;
+  EXPECT_EQ(t.pool->ReleaseForRetry(t.api, 0, 4 * kMiB), 0u);
+  EXPECT_EQ(driver_.queries + driver_.records, 1u) << "the fence of the free";
+  t.context->CancelReferenceEnding();
+  int questions = 0;
+  driver_.on_query = [&] {
+    if (++questions == 5) driver_.Finish();
+  };
+  EXPECT_EQ(t.pool->ReleaseForRetry(t.api, 0, 4 * kMiB), 4 * kMiB);
+  EXPECT_EQ(driver_.waits, 0u);
 }
 
 TEST_F(RetiredTest, AThreadThatExitsLeavesThemRetired) {

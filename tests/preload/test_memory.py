@@ -1,5 +1,6 @@
 """Near full memory: what fits without the preload fits with it, and fails with the same error."""
 
+import itertools
 import re
 
 from preload import ONE_THREAD, SANITIZE, TestCase, main, numbers, run
@@ -281,17 +282,25 @@ class Memory(TestCase):
     @ONE_THREAD
     def test_no_wait_for_later_work(self):
         """Nor does who needs memory wait for more than the frees would have waited for."""
-        for what in ("physical", "array", "block", "pitched"):
-            for first_is_done in (1, 0):
-                for mode in ("auto", "order"):
-                    with self.subTest(what=what, first_is_done=first_is_done, mode=mode):
-                        arguments = ["beside-staying", what, first_is_done]
-                        env = {"CMPSIM_MEMORY": "1G", "CMP_FREE_SYNC": mode}
-                        without = run("out_of_memory", arguments, preload=False, env=env)
-                        within = run("out_of_memory", arguments, env=env)
-                        self.assert_ok(within)
-                        self.assertEqual(without.results, within.results)
-                        self.assertEqual(within.results, "0\nhazards 0, misuse 0\n")
+        # Another context that is busy, too: that of the device, or of one that may use its memory.
+        for what, *busy in itertools.product(("physical", "array", "block", "pitched"),
+                                             ("1", "0"), ("", "same", "peer")):
+            for mode in ("auto", "order"):
+                with self.subTest(what=what, busy=busy, mode=mode):
+                    env = {"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": "2", "CMP_FREE_SYNC": mode}
+                    arguments = ["beside-staying", what, *busy]
+                    without, _ = self.run_both("out_of_memory", arguments, env)
+                    self.assertEqual(without.results, "0\nhazards 0, misuse 0\n")
+
+    def test_no_wait_for_another_threads_later_work(self):
+        """Which that waits for itself: nor may its launch be held up."""
+        for what, busy in itertools.product(("physical", "block"), ("same", "peer")):
+            for mode in ("auto", "order"):
+                with self.subTest(what=what, busy=busy, mode=mode):
+                    env = {"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": "2", "CMP_FREE_SYNC": mode}
+                    _, within = self.run_both("out_of_memory", ["beside-thread", what, busy], env)
+                    self.assertEqual(within.results, "0\nhazards 0, misuse 0\n")
+                    self.assertEqual(within.notes["met"], "yes")
 
     @ONE_THREAD
     def test_option_values_are_as_at_the_first_try(self):
@@ -343,6 +352,18 @@ class Memory(TestCase):
         calls, pauses, held = numbers(within.notes["event again"])
         self.assertEqual((calls, held), (1, 1))
         self.assertLess(pauses, 100)
+
+    def test_another_device_s_context_ends_meanwhile(self):
+        """What its freed memory waits for is asked for, and never once it may have gone."""
+        for call in ("", "cuEventQuery", "cuEventSynchronize", "cuCtxRecordEvent"):
+            for mode in ("auto", "order", "none"):
+                with self.subTest(call=call, mode=mode):
+                    env = {"CMPSIM_MEMORY": "1G", "CMPSIM_DEVICES": "2", "CMP_FREE_SYNC": mode}
+                    arguments = ["reference-during", *([call] if call else [])]
+                    _, within = self.run_both("out_of_memory", arguments, env)
+                    self.assertEqual(within.results, "0\nhazards 0, misuse 0\n")
+                    if call == "cuEventQuery":
+                        self.assertEqual(within.notes["met"], "yes")
 
     def test_nobody_waits_for_a_release_in_another_context(self):
         """Two waits for each other have some hundred pauses each."""

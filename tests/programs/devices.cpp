@@ -613,8 +613,9 @@ void Reset() {
          static_cast<int>(cudaPeekAtLastError()));
 }
 
-// A context of device 1 ends while its kernels write into a block of device 0, which is freed before
-// or at that very moment; then device 0 allocates. The end waits for the kernels, but does so yet.
+// A context of device 1 ends while its kernels write into a block of device 0, which is freed
+// before or at that very moment; then device 0 allocates. The end waits for the kernels, but does
+// so yet.
 void Ends(bool destroy, bool freed_before) {
   constexpr size_t kBytes = size_t{3} << 19;
   static char* block;

@@ -87,12 +87,12 @@ CUresult LoadModule(size_t bytes) {
   return cuModuleLoadData(&module, ("global x " + std::to_string(bytes)).c_str());
 }
 
-CUresult CreateContext() {
+CUresult CreateContext(CUdevice device = 0) {
   CUcontext context = nullptr;
 #if CUDA_VERSION >= 13000
-  return cuCtxCreate(&context, nullptr, 0, 0);
+  return cuCtxCreate(&context, nullptr, 0, device);
 #else
-  return cuCtxCreate(&context, 0, 0);
+  return cuCtxCreate(&context, 0, device);
 #endif
 }
 
@@ -386,39 +386,105 @@ void InHand() {
 
 // Memory was freed while a kernel used it; a later kernel stays until the next launch. What needs
 // the memory may wait for the first one, as the free would have done, but not for the other.
-void BesideStaying(const std::string& what, bool first_is_done) {
-  constexpr int kBlocks = 100;
+// `what` of so many bytes; its error.
+int Make(const std::string& what, size_t bytes) {
+  void* pointer = nullptr;
+  size_t pitch = 0;
+  if (what == "physical") return Number(CreatePhysical(bytes));
+  if (what == "array") return Number(CreateArray(bytes));
+  if (what == "block") return Number(cudaMalloc(&pointer, bytes));
+  return Number(cudaMallocPitch(&pointer, &pitch, bytes / 1024, 1024));
+}
+
+// A second context, of the same device or of another one whose work may use this one's memory, that
+// is busy for long.
+void KeepAnotherBusy(const std::string& whose) {
+  CUcontext own = nullptr;
+  MUST(static_cast<cudaError_t>(cuCtxGetCurrent(&own)));
+  CreateContext(whose == "peer" ? 1 : 0);
+  if (whose == "peer") MUST(static_cast<cudaError_t>(cuCtxEnablePeerAccess(own, 0)));
+  CUstream stream = nullptr;
+  CUdeviceptr block = 0;
+  MUST(static_cast<cudaError_t>(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING)));
+  MUST(static_cast<cudaError_t>(cuMemAlloc(&block, 1000)));
+  MUST(static_cast<cudaError_t>(cuMemFree(block)));
+  SimWork work{};
+  work.duration_ns = 500'000'000;
+  MUST(program::Launch(stream, work));
+  MUST(static_cast<cudaError_t>(cuCtxSetCurrent(own)));
+}
+
+void LaunchStaying(cudaStream_t stream) {
+  SimWork staying{};
+  staying.id = 98;
+  staying.spin_until_id = 99;
+  MUST(program::Launch(stream, staying));
+}
+
+void LaunchEnd(cudaStream_t stream) {
+  SimWork next{};
+  next.id = 99;
+  MUST(program::Launch(stream, next));
+}
+
+void BesideStaying(const std::string& what, bool first_is_done, const std::string& busy) {
   const cudaStream_t stream = program::NonBlockingStream();
   const cudaStream_t other = program::NonBlockingStream();
   MUST(cudaFree(program::Allocate(1000)));
   MUST(cudaDeviceSynchronize());  // now the pool knows of all work
+  if (!busy.empty()) KeepAnotherBusy(busy);
   program::Allocate(600 * kMiB);
+  // Small ones of which another context may make use go back by the call that waits.
+  const size_t bytes = busy.empty() ? kMiB - 4096 : 4 * kMiB;
   std::vector<char*> blocks;
-  for (int i = 0; i < kBlocks; ++i) blocks.push_back(program::Allocate(kMiB - 4096));
+  for (size_t all = 0; all < 100 * kMiB; all += bytes) blocks.push_back(program::Allocate(bytes));
   char* const large = program::Allocate(100 * kMiB);
   program::LaunchWrite(stream, blocks.front(), 64, 1, 100'000);
   program::LaunchWrite(stream, large, 64, 1, 100'000);
   for (char* block : blocks) MUST(cudaFree(block));
   MUST(cudaFree(large));
   if (first_is_done) simAdvance(10'000'000);
-  SimWork staying{};
-  staying.id = 98;
-  staying.spin_until_id = 99;
-  MUST(program::Launch(stream, staying));
-  if (what == "physical") printf("%d\n", Number(CreatePhysical(400 * kMiB)));
-  if (what == "array") printf("%d\n", Number(CreateArray(400 * kMiB)));
-  if (what == "block") {
-    void* pointer = nullptr;
-    printf("%d\n", Number(cudaMalloc(&pointer, 400 * kMiB)));
-  }
-  if (what == "pitched") {
-    void* pointer = nullptr;
-    size_t pitch = 0;
-    printf("%d\n", Number(cudaMallocPitch(&pointer, &pitch, 400 * kMiB / 1024, 1024)));
-  }
-  SimWork next{};
-  next.id = 99;
-  MUST(program::Launch(other, next));
+  LaunchStaying(stream);
+  printf("%d\n", Make(what, 400 * kMiB));
+  LaunchEnd(other);
+  MUST(cudaDeviceSynchronize());
+}
+
+// The same where another thread launches both kernels: the one just before memory is freed for the
+// allocation, which may not hold up the other one.
+void BesideAnotherThread(const std::string& what, const std::string& busy) {
+  static const pthread_t program = pthread_self();
+  static std::thread other;
+  static std::atomic<bool> stays{false};
+  static cudaStream_t streams[2];
+  for (cudaStream_t& stream : streams) stream = program::NonBlockingStream();
+  program::Allocate(1000);  // not freed: there is nothing else to free
+  MUST(cudaDeviceSynchronize());
+  KeepAnotherBusy(busy);
+  program::Allocate(600 * kMiB);
+  char* const blocks[] = {program::Allocate(100 * kMiB), program::Allocate(100 * kMiB)};
+  program::LaunchWrite(streams[0], blocks[0], 64, 1, 100'000);
+  for (char* block : blocks) MUST(cudaFree(block));
+  const auto work = [] {
+    MUST(cudaSetDevice(0));
+    LaunchStaying(streams[0]);
+    stays = true;
+    Sleep(100'000);
+    LaunchEnd(streams[1]);
+  };
+  static void (*const run)() = work;
+  const auto start = [](void*) {
+    if (pthread_equal(pthread_self(), program) == 0 || other.joinable()) return;
+    other = std::thread(run);
+    while (!stays) Sleep(100);
+  };
+  constexpr const char* kFrees[] = {"cuMemFree_v2", "cuMemFreeAsync"};
+  for (const char* call : kFrees) simOnCall(call, SIM_BEFORE_CALL, start, nullptr);
+  printf("%d\n", Make(what, 400 * kMiB));
+  for (const char* call : kFrees) simOnCall(call, SIM_BEFORE_CALL, nullptr, nullptr);
+  printf("# met: %s\n", other.joinable() ? "yes" : "no");
+  if (!other.joinable()) other = std::thread(run);
+  other.join();
   MUST(cudaDeviceSynchronize());
 }
 
@@ -731,6 +797,47 @@ void ReferenceMeanwhile() {
   printf("# pauses: %ld at least\n", least);
 }
 
+// Memory of device 1 is wanted while the context there, which has freed some behind pending work,
+// may go: another thread gives the last reference up just when a call about it is made. With no
+// `call` it stays. REQUIRES: two devices
+void ReferenceDuring(const std::string& call) {
+  static const pthread_t program = pthread_self();
+  static std::thread other;
+  MUST(cudaFree(program::Allocate(1000)));
+  CUcontext context = nullptr;
+  CUstream stream = nullptr;
+  CUdeviceptr blocks[3] = {};
+  MUST(static_cast<cudaError_t>(cuDevicePrimaryCtxRetain(&context, 1)));
+  MUST(static_cast<cudaError_t>(cuCtxPushCurrent(context)));
+  MUST(static_cast<cudaError_t>(cuMemAlloc(&blocks[0], 1000)));
+  MUST(static_cast<cudaError_t>(cuMemFree(blocks[0])));
+  for (CUdeviceptr& block : blocks) {
+    MUST(static_cast<cudaError_t>(cuMemAlloc(&block, 200 * kMiB)));
+  }
+  for (int i : {1, 2}) MUST(static_cast<cudaError_t>(cuMemFree(blocks[i])));
+  MUST(static_cast<cudaError_t>(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING)));
+  SimWork work{};
+  work.duration_ns = 300'000;
+  MUST(program::Launch(stream, work));
+  MUST(static_cast<cudaError_t>(cuMemFree(blocks[0])));
+  MUST(static_cast<cudaError_t>(cuCtxPopCurrent(&context)));
+  if (!call.empty()) {
+    simOnCall(
+        call.c_str(), SIM_BEFORE_CALL,
+        [](void*) {
+          if (pthread_equal(pthread_self(), program) == 0 || other.joinable()) return;
+          other = std::thread([] { cuDevicePrimaryCtxRelease(1); });
+          Sleep(20'000);  // who gives it up may wait for the call, but not for ever
+        },
+        nullptr);
+  }
+  printf("%d\n", Number(CreatePhysical(900 * kMiB, 1)));
+  if (call.empty()) return;
+  simOnCall(call.c_str(), SIM_BEFORE_CALL, nullptr, nullptr);
+  printf("# met: %s\n", other.joinable() ? "yes" : "no");
+  if (other.joinable()) other.join();
+}
+
 void WithoutContext() {
   FillAndFree();
   Need({"cuCtxCreate_v2", "cuCtxCreate_v4"});
@@ -770,7 +877,11 @@ int main(int count, char** arguments) {
       {"elsewhere-in-vain", [](char**) { ElsewhereInVain(); }},
       {"exactly", [](char**) { Exactly(); }},
       {"in-hand", [](char**) { InHand(); }},
-      {"beside-staying", [](char** more) { BesideStaying(more[0], atoi(more[1]) != 0); }},
+      {"beside-staying",
+       [](char** more) {
+         BesideStaying(more[0], atoi(more[1]) != 0, more[2] == nullptr ? "" : more[2]);
+       }},
+      {"beside-thread", [](char** more) { BesideAnotherThread(more[0], more[1]); }},
       {"options", [](char**) { Options(); }},
       {"impossible", [](char**) { Impossible(); }},
       {"impossible-shapes", [](char** more) { ImpossibleShapes(atoi(more[0]) != 0); }},
@@ -781,6 +892,7 @@ int main(int count, char** arguments) {
       {"into-captures", [](char**) { IntoCaptures(); }},
       {"devices", [](char**) { Devices(); }},
       {"graph-launches", [](char**) { GraphLaunches(); }},
+      {"reference-during", [](char** more) { ReferenceDuring(more[0] == nullptr ? "" : more[0]); }},
       {"last-reference", [](char**) { LastReference(); }},
       {"without-context", [](char**) { WithoutContext(); }},
       {"threads", [](char**) { Threads(); }},
