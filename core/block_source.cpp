@@ -206,16 +206,18 @@ void BlockSource::WarmUp(ContextPool& context, const DeviceApi& api) {
   if (stream.warm() || !CanFreeQuietly() || accounts.idle() == 0) return;
   const Hand hand(*this, context, Quietly::kYes);
   if (!hand.user.entered()) return;
-  // Not at the cost of who needs the memory.
+  // Not at the cost of who needs the memory: a later tick looks again.
   const bool scarce = context.scarce.load(std::memory_order_relaxed);
-  if (!scarce && !accounts.reserve().IsBesideManaged()) MakeAndFree(context, api);
-  stream.SetWarm();  // once, whatever came of it
+  if (scarce || accounts.reserve().IsBesideManaged()) return;
+  // Once, though the driver may have refused: each try would leave a block.
+  if (MakeAndFree(context, api)) stream.SetWarm();
 }
 
-void BlockSource::MakeAndFree(ContextPool& context, const DeviceApi& api) {
+// False: nothing was made.
+bool BlockSource::MakeAndFree(ContextPool& context, const DeviceApi& api) {
   const Driver& driver = *host_.driver();
   if (driver.push_current(static_cast<CUcontext>(context.identity().handle)) != CUDA_SUCCESS) {
-    return;
+    return false;
   }
   // Of 2 MiB: a smaller one would take a place among the program's.
   const Request request{0, kLargeGranule, tiers_.TierOf(kLargeGranule), BlockState::kIdle};
@@ -224,12 +226,13 @@ void BlockSource::MakeAndFree(ContextPool& context, const DeviceApi& api) {
     statistics_.shared_slot()[request.tier].blocks_made.AddShared(1);
     Destroy(context, Batch{made.idle, 1, kReady}, Work::kDoneQuietly, api);
   } else if (made.status == kSuccess) {
-    FreeIdle(context, made.address, Work::kDoneQuietly, api);
+    FreeIdle(context, made.address, Work::kDone, api);  // on no list: it goes now, in whatever way
   } else {
     api.Recovered();
   }
   CUcontext popped = nullptr;
   driver.pop_current(&popped);
+  return made.status == kSuccess;
 }
 
 bool BlockSource::LookAtMemory(ContextPool& context, const DeviceApi& api, size_t* free) {

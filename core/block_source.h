@@ -280,7 +280,7 @@ class BlockSource {
   // The same of retired ones, one fence after the other; what is done is destroyed as `done` says.
   size_t DestroyRetired(ContextPool& context, size_t bytes, uint64_t begin, Patience patience,
                         Work done, const DeviceApi& api);
-  void MakeAndFree(ContextPool& context, const DeviceApi& api);
+  bool MakeAndFree(ContextPool& context, const DeviceApi& api);
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
   static bool MustLook(ContextPool& context, size_t bytes);
   bool MayMakeBesideManaged(const ContextPool& context, size_t bytes) const;

@@ -31,10 +31,10 @@ class ReleaseStream {
   // driver cannot, or it has no memory for a stream. REQUIRES: the context does not end meanwhile
   int Free(const Driver& driver, ContextHandle context, DeviceAddress address);
 
-  // Has it freed anything, or has somebody tried to pay for the first time? The first
-  // cuMemFreeAsync of a context takes 9 to 13 ms, the next ones 50 to 100 us; another thread's
-  // launches wait at most 50 us meanwhile, its cuMemAllocs 1 ms (measured, H200, driver
-  // 580.159.04).
+  // Has it freed anything, or was there a block to pay for the first time with, whatever the driver
+  // said? The first cuMemFreeAsync of a context takes 9 to 13 ms, the next ones 50 to 100 us;
+  // another thread's launches wait at most 50 us meanwhile, its cuMemAllocs 1 ms (measured, H200,
+  // driver 580.159.04).
   bool warm() const { return warm_.load(std::memory_order_relaxed); }
   void SetWarm() { warm_.store(true, std::memory_order_relaxed); }
 

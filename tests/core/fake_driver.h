@@ -14,6 +14,7 @@
 
 #include "core/driver.h"
 #include "core/host.h"
+#include "fake_device.h"
 
 namespace cmp::test {
 
@@ -23,6 +24,7 @@ class FakeDriver {
     only_ = this;
     table_.get_current = [](CUcontext* context) { return *context = t_current, CUDA_SUCCESS; };
     table_.push_current = [](CUcontext context) {
+      if (only_->push_status != CUDA_SUCCESS) return only_->push_status.load();
       t_pushed.push_back(t_current);
       t_current = context;
       return CUDA_SUCCESS;
@@ -65,6 +67,21 @@ class FakeDriver {
   const Driver& table() const { return table_; }
   // As drivers before 12.5.
   void HasNoContextEvents() { table_.record_context = nullptr; }
+  // As drivers that free memory of `device` without a wait.
+  void FreesQuietly(FakeDevice& device) {
+    freed_from_ = &device;
+    table_.stream_create = [](CUstream* stream, unsigned) {
+      *stream = reinterpret_cast<CUstream>(only_);
+      return CUDA_SUCCESS;
+    };
+    table_.stream_synchronize = [](CUstream) { return CUDA_SUCCESS; };
+    table_.mem_free_async = [](CUdeviceptr address, CUstream) {
+      if (only_->free_status != CUDA_SUCCESS) return only_->free_status.load();
+      ++only_->quiet_frees;
+      only_->freed_from_->Release(address);
+      return CUDA_SUCCESS;
+    };
+  }
   static FakeDriver* only() { return only_; }
   static void SetCurrent(ContextHandle context) { t_current = static_cast<CUcontext>(context); }
 
@@ -87,6 +104,8 @@ class FakeDriver {
   std::atomic<CUresult> create_status{CUDA_SUCCESS};
   std::atomic<CUresult> order_status{CUDA_SUCCESS};
   std::atomic<CUresult> synchronize_status{CUDA_SUCCESS};
+  std::atomic<CUresult> push_status{CUDA_SUCCESS};
+  std::atomic<CUresult> free_status{CUDA_SUCCESS};  // of those without a wait
   // Called at the beginning of a call, without the driver's lock.
   std::function<void()> on_record = [] {};
   std::function<void()> on_query = [] {};
@@ -107,6 +126,7 @@ class FakeDriver {
   std::atomic<unsigned> waits{0};
   std::atomic<unsigned> orders{0};
   std::atomic<unsigned> synchronizes{0};
+  std::atomic<unsigned> quiet_frees{0};
   std::atomic<unsigned> capture_questions{0};
   std::atomic<unsigned> errors{0};
 
@@ -172,6 +192,7 @@ class FakeDriver {
   }
 
   static inline FakeDriver* only_ = nullptr;
+  FakeDevice* freed_from_ = nullptr;
   static inline thread_local CUcontext t_current = nullptr;
   static inline thread_local std::vector<CUcontext> t_pushed;
   Driver table_;
@@ -185,6 +206,8 @@ struct FakeHost {
   static inline std::atomic<bool> capturing{false};
   static inline std::atomic<int> recording{0};
   static inline std::atomic<unsigned> failed{0};
+  // Called where the pool asks whether frees are seen.
+  static inline std::function<void()> on_question = [] {};
   static bool Enter() {
     if (capturing) return false;
     ++recording;
@@ -202,7 +225,7 @@ struct FakeHost {
         ++failed;
         context.fences().SetWorkSince(true);
       },
-      [] { return true; },
+      [] { return on_question(), true; },
       [] { return size_t{0}; },
       true,
       [](ContextPool&) {},

@@ -91,13 +91,18 @@ TEST_F(ReleaseStreamTest, WhatWasAcceptedIsFreeWhateverTheSynchronisationAnswers
   EXPECT_EQ(Free(), kSuccess);
 }
 
-// Last: for the rest of the process.
-TEST_F(ReleaseStreamTest, TheLastOfAllNotSupportedIsNotAskedAgain) {
-  StreamDriver::free = CUDA_ERROR_NOT_SUPPORTED;
-  EXPECT_EQ(Free(), ReleaseStream::kUnavailable);
-  StreamDriver::free = CUDA_SUCCESS;
-  EXPECT_EQ(Free(), ReleaseStream::kUnavailable);
-  EXPECT_EQ(StreamDriver::frees, 0);
+// The process remembers it, so this is a process of its own.
+TEST_F(ReleaseStreamTest, NotSupportedIsNotAskedAgain) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(
+      {
+        StreamDriver::free = CUDA_ERROR_NOT_SUPPORTED;
+        const bool refused = Free() == ReleaseStream::kUnavailable;
+        StreamDriver::free = CUDA_SUCCESS;
+        const bool still = Free() == ReleaseStream::kUnavailable;
+        std::_Exit(refused && still && StreamDriver::frees == 0 ? 0 : 1);
+      },
+      testing::ExitedWithCode(0), "");
 }
 
 }  // namespace
