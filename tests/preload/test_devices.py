@@ -103,6 +103,14 @@ class Devices(TestCase):
 
         self.each(check)
 
+    @ONE_THREAD
+    def test_frees(self):
+        """Of the simulated CUDA, which is not to wait for more than two H200s did."""
+        env = {"CMPSIM_DEVICES": "2", "CMPSIM_CALL_NS": "10"}  # the copies last
+        without = run("devices", ["frees"], preload=False, env=env)
+        self.assertEqual(without.results, "another small block: pending\na large block: pending\n"
+                                          f"the small block: waited\n{CLEAN}\n")
+
     def test_host(self):
         """A copy to the host runs where its source is, on whichever device's stream."""
         def check(env):

@@ -8,6 +8,7 @@
 //   devices copies      blocks are freed while they are copied to; pending
 //   devices sources     blocks are freed while they are copied from
 //   devices short       memory runs out while freed blocks are copied to; pending
+//   devices frees       what the real free waits for of another device's copies
 //   devices host        what a free gives, of copies to the host
 //   devices reset       of one device after the other
 //   devices ends        a device is reset, or a context destroyed, that writes into freed blocks;
@@ -534,6 +535,31 @@ void Short() {
   }
 }
 
+// Copies into a small block, on its own device's stream.
+void Frees() {
+  EnableAllAccess();
+  constexpr size_t kSmall = size_t{64} << 10;
+  constexpr size_t kLarge = size_t{4} << 20;
+  MUST(cudaSetDevice(1));
+  char* from = Allocate(kSmall);
+  const Stream stream = MakeStream(0);
+  char* small = Allocate(kSmall);
+  char* other = Allocate(kSmall);
+  char* large = Allocate(kLarge);
+  SynchronizeAll();
+  MUST(cudaSetDevice(0));
+  for (int i = 0; i < 200; ++i) {
+    MUST(cudaMemcpyPeerAsync(small, 0, from, 1, kSmall, stream.handle));
+  }
+  const auto free_one = [](const char* name, char* block) {
+    MUST(cudaFree(block));
+    printf("%s: %s\n", name, simPendingCount(nullptr) == 0 ? "waited" : "pending");
+  };
+  free_one("another small block", other);
+  free_one("a large block", large);
+  free_one("the small block", small);
+}
+
 // ---- A copy to page-locked memory on another device's stream: the free of memory of the block's
 // device waits for it.
 
@@ -774,6 +800,8 @@ int main(int count, char** arguments) {
     Sources();
   } else if (strcmp(scenario, "short") == 0) {
     Short();
+  } else if (strcmp(scenario, "frees") == 0) {
+    Frees();
   } else if (strcmp(scenario, "host") == 0) {
     Host();
   } else if (strcmp(scenario, "reset") == 0) {

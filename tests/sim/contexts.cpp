@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdio>
 
+#include "device_memory.h"
 #include "streams.h"
 
 namespace cmp::sim {
@@ -152,13 +153,21 @@ uint64_t WholeId(const Context& context) {
 
 }  // namespace
 
-CUresult DrainForFree(Simulation& sim, Lock& lock, CUcontext handle) {
+CUresult DrainForFree(Simulation& sim, Lock& lock, CUcontext handle, const Range& freed) {
   const Context* context = sim.contexts.Find(handle);
   if (context == nullptr) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
   const uint64_t id = WholeId(*context);
   const uint64_t thread = ThisThread();
   sim.waiting_frees.push_back({id, thread});
-  const CUresult result = WaitFor(sim, lock, handle, sim.scheduler.PendingWith(*context));
+  std::vector<ItemPtr> pending = sim.scheduler.PendingWith(*context);
+  std::erase_if(pending, [&](const ItemPtr& item) {
+    const auto is_in = [&](const Range& written) { return written.Overlaps(freed); };
+    const std::vector<Range>& writes = item->work.writes;
+    const bool into_small =
+        freed.bytes < kSmallLimit && std::any_of(writes.begin(), writes.end(), is_in);
+    return !context->Covers(*item) && !into_small;
+  });
+  const CUresult result = WaitFor(sim, lock, handle, pending);
   std::erase_if(sim.waiting_frees, [=](const WaitingFree& free) {
     return free.context_id == id && free.thread == thread;
   });

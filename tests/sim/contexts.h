@@ -44,9 +44,11 @@ void ShowPrinted(Simulation& sim, const Context& context);
 CUresult Drain(Simulation& sim, Lock& lock, CUcontext handle);
 // The same for some of its items.
 CUresult WaitFor(Simulation& sim, Lock& lock, CUcontext handle, const std::vector<ItemPtr>& items);
-// Drain for a free, which holds up other threads' submissions until it has waited. It waits for what
-// other devices do on the context's own streams, too (two H200s: copies to small blocks).
-CUresult DrainForFree(Simulation& sim, Lock& lock, CUcontext handle);
+// Drain for a free, which holds up other threads' submissions until it has waited. That of a small
+// block (`freed`) waits for what other devices write into it on the context's own streams, too:
+// copies from them (two H200s, 64 KiB; whether that of another block waits for them was not
+// measured).
+CUresult DrainForFree(Simulation& sim, Lock& lock, CUcontext handle, const Range& freed = {});
 // Returns once no other thread's free waits for the context, which may be gone by then.
 // REQUIRES: called by an entry point's body
 void LetFreesPass(Simulation& sim, const Context& context);

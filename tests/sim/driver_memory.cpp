@@ -55,7 +55,7 @@ CUresult Free(Simulation& sim, Lock& lock, CUdeviceptr pointer) {
     if (result != CUDA_SUCCESS) return result;
     sim.hazards.NoteReleased(found->range(), "freed without a wait");
   } else {
-    const CUresult drained = DrainForFree(sim, lock, found->context);
+    const CUresult drained = DrainForFree(sim, lock, found->context, found->range());
     if (drained != CUDA_SUCCESS) return drained;
   }
   Allocation* allocation = sim.allocations.FindFreeable(pointer);
