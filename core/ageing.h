@@ -4,10 +4,10 @@
 // By a thread, which exists only while memory is idle. A tick is a 32nd of CMP_DECAY: what threads'
 // caches hold moves to the global pools, what the device has finished with becomes ready, and what
 // has been idle since before the last 32 ticks is released, in a way that neither waits for the
-// device nor holds up a launch (release_stream.h; the first tick pays what that costs once). The
-// thread takes no signal, runs in relaxed capture mode and makes no call once the process exits. A
-// process that uses CUDA has threads of the driver's already, so nobody who counts them sees a
-// difference in kind.
+// device nor holds up a launch (release_stream.h; a tick pays once what the first of them costs).
+// The thread takes no signal, runs in relaxed capture mode and makes no call once the process
+// exits. A process that uses CUDA has threads of the driver's already, so nobody who counts them
+// sees a difference in kind.
 //
 // Where that cannot be (no thread can be made, the driver cannot free without a wait, the pool does
 // not see contexts end, CMP_DECAY=oncall) the program's own frees do it, when it is due: each for

@@ -359,6 +359,8 @@ size_t BlockSource::DestroyRetired(ContextPool& context, size_t bytes, uint64_t 
     released += Destroy(context, global.TakeOldest(bytes - released), done, api);
   }
   if (next == Next::kInVain) return released;
+  if (patience == Patience::kElsewhere && !readiness_.IsOwnWorkDone(context, begin))
+    return released;
   // What is left of those waits for other contexts, or no fence can be had. (Whether the context's
   // work is done is looked at once they are taken: none that is freed meanwhile is missed then.)
   const Stamp before = begin - 1;

@@ -167,8 +167,9 @@ class BlockSource {
   size_t ReleaseAged(ContextPool& context, uint64_t before, size_t bytes, Quietly quietly,
                      const DeviceApi& api);
   // Pays what the first free without a wait costs (release_stream.h), with a block made for it,
-  // unless it is paid. Until then the program's frees keep the bound with cuMemFree, as it would
-  // free itself; but where nobody will pay, the first of them does.
+  // unless it is paid, or memory is scarce or wanted by managed memory. Until then the program's
+  // frees keep the bound with cuMemFree, as it would free itself; but where nobody will pay, the
+  // first of them does.
   void WarmUp(ContextPool& context, const DeviceApi& api);
   void WillBeWarmedUp() { will_be_warmed_up_ = true; }  // before there are blocks
   // Can idle blocks be freed without a wait, as far as that is known?

@@ -141,7 +141,8 @@ Readiness::Next Readiness::AskForNext(ContextPool& context, uint64_t begin, Pati
   const uint64_t passed = fences.passed();
   Pause pause;
   for (int i = 0;; ++i) {
-    if (!PromotePassed(context, patience)) return Next::kInVain;
+    // Who ends it waits for its users, and the caller may be one.
+    if (!context.open() || !PromotePassed(context, patience)) return Next::kInVain;
     if (fences.passed() != passed) return Next::kPassed;
     if (IsOwnWorkDone(context, begin) || fences.published() <= passed) return Next::kNone;
     // Where that was in vain not again, before the device has come further.

@@ -526,6 +526,20 @@ TEST_F(RetiredTest, WithoutFencesAnAllocationGivesUp) {
   EXPECT_EQ(ReleaseForMemory(t), 4 * kMiB);
 }
 
+TEST_F(RetiredTest, WhoEndsTheContextMeanwhileDoesNotWaitForThat) {
+  TestPool t = Pool();
+  FreeAfterWork(t, t.Alloc(4 * kMiB));
+  std::thread ends;
+  driver_.on_query = [&] {
+    if (!ends.joinable()) ends = std::thread([&] { t.context->BeginEnding(); });
+  };
+  const uint64_t begin = NowNs();
+  EXPECT_EQ(ReleaseForMemory(t), 0u);
+  ends.join();
+  EXPECT_LT(NowNs() - begin, 5'000'000'000u);
+  t.context->CancelEnding();
+}
+
 // A small block of whose work nothing is left here is freed once no other context uses it; one that
 // another uses for long is freed by the call that waits.
 TEST_F(RetiredTest, ASmallBlockIsReleasedWhenOthersHaveFinishedWithIt) {
