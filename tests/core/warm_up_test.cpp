@@ -34,8 +34,14 @@ class WarmUpTest : public testing::Test {
     EXPECT_EQ(t_.device.live_count(), 1u);
   }
 
+  static Options WithoutThread() {
+    Options options;
+    options.decay_by = DecayBy::kNobody;  // the ticks are the test's
+    return options;
+  }
+
   FakeDriver driver_;
-  TestPool t_{Options{}, FakeDevice::kPlenty, FakeHost::table};
+  TestPool t_{WithoutThread(), FakeDevice::kPlenty, FakeHost::table};
 };
 
 TEST_F(WarmUpTest, IsPaidOnce) {
