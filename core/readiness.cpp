@@ -3,10 +3,9 @@
 namespace cmp {
 
 namespace {
-// Of at most a millisecond each: as who waits for takers (takers.cpp) and, for others' copies,
-// about four milliseconds.
-constexpr int kMostPauses = 10'000;
-constexpr int kMostPausesForOthers = 24;
+// With pauses of at most a millisecond: ten seconds, as takers.h, and about four milliseconds.
+constexpr int kMostQuestions = 10'000;
+constexpr int kMostQuestionsToOthers = 24;
 }  // namespace
 
 // Another context's newest fence may be older than what it did before this free: only the clock
@@ -146,7 +145,7 @@ Readiness::Next Readiness::AskForNext(ContextPool& context, uint64_t begin, Pati
     if (fences.passed() != passed) return Next::kPassed;
     if (IsOwnWorkDone(context, begin) || fences.published() <= passed) return Next::kNone;
     // Where that was in vain not again, before the device has come further.
-    if (i == kMostPauses) context.asked_in_vain_at.store(passed, std::memory_order_relaxed);
+    if (i == kMostQuestions) context.asked_in_vain_at.store(passed, std::memory_order_relaxed);
     if (context.asked_in_vain_at.load(std::memory_order_relaxed) == passed) return Next::kInVain;
     pause.Wait();
   }
@@ -156,7 +155,7 @@ bool Readiness::AwaitOthers(ContextPool& context, Stamp stamp) {
   CoverOthers(context, stamp);
   Pause pause;
   for (int i = 0; !AskOthers(context, stamp); ++i) {
-    if (i == kMostPausesForOthers) return false;
+    if (i == kMostQuestionsToOthers) return false;
     pause.Wait();
   }
   return true;
