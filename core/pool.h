@@ -110,6 +110,10 @@ class Pool {
 
   // The block whose base is `address`, in any state, or nullptr: not ours.
   Block* Find(DeviceAddress address) const { return side_table_.Find(address); }
+  // The same for any byte of a block.
+  Block* FindAround(DeviceAddress address) const { return side_table_.FindAround(address); }
+  // If `address` is in a block, that one; else any, or nullptr.
+  Block* FindNear(DeviceAddress address) const { return side_table_.FindNear(address); }
   // The block that was found there, and then not in use: does the pool still have the address?
   // False: it is no affair of the pool's, its context has ended or may be ending. Waits where that
   // is about to be decided.

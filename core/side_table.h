@@ -55,13 +55,20 @@ class SideTable {
   // The block in whose memory `address` is, or nullptr. What it is worth the caller decides: the
   // block may be leaving, or another one by now.
   Block* FindAround(DeviceAddress address) const {
-    const uintptr_t region = RegionIn(address);
-    if (region == 0) return nullptr;
-    Block* block = (region & kTags) != 0 ? BlockIn(region) : LeafIn(region)->Around(address);
+    Block* block = FindNear(address);
     if (block == nullptr) return nullptr;
     // Relaxed: see above.
     const DeviceAddress base = __atomic_load_n(&block->address, __ATOMIC_RELAXED);
     return address - base < __atomic_load_n(&block->bytes, __ATOMIC_RELAXED) ? block : nullptr;
+  }
+  // If `address` is in a block, that one; else any, or nullptr. For who looks at it anyway.
+  Block* FindNear(DeviceAddress address) const {
+    const uintptr_t region = RegionIn(address);
+    if ((region & kTags) != 0) return BlockIn(region);
+    if (region == 0) return nullptr;
+    const Leaf* leaf = LeafIn(region);
+    Block* block = leaf->entries[SlotOf(address)].load(std::memory_order_acquire);
+    return block != nullptr ? block : leaf->Around(address);
   }
 
   // For whoever counts what is in the region of a small block; see idle_chunks.h. All 0 at first.

@@ -121,6 +121,21 @@ class Gpu(unittest.TestCase):
         _, with_pool = self.compare(str(programs.BUILD / "questions"))
         self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.3)
 
+    def test_freed(self):
+        """What a program has no more is refused, as without the pool."""
+        for what in ("", "captured", "nodes"):
+            with self.subTest(what=what):
+                self.compare(str(programs.BUILD / "freed"), what)
+        # The real calls crash.
+        within = programs.run(str(programs.BUILD / "freed"), "untyped", preload=True)
+        self.assertEqual(within.code, 0, within.everything())
+        self.assertEqual(within.output.count("0 1 1 1 1 0 1 1 1 1 0 1 1 1 1 0 1 1 1 1 0 1 0"), 6)
+        rates = [programs.run(str(programs.BUILD / "freed"), "rate", preload=preload)
+                 for preload in (False, True)]
+        for what in ("copy", "set"):
+            add_figure(f"one {what} of 256 bytes", "auto",
+                       f"{rates[0].number(what):.0f} ns without, {rates[1].number(what):.0f} with")
+
     @unittest.skipUnless(HAS_TORCH, "PyTorch is not installed")
     def test_torch_with_workers(self):
         _, with_pool = self.compare(sys.executable, str(programs.HERE / "torch_loader.py"),

@@ -37,6 +37,15 @@ class Simulated(unittest.TestCase):
         self.assertIn("buffer ids of three allocations: 3 different", without.output)
         self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.3)
 
+    def test_freed(self):
+        """What a program has no more is refused, as without the pool."""
+        for what in ("", "captured", "untyped", "nodes"):
+            with self.subTest(what=what):
+                without, _ = self.compare("freed", what)
+                self.assertIn("freed", without.output)
+        without, _ = self.compare("freed")
+        self.assertEqual(without.output.count("0 1 1 1 1 0 1 1 1 1 0 1 1 1 1 0 1 1 1 1 0 1 0"), 26)
+
     def test_out_of_memory(self):
         for way in ("stack", "async", "physical", "array"):
             with self.subTest(way=way):
