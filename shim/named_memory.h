@@ -31,13 +31,14 @@ enum class Has : uint8_t { kAll, kNotAll, kUnknown };
 
 // What the program has of these bytes, if the first of them is in `block`.
 inline Has HasOf(const Block& block, CUdeviceptr address, size_t bytes) {
+  // Relaxed: the record may be another block's by now, which a second look shows.
+  const size_t offset = address - __atomic_load_n(&block.address, __ATOMIC_RELAXED);
+  if (offset >= __atomic_load_n(&block.bytes, __ATOMIC_RELAXED)) return Has::kUnknown;
   const BlockState state = block.state.load(std::memory_order_acquire);
   if (state != BlockState::kLive && state != BlockState::kUnpooled) [[unlikely]] {
     // Where its real free is under way, the driver knows.
     return state == BlockState::kIdle ? Has::kNotAll : Has::kUnknown;
   }
-  // Relaxed: the record may be another block's by now, which a second look shows.
-  const size_t offset = address - __atomic_load_n(&block.address, __ATOMIC_RELAXED);
   const size_t asked_for = __atomic_load_n(&block.requested, __ATOMIC_RELAXED);
   return offset < asked_for && bytes <= asked_for - offset ? Has::kAll : Has::kNotAll;
 }
