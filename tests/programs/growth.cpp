@@ -194,7 +194,8 @@ void Modules(uint64_t i) {
     MUST_DRIVER(cuModuleUnload(module));
   } else {
     CUlibrary library = nullptr;
-    MUST_DRIVER(cuLibraryLoadData(&library, "global x 64", nullptr, nullptr, 0, nullptr, nullptr, 0));
+    MUST_DRIVER(
+        cuLibraryLoadData(&library, "global x 64", nullptr, nullptr, 0, nullptr, nullptr, 0));
     MUST_DRIVER(cuLibraryUnload(library));
   }
 }
@@ -272,9 +273,10 @@ void Odd(uint64_t i) {
 const struct {
   const char* name;
   void (*once)(uint64_t i);
-} kKinds[] = {{"streams", &Streams},         {"events", &Events},     {"threads", &Threads},
-              {"page-locked", &PageLocked}, {"captures", &Captures}, {"modules", &Modules},
-              {"contexts", &Contexts},       {"odd", &Odd}};
+} kKinds[] = {{"streams", &Streams},   {"events", &Events},
+              {"threads", &Threads},   {"page-locked", &PageLocked},
+              {"captures", &Captures}, {"modules", &Modules},
+              {"contexts", &Contexts}, {"odd", &Odd}};
 
 // ---- What there is
 
@@ -294,10 +296,8 @@ int64_t Living(const char* make, const char* end, const char* end_v2) {
 
 }  // namespace
 
-#define PLACE(name)                                                            \
-  extern "C" __attribute__((noinline, visibility("default"))) void name() { \
-    asm volatile("");                                                          \
-  }
+#define PLACE(name) \
+  extern "C" __attribute__((noinline, visibility("default"))) void name() { asm volatile(""); }
 PLACE(look_begins)
 PLACE(look_ends)
 
@@ -332,7 +332,8 @@ int main(int argc, char** argv) {
     printf("%s: hazards %llu, misuse %llu\n", name,
            static_cast<unsigned long long>(simHazardCount()),
            static_cast<unsigned long long>(simMisuseCount()));
-    printf("# grew by: %lld\n", static_cast<long long>(last.bytes) - static_cast<long long>(first.bytes));
+    printf("# grew by: %lld\n",
+           static_cast<long long>(last.bytes) - static_cast<long long>(first.bytes));
     printf("# events: %lld, %lld\n", static_cast<long long>(first.events),
            static_cast<long long>(last.events));
     printf("# streams: %lld, %lld\n", static_cast<long long>(first.streams),
