@@ -125,6 +125,11 @@ CUresult MemAllocPitchReal(const DriverCalls& real, const PitchedRequest& reques
       *request.pitch = pitch;
       return CUDA_SUCCESS;
     }
+    // Another thread's capture refused it, and was invalidated by that: the same call would
+    // succeed.
+    if (made.status == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED) {
+      return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+    }
   }
   // Not known yet, or what fails: what the call leaves behind is its own.
   return MemAllocPitchReal(*real, request, device, pool);

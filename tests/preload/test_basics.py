@@ -1,6 +1,8 @@
 """Many threads, mixed sizes, kernels that write and check: the same results, fewer real calls."""
 
-from preload import TestCase, main, numbers, run
+import unittest
+
+from preload import MODE, TestCase, main, numbers, run
 
 
 class Basics(TestCase):
@@ -65,6 +67,25 @@ class Basics(TestCase):
 
     def test_little_memory(self):
         self.check(4, 400, 9, env={"CMPSIM_MEMORY": "128M", "CMPSIM_SEED": 3})
+
+    @unittest.skipIf(MODE != "wait", "of every mode anyway")
+    def test_addresses_repeat(self):
+        """Where frees wait, or the device is done before them: however long its work takes. Otherwise
+        it depends on how far the device is which block is ready."""
+        for work in ("pending", "done"):
+            for mode in (None, "wait", "order", "auto", "none"):
+                with self.subTest(work=work, mode=mode):
+                    found = set()
+                    for seed in (1, 3, 5):  # other durations
+                        env = {"CMP_FREE_SYNC": mode, "CMPSIM_SEED": seed}
+                        result = run("addresses", [work], preload=mode is not None, env=env)
+                        self.assert_ok(result)
+                        self.assertIn("hazards 0, misuse 0", result.results)
+                        found.add(result.results)
+                    if work == "done" or mode in (None, "wait"):
+                        self.assertEqual(len(found), 1)
+                    else:
+                        self.assertGreater(len(found), 1)
 
     def test_runs_are_not_all_equal(self):
         """The comparison can fail: another seed gives other results."""
