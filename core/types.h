@@ -149,6 +149,10 @@ struct alignas(64) Block {
   [[nodiscard]] bool BeginLeaving() { return Change(BlockState::kIdle, BlockState::kLeaving); }
   bool IsLeaving() const { return state.load(std::memory_order_acquire) == BlockState::kLeaving; }
   [[nodiscard]] bool CancelLeaving() { return Change(BlockState::kLeaving, BlockState::kIdle); }
+  // The same where it was the program's free that failed: it has the block still.
+  [[nodiscard]] bool StayWithProgram(BlockState owned) {
+    return Change(BlockState::kLeaving, owned);
+  }
   // The pool hands the block out. The caller holds what keeps its context from ending (its cache's
   // flag), so a plain release store is enough: a later free on another thread acquires it.
   void GiveToProgram(size_t bytes_requested) {
