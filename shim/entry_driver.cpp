@@ -191,6 +191,7 @@ CUresult FreeInOrder(const Free& free, CUdeviceptr pointer, CUstream stream) {
     pool->statistics().process().double_frees.AddShared(1);
     return free(pointer + 1, stream);
   }
+  const Uncancelled uncancelled;
   const CUresult status = free(pointer, stream);
   pool->EndFreeElsewhere(block, taken, status == CUDA_SUCCESS);
   if (begin != 0 && status == CUDA_SUCCESS) {
