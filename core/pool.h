@@ -135,8 +135,11 @@ class Pool {
 
   // A block in use will be really freed when it is freed. False: not a block in use.
   bool Unpool(DeviceAddress address);
-  // Forgets `address` if it is a block in use: somebody else frees it. False: it was none.
-  bool Release(DeviceAddress address);
+  // Or another call of the program's frees the block at `address`: between these two. Takes it from
+  // the program, as Take does; and, if that was in use: forgets it, or it stays with the program as
+  // it was, because the call failed.
+  static BlockState BeginFreeElsewhere(Block* block, DeviceAddress address);
+  void EndFreeElsewhere(Block* block, BlockState taken, bool freed);
 
   // The open pool of the current context, made if there is none; none without a current context,
   // when the pool is off for it, or when memory is exhausted.

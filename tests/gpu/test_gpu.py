@@ -111,6 +111,7 @@ class Gpu(unittest.TestCase):
 
     def test_ipc(self):
         _, with_pool = self.compare(str(programs.BUILD / "ipc"))
+        self.assertIn("importer without a preload: 512 700 4096 70000 ", with_pool.output)
         self.assertGreaterEqual(with_pool.statistics["process"]["unpooled_blocks"], 8)
 
     def test_driver_api(self):

@@ -63,11 +63,13 @@ class Simulated(unittest.TestCase):
         self.assertGreaterEqual(with_pool.statistics["process"]["unpooled_blocks"], 8)
 
     def test_ipc_between_devices(self):
+        sizes = "512 700 4096 70000 1048576 3145728 3000001 20971520"
         for exporter, importer in (("0", "2"), ("2", "1")):
             for mode in ("", *programs.MODES):
                 with self.subTest(exporter=exporter, importer=importer, mode=mode):
                     output = self.both("ipc", exporter, importer, mode=mode, CMPSIM_DEVICES="3")
                     self.assertEqual(output, "importer: 0 wrong blocks\n"
+                                             f"importer without a preload: {sizes}\n"
                                              "exporter: 8 blocks shared, 0 wrong\n")
 
     def both(self, program: str, *arguments: str, mode: str = "", **settings: str) -> str:

@@ -5,6 +5,7 @@
 
 #include "captures.h"
 #include "contexts.h"
+#include "driver_entry.h"
 
 namespace cmp::sim {
 namespace {
