@@ -220,6 +220,45 @@ TEST_F(AutoTest, WhatAnotherThreadSkippedIsWaitedForForAWhile) {
   other.join();
 }
 
+TEST_F(AutoTest, AQuestionLooksOnceAtWhatAnotherThreadSkipped) {
+  Submit(kA);
+  OnAnotherThread([&] {
+    EXPECT_TRUE(Free().pooled);
+    t_owed = {};  // as if it went on
+  });
+  EXPECT_TRUE(PayBeforeAnswer());
+  EXPECT_LT(fences().passed(), fences().skipped()) << "it was waited for as long as that is done";
+  EXPECT_EQ(process().paid_by_queries.Get(), 1u);
+  EXPECT_TRUE(work().watch().Stands(ThisWatcher()));
+  EXPECT_FALSE(PayBeforeAnswer());
+  work().watch().Clear();  // as if it had not asked for long, while others freed
+  EXPECT_FALSE(PayBeforeAnswer()) << "it has waited for this one";
+  EXPECT_EQ(process().paid_by_queries.Get(), 1u);
+}
+
+TEST_F(AutoTest, AFreeWaitsBesideAThreadThatAsks) {
+  EXPECT_FALSE(PayBeforeAnswer()) << "nothing was skipped";
+  Submit(kA);
+  OnAnotherThread([&] {
+    EXPECT_EQ(Free().stamp, kReady);
+    EXPECT_EQ(Waits(), 1u);
+    EXPECT_EQ(process().wait_watched.Get(), 1u);
+  });
+  EXPECT_FALSE(PayBeforeAnswer());
+  Submit(kA);
+  EXPECT_NE(Free().stamp, kReady) << "its own thread's does not";
+  EXPECT_TRUE(PayBeforeAnswer());
+  EXPECT_EQ(Waits(), 2u);
+  EXPECT_EQ(process().paid_by_queries.Get(), 1u);
+}
+
+TEST_F(AutoTest, AnotherContextInTheSameRecordIsNotWatched) {
+  EXPECT_FALSE(PayBeforeAnswer());
+  EXPECT_TRUE(work().watch().Stands(ThisWatcher()));
+  work().Begin(true);
+  EXPECT_FALSE(work().watch().Stands(ThisWatcher()));
+}
+
 TEST_F(AutoTest, AThreadIsNotCancelledWhileItWaitsForWhatAnotherSkipped) {
   Submit(kA);
   OnAnotherThread([&] {

@@ -205,7 +205,8 @@ uint64_t AskedBy(Helper& helper, const std::function<cudaError_t()>& ask) {
 }
 
 // Who has asked, and is told of a free that came after that.
-void FreeBesideQueries(const std::function<cudaError_t(cudaStream_t, cudaEvent_t, cudaEvent_t)>& ask) {
+void FreeBesideQueries(
+    const std::function<cudaError_t(cudaStream_t, cudaEvent_t, cudaEvent_t)>& ask) {
   const cudaStream_t stream = NonBlockingStream();
   const cudaEvent_t begin = NewEvent();
   const cudaEvent_t end = NewEvent();
@@ -224,9 +225,8 @@ void FreeBesideQueries(const std::function<cudaError_t(cudaStream_t, cudaEvent_t
 }
 
 void StreamBesideFree() {
-  FreeBesideQueries([](cudaStream_t stream, cudaEvent_t, cudaEvent_t) {
-    return cudaStreamQuery(stream);
-  });
+  FreeBesideQueries(
+      [](cudaStream_t stream, cudaEvent_t, cudaEvent_t) { return cudaStreamQuery(stream); });
 }
 void EventBesideFree() {
   FreeBesideQueries([](cudaStream_t, cudaEvent_t, cudaEvent_t end) { return cudaEventQuery(end); });
@@ -261,8 +261,8 @@ void SeveralThreadsBesideFree() {
   }
 }
 
-// It asks for the first time while the other thread is in its free already, and has seen that nobody
-// asks.
+// It asks for the first time while the other thread is in its free already, and has seen that
+// nobody asks.
 void FirstQueryDuringFree() {
   const cudaStream_t stream = NonBlockingStream();
   char* device = DeviceWord();
@@ -334,7 +334,8 @@ std::vector<Scenario> QueryScenarios() {
   const char* const beside = "watched_frees_wait";
   scenarios.push_back({Expect::kVisible, beside, "query-stream-beside-free", StreamBesideFree});
   scenarios.push_back({Expect::kVisible, beside, "query-event-beside-free", EventBesideFree});
-  scenarios.push_back({Expect::kVisible, beside, "elapsed-time-beside-free", ElapsedTimeBesideFree});
+  scenarios.push_back(
+      {Expect::kVisible, beside, "elapsed-time-beside-free", ElapsedTimeBesideFree});
   scenarios.push_back(
       {Expect::kVisible, beside, "query-by-several-beside-free", SeveralThreadsBesideFree});
   scenarios.push_back(
