@@ -1,5 +1,6 @@
 #include "shim/watch.h"
 
+#include "core/rules.h"
 #include "core/statistics.h"
 
 namespace cmp {
@@ -43,20 +44,33 @@ bool Watch::Renew(Watcher self) {
   return false;
 }
 
-bool Watch::Meet(Watcher self) {
-  const uint32_t now = Now();
+bool Watch::MeetOthers(Watcher self) {
+  if (!RuleIsOn(Rule::kWatchedFreesWait)) return false;
+  const auto is_other = [=](uint64_t mark) { return mark != 0 && ThreadOf(mark) != self; };
   bool met = false;
   for (std::atomic<uint64_t>& mark : marks_) {
     uint64_t seen = mark.load(std::memory_order_seq_cst);
-    while (IsOther(seen, self)) {
+    while (is_other(seen)) {
+      const uint32_t now = Now();
       const bool stands = TimeOf(seen) == 0;
       if (!stands && IsRecent(TimeOf(seen), now)) break;
       const uint64_t next = stands ? seen | now : 0;
       if (mark.compare_exchange_strong(seen, next, std::memory_order_seq_cst)) seen = next;
     }
-    met |= IsOther(seen, self);
+    met |= is_other(seen);
   }
   return met;
+}
+
+void Watch::TakeAway(Watcher self) {
+  if (!RuleIsOn(Rule::kSkipEndsWatch)) return;
+  for (std::atomic<uint64_t>& mark : marks_) {
+    uint64_t seen = mark.load(std::memory_order_relaxed);
+    // Another thread's free may write its time, or another thread take the place.
+    while (ThreadOf(seen) == self) {
+      if (mark.compare_exchange_strong(seen, 0, std::memory_order_seq_cst)) break;
+    }
+  }
 }
 
 }  // namespace cmp

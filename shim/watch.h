@@ -33,8 +33,6 @@
 #include <atomic>
 #include <cstdint>
 
-#include "core/rules.h"
-
 namespace cmp {
 
 // A thread, by a number that no other has had, from 1 on.
@@ -65,22 +63,10 @@ class Watch {
 
   // Does a thread other than `self` ask? For who frees: before it skips its wait, and once more
   // after it has published that. Two loads where nobody does.
-  bool HasOthers(Watcher self) {
-    if ((IsOther(marks_[0].load(std::memory_order_seq_cst), self) ||
-         IsOther(marks_[1].load(std::memory_order_seq_cst), self)) &&
-        RuleIsOn(Rule::kWatchedFreesWait)) [[unlikely]]
-      return Meet(self);
-    return false;
-  }
+  bool HasOthers(Watcher self) { return HasAny() && MeetOthers(self); }
   // `self` skips its wait: what it asks next, it has to look.
   void Leave(Watcher self) {
-    for (std::atomic<uint64_t>& mark : marks_) {
-      uint64_t seen = mark.load(std::memory_order_relaxed);
-      while (ThreadOf(seen) == self && RuleIsOn(Rule::kSkipEndsWatch)) {
-        // Another thread's free may write its time, or another thread take the place.
-        if (mark.compare_exchange_strong(seen, 0, std::memory_order_seq_cst)) break;
-      }
-    }
+    if (HasAny()) TakeAway(self);
   }
   // Of another context from now on.
   void Clear() {
@@ -91,10 +77,12 @@ class Watch {
   static constexpr uint64_t Standing(Watcher thread) { return uint64_t{thread} << 32; }
   static constexpr Watcher ThreadOf(uint64_t mark) { return static_cast<Watcher>(mark >> 32); }
   static constexpr uint32_t TimeOf(uint64_t mark) { return static_cast<uint32_t>(mark); }
-  static constexpr bool IsOther(uint64_t mark, Watcher self) {
-    return mark != 0 && ThreadOf(mark) != self;
+  bool HasAny() const {
+    return (marks_[0].load(std::memory_order_seq_cst) |
+            marks_[1].load(std::memory_order_seq_cst)) != 0;
   }
-  bool Meet(Watcher self);
+  bool MeetOthers(Watcher self);
+  void TakeAway(Watcher self);
 
   std::atomic<uint64_t> marks_[2] = {};
 };
