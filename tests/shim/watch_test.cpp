@@ -11,9 +11,9 @@
 namespace cmp {
 namespace {
 
-constexpr Watcher kA = 1;
-constexpr Watcher kB = 2;
-constexpr Watcher kC = 3;
+constexpr Watcher kFirst = 1;
+constexpr Watcher kSecond = 2;
+constexpr Watcher kThird = 3;
 
 // Longer than a mark stays that a free has met.
 void TimePasses() { std::this_thread::sleep_for(std::chrono::milliseconds(25)); }
@@ -27,67 +27,67 @@ TEST(WatchTest, AThreadHasANumberOfItsOwn) {
 
 TEST(WatchTest, AMarkIsSeenByOthersAlone) {
   Watch watch;
-  EXPECT_FALSE(watch.HasOthers(kA));
-  EXPECT_FALSE(watch.Stands(kB));
-  EXPECT_FALSE(watch.Renew(kB)) << "made now: to be looked at";
-  EXPECT_TRUE(watch.Stands(kB));
-  EXPECT_TRUE(watch.Renew(kB));
-  EXPECT_TRUE(watch.HasOthers(kA));
-  EXPECT_FALSE(watch.HasOthers(kB));
+  EXPECT_FALSE(watch.HasOthers(kFirst));
+  EXPECT_FALSE(watch.Stands(kSecond));
+  EXPECT_FALSE(watch.Renew(kSecond)) << "made now: to be looked at";
+  EXPECT_TRUE(watch.Stands(kSecond));
+  EXPECT_TRUE(watch.Renew(kSecond));
+  EXPECT_TRUE(watch.HasOthers(kFirst));
+  EXPECT_FALSE(watch.HasOthers(kSecond));
 }
 
 TEST(WatchTest, AMarkThatAFreeHasMetStandsAgainWhenItsThreadAsks) {
   Watch watch;
-  EXPECT_FALSE(watch.Renew(kB));
-  EXPECT_TRUE(watch.HasOthers(kA));
-  EXPECT_FALSE(watch.Stands(kB));
+  EXPECT_FALSE(watch.Renew(kSecond));
+  EXPECT_TRUE(watch.HasOthers(kFirst));
+  EXPECT_FALSE(watch.Stands(kSecond));
   TimePasses();  // it was there all the time: nobody took it away
-  EXPECT_TRUE(watch.Renew(kB));
-  EXPECT_TRUE(watch.HasOthers(kA)) << "and stays for 10 ms from now on";
-  EXPECT_TRUE(watch.Keep(kB));
-  EXPECT_TRUE(watch.Stands(kB));
+  EXPECT_TRUE(watch.Renew(kSecond));
+  EXPECT_TRUE(watch.HasOthers(kFirst)) << "and stays for 10 ms from now on";
+  EXPECT_TRUE(watch.Keep(kSecond));
+  EXPECT_TRUE(watch.Stands(kSecond));
 }
 
 TEST(WatchTest, AMarkEndsWhenItsThreadStopsAsking) {
   Watch watch;
-  EXPECT_FALSE(watch.Renew(kB));
+  EXPECT_FALSE(watch.Renew(kSecond));
   TimePasses();
-  EXPECT_TRUE(watch.HasOthers(kA)) << "no free has met it yet";
+  EXPECT_TRUE(watch.HasOthers(kFirst)) << "no free has met it yet";
   TimePasses();
-  EXPECT_FALSE(watch.HasOthers(kA));
-  EXPECT_FALSE(watch.Keep(kB));
-  EXPECT_FALSE(watch.Renew(kB)) << "what was skipped meanwhile is to be looked at";
-  EXPECT_TRUE(watch.HasOthers(kA));
+  EXPECT_FALSE(watch.HasOthers(kFirst));
+  EXPECT_FALSE(watch.Keep(kSecond));
+  EXPECT_FALSE(watch.Renew(kSecond)) << "what was skipped meanwhile is to be looked at";
+  EXPECT_TRUE(watch.HasOthers(kFirst));
 }
 
 TEST(WatchTest, WithTwoMarksEveryThreadMeetsAnother) {
   Watch watch;
-  EXPECT_FALSE(watch.Renew(kA));
-  EXPECT_FALSE(watch.Renew(kB));
-  EXPECT_FALSE(watch.Renew(kC));
-  EXPECT_FALSE(watch.Stands(kC)) << "no place";
-  for (const Watcher free : {kA, kB, kC}) EXPECT_TRUE(watch.HasOthers(free));
+  EXPECT_FALSE(watch.Renew(kFirst));
+  EXPECT_FALSE(watch.Renew(kSecond));
+  EXPECT_FALSE(watch.Renew(kThird));
+  EXPECT_FALSE(watch.Stands(kThird)) << "no place";
+  for (const Watcher free : {kFirst, kSecond, kThird}) EXPECT_TRUE(watch.HasOthers(free));
   // All marks were met: who asks first has them.
-  EXPECT_FALSE(watch.Renew(kC));
-  EXPECT_TRUE(watch.Stands(kC));
-  EXPECT_TRUE(watch.HasOthers(kA));
-  EXPECT_TRUE(watch.HasOthers(kB));
-  EXPECT_EQ(watch.Renew(kA) + watch.Renew(kB), 1) << "one place was left";
+  EXPECT_FALSE(watch.Renew(kThird));
+  EXPECT_TRUE(watch.Stands(kThird));
+  EXPECT_TRUE(watch.HasOthers(kFirst));
+  EXPECT_TRUE(watch.HasOthers(kSecond));
+  EXPECT_EQ(watch.Renew(kFirst) + watch.Renew(kSecond), 1) << "one place was left";
 }
 
 TEST(WatchTest, WhoSkipsLooksAgain) {
   Watch watch;
-  EXPECT_FALSE(watch.Renew(kA));
-  EXPECT_FALSE(watch.Renew(kB));
-  watch.Leave(kA);
-  EXPECT_FALSE(watch.Stands(kA));
-  EXPECT_TRUE(watch.Stands(kB));
-  EXPECT_TRUE(watch.HasOthers(kA));
-  watch.Leave(kB);
-  EXPECT_FALSE(watch.HasOthers(kA));
-  EXPECT_FALSE(watch.Renew(kB));
+  EXPECT_FALSE(watch.Renew(kFirst));
+  EXPECT_FALSE(watch.Renew(kSecond));
+  watch.Leave(kFirst);
+  EXPECT_FALSE(watch.Stands(kFirst));
+  EXPECT_TRUE(watch.Stands(kSecond));
+  EXPECT_TRUE(watch.HasOthers(kFirst));
+  watch.Leave(kSecond);
+  EXPECT_FALSE(watch.HasOthers(kFirst));
+  EXPECT_FALSE(watch.Renew(kSecond));
   watch.Clear();
-  EXPECT_FALSE(watch.Stands(kB));
+  EXPECT_FALSE(watch.Stands(kSecond));
 }
 
 // Two threads at once: one publishes and looks for marks, the other makes its mark and looks at
@@ -110,11 +110,11 @@ TEST(WatchTest, OneOfTwoSeesTheOther) {
   std::thread frees([&] {
     run([&](int i) {
       skipped[i].store(1, std::memory_order_seq_cst);
-      met[i] = watches[i].HasOthers(kA);
+      met[i] = watches[i].HasOthers(kFirst);
     });
   });
   run([&](int i) {
-    looked[i] = !watches[i].Renew(kB);
+    looked[i] = !watches[i].Renew(kSecond);
     found[i] = skipped[i].load(std::memory_order_seq_cst) != 0;
   });
   frees.join();
