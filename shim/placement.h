@@ -7,7 +7,6 @@
 #define CMP_SHIM_PLACEMENT_H_
 
 #include <cuda.h>
-#include <unistd.h>
 
 #include <cstring>
 
@@ -28,8 +27,8 @@ inline size_t CorrectedMappingBytes(const Block& block, size_t answer) {
 }
 
 // CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID names the physical memory. Of a block that has it to itself
-// it is another one with each allocation (measured, small ones that were alone in their chunk,
-// too); a small one's is taken for its chunk's, and left as it is.
+// it is another one with each allocation; a small one's is its chunk's, and left as it is. (One that
+// is alone in its chunk gets a new one, too, where the driver gave the chunk back meanwhile.)
 inline uint64_t CorrectedMemoryBlockId(Block& block, uint64_t answer) {
   return block.bytes < kLargeGranule ? answer : BufferIdOf(&block);
 }
@@ -60,12 +59,10 @@ inline void CorrectIpcHandle(const Block& block, CUipcMemHandle* handle) {
   memcpy(place, &fields, sizeof fields);
 }
 
-// Where the part of a block that is given to others (whole pages of the host) ends at most: others
-// have what comes behind it, or nobody.
+// Where what is given to others of a block's mapping (as a dma-buf) ends: of a small one's chunk the
+// driver gives every page, whoever has it.
 inline DeviceAddress ExportableEnd(const Block& block) {
-  const size_t unit =
-      block.requested < kLargeGranule ? static_cast<size_t>(getpagesize()) : kLargeGranule;
-  return RoundedUp(block.address + block.requested, unit);
+  return RoundedUp(block.address + block.requested, kLargeGranule);
 }
 
 }  // namespace cmp

@@ -209,8 +209,9 @@ void Exports(size_t warm, size_t bytes) {
   unsigned place[2] = {};
   std::memcpy(&size, handle.reserved + 16, sizeof(size));
   std::memcpy(&place, handle.reserved + 24, sizeof(place));
-  std::printf("IPC handle %d: size %llu, %u pages, offset %s\n", status, size, place[0],
-              place[1] == Address(block) % (2 * kMiB) ? "right" : "other");
+  // (Beside it the pages of what it lies in: of a recycled block those of a larger one.)
+  const bool right = place[0] * 4096ULL >= size && place[1] == Address(block) % (2 * kMiB);
+  std::printf("IPC handle %d: size %llu, its place %s\n", status, size, right ? "right" : "other");
   if (bytes >= 2 * kMiB) {
     const auto dma_buf =
         Driver<CUresult(void*, CUdeviceptr, size_t, CUmemRangeHandleType, unsigned long long)>(

@@ -378,6 +378,24 @@ class Streams(unittest.TestCase):
             add_figure("managed memory", under, f"{one['kept_mib']:,} MiB used, then "
                        f"{one['before_touch_mib']:,}; passes {one['pass_ms']} ms")
 
+    def test_polling(self):
+        """Who polls, or trains beside a watchdog, is not slower than with the real calls."""
+        rows = {under: json.loads(self.one(under, "polling").output)
+                for under in ("real calls", *programs.MODES)}
+        for under, row in rows.items():
+            add_figure("polling", under,
+                       f"{row['polls_per_second']:,} polls a second, {row['polls_over_2_ms']} over "
+                       f"2 ms, {row['frees_per_second']} frees; training {row['iterations_alone']:,} "
+                       f"a second alone, {row['iterations_beside_watchdog']:,} beside a watchdog "
+                       f"({row['looks_undone']:,} looks found work)")
+        real = rows.pop("real calls")
+        for under, row in rows.items():
+            with self.subTest(under=under):
+                for count in ("polls_per_second", "iterations_beside_watchdog"):
+                    self.assertGreaterEqual(row[count], real[count] / 2)
+                # A thread that loses its processor may be late now and then.
+                self.assertLessEqual(row["polls_over_2_ms"], real["polls_over_2_ms"] + 2)
+
     def test_loop(self):
         for streams in ("1", "4"):
             for under in ("real calls", *programs.MODES):
