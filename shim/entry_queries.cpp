@@ -25,9 +25,8 @@ struct Place {
 
 Place PlaceOf(CUdeviceptr pointer) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
-  const Driver* driver = LoadedDriver();
-  if (pool == nullptr || driver == nullptr || pointer == 0 || t_inside_real != 0) return Place{};
-  Block* block = BlockAround(*pool, *driver, pointer);
+  if (pool == nullptr || t_inside_real != 0) return Place{};
+  Block* block = pool->FindAround(pointer);
   if (block == nullptr) return Place{};
   const BlockState state = block->state.load(std::memory_order_acquire);
   const bool in_use = state == BlockState::kLive || state == BlockState::kUnpooled;

@@ -141,8 +141,9 @@ CUresult SideOf(CUmemorytype type, const void* host, CUdeviceptr device, size_t 
   side->slice = pitch * rows_of_slice;
   side->on_device = type == CU_MEMORYTYPE_HOST ? 0 : type == CU_MEMORYTYPE_DEVICE ? 1 : -1;
   const uintptr_t base = type == CU_MEMORYTYPE_HOST ? AddressOf(host) : device;
-  side->offset = z * side->slice + y * side->pitch + x;
-  side->start = base + side->offset;
+  const size_t offset = z * side->slice + y * side->pitch + x;
+  side->start = base + offset;
+  if (type == CU_MEMORYTYPE_DEVICE) side->offset = offset;
   return CUDA_SUCCESS;
 }
 

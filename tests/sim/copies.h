@@ -28,7 +28,7 @@ struct CopySide {
   int on_device = -1;
   size_t pitch = 0;
   size_t slice = 0;
-  // From the address that the call names to `start`: the same memory (measured).
+  // From the device's address that the call names to `start`: the same memory (measured).
   size_t offset = 0;
 };
 
