@@ -464,7 +464,8 @@ bool BlockSource::ForgetAll(ContextPool& context) {
   return context.records().End([&](Block* block) {
     const BlockState was = DetachFrom(block);
     if (was == BlockState::kLive || was == BlockState::kUnpooled) CountRealFree(*block);
-    return was != BlockState::kIdle;  // on no list: another thread frees it
+    // On no list: another thread frees it.
+    return was != BlockState::kIdle && was != BlockState::kLeaving;
   });
 }
 

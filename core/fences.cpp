@@ -166,7 +166,7 @@ void Fences::Pass(uint64_t number) {
 
 void Fences::NoteSkipped(uint64_t number) {
   if (newest_ns() == 0) newest_ns_.store(NowNs(), std::memory_order_relaxed);
-  RaiseTo(skipped_, number);
+  if (skipped() < number) RaiseTo(skipped_, number);
 }
 
 Fences::SkippedTime Fences::TakeSkippedTime() {

@@ -106,11 +106,13 @@ class Fences {
   // device waits, not the host. REQUIRES: no capture is under way or begins
   int OrderAfter(const Driver& driver, ContextHandle context, uint64_t number);
 
-  // A free that fence `number` covers returned without waiting, where the real one would have
+  // A free that fence `number` covers returns without waiting, where the real one would have
   // waited.
   void NoteSkipped(uint64_t number);
-  // The newest such fence.
-  uint64_t skipped() const { return skipped_.load(std::memory_order_acquire); }
+  // The newest such fence. Sequentially consistent, as what NoteSkipped does, also where another
+  // free had noted the fence before: who frees looks for threads that ask after the one, and who
+  // asks says so before the other.
+  uint64_t skipped() const { return skipped_.load(std::memory_order_seq_cst); }
   // When the context's newest fence was recorded, from the first skipped one on (NowNs).
   uint64_t newest_ns() const { return newest_ns_.load(std::memory_order_relaxed); }
   // How long the real frees would have waited, so far and in sum, on a device that was as fast: at

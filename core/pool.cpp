@@ -386,15 +386,19 @@ bool Pool::Unpool(DeviceAddress address) {
   return live == BlockState::kUnpooled;
 }
 
-bool Pool::Release(DeviceAddress address) {
-  Block* block = Find(address);
-  if (block == nullptr) return false;
+BlockState Pool::BeginFreeElsewhere(Block* block, DeviceAddress address) {
   const BlockState taken = Take(block, address);
-  if (taken != BlockState::kLive && taken != BlockState::kUnpooled) return false;
+  // Leaving: the driver may give the address to another thread before the call has returned. That
+  // it fails (the context has ended) is found at the end.
+  if (taken == BlockState::kLive || taken == BlockState::kUnpooled) (void)block->BeginLeaving();
+  return taken;
+}
+
+void Pool::EndFreeElsewhere(Block* block, BlockState taken, bool freed) {
+  if (!freed && block->StayWithProgram(taken)) return;
   source_.CountRealFree(*block);
   source_.Forget(block);
   statistics_.process().unpooled_blocks.AddShared(1);
-  return true;
 }
 
 // ---- Creation

@@ -110,6 +110,10 @@ class Pool {
 
   // The block whose base is `address`, in any state, or nullptr: not ours.
   Block* Find(DeviceAddress address) const { return side_table_.Find(address); }
+  // The same for any byte of a block.
+  Block* FindAround(DeviceAddress address) const { return side_table_.FindAround(address); }
+  // If `address` is in a block, that one; else any, or nullptr.
+  Block* FindNear(DeviceAddress address) const { return side_table_.FindNear(address); }
   // The block that was found there, and then not in use: does the pool still have the address?
   // False: it is no affair of the pool's, its context has ended or may be ending. Waits where that
   // is about to be decided.
@@ -131,8 +135,11 @@ class Pool {
 
   // A block in use will be really freed when it is freed. False: not a block in use.
   bool Unpool(DeviceAddress address);
-  // Forgets `address` if it is a block in use: somebody else frees it. False: it was none.
-  bool Release(DeviceAddress address);
+  // Or another call of the program's frees the block at `address`: between these two. Takes it from
+  // the program, as Take does; and, if that was in use: forgets it, or it stays with the program as
+  // it was, because the call failed.
+  static BlockState BeginFreeElsewhere(Block* block, DeviceAddress address);
+  void EndFreeElsewhere(Block* block, BlockState taken, bool freed);
 
   // The open pool of the current context, made if there is none; none without a current context,
   // when the pool is off for it, or when memory is exhausted.

@@ -27,6 +27,10 @@ enum class Rule {
   kVisibleImports,
   kVisibleAttributes,
   kPayBeforeQueries,      // a query does not say "not ready" because of a wait that was skipped
+  kWatchedFreesWait,      // a free waits while another thread asks (shim/watch.h)
+  kWatchAfterSkip,        // which it looks for once more when it has published what it skips
+  kSkipEndsWatch,         // who skips a wait looks at that when it asks next
+  kAskAgain,              // what was skipped may have ended after the question was answered
   kPayBeforeDestruction,  // nothing is destroyed under work that a free would have waited for
   kPayAtExit,             // what was skipped is waited for before the process ends
   kFinishedIfBegunAfter,  // a synchronisation finishes only what was submitted before it began

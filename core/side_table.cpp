@@ -29,22 +29,87 @@ std::atomic<uintptr_t>* SideTable::RegionEntry(DeviceAddress address) {
   return middle == nullptr ? nullptr : &middle->entries[RegionOf(address)];
 }
 
+// The block that begins nearest below. In a region there are either small blocks or a large one,
+// but for what is just leaving.
+Block* SideTable::Leaf::Around(DeviceAddress address) const {
+  const size_t pair = begins.AtOrBelow(SlotOf(address));
+  if (pair != Begins::kNone) {
+    for (const size_t slot : {pair + 1, pair}) {
+      if (slot > SlotOf(address)) continue;
+      Block* block = entries[slot].load(std::memory_order_acquire);
+      if (block != nullptr) return block;
+    }
+  }
+  return goes_on.load(std::memory_order_acquire);
+}
+
+void SideTable::Leaf::ClearBegin(size_t slot) {
+  begins.Clear(slot, [&] {
+    const size_t even = slot & ~size_t{1};
+    return entries[even].load(std::memory_order_acquire) == nullptr &&
+           entries[even + 1].load(std::memory_order_acquire) == nullptr;
+  });
+}
+
+template <typename Visitor>
+void SideTable::ForEachFurtherRegion(const Block& block, DeviceAddress address, Visitor visit) {
+  const DeviceAddress end = address + block.bytes;
+  DeviceAddress next = (address & ~(kLargeGranule - 1)) + kLargeGranule;
+  for (; next < end && next >> kAddressBits == 0; next += kLargeGranule) {
+    std::atomic<uintptr_t>* region = RegionEntry(next);
+    if (region == nullptr) return;  // no memory: these bytes are not found
+    visit(*region);
+  }
+}
+
+// Whatever is there of another block is leaving: the driver has given the address out again.
+void SideTable::SetFurther(Block* block) {
+  const uintptr_t tagged = reinterpret_cast<uintptr_t>(block) | kGoesOnTag;
+  ForEachFurtherRegion(*block, block->address, [&](std::atomic<uintptr_t>& region) {
+    uintptr_t entry = region.load(std::memory_order_acquire);
+    while (entry == 0 || (entry & kGoesOnTag) != 0) {
+      if (region.compare_exchange_weak(entry, tagged, std::memory_order_acq_rel,
+                                       std::memory_order_acquire)) {
+        return;
+      }
+    }
+    // A large one that begins here is leaving, too, and its entry is its own to clear.
+    if ((entry & kTags) == 0) LeafIn(entry)->goes_on.store(block, std::memory_order_release);
+  });
+}
+
+void SideTable::ClearFurther(Block* block, DeviceAddress address) {
+  ForEachFurtherRegion(*block, address, [&](std::atomic<uintptr_t>& region) {
+    uintptr_t entry = reinterpret_cast<uintptr_t>(block) | kGoesOnTag;
+    if (region.compare_exchange_strong(entry, 0, std::memory_order_acq_rel,
+                                       std::memory_order_acquire) ||
+        entry == 0 || (entry & kTags) != 0) {
+      return;
+    }
+    Block* expected = block;
+    LeafIn(entry)->goes_on.compare_exchange_strong(expected, nullptr, std::memory_order_acq_rel,
+                                                   std::memory_order_relaxed);
+  });
+}
+
 std::atomic<Block*>* SideTable::LeafSlot(std::atomic<uintptr_t>& region, DeviceAddress address) {
   uintptr_t entry = region.load(std::memory_order_acquire);
-  while (entry == 0 || (entry & kLargeTag) != 0) {
+  while (entry == 0 || (entry & kTags) != 0) {
     void* memory = arena_.Allocate(sizeof(Leaf));
     if (memory == nullptr) return nullptr;
     Leaf* leaf = static_cast<Leaf*>(memory);
-    if (entry != 0) {
-      leaf->entries[0].store(reinterpret_cast<Block*>(entry & ~kLargeTag),
-                             std::memory_order_relaxed);
+    if ((entry & kLargeTag) != 0) {
+      leaf->entries[0].store(BlockIn(entry), std::memory_order_relaxed);
+      leaf->begins.Set(0);
+    } else if (entry != 0) {
+      leaf->goes_on.store(BlockIn(entry), std::memory_order_relaxed);
     }
     if (region.compare_exchange_strong(entry, reinterpret_cast<uintptr_t>(leaf),
                                        std::memory_order_acq_rel, std::memory_order_acquire)) {
       return &leaf->entries[SlotOf(address)];
     }
   }
-  return &reinterpret_cast<Leaf*>(entry)->entries[SlotOf(address)];
+  return &LeafIn(entry)->entries[SlotOf(address)];
 }
 
 bool SideTable::Insert(Block* block, Block** displaced) {
@@ -52,20 +117,25 @@ bool SideTable::Insert(Block* block, Block** displaced) {
   *displaced = nullptr;
   std::atomic<uintptr_t>* region = RegionEntry(address);
   if (region == nullptr) return false;
+  if (block->bytes >= kLargeGranule) SetFurther(block);
   if (block->bytes >= kLargeGranule && (address & (kLargeGranule - 1)) == 0) {
     const uintptr_t tagged = reinterpret_cast<uintptr_t>(block) | kLargeTag;
     uintptr_t entry = region->load(std::memory_order_acquire);
-    while (entry == 0 || (entry & kLargeTag) != 0) {
+    while (entry == 0 || (entry & kTags) != 0) {
       if (region->compare_exchange_weak(entry, tagged, std::memory_order_acq_rel,
                                         std::memory_order_acquire)) {
-        *displaced = reinterpret_cast<Block*>(entry & ~kLargeTag);
+        if ((entry & kLargeTag) != 0) *displaced = BlockIn(entry);
         return true;
       }
     }
   }
   std::atomic<Block*>* slot = LeafSlot(*region, address);
-  if (slot == nullptr) return false;
+  if (slot == nullptr) {
+    if (block->bytes >= kLargeGranule) ClearFurther(block, address);
+    return false;
+  }
   *displaced = slot->exchange(block, std::memory_order_acq_rel);
+  LeafIn(region->load(std::memory_order_acquire))->begins.Set(SlotOf(address));
   return true;
 }
 
@@ -73,14 +143,17 @@ void SideTable::Erase(DeviceAddress address, Block* block) {
   std::atomic<uintptr_t>* region = RegionEntry(address);
   if (region == nullptr) return;
   uintptr_t entry = reinterpret_cast<uintptr_t>(block) | kLargeTag;
-  if (region->compare_exchange_strong(entry, 0, std::memory_order_acq_rel,
-                                      std::memory_order_acquire)) {
-    return;
+  if (!region->compare_exchange_strong(entry, 0, std::memory_order_acq_rel,
+                                       std::memory_order_acquire) &&
+      entry != 0 && (entry & kTags) == 0) {
+    Leaf& leaf = *LeafIn(entry);
+    const size_t slot = SlotOf(address);
+    Block* expected = block;
+    const bool cleared = leaf.entries[slot].compare_exchange_strong(
+        expected, nullptr, std::memory_order_acq_rel, std::memory_order_relaxed);
+    if (cleared) leaf.ClearBegin(slot);
   }
-  if (entry == 0 || (entry & kLargeTag) != 0) return;  // somebody else's
-  Block* expected = block;
-  reinterpret_cast<Leaf*>(entry)->entries[SlotOf(address)].compare_exchange_strong(
-      expected, nullptr, std::memory_order_acq_rel, std::memory_order_relaxed);
+  if (block->bytes >= kLargeGranule) ClearFurther(block, address);
 }
 
 }  // namespace cmp

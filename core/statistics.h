@@ -65,7 +65,8 @@ class Counter {
   X(wait_pageable_access, "because the device can access all memory of the host") \
   X(wait_exports, "because other processes or devices were given memory")         \
   X(wait_imports, "because memory or semaphores of others are used")              \
-  X(wait_attributes, "because memory was given attributes")
+  X(wait_attributes, "because memory was given attributes")                       \
+  X(wait_watched, "because another thread keeps asking whether work is done")
 
 // How often this thread has counted a wait: who looks before and after a free learns whether it was
 // one.

@@ -4,6 +4,8 @@
 //   real allocation --Register--> kLive --Free--> kIdle --Alloc--> kLive ...
 //                                    \              \--release--> kLeaving --real free--> kUnused
 //                                     \--Unpool--> kUnpooled --Free--> kUnused (real free)
+//   kLive, kUnpooled --another call of the program's frees it--> kLeaving --> kUnused; refused: as
+//   it was
 //
 // Invariants
 // - A block is exactly one real allocation: `address` is its base, `bytes` what was asked of the
@@ -95,7 +97,7 @@ enum class BlockState : uint8_t {
   kLive,      // the program has it; a free brings it into the pool
   kUnpooled,  // the program has it; a free is a real free (oversized, exported, made as asked for)
   kIdle,      // a free list of its context has it
-  kLeaving,   // idle, on no list; its real free is under way
+  kLeaving,   // on no list; its real free is under way
 };
 
 struct BlockLinks;
@@ -149,6 +151,10 @@ struct alignas(64) Block {
   [[nodiscard]] bool BeginLeaving() { return Change(BlockState::kIdle, BlockState::kLeaving); }
   bool IsLeaving() const { return state.load(std::memory_order_acquire) == BlockState::kLeaving; }
   [[nodiscard]] bool CancelLeaving() { return Change(BlockState::kLeaving, BlockState::kIdle); }
+  // The same where it was the program's free that failed: it has the block still.
+  [[nodiscard]] bool StayWithProgram(BlockState owned) {
+    return Change(BlockState::kLeaving, owned);
+  }
   // The pool hands the block out. The caller holds what keeps its context from ending (its cache's
   // flag), so a plain release store is enough: a later free on another thread acquires it.
   void GiveToProgram(size_t bytes_requested) {

@@ -7,29 +7,11 @@ namespace cmp {
 
 namespace {
 
-// CUmemcpy3DOperand
-struct Operand {
-  int type;
-  CUdeviceptr pointer;  // or an array
-  size_t shape[3];
-};
-
-// CUDA_MEMCPY3D_BATCH_OP
-struct Box {
-  Operand from;
-  Operand to;
-  size_t extent[3];
-  int source_order;
-  unsigned flags;
-};
-
-constexpr int kPointer = 1;  // CU_MEMCPY_OPERAND_TYPE_POINTER
-
 #if CUDA_VERSION >= 12080
-static_assert(sizeof(Box) == sizeof(CUDA_MEMCPY3D_BATCH_OP));
-static_assert(offsetof(Box, from.pointer) == offsetof(CUDA_MEMCPY3D_BATCH_OP, src.op.ptr.ptr));
-static_assert(offsetof(Box, to.pointer) == offsetof(CUDA_MEMCPY3D_BATCH_OP, dst.op.ptr.ptr));
-static_assert(kPointer == CU_MEMCPY_OPERAND_TYPE_POINTER);
+static_assert(sizeof(CopyBox) == sizeof(CUDA_MEMCPY3D_BATCH_OP));
+static_assert(offsetof(CopyBox, from.pointer) == offsetof(CUDA_MEMCPY3D_BATCH_OP, src.op.ptr.ptr));
+static_assert(offsetof(CopyBox, to.pointer) == offsetof(CUDA_MEMCPY3D_BATCH_OP, dst.op.ptr.ptr));
+static_assert(kPointerOperand == CU_MEMCPY_OPERAND_TYPE_POINTER);
 #endif
 
 // The copies of one call, one after another.
@@ -103,14 +85,14 @@ bool MayBeSeen(const CUdeviceptr* to, const CUdeviceptr* from, size_t count) {
 
 bool MayBeSeen(const void* boxes, size_t count) {
   if (boxes == nullptr) return false;
-  const auto* box = static_cast<const Box*>(boxes);
+  const auto* box = static_cast<const CopyBox*>(boxes);
   Look look;
   // An array is the device's.
-  const auto address = [](const Operand& side, const Operand& other) {
-    return side.type == kPointer ? side.pointer : other.pointer;
+  const auto address = [](const CopyOperand& side, const CopyOperand& other) {
+    return side.type == kPointerOperand ? side.pointer : other.pointer;
   };
-  for (const Box* end = box + count; box != end; ++box) {
-    if (box->to.type != kPointer && box->from.type != kPointer) continue;
+  for (const CopyBox* end = box + count; box != end; ++box) {
+    if (box->to.type != kPointerOperand && box->from.type != kPointerOperand) continue;
     if (look.Sees(address(box->to, box->from), address(box->from, box->to))) return true;
   }
   return false;

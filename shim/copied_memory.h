@@ -24,6 +24,23 @@ Devices DeviceOf(CUdeviceptr address);
 // Managed memory counts as the device's. (To ask during a capture is harmless: measured.)
 bool IsOnDevice(CUdeviceptr address);
 
+// CUmemcpy3DOperand
+struct CopyOperand {
+  int type;
+  CUdeviceptr pointer;  // or an array
+  size_t shape[3];
+};
+inline constexpr int kPointerOperand = 1;  // CU_MEMCPY_OPERAND_TYPE_POINTER
+
+// CUDA_MEMCPY3D_BATCH_OP
+struct CopyBox {
+  CopyOperand from;
+  CopyOperand to;
+  size_t extent[3];
+  int source_order;
+  unsigned flags;
+};
+
 // Of `count` copies.
 bool MayBeSeen(const CUdeviceptr* to, const CUdeviceptr* from, size_t count);
 // `boxes`: an array of CUDA_MEMCPY3D_BATCH_OP.

@@ -125,6 +125,11 @@ CUresult MemAllocPitchReal(const DriverCalls& real, const PitchedRequest& reques
       *request.pitch = pitch;
       return CUDA_SUCCESS;
     }
+    // Another thread's capture refused it, and was invalidated by that: the same call would
+    // succeed.
+    if (made.status == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED) {
+      return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+    }
   }
   // Not known yet, or what fails: what the call leaves behind is its own.
   return MemAllocPitchReal(*real, request, device, pool);
@@ -169,25 +174,30 @@ CUresult MemFreeOther(const DriverCalls& real, CUdeviceptr pointer) {
   return status;
 }
 
-// Another free call takes `pointer`: if it is a block of ours it is forgotten first. Returns what
-// to give to the real call: one byte further for a block that was freed before, so that the call
-// says so and cannot touch the idle block.
-CUdeviceptr ForgetBlock(CUdeviceptr pointer) {
+// The program frees `pointer` in the order of a stream, by `free`. A block of ours is forgotten,
+// or, where that is refused, stays as it was. One that was freed before: `free` says so, of the
+// next byte, so that it cannot touch the idle block.
+template <typename Free>
+CUresult FreeInOrder(const Free& free, CUdeviceptr pointer, CUstream stream) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
-  const Block* block = pool == nullptr ? nullptr : pool->Find(pointer);
-  if (block == nullptr) return pointer;
+  Block* block = pool == nullptr ? nullptr : pool->Find(pointer);
+  if (block == nullptr) return free(pointer, stream);
   const HeldContext context(*block->owner());
   const size_t bytes = block->requested;
   const uint64_t begin = IsTraced() ? NowNs() : 0;
-  if (pool->Release(pointer)) {
-    if (begin != 0) {
-      TraceFree(context->identity(), bytes, pointer, TraceOutcome::real_free, CUDA_SUCCESS, begin);
-    }
-    return pointer;
+  const BlockState taken = Pool::BeginFreeElsewhere(block, pointer);
+  if (taken != BlockState::kLive && taken != BlockState::kUnpooled) {
+    if (!pool->StillHas(block, pointer)) return free(pointer, stream);
+    pool->statistics().process().double_frees.AddShared(1);
+    return free(pointer + 1, stream);
   }
-  if (!pool->StillHas(block, pointer)) return pointer;
-  pool->statistics().process().double_frees.AddShared(1);
-  return pointer + 1;
+  const Uncancelled uncancelled;
+  const CUresult status = free(pointer, stream);
+  pool->EndFreeElsewhere(block, taken, status == CUDA_SUCCESS);
+  if (begin != 0 && status == CUDA_SUCCESS) {
+    TraceFree(context->identity(), bytes, pointer, TraceOutcome::real_free, status, begin);
+  }
+  return status;
 }
 
 }  // namespace
@@ -265,12 +275,12 @@ CUresult Driver_cuMemFreeAsync(CUdeviceptr pointer, CUstream stream) {
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr || real->cuMemFreeAsync == nullptr) return kNoDriver;
   const cmp::Submission submission(cmp::Explicit(stream));
-  return real->cuMemFreeAsync(cmp::ForgetBlock(pointer), stream);
+  return cmp::FreeInOrder(real->cuMemFreeAsync, pointer, stream);
 }
 
 CUresult Driver_cuMemFreeAsync_ptsz(CUdeviceptr pointer, CUstream stream) {
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr || real->cuMemFreeAsync_ptsz == nullptr) return kNoDriver;
   const cmp::Submission submission(cmp::PerThread(stream));
-  return real->cuMemFreeAsync_ptsz(cmp::ForgetBlock(pointer), stream);
+  return cmp::FreeInOrder(real->cuMemFreeAsync_ptsz, pointer, stream);
 }

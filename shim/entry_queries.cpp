@@ -5,6 +5,7 @@
 
 #include "shim/entry_driver.h"
 #include "shim/nvidia_libraries.h"
+#include "shim/placement.h"
 #include "shim/service.h"
 #include "shim/visible_memory.h"
 
@@ -24,9 +25,8 @@ struct Place {
 
 Place PlaceOf(CUdeviceptr pointer) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
-  const Driver* driver = LoadedDriver();
-  if (pool == nullptr || driver == nullptr || pointer == 0 || t_inside_real != 0) return Place{};
-  Block* block = BlockAround(*pool, *driver, pointer);
+  if (pool == nullptr || t_inside_real != 0) return Place{};
+  Block* block = pool->FindAround(pointer);
   if (block == nullptr) return Place{};
   const BlockState state = block->state.load(std::memory_order_acquire);
   const bool in_use = state == BlockState::kLive || state == BlockState::kUnpooled;
@@ -38,15 +38,40 @@ Place PlaceOf(CUdeviceptr pointer) {
 // Corrects one answer of the driver about a block in use.
 void CorrectAttribute(Block* block, CUpointer_attribute attribute, void* data) {
   if (data == nullptr) return;
+  auto* const number = static_cast<unsigned long long*>(data);
   switch (attribute) {
     case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
-      *static_cast<size_t*>(data) = block->requested;
+      *number = block->requested;
+      break;
+    case CU_POINTER_ATTRIBUTE_MAPPING_SIZE:
+      *number = CorrectedMappingBytes(*block, *number);
       break;
     case CU_POINTER_ATTRIBUTE_BUFFER_ID:
       // An allocation of its own each time that the block is handed out, as programs that cache by
       // the id expect.
-      *static_cast<unsigned long long*>(data) = BufferIdOf(block);
+      *number = BufferIdOf(block);
       break;
+    case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
+      *number = CorrectedMemoryBlockId(*block, *number);
+      break;
+    default:
+      break;
+  }
+}
+
+// The driver was asked about kNowhere in place of `pointer`: where it answers with what it was
+// asked about (the host's address of what it does not know), that was `pointer`.
+void CorrectFreed(CUpointer_attribute attribute, CUdeviceptr pointer, void* data) {
+  if (data == nullptr) return;
+  switch (attribute) {
+    case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
+    case CU_POINTER_ATTRIBUTE_HOST_POINTER:
+    case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
+    case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR: {
+      auto* const address = static_cast<CUdeviceptr*>(data);
+      if (*address == kNowhere) *address = pointer;
+      break;
+    }
     default:
       break;
   }
@@ -140,7 +165,11 @@ CUresult Driver_cuPointerGetAttribute(void* data, CUpointer_attribute attribute,
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr) return kNoDriver;
   const cmp::Place place = cmp::PlaceOf(pointer);
-  if (place.freed) return real->cuPointerGetAttribute(data, attribute, kNowhere);
+  if (place.freed) {
+    const CUresult status = real->cuPointerGetAttribute(data, attribute, kNowhere);
+    if (status == CUDA_SUCCESS) cmp::CorrectFreed(attribute, pointer, data);
+    return status;
+  }
   const CUresult status = real->cuPointerGetAttribute(data, attribute, pointer);
   if (status == CUDA_SUCCESS && place.block != nullptr) {
     cmp::CorrectAttribute(place.block, attribute, data);
@@ -154,7 +183,13 @@ CUresult Driver_cuPointerGetAttributes(unsigned count, CUpointer_attribute* attr
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr) return kNoDriver;
   const cmp::Place place = cmp::PlaceOf(pointer);
-  if (place.freed) return real->cuPointerGetAttributes(count, attributes, data, kNowhere);
+  if (place.freed) {
+    const CUresult status = real->cuPointerGetAttributes(count, attributes, data, kNowhere);
+    for (unsigned i = 0; status == CUDA_SUCCESS && i < count; ++i) {
+      cmp::CorrectFreed(attributes[i], pointer, data[i]);
+    }
+    return status;
+  }
   const CUresult status = real->cuPointerGetAttributes(count, attributes, data, pointer);
   if (status == CUDA_SUCCESS && place.block != nullptr) {
     for (unsigned i = 0; i < count; ++i) {
@@ -183,17 +218,25 @@ CUresult Driver_cuPointerSetAttribute(const void* value, CUpointer_attribute att
 CUresult Driver_cuIpcGetMemHandle(CUipcMemHandle* handle, CUdeviceptr pointer) {
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr) return kNoDriver;
-  if (cmp::PlaceOf(pointer).freed) return real->cuIpcGetMemHandle(handle, kNowhere);
+  const cmp::Place place = cmp::PlaceOf(pointer);
+  if (place.freed) return real->cuIpcGetMemHandle(handle, kNowhere);
   cmp::UnpoolRange(pointer);
   cmp::NoteShared(cmp::Visible::kExports, CMP_CALLER);
-  return real->cuIpcGetMemHandle(handle, pointer);
+  const CUresult status = real->cuIpcGetMemHandle(handle, pointer);
+  if (status == CUDA_SUCCESS && place.block != nullptr) {
+    cmp::CorrectIpcHandle(*place.block, handle);
+  }
+  return status;
 }
 
 CUresult Driver_cuMemGetHandleForAddressRange(void* handle, CUdeviceptr pointer, size_t bytes,
                                               int type, unsigned long long flags) {
   const cmp::DriverCalls* real = RealDriver();
   if (real == nullptr || real->cuMemGetHandleForAddressRange == nullptr) return kNoDriver;
-  if (cmp::PlaceOf(pointer).freed) {
+  const cmp::Place place = cmp::PlaceOf(pointer);
+  // (`pointer` is in the block, before that end.)
+  const bool beyond = place.block != nullptr && bytes > cmp::ExportableEnd(*place.block) - pointer;
+  if (place.freed || beyond) {
     return real->cuMemGetHandleForAddressRange(handle, kNowhere, bytes, type, flags);
   }
   cmp::UnpoolRange(pointer);

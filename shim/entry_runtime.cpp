@@ -116,7 +116,9 @@ cudaError_t ObserveMalloc(Pool& pool, void** pointer, size_t bytes, const void* 
 // A block for `rows` rows of `width` bytes, where their pitch is known; nullptr: the real call.
 void* MallocPitched(size_t width, size_t rows, const void* caller, size_t* pitch) {
   Pool* pool = PoolFor(caller);
-  if (pool == nullptr || (g_captures.UnderWay() && g_captures.OfThisThread())) return nullptr;
+  // During a capture a call that is refused ends what refused it: a second one would succeed. There
+  // the runtime makes the only one, and is served at the driver's entry point.
+  if (pool == nullptr || g_captures.UnderWay()) return nullptr;
   const Driver& driver = *LoadedDriver();
   *pitch = t_pitches.Find(CurrentContext(driver), width, ThreadPitches::kOfRuntime);
   size_t bytes = 0;

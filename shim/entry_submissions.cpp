@@ -10,6 +10,7 @@
 #include "shim/copied_memory.h"
 #include "shim/entry_driver.h"
 #include "shim/lookup.h"
+#include "shim/named_memory.h"
 #include "shim/visible_memory.h"
 #include "shim/work.h"
 
@@ -71,8 +72,9 @@ constexpr bool IsPageLocked(const Other&) {
 
 // ---- What is particular about each kind
 //
-//   IsUsual   is there nothing to note if the stream is quiet?
-//   Submit    the real call, call(), with everything noted
+//   kNamesMemory  do the arguments name memory that the program must have? (named_memory.h)
+//   IsUsual       is there nothing to note if the stream is quiet?
+//   Submit        the real call, call(), with everything noted
 //
 // Copies run in the contexts of the memory, whichever's stream they are on (measured:
 // tests/gpu/two_gpus_probe). Kernels and sets run in their stream's.
@@ -82,6 +84,7 @@ constexpr auto AnyDeviceIf(bool elsewhere) {
 }
 
 struct Plain {
+  static constexpr bool kNamesMemory = false;
   template <typename... Arguments>
   static constexpr bool IsUsual(const ContextWork&, const Arguments&...) {
     return true;
@@ -96,6 +99,7 @@ struct Plain {
 };
 
 struct Copy : Plain {
+  static constexpr bool kNamesMemory = true;
   template <typename Call, typename... Arguments>
   static CUresult Submit(StreamName to, Call call, const Arguments&... arguments) {
     const SubmissionElsewhere others(to, Visible::kNothing,
@@ -103,7 +107,9 @@ struct Copy : Plain {
     return Plain::Submit(to, call);
   }
 };
-using Set = Plain;
+struct Set : Plain {
+  static constexpr bool kNamesMemory = true;
+};
 using EventWait = Plain;
 using Other = Plain;
 
@@ -111,6 +117,7 @@ using Other = Plain;
 // (CUDA programming guide, "Programmatic Dependent Launch"). One that records an event makes it
 // stand for something else than before.
 struct Launch {
+  static constexpr bool kNamesMemory = false;
   // The event that an attribute records, or nullptr.
   static CUevent EventOf(const CUlaunchAttribute& attribute) {
     if (attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT) {
@@ -174,6 +181,7 @@ struct Launch {
 // A copy of nothing need not wait for anything; one whose target is memory of the device after all
 // waits for nothing (measured).
 struct CopyToHost {
+  static constexpr bool kNamesMemory = true;
   template <typename... Arguments>
   static constexpr bool IsUsual(const ContextWork&, const Arguments&...) {
     return false;
@@ -188,6 +196,7 @@ struct CopyToHost {
 // Work that the host could see the end of, if Derived::What(arguments...) says so.
 template <typename Derived>
 struct MaybeVisible {
+  static constexpr bool kNamesMemory = false;
   // In which contexts besides the stream's may it run?
   template <typename... Arguments>
   static Devices Where(StreamName, const Arguments&...) {
@@ -207,12 +216,14 @@ struct MaybeVisible {
 };
 
 struct AsyncSet : MaybeVisible<AsyncSet> {
+  static constexpr bool kNamesMemory = true;
   template <typename... Arguments>
   static Visible What(const Arguments&... arguments) {
     return CopiesIf(IsTracked() && (IsPageLocked(arguments) || ...));
   }
 };
 struct AsyncCopy : MaybeVisible<AsyncCopy> {
+  static constexpr bool kNamesMemory = true;
   template <typename... Arguments>
   static Devices Where(StreamName to, const Arguments&... arguments) {
     return DevicesOfCopy(to, arguments...);
@@ -228,6 +239,7 @@ struct AsyncCopy : MaybeVisible<AsyncCopy> {
 };
 
 struct CopyList : MaybeVisible<CopyList> {
+  static constexpr bool kNamesMemory = true;
   template <typename... Arguments>
   static Devices Where(StreamName, const Arguments&...) {
     g_device_links.Link(kAnyDevice);
@@ -266,6 +278,7 @@ struct HostFunction : MaybeVisible<HostFunction> {
 };
 
 struct StreamMemoryOperation : MaybeVisible<StreamMemoryOperation> {
+  static constexpr bool kNamesMemory = true;
   template <typename... Arguments>
   static Visible What(const Arguments&...) {
     return VisibleIf(Visible::kStreamMemory, Rule::kVisibleStreamMemory);
@@ -294,6 +307,7 @@ struct GraphLaunch : MaybeVisible<GraphLaunch> {
 // Records of events, and waits for them, touch no memory, but a program learns from them that
 // earlier work is done: they are submissions like all others.
 struct EventRecord {
+  static constexpr bool kNamesMemory = false;
   // The event, and on which stream it is recorded; one of a whole context is not followed.
   struct Target {
     CUevent event;
@@ -326,6 +340,18 @@ struct EventRecord {
   }
 };
 
+// Is any memory refused that the arguments of a call of this kind name?
+template <typename Kind, typename... Arguments>
+bool IsAnyRefused(Arguments... arguments) {
+  if constexpr (Kind::kNamesMemory) return NamesRefused(arguments...);
+  return false;
+}
+// The arguments name the null pointer in its place. `replace` lives across the real call.
+template <typename Kind, typename... Arguments>
+void ReplaceRefused(named::Replace& replace, Arguments&... arguments) {
+  if constexpr (Kind::kNamesMemory) named::ForEachNamed(replace, arguments...);
+}
+
 }  // namespace
 
 }  // namespace cmp
@@ -341,6 +367,8 @@ struct EventRecord {
     if (!cmp::RuleIsOn(cmp::Rule::kOrderBeforeSynchronousCopy) && cmp::IsSynchronous(#stream)) { \
       return real->name arguments;                                                               \
     }                                                                                            \
+    cmp::named::Replace replace;                                                                 \
+    cmp::ReplaceRefused<cmp::kind>(replace, CMP_LIST arguments);                                 \
     return cmp::kind::Submit(                                                                    \
         stream, [&] { return real->name arguments; }, CMP_LIST arguments);                       \
   }                                                                                              \
@@ -352,7 +380,7 @@ struct EventRecord {
       return Slow_##name arguments;                                                              \
     const cmp::StreamName to = stream;                                                           \
     if (!work->IsQuiet(to) || !cmp::kind::IsUsual(*work, CMP_LIST arguments) ||                  \
-        cmp::kRulesMayBeOff) [[unlikely]]                                                        \
+        cmp::IsAnyRefused<cmp::kind>(CMP_LIST arguments) || cmp::kRulesMayBeOff) [[unlikely]]    \
       return Slow_##name arguments;                                                              \
     const CUresult status = real->name arguments;                                                \
     if (cmp::IsToBeNoted(work, work, to)) [[unlikely]]                                           \

@@ -36,7 +36,7 @@ template <typename Query>
 CUresult Ask(Query query) {
   const CUresult status = query();
   if (status != CUDA_ERROR_NOT_READY || !RuleIsOn(Rule::kPayBeforeQueries)) return status;
-  return PaySkipped(&ProcessCounters::paid_by_queries) ? query() : status;
+  return PayBeforeAnswer() ? query() : status;
 }
 
 }  // namespace

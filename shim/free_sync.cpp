@@ -6,6 +6,7 @@
 #include "shim/aside.h"
 #include "shim/owed.h"
 #include "shim/visible_memory.h"
+#include "shim/watch.h"
 #include "shim/work.h"
 
 namespace cmp {
@@ -78,31 +79,56 @@ Settlement KeepOrder(Pool& pool, ContextPool& context) {
   return {true, pool.readiness().StampFor(context, fence)};
 }
 
+// Waits until the fence has passed, and counts for what. The status is the driver's.
+int WaitForVisible(Pool& pool, ContextPool& context, VisibleWork::Pending wait_for) {
+  const uint64_t begin = NowNs();
+  const int status = pool.readiness().WaitFor(context, wait_for.fence);
+  pool.statistics().CountWait(begin);
+  CounterOf(pool.statistics().process(), wait_for.what).AddShared(1);
+  return status;
+}
+
+// What the free must wait for. `watched`: another thread asked whether work is done, which a free
+// would have waited for (watch.h).
+VisibleWork::Pending WhatToWaitFor(ContextWork& work, uint64_t fence, bool watched) {
+  if (const Visible what = g_visible_memory.Exists(); what != Visible::kNothing) {
+    return {fence, what};
+  }
+  if (watched) return {fence, Visible::kWatched};
+  if (!work.MayHaveVisible()) return {};
+  VisibleWork::Pending pending = work.PendingVisible();
+  // Another thread's may have begun since; this one covers all from before the free.
+  pending.fence = std::min(pending.fence, fence);
+  return pending;
+}
+
 // Waits for what the host could see of the context's work, and keeps the order of the rest.
 Settlement KeepVisible(Pool& pool, ContextPool& context) {
   auto* work = static_cast<ContextWork*>(context.of_host);
+  const Watcher self = ThisWatcher();
+  const bool watched = work->watch().HasOthers(self);
   const uint64_t fence = work == &g_no_work ? 0 : FenceForOrder(pool, context);
   if (fence == 0) return WaitForAll(pool, context);
-  VisibleWork::Pending wait_for = {fence, g_visible_memory.Exists()};
-  if (wait_for.what == Visible::kNothing) {
-    wait_for = work->MayHaveVisible() ? work->PendingVisible() : VisibleWork::Pending{};
-    // Another thread's may have begun since; this one covers all from before the free.
-    wait_for.fence = std::min(wait_for.fence, fence);
-  }
   Fences& fences = context.fences();
-  ProcessCounters& process = pool.statistics().process();
+  const VisibleWork::Pending wait_for = WhatToWaitFor(*work, fence, watched);
   if (wait_for.fence > fences.passed()) {
-    const uint64_t begin = NowNs();
-    const int status = pool.readiness().WaitFor(context, wait_for.fence);
-    pool.statistics().CountWait(begin);
-    CounterOf(process, wait_for.what).AddShared(1);
+    const int status = WaitForVisible(pool, context, wait_for);
     if (status != kSuccess) return Failed(pool, status);
     work->PendingVisible();  // forgets what is done
   }
+  if (fences.passed() < fence) {
+    Owe(context, fence);
+    fences.NoteSkipped(fence);
+    // Now that it is published, and in this order: who asked meanwhile, and has not seen it, is
+    // seen here.
+    if (RuleIsOn(Rule::kWatchAfterSkip) && work->watch().HasOthers(self)) [[unlikely]] {
+      const int status = WaitForVisible(pool, context, {fence, Visible::kWatched});
+      if (status != kSuccess) return Failed(pool, status);
+    }
+  }
   if (fences.passed() >= fence) return {true, pool.readiness().StampOfOthers(context)};
-  Owe(context, fence);
-  fences.NoteSkipped(fence);
-  process.skipped_waits.AddShared(1);
+  work->watch().Leave(self);
+  pool.statistics().process().skipped_waits.AddShared(1);
   return {true, pool.readiness().StampFor(context, fence)};
 }
 

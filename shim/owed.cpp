@@ -37,10 +37,13 @@ void WaitInFull(Pool& pool, ContextPool& context, uint64_t fence) {
   }
 }
 
-// Asks again and again: a wait in the driver has no limit.
+// Asks again and again: a wait in the driver has no limit. Frees beside it wait, where they would
+// beside the question that this is about.
 void WaitForAWhile(const Driver& driver, ContextPool& context, uint64_t fence, uint64_t until_ns) {
   Fences& fences = context.fences();
+  Watch& watch = static_cast<ContextWork*>(context.of_host)->watch();
   while (fences.passed() < fence && NowNs() < until_ns) {
+    watch.Keep(ThisWatcher());
     {
       const ContextPool::User user(context);
       if (!user.entered() || fences.Poll(driver, fence - 1) != kNotReady) return;
@@ -57,6 +60,52 @@ int CountOpen(Pool& pool) {
 
 bool IsOwed(const ContextPool& context) {
   return t_owed.context == &context && context.fences().passed() < t_owed.fence;
+}
+
+// Until when what other threads skipped in the context is waited for.
+uint64_t PatienceEnds(const ContextPool& context) {
+  return context.fences().newest_ns() + kPatienceNs;
+}
+
+// Waits for what frees skipped in `context`. False: it is too late to wait for others'.
+bool PayIn(Pool& pool, const Driver& driver, ContextPool& context, uint64_t until_ns,
+           Counter ProcessCounters::*count, bool in_full) {
+  const uint64_t skipped = context.fences().skipped();
+  const uint64_t begin = NowNs();
+  if (!in_full && !IsOwed(context) && begin >= until_ns) return false;
+  if (IsOwed(context)) WaitInFull(pool, context, t_owed.fence);
+  if (in_full) WaitInFull(pool, context, skipped);
+  WaitForAWhile(driver, context, skipped, until_ns);
+  pool.readiness().CountSkipped(context);
+  ProcessCounters& process = pool.statistics().process();
+  process.paid_ns.AddShared(NowNs() - begin);
+  (process.*count).AddShared(1);
+  return true;
+}
+
+// After the answer "not ready". True: ask again. In this order: the mark, then what was skipped
+// (watch.h).
+bool LookAtSkipped(Pool& pool, const Driver& driver, ContextPool& context, Watcher self) {
+  auto* work = static_cast<ContextWork*>(context.of_host);
+  if (work == &g_no_work) return false;  // no free skips its wait there
+  const Fences& fences = context.fences();
+  bool again = false;
+  while (!work->watch().Renew(self)) {
+    const uint64_t skipped = fences.skipped();
+    if (skipped <= (t_settled.context == &context ? t_settled.fence : 0)) break;
+    // What has passed by now may not have when the question was answered.
+    again |= RuleIsOn(Rule::kAskAgain);
+    if (fences.passed() < skipped) {
+      const uint64_t until = PatienceEnds(context);  // later fences prolong nothing
+      again |= PayIn(pool, driver, context, until, &ProcessCounters::paid_by_queries, false);
+      if (fences.passed() < skipped && (IsOwed(context) || NowNs() < until)) {
+        work->watch().Leave(self);  // cut short: the next question looks again
+        break;
+      }
+    }
+    t_settled = {&context, skipped};
+  }
+  return again;
 }
 
 }  // namespace
@@ -91,22 +140,29 @@ bool PaySkipped(Counter ProcessCounters::*count, ContextHandle (*fully)()) {
     return context.open() && context.fences().passed() < context.fences().skipped();
   };
   pool->contexts().ForEachIf(skips, [&](ContextPool& context) {
-    const Fences& fences = context.fences();
-    const uint64_t skipped = fences.skipped();
     const bool in_full = fully != nullptr && context.identity().handle == fully();
-    const uint64_t begin = NowNs();
-    const uint64_t until = fences.newest_ns() + kPatienceNs;  // later ones are not waited for
-    if (!in_full && !IsOwed(context) && begin >= until) return;
-    if (IsOwed(context)) WaitInFull(*pool, context, t_owed.fence);
-    if (in_full) WaitInFull(*pool, context, skipped);
-    WaitForAWhile(*driver, context, skipped, until);
-    pool->readiness().CountSkipped(context);
-    ProcessCounters& process = pool->statistics().process();
-    process.paid_ns.AddShared(NowNs() - begin);
-    (process.*count).AddShared(1);
-    waited = true;
+    waited |= PayIn(*pool, *driver, context, PatienceEnds(context), count, in_full);
   });
   return waited;
+}
+
+bool PayBeforeAnswer() {
+  if (!g_tracks_visible.load(std::memory_order_acquire)) return false;  // nothing is skipped
+  const Watcher self = ThisWatcher();
+  const ContextWork* only = g_only_work.load(std::memory_order_acquire);
+  if (only != nullptr && only->watch().Stands(self)) [[likely]]
+    return false;
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  const Driver* driver = LoadedDriver();
+  if (pool == nullptr || driver == nullptr) return false;
+  bool again = false;
+  const auto unwatched = [=](const ContextPool& context) {
+    return context.open() && !static_cast<ContextWork*>(context.of_host)->watch().Stands(self);
+  };
+  pool->contexts().ForEachIf(unwatched, [&](ContextPool& context) {
+    again |= LookAtSkipped(*pool, *driver, context, self);
+  });
+  return again;
 }
 
 void PayBeforeDestruction() {

@@ -98,19 +98,10 @@ bool FreeObserved(Pool& pool, DeviceAddress address, const DeviceApi& api, int* 
   return true;
 }
 
-Block* BlockAround(const Pool& pool, const Driver& driver, CUdeviceptr pointer) {
-  if (Block* block = pool.Find(pointer)) return block;
-  CUdeviceptr base = 0;
-  size_t bytes = 0;
-  if (driver.mem_address_range(&base, &bytes, pointer) != CUDA_SUCCESS) return nullptr;
-  return pool.Find(base);
-}
-
 void UnpoolRange(CUdeviceptr pointer) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
-  const Driver* driver = LoadedDriver();
-  if (pool == nullptr || driver == nullptr || pointer == 0) return;
-  if (const Block* block = BlockAround(*pool, *driver, pointer)) pool->Unpool(block->address);
+  const Block* block = pool == nullptr ? nullptr : pool->FindAround(pointer);
+  if (block != nullptr) pool->Unpool(block->address);
 }
 
 void MakeRoomForManaged(size_t more) {

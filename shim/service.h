@@ -100,9 +100,6 @@ void MakeRoomForManaged(size_t more);
 // freed: somebody outside the process may use it, or it was given properties that stay.
 void UnpoolRange(CUdeviceptr pointer);
 
-// The block in whose memory `pointer` lies, whatever its state; nullptr: not ours.
-Block* BlockAround(const Pool& pool, const Driver& driver, CUdeviceptr pointer);
-
 }  // namespace cmp
 
 #endif  // CMP_SHIM_SERVICE_H_

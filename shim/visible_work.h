@@ -32,6 +32,7 @@ enum class Visible : uint8_t {
   kExports,         // memory that others were given
   kImports,         // memory and semaphores of others
   kAttributes,      // attributes set on memory: somebody else uses it
+  kWatched,         // another thread that asks whether work is done (watch.h)
   kNothing,
 };
 

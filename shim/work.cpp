@@ -492,6 +492,7 @@ void ContextWork::Begin(bool tracks_visible) {
   begun_ = 0;
   SetDebt(0, kNoStream);
   visible_.Restart();
+  watch_.Clear();
   tracks_visible_ = tracks_visible;
   CountVisible();
   SetQuiet();

@@ -36,6 +36,7 @@
 #include "shim/events.h"
 #include "shim/streams.h"
 #include "shim/visible_work.h"
+#include "shim/watch.h"
 
 namespace cmp {
 
@@ -73,6 +74,10 @@ class alignas(64) ContextWork {
   RecordedPoint PointOf(StreamName stream);
   // It was waited for.
   void Reached(const RecordedPoint& point);
+
+  // Which threads ask whether the context's work is done.
+  Watch& watch() { return watch_; }
+  const Watch& watch() const { return watch_; }
 
   // Around the record of fence `number` (0: a synchronisation), by its recorder.
   void FenceBegins(uint64_t number, FencePurpose purpose, bool order);
@@ -136,6 +141,9 @@ class alignas(64) ContextWork {
   bool tracks_visible_ = false;
   VisibleWork visible_;
   std::atomic<size_t> visible_count_{0};
+
+  // Read by every question, written once a free beside it; apart from what submissions read.
+  alignas(64) Watch watch_;
 };
 
 // Contexts as the program makes and ends them. One in which nothing was allocated gets its pool

@@ -27,6 +27,7 @@ MEANINGS = {
     "waits": "returns when earlier work is done",
     "tells of completion": "says whether earlier work is done",
     "tells about memory": "says which allocations there are, how large, how much is free",
+    "names memory": "that it will copy or set: refused where the program has it no more",
     "shares": "lets the host, other devices or processes use memory that kernels use",
     "must pay": "ends what work may still use, without waiting for it",
     "makes a context": "or a reference to one",
@@ -135,6 +136,12 @@ EFFECTS = {
             cuMemPoolGetAccess cuDeviceGetGraphMemAttribute cuMemGetLocationInfo"""),
         ("missing", "counts idle blocks as used", "cuDeviceRegisterAsyncNotification"),
         ("missing", "saves idle blocks too", "cuCheckpointProcessCheckpoint"),
+    ),
+    "names memory": (
+        ("noted", "the null pointer in its place is refused as what was freed is", """
+            cuGraphAddMemcpyNode cuGraphAddMemsetNode cuGraphMemcpyNodeSetParams
+            cuGraphMemsetNodeSetParams cuGraphExecMemcpyNodeSetParams cuGraphExecMemsetNodeSetParams
+            cuGraphAddNode cuGraphNodeSetParams cuGraphExecNodeSetParams"""),
     ),
     "shares": (
         ("noted", "an attribute stays with its allocation: the block is not handed out again",
@@ -385,12 +392,12 @@ EFFECTS = {
             cuGraphRemoveDependencies cuGraphAddBatchMemOpNode cuGraphAddEmptyNode
             cuGraphAddEventRecordNode cuGraphAddEventWaitNode
             cuGraphAddExternalSemaphoresSignalNode cuGraphAddExternalSemaphoresWaitNode
-            cuGraphAddHostNode cuGraphAddMemFreeNode cuGraphAddMemcpyNode cuGraphAddMemsetNode
+            cuGraphAddHostNode cuGraphAddMemFreeNode
             cuGraphBatchMemOpNodeSetParams cuGraphEventRecordNodeSetEvent
             cuGraphEventWaitNodeSetEvent cuGraphExternalSemaphoresSignalNodeSetParams
             cuGraphExternalSemaphoresWaitNodeSetParams cuGraphHostNodeSetParams
             cuGraphKernelNodeCopyAttributes cuGraphKernelNodeSetAttribute
-            cuGraphMemcpyNodeSetParams cuGraphMemsetNodeSetParams cuGraphNodeSetEnabled cuGraphExecBatchMemOpNodeSetParams
+            cuGraphNodeSetEnabled cuGraphExecBatchMemOpNodeSetParams
             cuGraphExecEventRecordNodeSetEvent cuGraphExecEventWaitNodeSetEvent
             cuGraphExecExternalSemaphoresSignalNodeSetParams
             cuGraphExecExternalSemaphoresWaitNodeSetParams cuGraphExecHostNodeSetParams

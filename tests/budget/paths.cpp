@@ -74,6 +74,12 @@ PATH(cudaMemcpyAsync_page_locked) {
   g_status = cudaMemcpyAsync(g_page_locked, g_pointer, 64, cudaMemcpyDeviceToHost, g_stream);
 }
 
+PATH(cuEventQuery_ready) { g_status = cuEventQuery(g_event); }
+// It has asked before: nothing was skipped since.
+PATH(cuEventQuery_not_ready) {
+  g_status = cuEventQuery(g_event) == CUDA_ERROR_NOT_READY ? 0 : CUDA_ERROR_UNKNOWN;
+}
+
 PATH(cuLaunchKernel_quiet) { g_status = Launch(g_stream); }
 PATH(cuLaunchKernel_quiet_several_streams) { g_status = Launch(g_stream); }
 PATH(cuLaunchKernel_quiet_legacy_stream) { g_status = Launch(nullptr); }
@@ -189,6 +195,14 @@ void FreesUnderOrder(bool is_auto) {
     MUST(cudaMallocHost(&g_page_locked, 64));
     MUST(cudaMalloc(&g_pointer, kBytes));
     RUN(path_cudaMemcpyAsync_page_locked);
+    MUST(cudaDeviceSynchronize());
+    MUST_BE_0(cuEventCreate(&g_event, CU_EVENT_DISABLE_TIMING));
+    MUST_BE_0(cuEventQuery(g_event));
+    RUN(path_cuEventQuery_ready);
+    MUST_BE_0(Launch(g_stream));
+    MUST_BE_0(cuEventRecord(g_event, g_stream));
+    if (cuEventQuery(g_event) != CUDA_ERROR_NOT_READY) MUST_BE_0(CUDA_ERROR_UNKNOWN);
+    RUN(path_cuEventQuery_not_ready);
     return;
   }
   g_pointer = pointers[4];

@@ -354,23 +354,73 @@ TEST(PoolTest, OnlyBlocksInUseAreUnpooled) {
   EXPECT_EQ(t.Alloc(1000), block) << "the idle block is still good";
 }
 
-TEST(PoolTest, AReleasedAddressIsForgottenAndLeftAlone) {
+TEST(PoolTest, WhatIsFreedElsewhereIsForgottenAndLeftAlone) {
   TestPool t;
   Block* block = t.Alloc(1000);
   const DeviceAddress address = block->address;
-  EXPECT_TRUE(t.pool->Release(address));
+  ASSERT_EQ(Pool::BeginFreeElsewhere(block, address), BlockState::kLive);
+  EXPECT_EQ(t.pool->Find(address), block) << "so that a second free is known for one";
+  EXPECT_FALSE(t.Free(block));
+  EXPECT_FALSE(t.pool->Unpool(address));
+  t.pool->EndFreeElsewhere(block, BlockState::kLive, true);
   EXPECT_TRUE(t.device.IsLive(address)) << "somebody else frees it";
   EXPECT_EQ(t.pool->Find(address), nullptr);
-  EXPECT_FALSE(t.pool->Release(address));
   EXPECT_EQ(t.context->accounts().reserved(), 0u);
   EXPECT_EQ(t.Statistics().live_blocks, 0u);
 }
 
-TEST(PoolTest, AnIdleBlocksAddressIsNotReleased) {
+TEST(PoolTest, WhatIsNotFreedElsewhereStaysAsItWas) {
+  TestPool t;
+  for (const bool pooled : {true, false}) {
+    Block* block = t.Alloc(1000);
+    const BlockState state = pooled ? BlockState::kLive : BlockState::kUnpooled;
+    ASSERT_TRUE(pooled || t.pool->Unpool(block->address));
+    const uint64_t id = BufferIdOf(block);
+    const size_t reserved = t.context->accounts().reserved();
+    ASSERT_EQ(Pool::BeginFreeElsewhere(block, block->address), state);
+    t.pool->EndFreeElsewhere(block, state, false);
+    EXPECT_EQ(t.pool->Find(block->address), block);
+    EXPECT_EQ(block->state.load(), state);
+    EXPECT_EQ(block->requested, 1000u);
+    EXPECT_EQ(BufferIdOf(block), id);
+    EXPECT_EQ(t.context->accounts().reserved(), reserved);
+    EXPECT_EQ(t.Statistics().live_blocks, 1u);
+    if (pooled) {
+      ASSERT_TRUE(t.Free(block));
+    } else {
+      ASSERT_EQ(Pool::BeginFreeElsewhere(block, block->address), state);
+      t.pool->EndFreeElsewhere(block, state, true);
+    }
+    EXPECT_EQ(t.Statistics().live_blocks, 0u);
+  }
+}
+
+// The context is dropped while the other call is under way, and records are wanted again.
+TEST(PoolTest, WhatIsFreedElsewhereWhileItsContextEnds) {
+  for (const bool freed : {true, false}) {
+    TestPool t;
+    Block* block = t.Alloc(1000);
+    const DeviceAddress address = block->address;
+    const HeldContext context(*t.context);
+    ASSERT_EQ(Pool::BeginFreeElsewhere(block, address), BlockState::kLive);
+    t.pool->DropContext(*t.context);
+    EXPECT_EQ(t.pool->Find(address), nullptr);
+    const HeldContext other = t.pool->OpenContext({test::FreshHandle(), 1u << 30, 0, true});
+    Block* others = t.AllocIn(*other, 1000);
+    ASSERT_NE(others, nullptr);
+    t.pool->EndFreeElsewhere(block, BlockState::kLive, freed);
+    EXPECT_EQ(t.pool->Find(others->address), others);
+    EXPECT_EQ(others->state.load(), BlockState::kLive);
+    EXPECT_EQ(t.Statistics().live_blocks, 1u);
+    EXPECT_EQ(block->state.load(), BlockState::kUnused);
+  }
+}
+
+TEST(PoolTest, AnIdleBlockIsNotFreedElsewhere) {
   TestPool t;
   Block* block = t.Alloc(1000);
   ASSERT_TRUE(t.Free(block));
-  EXPECT_FALSE(t.pool->Release(block->address));
+  EXPECT_EQ(Pool::BeginFreeElsewhere(block, block->address), BlockState::kIdle);
   EXPECT_EQ(t.Alloc(1000), block);
 }
 

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
 #include <random>
 #include <thread>
 #include <unordered_map>
@@ -154,6 +156,90 @@ TEST_F(SideTableTest, ALargeBlockThatIsNotAtARegionsBaseIsFound) {
   EXPECT_EQ(table_.Find(kRegion + 2 * kMiB), nullptr);
 }
 
+TEST_F(SideTableTest, EveryByteOfABlockLeadsToIt) {
+  Block* large = Enter(kRegion, 6 * kMiB);
+  Block* odd = Enter(kRegion + 7 * kMiB, 4 * kMiB);  // no driver does that
+  Block* first = Enter(kRegion + 12 * kMiB, 512);
+  Block* next = Enter(kRegion + 12 * kMiB + 512, 1280);
+  Block* far = Enter(kRegion + 12 * kMiB + 0x12000, kMiB);
+  for (Block* block : {large, odd, first, next, far}) {
+    for (const size_t off : {size_t{0}, size_t{1}, size_t{511}, block->bytes / 2,
+                             block->bytes / 3 * 2, block->bytes - 1}) {
+      EXPECT_EQ(table_.FindAround(block->address + off), block) << off;
+    }
+  }
+  for (const DeviceAddress nothing :
+       {kRegion - 1, kRegion + 6 * kMiB, kRegion + 7 * kMiB - 1, kRegion + 11 * kMiB,
+        kRegion + 12 * kMiB - 1, kRegion + 12 * kMiB + 512 + 1280, far->address - 1,
+        far->address + kMiB, kRegion + 14 * kMiB, DeviceAddress{0}, DeviceAddress{1} << 60}) {
+    EXPECT_EQ(table_.FindAround(nothing), nullptr) << std::hex << nothing;
+  }
+  for (Block* block : {large, first, far}) table_.Erase(block->address, block);
+  for (const Block* block : {large, first, far}) {
+    EXPECT_EQ(table_.FindAround(block->address), nullptr);
+    EXPECT_EQ(table_.FindAround(block->address + block->bytes - 1), nullptr);
+  }
+  EXPECT_EQ(table_.FindAround(next->address + 600), next);
+  EXPECT_EQ(table_.FindAround(odd->address + 3 * kMiB), odd);
+}
+
+// A real free is under way while the driver has given the addresses out again, in other pieces.
+TEST_F(SideTableTest, WhatIsEnteredOverALeavingBlockStays) {
+  Block* leaving = Enter(kRegion, 8 * kMiB);
+  Block* first = Record(kRegion, 2 * kMiB);
+  Block* displaced = nullptr;
+  ASSERT_TRUE(table_.Insert(first, &displaced));
+  EXPECT_EQ(displaced, leaving);
+  Block* small = Enter(kRegion + 2 * kMiB + 4096, 4096);
+  Block* last = Enter(kRegion + 4 * kMiB, 4 * kMiB);
+  table_.Erase(kRegion, leaving);
+  EXPECT_EQ(table_.FindAround(kRegion + kMiB), first);
+  EXPECT_EQ(table_.FindAround(kRegion + 2 * kMiB), nullptr);
+  EXPECT_EQ(table_.FindAround(small->address + 100), small);
+  EXPECT_EQ(table_.FindAround(kRegion + 5 * kMiB), last);
+  EXPECT_EQ(table_.FindAround(kRegion + 7 * kMiB), last);
+  // And the other way round: the regions have leaves by now.
+  for (Block* block : {small, last, first}) table_.Erase(block->address, block);
+  Block* whole = Enter(kRegion, 8 * kMiB);
+  for (const size_t off : {kMiB, 2 * kMiB, 2 * kMiB + 4097, 7 * kMiB}) {
+    EXPECT_EQ(table_.FindAround(kRegion + off), whole) << off;
+  }
+}
+
+TEST_F(SideTableTest, FindAroundAgreesWithAModelOverRandomSequences) {
+  std::mt19937_64 random(2);
+  std::map<DeviceAddress, Block*> model;
+  const auto around = [&](DeviceAddress address) -> Block* {
+    auto at = model.upper_bound(address);
+    if (at == model.begin()) return nullptr;
+    --at;
+    return address - at->first < at->second->bytes ? at->second : nullptr;
+  };
+  const auto is_free = [&](DeviceAddress address, size_t bytes) {
+    const auto next = model.lower_bound(address);
+    return around(address) == nullptr && (next == model.end() || next->first >= address + bytes);
+  };
+  for (int step = 0; step < 100000; ++step) {
+    const bool large = random() % 4 == 0;
+    const DeviceAddress region = kRegion + (random() % 12) * 2 * kMiB;
+    const DeviceAddress address = large ? region : region + (random() % 4096) * 512;
+    const size_t left = 2 * kMiB - (address - region);
+    const size_t bytes =
+        large ? (1 + random() % 4) * 2 * kMiB : std::min(left, size_t{512} << random() % 12);
+    if (const auto found = model.find(address); found != model.end()) {
+      table_.Erase(address, found->second);
+      records_.Return(found->second);
+      model.erase(found);
+    } else if (is_free(address, bytes)) {
+      model[address] = Enter(address, bytes);
+    }
+    for (int i = 0; i < 4; ++i) {
+      const DeviceAddress asked = kRegion + random() % (32 * kMiB);
+      ASSERT_EQ(table_.FindAround(asked), around(asked)) << step;
+    }
+  }
+}
+
 TEST_F(SideTableTest, AgreesWithAMapOverRandomSequences) {
   std::mt19937_64 random(1);
   std::unordered_map<DeviceAddress, Block*> model;
@@ -203,9 +289,12 @@ TEST_F(SideTableTest, ThreadsInTheSameRegionsDoNotDisturbEachOther) {
         const DeviceAddress base = kRegion + (random() % 64) * 2 * kMiB;
         // Thread 0 has the bases and enters large blocks there; the others have the rest.
         const DeviceAddress address =
-            number == 0 ? base : base + (1 + (random() % 32) * kThreads + number) * 256;
+            number == 0 ? base : base + (1 + (random() % 32) * kThreads + number) * 512;
         const auto found = mine.find(address);
         if (table_.Find(address) != (found == mine.end() ? nullptr : found->second)) {
+          wrong.fetch_add(1);
+        }
+        if (found != mine.end() && table_.FindAround(address + 100) != found->second) {
           wrong.fetch_add(1);
         }
         if (found == mine.end()) {

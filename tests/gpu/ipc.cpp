@@ -1,11 +1,14 @@
 // Two processes share blocks of many sizes by IPC. The exporter has recycled blocks before, so that
 // the pool (of which this program knows nothing) hands out used ones. The importer checks what it
-// sees and changes it; the exporter checks the change and that the neighbours are untouched.
+// sees and changes it; the exporter checks the change and that the neighbours are untouched. A
+// second importer, in which nothing is preloaded, says what its driver knows of the sizes.
 //
 //   ipc [EXPORTER'S_DEVICE IMPORTER'S_DEVICE]
 //
-// starts itself again as the importer, with handles through a pipe. Both devices are 0 otherwise.
+// starts itself again as the importers, with handles through a pipe. Both devices are 0 otherwise.
+#include <cuda.h>
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -56,10 +59,58 @@ int Import() {
   return wrong;
 }
 
+int ImportSizes() {
+  const auto range = reinterpret_cast<CUresult (*)(CUdeviceptr*, size_t*, CUdeviceptr)>(
+      dlsym(dlopen("libcuda.so.1", RTLD_LAZY), "cuMemGetAddressRange_v2"));
+  Message message;
+  int wrong = 0;
+  std::printf("importer without a preload:");
+  while (read(STDIN_FILENO, &message, sizeof(message)) == sizeof(message)) {
+    void* block = nullptr;
+    CHECK(cudaIpcOpenMemHandle(&block, message.handle, cudaIpcMemLazyEnablePeerAccess));
+    CUdeviceptr base = 0;
+    size_t bytes = 0;
+    const CUresult result = range(&base, &bytes, reinterpret_cast<CUdeviceptr>(block) + 100);
+    const bool right = result == CUDA_SUCCESS && base == reinterpret_cast<CUdeviceptr>(block) &&
+                       bytes == message.bytes &&
+                       IsAll(block, bytes, static_cast<unsigned char>(message.value + 100));
+    std::printf(" %zu%s", bytes, right ? "" : " (wrong)");
+    wrong += right ? 0 : 1;
+    CHECK(cudaIpcCloseMemHandle(block));
+  }
+  std::printf("\n");
+  return wrong;
+}
+
+// Starts an importer and returns what was wrong there.
+int RunImporter(char* program, const char* role, char* device, char** environment,
+                const std::vector<Message>& messages) {
+  int ends[2] = {};
+  if (pipe(ends) != 0) return 1;
+  char* arguments[] = {program, const_cast<char*>(role), device, nullptr};
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, ends[0], STDIN_FILENO);
+  posix_spawn_file_actions_addclose(&actions, ends[1]);
+  pid_t child = 0;
+  if (posix_spawn(&child, "/proc/self/exe", &actions, nullptr, arguments, environment) != 0) {
+    return 1;
+  }
+  posix_spawn_file_actions_destroy(&actions);
+  close(ends[0]);
+  const auto bytes = static_cast<ssize_t>(messages.size() * sizeof(Message));
+  if (write(ends[1], messages.data(), static_cast<size_t>(bytes)) != bytes) return 1;
+  close(ends[1]);
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 100;
+}
+
 int Export(char* program, char* importers_device) {
   const std::vector<size_t> sizes = {512, 700, 4096, 70000, 1 << 20, 3 << 20, 3000001, 20 << 20};
   std::vector<void*> warm;
-  for (const size_t bytes : sizes) {
+  for (size_t bytes : sizes) {
+    if (bytes == sizes.back()) bytes += 2 << 20;  // a larger block serves a request
     for (int i = 0; i < 6; ++i) CHECK(cudaMalloc(&warm.emplace_back(), bytes));
   }
   for (void* block : warm) CHECK(cudaFree(block));
@@ -88,24 +139,13 @@ int Export(char* program, char* importers_device) {
   }
   CHECK(cudaDeviceSynchronize());
 
-  int ends[2] = {};
-  if (pipe(ends) != 0) return 1;
-  char import[] = "import";
-  char* arguments[] = {program, import, importers_device, nullptr};
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, ends[0], STDIN_FILENO);
-  posix_spawn_file_actions_addclose(&actions, ends[1]);
-  pid_t child = 0;
-  if (posix_spawn(&child, "/proc/self/exe", &actions, nullptr, arguments, environ) != 0) return 1;
-  posix_spawn_file_actions_destroy(&actions);
-  close(ends[0]);
-  const auto bytes = static_cast<ssize_t>(messages.size() * sizeof(Message));
-  if (write(ends[1], messages.data(), static_cast<size_t>(bytes)) != bytes) return 1;
-  close(ends[1]);
-  int status = 0;
-  waitpid(child, &status, 0);
-  int wrong = WIFEXITED(status) ? WEXITSTATUS(status) : 100;
+  std::vector<char*> bare;  // the environment without a preload
+  for (char** one = environ; *one != nullptr; ++one) {
+    if (std::strncmp(*one, "LD_PRELOAD=", 11) != 0) bare.push_back(*one);
+  }
+  bare.push_back(nullptr);
+  int wrong = RunImporter(program, "import", importers_device, environ, messages);
+  wrong += RunImporter(program, "import-sizes", importers_device, bare.data(), messages);
   for (const Shared& share : shares) {
     wrong += IsAll(share.block, share.bytes, static_cast<unsigned char>(share.value + 100)) ? 0 : 1;
     for (void* neighbour : share.neighbours) wrong += IsAll(neighbour, share.bytes, 250) ? 0 : 1;
@@ -119,7 +159,8 @@ int Export(char* program, char* importers_device) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const bool imports = argc > 1 && std::strcmp(argv[1], "import") == 0;
+  const bool asks = argc > 1 && std::strcmp(argv[1], "import-sizes") == 0;
+  const bool imports = asks || (argc > 1 && std::strcmp(argv[1], "import") == 0);
   char first[] = "0";
   char* importers_device = argc > 2 ? argv[2] : first;
   const int device = std::atoi(imports || argc < 2 ? importers_device : argv[1]);
@@ -127,5 +168,6 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "ipc: no CUDA device %d\n", device);
     return 77;
   }
+  if (asks) return ImportSizes();
   return imports ? Import() : Export(argv[0], importers_device);
 }

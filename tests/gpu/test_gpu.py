@@ -111,6 +111,7 @@ class Gpu(unittest.TestCase):
 
     def test_ipc(self):
         _, with_pool = self.compare(str(programs.BUILD / "ipc"))
+        self.assertIn("importer without a preload: 512 700 4096 70000 ", with_pool.output)
         self.assertGreaterEqual(with_pool.statistics["process"]["unpooled_blocks"], 8)
 
     def test_driver_api(self):
@@ -120,6 +121,21 @@ class Gpu(unittest.TestCase):
     def test_questions(self):
         _, with_pool = self.compare(str(programs.BUILD / "questions"))
         self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.3)
+
+    def test_freed(self):
+        """What a program has no more is refused, as without the pool."""
+        for what in ("", "captured", "nodes"):
+            with self.subTest(what=what):
+                self.compare(str(programs.BUILD / "freed"), what)
+        # The real calls crash.
+        within = programs.run(str(programs.BUILD / "freed"), "untyped", preload=True)
+        self.assertEqual(within.code, 0, within.everything())
+        self.assertEqual(within.output.count("0 1 1 1 1 0 1 1 1 1 0 1 1 1 1 0 1 1 1 1 0 1 0"), 6)
+        rates = [programs.run(str(programs.BUILD / "freed"), "rate", preload=preload)
+                 for preload in (False, True)]
+        for what in ("copy", "set"):
+            add_figure(f"one {what} of 256 bytes", "auto",
+                       f"{rates[0].number(what):.0f} ns without, {rates[1].number(what):.0f} with")
 
     @unittest.skipUnless(HAS_TORCH, "PyTorch is not installed")
     def test_torch_with_workers(self):
@@ -361,6 +377,24 @@ class Streams(unittest.TestCase):
         for under, one in rows.items():
             add_figure("managed memory", under, f"{one['kept_mib']:,} MiB used, then "
                        f"{one['before_touch_mib']:,}; passes {one['pass_ms']} ms")
+
+    def test_polling(self):
+        """Who polls, or trains beside a watchdog, is not slower than with the real calls."""
+        rows = {under: json.loads(self.one(under, "polling").output)
+                for under in ("real calls", *programs.MODES)}
+        for under, row in rows.items():
+            add_figure("polling", under,
+                       f"{row['polls_per_second']:,} polls a second, {row['polls_over_2_ms']} over "
+                       f"2 ms, {row['frees_per_second']} frees; training {row['iterations_alone']:,} "
+                       f"a second alone, {row['iterations_beside_watchdog']:,} beside a watchdog "
+                       f"({row['looks_undone']:,} looks found work)")
+        real = rows.pop("real calls")
+        for under, row in rows.items():
+            with self.subTest(under=under):
+                for count in ("polls_per_second", "iterations_beside_watchdog"):
+                    self.assertGreaterEqual(row[count], real[count] / 2)
+                # A thread that loses its processor may be late now and then.
+                self.assertLessEqual(row["polls_over_2_ms"], real["polls_over_2_ms"] + 2)
 
     def test_loop(self):
         for streams in ("1", "4"):

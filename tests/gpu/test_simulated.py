@@ -37,6 +37,15 @@ class Simulated(unittest.TestCase):
         self.assertIn("buffer ids of three allocations: 3 different", without.output)
         self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.3)
 
+    def test_freed(self):
+        """What a program has no more is refused, as without the pool."""
+        for what in ("", "captured", "untyped", "nodes"):
+            with self.subTest(what=what):
+                without, _ = self.compare("freed", what)
+                self.assertIn("freed", without.output)
+        without, _ = self.compare("freed")
+        self.assertEqual(without.output.count("0 1 1 1 1 0 1 1 1 1 0 1 1 1 1 0 1 1 1 1 0 1 0"), 26)
+
     def test_out_of_memory(self):
         for way in ("stack", "async", "physical", "array"):
             with self.subTest(way=way):
@@ -54,11 +63,13 @@ class Simulated(unittest.TestCase):
         self.assertGreaterEqual(with_pool.statistics["process"]["unpooled_blocks"], 8)
 
     def test_ipc_between_devices(self):
+        sizes = "512 700 4096 70000 1048576 3145728 3000001 20971520"
         for exporter, importer in (("0", "2"), ("2", "1")):
             for mode in ("", *programs.MODES):
                 with self.subTest(exporter=exporter, importer=importer, mode=mode):
                     output = self.both("ipc", exporter, importer, mode=mode, CMPSIM_DEVICES="3")
                     self.assertEqual(output, "importer: 0 wrong blocks\n"
+                                             f"importer without a preload: {sizes}\n"
                                              "exporter: 8 blocks shared, 0 wrong\n")
 
     def both(self, program: str, *arguments: str, mode: str = "", **settings: str) -> str:
@@ -171,6 +182,8 @@ class Simulated(unittest.TestCase):
             for copy in ("synchronised", "pending"):
                 self.both("loop", "--iterations", "50", "--repetitions", "1", "--copy", copy,
                           mode=mode)
+            row = json.loads(self.both("polling", "--seconds", "0.1", mode=mode))
+            self.assertGreater(row["polls_per_second"], 0)
         two = {"CMPSIM_DEVICES": "2"}
         for mode in ("", *programs.MODES):
             rows = self.both("two_gpus_alternate", "--milliseconds", "1", mode=mode, **two)

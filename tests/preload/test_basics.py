@@ -1,6 +1,8 @@
 """Many threads, mixed sizes, kernels that write and check: the same results, fewer real calls."""
 
-from preload import TestCase, main, numbers, run
+import unittest
+
+from preload import MODE, TestCase, main, numbers, run
 
 
 class Basics(TestCase):
@@ -25,12 +27,15 @@ class Basics(TestCase):
         self.assertGreater(avoided, allocations)
         self.assertGreater(within.totals["hit_rate"], 0.5, within.totals)
 
+    # Nothing ages: it would be counted after the program has looked.
+    STILL = {"CMP_DECAY": "off"}
+
     def test_one_thread(self):
-        without, within = self.check(1, 4000, 1)
+        without, within = self.check(1, 4000, 1, env=self.STILL)
         self.assert_cheaper(without, within)
 
     def test_many_threads(self):
-        without, within = self.check(8, 1500, 2)
+        without, within = self.check(8, 1500, 2, env=self.STILL)
         self.assert_cheaper(without, within)
 
     def test_schedules(self):
@@ -65,6 +70,26 @@ class Basics(TestCase):
 
     def test_little_memory(self):
         self.check(4, 400, 9, env={"CMPSIM_MEMORY": "128M", "CMPSIM_SEED": 3})
+
+    @unittest.skipIf(MODE != "wait", "of every mode anyway")
+    def test_addresses_repeat(self):
+        """Where frees wait, or the device is done before them: however long its work takes. Otherwise
+        it depends on how far the device is which block is ready."""
+        for work in ("pending", "done"):
+            for mode in (None, "wait", "order", "auto", "none"):
+                with self.subTest(work=work, mode=mode):
+                    found = set()
+                    for seed in (1, 3, 5):  # other durations
+                        # Memory that ages may move what comes after it.
+                        env = {"CMP_FREE_SYNC": mode, "CMPSIM_SEED": seed, "CMP_DECAY": "off"}
+                        result = run("addresses", [work], preload=mode is not None, env=env)
+                        self.assert_ok(result)
+                        self.assertIn("hazards 0, misuse 0", result.results)
+                        found.add(result.results)
+                    if work == "done" or mode in (None, "wait"):
+                        self.assertEqual(len(found), 1)
+                    else:
+                        self.assertGreater(len(found), 1)
 
     def test_runs_are_not_all_equal(self):
         """The comparison can fail: another seed gives other results."""

@@ -1,6 +1,24 @@
 """Stream captures: the same results and the same survival, and the pool serves again afterwards."""
 
+import unittest
+
 from preload import MODE, OLD_DRIVER, SANITIZE, WAIT, TestCase, main, run
+
+# What is another during a capture than without the pool (capture_calls.cpp), in the global mode and
+# by another thread: the real calls are refused and invalidate the capture, the pool's are served
+# from ready blocks and leave it alone. In the words of the program: result, the thread's last error,
+# the capture's end.
+REFUSED = "900, last error {}, end 901"
+SERVED = "0, last error 0, end 0"
+DIFFERENT = {
+    f"{kind}global, another, {call}": (REFUSED.format(last_error), SERVED)
+    for kind in ("", "blocking, ")
+    for call, last_error in (
+        ("cudaMalloc, ready", 900),
+        ("cuMemAlloc, ready", 0),
+        ("cudaMallocPitch, ready", 900),
+    )
+}
 
 
 class Captures(TestCase):
@@ -33,6 +51,26 @@ class Captures(TestCase):
         self.assertEqual(within.out.count("cudaMalloc: result: 0, last error 0"), 6, within.out)
         self.assertEqual(within.out.count("launch 0, end 0, graph made"), 6, within.out)
         self.assertEqual(within.out.count("kernels run 6"), 6, within.out)
+
+    @unittest.skipIf(MODE != "wait", "under both modes anyway")
+    def test_every_call(self):
+        """Another thread's allocations from ready blocks differ, and nothing else."""
+        for env in (WAIT, {"CMP_FREE_SYNC": "auto"}, OLD_DRIVER):
+            with self.subTest(env=env):
+                without = run("capture_calls", preload=False, env=env)
+                within = run("capture_calls", env=env)
+                self.assert_ok(without)
+                self.assert_ok(within)
+                self.assertEqual(without.err + within.err, "")
+                self.assertEqual(without.out.splitlines()[-1], "hazards 0, misuse 0")
+                self.assertEqual(within.out.splitlines()[-1], "hazards 0, misuse 0")
+                rows = [dict(line.rsplit(": ", 1) for line in result.out.splitlines()[:-1])
+                        for result in (without, within)]
+                self.assertEqual(rows[0].keys(), rows[1].keys())
+                self.assertGreater(len(rows[0]), 1500)
+                different = {row: (rows[0][row], rows[1][row])
+                             for row in rows[0] if rows[0][row] != rows[1][row]}
+                self.assertEqual(different, DIFFERENT)
 
     def test_endings(self):
         without, within = self.run_both("captures", ["endings"])

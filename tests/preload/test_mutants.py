@@ -175,6 +175,19 @@ class Mutants(TestCase):
         self.observed("pay_before_queries")
         self.random("pay_before_queries", "auto", 50000)
 
+    def test_watched_frees_wait(self):
+        self.observed("watched_frees_wait")
+
+    def test_watch_after_skip(self):
+        self.observed("watch_after_skip")
+
+    def test_skip_ends_watch(self):
+        self.observed("skip_ends_watch")
+        self.random("skip_ends_watch", "auto", 50000)
+
+    def test_ask_again(self):
+        self.observed("ask_again")
+
     def test_pay_before_destruction(self):
         self.observed("pay_before_destruction")
 

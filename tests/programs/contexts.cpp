@@ -260,18 +260,6 @@ void SameHandle() {
   printf("live %llu\n", static_cast<unsigned long long>(simLiveAllocations(0)));
 }
 
-// Memory of the process's own. (statm counts roughly: each thread some pages late.)
-size_t AnonymousBytes() {
-  FILE* file = fopen("/proc/self/smaps_rollup", "r");
-  char line[128];
-  unsigned long kilobytes = 0;
-  while (file != nullptr && fgets(line, sizeof(line), file) != nullptr) {
-    if (sscanf(line, "Anonymous: %lu kB", &kilobytes) == 1) break;
-  }
-  if (file != nullptr) fclose(file);
-  return kilobytes << 10;
-}
-
 // Contexts one after the other, `at_once` of them at a time, each with work and frees behind it. In
 // the first rounds the process is warmed up.
 void Many(int rounds, int at_once) {
@@ -280,7 +268,7 @@ void Many(int rounds, int at_once) {
   size_t warm = 0;
   std::vector<CUcontext> contexts;
   for (int round = -rounds / 4; round < rounds; ++round) {
-    if (round == 0) warm = AnonymousBytes();
+    if (round == 0) warm = program::AnonymousBytes();
     for (int i = 0; i < at_once; ++i) {
       contexts.push_back(MakeContext());
       CUstream stream = nullptr;
@@ -298,7 +286,7 @@ void Many(int rounds, int at_once) {
     contexts.clear();
   }
   printf("wrong words %llu\n", static_cast<unsigned long long>(wrong));
-  printf("# grew by: %lld\n", static_cast<long long>(AnonymousBytes() - warm));
+  printf("# grew by: %lld\n", static_cast<long long>(program::AnonymousBytes() - warm));
   printf("live %llu\n", static_cast<unsigned long long>(simLiveAllocations(0)));
 }
 

@@ -1,4 +1,5 @@
-// IPC exports: the handle names the right allocation, and an exported block never comes back.
+// IPC exports: the handle names the right allocation in its size, and an exported block never comes
+// back.
 #include <set>
 #include <vector>
 
@@ -23,12 +24,13 @@ void Describe(char* block, size_t offset) {
     printf("  not a handle\n");
     return;
   }
-  printf("  names %s\n",
-         base == reinterpret_cast<CUdeviceptr>(block) ? "the block" : "something else");
+  printf("  names %s, %zu bytes\n",
+         base == reinterpret_cast<CUdeviceptr>(block) ? "the block" : "something else", bytes);
 }
 
-void Exports(size_t requested) {
-  program::Warm(requested, 8);
+// `warm`: what the pool has.
+void Exports(size_t requested, size_t warm) {
+  program::Warm(warm, 8);
   for (const size_t offset : {size_t{0}, size_t{100}}) {
     char* block = Allocate(requested);
     Describe(block, offset);
@@ -52,12 +54,39 @@ void Exports(size_t requested) {
   printf("  really freed: %s\n", simLiveAllocations(0) == live - 1 ? "yes" : "no");
 }
 
+// A driver whose handles are laid out in another way: nothing in them is changed.
+void OtherLayouts(size_t requested) {
+  static cudaIpcMemHandle_t handle;
+  static cudaIpcMemHandle_t drivers;
+  static size_t place;
+  program::Warm(requested, 1);
+  char* block = Allocate(requested);
+  for (const size_t other : {16, 17, 24, 27, 28, 30}) {
+    place = other;
+    simOnCall(
+        "cuIpcGetMemHandle", SIM_AFTER_CALL,
+        [](void*) {
+          handle.reserved[place] = static_cast<char>(handle.reserved[place] + 1);
+          drivers = handle;
+        },
+        nullptr);
+    Say("export", cudaIpcGetMemHandle(&handle, block));
+    printf("  with another byte %zu: %s\n", place,
+           memcmp(&handle, &drivers, sizeof handle) == 0 ? "left alone" : "changed");
+  }
+  simOnCall("cuIpcGetMemHandle", SIM_AFTER_CALL, nullptr, nullptr);
+  Describe(block, 0);
+  MUST(cudaFree(block));
+}
+
 }  // namespace
 
 int main() {
   for (const size_t bytes : {size_t{256}, size_t{5000}, size_t{1} << 20, size_t{5} << 20}) {
-    Exports(bytes);
+    Exports(bytes, bytes);
   }
+  Exports(size_t{16} << 20, size_t{18} << 20);
+  for (const size_t bytes : {size_t{5000}, size_t{5000001}}) OtherLayouts(bytes);
   cudaIpcMemHandle_t handle = {};
   Say("export of NULL", cudaIpcGetMemHandle(&handle, nullptr));
   Say("export of a wild pointer", cudaIpcGetMemHandle(&handle, reinterpret_cast<void*>(0x123000)));

@@ -54,6 +54,18 @@ inline void AwaitQuietFree() {
   for (int i = 0; i < 10000 && simCallCount("cuStreamSynchronize") == 0; ++i) usleep(1000);
 }
 
+// Memory of the process's own. (statm counts roughly: each thread some pages late.)
+inline size_t AnonymousBytes() {
+  FILE* file = fopen("/proc/self/smaps_rollup", "r");
+  char line[128];
+  unsigned long kilobytes = 0;
+  while (file != nullptr && fgets(line, sizeof(line), file) != nullptr) {
+    if (sscanf(line, "Anonymous: %lu kB", &kilobytes) == 1) break;
+  }
+  if (file != nullptr) fclose(file);
+  return kilobytes << 10;
+}
+
 // What is wrong according to the simulator; a good program prints zeros.
 inline void SayHazards() {
   printf("hazards %llu, misuse %llu\n", static_cast<unsigned long long>(simHazardCount()),

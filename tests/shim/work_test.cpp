@@ -97,6 +97,7 @@ class AutoTest : public WorkTest {
  protected:
   AutoTest() : WorkTest(FreeSync::kAuto) {
     work().Begin(true);  // the pool was not there yet when its context was
+    g_tracks_visible = true;
     EXPECT_EQ(Free().stamp, kReady) << "what came before the pool may be visible";
     EXPECT_EQ(process().wait_unknown.Get(), 1u);
     waits_ = driver_.waits;
@@ -218,6 +219,45 @@ TEST_F(AutoTest, WhatAnotherThreadSkippedIsWaitedForForAWhile) {
   EXPECT_EQ(Waits(), 1u) << "in full, if what is destroyed may be of this context";
   ends = true;
   other.join();
+}
+
+TEST_F(AutoTest, AQuestionLooksOnceAtWhatAnotherThreadSkipped) {
+  Submit(kA);
+  OnAnotherThread([&] {
+    EXPECT_TRUE(Free().pooled);
+    t_owed = {};  // as if it went on
+  });
+  EXPECT_TRUE(PayBeforeAnswer());
+  EXPECT_LT(fences().passed(), fences().skipped()) << "it was waited for as long as that is done";
+  EXPECT_EQ(process().paid_by_queries.Get(), 1u);
+  EXPECT_TRUE(work().watch().Stands(ThisWatcher()));
+  EXPECT_FALSE(PayBeforeAnswer());
+  work().watch().Clear();  // as if it had not asked for long, while others freed
+  EXPECT_FALSE(PayBeforeAnswer()) << "it has waited for this one";
+  EXPECT_EQ(process().paid_by_queries.Get(), 1u);
+}
+
+TEST_F(AutoTest, AFreeWaitsBesideAThreadThatAsks) {
+  EXPECT_FALSE(PayBeforeAnswer()) << "nothing was skipped";
+  Submit(kA);
+  OnAnotherThread([&] {
+    EXPECT_EQ(Free().stamp, kReady);
+    EXPECT_EQ(Waits(), 1u);
+    EXPECT_EQ(process().wait_watched.Get(), 1u);
+  });
+  EXPECT_FALSE(PayBeforeAnswer());
+  Submit(kA);
+  EXPECT_NE(Free().stamp, kReady) << "its own thread's does not";
+  EXPECT_TRUE(PayBeforeAnswer());
+  EXPECT_EQ(Waits(), 2u);
+  EXPECT_EQ(process().paid_by_queries.Get(), 1u);
+}
+
+TEST_F(AutoTest, AnotherContextInTheSameRecordIsNotWatched) {
+  EXPECT_FALSE(PayBeforeAnswer());
+  EXPECT_TRUE(work().watch().Stands(ThisWatcher()));
+  work().Begin(true);
+  EXPECT_FALSE(work().watch().Stands(ThisWatcher()));
 }
 
 TEST_F(AutoTest, AThreadIsNotCancelledWhileItWaitsForWhatAnotherSkipped) {

@@ -28,6 +28,18 @@ void Allocations::AddDevice(size_t capacity) {
   devices_.push_back(std::make_unique<DeviceMemory>(capacity));
 }
 
+DeviceMemory::Chunk Allocations::ChunkOf(const Allocation& allocation) {
+  if (allocation.backing != nullptr) {
+    const PhysicalMemory& backing = *allocation.backing;
+    const uint64_t id =
+        backing.memory != nullptr ? backing.memory->ChunkOf(backing.base).id : allocation.buffer_id;
+    return {allocation.base, allocation.bytes, id};
+  }
+  const bool of_device = device(allocation.device).Contains(allocation.base);
+  if (of_device) return device(allocation.device).ChunkOf(allocation.base);
+  return {allocation.base, allocation.bytes, allocation.buffer_id};
+}
+
 Allocation* Allocations::Insert(const Context& context, Allocation allocation) {
   const Context& owner = context.whole != nullptr ? *context.whole : context;
   allocation.device = owner.device;
@@ -48,6 +60,7 @@ Allocation* Allocations::AllocateDevice(const Context& context, size_t bytes, Me
   if (allocation.base == 0) return nullptr;
   allocation.bytes = bytes;
   allocation.kind = kind;
+  allocation.sync_memops = kind == MemoryKind::kDevice;
   return Insert(context, allocation);
 }
 

@@ -52,6 +52,8 @@ class Allocations {
  public:
   void AddDevice(size_t capacity);
   DeviceMemory& device(int index) { return *devices_[static_cast<size_t>(index)]; }
+  // The memory that it is in, which it may share with others.
+  DeviceMemory::Chunk ChunkOf(const Allocation& allocation);
 
   // Device or pool memory. Null: out of memory.
   Allocation* AllocateDevice(const Context& context, size_t bytes, MemoryKind kind, bool* spoiled);

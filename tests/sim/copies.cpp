@@ -5,6 +5,7 @@
 
 #include "captures.h"
 #include "contexts.h"
+#include "driver_entry.h"
 
 namespace cmp::sim {
 namespace {
@@ -17,6 +18,7 @@ enum class Place { kDevice, kManaged, kPageLocked, kPageable, kInvalid };
 
 // Where [start, +bytes) is; kInvalid when it leaves the allocation in which it begins.
 Place PlaceOf(Simulation& sim, uintptr_t start, size_t bytes) {
+  if (start == 0) return Place::kInvalid;  // nobody takes it for the host's (measured)
   const Allocation* allocation = sim.allocations.Find(start);
   if (allocation == nullptr) {
     return sim.allocations.IsDeviceAddress(start) ? Place::kInvalid : Place::kPageable;
@@ -127,19 +129,56 @@ std::vector<Context*> WhereItRuns(Simulation& sim, const CopyRequest& request,
   return {source, target};
 }
 
+// One side, as the parameters of all these calls describe it.
+CUresult SideOf(CUmemorytype type, const void* host, CUdeviceptr device, size_t x, size_t y,
+                size_t z, size_t pitch, size_t rows_of_slice, size_t width, CopySide* side) {
+  if (type == CU_MEMORYTYPE_ARRAY) return CUDA_ERROR_NOT_SUPPORTED;
+  if (type != CU_MEMORYTYPE_HOST && type != CU_MEMORYTYPE_DEVICE && type != CU_MEMORYTYPE_UNIFIED) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  if (pitch != 0 && pitch < x + width) return CUDA_ERROR_INVALID_VALUE;
+  side->pitch = pitch;
+  side->slice = pitch * rows_of_slice;
+  side->on_device = type == CU_MEMORYTYPE_HOST ? 0 : type == CU_MEMORYTYPE_DEVICE ? 1 : -1;
+  const uintptr_t base = type == CU_MEMORYTYPE_HOST ? AddressOf(host) : device;
+  const size_t offset = z * side->slice + y * side->pitch + x;
+  side->start = base + offset;
+  if (type == CU_MEMORYTYPE_DEVICE) side->offset = offset;
+  return CUDA_SUCCESS;
+}
+
+template <typename Box>
+CUresult BoxToRequest(const Box& box, CopyRequest* request) {
+  request->width = box.WidthInBytes;
+  request->height = box.Height;
+  request->depth = box.Depth;
+  const CUresult result =
+      SideOf(box.dstMemoryType, box.dstHost, box.dstDevice, box.dstXInBytes, box.dstY, box.dstZ,
+             box.dstPitch, box.dstHeight, box.WidthInBytes, &request->to);
+  if (result != CUDA_SUCCESS) return result;
+  return SideOf(box.srcMemoryType, box.srcHost, box.srcDevice, box.srcXInBytes, box.srcY, box.srcZ,
+                box.srcPitch, box.srcHeight, box.WidthInBytes, &request->from);
+}
+
 }  // namespace
 
 CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request) {
   Stream* stream = nullptr;
   const CUresult result = RequireStream(sim, request.stream, request.null_means, &stream);
-  if (result != CUDA_SUCCESS) return result;
+  return result != CUDA_SUCCESS ? result : CopyOn(sim, lock, stream, request);
+}
+
+CUresult CopyOn(Simulation& sim, Lock& lock, Stream* stream, const CopyRequest& request) {
   const size_t bytes = request.width * request.height * request.depth;
   if (bytes == 0) return CUDA_SUCCESS;
   if (!RowsFit(request.to, request) || !RowsFit(request.from, request)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  const Place to = PlaceOf(sim, request.to.start, Span(request.to, request));
-  const Place from = PlaceOf(sim, request.from.start, Span(request.from, request));
+  const auto place_of = [&](const CopySide& side) {
+    return PlaceOf(sim, side.start - side.offset, side.offset + Span(side, request));
+  };
+  const Place to = place_of(request.to);
+  const Place from = place_of(request.from);
   if (!Suits(to, request.to.on_device) || !Suits(from, request.from.on_device)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
@@ -206,15 +245,20 @@ CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request) {
 CUresult Set(Simulation& sim, Lock& lock, const SetRequest& request) {
   Stream* stream = nullptr;
   const CUresult result = RequireStream(sim, request.stream, request.null_means, &stream);
-  if (result != CUDA_SUCCESS) return result;
+  return result != CUDA_SUCCESS ? result : SetOn(sim, lock, *stream, request);
+}
+
+CUresult SetOn(Simulation& sim, Lock& lock, Stream& stream, const SetRequest& request) {
   const size_t row = request.width * request.element_bytes;
   if (row == 0 || request.height == 0) return CUDA_SUCCESS;
   if (request.to % request.element_bytes != 0) return CUDA_ERROR_INVALID_VALUE;
   if (request.height > 1 && request.pitch < row) return CUDA_ERROR_INVALID_VALUE;
   const size_t bytes = request.pitch * (request.height - 1) + row;
   const Place place = PlaceOf(sim, request.to, bytes);
-  if (!Suits(place, 1)) return CUDA_ERROR_INVALID_VALUE;
+  const bool suits = Suits(place, 1);
+  if (!suits && (stream.capture == nullptr || request.synchronous)) return CUDA_ERROR_INVALID_VALUE;
   Work work;
+  if (!suits) work.refused = Work::Refused::kWhenMade;
   work.what = "set";
   work.duration_ns = CopyDuration(bytes, !OnDevice(place));
   work.writes = Rows({request.to, 1, request.pitch, 0}, row, request.height, 1);
@@ -229,13 +273,29 @@ CUresult Set(Simulation& sim, Lock& lock, const SetRequest& request) {
       }
     }
   };
-  const CUcontext context = stream->context->handle;
+  const CUcontext context = stream.context->handle;
   ItemPtr item;
-  const CUresult submitted = SubmitWork(sim, *stream, std::move(work), &item);
+  const CUresult submitted = SubmitWork(sim, stream, std::move(work), &item);
   if (submitted != CUDA_SUCCESS || !request.synchronous || place == Place::kDevice) {
     return submitted;
   }
   return WaitFor(sim, lock, context, {item});  // page-locked or managed memory
+}
+
+CUresult ToRequest(const CUDA_MEMCPY2D& box, CopyRequest* request) {
+  request->width = box.WidthInBytes;
+  request->height = box.Height;
+  const CUresult result = SideOf(box.dstMemoryType, box.dstHost, box.dstDevice, box.dstXInBytes,
+                                 box.dstY, 0, box.dstPitch, 0, box.WidthInBytes, &request->to);
+  if (result != CUDA_SUCCESS) return result;
+  return SideOf(box.srcMemoryType, box.srcHost, box.srcDevice, box.srcXInBytes, box.srcY, 0,
+                box.srcPitch, 0, box.WidthInBytes, &request->from);
+}
+CUresult ToRequest(const CUDA_MEMCPY3D& box, CopyRequest* request) {
+  return BoxToRequest(box, request);
+}
+CUresult ToRequest(const CUDA_MEMCPY3D_PEER& box, CopyRequest* request) {
+  return BoxToRequest(box, request);
 }
 
 }  // namespace cmp::sim

@@ -28,6 +28,8 @@ struct CopySide {
   int on_device = -1;
   size_t pitch = 0;
   size_t slice = 0;
+  // From the device's address that the call names to `start`: the same memory (measured).
+  size_t offset = 0;
 };
 
 enum class SourceRead { kAsUsual, kInOrder, kAnyTime, kDuringCall };
@@ -44,6 +46,8 @@ struct CopyRequest {
   SourceRead source_read = SourceRead::kAsUsual;
 };
 CUresult Copy(Simulation& sim, Lock& lock, const CopyRequest& request);
+// The same on this stream, whatever the request says.
+CUresult CopyOn(Simulation& sim, Lock& lock, Stream* stream, const CopyRequest& request);
 
 struct SetRequest {
   uintptr_t to = 0;
@@ -57,6 +61,13 @@ struct SetRequest {
   bool synchronous = false;
 };
 CUresult Set(Simulation& sim, Lock& lock, const SetRequest& request);
+CUresult SetOn(Simulation& sim, Lock& lock, Stream& stream, const SetRequest& request);
+
+// A box as CUDA_MEMCPY2D, CUDA_MEMCPY3D and CUDA_MEMCPY3D_PEER describe it; the contexts of the
+// last say nothing here.
+CUresult ToRequest(const CUDA_MEMCPY2D& box, CopyRequest* request);
+CUresult ToRequest(const CUDA_MEMCPY3D& box, CopyRequest* request);
+CUresult ToRequest(const CUDA_MEMCPY3D_PEER& box, CopyRequest* request);
 
 }  // namespace cmp::sim
 

@@ -129,7 +129,13 @@ bool DeviceMemory::TakePages(size_t bytes, size_t* offset) {
     Die("cmp sim: device pages");
   }
   used_ += bytes;
+  static uint64_t g_last_id = 0;
+  chunks_[*offset] = {start_ + *offset, bytes, ++g_last_id};
   return true;
+}
+
+DeviceMemory::Chunk DeviceMemory::ChunkOf(uintptr_t address) const {
+  return std::prev(chunks_.upper_bound(address - start_))->second;
 }
 
 bool DeviceMemory::MakeRoom(size_t bytes) {
@@ -172,6 +178,7 @@ void DeviceMemory::ReturnPages(size_t offset, size_t bytes) {
     Die("cmp sim: returning device pages");
   }
   used_ -= bytes;
+  chunks_.erase(offset);
   pages_.Add(offset, bytes);
 }
 

@@ -48,6 +48,15 @@ class DeviceMemory {
   };
   ManagedCounts managed;  // since the program cleared them
 
+  // The physical memory that a block is in: the chunk that a small one is cut out of, or its own.
+  struct Chunk {
+    uintptr_t start = 0;
+    size_t bytes = 0;
+    uint64_t id = 0;  // of no other one in the process, before or after
+  };
+  // REQUIRES: `address` is in a block
+  Chunk ChunkOf(uintptr_t address) const;
+
   bool Contains(uintptr_t address) const { return address >= start_ && address < start_ + range_; }
   size_t capacity() const { return capacity_; }
   size_t used() const { return used_; }
@@ -91,6 +100,7 @@ class DeviceMemory {
   uintptr_t start_ = 0;
   int file_ = -1;
   size_t used_ = 0;
+  std::map<size_t, Chunk> chunks_;  // by offset
   Extents pages_{0};
   Extents small_{kPage};                           // free bytes inside chunks
   std::unordered_map<size_t, size_t> chunk_used_;  // chunk's offset: bytes handed out

@@ -11,7 +11,16 @@ CUresult Instantiate(Simulation& sim, CUgraphExec* exec, CUgraph graph, unsigned
   if (exec == nullptr) return CUDA_ERROR_INVALID_VALUE;
   const GraphPtr* source = sim.graphs.Find(graph);
   if (source == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  *exec = sim.graph_execs.Add(std::make_unique<GraphExec>(GraphExec{*source, flags}));
+  auto made = std::make_shared<Graph>();
+  std::map<const Node*, Node*> copies;
+  for (const auto& node : (*source)->nodes) {
+    if (node->work.refused == Work::Refused::kWhenMade) return CUDA_ERROR_INVALID_VALUE;
+    auto copy = std::make_unique<Node>(*node);
+    for (Node*& need : copy->needs) need = copies.at(need);
+    copies[node.get()] = copy.get();
+    made->nodes.push_back(std::move(copy));
+  }
+  *exec = sim.graph_execs.Add(std::make_unique<GraphExec>(GraphExec{std::move(made), flags}));
   return CUDA_SUCCESS;
 }
 
@@ -35,6 +44,9 @@ CUresult Launch(Simulation& sim, CUgraphExec handle, CUstream stream_handle,
   const CUresult result = RequireStream(sim, stream_handle, null_means, &stream);
   if (result != CUDA_SUCCESS) return result;
   if (stream->capture != nullptr) return CaptureNodes(*stream, *exec->graph);
+  for (const auto& node : exec->graph->nodes) {
+    if (node->work.refused == Work::Refused::kWhenLaunched) return CUDA_ERROR_INVALID_VALUE;
+  }
   Work begin;
   begin.what = "graph begin";
   ItemPtr first;

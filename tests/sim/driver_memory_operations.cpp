@@ -29,7 +29,14 @@ size_t BytesOf(const Operation& operation) {
 }
 
 // Device and page-locked memory; managed memory may not be used here.
-CUresult Check(Simulation& sim, const Operation& operation) {
+bool IsWhereItMayBe(Simulation& sim, const Operation& operation) {
+  if (operation.type == CU_STREAM_MEM_OP_BARRIER) return true;
+  const Allocation* allocation = sim.allocations.Find(operation.address);
+  return allocation != nullptr && allocation->kind != MemoryKind::kManaged &&
+         operation.address + BytesOf(operation) <= allocation->range().end();
+}
+
+CUresult Check(const Operation& operation) {
   if (operation.type == CU_STREAM_MEM_OP_BARRIER) return CUDA_SUCCESS;
   if (operation.type == CU_STREAM_MEM_OP_FLUSH_REMOTE_WRITES) return CUDA_ERROR_NOT_SUPPORTED;
   const bool flushes = IsWait(operation) && (operation.flags & CU_STREAM_WAIT_VALUE_FLUSH) != 0;
@@ -39,14 +46,7 @@ CUresult Check(Simulation& sim, const Operation& operation) {
   if (operation.flags > (IsWait(operation) ? kLastCondition : kLastWriteFlag)) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  const size_t bytes = BytesOf(operation);
-  const Allocation* allocation = sim.allocations.Find(operation.address);
-  if (operation.address % bytes != 0 || allocation == nullptr ||
-      allocation->kind == MemoryKind::kManaged ||
-      operation.address + bytes > allocation->range().end()) {
-    return CUDA_ERROR_INVALID_VALUE;
-  }
-  return CUDA_SUCCESS;
+  return operation.address % BytesOf(operation) == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 template <typename Word>
@@ -101,11 +101,16 @@ CUresult SubmitAll(Simulation& sim, CUstream handle, DefaultStream null_means,
   const CUresult result = RequireStream(sim, handle, null_means, &stream);
   if (result != CUDA_SUCCESS) return result;
   for (const Operation& operation : operations) {
-    const CUresult checked = Check(sim, operation);
+    const CUresult checked = Check(operation);
     if (checked != CUDA_SUCCESS) return checked;
+    if (stream->capture == nullptr && !IsWhereItMayBe(sim, operation)) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
   }
   for (const Operation& operation : operations) {
-    const CUresult submitted = SubmitWork(sim, *stream, WorkOf(operation));
+    Work work = WorkOf(operation);
+    if (!IsWhereItMayBe(sim, operation)) work.refused = Work::Refused::kWhenLaunched;
+    const CUresult submitted = SubmitWork(sim, *stream, std::move(work));
     if (submitted != CUDA_SUCCESS) return submitted;
   }
   return CUDA_SUCCESS;

@@ -3,11 +3,13 @@
 //
 // An IPC handle names the process, its memory file and the place in it, so that another process
 // maps the very same bytes. As with the real driver, a handle of an address inside an allocation is
-// that of its base.
+// that of its base, and an importer takes size and offset as they stand, but nothing else that was
+// changed.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
 
@@ -17,15 +19,31 @@
 namespace cmp::sim {
 namespace {
 
+// Process, sizes and offset are where a real handle has them (measured).
 struct ExportedMemory {
   char magic[8];
   int pid;
   int file;
-  uint64_t base;
   uint64_t bytes;
-  uint64_t offset;  // in the file
+  uint32_t chunk_pages;  // of kHostPage bytes
+  uint32_t offset;       // in the chunk
+  uint64_t chunk;
+  uint64_t file_offset;  // of the chunk
+  uint64_t check;        // of all but size and offset
+
+  uint64_t Check() const {
+    uint64_t sum = 0;
+    for (const uint64_t word : {static_cast<uint64_t>(pid), static_cast<uint64_t>(file),
+                                uint64_t{chunk_pages}, chunk, file_offset}) {
+      sum = (sum ^ word) * 0x9e3779b97f4a7c15;
+    }
+    return sum;
+  }
 };
 static_assert(sizeof(ExportedMemory) <= sizeof(CUipcMemHandle));
+static_assert(offsetof(ExportedMemory, pid) == 8 && offsetof(ExportedMemory, bytes) == 16 &&
+              offsetof(ExportedMemory, chunk_pages) == 24 &&
+              offsetof(ExportedMemory, offset) == 28);
 constexpr char kMemoryMagic[8] = {'c', 'm', 'p', 's', 'i', 'm', '1', 0};
 
 bool IsDeviceKind(const Allocation& allocation) {
@@ -41,8 +59,8 @@ CUresult Put(void* data, T value) {
   return CUDA_SUCCESS;
 }
 
-CUresult Attribute(const Allocation& allocation, void* data, CUpointer_attribute attribute,
-                   CUdeviceptr pointer) {
+CUresult Attribute(Simulation& sim, const Allocation& allocation, void* data,
+                   CUpointer_attribute attribute, CUdeviceptr pointer) {
   const bool host = allocation.kind == MemoryKind::kHost ||
                     allocation.kind == MemoryKind::kRegistered || allocation.on_host;
   switch (attribute) {
@@ -74,11 +92,32 @@ CUresult Attribute(const Allocation& allocation, void* data, CUpointer_attribute
     case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
       return Put<void*>(data, nullptr);
     default:
+      break;
+  }
+  if (!IsDeviceKind(allocation)) return CUDA_ERROR_NOT_SUPPORTED;
+  constexpr int kIsHwDecompressCapable = 21;  // not in headers before 12.8
+  switch (static_cast<int>(attribute)) {
+    case CU_POINTER_ATTRIBUTE_P2P_TOKENS:
+      return Put(data, CUDA_POINTER_ATTRIBUTE_P2P_TOKENS{});
+    case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
+      return Put<unsigned long long>(data, 0);
+    case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
+    case kIsHwDecompressCapable:
+      return Put<unsigned>(data, 1);
+    case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
+      return Put<unsigned>(data, CU_POINTER_ATTRIBUTE_ACCESS_FLAG_READWRITE);
+    case CU_POINTER_ATTRIBUTE_MAPPING_SIZE:
+      return Put<size_t>(data, sim.allocations.ChunkOf(allocation).bytes);
+    case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR:
+      return Put<CUdeviceptr>(data, sim.allocations.ChunkOf(allocation).start);
+    case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
+      return Put<unsigned long long>(data, sim.allocations.ChunkOf(allocation).id);
+    default:
       return CUDA_ERROR_NOT_SUPPORTED;
   }
 }
 
-// What cuPointerGetAttributes writes for an address that CUDA does not know.
+// What cuPointerGetAttributes writes where there is no answer.
 void PutUnknown(void* data, CUpointer_attribute attribute) {
   switch (attribute) {
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
@@ -95,31 +134,49 @@ void PutUnknown(void* data, CUpointer_attribute attribute) {
   }
 }
 
+// Where a range of the allocation that is exported may end: of a small one's chunk every page is
+// given (measured).
+uintptr_t ExportableEnd(const Allocation& allocation) {
+  return (allocation.range().end() + kPage - 1) / kPage * kPage;
+}
+
 ExportedMemory Describe(Simulation& sim, const Allocation& allocation) {
   const DeviceMemory& memory = sim.allocations.device(allocation.device);
+  const DeviceMemory::Chunk chunk = sim.allocations.ChunkOf(allocation);
   ExportedMemory exported{};
   std::memcpy(exported.magic, kMemoryMagic, sizeof kMemoryMagic);
   exported.pid = getpid();
   exported.file = memory.file();
-  exported.base = allocation.base;
   exported.bytes = allocation.bytes;
-  exported.offset = memory.FileOffset(allocation.base);
+  // Of a large one its own (measured: 513 of 2 MiB and a byte).
+  const size_t bytes = allocation.bytes < kSmallLimit ? chunk.bytes : allocation.bytes;
+  exported.chunk_pages = static_cast<uint32_t>((bytes + kHostPage - 1) / kHostPage);
+  exported.offset = static_cast<uint32_t>(allocation.base - chunk.start);
+  exported.chunk = chunk.start;
+  exported.file_offset = memory.FileOffset(chunk.start);
+  exported.check = exported.Check();
   return exported;
 }
 
 CUresult Import(Simulation& sim, const Context& context, const ExportedMemory& exported,
                 MemoryKind kind, CUdeviceptr* pointer) {
+  if (std::memcmp(exported.magic, kMemoryMagic, sizeof kMemoryMagic) != 0 ||
+      exported.check != exported.Check() ||
+      exported.offset + exported.bytes > exported.chunk_pages * kHostPage) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
   char path[64];
   std::snprintf(path, sizeof path, "/proc/%d/fd/%d", exported.pid, exported.file);
   const int file = open(path, O_RDWR | O_CLOEXEC);
   if (file < 0) return CUDA_ERROR_INVALID_VALUE;
-  const uint64_t start = exported.offset / kHostPage * kHostPage;
-  const size_t bytes = exported.offset + exported.bytes - start;
+  const uint64_t offset = exported.file_offset + exported.offset;
+  const uint64_t start = offset / kHostPage * kHostPage;
+  const size_t bytes = offset + exported.bytes - start;
   void* mapping =
       mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, static_cast<off_t>(start));
   close(file);
   if (mapping == MAP_FAILED) return CUDA_ERROR_MAP_FAILED;
-  *pointer = AddressOf(mapping) + (exported.offset - start);
+  *pointer = AddressOf(mapping) + (offset - start);
   sim.allocations.AddImported(context, AddressOf(mapping), bytes, *pointer, exported.bytes, kind);
   return CUDA_SUCCESS;
 }
@@ -133,8 +190,6 @@ CUresult Open(Simulation& sim, CUdeviceptr* pointer, const CUipcMemHandle& handl
   if (result != CUDA_SUCCESS) return result;
   ExportedMemory exported;
   std::memcpy(&exported, &handle, sizeof exported);
-  if (std::memcmp(exported.magic, kMemoryMagic, sizeof kMemoryMagic) != 0)
-    return CUDA_ERROR_INVALID_VALUE;
   if (exported.pid == getpid()) return CUDA_ERROR_INVALID_CONTEXT;  // as CUDA documents
   return Import(sim, *context, exported, MemoryKind::kImported, pointer);
 }
@@ -164,7 +219,7 @@ CUresult cuPointerGetAttribute(void* data, CUpointer_attribute attribute, CUdevi
     if (data == nullptr) return CUDA_ERROR_INVALID_VALUE;
     const Allocation* allocation = sim.allocations.Find(pointer);
     if (allocation == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    return Attribute(*allocation, data, attribute, pointer);
+    return Attribute(sim, *allocation, data, attribute, pointer);
   });
 }
 
@@ -174,8 +229,10 @@ CUresult cuPointerGetAttributes(unsigned int count, CUpointer_attribute* attribu
     if (attributes == nullptr || data == nullptr || count == 0) return CUDA_ERROR_INVALID_VALUE;
     const Allocation* allocation = sim.allocations.Find(pointer);
     for (unsigned i = 0; i < count; ++i) {
-      if (allocation == nullptr ||
-          Attribute(*allocation, data[i], attributes[i], pointer) != CUDA_SUCCESS) {
+      if (allocation == nullptr && attributes[i] == CU_POINTER_ATTRIBUTE_HOST_POINTER) {
+        Put(data[i], pointer);
+      } else if (allocation == nullptr ||
+                 Attribute(sim, *allocation, data[i], attributes[i], pointer) != CUDA_SUCCESS) {
         PutUnknown(data[i], attributes[i]);
       }
     }
@@ -266,8 +323,6 @@ CUresult cuMemPoolImportPointer(CUdeviceptr* pointer, CUmemoryPool pool,
     if (result != CUDA_SUCCESS) return result;
     ExportedMemory exported;
     std::memcpy(&exported, shared, sizeof exported);
-    if (std::memcmp(exported.magic, kMemoryMagic, sizeof kMemoryMagic) != 0)
-      return CUDA_ERROR_INVALID_VALUE;
     return Import(sim, *context, exported, MemoryKind::kPool, pointer);
   });
 }
@@ -278,7 +333,8 @@ CUresult cuMemGetHandleForAddressRange(void* handle, CUdeviceptr pointer, size_t
   return Enter("cuMemGetHandleForAddressRange", [&](Simulation& sim, Lock&) -> CUresult {
     const Allocation* allocation = sim.allocations.Find(pointer);
     if (handle == nullptr || type != CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD || allocation == nullptr ||
-        !IsDeviceKind(*allocation) || pointer + bytes > allocation->range().end()) {
+        !IsDeviceKind(*allocation) || pointer % kHostPage != 0 || bytes % kHostPage != 0 ||
+        bytes == 0 || bytes > ExportableEnd(*allocation) - pointer) {
       return CUDA_ERROR_INVALID_VALUE;
     }
     *static_cast<int*>(handle) =
@@ -291,7 +347,7 @@ int simDescribeIpcHandle(const CUipcMemHandle* handle, CUdeviceptr* base, size_t
   ExportedMemory exported;
   std::memcpy(&exported, handle, sizeof exported);
   if (std::memcmp(exported.magic, kMemoryMagic, sizeof kMemoryMagic) != 0) return 0;
-  if (base != nullptr) *base = exported.base;
+  if (base != nullptr) *base = exported.chunk + exported.offset;
   if (bytes != nullptr) *bytes = exported.bytes;
   if (pid != nullptr) *pid = exported.pid;
   return 1;

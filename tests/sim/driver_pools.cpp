@@ -180,7 +180,11 @@ CUresult FreeAsync(Simulation& sim, CUdeviceptr pointer, CUstream handle,
       allocation->kind == MemoryKind::kExternal) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  if (stream->capture != nullptr) return CUDA_ERROR_NOT_SUPPORTED;
+  if (stream->capture != nullptr) {
+    // What no memory node of the capture made; of pools a guess.
+    return allocation->kind == MemoryKind::kDevice ? CUDA_ERROR_INVALID_VALUE
+                                                   : CUDA_ERROR_NOT_SUPPORTED;
+  }
   Work work;
   if (std::exchange(allocation->freed_in_order, true)) {
     sim.misuse.Add("memory was freed twice before the stream of the first free came to it");

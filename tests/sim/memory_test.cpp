@@ -8,6 +8,8 @@
 namespace cmp::sim {
 namespace {
 
+constexpr size_t kPage = 2 * kMiB;
+
 class Memory : public SimTest {};
 
 size_t FreeBytes() {
@@ -203,6 +205,15 @@ TEST_F(Memory, IpcHandleNamesTheBase) {
   EXPECT_EQ(base, b);
   EXPECT_EQ(bytes, 900U);
   EXPECT_EQ(pid, getpid());
+  // At the places of a real one.
+  const auto field = [&](size_t offset) {
+    uint64_t value = 0;
+    std::memcpy(&value, reinterpret_cast<char*>(&handle) + offset, sizeof value);
+    return value;
+  };
+  EXPECT_EQ(static_cast<int>(field(8)), getpid());
+  EXPECT_EQ(field(16), 900U);
+  EXPECT_EQ(field(24), 512 + (b % kPage << 32));
   cuMemFree(a);
   cuMemFree(b);
 }
@@ -230,8 +241,60 @@ TEST_F(Memory, PointerAttributes) {
   EXPECT_EQ(attributes.type, cudaMemoryTypeHost);
   ASSERT_EQ(cudaPointerGetAttributes(&attributes, Word(again)), cudaSuccess);
   EXPECT_EQ(attributes.type, cudaMemoryTypeDevice);
+  EXPECT_EQ(attributes.hostPointer, nullptr);
   cudaFreeHost(locked);
   cuMemFree(again);
+  ASSERT_EQ(cudaPointerGetAttributes(&attributes, Word(again)), cudaSuccess);
+  EXPECT_EQ(attributes.type, cudaMemoryTypeUnregistered);
+  EXPECT_EQ(attributes.hostPointer, Word(again));
+}
+
+TEST_F(Memory, WhatIsInOneChunkIsOneMemoryBlock) {
+  const auto ask = [](CUdeviceptr pointer, CUpointer_attribute attribute) {
+    uint64_t value = 0;
+    EXPECT_EQ(cuPointerGetAttribute(&value, attribute, pointer), CUDA_SUCCESS);
+    return value;
+  };
+  const auto id = [&](CUdeviceptr pointer) {
+    return ask(pointer, CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID);
+  };
+  CUdeviceptr small[2] = {NewBlock(700), NewBlock(5000)};
+  EXPECT_EQ(id(small[0]), id(small[1]));
+  EXPECT_EQ(ask(small[1], CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR), small[1] / kPage * kPage);
+  EXPECT_EQ(ask(small[1], CU_POINTER_ATTRIBUTE_MAPPING_SIZE), kPage);
+  const CUdeviceptr large = NewBlock(kPage + 1);
+  EXPECT_NE(id(large), id(small[0]));
+  EXPECT_EQ(ask(large + kPage, CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR), large);
+  EXPECT_EQ(ask(large, CU_POINTER_ATTRIBUTE_MAPPING_SIZE), 2 * kPage);
+  const uint64_t before = id(large);
+  cuMemFree(large);
+  const CUdeviceptr again = NewBlock(kPage + 1);
+  EXPECT_EQ(again, large);
+  EXPECT_GT(id(again), before);
+  cuMemFree(again);
+  for (const CUdeviceptr block : small) cuMemFree(block);
+}
+
+TEST_F(Memory, RangesAreExportedAsFarAsTheMappingGoes) {
+  const auto exported = [](CUdeviceptr pointer, size_t bytes) {
+    int file = -1;
+    const CUresult result = cuMemGetHandleForAddressRange(&file, pointer, bytes,
+                                                          CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD, 0);
+    if (file >= 0) close(file);
+    return result;
+  };
+  for (const size_t bytes : {size_t{5000}, kPage, kPage + 1}) {
+    const CUdeviceptr block = NewBlock(bytes);
+    const size_t most = (block % kPage + bytes + kPage - 1) / kPage * kPage - block % kPage;
+    EXPECT_EQ(exported(block, 4096), CUDA_SUCCESS);
+    EXPECT_EQ(exported(block, most), CUDA_SUCCESS);
+    EXPECT_EQ(exported(block + 4096, most), CUDA_ERROR_INVALID_VALUE);
+    EXPECT_EQ(exported(block, most + 4096), CUDA_ERROR_INVALID_VALUE);
+    EXPECT_EQ(exported(block, 100), CUDA_ERROR_INVALID_VALUE);
+    EXPECT_EQ(exported(block + 512, 4096), CUDA_ERROR_INVALID_VALUE);
+    cuMemFree(block);
+    EXPECT_EQ(exported(block, 4096), CUDA_ERROR_INVALID_VALUE);
+  }
 }
 
 }  // namespace

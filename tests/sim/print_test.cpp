@@ -83,7 +83,10 @@ TEST_F(Print, OfWorkThatDidNotHappenNothingIsShown) {
 // The child's stdout is a file, and a page of another file is memory that its kernels write.
 TEST_F(Print, TheEndOfTheProcessShowsWhatIsDoneAndLeavesTheRestUndone) {
   testing::FLAGS_gtest_death_test_style = "threadsafe";
-  const std::string path = testing::TempDir() + "cmp_sim_print_test";
+  // A name that nobody else has, and the child, which begins anew, finds again.
+  const std::string own = testing::TempDir() + "cmp_sim_print_test_" + std::to_string(getpid());
+  setenv("CMP_SIM_PRINT_TEST", own.c_str(), 0);
+  const std::string path = getenv("CMP_SIM_PRINT_TEST");
   const std::string page_path = path + "_page";
   EXPECT_EXIT(
       {

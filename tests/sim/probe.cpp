@@ -444,6 +444,10 @@ int main(int count, char** arguments) {
     ProbeCrash(arguments[2]);
     return 0;
   }
+  if (part == "pointers") {
+    ProbePointers();
+    return 0;
+  }
   if (part == "rules") {
     ProbeRules();
     return 0;

@@ -136,6 +136,7 @@ inline void LetPass() {
 
 void ProbeCaptureCalls();
 void ProbeCaptureEnds();
+void ProbePointers();
 void ProbeRules();
 void ProbeCrashes(char* self);
 void ProbeCrash(const char* name);

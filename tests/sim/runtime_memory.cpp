@@ -221,10 +221,9 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
                                    : type == CU_MEMORYTYPE_HOST   ? cudaMemoryTypeHost
                                    : type == CU_MEMORYTYPE_DEVICE ? cudaMemoryTypeDevice
                                                                   : cudaMemoryTypeUnregistered;
-                const bool known = attributes->type != cudaMemoryTypeUnregistered;
-                attributes->device = known ? device : -2;
+                attributes->device = device;
                 attributes->devicePointer = reinterpret_cast<void*>(device_pointer);
-                attributes->hostPointer = known ? host_pointer : const_cast<void*>(pointer);
+                attributes->hostPointer = host_pointer;
                 return cudaSuccess;
               });
 }

@@ -1,5 +1,9 @@
 #include "streams.h"
 
+#include <unistd.h>
+
+#include <mutex>
+
 #include "captures.h"
 #include "contexts.h"
 
@@ -72,9 +76,31 @@ Stream& LegacyStream(Simulation& sim, Context& context) {
   return *context.legacy;
 }
 
+namespace {
+
+// A thread's own default streams end with it, but for those that capture: whether that ends a
+// capture is not known. The main thread's stay, since a process ends in it.
+struct OwnStreams {
+  uint64_t thread = 0;  // 0: it has none
+  ~OwnStreams() {
+    if (thread == 0 || InForkedChild()) return;
+    Simulation& sim = TheSimulation();
+    const std::lock_guard<std::mutex> guard(sim.lock);
+    for (const auto& [handle, context] : sim.contexts.all()) {
+      const auto own = context->per_thread.find(thread);
+      if (own == context->per_thread.end() || own->second->capture != nullptr) continue;
+      RemoveStream(sim, *own->second);
+    }
+  }
+};
+thread_local OwnStreams t_own_streams;
+
+}  // namespace
+
 Stream& PerThreadStream(Simulation& sim, Context& context) {
   Stream*& stream = context.per_thread[ThisThread()];
   if (stream == nullptr) {
+    if (gettid() != getpid()) t_own_streams.thread = ThisThread();
     stream = CreateStream(sim, context, 0, 0);
     stream->per_thread = true;
   }

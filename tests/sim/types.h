@@ -58,6 +58,9 @@ struct Work {
   bool host_side = false;         // the effect is the program's code: called without the lock
   bool runs_after_error = false;  // cuStreamAddCallback's promise
   bool trap = false;
+  // Captured, it names memory that is none: who makes or launches the graph is told (measured).
+  enum class Refused { kNever, kWhenMade, kWhenLaunched };
+  Refused refused = Refused::kNever;
   uint64_t spin_until_id = 0;
   bool endless = false;        // it never ends
   bool brings_managed = true;  // managed memory that it names comes to its device

@@ -189,7 +189,7 @@ void ShareableImport() {
 
 // Another device reads the memory by itself; here it is the host's memory, too.
 void DmaBufExport() {
-  char* block = DeviceWord();
+  char* block = program::Allocate(size_t{2} << 20);  // whole pages
   int file = -1;
   MUST_DRIVER(cuMemGetHandleForAddressRange(&file, Address(block), 4096,
                                             CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD, 0));

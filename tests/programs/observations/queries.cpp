@@ -46,13 +46,13 @@ void StreamOfDriver() {
 
 // For another thread's free a query waits for a while only, 100 ms of real time from the free on.
 // Here it has to ask once; and where a busy machine took longer between the two, nothing is seen:
-// the round is done again.
+// it is done again. (Then the free waits itself: the other thread has asked.)
 void StreamAskedByAnotherThread() {
   const cudaStream_t stream = NonBlockingStream();
   char* device = DeviceWord();
   Helper helper;
   const auto time_passes = [](void*) { simAdvance(10 * kLong); };
-  for (int round = 0; round < 3;) {
+  for (bool seen = false; !seen;) {
     using Clock = std::chrono::steady_clock;
     const auto begin = Clock::now();
     cudaError_t answer = cudaErrorUnknown;
@@ -64,7 +64,7 @@ void StreamAskedByAnotherThread() {
     simOnCall("cuEventQuery", SIM_BEFORE_CALL, nullptr, nullptr);
     if (Clock::now() - begin < std::chrono::milliseconds(50)) {
       See("stream", Answer(answer), 0);
-      ++round;
+      seen = true;
     }
     MUST(cudaDeviceSynchronize());
   }
@@ -195,6 +195,125 @@ void WithoutFree() {
   MUST(cudaDeviceSynchronize());
 }
 
+// ---- Threads that ask while another one frees
+
+uint64_t AskedBy(Helper& helper, const std::function<cudaError_t()>& ask) {
+  uint64_t answer = 0;
+  helper.Do([&] { answer = Answer(ask()); });
+  helper.Wait();
+  return answer;
+}
+
+// Who has asked, and is told of a free that came after that.
+void FreeBesideQueries(
+    const std::function<cudaError_t(cudaStream_t, cudaEvent_t, cudaEvent_t)>& ask) {
+  const cudaStream_t stream = NonBlockingStream();
+  const cudaEvent_t begin = NewEvent();
+  const cudaEvent_t end = NewEvent();
+  char* device = DeviceWord();
+  Helper helper;
+  for (int round = 0; round < 3; ++round) {
+    MUST(cudaEventRecord(begin, stream));
+    WriteWord(stream, device, 1, kLong);
+    MUST(cudaEventRecord(end, stream));
+    const auto asked = [&] { return ask(stream, begin, end); };
+    Check("before the free", AskedBy(helper, asked), cudaErrorNotReady);
+    FreeUnrelated();
+    See("after it", AskedBy(helper, asked), 0);
+    MUST(cudaDeviceSynchronize());
+  }
+}
+
+void StreamBesideFree() {
+  FreeBesideQueries(
+      [](cudaStream_t stream, cudaEvent_t, cudaEvent_t) { return cudaStreamQuery(stream); });
+}
+void EventBesideFree() {
+  FreeBesideQueries([](cudaStream_t, cudaEvent_t, cudaEvent_t end) { return cudaEventQuery(end); });
+}
+void ElapsedTimeBesideFree() {
+  FreeBesideQueries([](cudaStream_t, cudaEvent_t begin, cudaEvent_t end) {
+    float milliseconds = 0;
+    return cudaEventElapsedTime(&milliseconds, begin, end);
+  });
+}
+
+// More threads than the context has places for; some of them free, too.
+void SeveralThreadsBesideFree() {
+  const cudaStream_t stream = NonBlockingStream();
+  char* device = DeviceWord();
+  Helper helpers[3];
+  const auto ask = [=] { return cudaStreamQuery(stream); };
+  for (int round = 0; round < 4; ++round) {
+    WriteWord(stream, device, 1, kLong);
+    for (Helper& helper : helpers) {
+      Check("before the free", AskedBy(helper, ask), cudaErrorNotReady);
+    }
+    if (round == 3) {
+      FreeUnrelated();
+    } else {
+      helpers[round].Do(FreeUnrelated);
+      helpers[round].Wait();
+    }
+    for (Helper& helper : helpers) See("after it", AskedBy(helper, ask), 0);
+    See("who asks only now", Answer(ask()), 0);
+    MUST(cudaDeviceSynchronize());
+  }
+}
+
+// It asks for the first time while the other thread is in its free already, and has seen that
+// nobody asks.
+void FirstQueryDuringFree() {
+  const cudaStream_t stream = NonBlockingStream();
+  char* device = DeviceWord();
+  Helper helper;
+  const auto ask = [=] { return cudaStreamQuery(stream); };
+  WriteWord(stream, device, 1, kLong);
+  program::AtPlace at = {std::this_thread::get_id(), helper, [&] { Answer(ask()); }, false};
+  simOnCall("cuCtxRecordEvent", SIM_AFTER_CALL, program::AtPlace::Called, &at);
+  FreeUnrelated();
+  simOnCall("cuCtxRecordEvent", SIM_AFTER_CALL, nullptr, nullptr);
+  See("stream", AskedBy(helper, ask), 0);
+  MUST(cudaDeviceSynchronize());
+}
+
+// The thread that asks is the one that frees.
+void QueryBeforeAndAfterOwnFree() {
+  const cudaStream_t stream = NonBlockingStream();
+  char* device = DeviceWord();
+  for (int round = 0; round < 3; ++round) {
+    WriteWord(stream, device, 1, kLong);
+    Check("before the free", Answer(cudaStreamQuery(stream)), cudaErrorNotReady);
+    FreeUnrelated();
+    See("after it", Answer(cudaStreamQuery(stream)), 0);
+    MUST(cudaDeviceSynchronize());
+  }
+}
+
+// The work ends, and others find out, between the driver's answer and the look at what was skipped:
+// then nothing is to be waited for, but the answer is too old.
+void WorkThatEndsDuringQuery() {
+  const cudaStream_t stream = NonBlockingStream();
+  char* device = DeviceWord();
+  Helper helper;
+  WriteWord(stream, device, 1, kLong);
+  FreeUnrelated();
+  helper.Do([&] {
+    Helper other;
+    program::AtPlace at = {std::this_thread::get_id(), other,
+                           [&] {
+                             simAdvance(10 * kLong);
+                             Answer(cudaStreamQuery(stream));
+                           },
+                           false};
+    simOnCall("cuStreamQuery", SIM_AFTER_CALL, program::AtPlace::Called, &at);
+    See("stream", Answer(cudaStreamQuery(stream)), 0);
+    simOnCall("cuStreamQuery", SIM_AFTER_CALL, nullptr, nullptr);
+  });
+  helper.Wait();
+  MUST(cudaDeviceSynchronize());
+}
+
 }  // namespace
 
 std::vector<Scenario> QueryScenarios() {
@@ -212,6 +331,19 @@ std::vector<Scenario> QueryScenarios() {
   add("elapsed-time-driver", ElapsedTimeOfDriver);
   add("query-later-work", LaterWork);
   add("query-while-capturing", WhileCapturing);
+  const char* const beside = "watched_frees_wait";
+  scenarios.push_back({Expect::kVisible, beside, "query-stream-beside-free", StreamBesideFree});
+  scenarios.push_back({Expect::kVisible, beside, "query-event-beside-free", EventBesideFree});
+  scenarios.push_back(
+      {Expect::kVisible, beside, "elapsed-time-beside-free", ElapsedTimeBesideFree});
+  scenarios.push_back(
+      {Expect::kVisible, beside, "query-by-several-beside-free", SeveralThreadsBesideFree});
+  scenarios.push_back(
+      {Expect::kVisible, "watch_after_skip", "first-query-during-free", FirstQueryDuringFree});
+  scenarios.push_back(
+      {Expect::kVisible, "skip_ends_watch", "query-around-own-free", QueryBeforeAndAfterOwnFree});
+  scenarios.push_back(
+      {Expect::kVisible, "ask_again", "work-that-ends-during-query", WorkThatEndsDuringQuery});
   scenarios.push_back({Expect::kQuiet, "-", "query-without-free", WithoutFree});
   return scenarios;
 }
