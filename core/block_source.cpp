@@ -69,7 +69,7 @@ BlockState BlockSource::DetachFrom(Block* block) {
   ContextPool* const owner = block->owner();
   const BlockState was = block->state.exchange(BlockState::kUnused, std::memory_order_acq_rel);
   if (was != BlockState::kUnused) {
-    side_table_.Erase(address, block);
+    side_table_.Erase(address, bytes, block);
     if (bytes < kLargeGranule) chunks_.Remove(address, bytes);
     owner->accounts().SubtractReserved(bytes);
     statistics_.process().reserved_bytes.AddShared(-bytes);

@@ -15,7 +15,8 @@ constinit std::atomic<uint64_t> Fences::g_clock{1};
 
 namespace {
 void RaiseTo(std::atomic<uint64_t>& value, uint64_t to) {
-  uint64_t seen = value.load(std::memory_order_relaxed);
+  // Who finds it raised relies on that as who raises it does (shim/watch.h).
+  uint64_t seen = value.load(std::memory_order_seq_cst);
   while (seen < to && !value.compare_exchange_weak(seen, to, std::memory_order_seq_cst)) {
   }
 }

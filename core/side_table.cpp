@@ -32,13 +32,15 @@ std::atomic<uintptr_t>* SideTable::RegionEntry(DeviceAddress address) {
 // The block that begins nearest below. In a region there are either small blocks or a large one,
 // but for what is just leaving.
 Block* SideTable::Leaf::Around(DeviceAddress address) const {
-  const size_t pair = begins.AtOrBelow(SlotOf(address));
-  if (pair != Begins::kNone) {
+  const size_t last = SlotOf(address);
+  size_t pair = begins.AtOrBelow(last);
+  while (pair != Begins::kNone) {
     for (const size_t slot : {pair + 1, pair}) {
-      if (slot > SlotOf(address)) continue;
+      if (slot > last) continue;
       Block* block = entries[slot].load(std::memory_order_acquire);
       if (block != nullptr) return block;
     }
+    pair = pair == 0 ? Begins::kNone : begins.AtOrBelow(pair - 1);  // a bit that stayed, or will go
   }
   return goes_on.load(std::memory_order_acquire);
 }
@@ -52,8 +54,8 @@ void SideTable::Leaf::ClearBegin(size_t slot) {
 }
 
 template <typename Visitor>
-void SideTable::ForEachFurtherRegion(const Block& block, DeviceAddress address, Visitor visit) {
-  const DeviceAddress end = address + block.bytes;
+void SideTable::ForEachFurtherRegion(DeviceAddress address, size_t bytes, Visitor visit) {
+  const DeviceAddress end = address + bytes;
   DeviceAddress next = (address & ~(kLargeGranule - 1)) + kLargeGranule;
   for (; next < end && next >> kAddressBits == 0; next += kLargeGranule) {
     std::atomic<uintptr_t>* region = RegionEntry(next);
@@ -65,21 +67,20 @@ void SideTable::ForEachFurtherRegion(const Block& block, DeviceAddress address, 
 // Whatever is there of another block is leaving: the driver has given the address out again.
 void SideTable::SetFurther(Block* block) {
   const uintptr_t tagged = reinterpret_cast<uintptr_t>(block) | kGoesOnTag;
-  ForEachFurtherRegion(*block, block->address, [&](std::atomic<uintptr_t>& region) {
+  ForEachFurtherRegion(block->address, block->bytes, [&](std::atomic<uintptr_t>& region) {
     uintptr_t entry = region.load(std::memory_order_acquire);
-    while (entry == 0 || (entry & kGoesOnTag) != 0) {
+    while (entry == 0 || (entry & kTags) != 0) {
       if (region.compare_exchange_weak(entry, tagged, std::memory_order_acq_rel,
                                        std::memory_order_acquire)) {
         return;
       }
     }
-    // A large one that begins here is leaving, too, and its entry is its own to clear.
-    if ((entry & kTags) == 0) LeafIn(entry)->goes_on.store(block, std::memory_order_release);
+    LeafIn(entry)->goes_on.store(block, std::memory_order_release);
   });
 }
 
-void SideTable::ClearFurther(Block* block, DeviceAddress address) {
-  ForEachFurtherRegion(*block, address, [&](std::atomic<uintptr_t>& region) {
+void SideTable::ClearFurther(DeviceAddress address, size_t bytes, Block* block) {
+  ForEachFurtherRegion(address, bytes, [&](std::atomic<uintptr_t>& region) {
     uintptr_t entry = reinterpret_cast<uintptr_t>(block) | kGoesOnTag;
     if (region.compare_exchange_strong(entry, 0, std::memory_order_acq_rel,
                                        std::memory_order_acquire) ||
@@ -131,7 +132,7 @@ bool SideTable::Insert(Block* block, Block** displaced) {
   }
   std::atomic<Block*>* slot = LeafSlot(*region, address);
   if (slot == nullptr) {
-    if (block->bytes >= kLargeGranule) ClearFurther(block, address);
+    if (block->bytes >= kLargeGranule) ClearFurther(address, block->bytes, block);
     return false;
   }
   *displaced = slot->exchange(block, std::memory_order_acq_rel);
@@ -139,7 +140,7 @@ bool SideTable::Insert(Block* block, Block** displaced) {
   return true;
 }
 
-void SideTable::Erase(DeviceAddress address, Block* block) {
+void SideTable::Erase(DeviceAddress address, size_t bytes, Block* block) {
   std::atomic<uintptr_t>* region = RegionEntry(address);
   if (region == nullptr) return;
   uintptr_t entry = reinterpret_cast<uintptr_t>(block) | kLargeTag;
@@ -153,7 +154,7 @@ void SideTable::Erase(DeviceAddress address, Block* block) {
         expected, nullptr, std::memory_order_acq_rel, std::memory_order_relaxed);
     if (cleared) leaf.ClearBegin(slot);
   }
-  if (block->bytes >= kLargeGranule) ClearFurther(block, address);
+  if (bytes >= kLargeGranule) ClearFurther(address, bytes, block);
 }
 
 }  // namespace cmp

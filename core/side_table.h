@@ -92,8 +92,9 @@ class SideTable {
   // False: no memory for a node; nothing was entered. REQUIRES: CanHold(block->address)
   bool Insert(Block* block, Block** displaced);
 
-  // Removes the entry for `address` if it is `block`.
-  void Erase(DeviceAddress address, Block* block);
+  // Removes the entries for `bytes` at `address` that are `block`: its record may be another one's
+  // by now.
+  void Erase(DeviceAddress address, size_t bytes, Block* block);
 
  private:
   static constexpr unsigned kAddressBits = 57;
@@ -127,19 +128,19 @@ class SideTable {
       }
       if (!is_empty()) Set(slot);
     }
-    // The even slot of the nearest pair at or below, or kNone.
+    // The even slot of the nearest pair at or below that has its bit, or kNone. A bit may stay
+    // where nothing is (of several that set and clear it at once), none is missing for long.
     static constexpr size_t kNone = ~size_t{0};
     size_t AtOrBelow(size_t slot) const {
       size_t word = WordOf(slot);
-      const uint64_t up_to = ~uint64_t{0} >> (63 - BitNumberOf(slot));
-      uint64_t bits = words_[word].load(std::memory_order_acquire) & up_to;
-      if (bits == 0) {
-        const uint64_t below = (uint64_t{1} << word) - 1;
-        const uint64_t words = which_.load(std::memory_order_acquire) & below;
+      uint64_t bits =
+          words_[word].load(std::memory_order_acquire) & ~uint64_t{0} >> (63 - BitNumberOf(slot));
+      uint64_t words = which_.load(std::memory_order_acquire) & ((uint64_t{1} << word) - 1);
+      while (bits == 0) {
         if (words == 0) return kNone;
         word = static_cast<size_t>(std::bit_width(words)) - 1;
+        words &= ~(uint64_t{1} << word);
         bits = words_[word].load(std::memory_order_acquire);
-        if (bits == 0) return kNone;  // it is just being cleared
       }
       return 2 * (64 * word + static_cast<size_t>(std::bit_width(bits)) - 1);
     }
@@ -190,9 +191,9 @@ class SideTable {
   std::atomic<uintptr_t>* RegionEntry(DeviceAddress address);
   // Calls visit(region entry) for the regions that a block goes on in.
   template <typename Visitor>
-  void ForEachFurtherRegion(const Block& block, DeviceAddress address, Visitor visit);
+  void ForEachFurtherRegion(DeviceAddress address, size_t bytes, Visitor visit);
   void SetFurther(Block* block);
-  void ClearFurther(Block* block, DeviceAddress address);
+  void ClearFurther(DeviceAddress address, size_t bytes, Block* block);
   // The slot for `address`, or nullptr without memory. A large block found in the way moves into
   // slot 0 of the new leaf.
   std::atomic<Block*>* LeafSlot(std::atomic<uintptr_t>& region, DeviceAddress address);

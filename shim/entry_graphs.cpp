@@ -1,5 +1,6 @@
 // The interposed entry points of the driver that describe nodes of graphs by the memory that they
-// will copy or set. They are the real calls, which refuse what the program has not (named_memory.h).
+// will copy or set. They are the real calls, which refuse what the program has not
+// (named_memory.h).
 #include "shim/entry_driver.h"
 #include "shim/named_memory.h"
 

@@ -30,7 +30,8 @@ Place PlaceOf(CUdeviceptr pointer) {
   if (block == nullptr) return Place{};
   const BlockState state = block->state.load(std::memory_order_acquire);
   const bool in_use = state == BlockState::kLive || state == BlockState::kUnpooled;
-  if (!in_use && !pool->StillHas(block, block->address)) return Place{};
+  // Of a context that has ended the driver may have given the address to somebody else.
+  if (in_use ? !block->owner()->open() : !pool->StillHas(block, block->address)) return Place{};
   if (!in_use || pointer - block->address >= block->requested) return Place{nullptr, true};
   return Place{block, false};
 }

@@ -146,8 +146,17 @@ void VisitBox(Visit& visit, const Box*& box) {
   }
   if (from == box->srcDevice && to == box->dstDevice) return;
   Box& copy = visit.Copied(*box);
-  copy.srcDevice = from;
-  copy.dstDevice = to;
+  // The null pointer, not an address behind it, which the driver might take for the host's.
+  if (from != copy.srcDevice) {
+    copy.srcDevice = from;
+    copy.srcXInBytes = copy.srcY = 0;
+    if constexpr (requires { copy.srcZ; }) copy.srcZ = 0;
+  }
+  if (to != copy.dstDevice) {
+    copy.dstDevice = to;
+    copy.dstXInBytes = copy.dstY = 0;
+    if constexpr (requires { copy.dstZ; }) copy.dstZ = 0;
+  }
   box = &copy;
 }
 

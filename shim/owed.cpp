@@ -92,7 +92,9 @@ bool LookAtSkipped(Pool& pool, const Driver& driver, ContextPool& context, Watch
   bool again = false;
   while (!work->watch().Renew(self)) {
     const uint64_t skipped = fences.skipped();
-    if (skipped <= (t_settled.context == &context ? t_settled.fence : 0)) break;
+    // What it waited for is settled; but a free of its own may owe the same fence since.
+    const uint64_t settled = t_settled.context == &context ? t_settled.fence : 0;
+    if (!IsOwed(context) && skipped <= settled) break;
     // What has passed by now may not have when the question was answered.
     again |= RuleIsOn(Rule::kAskAgain);
     if (fences.passed() < skipped) {

@@ -27,8 +27,8 @@ inline size_t CorrectedMappingBytes(const Block& block, size_t answer) {
 }
 
 // CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID names the physical memory. Of a block that has it to itself
-// it is another one with each allocation; a small one's is its chunk's, and left as it is. (One that
-// is alone in its chunk gets a new one, too, where the driver gave the chunk back meanwhile.)
+// it is another one with each allocation; a small one's is its chunk's, and left as it is. (One
+// that is alone in its chunk gets a new one, too, where the driver gave the chunk back meanwhile.)
 inline uint64_t CorrectedMemoryBlockId(Block& block, uint64_t answer) {
   return block.bytes < kLargeGranule ? answer : BufferIdOf(&block);
 }
@@ -59,8 +59,8 @@ inline void CorrectIpcHandle(const Block& block, CUipcMemHandle* handle) {
   memcpy(place, &fields, sizeof fields);
 }
 
-// Where what is given to others of a block's mapping (as a dma-buf) ends: of a small one's chunk the
-// driver gives every page, whoever has it.
+// Where what is given to others of a block's mapping (as a dma-buf) ends: of a small one's chunk
+// the driver gives every page, whoever has it.
 inline DeviceAddress ExportableEnd(const Block& block) {
   return RoundedUp(block.address + block.requested, kLargeGranule);
 }

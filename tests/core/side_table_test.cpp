@@ -90,11 +90,11 @@ TEST_F(SideTableTest, TheEndsOfTheRangeAreHeld) {
 TEST_F(SideTableTest, ErasedIsNotFound) {
   Block* small = Enter(kRegion + 512, 512);
   Block* large = Enter(kRegion + 4 * kMiB, 2 * kMiB);
-  table_.Erase(small->address, small);
-  table_.Erase(large->address, large);
+  table_.Erase(small->address, small->bytes, small);
+  table_.Erase(large->address, large->bytes, large);
   EXPECT_EQ(table_.Find(small->address), nullptr);
   EXPECT_EQ(table_.Find(large->address), nullptr);
-  table_.Erase(small->address, small);  // once more changes nothing
+  table_.Erase(small->address, small->bytes, small);  // once more changes nothing
   EXPECT_EQ(table_.Find(small->address), nullptr);
 }
 
@@ -102,11 +102,11 @@ TEST_F(SideTableTest, EraseLeavesSomebodyElsesEntry) {
   Block* small = Enter(kRegion, 512);
   Block* large = Enter(kRegion + 2 * kMiB, 2 * kMiB);
   Block* other = Record(kRegion, 512);
-  table_.Erase(small->address, other);
-  table_.Erase(large->address, other);
+  table_.Erase(small->address, other->bytes, other);
+  table_.Erase(large->address, other->bytes, other);
   EXPECT_EQ(table_.Find(small->address), small);
   EXPECT_EQ(table_.Find(large->address), large);
-  table_.Erase(kRegion + 100 * kGiB, other);  // where there is nothing at all
+  table_.Erase(kRegion + 100 * kGiB, other->bytes, other);  // where there is nothing at all
 }
 
 TEST_F(SideTableTest, InsertTellsWhatItDisplaced) {
@@ -118,7 +118,7 @@ TEST_F(SideTableTest, InsertTellsWhatItDisplaced) {
     ASSERT_TRUE(table_.Insert(second, &displaced));
     EXPECT_EQ(displaced, first);
     EXPECT_EQ(table_.Find(address), second);
-    table_.Erase(address, first);  // a late erase of the displaced one
+    table_.Erase(address, first->bytes, first);  // a late erase of the displaced one
     EXPECT_EQ(table_.Find(address), second);
   }
 }
@@ -135,7 +135,7 @@ TEST_F(SideTableTest, ASmallBlockInALargeOnesRegionMovesItIntoTheLeaf) {
   EXPECT_EQ(displaced, large);
   EXPECT_EQ(table_.Find(kRegion), next);
   EXPECT_EQ(table_.Find(kRegion + kMiB), small);
-  table_.Erase(kRegion, next);
+  table_.Erase(kRegion, next->bytes, next);
   EXPECT_EQ(table_.Find(kRegion), nullptr);
   EXPECT_EQ(table_.Find(kRegion + kMiB), small);
 }
@@ -174,7 +174,7 @@ TEST_F(SideTableTest, EveryByteOfABlockLeadsToIt) {
         far->address + kMiB, kRegion + 14 * kMiB, DeviceAddress{0}, DeviceAddress{1} << 60}) {
     EXPECT_EQ(table_.FindAround(nothing), nullptr) << std::hex << nothing;
   }
-  for (Block* block : {large, first, far}) table_.Erase(block->address, block);
+  for (Block* block : {large, first, far}) table_.Erase(block->address, block->bytes, block);
   for (const Block* block : {large, first, far}) {
     EXPECT_EQ(table_.FindAround(block->address), nullptr);
     EXPECT_EQ(table_.FindAround(block->address + block->bytes - 1), nullptr);
@@ -192,18 +192,33 @@ TEST_F(SideTableTest, WhatIsEnteredOverALeavingBlockStays) {
   EXPECT_EQ(displaced, leaving);
   Block* small = Enter(kRegion + 2 * kMiB + 4096, 4096);
   Block* last = Enter(kRegion + 4 * kMiB, 4 * kMiB);
-  table_.Erase(kRegion, leaving);
+  table_.Erase(kRegion, leaving->bytes, leaving);
   EXPECT_EQ(table_.FindAround(kRegion + kMiB), first);
   EXPECT_EQ(table_.FindAround(kRegion + 2 * kMiB), nullptr);
   EXPECT_EQ(table_.FindAround(small->address + 100), small);
   EXPECT_EQ(table_.FindAround(kRegion + 5 * kMiB), last);
   EXPECT_EQ(table_.FindAround(kRegion + 7 * kMiB), last);
   // And the other way round: the regions have leaves by now.
-  for (Block* block : {small, last, first}) table_.Erase(block->address, block);
+  for (Block* block : {small, last, first}) table_.Erase(block->address, block->bytes, block);
   Block* whole = Enter(kRegion, 8 * kMiB);
   for (const size_t off : {kMiB, 2 * kMiB, 2 * kMiB + 4097, 7 * kMiB}) {
     EXPECT_EQ(table_.FindAround(kRegion + off), whole) << off;
   }
+}
+
+// The same, where two neighbours are leaving, and one block takes the place of both.
+TEST_F(SideTableTest, WhatIsEnteredOverSeveralLeavingBlocksStays) {
+  Block* one = Enter(kRegion, 2 * kMiB);
+  Block* two = Enter(kRegion + 2 * kMiB, 2 * kMiB);
+  Block* both = Record(kRegion, 4 * kMiB);
+  Block* displaced = nullptr;
+  ASSERT_TRUE(table_.Insert(both, &displaced));
+  EXPECT_EQ(displaced, one);
+  EXPECT_EQ(table_.FindAround(kRegion + 3 * kMiB), both);
+  table_.Erase(two->address, two->bytes, two);
+  table_.Erase(one->address, one->bytes, one);
+  EXPECT_EQ(table_.FindAround(kRegion + 3 * kMiB), both);
+  EXPECT_EQ(table_.FindAround(kRegion + kMiB), both);
 }
 
 TEST_F(SideTableTest, FindAroundAgreesWithAModelOverRandomSequences) {
@@ -227,7 +242,7 @@ TEST_F(SideTableTest, FindAroundAgreesWithAModelOverRandomSequences) {
     const size_t bytes =
         large ? (1 + random() % 4) * 2 * kMiB : std::min(left, size_t{512} << random() % 12);
     if (const auto found = model.find(address); found != model.end()) {
-      table_.Erase(address, found->second);
+      table_.Erase(address, found->second->bytes, found->second);
       records_.Return(found->second);
       model.erase(found);
     } else if (is_free(address, bytes)) {
@@ -262,7 +277,7 @@ TEST_F(SideTableTest, AgreesWithAMapOverRandomSequences) {
       case 1: {
         const auto found = model.find(address);
         if (found == model.end()) break;
-        table_.Erase(address, found->second);
+        table_.Erase(address, found->second->bytes, found->second);
         records_.Return(found->second);
         model.erase(found);
         break;
@@ -303,7 +318,7 @@ TEST_F(SideTableTest, ThreadsInTheSameRegionsDoNotDisturbEachOther) {
           if (!table_.Insert(block, &displaced) || displaced != nullptr) wrong.fetch_add(1);
           mine[address] = block;
         } else {
-          table_.Erase(address, found->second);
+          table_.Erase(address, found->second->bytes, found->second);
           records_.Return(found->second);
           mine.erase(found);
         }
@@ -342,7 +357,7 @@ TEST_F(SideTableTest, ReadersSeeWholeEntries) {
     const int i = round % 4;
     Block* displaced = nullptr;
     ASSERT_TRUE(table_.Insert(blocks[i], &displaced));
-    table_.Erase(addresses[i], blocks[i]);
+    table_.Erase(addresses[i], blocks[i]->bytes, blocks[i]);
   }
   stop.store(true);
   for (std::thread& reader : readers) reader.join();

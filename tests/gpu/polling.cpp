@@ -56,6 +56,7 @@ Polls BesideFrees(const Kernels& kernels, Watchdog& watchdog, double seconds) {
       kernels.Delay(frees_on, kLongNs);
       CHECK(cudaFree(Allocate<char>(4096)));
       frees.fetch_add(1);
+      CHECK(cudaStreamSynchronize(frees_on));  // where the free did not: no backlog
     }
   });
   while (frees == 0) std::this_thread::yield();

@@ -130,7 +130,9 @@ class Gpu(unittest.TestCase):
         # The real calls crash.
         within = programs.run(str(programs.BUILD / "freed"), "untyped", preload=True)
         self.assertEqual(within.code, 0, within.everything())
-        self.assertEqual(within.output.count("0 1 1 1 1 0 1 1 1 1 0 1 1 1 1 0 1 1 1 1 0 1 0"), 6)
+        # (Of nothing a batch may say what it likes.)
+        refused = r": 0 1 1 1 1 0 1 1 1 1 0 1 1 1 1 0 1 1 1 1 0 1 \d, done 0\n"
+        self.assertEqual(len(re.findall(refused, within.output)), 6, within.output)
         rates = [programs.run(str(programs.BUILD / "freed"), "rate", preload=preload)
                  for preload in (False, True)]
         for what in ("copy", "set"):

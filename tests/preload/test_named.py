@@ -1,6 +1,8 @@
 """Memory that copies and sets name: refused where the program has it no more, and only there."""
 
-from preload import SANITIZE, TestCase, main
+import unittest
+
+from preload import PROGRAMS, SANITIZE, SIM, TestCase, main, run
 
 STEPS = 150 if SANITIZE else 500
 # How blocks come and go: kept; each really freed at once; given back by another thread.
@@ -25,6 +27,13 @@ class Named(TestCase):
     def test_resets(self):
         """Contexts end meanwhile, and the driver gives their addresses to others."""
         self.each("resets", steps=STEPS // 2)
+
+    @unittest.skipIf(SANITIZE, "sanitizers refuse RTLD_DEEPBIND")
+    def test_past(self):
+        """What somebody freed past the shim may be another's memory by now."""
+        within = run("named", ["past"], env={"LD_LIBRARY_PATH": f"{SIM}:{PROGRAMS}"})
+        self.assert_ok(within)
+        self.assertEqual(within.results, 2 * "freed: 0\nset: 0, copied: 0\n")
 
     def test_wrong(self):
         """Others name what they have not."""

@@ -3,8 +3,10 @@
 //
 //   named own SEED THREADS STEPS     memory of every kind, at addresses that others had before
 //   named resets SEED THREADS STEPS  beside a thread that makes, uses and destroys contexts
+//   named past                       what was freed past the shim is others' now
 //   named wrong SEED THREADS STEPS   the same as `own`, beside threads that use what they freed
 #include <cuda.h>
+#include <dlfcn.h>
 
 #include <thread>
 #include <vector>
@@ -121,9 +123,33 @@ void Wrong(uint64_t seed, const std::atomic<bool>& ends) {
   if (refused == 0) printf("nothing was refused\n");
 }
 
+// The driver gives the address out again, as larger memory of another kind.
+void Past() {
+  void* library = dlopen("libpast_the_shim.so", RTLD_NOW | RTLD_DEEPBIND);
+  if (library == nullptr) _Exit(9);
+  const auto free_past = reinterpret_cast<int (*)(CUdeviceptr)>(dlsym(library, "FreePastTheShim"));
+  for (const bool idle : {false, true}) {
+    char* block = program::Allocate(1000);
+    if (idle) MUST(cudaFree(block));
+    printf("freed: %d\n", free_past(reinterpret_cast<CUdeviceptr>(block)));
+    void* other = nullptr;
+    constexpr size_t kBytes = size_t{1} << 20;
+    MUST(cudaMallocAsync(&other, kBytes, nullptr));
+    MUST(cudaStreamSynchronize(nullptr));
+    printf("set: %d, copied: %d\n", cudaMemset(other, 1, kBytes),
+           cudaMemcpy(static_cast<char*>(other) + kBytes / 2, other, kBytes / 2,
+                      cudaMemcpyDeviceToDevice));
+    MUST(cudaFreeAsync(other, nullptr));
+  }
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
+  if (count > 1 && strcmp(arguments[1], "past") == 0) {
+    Past();
+    return 0;
+  }
   if (count < 5) return 2;
   const char* scenario = arguments[1];
   const auto seed = static_cast<uint64_t>(atoll(arguments[2]));

@@ -237,6 +237,22 @@ TEST_F(AutoTest, AQuestionLooksOnceAtWhatAnotherThreadSkipped) {
   EXPECT_EQ(process().paid_by_queries.Get(), 1u);
 }
 
+// Nothing was submitted since, so the free shares the fence that the question has waited for in
+// vain: what it skips itself is waited for all the same.
+TEST_F(AutoTest, AFreeOfItsOwnIsPaidThoughItsFenceWasSettled) {
+  Submit(kA);
+  OnAnotherThread([&] {
+    EXPECT_TRUE(Free().pooled);
+    t_owed = {};  // as if it went on
+  });
+  EXPECT_TRUE(PayBeforeAnswer());
+  EXPECT_LT(fences().passed(), fences().skipped());
+  EXPECT_NE(Free().stamp, kReady);
+  EXPECT_TRUE(PayBeforeAnswer());
+  EXPECT_EQ(Waits(), 1u);
+  EXPECT_EQ(fences().passed(), fences().skipped());
+}
+
 TEST_F(AutoTest, AFreeWaitsBesideAThreadThatAsks) {
   EXPECT_FALSE(PayBeforeAnswer()) << "nothing was skipped";
   Submit(kA);
@@ -373,7 +389,7 @@ TEST_F(WorkTest, WhileACaptureIsUnderWayAFreeIsReal) {
 }
 
 TEST_F(WorkTest, AFreeInAClosedContextIsReal) {
-  context().Close();
+  context().Close(ContextPool::Why::kBroken);
   EXPECT_FALSE(Free().pooled);
 }
 
