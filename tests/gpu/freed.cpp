@@ -351,7 +351,7 @@ void Rate(const Place& place) {
           std::chrono::steady_clock::now() - begin;
       best = std::min(best, took.count() / (kTimes / 10));
     }
-    std::printf("# %s %.1f\n", what, best);
+    std::fprintf(stderr, "%s %.1f\n", what, best);
   };
   time("copy",
        [&](CUdeviceptr m) { return cuMemcpyDtoDAsync(m, place.other + 4096, 256, place.stream); });
