@@ -10,14 +10,23 @@ namespace {
 
 using named::Replace;
 
-// Of any kind of node, as CUDA 12.2 and later describe it (CUgraphNodeParams).
-void ReplaceInNode(Replace& replace, void*& parameters) {
+void ReplaceIn(Replace& replace, const CUDA_MEMCPY3D*& copy) { ForEachNamed(replace, copy); }
+
+// CUDA_MEMSET_NODE_PARAMS
+void ReplaceIn(Replace& replace, const void*& parameters) {
+  const auto* set = static_cast<const CUDA_MEMSET_NODE_PARAMS*>(parameters);
+  ForEachNamed(replace, set);
+  parameters = set;
+}
+
+// CUgraphNodeParams: of any kind of node, from CUDA 12.2 on.
+void ReplaceIn(Replace& replace, void*& parameters) {
   if (parameters == nullptr) return;
   const auto* node = static_cast<const CUgraphNodeParams*>(parameters);
   if (node->type == CU_GRAPH_NODE_TYPE_MEMCPY) {
     const CUDA_MEMCPY3D* const copy = &node->memcpy.copyParams;
     const CUDA_MEMCPY3D* replaced = copy;
-    named::ForEachNamed(replace, replaced);
+    ForEachNamed(replace, replaced);
     if (replaced == copy) return;
     CUgraphNodeParams& changed = replace.Copied(*node);
     changed.memcpy.copyParams = *replaced;
@@ -33,105 +42,71 @@ void ReplaceInNode(Replace& replace, void*& parameters) {
 
 }  // namespace cmp
 
-using cmp::named::ForEachNamed;
-using cmp::named::Replace;
+// The real function of that name with these arguments, once `memory` names no memory that the
+// program has not.
+#define CMP_REAL_WITH_REPLACED(memory, name, arguments) \
+  CMP_REAL(name);                                       \
+  cmp::named::Replace replace;                          \
+  cmp::ReplaceIn(replace, memory);                      \
+  return real->name arguments
 
 // ---- Copies
 
 CUresult Driver_cuGraphAddMemcpyNode(CUgraphNode* made, CUgraph graph, const CUgraphNode* needs,
                                      size_t count, const CUDA_MEMCPY3D* copy, CUcontext context) {
-  CMP_REAL(cuGraphAddMemcpyNode);
-  Replace replace;
-  ForEachNamed(replace, copy);
-  return real->cuGraphAddMemcpyNode(made, graph, needs, count, copy, context);
+  CMP_REAL_WITH_REPLACED(copy, cuGraphAddMemcpyNode, (made, graph, needs, count, copy, context));
 }
 
 CUresult Driver_cuGraphMemcpyNodeSetParams(CUgraphNode node, const CUDA_MEMCPY3D* copy) {
-  CMP_REAL(cuGraphMemcpyNodeSetParams);
-  Replace replace;
-  ForEachNamed(replace, copy);
-  return real->cuGraphMemcpyNodeSetParams(node, copy);
+  CMP_REAL_WITH_REPLACED(copy, cuGraphMemcpyNodeSetParams, (node, copy));
 }
 
 CUresult Driver_cuGraphExecMemcpyNodeSetParams(CUgraphExec exec, CUgraphNode node,
                                                const CUDA_MEMCPY3D* copy, CUcontext context) {
-  CMP_REAL(cuGraphExecMemcpyNodeSetParams);
-  Replace replace;
-  ForEachNamed(replace, copy);
-  return real->cuGraphExecMemcpyNodeSetParams(exec, node, copy, context);
+  CMP_REAL_WITH_REPLACED(copy, cuGraphExecMemcpyNodeSetParams, (exec, node, copy, context));
 }
 
-// ---- Sets: CUDA_MEMSET_NODE_PARAMS
+// ---- Sets
 
 CUresult Driver_cuGraphAddMemsetNode(CUgraphNode* made, CUgraph graph, const CUgraphNode* needs,
                                      size_t count, const void* set, CUcontext context) {
-  CMP_REAL(cuGraphAddMemsetNode);
-  const auto* of_node = static_cast<const CUDA_MEMSET_NODE_PARAMS*>(set);
-  Replace replace;
-  ForEachNamed(replace, of_node);
-  return real->cuGraphAddMemsetNode(made, graph, needs, count, of_node, context);
+  CMP_REAL_WITH_REPLACED(set, cuGraphAddMemsetNode, (made, graph, needs, count, set, context));
 }
 
 CUresult Driver_cuGraphMemsetNodeSetParams(CUgraphNode node, const void* set) {
-  CMP_REAL(cuGraphMemsetNodeSetParams);
-  const auto* of_node = static_cast<const CUDA_MEMSET_NODE_PARAMS*>(set);
-  Replace replace;
-  ForEachNamed(replace, of_node);
-  return real->cuGraphMemsetNodeSetParams(node, of_node);
+  CMP_REAL_WITH_REPLACED(set, cuGraphMemsetNodeSetParams, (node, set));
 }
 
 CUresult Driver_cuGraphExecMemsetNodeSetParams(CUgraphExec exec, CUgraphNode node, const void* set,
                                                CUcontext context) {
-  CMP_REAL(cuGraphExecMemsetNodeSetParams);
-  const auto* of_node = static_cast<const CUDA_MEMSET_NODE_PARAMS*>(set);
-  Replace replace;
-  ForEachNamed(replace, of_node);
-  return real->cuGraphExecMemsetNodeSetParams(exec, node, of_node, context);
+  CMP_REAL_WITH_REPLACED(set, cuGraphExecMemsetNodeSetParams, (exec, node, set, context));
 }
 
 // ---- Either
 
 CUresult Driver_cuGraphAddNode(CUgraphNode* made, CUgraph graph, const CUgraphNode* needs,
                                size_t count, void* node) {
-  CMP_REAL(cuGraphAddNode);
-  Replace replace;
-  cmp::ReplaceInNode(replace, node);
-  return real->cuGraphAddNode(made, graph, needs, count, node);
+  CMP_REAL_WITH_REPLACED(node, cuGraphAddNode, (made, graph, needs, count, node));
 }
 
 CUresult Driver_cuGraphAddNode_v2(CUgraphNode* made, CUgraph graph, const CUgraphNode* needs,
                                   const void* edges, size_t count, void* node) {
-  CMP_REAL(cuGraphAddNode_v2);
-  Replace replace;
-  cmp::ReplaceInNode(replace, node);
-  return real->cuGraphAddNode_v2(made, graph, needs, edges, count, node);
+  CMP_REAL_WITH_REPLACED(node, cuGraphAddNode_v2, (made, graph, needs, edges, count, node));
 }
 
 CUresult Driver_cuGraphAddNode_v3(CUgraphNode* made, CUgraph graph, const CUgraphNode* needs,
                                   const void* edges, size_t count, void* node) {
-  CMP_REAL(cuGraphAddNode_v3);
-  Replace replace;
-  cmp::ReplaceInNode(replace, node);
-  return real->cuGraphAddNode_v3(made, graph, needs, edges, count, node);
+  CMP_REAL_WITH_REPLACED(node, cuGraphAddNode_v3, (made, graph, needs, edges, count, node));
 }
 
 CUresult Driver_cuGraphNodeSetParams(CUgraphNode handle, void* node) {
-  CMP_REAL(cuGraphNodeSetParams);
-  Replace replace;
-  cmp::ReplaceInNode(replace, node);
-  return real->cuGraphNodeSetParams(handle, node);
+  CMP_REAL_WITH_REPLACED(node, cuGraphNodeSetParams, (handle, node));
 }
 
 CUresult Driver_cuGraphNodeSetParams_v2(CUgraphNode handle, void* node) {
-  CMP_REAL(cuGraphNodeSetParams_v2);
-  Replace replace;
-  cmp::ReplaceInNode(replace, node);
-  return real->cuGraphNodeSetParams_v2(handle, node);
+  CMP_REAL_WITH_REPLACED(node, cuGraphNodeSetParams_v2, (handle, node));
 }
 
 CUresult Driver_cuGraphExecNodeSetParams(CUgraphExec exec, CUgraphNode handle, void* node) {
-  CMP_REAL(cuGraphExecNodeSetParams);
-  Replace replace;
-  cmp::ReplaceInNode(replace, node);
-  return real->cuGraphExecNodeSetParams(exec, handle, node);
+  CMP_REAL_WITH_REPLACED(node, cuGraphExecNodeSetParams, (exec, handle, node));
 }
