@@ -4,7 +4,7 @@ import unittest
 
 from preload import PROGRAMS, SANITIZE, SIM, TestCase, main, run
 
-STEPS = 150 if SANITIZE else 500
+STEPS = 60 if SANITIZE else 500
 # How blocks come and go: kept; each really freed at once; given back by another thread.
 SETTINGS = ({}, {"CMP_RESERVE": "0"}, {"CMP_RESERVE": "8M", "CMP_DECAY": "0.01s"})
 
