@@ -203,12 +203,14 @@ int BlockSource::FreeIdle(ContextPool& context, DeviceAddress address, Work work
 void BlockSource::WarmUp(ContextPool& context, const DeviceApi& api) {
   ReleaseStream& stream = context.release_stream();
   const Accounts& accounts = context.accounts();
-  if (stream.warm() || !CanFreeQuietly() || accounts.idle() == 0) return;
+  if (stream.warm() || accounts.idle() == 0 || !CanFreeQuietly()) return;
   const Hand hand(*this, context, Quietly::kYes);
   if (!hand.user.entered()) return;
   // Not at the cost of who needs the memory: a later tick looks again.
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // BeginLack
   const bool scarce = context.scarce.load(std::memory_order_relaxed);
   if (scarce || accounts.reserve().IsBesideManaged()) return;
+  if (lacking_.load(std::memory_order_relaxed) != 0) return;
   // Once, though the driver may have refused: each try would leave a block.
   if (MakeAndFree(context, api)) stream.SetWarm();
 }

@@ -183,6 +183,15 @@ class BlockSource {
   // Has another thread released anything for a real call that lacked memory, within the last
   // second? One that failed before that is worth another try.
   bool OthersMadeRoomJustNow() const;
+  // Around all that is tried before a call fails for want of memory: no block is made meanwhile
+  // that nobody asked for. The fence: WarmUp becomes one of the takers, and then looks whether
+  // anybody lacks memory; who lacks it says so, and then waits for the takers. One of the two sees
+  // the other.
+  void BeginLack() {
+    lacking_.fetch_add(1, std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+  }
+  void EndLack() { lacking_.fetch_sub(1, std::memory_order_release); }
   // Other threads may have in hand what is idle. Waits until it is free or on a list: takers.h.
   void AwaitTakers(int device) { takers_.Await(device); }
   DeviceTakers& takers() { return takers_; }
@@ -300,6 +309,7 @@ class BlockSource {
   std::atomic<uint64_t> releases_{0};  // real frees that Destroy has made
   // Who released for lack of memory last, and when. Relaxed: a hint, and one more try is harmless.
   std::atomic<const void*> room_by_{nullptr};
+  std::atomic<int> lacking_{0};
   std::atomic<uint64_t> room_at_{0};
   BlockSlabs slabs_;
   const Tiers& tiers_;
@@ -328,7 +338,12 @@ class Ladder {
   // `bytes`: what it needs of `device`, or of all; 0: not known. `releases`: those before it
   // failed.
   Ladder(BlockSource& source, int device, size_t bytes, uint64_t releases)
-      : source_(source), device_(device), wanted_(bytes == 0 ? 1 : bytes), releases_(releases) {}
+      : source_(source), device_(device), wanted_(bytes == 0 ? 1 : bytes), releases_(releases) {
+    source_.BeginLack();
+  }
+  ~Ladder() { source_.EndLack(); }
+  Ladder(const Ladder&) = delete;
+  Ladder& operator=(const Ladder&) = delete;
 
   // Calls release(bytes), which really frees about as many that are idle, and returns how many.
   // True: the call is worth another try. False: its last failure is the program's.

@@ -1,6 +1,8 @@
 // The first free of a context without a wait, which takes 10 ms: paid ahead, by a tick.
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <thread>
 #include <utility>
 
 #include "core/pool.h"
@@ -59,6 +61,34 @@ TEST_F(WarmUpTest, IsPaidByALaterTickWhereMemoryWasScarce) {
   t_.context->scarce = false;
   Tick();
   ExpectPaid();
+}
+
+// A tick that begins while there is idle memory, and goes on once that was released for somebody.
+TEST_F(WarmUpTest, NothingIsMadeWhileAnAllocationLacksMemory) {
+  constexpr size_t kMost = FakeDevice::kPlenty - kMiB;
+  std::atomic<int> tries{0};
+  std::atomic<bool> ticked{false};
+  t_.device.OnAllocate([&](size_t bytes) {
+    if (bytes < kMost || ++tries == 1) return;  // the first one has released nothing yet
+    while (!ticked) std::this_thread::yield();
+  });
+  const size_t allocations = t_.device.allocate_calls();
+  const Block* block = nullptr;
+  std::thread program;
+  FakeHost::on_question = [&] {
+    if (program.joinable()) return;
+    program = std::thread([&] { block = t_.Alloc(kMost); });
+    while (tries < 2) std::this_thread::yield();
+    t_.context->scarce = false;  // as what was released looked
+  };
+  Tick();
+  ticked = true;
+  ASSERT_TRUE(program.joinable());
+  program.join();
+  EXPECT_NE(block, nullptr);
+  EXPECT_EQ(t_.device.allocate_calls(), allocations + static_cast<size_t>(tries))
+      << "one that nobody asked for";
+  t_.device.OnAllocate(nullptr);
 }
 
 TEST_F(WarmUpTest, IsPaidByALaterTickWhereTheContextCouldNotBeMadeCurrent) {
