@@ -207,10 +207,8 @@ void BlockSource::WarmUp(ContextPool& context, const DeviceApi& api) {
   const Hand hand(*this, context, Quietly::kYes);
   if (!hand.user.entered()) return;
   // Not at the cost of who needs the memory: a later tick looks again.
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // BeginLack
   const bool scarce = context.scarce.load(std::memory_order_relaxed);
-  if (scarce || accounts.reserve().IsBesideManaged()) return;
-  if (lacking_.load(std::memory_order_relaxed) != 0) return;
+  if (AnyLack() || scarce || accounts.reserve().IsBesideManaged()) return;
   // Once, though the driver may have refused: each try would leave a block.
   if (MakeAndFree(context, api)) stream.SetWarm();
 }

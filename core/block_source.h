@@ -184,14 +184,12 @@ class BlockSource {
   // second? One that failed before that is worth another try.
   bool OthersMadeRoomJustNow() const;
   // Around all that is tried before a call fails for want of memory: no block is made meanwhile
-  // that nobody asked for. The fence: WarmUp becomes one of the takers, and then looks whether
-  // anybody lacks memory; who lacks it says so, and then waits for the takers. One of the two sees
-  // the other.
-  void BeginLack() {
-    lacking_.fetch_add(1, std::memory_order_relaxed);
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-  }
+  // that nobody asked for. WarmUp becomes one of the takers and then looks here; who lacks memory
+  // says so here, and then waits for the takers. acq_rel: whose change here comes second sees the
+  // other's.
+  void BeginLack() { lacking_.fetch_add(1, std::memory_order_acq_rel); }
   void EndLack() { lacking_.fetch_sub(1, std::memory_order_release); }
+  bool AnyLack() { return lacking_.fetch_add(0, std::memory_order_acq_rel) != 0; }
   // Other threads may have in hand what is idle. Waits until it is free or on a list: takers.h.
   void AwaitTakers(int device) { takers_.Await(device); }
   DeviceTakers& takers() { return takers_; }

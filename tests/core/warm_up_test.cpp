@@ -67,6 +67,7 @@ TEST_F(WarmUpTest, IsPaidByALaterTickWhereMemoryWasScarce) {
 TEST_F(WarmUpTest, NothingIsMadeWhileAnAllocationLacksMemory) {
   constexpr size_t kMost = FakeDevice::kPlenty - kMiB;
   std::atomic<int> tries{0};
+  std::atomic<bool> begun{false};
   std::atomic<bool> ticked{false};
   t_.device.OnAllocate([&](size_t bytes) {
     if (bytes < kMost || ++tries == 1) return;  // the first one has released nothing yet
@@ -76,7 +77,7 @@ TEST_F(WarmUpTest, NothingIsMadeWhileAnAllocationLacksMemory) {
   const Block* block = nullptr;
   std::thread program;
   FakeHost::on_question = [&] {
-    if (program.joinable()) return;
+    if (begun.exchange(true)) return;  // the other thread comes here, too
     program = std::thread([&] { block = t_.Alloc(kMost); });
     while (tries < 2) std::this_thread::yield();
     t_.context->scarce = false;  // as what was released looked
