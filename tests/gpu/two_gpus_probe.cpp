@@ -56,6 +56,7 @@ struct Bench {
   std::vector<cudaStream_t> streams;  // non-blocking, one of each device
   std::vector<Corruptions*> corruptions;
   void* page_locked = nullptr;   // of g_large
+  void* kept = nullptr;          // the owner's, of g_large: not what is freed
   void* keeps_chunk[2][2] = {};  // small blocks, so that a chunk stays when a small one is freed
 
   cudaStream_t owner_stream() const { return streams[kOwner]; }
@@ -94,6 +95,7 @@ Bench MakeBench() {
   }
   CHECK(cudaHostAlloc(&bench.page_locked, g_large, cudaHostAllocPortable));
   Use(kOwner);
+  bench.kept = Allocate<char>(g_large);
   return bench;
 }
 
@@ -184,6 +186,19 @@ const std::vector<Pending>& Kinds() {
        [](const Bench& b, void* block, void*, size_t n) {
          DelayOn(b, kOther);
          CHECK(cudaMemcpyAsync(block, b.page_locked, n, cudaMemcpyHostToDevice, b.other_stream()));
+       }},
+      {"peer copy from other memory of the owner, other's stream", false, kOther,
+       [](const Bench& b, void*, void* landing, size_t n) {
+         CopyOn(b, kOther, landing, kOther, b.kept, kOwner, n);
+       }},
+      {"peer copy to other memory of the owner, other's stream", false, kOther,
+       [](const Bench& b, void*, void* landing, size_t n) {
+         CopyOn(b, kOther, b.kept, kOwner, landing, kOther, n);
+       }},
+      {"copy from other memory of the owner to page-locked memory, other's stream", false, kOther,
+       [](const Bench& b, void*, void*, size_t n) {
+         DelayOn(b, kOther);
+         CHECK(cudaMemcpyAsync(b.page_locked, b.kept, n, cudaMemcpyDeviceToHost, b.other_stream()));
        }},
       {"set of the block, other's stream", true, kOther,
        [](const Bench& b, void* block, void*, size_t n) {
