@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "core/accounts.h"
+#include "core/context_identity.h"
 #include "core/fences.h"
 #include "core/global_pool.h"
 #include "core/options.h"
@@ -31,17 +32,6 @@ namespace cmp {
 // Grows whenever a thread's remembered caches may be stale: a context was closed or is about to
 // end, or the process forked. Read on every hit, written almost never.
 inline constinit OwnLine<uint64_t> g_cache_epoch{1};
-
-// Which context: the handle may be reused by CUDA for a later context, the id never is.
-struct ContextIdentity {
-  ContextHandle handle = nullptr;
-  uint64_t id = 0;
-  int device = 0;
-  bool primary = false;  // the device's primary context
-  // The device's kernels may use all memory of the host (CUDA programming guide, "Unified memory").
-  bool reaches_host_memory = false;
-  size_t device_bytes = 0;  // of the device's memory; 0: not known
-};
 
 class ContextPool {
  public:

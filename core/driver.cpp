@@ -6,6 +6,7 @@
 #include <initializer_list>
 
 #include "core/dynamic_symbols.h"
+#include "core/memory.h"
 
 namespace cmp {
 

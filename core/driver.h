@@ -7,7 +7,8 @@
 
 #include <cuda.h>
 
-#include "core/context_pool.h"
+#include "core/context_identity.h"
+#include "core/own_line.h"
 #include "core/types.h"
 
 namespace cmp {
@@ -74,6 +75,8 @@ inline const Driver* LoadDriver(DriverSource source) {
   const Driver* driver = g_driver.load(std::memory_order_acquire);
   return driver != nullptr ? driver : LoadDriverSlow(source);
 }
+// libcuda.so.1 once the process has it.
+inline const Driver* LoadedDriver() { return LoadDriver(DriverSource::kLoaded); }
 
 // Is it a function of libcuda.so.1 itself, not another library's?
 bool IsInDriversLibrary(const void* function);

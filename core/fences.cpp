@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "core/context_pool.h"
 #include "core/driver.h"
-#include "core/host.h"
 #include "core/memory.h"
 #include "core/statistics.h"
 
@@ -44,8 +42,8 @@ uint64_t Fences::Begin() {
   return number;
 }
 
-Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, ContextPool& context,
-                                Arena& arena, FencePurpose purpose) {
+Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, const Of& of,
+                                FencePurpose purpose) {
   const uint64_t seen = Now();
   Held recorder(recorder_);
   // Begun after we came, so it covers us.
@@ -53,7 +51,7 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, Cont
   const uint64_t newest = for_order ? newest_for_order() : published();
   if (newest > seen) return {kSuccess, newest};
   int status = kSuccess;
-  Fence* fence = TakeFence(driver, context, arena, &status);
+  Fence* fence = TakeFence(driver, of, &status);
   if (fence == nullptr) return {status, 0};
   const auto publish = [&](uint64_t number) {
     Held queue(queue_lock_);
@@ -66,13 +64,13 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, Cont
   };
   const bool stamped_first = RuleIsOn(Rule::kStampProtocol);
   uint64_t number = stamped_first ? Begin() : 0;
-  host.fence_begins(context, number, purpose);
+  host.fence_begins(of.context, number, purpose);
   if (!RuleIsOn(Rule::kEventReuse)) publish(number);
-  status = driver.record_context(static_cast<CUcontext>(context.identity().handle),
-                                 static_cast<CUevent>(fence->event));
+  status =
+      driver.record_context(static_cast<CUcontext>(of.handle), static_cast<CUevent>(fence->event));
   if (!stamped_first) number = Begin();
   if (status != kSuccess) {
-    host.fence_failed(context);
+    host.fence_failed(of.context);
     Held queue(queue_lock_);
     if (!fence->queued) PutAside(fence);
     return {status, 0};
@@ -83,8 +81,7 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, Cont
 }
 
 // A fence whose event nobody looks at, and room for it in the queue.
-Fences::Fence* Fences::TakeFence(const Driver& driver, ContextPool& context, Arena& arena,
-                                 int* status) {
+Fences::Fence* Fences::TakeFence(const Driver& driver, const Of& of, int* status) {
   Fence* fence = nullptr;
   {
     Held queue(queue_lock_);
@@ -95,21 +92,21 @@ Fences::Fence* Fences::TakeFence(const Driver& driver, ContextPool& context, Are
     fence = unused_;
     if (fence != nullptr) unused_ = fence->next_unused;
   }
-  if (fence == nullptr) fence = arena.New<Fence>();
+  if (fence == nullptr) fence = of.arena.New<Fence>();
   if (fence == nullptr) {
     *status = kOutOfMemory;
     return nullptr;
   }
-  if (fence->event == nullptr) *status = MakeEvent(driver, context, &fence->event);
+  if (fence->event == nullptr) *status = MakeEvent(driver, of.handle, &fence->event);
   if (*status == kSuccess) return fence;
   Held queue(queue_lock_);
   PutAside(fence);
   return nullptr;
 }
 
-int Fences::MakeEvent(const Driver& driver, ContextPool& context, void** event) {
+int Fences::MakeEvent(const Driver& driver, ContextHandle context, void** event) {
   // An event belongs to the context that is current when it is made.
-  int status = driver.push_current(static_cast<CUcontext>(context.identity().handle));
+  int status = driver.push_current(static_cast<CUcontext>(context));
   if (status != kSuccess) return status;
   // Who waits for it sleeps where the context's own synchronisations do (cuda.h, CU_CTX_SCHED_*).
   unsigned how = CU_EVENT_DISABLE_TIMING;

@@ -31,6 +31,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "core/host.h"
 #include "core/lock.h"
 #include "core/numbered_queue.h"
 #include "core/rules.h"
@@ -41,11 +42,6 @@ namespace cmp {
 class Arena;
 class ContextPool;
 struct Driver;
-struct PoolHost;
-
-// What a fence is recorded for. Only one for order may let later submissions wait: one for reuse
-// may be recorded at any time, and so cover work that the program submitted after its last free.
-enum class FencePurpose : uint8_t { kReuse, kOrder };
 
 class Fences {
  public:
@@ -89,9 +85,16 @@ class Fences {
     int status;
     uint64_t number;  // of a fence that covers all that was submitted before the call
   };
+  // Whose fences these are: the context's handle, what its host is told of it by, and where new
+  // fences come from.
+  struct Of {
+    ContextHandle handle;
+    ContextPool& context;
+    Arena& arena;
+  };
   // Records a fence, or joins one for the same purpose, or for order, that is begun meanwhile.
   // REQUIRES: no capture is under way or begins; driver.record_context
-  Recorded Record(const Driver& driver, const PoolHost& host, ContextPool& context, Arena& arena,
+  Recorded Record(const Driver& driver, const PoolHost& host, const Of& of,
                   FencePurpose purpose = FencePurpose::kReuse);
 
   // Asks the driver once, if nothing else tells, whether a fence above `stamp` has passed.
@@ -140,8 +143,8 @@ class Fences {
     Fence* next_unused = nullptr;
   };
 
-  Fence* TakeFence(const Driver& driver, ContextPool& context, Arena& arena, int* status);
-  static int MakeEvent(const Driver& driver, ContextPool& context, void** event);
+  Fence* TakeFence(const Driver& driver, const Of& of, int* status);
+  static int MakeEvent(const Driver& driver, ContextHandle context, void** event);
   // The oldest fence above `stamp`, in use; nullptr if none up to `last` is recorded.
   Fence* Use(Stamp stamp, uint64_t last);
   void Unuse(Fence* fence);

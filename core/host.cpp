@@ -5,7 +5,7 @@
 namespace cmp {
 
 constinit const PoolHost kBlindHost = {
-    [] { return LoadDriver(DriverSource::kLoaded); },
+    &LoadedDriver,
     [] { return true; },
     [] {},
     [] { return true; },
@@ -13,7 +13,7 @@ constinit const PoolHost kBlindHost = {
     [](ContextPool&, uint64_t, FencePurpose) {},
     [](ContextPool&) {},
     [] {
-      const Driver* driver = LoadDriver(DriverSource::kLoaded);
+      const Driver* driver = LoadedDriver();
       if (driver == nullptr) return false;
       const void* free = reinterpret_cast<void*>(driver->mem_free);
       // Asks the dynamic linker: once. Relaxed: every thread would find the same.

@@ -3,13 +3,17 @@
 #ifndef CMP_CORE_HOST_H_
 #define CMP_CORE_HOST_H_
 
+#include <cstddef>
 #include <cstdint>
-
-#include "core/fences.h"
 
 namespace cmp {
 
 class ContextPool;
+struct Driver;
+
+// What a fence is recorded for. Only one for order may let later submissions wait: one for reuse
+// may be recorded at any time, and so cover work that the program submitted after its last free.
+enum class FencePurpose : uint8_t { kReuse, kOrder };
 
 struct PoolHost {
   // The driver's calls; nullptr while there is no driver.

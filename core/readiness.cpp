@@ -34,8 +34,8 @@ Fences::Recorded Readiness::Record(ContextPool& context, FencePurpose purpose) {
   const ContextPool::User user(context);
   if (driver == nullptr || !user.entered()) return {kNotReady, 0};
   if (!host_.enter_recording()) return {kCaptureUnderWay, 0};
-  const Fences::Recorded recorded =
-      context.fences().Record(*driver, host_, context, context.arena(), purpose);
+  const Fences::Recorded recorded = context.fences().Record(
+      *driver, host_, {context.handle(), context, context.arena()}, purpose);
   host_.leave_recording();
   if (recorded.status == CUDA_ERROR_NOT_SUPPORTED) {
     g_refused.store(true, std::memory_order_relaxed);

@@ -6,7 +6,6 @@
 #include "core/pool_instance.h"
 #include "core/warnings.h"
 #include "shim/runtime_pool.h"
-#include "shim/service.h"
 
 namespace cmp {
 

@@ -9,6 +9,8 @@
 
 #include <atomic>
 
+#include "core/pool.h"
+
 namespace cmp {
 
 inline constinit std::atomic<bool> g_aside{false};
@@ -24,6 +26,16 @@ void StepAside(AsideIs what, const char* reason);
 
 // The reason, nullptr while the pool serves.
 const char* AsideReason();
+
+// The pool that serves the current context, or none: none does.
+inline HeldContext ServingContext(Pool& pool, const Driver& driver) {
+  if (IsAside()) return {};
+  HeldContext context = pool.CurrentContextPool(driver);
+  // It may have been opened after everything was closed; see StepAside.
+  if (!context || !g_aside.load(std::memory_order_seq_cst)) return context;
+  pool.CloseContext(*context);
+  return {};
+}
 
 }  // namespace cmp
 

@@ -3,7 +3,6 @@
 #include "core/driver.h"
 #include "core/pool_instance.h"
 #include "shim/real_call.h"
-#include "shim/service.h"
 
 namespace cmp {
 

@@ -6,7 +6,6 @@
 #include "core/pool_instance.h"
 #include "core/statistics.h"
 #include "core/thread_exit.h"
-#include "shim/work.h"
 
 namespace cmp {
 
@@ -36,7 +35,7 @@ bool Captures::EnterSynchronising() {
   return allowed;
 }
 
-void Captures::BeforeBegin() {
+bool Captures::BeforeBegin() {
   ever_.store(true, std::memory_order_seq_cst);
   const bool first = under_way_.fetch_add(1, std::memory_order_seq_cst) == 0;
   for (Pause pause; recording_.load(std::memory_order_seq_cst) != 0;) pause.Wait();
@@ -47,8 +46,7 @@ void Captures::BeforeBegin() {
       pause.Wait();
     }
   }
-  if (first) SettleDebts();
-  for (Pause pause; AnyDebt();) pause.Wait();
+  return first;
 }
 
 void Captures::AfterBegin(CUstream stream, ContextHandle context, bool begun) {

@@ -12,7 +12,7 @@ namespace {
 template <typename Begin>
 CUresult BeginCapture(CUstream stream, Begin begin) {
   const Uncancelled uncancelled;
-  g_captures.BeforeBegin();
+  BeforeCapture();
   const CUresult status = begin();
   const Driver* driver = LoadedDriver();
   const bool exiting = g_exiting.load(std::memory_order_acquire);

@@ -63,18 +63,6 @@ bool FreesAreUnseen();
 // Is the address in the driver's library?
 bool IsInDriver(const void* address);
 
-// Calls of the pool into the real runtime come back to the driver's entry points: while this is
-// not 0 in a thread, they are real.
-inline thread_local constinit int t_inside_real = 0;
-
-class [[nodiscard]] InsideReal {
- public:
-  InsideReal() { ++t_inside_real; }
-  ~InsideReal() { --t_inside_real; }
-  InsideReal(const InsideReal&) = delete;
-  InsideReal& operator=(const InsideReal&) = delete;
-};
-
 }  // namespace cmp
 
 #endif  // CMP_SHIM_LOOKUP_H_

@@ -3,7 +3,6 @@
 #include "core/pool_instance.h"
 #include "core/thread_exit.h"
 #include "core/warnings.h"
-#include "shim/service.h"
 #include "shim/work.h"
 
 namespace cmp {

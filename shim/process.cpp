@@ -1,9 +1,6 @@
 #include "shim/process.h"
 
-#include <fnmatch.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "core/pool_face.h"
@@ -15,35 +12,13 @@
 #include "shim/pitches.h"
 #include "shim/report.h"
 #include "shim/runtime_pool.h"
+#include "shim/settings.h"
 #include "shim/trace.h"
 #include "shim/work.h"
 
 namespace cmp {
 
 namespace {
-
-// Is `program` served under the globs of CMP_PROGRAMS? With only exclusions all others are.
-bool IsServed(const char* globs, const char* program) {
-  bool served = true;
-  bool any_inclusion = false;
-  bool included = false;
-  for (const char* at = globs; *at != '\0';) {
-    const size_t length = strcspn(at, ",");
-    char glob[256];
-    snprintf(glob, sizeof(glob), "%.*s", static_cast<int>(length), at);
-    const bool excludes = glob[0] == '!';
-    const bool matches = fnmatch(glob + (excludes ? 1 : 0), program, 0) == 0;
-    if (excludes) {
-      if (matches) served = false;
-    } else if (glob[0] != '\0') {
-      any_inclusion = true;
-      included |= matches || strcmp(glob, "all") == 0;
-    }
-    at += length;
-    if (*at == ',') ++at;
-  }
-  return served && (included || !any_inclusion);
-}
 
 void Forked() {
   g_captures.Forget();
@@ -68,25 +43,6 @@ Options StartOptions() {
 
 }  // namespace
 
-Options ReadShimOptions() {
-  WarnOfMisspelledOptions(environ, &PrintWarning);
-  // secure_getenv: a set-user-id program takes no settings from its caller.
-  Options options = ReadOptions([](const char* name) -> const char* { return secure_getenv(name); },
-                                &PrintWarning);
-  if (options.programs != nullptr && !IsServed(options.programs, ProgramName())) {
-    if (options.verbose) PrintWarning("CMP_PROGRAMS leaves this program out: every call is real");
-    options.mode = Mode::kOff;
-    options.stats = options.trace = nullptr;
-  }
-  // compute-sanitizer watches every allocation by itself; blocks that the pool keeps would hide
-  // from it what happens after a free.
-  if (options.mode == Mode::kPool && secure_getenv("NV_SANITIZER_INJECTION_PORT_BASE") != nullptr) {
-    PrintWarning("compute-sanitizer is attached: every call is real, so that it sees all errors");
-    options.mode = Mode::kOff;
-  }
-  return options;
-}
-
 Pool* StartedPool() {
   static constexpr PoolStart kStart = {&StartOptions, &OpenStatisticsPage, &MoreStatistics, &Forked,
                                        &Exiting,      &kShimHost};
@@ -109,8 +65,6 @@ void CudaIsInitialised(const Driver& driver) {
                                             : "no context events (driver before 12.5)");
   PrintWarning(line);
 }
-
-const char* Version() { return CMP_VERSION; }
 
 }  // namespace cmp
 

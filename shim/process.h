@@ -14,18 +14,11 @@ namespace cmp {
 // is exhausted. Warns of wrong settings, once per process. Makes no CUDA call.
 Pool* StartedPool();
 
-// The settings of this process, with a line on stderr for each that is wrong. A program that is not
-// to be served gets Mode::kOff.
-Options ReadShimOptions();
-
 // Call once CUDA is initialised in this process: from then on its exit is watched, and CMP_VERBOSE
 // gets its line. Cheap after the first time.
 void CudaIsInitialised(const Driver& driver);
 // The runtime that a call came through, for that line: as cudaRuntimeGetVersion, 13000 for 13.0.
 inline constinit std::atomic<int> g_runtime_version{0};
-
-// The version of the shim, as cmp_preload_version() gives it.
-const char* Version();
 
 }  // namespace cmp
 

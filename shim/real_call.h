@@ -13,6 +13,18 @@
 
 namespace cmp {
 
+// Calls of the pool into the real runtime come back to the driver's entry points: while this is
+// not 0 in a thread, they are real.
+inline thread_local constinit int t_inside_real = 0;
+
+class [[nodiscard]] InsideReal {
+ public:
+  InsideReal() { ++t_inside_real; }
+  ~InsideReal() { --t_inside_real; }
+  InsideReal(const InsideReal&) = delete;
+  InsideReal& operator=(const InsideReal&) = delete;
+};
+
 // A real call returned `status`, no success. If that is of a broken context, the pool is off for
 // all that answer so from now on. (Measured: once a crash was reported, every context of the
 // process answers with it.)

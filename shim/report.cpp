@@ -10,9 +10,9 @@
 #include "core/pool_instance.h"
 #include "core/warnings.h"
 #include "shim/own_files.h"
-#include "shim/process.h"
 #include "shim/real_calls.h"
 #include "shim/report_text.h"
+#include "shim/settings.h"
 
 namespace cmp {
 

@@ -6,7 +6,7 @@
 #include "core/pool_face.h"
 #include "core/pool_instance.h"
 #include "shim/aside.h"
-#include "shim/process.h"
+#include "shim/settings.h"
 
 namespace cmp {
 

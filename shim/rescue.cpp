@@ -8,8 +8,7 @@
 #include "core/pool_instance.h"
 #include "shim/aside.h"
 #include "shim/captures.h"
-#include "shim/lookup.h"
-#include "shim/service.h"
+#include "shim/real_call.h"
 
 namespace cmp {
 
@@ -49,9 +48,9 @@ struct DeviceBytes {
   size_t free = ~size_t{0};
   size_t total = ~size_t{0};
 };
-DeviceBytes CurrentMemory() {
+DeviceBytes CurrentMemory(const Driver& driver) {
   DeviceBytes bytes;
-  const bool known = RealDriver()->cuMemGetInfo_v2(&bytes.free, &bytes.total) == CUDA_SUCCESS;
+  const bool known = driver.mem_get_info(&bytes.free, &bytes.total) == CUDA_SUCCESS;
   return known ? bytes : DeviceBytes{};
 }
 
@@ -60,7 +59,8 @@ DeviceBytes CurrentMemory() {
 // what is released after it.
 DeviceBytes MemoryOf(Pool& pool, const Driver& driver, int device) {
   CUdevice current = -1;
-  if (driver.context_device(&current) == CUDA_SUCCESS && current == device) return CurrentMemory();
+  if (driver.context_device(&current) == CUDA_SUCCESS && current == device)
+    return CurrentMemory(driver);
   DeviceBytes bytes;
   bool asked = false;
   pool.ForEachContext([&](ContextPool& context) {
@@ -69,7 +69,7 @@ DeviceBytes MemoryOf(Pool& pool, const Driver& driver, int device) {
     const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
     auto* handle = static_cast<CUcontext>(context.identity().handle);
     if (!unasked.allowed() || driver.push_current(handle) != CUDA_SUCCESS) return;
-    bytes = CurrentMemory();
+    bytes = CurrentMemory(driver);
     CUcontext popped = nullptr;
     driver.pop_current(&popped);
     asked = true;

@@ -2,7 +2,6 @@
 
 #include "core/driver_api.h"
 #include "core/fill.h"
-#include "shim/visible_memory.h"
 
 namespace cmp {
 
@@ -102,14 +101,6 @@ void UnpoolRange(CUdeviceptr pointer) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   const Block* block = pool == nullptr ? nullptr : pool->FindAround(pointer);
   if (block != nullptr) pool->Unpool(block->address);
-}
-
-void MakeRoomForManaged(size_t more) {
-  Pool* pool = g_pool.load(std::memory_order_acquire);
-  const Driver* driver = LoadedDriver();
-  if (pool == nullptr || driver == nullptr || t_inside_real != 0) return;
-  const Uncancelled uncancelled;
-  pool->LeaveRoomForManaged(more, *driver);
 }
 
 }  // namespace cmp

@@ -14,9 +14,6 @@
 
 namespace cmp {
 
-// libcuda.so.1 once the process has it.
-inline const Driver* LoadedDriver() { return LoadDriver(DriverSource::kLoaded); }
-
 // The hit path: a block from this thread's cache for the current context, or 0, which says nothing.
 // `pool` may be nullptr.
 inline DeviceAddress AllocHit(Pool* pool, size_t bytes) {
@@ -46,15 +43,6 @@ inline DeviceAddress AllocPitchedHit(Pool* pool, size_t width, size_t rows, uint
   return address;
 }
 
-// The pool that serves the current context, or none: none does.
-inline HeldContext ServingContext(Pool& pool, const Driver& driver) {
-  if (IsAside()) return {};
-  HeldContext context = pool.CurrentContextPool(driver);
-  // It may have been opened after everything was closed; see StepAside.
-  if (!context || !g_aside.load(std::memory_order_seq_cst)) return context;
-  pool.CloseContext(*context);
-  return {};
-}
 // An allocation of bytes > 0 in the current context, by the pool or, where it must be, the real
 // call.
 Allocation AllocInContext(Pool& pool, const Driver& driver, size_t bytes, const DeviceApi& api);
@@ -90,11 +78,6 @@ void CountForeignFree(Pool& pool, DeviceAddress address, int status, uint64_t be
 
 // CMP_MODE=observe: frees what a real call gave before. False: it is not known.
 bool FreeObserved(Pool& pool, DeviceAddress address, const DeviceApi& api, int* status);
-
-// There are `more` bytes of managed memory. It takes the device's when it is touched. Where that is
-// full, managed memory that was there before makes room, and thrashes: so idle blocks go back
-// first, as far as they must and the driver frees them without a wait.
-void MakeRoomForManaged(size_t more);
 
 // The allocation behind `pointer` (its base, or an address inside) must be really freed when it is
 // freed: somebody outside the process may use it, or it was given properties that stay.

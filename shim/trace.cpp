@@ -15,7 +15,7 @@
 #include "core/statistics.h"
 #include "core/warnings.h"
 #include "shim/own_files.h"
-#include "shim/process.h"
+#include "shim/settings.h"
 
 namespace cmp {
 

@@ -4,9 +4,11 @@
 
 #include <new>
 
+#include "core/driver.h"
 #include "core/memory.h"
+#include "core/pool_instance.h"
+#include "shim/lookup.h"
 #include "shim/nvidia_libraries.h"
-#include "shim/service.h"
 
 namespace cmp {
 
@@ -241,6 +243,14 @@ void NotePlace(int type, const CUmemLocation& place, const void* caller) {
   const int where = static_cast<int>(place.type);
   if (type == kManagedType) NoteShared(Visible::kManaged, caller);
   if (where >= 2 && where <= 4) NoteShared(Visible::kMapped, caller);
+}
+
+void MakeRoomForManaged(size_t more) {
+  Pool* pool = g_pool.load(std::memory_order_acquire);
+  const Driver* driver = LoadedDriver();
+  if (pool == nullptr || driver == nullptr || t_inside_real != 0) return;
+  const Uncancelled uncancelled;
+  pool->LeaveRoomForManaged(more, *driver);
 }
 
 }  // namespace cmp

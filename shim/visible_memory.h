@@ -109,6 +109,11 @@ class VisibleMemory {
 
 inline constinit VisibleMemory g_visible_memory;
 
+// There are `more` bytes of managed memory. It takes the device's when it is touched. Where that is
+// full, managed memory that was there before makes room, and thrashes: so idle blocks go back
+// first, as far as they must and the driver frees them without a wait.
+void MakeRoomForManaged(size_t more);
+
 // ---- What `caller` (a return address) does, noted. NVIDIA's own libraries do not count
 // (nvidia_libraries.h), other than the CUDA runtime, which speaks for the program.
 

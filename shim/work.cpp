@@ -4,8 +4,8 @@
 #include "core/rules.h"
 #include "shim/aside.h"
 #include "shim/captures.h"
+#include "shim/lookup.h"
 #include "shim/owed.h"
-#include "shim/service.h"
 #include "shim/visible_memory.h"
 
 namespace cmp {
@@ -584,6 +584,11 @@ void HostWait::Begin(ContextWork* work, StreamName stream) {
 }
 
 // ---- All contexts
+
+void BeforeCapture() {
+  if (g_captures.BeforeBegin()) SettleDebts();
+  for (Pause pause; AnyDebt();) pause.Wait();
+}
 
 void SettleDebts() {
   if (const Driver* driver = LoadedDriver()) {

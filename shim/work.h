@@ -254,6 +254,9 @@ inline constinit OwnLine<bool> g_tracks_visible{false};
 // The shim as the pool's host.
 extern const PoolHost kShimHost;
 
+// A capture is about to begin, after whose real begin Captures::AfterBegin is to be called: no
+// fence is recorded any more, and no context owes any order.
+void BeforeCapture();
 // Pays the debts of all contexts. For whoever begins a capture while none is under way.
 void SettleDebts();
 // Is anything owed anywhere, that will be paid?

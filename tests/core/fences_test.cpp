@@ -23,7 +23,7 @@ class FencesTest : public testing::Test {
 
   Fences& fences() { return context_.fences(); }
   Fences::Recorded Record() {
-    return fences().Record(driver_.table(), FakeHost::table, context_, arena_);
+    return fences().Record(driver_.table(), FakeHost::table, {context_.handle(), context_, arena_});
   }
   int Poll(Stamp stamp) { return fences().Poll(driver_.table(), stamp); }
   int Wait(Stamp stamp) { return fences().Wait(driver_.table(), stamp); }
@@ -69,7 +69,7 @@ TEST_F(FencesTest, NumbersGrowOverAllContexts) {
   for (int i = 0; i < 4; ++i) {
     ContextPool& context = i % 2 == 0 ? context_ : other;
     const Fences::Recorded recorded =
-        context.fences().Record(driver_.table(), FakeHost::table, context, arena_);
+        context.fences().Record(driver_.table(), FakeHost::table, {context.handle(), context, arena_});
     EXPECT_GT(recorded.number, last);
     last = recorded.number;
   }

@@ -381,7 +381,7 @@ TEST_F(WorkTest, WhereARecordFailsTheFreeIsReal) {
 
 TEST_F(WorkTest, WhileACaptureIsUnderWayAFreeIsReal) {
   Submit(kA);
-  g_captures.BeforeBegin();
+  BeforeCapture();
   EXPECT_FALSE(Free().pooled);
   EXPECT_EQ(driver_.records, 0u);
   g_captures.AfterBegin(nullptr, nullptr, false);
@@ -538,7 +538,7 @@ TEST_F(WorkTest, ACaptureBeginsOnlyOnceDebtsArePaid) {
   Synchronize();
   Submit(kA);
   Free();
-  g_captures.BeforeBegin();
+  BeforeCapture();
   EXPECT_EQ(driver_.orders, 1u);
   EXPECT_FALSE(AnyDebt());
   Submit(kB);
@@ -548,7 +548,7 @@ TEST_F(WorkTest, ACaptureBeginsOnlyOnceDebtsArePaid) {
 
 TEST_F(WorkTest, WhoBeginsACaptureSleepsUntilNobodyRecords) {
   ASSERT_TRUE(g_captures.EnterRecording());
-  EXPECT_TRUE(test::Sleeps([] { g_captures.BeforeBegin(); }, [] { g_captures.LeaveRecording(); }));
+  EXPECT_TRUE(test::Sleeps([] { BeforeCapture(); }, [] { g_captures.LeaveRecording(); }));
   g_captures.AfterBegin(nullptr, nullptr, false);
 }
 
@@ -581,7 +581,7 @@ TEST_F(WorkTest, ACaptureThatBeginsWhileTheProcessExitsDoesNotWait) {
   g_pool = nullptr;
   std::atomic<bool> begun{false};
   std::thread beginner([&] {
-    g_captures.BeforeBegin();
+    BeforeCapture();
     begun = true;
   });
   for (int i = 0; i < 60000 && !begun; ++i) {  // a busy machine may need some of it
@@ -596,7 +596,7 @@ TEST_F(WorkTest, ACaptureThatBeginsWhileTheProcessExitsDoesNotWait) {
 
 // A free now and then asks the streams whose captures are under way.
 TEST_F(WorkTest, ACaptureThatEndedUnseenIsFoundOut) {
-  g_captures.BeforeBegin();
+  BeforeCapture();
   g_captures.AfterBegin(reinterpret_cast<CUstream>(kA), pool_.identity.handle, true);
   driver_.stream_captures = true;
   for (int i = 0; i < 64; ++i) EXPECT_FALSE(Free().pooled);
@@ -609,7 +609,7 @@ TEST_F(WorkTest, ACaptureThatEndedUnseenIsFoundOut) {
 
 // Found by reading: a stream that was being destroyed by another thread was asked.
 TEST_F(WorkTest, AStreamThatIsBeingDestroyedIsNotAsked) {
-  g_captures.BeforeBegin();
+  BeforeCapture();
   g_captures.AfterBegin(reinterpret_cast<CUstream>(kA), pool_.identity.handle, true);
   {
     const Captures::Ending ending(g_captures);
