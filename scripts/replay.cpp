@@ -32,7 +32,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "shim/trace_format.h"
+#include "shim/record/trace_format.h"
 
 namespace {
 

@@ -13,21 +13,21 @@ from cmp_preload.cli import Failure
 JSON_BEGINNING = b'{\n  "cmp_statistics":'
 LIVE_BEGINNING = b"CMPSTAT\0"
 SCHEMA = 1
-HEADER = struct.Struct("<8sIIIIIIQIIII64s")  # StatisticsHeader of core/statistics.h
+HEADER = struct.Struct("<8sIIIIIIQIIII64s")  # StatisticsHeader of core/base/statistics.h
 
 
-LARGE_GRANULE = 2 << 20  # larger blocks are multiples of it; as in core/tiers.h
+LARGE_GRANULE = 2 << 20  # larger blocks are multiples of it; as in core/base/tiers.h
 
 
 def tier_of(size: int, steps: int) -> int:
-    """The tier that serves a request; as in core/tiers.h."""
+    """The tier that serves a request; as in core/base/tiers.h."""
     unit = (size - 1) // 256
     doubling = (unit | steps).bit_length() - steps.bit_length()
     return doubling * steps + (unit >> doubling)
 
 
 def tier_size(tier: int, steps: int) -> int:
-    """The bytes of a block of a tier; as in core/tiers.h."""
+    """The bytes of a block of a tier; as in core/base/tiers.h."""
     if tier < steps:
         return (tier + 1) * 256
     doubling = tier // steps - 1

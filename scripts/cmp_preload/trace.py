@@ -1,5 +1,5 @@
 """Traces of CMP_TRACE, and the CSV of RMM's logging resource and replay benchmark: both are read and
-written here. The format of a trace is described in shim/trace_format.h."""
+written here. The format of a trace is described in shim/record/trace_format.h."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ version and per-thread variant of the function, and may stand under several effe
     noted     the real call, with something noted around it
     paid      what frees did not wait for is waited for, then the real call
     retried   the real call, and again where memory ran out, each time that the pool gave some back
-              (a few times: shim/rescue.h)
+              (a few times: shim/calls/rescue.h)
     real      nothing needs to be done for this effect, for the reason given
     missing   something would need to be done, and is not yet: the README says so
 
@@ -105,7 +105,7 @@ EFFECTS = {
         ("missing", "passes a structure by value that only EGL's own headers declare",
          "cuEGLStreamProducerPresentFrame"),
     ),
-    # Allocations and frees, defined with them: no rows of shim/submissions.inc.
+    # Allocations and frees, defined with them: no rows of shim/lookup/submissions.inc.
     "submits in stream order": (
         ("noted", "more than a submission", """
             cuMemAllocAsync cuMemAllocFromPoolAsync cuMemFreeAsync"""),
@@ -421,7 +421,7 @@ EFFECTS = {
     ),
 }
 
-# The kinds of submissions, one definition each in shim/entry_submissions.cpp.
+# The kinds of submissions, one definition each in shim/entry/submissions.cpp.
 KINDS = {
     "Launch": "kernels",
     "Copy": "copies that are done, or touch nothing of the host's, when they return",
@@ -440,7 +440,7 @@ KINDS = {
 }
 
 # What a call that is retried can be short of: the words with which its reason begins, and what they
-# are in shim/rescue.h.
+# are in shim/calls/rescue.h.
 NEEDS = {
     "bytes": "kBytes",
     "limit": "kLimit",

@@ -100,7 +100,7 @@ class Table:
         return None
 
     def need(self, function: Function) -> str:
-        """What it can be short of, as shim/rescue.h names it; kNothing: it is not retried."""
+        """What it can be short of, as shim/calls/rescue.h names it; kNothing: it is not retried."""
         for effect, treatment, reason in self.groups[function.name]:
             if effect == AGAIN and treatment == "retried":
                 return effects.NEEDS[reason.partition(":")[0]]

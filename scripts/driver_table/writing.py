@@ -69,7 +69,7 @@ def macro(sections: dict, to_row) -> str:
 
 
 def submissions(table: Table) -> str:
-    """shim/submissions.inc"""
+    """shim/lookup/submissions.inc"""
     sections = table.submissions()
     kinds = "\n".join(f"//   {kind:<22} {meaning}" for kind, meaning in effects.KINDS.items())
     body = macro(sections, lambda function: submission(table, function))
@@ -81,7 +81,7 @@ def submissions(table: Table) -> str:
 //   CMP_SUBMISSIONS(S)         S(kind, symbol, need, (parameters), (arguments), stream) for each
 //   CMP_SUBMISSION_SYMBOLS(X)  X(symbol, need, (parameters)) for each
 //
-// `need` is a value of cmp::Need (shim/rescue.h). Types that some supported headers lack are spelled void.
+// `need` is a value of cmp::Need (shim/calls/rescue.h). Types that some supported headers lack are spelled void.
 // `stream` is an expression of the arguments:
 //
 //   cmp::Explicit(CUstream)   0 is the legacy stream; so are copies and sets without a stream
@@ -115,7 +115,7 @@ def submissions(table: Table) -> str:
 
 
 def functions(table: Table) -> str:
-    """shim/driver_functions.inc"""
+    """shim/lookup/driver_functions.inc"""
     sections = table.interposed()
     plain_sections = table.plain()
     body = macro(sections, lambda function: by_hand(table, function))
@@ -129,12 +129,12 @@ def functions(table: Table) -> str:
 //                             ABI version and per-thread-stream variant: the {sum(map(len, sections.values()))} that are
 //                             defined by hand, those of CMP_RETRIED and those of submissions.inc
 //
-// `need` is a value of cmp::Need (shim/rescue.h). Types that some supported headers lack are spelled
+// `need` is a value of cmp::Need (shim/calls/rescue.h). Types that some supported headers lack are spelled
 // void.
 #ifndef CMP_SHIM_DRIVER_FUNCTIONS_INC_
 #define CMP_SHIM_DRIVER_FUNCTIONS_INC_
 
-#include "shim/submissions.inc"
+#include "shim/lookup/submissions.inc"
 
 // clang-format off
 #define CMP_RETRIED_WITH(R, X) \\
@@ -159,7 +159,7 @@ def functions(table: Table) -> str:
 
 
 def versions(table: Table) -> str:
-    """shim/driver_versions.inc"""
+    """shim/lookup/driver_versions.inc"""
     rows = " \\\n".join(
         f'  X("{name}", {version}, {int(per_thread)}, {function.symbol})'
         for name, version, per_thread, function in table.questions()

@@ -18,7 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/device_api.h"
+#include "core/driver/device_api.h"
 
 namespace cmp::test {
 

@@ -12,8 +12,9 @@
 #include <mutex>
 #include <vector>
 
-#include "core/driver.h"
-#include "core/host.h"
+#include "core/contexts/context_pool.h"
+#include "core/driver/driver.h"
+#include "core/driver/host.h"
 #include "fake_device.h"
 
 namespace cmp::test {

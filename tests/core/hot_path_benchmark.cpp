@@ -13,7 +13,7 @@
 #include <thread>
 #include <vector>
 
-#include "core/pool.h"
+#include "core/pool/pool.h"
 #include "fake_device.h"
 
 namespace cmp {

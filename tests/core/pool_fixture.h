@@ -11,8 +11,8 @@
 
 #include <thread>
 
-#include "core/pool.h"
-#include "core/pool_face.h"
+#include "core/library/pool_face.h"
+#include "core/pool/pool.h"
 #include "fake_device.h"
 
 namespace cmp::test {

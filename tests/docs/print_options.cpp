@@ -1,7 +1,7 @@
 // Prints the option table as README.md must have it.
 #include <cstdio>
 
-#include "core/options.h"
+#include "core/base/options.h"
 
 int main() {
   std::puts("| option | default | values | |");

@@ -134,7 +134,7 @@ class Written(unittest.TestCase):
 
     def test_they_are_what_the_generator_writes(self):
         for name, text in writing.FILES.items():
-            self.assertEqual((ROOT / "shim" / name).read_text(encoding="utf-8"), text(TABLE),
+            self.assertEqual((ROOT / "shim" / "lookup" / name).read_text(encoding="utf-8"), text(TABLE),
                              f"{name}: run scripts/generate-driver-table")
 
     def test_declarations_are_what_the_generator_writes(self):
@@ -142,7 +142,7 @@ class Written(unittest.TestCase):
         self.assertEqual(text, declarations.text(TABLE.headers, TABLE.functions))
 
 class Definitions(unittest.TestCase):
-    """Of the entry points, in shim/entry_*.cpp."""
+    """Of the entry points, in shim/entry."""
 
     # What a definition must do for an effect that is noted or paid.
     DOES = {
@@ -162,7 +162,7 @@ class Definitions(unittest.TestCase):
     def test_every_row_is_defined_once(self):
         """By hand, or by the macros of the submissions and of what is only retried."""
         defined = []
-        for path in (ROOT / "shim").glob("entry_*.cpp"):
+        for path in (ROOT / "shim" / "entry").glob("*.cpp"):
             defined += re.findall(r"^CUresult Driver_(\w+)\(", path.read_text(encoding="utf-8"), re.M)
         rows = [function.symbol for functions in TABLE.interposed().values()
                 for function in functions]
@@ -176,7 +176,7 @@ class Definitions(unittest.TestCase):
                                 if TABLE.is_interposed(function)))
 
     def test_they_do_what_the_table_says(self):
-        for path in sorted((ROOT / "shim").glob("entry_*.cpp")):
+        for path in sorted((ROOT / "shim" / "entry").glob("*.cpp")):
             parts = re.split(r"^CUresult Driver_(\w+)\(", path.read_text(encoding="utf-8"), flags=re.M)
             for symbol, body in zip(parts[1::2], parts[2::2]):
                 body = re.match(r"[^{]*\{[^\n]*\}\n|.*?^\}", body, re.M | re.S)[0]
@@ -222,7 +222,7 @@ class Versions(unittest.TestCase):
 
     @staticmethod
     def meant(name: str, version: int, per_thread: bool = False) -> str:
-        """The symbol, by the rule in shim/driver_versions.inc."""
+        """The symbol, by the rule in shim/lookup/driver_versions.inc."""
         found = [row for row in TABLE.questions() if row[0] == name and row[1] <= version]
         variants = [row for row in found if row[2] == per_thread]
         best = max(variants or found, key=lambda row: row[1], default=None)

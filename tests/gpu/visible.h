@@ -68,7 +68,7 @@ class Stage {
 struct Scenario {
   const char* name;
   WithoutWait without_wait;
-  const char* rule;          // of CMP_FREE_SYNC=auto, as core/rules.h has it; "": several, or none
+  const char* rule;  // of CMP_FREE_SYNC=auto, as core/base/rules.h has it; "": several, or none
   bool (*is_right)(Stage&);  // runs it
 };
 

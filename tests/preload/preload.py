@@ -256,7 +256,7 @@ class TestCase(unittest.TestCase):
 
 def interposed():
     """The names in the shim's tables."""
-    tables = "".join((SOURCE / "shim" / name).read_text()
+    tables = "".join((SOURCE / "shim" / "lookup" / name).read_text()
                      for name in ("interposed.h", "driver_functions.inc", "submissions.inc"))
     tables = re.sub(r"#define CMP_RUNTIME_CALLED\(X\).*?\n\n", "", tables, flags=re.S)
     return re.findall(r"\b(?:X\(|R\(X, |S\(X, \w+, )(cu\w+),", tables)

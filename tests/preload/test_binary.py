@@ -73,7 +73,7 @@ class Files(TestCase):
                 self.assertRegex(relocations, r"TPOFF|TPREL")
 
     def test_exports(self):
-        names = {"dlsym", *interposed()}  # dlsym: shim/dlsym_tail.S
+        names = {"dlsym", *interposed()}  # dlsym: shim/lookup/dlsym_tail.S
         self.assertIn("cudaMalloc", names)
         self.assertGreater(len(names), 10)
         self.assertEqual(exports(PRELOAD), names | OWN_EXPORTS)

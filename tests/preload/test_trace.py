@@ -159,7 +159,7 @@ class Calls(Traces):
         self.assertEqual({name: found.settings[name] for name in env}, env)
 
     def test_outcomes_are_those_of_the_code(self):
-        text = (SOURCE / "shim" / "trace_format.h").read_text()
+        text = (SOURCE / "shim" / "record" / "trace_format.h").read_text()
         table = text.split("#define CMP_TRACE_OUTCOMES(X)")[1].split("\n\n")[0]
         self.assertEqual(re.findall(r"X\((\w+),", table), trace.OUTCOMES)
         self.assertEqual(list(timeline.OUTCOMES), trace.OUTCOMES)

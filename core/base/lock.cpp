@@ -1,0 +1,39 @@
+#include "core/base/lock.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace cmp {
+
+void SleepNs(long ns) {
+  const timespec time = {0, ns};
+  const int error = errno;
+  syscall(SYS_nanosleep, &time, nullptr);  // the C library's is a cancellation point
+  errno = error;
+}
+
+void Pause::Wait() {
+  constexpr uint32_t kYields = 16;
+  constexpr uint32_t kMostDoublings = 5;
+  constexpr long kFirstNs = 30'000;  // and at most a millisecond
+  const uint32_t waits = waits_++;
+  if (waits < kYields) {
+    sched_yield();
+  } else {
+    SleepNs(kFirstNs << std::min(waits - kYields, kMostDoublings));
+  }
+}
+
+void OwnerFlag::Await() {
+  Pause pause;
+  do {
+    pause.Wait();
+  } while (taken_.exchange(true, std::memory_order_acquire));
+}
+
+}  // namespace cmp

@@ -1,0 +1,108 @@
+// The locks of the pool. Order (a thread that holds one may take only those below it):
+//
+//   process        first use, context table, work table         (one per process each)
+//   takers         who waits for blocks in others' hands        (one per device; takers.h)
+//   captures       captures under way                           (one per process;
+//   shim/state/captures.h) recorder       a context's fences: who records              (one per
+//   context) poller         a context's fences: who asks                 (one per context) work
+//   what was submitted to a context              (one per context; shim/work/work.h) fence queue a
+//   context's recorded fences                  (one per context) cache list     a context's list of
+//   thread caches            (one per context) cache flag     one thread cache (one per thread and
+//   context) spare          caches and lists of contexts that ended      (one per process each)
+//   tier lock      one free list of a context's global pool     (one per list)
+//   record lock    a context's block records                    (one per context)
+//   slab lock      slabs of records that no context has         (one per process)
+//   reserve lock   what a context released for its bound        (one per context)
+//   arena lock     bookkeeping memory                           (one per process)
+//
+// Those of the shim's report, trace, pitches, events and visible memory are taken last or alone. No
+// lock is held across a CUDA call, but for the recorder's and the poller's (fences.h) and that of
+// the captures (captures.cpp), which say why.
+//
+// Who waits sleeps: beside a real-time thread that only yields, no ordinary thread on its processor
+// would ever get to what it waits for. No wait of ours is a cancellation point: a thread that ended
+// in one would leave locks and counts behind.
+#ifndef CMP_CORE_BASE_LOCK_H_
+#define CMP_CORE_BASE_LOCK_H_
+
+#include <pthread.h>
+
+#include <atomic>
+#include <cstdint>
+
+namespace cmp {
+
+class Mutex {
+ public:
+  constexpr Mutex() = default;
+  Mutex(const Mutex&) = delete;
+  Mutex& operator=(const Mutex&) = delete;
+  void Lock() { pthread_mutex_lock(&mutex_); }
+  void Unlock() { pthread_mutex_unlock(&mutex_); }
+
+ private:
+  pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
+};
+
+// Sleeps: no cancellation point, and errno stays as it was.
+void SleepNs(long ns);
+
+// A wait for what takes no lock to wait for, asked for again and again: yields a few times, then
+// sleeps for longer and longer.
+class Pause {
+ public:
+  void Wait();
+
+ private:
+  uint32_t waits_ = 0;
+};
+
+// While it lives, the calling thread is not cancelled: around calls that are, or may make, what
+// POSIX calls a cancellation point, where a lock is held or a count raised.
+class [[nodiscard]] Uncancelled {
+ public:
+  Uncancelled() { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_); }
+  ~Uncancelled() { pthread_setcancelstate(before_, nullptr); }
+  Uncancelled(const Uncancelled&) = delete;
+  Uncancelled& operator=(const Uncancelled&) = delete;
+
+ private:
+  int before_ = PTHREAD_CANCEL_ENABLE;
+};
+
+// A flag that its owner takes on every operation and that somebody else takes almost never: one
+// exchange on a cache line that the owner already has. Held for a few dozen instructions, never
+// across a call that can block, so that a waiter need not be woken.
+class OwnerFlag {
+ public:
+  constexpr OwnerFlag() = default;
+  void Lock() {
+    // acquire pairs with the release in Unlock: the lists are as the last holder left them.
+    if (taken_.exchange(true, std::memory_order_acquire)) [[unlikely]]
+      Await();
+  }
+  // False: somebody else has it.
+  [[nodiscard]] bool TryLock() { return !taken_.exchange(true, std::memory_order_acquire); }
+  void Unlock() { taken_.store(false, std::memory_order_release); }
+
+ private:
+  void Await();
+
+  std::atomic<bool> taken_{false};
+};
+
+template <typename LockType>
+class [[nodiscard]] Held {
+ public:
+  explicit Held(LockType& lock) : lock_(lock) { lock_.Lock(); }
+  ~Held() { lock_.Unlock(); }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+
+ private:
+  LockType& lock_;
+};
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_BASE_LOCK_H_

@@ -1,0 +1,59 @@
+// Only in the test build libcmp_preload_rules.so: CMP_TEST_RULES_OFF names the rules that are off.
+#include "core/base/rules.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <atomic>
+
+namespace cmp {
+
+namespace {
+constexpr const char* kNames[] = {"fence_before_reuse",
+                                  "fence_in_every_context",
+                                  "order_on_second_stream",
+                                  "order_before_synchronous_copy",
+                                  "order_across_contexts",
+                                  "copies_in_every_context",
+                                  "stamp_protocol",
+                                  "event_reuse",
+                                  "capture",
+                                  "visible_copies",
+                                  "visible_host_functions",
+                                  "visible_graphs",
+                                  "visible_stream_memory",
+                                  "visible_managed",
+                                  "visible_mapped",
+                                  "visible_pageable_access",
+                                  "visible_exports",
+                                  "visible_imports",
+                                  "visible_attributes",
+                                  "pay_before_queries",
+                                  "watched_frees_wait",
+                                  "watch_after_skip",
+                                  "skip_ends_watch",
+                                  "ask_again",
+                                  "pay_before_destruction",
+                                  "pay_at_exit",
+                                  "finished_if_begun_after"};
+constexpr unsigned kRead = 1U << 31;
+constinit std::atomic<unsigned> g_off{0};
+
+unsigned ReadOff() {
+  unsigned off = kRead;
+  const char* text = getenv("CMP_TEST_RULES_OFF");
+  for (unsigned i = 0; text != nullptr && i < sizeof(kNames) / sizeof(kNames[0]); ++i) {
+    if (strstr(text, kNames[i]) != nullptr) off |= 1U << i;
+  }
+  g_off.store(off, std::memory_order_relaxed);
+  return off;
+}
+}  // namespace
+
+bool RuleIsOn(Rule rule) {
+  unsigned off = g_off.load(std::memory_order_relaxed);
+  if (off == 0) off = ReadOff();
+  return (off >> static_cast<unsigned>(rule) & 1) == 0;
+}
+
+}  // namespace cmp

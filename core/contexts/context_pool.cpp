@@ -1,0 +1,110 @@
+#include "core/contexts/context_pool.h"
+
+namespace cmp {
+
+namespace {
+size_t MaxBlockOf(const ContextIdentity& identity, const Options& options) {
+  if (options.max_block != kOfTheDevice) return options.max_block;
+  return identity.device_bytes / 8 > kGiB ? identity.device_bytes / 8 : kGiB;
+}
+}  // namespace
+
+bool ContextPool::Open(const ContextIdentity& identity, const Options& options, Arena& arena,
+                       GlobalPool::SpareLists& spare) {
+  max_block_ = MaxBlockOf(identity, options);
+  if (!global_.Open(max_block_, arena, spare)) return false;
+  release_stream_.Open();
+  __atomic_store_n(&identity_.handle, identity.handle, __ATOMIC_RELAXED);
+  __atomic_store_n(&identity_.device, identity.device, __ATOMIC_RELAXED);
+  identity_.id = identity.id;
+  identity_.primary = identity.primary;
+  identity_.reaches_host_memory = identity.reaches_host_memory;
+  identity_.device_bytes = identity.device_bytes;
+  arena_ = &arena;
+  records_.Open();
+  accounts_.Open();
+  fences_.Open();
+  {
+    Held held(caches_lock_);
+    ended_ = false;
+  }
+  cached_retired_.store(0, std::memory_order_relaxed);
+  over_bound.store(false, std::memory_order_relaxed);
+  device_bytes.store(identity.device_bytes, std::memory_order_relaxed);
+  unasked_bytes.store(0, std::memory_order_relaxed);
+  waited_in_vain_at.store(kNever, std::memory_order_relaxed);
+  asked_in_vain_at.store(kNever, std::memory_order_relaxed);
+  scarce.store(false, std::memory_order_relaxed);
+  next_tick_ns.store(0, std::memory_order_relaxed);
+  aged_before.store(0, std::memory_order_relaxed);
+  phase_.store(0, std::memory_order_seq_cst);
+  return true;
+}
+
+ThreadCache* ContextPool::AdoptCache() {
+  Held held(caches_lock_);
+  ThreadCache* cache = threadless_;
+  if (cache != nullptr) threadless_ = cache->next_of_context;
+  return cache;
+}
+
+bool ContextPool::ListCache(ThreadCache& cache) {
+  Held held(caches_lock_);
+  if (ended_) return false;
+  if (!cache.BeginListed()) return true;
+  cache.previous_of_context = nullptr;
+  cache.next_of_context = listed_;
+  if (listed_ != nullptr) listed_->previous_of_context = &cache;
+  listed_ = &cache;
+  return true;
+}
+
+size_t ContextPool::EmptyListed(ThreadCache& cache, bool short_of_memory) {
+  size_t bytes = 0;
+  const auto put = [&](Batch batch) {
+    bytes += batch.count * batch.head->bytes;
+    global_.Put(batch);
+  };
+  cache.Empty(put, short_of_memory);
+  Settle(cache);
+  ThreadCache* const next = cache.next_of_context;
+  ThreadCache* const previous = cache.previous_of_context;
+  (previous == nullptr ? listed_ : previous->next_of_context) = next;
+  if (next != nullptr) next->previous_of_context = previous;
+  return bytes;
+}
+
+size_t ContextPool::EmptyCaches(bool short_of_memory) {
+  size_t bytes = 0;
+  Held held(caches_lock_);
+  while (listed_ != nullptr) bytes += EmptyListed(*listed_, short_of_memory);
+  return bytes;
+}
+
+bool ContextPool::AbandonCache(ThreadCache* cache) {
+  Held held(caches_lock_);
+  if (ended_) return false;
+  if (cache->listed()) EmptyListed(*cache, false);
+  cache->next_of_context = threadless_;
+  threadless_ = cache;
+  return true;
+}
+
+bool ContextPool::HasIdle() {
+  Held held(caches_lock_);
+  return listed_ != nullptr || global_.HasIdle() || accounts_.HasIdle();
+}
+
+ContextPool::Idle ContextPool::CountIdle() {
+  Held held(caches_lock_);
+  Idle idle{};
+  idle.retired = global_.retired_bytes();  // first: what becomes ready meanwhile is counted twice
+  idle.ready = global_.ready_bytes();
+  for (const ThreadCache* cache = listed_; cache != nullptr; cache = cache->next_of_context) {
+    idle.ready += cache->ready_bytes();
+    idle.retired += cache->retired_bytes();
+  }
+  return idle;
+}
+
+}  // namespace cmp

@@ -1,0 +1,129 @@
+// The face of a pool, written once for its two hosts: the library by itself and the preloaded shim.
+// The host says how the pool starts and what a free owes:
+//
+//   struct Host {
+//     static Pool* Started();                          // as StartPool
+//     static constexpr bool kSeesContextsEnd;         // resets and destructions drop the pool
+//     static bool Capturing();                         // this thread captures, as far as is known
+//     static Allocation Alloc(...);                    // AllocFilled, watched
+//     static void FreeTaken(Pool&, const Driver&, Block*, BlockState taken, const DeviceApi&);
+//   };
+#ifndef CMP_CORE_LIBRARY_FACE_OVER_H_
+#define CMP_CORE_LIBRARY_FACE_OVER_H_
+
+#include "core/driver/driver_api.h"
+#include "core/library/pool_face.h"
+#include "core/pool/fill.h"
+#include "core/pool/pool_instance.h"
+
+namespace cmp {
+
+template <typename Host>
+class FaceOver {
+ public:
+  static const PoolFace* Face() {
+    static constexpr PoolFace kFace = {
+        kPoolFaceVersion,
+        &Alloc,
+        &Free,
+        [] { return Release(&Pool::ReleaseAll); },
+        [] { return Release(&Pool::ReleaseThreadCaches); },
+        [](CudaMemoryPoolStatistics* statistics) {
+          if (Pool* pool = Host::Started()) *statistics = StatisticsOf(*pool);
+        },
+        [](unsigned tier, CudaMemoryPoolStatistics* statistics) {
+          if (Pool* pool = Host::Started()) *statistics = StatisticsOf(*pool, tier);
+        },
+        []() -> unsigned {
+          Pool* pool = Host::Started();
+          return pool == nullptr ? 0 : pool->statistics().tier_count();
+        },
+        [](unsigned tier) -> size_t {
+          Pool* pool = Host::Started();
+          const bool known = pool != nullptr && tier < pool->statistics().tier_count();
+          return known ? pool->tiers().SizeOf(tier) : 0;
+        },
+    };
+    return &kFace;
+  }
+
+ private:
+  static int Alloc(size_t bytes, void** pointer) {
+    Pool* pool = g_hit_pool.load(std::memory_order_acquire);
+    const Driver* driver = LoadDriver(DriverSource::kLoaded);
+    if (pool != nullptr && driver != nullptr && !Host::Capturing()) [[likely]] {
+      const ContextHandle context = CurrentContext(*driver);
+      if constexpr (!Host::kSeesContextsEnd) pool->DropIfGone(*driver, context);
+      if (const DeviceAddress address = pool->AllocHit(context, bytes)) [[likely]] {
+        *pointer = reinterpret_cast<void*>(address);
+        return kSuccess;
+      }
+    }
+    return AllocSlow(bytes, pointer);
+  }
+
+  static int AllocSlow(size_t bytes, void** pointer) {
+    Pool* pool = Host::Started();
+    if (pool == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+    const Driver* driver = LoadDriver(DriverSource::kLoad);
+    if (driver == nullptr) return CUDA_ERROR_NOT_FOUND;
+    if (const int status = EnsureContext(*driver); status != kSuccess) return status;
+    WatchExit();
+    const DriverApi api(*driver);
+    const HeldContext context = pool->CurrentContextPool(*driver);
+    const bool real = pool->options().mode != Mode::kPool || Host::Capturing() ||
+                      g_exiting.load(std::memory_order_acquire);
+    const Allocation made = Host::Alloc(*pool, *driver, context.get(), real, bytes, api);
+    if (made.status == kSuccess) *pointer = reinterpret_cast<void*>(made.address);
+    return made.status;
+  }
+
+  static bool Free(void* pointer) {
+    Pool* pool = g_started.load(std::memory_order_acquire);
+    const Driver* driver = LoadDriver(DriverSource::kLoaded);
+    if (pool == nullptr || driver == nullptr) return false;
+    const auto address = reinterpret_cast<DeviceAddress>(pointer);
+    Block* block = pool->Find(address);
+    if (block == nullptr) {
+      // With the pool off nothing is in the side table, and the driver knows what is its own.
+      return pool->options().mode != Mode::kPool && driver->mem_free(address) == CUDA_SUCCESS;
+    }
+    if (g_exiting.load(std::memory_order_acquire)) return true;  // no CUDA call any more
+    if constexpr (!Host::kSeesContextsEnd) {
+      pool->DropIfGone(*driver, CurrentContext(*driver));
+      if (pool->Find(address) != block) return false;
+    }
+    const DriverApi api(*driver);
+    const BlockState taken = pool->Take(block, address);
+    if (taken == BlockState::kLive || taken == BlockState::kUnpooled) {
+      Host::FreeTaken(*pool, *driver, block, taken, api);
+      return true;
+    }
+    pool->statistics().process().double_frees.AddShared(1);
+    return false;
+  }
+
+  static size_t Release(size_t (Pool::*release)(const DeviceApi& api)) {
+    Pool* pool = g_pool.load(std::memory_order_acquire);
+    const Driver* driver = LoadDriver(DriverSource::kLoaded);
+    if (pool == nullptr || driver == nullptr) return 0;
+    if (g_exiting.load(std::memory_order_acquire)) return 0;
+    return (pool->*release)(DriverApi(*driver));
+  }
+
+  // A current context as the CUDA runtime would give a thread that has none: the primary context of
+  // device 0.
+  static int EnsureContext(const Driver& driver) {
+    if (CurrentContext(driver) != nullptr) return kSuccess;
+    if (const CUresult status = driver.init(0); status != CUDA_SUCCESS) return status;
+    CUcontext primary = nullptr;
+    if (const CUresult status = driver.primary_retain(&primary, 0); status != CUDA_SUCCESS) {
+      return status;
+    }
+    return driver.set_current(primary);
+  }
+};
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_LIBRARY_FACE_OVER_H_

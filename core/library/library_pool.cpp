@@ -1,0 +1,80 @@
+// The library's own pool: what CudaMemoryPool stands on where no preloaded shim is there.
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "core/base/warnings.h"
+#include "core/library/face_over.h"
+
+namespace cmp {
+
+namespace {
+
+struct Library {
+  static constexpr bool kSeesContextsEnd = false;
+
+  static Pool* Started() {
+    static constexpr PoolStart kStart = {
+        &ReadLibraryOptions, &MapStatistics, nullptr, nullptr, nullptr, &kBlindHost};
+    return StartPool(kStart);
+  }
+
+  // Captures are not seen without the shim.
+  static bool Capturing() { return false; }
+
+  // Submissions are not seen either: every free is followed by a fence, and by what the mode owes.
+  // What the host could notice is not known: `auto` waits.
+  static Settlement SettleFree(Pool& pool, const Driver& driver, Block* block) {
+    ContextPool& context = *block->owner();
+    Readiness& readiness = pool.readiness();
+    if (!context.open() || g_exiting.load(std::memory_order_acquire)) return kRealFree;
+    const bool fences = Readiness::HasContextEvents(driver);
+    if (pool.options().free_sync == FreeSync::kNone && fences) {
+      return {true, readiness.StampNow(context)};
+    }
+    if (pool.options().free_sync == FreeSync::kOrder && fences) {
+      const Fences::Recorded fence = readiness.Record(context, FencePurpose::kOrder);
+      if (fence.status == kSuccess && context.fences().OrderAfter(driver, context.identity().handle,
+                                                                  fence.number) == kSuccess) {
+        return {true, readiness.StampFor(context, fence.number)};
+      }
+    }
+    const uint64_t begin = NowNs();
+    const int status = readiness.Finish(context);
+    pool.statistics().CountWait(begin);
+    return {status == kSuccess, readiness.StampOfOthers(context)};
+  }
+
+  static Allocation Alloc(Pool& pool, const Driver& driver, ContextPool* context, bool real,
+                          size_t bytes, const DeviceApi& api) {
+    return AllocFilled(pool, driver, context, real, bytes, api);
+  }
+
+  static void FreeTaken(Pool& pool, const Driver& driver, Block* block, BlockState taken,
+                        const DeviceApi& api) {
+    const bool live = taken == BlockState::kLive;
+    if (const Settlement settled = live ? SettleFree(pool, driver, block) : kRealFree;
+        settled.pooled) {
+      pool.Retire(block, settled.stamp, api);
+    } else {
+      pool.FreeReal(block, api);
+    }
+  }
+
+ private:
+  static Options ReadLibraryOptions() {
+    WarnOfMisspelledOptions(environ, &PrintWarning);
+    Options options = ReadOptions(
+        [](const char* name) -> const char* { return secure_getenv(name); }, &PrintWarning);
+    g_device_links.Link(kAnyDevice);  // peer access is not seen without the shim
+    options.mode = Mode::kPool;       // CMP_MODE is the shim's: who links the pool wants it
+    options.trace = nullptr;          // so is this
+    return options;
+  }
+  static void* MapStatistics(const Options&, size_t bytes) { return MapPages(bytes); }
+};
+
+}  // namespace
+
+const PoolFace* LibraryPoolFace() { return FaceOver<Library>::Face(); }
+
+}  // namespace cmp

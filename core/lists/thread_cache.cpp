@@ -1,0 +1,84 @@
+#include "core/lists/thread_cache.h"
+
+namespace cmp {
+
+void SpareCaches::Put(ThreadCache* cache) {
+  Held held(lock_);
+  cache->next_of_thread = first_;
+  first_ = cache;
+}
+
+ThreadCache* SpareCaches::Take() {
+  Held held(lock_);
+  ThreadCache* cache = first_;
+  if (cache != nullptr) first_ = cache->next_of_thread;
+  return cache;
+}
+
+// `filling` has become full, or the cache is over its limit.
+Batch ThreadCache::Overflow(Batch& filling, Batch& full, Bytes& bytes) {
+  Batch leaving;
+  if (OverLimit()) {
+    // The colder batch goes if there is one.
+    Batch& colder = full.count != 0 ? full : filling;
+    leaving = colder;
+    colder = Batch{};
+  } else {
+    leaving = full;
+    full = filling;
+    filling = Batch{};
+  }
+  if (leaving.count != 0) Move(bytes, size_t{0} - BytesOf(leaving));
+  return leaving;
+}
+
+Batch ThreadCache::Retire(Shelf& shelf, Block* block, Stamp stamp) {
+  shelf.retiring.Push(block);
+  if (stamp > shelf.retiring.stamp) shelf.retiring.stamp = stamp;
+  Add(retired_bytes_, block->bytes);
+  if (shelf.retiring.count < limits_->batch[block->tier] && !OverLimit()) return Batch{};
+  return Overflow(shelf.retiring, shelf.retired, retired_bytes_);
+}
+
+bool ThreadCache::Stock(unsigned tier, Batch batch) {
+  if (batch.count == 0) return true;
+  Held held(flag_);
+  if (!listed_) return false;
+  Move(ready_bytes_, BytesOf(batch));
+  Shelf& shelf = shelves_[tier];
+  if (shelf.current.count == 0) {
+    shelf.current = batch;
+    return true;
+  }
+  while (batch.count != 0) shelf.current.Push(batch.Pop());
+  return true;
+}
+
+void ThreadCache::Count(unsigned tier, Counter TierCounters::*served, size_t requested,
+                        size_t bytes) {
+  Held held(flag_);
+  TierCounters& counters = counters_[tier];
+  (counters.*served).Add(1);
+  counters.requested_bytes.Add(requested);
+  counters.block_bytes.Add(bytes);
+}
+
+void ThreadCache::CountFree(unsigned tier, size_t requested, size_t bytes) {
+  Held held(flag_);
+  TierCounters& counters = counters_[tier];
+  counters.frees.Add(1);
+  counters.requested_freed_bytes.Add(requested);
+  counters.block_freed_bytes.Add(bytes);
+}
+
+uint32_t ThreadCache::NextRefill(unsigned tier) {
+  Held held(flag_);
+  Shelf& shelf = shelves_[tier];
+  const uint32_t blocks = shelf.next_refill;
+  const uint32_t doubled = blocks * 2;
+  const uint32_t most = limits_->batch[tier] < kMostMade ? limits_->batch[tier] : kMostMade;
+  shelf.next_refill = doubled < most ? doubled : most;
+  return blocks;
+}
+
+}  // namespace cmp

@@ -1,0 +1,132 @@
+#include "core/pool/ageing.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "core/base/lock.h"
+#include "core/base/warnings.h"
+#include "core/driver/driver_api.h"
+#include "core/pool/pool.h"
+
+namespace cmp {
+
+namespace {
+constexpr size_t kStackBytes = 512 * kKiB;
+constexpr uint64_t kMostSleepNs = 900'000'000;
+constexpr uint64_t kFirstTickNs = 50'000'000;
+constexpr int kMostPauses = 100;  // about a tenth of a second
+}  // namespace
+
+Ageing::Ageing(Pool& pool, const Options& options, const PoolHost& host)
+    : pool_(pool),
+      host_(host),
+      tick_ns_(options.decay_ns / kTicks),
+      by_(options.decay_by == DecayBy::kNobody                             ? By::kNobody
+          : options.decay_by == DecayBy::kThread && host.sees_contexts_end ? By::kNobodyYet
+                                                                           : By::kFrees) {}
+
+void Ageing::Begin() {
+  By nobody = By::kNobodyYet;
+  if (!by_.compare_exchange_strong(nobody, By::kThread, std::memory_order_seq_cst)) return;
+  if (stopped()) return;
+  const bool quiet = pool_.CanFreeQuietly();
+  if (quiet && Spawn()) return;
+  by_.store(By::kFrees, std::memory_order_seq_cst);
+  if (quiet) PrintWarning("no thread can be made: idle memory goes back to the driver in cudaFree");
+}
+
+bool Ageing::Spawn() {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_attr_t attributes;
+  if (pthread_attr_init(&attributes) != 0) return false;
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&attributes, kStackBytes);
+  // An ordinary thread, whoever is freeing.
+  pthread_attr_setinheritsched(&attributes, PTHREAD_EXPLICIT_SCHED);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_t thread;
+  const auto run = [](void* self) -> void* {
+    prctl(PR_SET_NAME, "cmp-decay");
+    static_cast<Ageing*>(self)->Run();
+    return nullptr;
+  };
+  const int status = pthread_create(&thread, &attributes, run, this);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_attr_destroy(&attributes);
+  return status == 0;
+}
+
+// Sleeps. False: the process exits.
+bool Ageing::Rest(uint64_t ns) {
+  for (uint64_t left = ns; left != 0 && !stopped();) {
+    const uint64_t now = left < kMostSleepNs ? left : kMostSleepNs;
+    SleepNs(static_cast<long>(now));
+    left -= now;
+  }
+  return !stopped();
+}
+
+void Ageing::Run() {
+  // Who made it may be bound to a processor that a real-time thread never leaves; so may the main
+  // thread.
+  cpu_set_t own;
+  cpu_set_t main;
+  if (sched_getaffinity(0, sizeof(own), &own) == 0 &&
+      sched_getaffinity(getpid(), sizeof(main), &main) == 0) {
+    CPU_OR(&own, &own, &main);
+    sched_setaffinity(0, sizeof(own), &own);
+  }
+  const Driver& driver = *host_.driver();
+  const DriverApi api(driver);
+  // The first tick is soon, for what it pays once; but not for a process that is over by then.
+  bool first = true;
+  while (Rest(first && tick_ns_ > kFirstTickNs ? kFirstTickNs : tick_ns_)) {
+    first = false;
+    // seq_cst on both sides: either Stop sees that calls are made, or this that they must not be.
+    inside_.store(true, std::memory_order_seq_cst);
+    bool idle = true;
+    if (!stopped()) {
+      const RelaxedCaptureMode relaxed(driver);
+      idle = pool_.Age(api);
+    }
+    inside_.store(false, std::memory_order_seq_cst);
+    if (!pool_.CanFreeQuietly()) {  // as it turned out
+      by_.store(By::kFrees, std::memory_order_seq_cst);
+      return;
+    }
+    if (!idle && Leave()) return;
+  }
+}
+
+// Nothing is idle. True: the thread may end.
+bool Ageing::Leave() {
+  by_.store(By::kNobodyYet, std::memory_order_seq_cst);
+  if (!pool_.HasIdle()) return true;
+  By nobody = By::kNobodyYet;
+  return !by_.compare_exchange_strong(nobody, By::kThread, std::memory_order_seq_cst);
+}
+
+void Ageing::DoWhatIsDue(ContextPool& context, size_t bytes, const DeviceApi& api, uint64_t now) {
+  const Uncancelled uncancelled;
+  if (inside_.exchange(true, std::memory_order_seq_cst)) return;  // another thread is at it
+  if (!stopped()) {                                               // as in Run
+    const uint64_t next = context.next_tick_ns.load(std::memory_order_relaxed);
+    const bool tick = now >= next;
+    if (tick) context.next_tick_ns.store(now + tick_ns_, std::memory_order_relaxed);
+    if (!tick || next != 0) pool_.AgeInFree(context, tick, bytes, api);  // 0: the time begins
+  }
+  inside_.store(false, std::memory_order_seq_cst);
+}
+
+void Ageing::Stop() {
+  stop_.store(true, std::memory_order_seq_cst);
+  Pause pause;
+  for (int i = 0; i < kMostPauses && inside_.load(std::memory_order_seq_cst); ++i) pause.Wait();
+}
+
+}  // namespace cmp

@@ -1,0 +1,80 @@
+// CMP_DECAY: idle memory that nobody has used for so long goes back to the driver, even if the
+// program makes no call any more.
+//
+// By a thread, which exists only while memory is idle. A tick is a 32nd of CMP_DECAY: what threads'
+// caches hold moves to the global pools, what the device has finished with becomes ready, and what
+// has been idle since before the last 32 ticks is released, in a way that neither waits for the
+// device nor holds up a launch (release_stream.h; a tick pays once what the first of them costs).
+// The thread takes no signal, runs in relaxed capture mode and makes no call once the process
+// exits. A process that uses CUDA has threads of the driver's already, so nobody who counts them
+// sees a difference in kind.
+//
+// Where that cannot be (no thread can be made, the driver cannot free without a wait, the pool does
+// not see contexts end, CMP_DECAY=oncall) the program's own frees do it, when it is due: each for
+// the context of its block, whose work the real call waits for as well, and each a portion.
+#ifndef CMP_CORE_POOL_AGEING_H_
+#define CMP_CORE_POOL_AGEING_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "core/base/options.h"
+#include "core/base/statistics.h"
+#include "core/contexts/context_pool.h"
+#include "core/driver/device_api.h"
+#include "core/driver/host.h"
+
+namespace cmp {
+
+class Pool;
+
+// All functions are thread-safe.
+class Ageing {
+ public:
+  static constexpr unsigned kTicks = 32;  // of CMP_DECAY
+
+  Ageing(Pool& pool, const Options& options, const PoolHost& host);
+
+  // Memory has become idle: somebody looks after it from now on. seq_cst, after the block is on its
+  // list: of this and the last look of a thread that ends, one sees the other.
+  void MemoryIsIdle() {
+    if (by_.load(std::memory_order_seq_cst) == By::kNobodyYet) [[unlikely]]
+      Begin();
+  }
+  // In a free of the program's, of `bytes` of `context`, after it: what is due, if no thread does
+  // it.
+  void InFree(ContextPool& context, size_t bytes, const DeviceApi& api) {
+    if (by_.load(std::memory_order_relaxed) == By::kFrees) [[unlikely]] {
+      const uint64_t now = NowNs();
+      if (now >= context.next_tick_ns.load(std::memory_order_relaxed) ||
+          context.aged_before.load(std::memory_order_relaxed) != 0) [[unlikely]] {
+        DoWhatIsDue(context, bytes, api, now);
+      }
+    }
+  }
+  // Will there be ticks, in a thread or in frees?
+  bool HasTicks() const { return by_.load(std::memory_order_relaxed) != By::kNobody; }
+  // The process exits: no call from now on. Waits for one that is under way, but not long.
+  void Stop();
+  bool stopped() const { return stop_.load(std::memory_order_seq_cst); }
+
+ private:
+  enum class By : uint8_t { kNobodyYet, kThread, kFrees, kNobody };
+  void Begin();
+  bool Spawn();
+  void Run();
+  bool Rest(uint64_t ns);
+  bool Leave();
+  void DoWhatIsDue(ContextPool& context, size_t bytes, const DeviceApi& api, uint64_t now);
+
+  Pool& pool_;
+  const PoolHost& host_;
+  const uint64_t tick_ns_;
+  std::atomic<By> by_;
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> inside_{false};  // a tick is under way
+};
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_POOL_AGEING_H_

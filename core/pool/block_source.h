@@ -1,0 +1,414 @@
+// Where blocks come from and go to: the real allocation calls, the real frees, and what is tried
+// before an allocation fails.
+//
+// Invariant: a block is in the side table from before the program can see its address until the
+// program's own real free of it begins; one that the pool frees, until that has happened. No lock
+// is held here across a real call.
+#ifndef CMP_CORE_POOL_BLOCK_SOURCE_H_
+#define CMP_CORE_POOL_BLOCK_SOURCE_H_
+
+#include "core/base/statistics.h"
+#include "core/contexts/context_pool.h"
+#include "core/contexts/readiness.h"
+#include "core/driver/device_api.h"
+#include "core/driver/host.h"
+#include "core/lists/side_table.h"
+#include "core/lists/takers.h"
+
+namespace cmp {
+
+// What served an allocation: a real call for it alone, one for the pool, or an idle block, which is
+// counted and handed out already.
+enum class Served : uint8_t { kReal, kRefill, kThreadCache, kGlobalPool };
+
+// What is asked of a real call: `bytes` for a program that wants `requested`, counted in `tier`.
+struct Request {
+  size_t requested;
+  size_t bytes;
+  unsigned tier;
+  BlockState state;  // of the block that it becomes; kIdle: the caller's, who lists it
+};
+
+// What an allocation came to. `bytes`, those of its block, are 0 with a set `address` when the
+// allocation is real and not entered in the side table (no bookkeeping memory, an address outside
+// its range, a context that has just ended): such memory is the program's own affair, as without
+// the pool. No pointer to a block that the program has: another thread may end its context at any
+// time, and then the record becomes another block's.
+struct Allocation {
+  int status = kSuccess;
+  DeviceAddress address = 0;
+  size_t bytes = 0;
+  Served served = Served::kReal;
+  Block* idle = nullptr;  // where kIdle was asked for
+
+  bool pooled() const { return bytes != 0; }
+};
+
+// May a real free wait for the device, as cuMemFree does?
+enum class Quietly : uint8_t { kNo, kYes };
+
+// How many are really freeing idle blocks of one device; of these, quietly; how many have done so.
+struct Hands {
+  int now;
+  int quiet;
+  uint64_t ended;
+};
+
+// Those of every device. Thread-safe.
+class HandsByDevice {
+ public:
+  struct Place {
+    std::atomic<int> now{0};
+    std::atomic<int> quiet{0};
+    std::atomic<uint64_t> ended{0};
+  };
+  Place& PlaceOf(int device) { return places_[PlaceOfDevice(device)]; }
+  // Acquire: what was freed before is seen. `ended` last: whose end `now` shows is counted there.
+  Hands Of(int device) const {
+    const Place& place = places_[PlaceOfDevice(device)];
+    Hands hands{};
+    hands.now = place.now.load(std::memory_order_acquire);
+    hands.quiet = place.quiet.load(std::memory_order_relaxed);
+    hands.ended = place.ended.load(std::memory_order_acquire);
+    return hands;
+  }
+
+ private:
+  Place places_[kDevicePlaces];
+};
+
+class BlockSource {
+ public:
+  BlockSource(const PoolHost& host, Arena& arena, const Tiers& tiers, SideTable& side_table,
+              IdleChunks& chunks, Readiness& readiness, Statistics& statistics)
+      : host_(host),
+        slabs_(arena),
+        tiers_(tiers),
+        side_table_(side_table),
+        chunks_(chunks),
+        readiness_(readiness),
+        statistics_(statistics) {}
+
+  // Where contexts have the records of their blocks from.
+  BlockSlabs& slabs() { return slabs_; }
+
+  // One real allocation, entered in the side table.
+  // REQUIRES: `context` is current
+  Allocation Make(ContextPool& context, const Request& request, bool last_resort,
+                  const DeviceApi& api);
+
+  // A Make that failed is tried again: after every release of idle blocks (of this context, other
+  // threads' caches included; then of other contexts of the device), with find_fit() asked first
+  // each time, and at last with exactly the requested bytes. May wait for the device, as the real
+  // frees do. The last failure is the real call's own. `releases`: those before the Make.
+  template <typename FindFit>
+  Allocation MakeAfterReleases(ContextPool& context, const Request& request, uint64_t releases,
+                               const DeviceApi& api, FindFit find_fit);
+
+  // Accounts for `bytes` about to be made, or just made, and now and then asks the device, which
+  // keeps context.scarce current. True if `bytes` more than the program asked for may be made: a
+  // tenth of the device stays really free, or where managed memory moves anyway, free or its.
+  bool CheckFreeMemory(ContextPool& context, size_t bytes, const DeviceApi& api);
+
+  // There are `more` bytes of managed memory than there were. True: so much that the device must be
+  // asked; else that much less is left to the pool.
+  [[nodiscard]] bool NoteManaged(ContextPool& context, size_t more);
+
+  // Asks the device, and keeps current what follows from that; *free: what managed memory leaves to
+  // others. False: it cannot be told. REQUIRES: `context` is current, or another one of its device
+  bool LookAtMemory(ContextPool& context, const DeviceApi& api, size_t* free);
+
+  // Of the device's memory the context takes so much; small blocks take all of their chunk, which
+  // contexts of one device may share.
+  size_t Held(const ContextPool& context) const {
+    const size_t leaving = context.accounts().leaving();
+    const size_t held = context.accounts().reserved() + GapsBeside(context);
+    return held > leaving ? held - leaving : 0;
+  }
+  size_t GapsBeside(const ContextPool& context) const { return chunks_.Gaps(context.device()); }
+  // Of that: what would go to the driver as the lists stand, and what would not. Threads' caches
+  // have little, which counts as used.
+  struct Share {
+    size_t used;
+    size_t idle;
+  };
+  Share ShareOf(const ContextPool& context) const {
+    const size_t listed = context.global().large_bytes() + chunks_.Bytes(context.device());
+    const size_t own = context.accounts().idle() + GapsBeside(context);
+    const size_t idle = listed < own ? listed : own;  // chunks may be another context's
+    const size_t held = Held(context);
+    return {held > idle ? held - idle : 0, idle};
+  }
+  // Do idle blocks leave managed memory its room, as far as can be said without a look at caches?
+  bool LeavesRoom(const ContextPool& context) const {
+    const Reserve& reserve = context.accounts().reserve();
+    if (!reserve.IsBesideManaged()) [[likely]]
+      return true;
+    if (!reserve.IsOverRoom(Held(context))) return true;
+    const Share share = ShareOf(context);
+    return reserve.MayStay(share.used, share.idle);
+  }
+  // Must the next free look whether idle blocks must go?
+  bool IsOver(const ContextPool& context) const {
+    return context.accounts().Excess() != 0 || !LeavesRoom(context);
+  }
+
+  // Really frees idle blocks of the global pool, about `bytes` of them, and returns how many bytes
+  // they were: the ready ones that have waited longest, which waits for nothing, and if those do
+  // not suffice, retired ones, once the work of the context from before their frees is done. Not
+  // for what was submitted since: it may wait for what the program does next. Where their frees
+  // recorded no fence (CMP_FREE_SYNC=none) one is recorded now; where none can be had (old drivers,
+  // captures) the real free waits for all of the context's work. For other contexts it waits no
+  // more than the real free does: with a large block not at all (measured, two H200s: what copies
+  // into it fails), with a small one in the real free.
+  size_t ReleaseIdle(ContextPool& context, size_t bytes, const DeviceApi& api);
+  // A portion of the ready ones that have been idle since `before` on the global pool's clock,
+  // about `bytes`; the bound falls. Quietly: what the driver cannot free without a wait stays.
+  size_t ReleaseAged(ContextPool& context, uint64_t before, size_t bytes, Quietly quietly,
+                     const DeviceApi& api);
+  // Pays what the first free without a wait costs (release_stream.h), with a block made for it,
+  // unless it is paid, or memory is scarce or wanted by managed memory. Until then the program's
+  // frees keep the bound with cuMemFree, as it would free itself; but where nobody will pay, the
+  // first of them does.
+  void WarmUp(ContextPool& context, const DeviceApi& api);
+  void WillBeWarmedUp() { will_be_warmed_up_ = true; }  // before there are blocks
+  // Can idle blocks be freed without a wait, as far as that is known?
+  bool CanFreeQuietly() const;
+  // The same as ReleaseIdle for a real call that lacks memory, and the bound falls: large ready
+  // ones first. What smaller ones take goes back to the driver only where all of their chunk does.
+  // kAllocation: a fence that is recorded now is waited for ten seconds at most, and a small block
+  // for other contexts a while, before the real free has to. kElsewhere: that is not tried.
+  size_t ReleaseForMemory(ContextPool& context, size_t bytes, Patience patience,
+                          const DeviceApi& api);
+  // Has another thread released anything for a real call that lacked memory, within the last
+  // second? One that failed before that is worth another try.
+  bool OthersMadeRoomJustNow() const;
+  // Around all that is tried before a call fails for want of memory: no block is made meanwhile
+  // that nobody asked for. WarmUp becomes one of the takers and then looks here; who lacks memory
+  // says so here, and then waits for the takers. acq_rel: whose change here comes second sees the
+  // other's.
+  void BeginLack() { lacking_.fetch_add(1, std::memory_order_acq_rel); }
+  void EndLack() { lacking_.fetch_sub(1, std::memory_order_release); }
+  bool AnyLack() { return lacking_.fetch_add(0, std::memory_order_acq_rel) != 0; }
+  // Other threads may have in hand what is idle. Waits until it is free or on a list: takers.h.
+  void AwaitTakers(int device) { takers_.Await(device); }
+  DeviceTakers& takers() { return takers_; }
+  Hands hands(int device) const { return hands_.Of(device); }
+  // While it lives, this thread takes blocks of `context` off its lists to really free them: it is
+  // awaited for them, and the context does not end meanwhile.
+  struct [[nodiscard]] Hand {
+    Hand(BlockSource& source, ContextPool& context, Quietly quietly = Quietly::kNo)
+        : place(source.hands_.PlaceOf(context.device())),
+          quiet(quietly == Quietly::kYes ? 1 : 0),
+          taking(source.takers_.Of(context.device())),
+          user(context) {
+      // Relaxed: who finds blocks missing in the sums (acquire, and released by who takes them)
+      // sees these.
+      place.quiet.fetch_add(quiet, std::memory_order_relaxed);
+      place.now.fetch_add(1, std::memory_order_relaxed);
+    }
+    ~Hand() {
+      place.quiet.fetch_sub(quiet, std::memory_order_relaxed);
+      place.ended.fetch_add(1, std::memory_order_release);
+      place.now.fetch_sub(1, std::memory_order_release);
+    }
+    Hand(const Hand&) = delete;
+    Hand& operator=(const Hand&) = delete;
+    HandsByDevice::Place& place;
+    const int quiet;
+    Takers::Taking taking;
+    ContextPool::User user;
+  };
+  // Grows with every real free of an idle block: if it has, a real call that failed is worth
+  // another try.
+  uint64_t releases() const { return releases_.load(std::memory_order_acquire); }
+  // `freed` bytes were freed. Brings the context back under its bound if it is over it, or nearer
+  // to it by twice as much, and at least 64 MiB, or under CMP_RESERVE=auto by a few blocks while it
+  // is not far over it: no free pays for much. Waits for retired ones as ReleaseIdle does, where
+  // the ready ones are not that much.
+  void Trim(ContextPool& context, size_t freed, const DeviceApi& api);
+
+  // A block of `bytes` was really allocated, with no memory released for it; one of at most `most`
+  // would have served. If such a one was released for the bound since `since_ns`, the bound grows.
+  void NoteMade(ContextPool& context, size_t bytes, size_t most, uint64_t since_ns,
+                const DeviceApi& api);
+
+  // `bytes` of idle memory were given back, not for the bound, which falls by as much.
+  void NoteGivenBack(ContextPool& context, size_t bytes);
+
+  // Counts that a block in use ends in a real free, whoever makes it.
+  void CountRealFree(const Block& block);
+  // Bytes of a block beyond the request that it serves, from 2 MiB up beyond the rounded one.
+  size_t MoreThanAsked(size_t block_bytes, size_t requested) const {
+    if (block_bytes < kLargeGranule) return block_bytes - requested;
+    const size_t rounded = tiers_.RoundedBytes(requested);
+    return block_bytes > rounded ? block_bytes - rounded : 0;
+  }
+  size_t MoreThanAsked(const Block& block) const {
+    return MoreThanAsked(block.bytes, block.requested);
+  }
+
+  // Takes `block` out of the side table and forgets it, without a real call. The caller owns the
+  // block (it won TakeFromProgram, or took it off a list). False if the context was dropped
+  // meanwhile: then the memory is gone already and must not be freed.
+  bool Forget(Block* block);
+  // Forgets every block of a closed context that has no users. The records are used again, but for
+  // those that another thread has in hand. True: nobody has any.
+  bool ForgetAll(ContextPool& context);
+
+  // The pool is off for the context. From then on every call is real: of one that is broken so that
+  // the program sees the real errors.
+  void Close(ContextPool& context, ContextPool::Why why = ContextPool::Why::kBroken);
+
+  // The real free of memory that the program gave back. Counted and timed.
+  int RealFree(DeviceAddress address, const DeviceApi& api);
+
+  // Contexts besides the one that is short of memory whose idle blocks may help.
+  using OtherContexts = size_t (*)(void* self, ContextPool& except, size_t bytes,
+                                   const DeviceApi& api);
+  void SetOtherContexts(OtherContexts release, void* self) {
+    release_others_ = release;
+    others_ = self;
+  }
+
+ private:
+  // Really frees idle blocks of `context` that are on no list any more; returns their bytes. What
+  // cannot be freed (the context is ending, a capture forbids it) goes back to the global pool,
+  // with the batch's stamp: kReady, or another context may still use it. kDone: the context's work
+  // is done, and the real free need not wait for others'. kDoneQuietly: see ReleaseAged.
+  // kDoneForBound: in a free of the program's, which would have waited itself. kRetired: work is
+  // not done that the real free has to wait for. REQUIRES: the caller is one of the takers since
+  // before it took the batch
+  enum class Work { kDone, kDoneForBound, kDoneQuietly, kRetired };
+  size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api);
+  // About `bytes` of the global pool's, retired ones included, of what was freed before `begin`, a
+  // Fences::Step.
+  size_t DestroyIdle(ContextPool& context, size_t bytes, uint64_t begin, Patience patience,
+                     const DeviceApi& api);
+  // The same of retired ones, one fence after the other; what is done is destroyed as `done` says.
+  size_t DestroyRetired(ContextPool& context, size_t bytes, uint64_t begin, Patience patience,
+                        Work done, const DeviceApi& api);
+  bool MakeAndFree(ContextPool& context, const DeviceApi& api);
+  int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
+  static bool MustLook(ContextPool& context, size_t bytes);
+  bool MayMakeBesideManaged(const ContextPool& context, size_t bytes) const;
+  void CountExtra(ContextPool& context);      // by which the bound has grown
+  int CountFree(uint64_t begin, int status);  // returns the status
+  int RealAllocate(size_t bytes, bool last_resort, const DeviceApi& api, DeviceAddress* address);
+  // Forget without giving the record back, and its reverse.
+  bool Detach(Block* block) { return DetachFrom(block) != BlockState::kUnused; }
+  BlockState DetachFrom(Block* block);  // the state that it was in
+  bool Attach(ContextPool& context, Block* block, BlockState state, Block** displaced);
+  void Register(ContextPool& context, const Request& request, Allocation* made);
+
+  const PoolHost& host_;
+  DeviceTakers takers_;
+  HandsByDevice hands_;
+  std::atomic<uint64_t> releases_{0};  // real frees that Destroy has made
+  // Who released for lack of memory last, and when. Relaxed: a hint, and one more try is harmless.
+  std::atomic<const void*> room_by_{nullptr};
+  std::atomic<int> lacking_{0};
+  std::atomic<uint64_t> room_at_{0};
+  BlockSlabs slabs_;
+  const Tiers& tiers_;
+  SideTable& side_table_;
+  IdleChunks& chunks_;
+  Readiness& readiness_;
+  Statistics& statistics_;
+  bool will_be_warmed_up_ = false;
+  OtherContexts release_others_ = nullptr;
+  void* others_ = nullptr;
+};
+
+// A real call that failed for lack of memory: what is released before it is tried again, and how
+// often that is worth it.
+//
+//   as much as it needs, then twice as much each time      as long as there is so much
+//   all that is left; after that has failed, what other    three times: others may go on freeing
+//   threads had in hand meanwhile, and all that is left    for ever
+//
+// What was idle when the call began has been free for one of the tries then, but for what the
+// program has by now: so the call would have failed without the pool, too.
+class Ladder {
+ public:
+  static constexpr size_t kFound = ~size_t{0};  // in place of bytes: what is needed is there
+
+  // `bytes`: what it needs of `device`, or of all; 0: not known. `releases`: those before it
+  // failed.
+  Ladder(BlockSource& source, int device, size_t bytes, uint64_t releases)
+      : source_(source), device_(device), wanted_(bytes == 0 ? 1 : bytes), releases_(releases) {
+    source_.BeginLack();
+  }
+  ~Ladder() { source_.EndLack(); }
+  Ladder(const Ladder&) = delete;
+  Ladder& operator=(const Ladder&) = delete;
+
+  // Calls release(bytes), which really frees about as many that are idle, and returns how many.
+  // True: the call is worth another try. False: its last failure is the program's.
+  template <typename Release>
+  bool Climb(Release release) {
+    for (;;) {
+      if (exhausted_) {
+        const bool changed = released_ != 0 || source_.releases() != releases_;
+        if (waits_ == kMostWaits || (waits_ != 0 && !changed)) return false;
+        ++waits_;
+        source_.AwaitTakers(device_);
+      }
+      released_ = release(wanted_);
+      if (released_ == kFound) return true;
+      exhausted_ = released_ < wanted_;
+      if (!exhausted_) wanted_ = wanted_ > kFound / 2 ? kFound : 2 * wanted_;
+      // Before the next try: what is freed during it makes one more worth it.
+      if (source_.releases() == releases_) continue;
+      releases_ = source_.releases();
+      return true;
+    }
+  }
+
+ private:
+  static constexpr int kMostWaits = 3;
+
+  BlockSource& source_;
+  const int device_;
+  size_t wanted_;
+  uint64_t releases_;
+  size_t released_ = 0;
+  bool exhausted_ = false;  // there was less than wanted
+  int waits_ = 0;
+};
+
+template <typename FindFit>
+Allocation BlockSource::MakeAfterReleases(ContextPool& context, const Request& request,
+                                          uint64_t releases, const DeviceApi& api,
+                                          FindFit find_fit) {
+  Allocation made;
+  bool ask_others = false;
+  const auto release = [&](size_t bytes) {
+    context.EmptyCaches(true);
+    made = find_fit();
+    if (made.pooled()) return Ladder::kFound;
+    const size_t own = ReleaseForMemory(context, bytes, Patience::kAllocation, api);
+    // A part may do: other contexts are asked where it did not.
+    const bool enough = own != 0 && !ask_others;
+    ask_others = own < bytes;
+    return enough || own >= bytes ? own : own + release_others_(others_, context, bytes - own, api);
+  };
+  // What the device cannot hold is not made by releases; the last try says so.
+  const size_t most = context.identity().device_bytes;
+  const bool possible = most == 0 || request.requested <= most;
+  Ladder ladder(*this, context.device(), request.bytes, releases);
+  while (possible && ladder.Climb(release)) {
+    if (made.pooled()) return made;
+    made = Make(context, request, false, api);
+    if (made.status != kOutOfMemory) return made;
+  }
+  // A block of an odd size fits no tier: it is really freed when it comes back.
+  Request exact = request;
+  exact.bytes = request.requested;
+  if (exact.bytes != request.bytes) exact.state = BlockState::kUnpooled;
+  return Make(context, exact, true, api);
+}
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_POOL_BLOCK_SOURCE_H_

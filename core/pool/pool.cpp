@@ -1,0 +1,445 @@
+#include "core/pool/pool.h"
+
+namespace cmp {
+
+namespace {
+constexpr uint32_t kMaxBatchBlocks = 128;
+constexpr unsigned kLargeBlocks = ~0U;  // in place of a tier: all blocks of 2 MiB and more
+// The largest request that has a tier; no device has more.
+constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
+constexpr int kMostWaitsForLeaving = 100;  // about a tenth of a second
+constexpr uint64_t kMostBoundWaitNs = 200'000;
+}  // namespace
+
+// ---- Alloc
+
+Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api) {
+  ThreadCache* cache = CacheFor(context);
+  if (cache == nullptr || bytes > kMostTierBytes) return AllocReal(&context, bytes, api);
+  const unsigned tier = tiers_.TierOf(bytes);
+  const bool oversized = bytes > context.max_block();
+  const size_t rounded = oversized ? bytes : tiers_.RoundedBytes(bytes);
+  if (!oversized) {
+    const Allocation idle = TakeIdle(context, cache, bytes, rounded, tier);
+    if (idle.pooled()) return idle;
+  }
+  // Near the bound, what other threads keep idle is worth more than a new block, and a retired
+  // block of the tier that will be ready soon makes a whole batch of new ones superfluous.
+  context.Settle(*cache);
+  const Accounts& accounts = context.accounts();
+  const bool near_bound = accounts.reserved() + rounded > accounts.bound();
+  if (near_bound && !oversized && context.EmptyCaches() != 0) {
+    const Allocation idle = TakeIdle(context, cache, bytes, rounded, tier);
+    if (idle.pooled()) return idle;
+  }
+  const bool retired = !oversized && OldestStamp(context, cache, tier, rounded) != kReady;
+  const bool pooled = !oversized && MayRoundUp(context, bytes, rounded);
+  const Request request{bytes, pooled ? rounded : bytes, tier,
+                        pooled ? BlockState::kLive : BlockState::kUnpooled};
+  LeaveRoom(context, request.bytes, Quietly::kYes, api);
+  const uint64_t releases = source_.releases();
+  Allocation made = source_.Make(context, request, false, api);
+  const bool rescue = made.status == kOutOfMemory;
+  if (rescue) {
+    made = source_.MakeAfterReleases(context, request, releases, api, [&] {
+      return oversized ? Allocation{} : TakeIdle(context, cache, bytes, rounded, tier);
+    });
+    if (made.status == kSuccess) {
+      api.Recovered();
+      statistics_.process().out_of_memory_rescues.AddShared(1);
+    }
+  }
+  if (made.status != kSuccess) {
+    statistics_.process().failed_allocations.AddShared(1);
+    return made;
+  }
+  if (!made.pooled() || made.served != Served::kReal) return made;
+  if (pooled) made.served = Served::kRefill;
+  cache->Count(tier, pooled ? &TierCounters::refills : &TierCounters::real, bytes, made.bytes);
+  statistics_.shared_slot()[tier].blocks_made.AddShared(pooled ? 1 : 0);
+  NotePeak(context);  // Make has told the accounts
+  if (pooled && !rescue) {
+    const size_t most = rounded < kLargeGranule ? rounded : rounded + SlackFor(context, rounded);
+    const uint64_t now = NowNs();
+    const uint64_t since = now > options_.decay_ns ? now - options_.decay_ns : 0;
+    source_.NoteMade(context, rounded, most, since, api);
+  }
+  // Alloc waits for nothing, and a real free might: who crosses the bound leaves it to the next
+  // free.
+  if (source_.IsOver(context)) context.over_bound.store(true, std::memory_order_relaxed);
+  if (pooled && !rescue && !retired && HasShelf(tier)) {
+    Refill(context, *cache, tier, rounded, api);
+    ageing_.MemoryIsIdle();
+  } else {
+    source_.CheckFreeMemory(context, made.bytes, api);
+  }
+  return made;
+}
+
+Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& api) {
+  ContextPool& owner = context == nullptr ? unpooled_ : *context;
+  const unsigned tier = tiers_.TierOf(bytes < kMostTierBytes ? bytes : kMostTierBytes);
+  const Request request{bytes, bytes, tier, BlockState::kUnpooled};
+  const int device = context == nullptr ? kAllDevices : context->identity().device;
+  Ladder ladder(source_, device, bytes, source_.releases());
+  Allocation made = source_.Make(owner, request, true, api);
+  const bool rescue = made.status == kOutOfMemory;
+  const size_t most = context == nullptr ? 0 : context->identity().device_bytes;
+  const bool possible = bytes <= kMostTierBytes && (most == 0 || bytes <= most);
+  while (possible && made.status == kOutOfMemory &&
+         ladder.Climb([&](size_t wanted) { return ReleaseForRetry(api, device, wanted); })) {
+    made = source_.Make(owner, request, true, api);
+  }
+  if (rescue && made.status == kSuccess) {
+    api.Recovered();
+    statistics_.process().out_of_memory_rescues.AddShared(1);
+  }
+  if (made.status != kSuccess) {
+    statistics_.process().failed_allocations.AddShared(1);
+  } else if (made.pooled()) {
+    TierCounters& counters = statistics_.shared_slot()[tier];
+    counters.real.AddShared(1);
+    counters.requested_bytes.AddShared(bytes);
+    counters.block_bytes.AddShared(bytes);
+    NotePeak(owner);
+  }
+  return made;
+}
+
+// An idle block for the request, handed out, or none. Waits for nothing.
+Allocation Pool::TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
+                          unsigned tier) {
+  const Allocation ready = TakeReady(context, cache, bytes, rounded, tier);
+  if (ready.pooled() || !PromoteRetired(context, cache, tier, rounded)) return ready;
+  return TakeReady(context, cache, bytes, rounded, tier);
+}
+
+Allocation Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
+                           unsigned tier) {
+  if (HasShelf(tier)) {
+    if (const DeviceAddress address = cache->Alloc(tier, bytes)) {
+      return Allocation{kSuccess, address, rounded, Served::kThreadCache};
+    }
+  }
+  Block* block = nullptr;
+  if (rounded >= kLargeGranule) {
+    block = TakeReadyLarge(context, rounded, tier);
+  } else {
+    const Takers::Taking taking(source_.takers().Of(context.device()));
+    Batch batch = context.global().TakeBatch(tier);
+    block = batch.count == 0 ? nullptr : batch.Pop();
+    if (batch.count != 0) {
+      HasShelf(tier) ? Stock(context, *cache, tier, batch) : context.global().Put(batch);
+    }
+  }
+  if (block == nullptr) return Allocation{};
+  const DeviceAddress address = block->address;
+  const size_t block_bytes = block->bytes;
+  if (!block->GiveToProgramUnlessEnded(bytes)) return Allocation{};
+  context.accounts().HandOut(block_bytes, source_.MoreThanAsked(block_bytes, bytes));
+  context.Settle(*cache);
+  cache->Count(tier, &TierCounters::global_pool_hits, bytes, block_bytes);
+  NotePeak(context);
+  return Allocation{kSuccess, address, block_bytes, Served::kGlobalPool};
+}
+
+// The stamp of what has been retired longest and might serve the tier; kReady: nothing is retired.
+Stamp Pool::OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded) {
+  const Stamp here = HasShelf(tier) ? cache->OldestStamp(tier) : kReady;
+  const Stamp there = context.global().OldestStamp(rounded >= kLargeGranule ? kLargeBlocks : tier);
+  if (here == kReady || there == kReady) return here + there;  // the other one
+  return here < there ? here : there;
+}
+
+// Makes retired blocks of the tier ready whose fences have passed. False: there are none.
+bool Pool::PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded) {
+  const Stamp oldest = OldestStamp(context, cache, tier, rounded);
+  if (oldest == kReady) return false;
+  if (!readiness_.HasPassed(context, oldest) && !readiness_.Ask(context, oldest)) return false;
+  const auto passed = [&](Stamp stamp) { return readiness_.HasPassed(context, stamp); };
+  context.global().Promote(rounded >= kLargeGranule ? kLargeBlocks : tier, passed);
+  if (!HasShelf(tier)) return true;
+  cache->Promote(tier, passed);
+  // What is still retired here is wanted next: by then its fence should have passed.
+  if (const Stamp newest = cache->NewestStamp(tier); newest != kReady) {
+    readiness_.Cover(context, newest);
+  }
+  return true;
+}
+
+// Bytes of blocks in use beyond what the program asked for save real calls, and cost memory for as
+// long as the blocks are in use. A program that fills the device should fit all the same.
+//
+// Below 2 MiB: once the program has a quarter of the device, or memory is scarce, all of them
+// together are to be at most a 256th of the device. A new block that would exceed that is made as
+// asked for, and really freed. Idle ones serve whom they fit. With CMP_SLACK=0% there is never any.
+bool Pool::MayRoundUp(const ContextPool& context, size_t bytes, size_t rounded) const {
+  const size_t waste = rounded < kLargeGranule ? Tiers::Waste(rounded, bytes) : 0;
+  if (waste == 0) return true;
+  if (options_.slack == 0) return false;
+  const size_t device = context.device_bytes.load(std::memory_order_relaxed);
+  if (device == 0) return true;  // not asked for yet
+  const Accounts& accounts = context.accounts();
+  const bool plenty =
+      accounts.live() <= device / 4 && !context.scarce.load(std::memory_order_relaxed);
+  return plenty || accounts.rounding() + waste <= device / 256;
+}
+
+// From 2 MiB up it is a sixty-fourth, and there is none once the program has half of the device, or
+// once less than a tenth of it is free.
+size_t Pool::SlackFor(const ContextPool& context, size_t rounded) const {
+  const size_t device = context.device_bytes.load(std::memory_order_relaxed);
+  const Accounts& accounts = context.accounts();
+  if (context.scarce.load(std::memory_order_relaxed) || accounts.live() > device / 2) return 0;
+  const auto slack = static_cast<size_t>(static_cast<double>(rounded) * options_.slack);
+  return accounts.slack() + slack > device / 64 ? 0 : slack;
+}
+
+Block* Pool::TakeReadyLarge(ContextPool& context, size_t rounded, unsigned tier) {
+  Block* block = context.global().TakeLarge(rounded, rounded + SlackFor(context, rounded));
+  if (block != nullptr) {
+    block->tier = static_cast<uint16_t>(tier);  // its free counts in the row of the request
+  }
+  return block;
+}
+
+// Idle blocks of `tier` go into this thread's cache.
+void Pool::Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch batch) {
+  while (!cache.Stock(tier, batch)) {
+    if (!context.ListCache(cache)) return;  // it has ended, and these blocks with it
+  }
+}
+
+// Slow start: one request was just served by a real call; make more blocks of its tier while that
+// has become usual, as far as the bound and the device's free memory go.
+void Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
+                  const DeviceApi& api) {
+  const uint32_t wanted = cache.NextRefill(tier) - 1;
+  if (wanted == 0) return;
+  const size_t bytes = wanted * rounded;
+  const Accounts& accounts = context.accounts();
+  if (accounts.reserved() + bytes > accounts.reserve().near_bound()) return;
+  if (!source_.CheckFreeMemory(context, bytes, api)) return;
+  const Request request{0, rounded, tier, BlockState::kIdle};
+  const Uncancelled uncancelled;
+  const Takers::Taking taking(source_.takers().Of(context.device()));
+  Batch batch;
+  while (batch.count < wanted) {
+    const Allocation made = source_.Make(context, request, false, api);
+    if (made.status != kSuccess) {
+      api.Recovered();  // the program's own request was served
+      break;
+    }
+    if (made.idle == nullptr) {
+      source_.RealFree(made.address, api);
+      break;
+    }
+    batch.Push(made.idle);
+  }
+  statistics_.shared_slot()[tier].blocks_made.AddShared(batch.count);
+  Stock(context, cache, tier, batch);
+}
+
+void Pool::NotePeak(ContextPool& context) {
+  const size_t rise = context.accounts().NotePeak();
+  if (rise == 0) return;
+  const auto change = static_cast<int64_t>(rise);
+  const int64_t peaks = peaks_.fetch_add(change, std::memory_order_relaxed) + change;
+  // Below 0 for a moment where the context is being dropped meanwhile.
+  if (peaks > 0) statistics_.process().live_peak_bytes.RaiseTo(static_cast<uint64_t>(peaks));
+}
+
+// ---- Free
+
+void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
+  ContextPool& context = *block->owner();
+  ThreadCache* cache = RememberedCache(context.handle());
+  if (cache == nullptr || cache->owner() != &context) [[unlikely]]
+    cache = CacheFor(context);
+  const size_t bytes = block->bytes;  // once it is on a list the block is anybody's
+  const unsigned tier = block->tier;
+  const Batch alone{block, 1, stamp};
+  if (cache == nullptr) [[unlikely]] {
+    TierCounters& counters = statistics_.shared_slot()[block->tier];
+    counters.frees.AddShared(1);
+    counters.requested_freed_bytes.AddShared(block->requested);
+    counters.block_freed_bytes.AddShared(block->bytes);
+    context.accounts().TakeBack(bytes, source_.MoreThanAsked(*block));
+    context.global().Put(alone);
+    ageing_.MemoryIsIdle();
+    return;
+  }
+  if (HasShelf(tier)) [[likely]] {
+    Batch overflow;
+    Takers& takers = source_.takers().Of(context.device());
+    Takers::Taking taking;
+    while (!cache->Free(block, stamp, &overflow, takers, &taking)) {
+      if (context.ListCache(*cache)) continue;
+      cache->CountFree(tier, block->requested, bytes);  // it has ended, and the block with it
+      return;
+    }
+    if (overflow.count != 0) [[unlikely]] {
+      context.Settle(*cache);
+      PutIdle(context, overflow);
+    }
+  } else {
+    cache->CountFree(tier, block->requested, bytes);
+    context.accounts().TakeBack(bytes, source_.MoreThanAsked(*block));
+    PutIdle(context, alone);
+  }
+  if (context.over_bound.load(std::memory_order_relaxed) || stamp != kReady) [[unlikely]] {
+    KeepBound(context, cache, bytes, tier, api);
+  }
+  ageing_.MemoryIsIdle();
+  ageing_.InFree(context, bytes, api);
+}
+
+// What the program gives back may be too much beside managed memory, though no more is held.
+void Pool::PutIdle(ContextPool& context, Batch batch) {
+  context.global().Put(batch);
+  if (!source_.LeavesRoom(context)) context.over_bound.store(true, std::memory_order_relaxed);
+}
+
+// A block of this size was freed. Brings the context back under its bound if it is over it. Near
+// the bound, a part of what is idle should be ready: then an allocation finds a block, or there is
+// one to release for the block that it makes, without a wait. If the device is so far behind that
+// too much is retired, the free waits for older fences, of the block's own tier if that has nothing
+// ready: never longer than the real free would, and for the last of them it begins to wait within
+// kMostBoundWaitNs.
+void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
+                     const DeviceApi& api) {
+  if (context.over_bound.load(std::memory_order_relaxed)) {
+    const size_t reserved = context.accounts().reserved();
+    source_.Trim(context, bytes, api);
+    context.Settle(*cache);
+    LeaveRoom(context, 0, Quietly::kNo, api);
+    if (source_.IsOver(context)) context.over_bound.store(true, std::memory_order_relaxed);
+    if (context.accounts().reserved() < reserved) return;  // it has paid
+  }
+  const Accounts& accounts = context.accounts();
+  if (accounts.reserved() + bytes <= accounts.reserve().near_bound()) [[likely]]
+    return;
+  const size_t headroom = accounts.reserve().headroom();
+  context.Settle(*cache);
+  const bool has_ready = HasReady(context, cache, bytes, tier);
+  // Small blocks are wanted again as they are; a large one, or the room for it, comes of others.
+  if (has_ready || bytes >= kLargeGranule) {
+    if (context.ready() >= headroom) return;
+    context.global().PromoteAll([&](Stamp stamp) { return readiness_.HasPassed(context, stamp); });
+    if (context.ready() >= headroom) return;
+  }
+  const Stamp wait_for =
+      has_ready ? context.fences().passed() : OldestStamp(context, cache, tier, bytes);
+  if (wait_for == kReady || readiness_.HasPassed(context, wait_for)) return;
+  // One fence after the other, and not for long: a program that waits in each free has never so
+  // much behind it as one that does not.
+  const Fences& fences = context.fences();
+  const uint64_t begin = NowNs();
+  bool waited = false;
+  while (!fences.Covers(wait_for) && readiness_.Wait(context, fences.passed())) {
+    waited = true;
+    if (NowNs() - begin >= kMostBoundWaitNs) break;
+  }
+  if (!waited) return;
+  statistics_.CountWait(begin);
+  statistics_.process().bound_waits.AddShared(1);
+}
+
+bool Pool::HasReady(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier) {
+  if (HasShelf(tier)) return cache->HasReady(tier) || context.global().HasReady(tier, 0, 0);
+  return context.global().HasReady(bytes >= kLargeGranule ? kLargeBlocks : tier, bytes,
+                                   bytes + SlackFor(context, bytes));
+}
+
+int Pool::FreeReal(Block* block, const DeviceApi& api) {
+  const DeviceAddress address = block->address;
+  source_.CountRealFree(*block);
+  // A block whose context was dropped meanwhile is no allocation any more: the real call says so.
+  return source_.RealFree(source_.Forget(block) ? address : address + 1, api);
+}
+
+bool Pool::StillHas(const Block* block, DeviceAddress address) const {
+  const HeldContext owner(*block->owner());
+  // Now it is the owner's as long as it is found. While it leaves, the driver may have given the
+  // address to somebody already: whose it is shows when it has left. But not for ever: as long as
+  // its real free waits, it is nobody's.
+  const Block* found = Find(address);
+  Pause pause;
+  for (int i = 0;
+       i < kMostWaitsForLeaving && found != nullptr && found == block && found->IsLeaving(); ++i) {
+    pause.Wait();
+    found = Find(address);
+  }
+  if (found != block || block->owner() != owner.get()) return found != nullptr;
+  return !owner->MayHaveEnded();
+}
+
+bool Pool::Unpool(DeviceAddress address) {
+  Block* block = Find(address);
+  if (block == nullptr) return false;
+  BlockState live = BlockState::kLive;
+  if (block->state.compare_exchange_strong(live, BlockState::kUnpooled,
+                                           std::memory_order_acq_rel)) {
+    statistics_.process().unpooled_blocks.AddShared(1);
+    return true;
+  }
+  return live == BlockState::kUnpooled;
+}
+
+BlockState Pool::BeginFreeElsewhere(Block* block, DeviceAddress address) {
+  const BlockState taken = Take(block, address);
+  // Leaving: the driver may give the address to another thread before the call has returned. That
+  // it fails (the context has ended) is found at the end.
+  if (taken == BlockState::kLive || taken == BlockState::kUnpooled) (void)block->BeginLeaving();
+  return taken;
+}
+
+void Pool::EndFreeElsewhere(Block* block, BlockState taken, bool freed) {
+  if (!freed && block->StayWithProgram(taken)) return;
+  source_.CountRealFree(*block);
+  source_.Forget(block);
+  statistics_.process().unpooled_blocks.AddShared(1);
+}
+
+// ---- Creation
+
+Pool::Pool(const Options& options, const PoolHost& host)
+    : options_(options), tiers_(options.tier_steps), host_(host) {
+  // Tiers whose blocks fit a thread cache: those of at most thread_cache_max_block, and below 2
+  // MiB.
+  while (limits_.tiers < tiers_.TierOf(kLargeGranule) &&
+         tiers_.SizeOf(limits_.tiers) <= options.thread_cache_max_block &&
+         (options.max_block == kOfTheDevice || tiers_.SizeOf(limits_.tiers) <= options.max_block)) {
+    const size_t blocks = options.batch_bytes / tiers_.SizeOf(limits_.tiers);
+    limits_.batch[limits_.tiers++] = blocks < 1                 ? 1
+                                     : blocks > kMaxBatchBlocks ? kMaxBatchBlocks
+                                                                : static_cast<uint32_t>(blocks);
+  }
+  limits_.bytes = options.thread_cache_bytes;
+  limits_.spare = &spare_caches_;
+  // A block that must be filled is handed out by Alloc, whose caller fills it.
+  if (limits_.tiers != 0 && options.fill < 0) hit_bytes_ = tiers_.SizeOf(limits_.tiers - 1);
+  if (ageing_.HasTicks()) source_.WillBeWarmedUp();
+  source_.SetOtherContexts(
+      [](void* self, ContextPool& except, size_t bytes, const DeviceApi& api) {
+        return static_cast<Pool*>(self)->ReleaseForRetry(api, except.device(), bytes, &except);
+      },
+      this);
+}
+
+size_t Pool::StatisticsBytes(const Options& options) {
+  const Tiers tiers(options.tier_steps);
+  return Statistics::PageBytes(tiers, tiers.TierOf(kMostTierBytes) + 1);
+}
+
+Pool* Pool::Create(const Options& options, void* statistics_page, uint64_t pid, const char* program,
+                   const PoolHost& host, Statistics::More more_statistics) {
+  void* memory = MapPages(sizeof(Pool));
+  if (memory == nullptr) return nullptr;
+  Pool* pool = new (memory) Pool(options, host);
+  pool->statistics_.Open(statistics_page, pool->tiers_, pool->tiers_.TierOf(kMostTierBytes) + 1,
+                         pid, program, more_statistics);
+  return pool;
+}
+
+}  // namespace cmp

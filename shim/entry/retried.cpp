@@ -1,0 +1,11 @@
+// The interposed entry points of the driver that may run out of memory, and do nothing else that
+// the shim must know of: the real calls, which are tried again where idle blocks make room
+// (rescue.h).
+#include "shim/lookup/entry_points.h"
+
+#define CMP_DEFINE_RETRIED(name, need, parameters, arguments) \
+  CUresult Driver_##name parameters {                         \
+    CMP_REAL(name);                                           \
+    return real->name arguments;                              \
+  }
+CMP_RETRIED(CMP_DEFINE_RETRIED)

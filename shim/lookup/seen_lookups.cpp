@@ -1,0 +1,108 @@
+#include "shim/lookup/seen_lookups.h"
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <atomic>
+
+#include "core/base/dynamic_symbols.h"
+#include "shim/lookup/dlsym.h"
+#include "shim/lookup/entry_points.h"
+#include "shim/state/runtime_pool.h"
+
+namespace cmp {
+
+namespace {
+
+// A place in the code of each library that looked launches up. One that finds no room makes its
+// library count as unseen.
+constexpr size_t kMost = 1024;
+constinit std::atomic<const void*> g_callers[kMost] = {};
+
+// While the shim asks as programs do, it is not a program.
+thread_local constinit bool t_asks = false;
+
+bool IsLaunch(const void* ours) {
+  return ours == reinterpret_cast<void*>(&Driver_cuLaunchKernel) ||
+         ours == reinterpret_cast<void*>(&Driver_cuLaunchKernel_ptsz);
+}
+
+// Does it ask for others, as wrappers of lookups do?
+bool PassesLookupsOn(const LoadedObject& object) {
+  return Defines(object, "dlsym") || Defines(object, "cuGetProcAddress_v2");
+}
+
+// A libcudart from before version 12, by its file name: libcudart.so.11.0,
+// libcudart-d0da41ae.so.11.0. In doubt it is one.
+bool IsOldRuntime(const char* path) {
+  const char* slash = strrchr(path, '/');
+  if (strncmp(slash == nullptr ? path : slash + 1, "libcudart", 9) != 0) return false;
+  char file[PATH_MAX];  // what libcudart.so leads to
+  const char* version = strstr(realpath(path, file) == nullptr ? path : file, ".so.");
+  return version == nullptr || atoi(version + 4) < 12;
+}
+
+}  // namespace
+
+void NoteAnswer(const void* ours, const void* caller) {
+  if (t_asks || !IsLaunch(ours)) return;
+  ++t_lookups.of_launches;
+  const LoadedObject object = ObjectAround(caller);
+  for (std::atomic<const void*>& place : g_callers) {
+    const void* known = place.load(std::memory_order_acquire);
+    if (known == nullptr && place.compare_exchange_strong(known, caller)) break;
+    if (object.Contains(known)) return;
+  }
+  if (IsOldRuntime(object.path)) g_runtime_pool.Forbid();
+}
+
+void NoteLookupInOrder(const char* name, const void* caller) {
+  if (strcmp(name, "cuLaunchKernel") != 0 && strcmp(name, "cuLaunchKernel_ptsz") != 0) return;
+  const LoadedObject ours = ObjectAround(&g_callers);
+  if (ObjectAround(caller).place < ours.place || IsOurs(FirstInOrder(name))) {
+    NoteAnswer(reinterpret_cast<void*>(&Driver_cuLaunchKernel), caller);
+  }
+}
+
+bool IsSeen(const LoadedObject& library) {
+  bool passed_on = false;
+  for (const std::atomic<const void*>& place : g_callers) {
+    const void* caller = place.load(std::memory_order_acquire);
+    if (caller == nullptr) break;
+    if (library.Contains(caller)) return true;
+    passed_on |= PassesLookupsOn(ObjectAround(caller));
+  }
+  return passed_on && Defines(library, "cudaLaunchKernel");
+}
+
+bool LookupsReachUs() {
+  void* first = FirstInOrder("dlsym");
+  if (first == nullptr || IsOurs(first)) return true;
+  void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
+  if (driver == nullptr) return true;
+  const auto ask = reinterpret_cast<DlsymFunction>(first);
+  const Lookups before = t_lookups;
+  t_asks = true;
+  ask(driver, "cuLaunchKernel");
+  bool reached = t_lookups.by_dlsym != before.by_dlsym;
+  using Get = CUresult (*)(const char*, void**, int, cuuint64_t, void*);
+  if (const auto get = reinterpret_cast<Get>(ask(driver, "cuGetProcAddress_v2"))) {
+    void* launch = nullptr;
+    get("cuLaunchKernel", &launch, 4000, 0, nullptr);
+    reached &= t_lookups.by_name != before.by_name;
+  }
+  t_asks = false;
+  dlclose(driver);
+  return reached;
+}
+
+LoadedObject TakesBefore(const char* name) {
+  const void* first = FirstInOrder(name);
+  return first == nullptr || IsOurs(first) ? LoadedObject{} : ObjectAround(first);
+}
+
+bool HasOldRuntime() { return AnyObject(&IsOldRuntime); }
+
+}  // namespace cmp

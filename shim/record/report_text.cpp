@@ -1,0 +1,220 @@
+#include "shim/record/report_text.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "core/library/pool_face.h"
+#include "core/pool/pool_instance.h"
+#include "shim/state/aside.h"
+#include "shim/state/settings.h"
+
+namespace cmp {
+
+namespace {
+
+using Count = unsigned long long;
+
+double Percent(uint64_t part, uint64_t whole) {
+  return whole == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
+}
+double Milliseconds(uint64_t ns) { return static_cast<double>(ns) / 1e6; }
+double Mebibytes(uint64_t bytes) { return static_cast<double>(bytes) / static_cast<double>(kMiB); }
+
+const char* NameOf(Mode mode) {
+  switch (mode) {
+    case Mode::kPool:
+      return "pool";
+    case Mode::kObserve:
+      return "observe";
+    case Mode::kOff:
+      break;
+  }
+  return "off";
+}
+
+// For what frees waited, the words of core/base/statistics.h.
+void AddReasons(Text& text, const ProcessCounters& process) {
+#define CMP_ADD(name, meaning) \
+  if (process.name.Get() != 0) text.Add("cmp:     %llu %s\n", Count{process.name.Get()}, meaning);
+  CMP_WAIT_REASONS(CMP_ADD)
+#undef CMP_ADD
+}
+
+void AddJsonHead(Text& text, const char* mode) {
+  text.Add("%s %d,\n  \"version\": \"%s\",\n  \"program\": ", kJsonBeginning, kJsonSchemaVersion,
+           Version());
+  text.AddJsonString(ProgramName());
+  text.Add(",\n  \"pid\": %d,\n  \"mode\": \"%s\"", static_cast<int>(getpid()), mode);
+}
+
+void AddJsonTier(Text& text, const char* separator, size_t bytes, const TierTotals& totals) {
+  text.Add("%s    {\"bytes\": %llu, \"requests\": %llu", separator, Count{bytes},
+           Count{totals.requests()});
+#define CMP_ADD(name, meaning) text.Add(", \"" #name "\": %llu", Count{totals.name});
+  CMP_TIER_COUNTERS(CMP_ADD)
+#undef CMP_ADD
+  text.Add(", \"live_blocks\": %llu}", Count{totals.live_blocks()});
+}
+
+// visit(device, what its contexts hold), for every device that has one.
+template <typename Visitor>
+void ForEachDevice(Pool& pool, Visitor visit) {
+  const int end = DeviceEnd(pool);
+  for (int device = 0; device < end; ++device) {
+    const DeviceStatistics held = StatisticsOfDevice(pool, device);
+    if (held.contexts != 0) visit(device, held);
+  }
+}
+
+void AddDevices(Text& text, Pool& pool) {
+  if (DeviceEnd(pool) <= 1) return;
+  ForEachDevice(pool, [&](int device, const DeviceStatistics& held) {
+    text.Add("cmp:   device %d, MiB: live %.1f, ready %.1f, retired %.1f; live peak %.1f\n", device,
+             Mebibytes(held.live), Mebibytes(held.ready), Mebibytes(held.retired),
+             Mebibytes(held.live_peak));
+  });
+}
+
+void AddJsonDevices(Text& text, Pool& pool) {
+  const char* separator = "\n";
+  text.Add(",\n  \"devices\": [");
+  ForEachDevice(pool, [&](int device, const DeviceStatistics& held) {
+    text.Add(
+        "%s    {\"device\": %d, \"contexts\": %u, \"live_block_bytes\": %llu, \"ready_bytes\": "
+        "%llu, \"retired_bytes\": %llu, \"reserved_bytes\": %llu, \"live_peak_bytes\": %llu, "
+        "\"bound_bytes\": %llu}",
+        separator, device, held.contexts, Count{held.live}, Count{held.ready}, Count{held.retired},
+        Count{held.reserved}, Count{held.live_peak}, Count{held.bound});
+    separator = ",\n";
+  });
+  text.Add("\n  ]");
+}
+
+}  // namespace
+
+void AddSummary(Text& text, Pool& pool) {
+  if (pool.options().mode == Mode::kOff) {
+    text.Add("cmp: %s (pid %d), mode off: nothing was served or counted\n", ProgramName(),
+             static_cast<int>(getpid()));
+    return;
+  }
+  const CudaMemoryPoolStatistics s = StatisticsOf(pool);
+  const ProcessCounters& process = pool.statistics().process();
+  const Count hits = s.thread_cache_hits + s.global_pool_hits;
+  text.Add("cmp: %s (pid %d), mode %s: %llu allocations, %llu (%.1f%%) without a real call\n",
+           ProgramName(), static_cast<int>(getpid()), NameOf(pool.options().mode),
+           Count{s.requests}, hits, Percent(hits, s.requests));
+  if (const char* reason = AsideReason()) text.Add("cmp:   every call was real: %s\n", reason);
+  const bool pooled = pool.options().mode == Mode::kPool;
+  if (pooled) {
+    text.Add("cmp:   thread cache %llu, global pool %llu, refills %llu, oversized or real %llu\n",
+             Count{s.thread_cache_hits}, Count{s.global_pool_hits}, Count{s.refills},
+             Count{s.oversized});
+  }
+  text.Add("cmp:   real calls: %llu allocations in %.2f ms, %llu frees in %.2f ms; avoided: %llu\n",
+           Count{s.real_malloc_calls}, Milliseconds(process.real_malloc_ns.Get()),
+           Count{s.real_free_calls}, Milliseconds(process.real_free_ns.Get()),
+           Count{s.real_calls_avoided});
+  if (pooled) {
+    text.Add("cmp:   frees that waited for the GPU: %llu, %.2f ms (times are sums over threads)\n",
+             Count{process.wait_calls.Get()}, Milliseconds(process.wait_ns.Get()));
+    AddReasons(text, process);
+  }
+  if (process.skipped_waits.Get() != 0) {
+    text.Add(
+        "cmp:   frees that did not wait: %llu; the real ones would have, for %.0f to %.0f ms (an "
+        "estimate)\n",
+        Count{process.skipped_waits.Get()}, Milliseconds(process.skipped_wait_min_ns.Get()),
+        Milliseconds(process.skipped_wait_max_ns.Get()));
+  }
+  const Count paid = process.paid_by_queries.Get() + process.paid_by_destruction.Get() +
+                     process.paid_by_other_contexts.Get() + process.paid_by_thread_ends.Get() +
+                     process.paid_at_exit.Get();
+  if (paid != 0) {
+    text.Add("cmp:   of those, waited for later: %llu, %.2f ms\n", paid,
+             Milliseconds(process.paid_ns.Get()));
+  }
+  if (process.fences.Get() + process.order_waits.Get() != 0) {
+    text.Add("cmp:   fences recorded %llu, asked about %llu times; streams ordered %llu times\n",
+             Count{process.fences.Get()}, Count{process.fence_queries.Get()},
+             Count{process.order_waits.Get()});
+  }
+  text.Add(
+      "cmp:   MiB: live %.1f (asked for %.1f), ready %.1f, retired %.1f, reserved %.1f; peaks: "
+      "live %.1f, reserved %.1f\n",
+      Mebibytes(s.live_block_bytes), Mebibytes(s.live_requested_bytes), Mebibytes(s.ready_bytes),
+      Mebibytes(s.retired_bytes), Mebibytes(s.reserved_bytes), Mebibytes(s.live_peak_bytes),
+      Mebibytes(s.reserved_peak_bytes));
+  AddDevices(text, pool);
+  if (process.regretted_releases.Get() != 0) {
+    text.Add(
+        "cmp:   blocks released for CMP_RESERVE and soon allocated again: %llu; it grew by up to "
+        "%.1f MiB\n",
+        Count{process.regretted_releases.Get()}, Mebibytes(process.reserve_extra_peak_bytes.Get()));
+  }
+  const Count wrong = process.double_frees.Get();
+  if (wrong != 0) text.Add("cmp:   double frees: %llu\n", wrong);
+  if (s.failed_allocations != 0 || process.out_of_memory_rescues.Get() != 0) {
+    text.Add("cmp:   allocations that failed: %llu, that releases saved: %llu\n",
+             Count{s.failed_allocations}, Count{process.out_of_memory_rescues.Get()});
+  }
+}
+
+void AddJsonReport(Text& text, Pool& pool) {
+  const CudaMemoryPoolStatistics s = StatisticsOf(pool);
+  AddJsonHead(text, NameOf(pool.options().mode));
+  text.Add(",\n  \"reached\": true,\n  \"aside\": ");
+  if (const char* reason = AsideReason()) {
+    text.AddJsonString(reason);
+  } else {
+    text.Add("null");
+  }
+  text.Add(",\n  \"totals\": {\n    \"requests\": %llu", Count{s.requests});
+  const TierTotals totals = pool.statistics().Totals();
+#define CMP_ADD(name, meaning) text.Add(",\n    \"" #name "\": %llu", Count{totals.name});
+  CMP_TIER_COUNTERS(CMP_ADD)
+#undef CMP_ADD
+  const double hit_rate = s.requests == 0
+                              ? 0
+                              : static_cast<double>(s.thread_cache_hits + s.global_pool_hits) /
+                                    static_cast<double>(s.requests);
+  text.Add(",\n    \"live_blocks\": %llu,\n    \"live_requested_bytes\": %llu",
+           Count{s.live_blocks}, Count{s.live_requested_bytes});
+  text.Add(",\n    \"live_block_bytes\": %llu,\n    \"ready_bytes\": %llu",
+           Count{s.live_block_bytes}, Count{s.ready_bytes});
+  text.Add(",\n    \"retired_bytes\": %llu,\n    \"real_calls_avoided\": %llu",
+           Count{s.retired_bytes}, Count{s.real_calls_avoided});
+  text.Add(",\n    \"hit_rate\": %.6f\n  },\n  \"process\": {", hit_rate);
+  const ProcessCounters& process = pool.statistics().process();
+  const char* separator = "\n";
+#define CMP_ADD(name, meaning)                                                 \
+  text.Add("%s    \"" #name "\": %llu", separator, Count{process.name.Get()}); \
+  separator = ",\n";
+  CMP_PROCESS_COUNTERS(CMP_ADD)
+#undef CMP_ADD
+  text.Add("\n  }");
+  AddJsonDevices(text, pool);
+  text.Add(",\n  \"tiers\": [");
+  separator = "\n";
+  for (unsigned tier = 0; tier < pool.statistics().tier_count(); ++tier) {
+    const TierTotals of_tier = pool.statistics().TotalsOfTier(tier);
+    if (of_tier.requests() == 0 && of_tier.blocks_made == 0) continue;
+    AddJsonTier(text, separator, pool.tiers().SizeOf(tier), of_tier);
+    separator = ",\n";
+  }
+  text.Add("\n  ]\n}\n");
+}
+
+void AddUnreachedSummary(Text& text, const char* reason) {
+  text.Add("cmp: %s (pid %d) used CUDA, but the pool served nothing: %s\n", ProgramName(),
+           static_cast<int>(getpid()), reason);
+}
+
+void AddUnreachedJson(Text& text, const char* reason) {
+  AddJsonHead(text, "pool");
+  text.Add(",\n  \"reached\": false,\n  \"reason\": ");
+  text.AddJsonString(reason);
+  text.Add("\n}\n");
+}
+
+}  // namespace cmp

@@ -1,0 +1,39 @@
+// What a free still owes to the program, and for which fence its block must wait. The one seam
+// between the shim's knowledge of streams and the pool, which has none.
+//
+// The real cudaFree waits for all work of the context that owns the memory. CMP_FREE_SYNC says how
+// much of that is kept:
+//
+//   wait    all of it: the block is ready at once, unless another context has unfinished work
+//   auto    order, and a wait where the host could notice that there was none (visible_work.h,
+//           visible_memory.h): until the work is done that it could see, or all of it where it
+//           shares memory with kernels
+//   order   work submitted later runs after work submitted before, on the device: a fence is
+//           recorded at once, and work.h sees to the rest
+//   none    nothing but that the block is not handed out too early
+//
+// Where nothing was submitted since the last wait, a free owes nothing in any mode. While a capture
+// is under way anywhere in the process, nothing can be recorded, and a free is the real one.
+#ifndef CMP_SHIM_WORK_FREE_SYNC_H_
+#define CMP_SHIM_WORK_FREE_SYNC_H_
+
+#include "core/driver/driver.h"
+#include "core/pool/pool.h"
+#include "shim/state/captures.h"
+
+namespace cmp {
+
+// The usual free: no work is unfinished, so `block` is ready and nothing is owed. False says
+// nothing (call SettleFree). Loads only. REQUIRES: the caller took the block from the program, and
+// will find out whether its context is open. (An exit that begins meanwhile needs no look: nobody
+// calls CUDA here.)
+inline bool IsSettled(Pool& pool, const Block& block) {
+  return !g_captures.UnderWay() && pool.readiness().StampNow(*block.owner()) == kReady;
+}
+
+// Pays what the free of `block` owes. REQUIRES: the caller took the block from the program.
+Settlement SettleFree(Pool& pool, const Driver& driver, Block* block);
+
+}  // namespace cmp
+
+#endif  // CMP_SHIM_WORK_FREE_SYNC_H_
