@@ -173,7 +173,7 @@ int Readiness::WaitFor(ContextPool& context, uint64_t number, uint64_t last) {
 
 void Readiness::CountSkipped(ContextPool& context) {
   if (context.fences().skipped() == 0) return;
-  const Fences::SkippedTime time = context.fences().TakeSkippedTime();
+  const SkippedTime::Bounds time = context.fences().TakeSkippedTime();
   if (time.max_ns == 0) return;
   statistics_.process().skipped_wait_min_ns.AddShared(time.min_ns);
   statistics_.process().skipped_wait_max_ns.AddShared(time.max_ns);

@@ -152,10 +152,7 @@ void Fences::Pass(uint64_t number) {
   while (queue_.Oldest() != nullptr && queue_.Oldest()->number <= number) {
     Fence* fence = queue_.Pop();
     if (fence->number <= last_skipped && fence->recorded_ns != 0) {
-      const uint64_t begin = std::max(fence->recorded_ns, counted_ns_);
-      skipped_time_.max_ns += now - std::min(now, begin);
-      skipped_time_.min_ns += seen_open_ns_ - std::min(seen_open_ns_, begin);
-      counted_ns_ = now;
+      skipped_time_.Passed(fence->recorded_ns, now);
     }
     fence->queued = false;
     if (fence->users == 0) PutAside(fence);
@@ -167,9 +164,9 @@ void Fences::NoteSkipped(uint64_t number) {
   if (skipped() < number) RaiseTo(skipped_, number);
 }
 
-Fences::SkippedTime Fences::TakeSkippedTime() {
+SkippedTime::Bounds Fences::TakeSkippedTime() {
   Held queue(queue_lock_);
-  return std::exchange(skipped_time_, SkippedTime{});
+  return skipped_time_.Take();
 }
 
 void Fences::NoteWaited(uint64_t number) {
@@ -192,7 +189,7 @@ int Fences::Poll(const Driver& driver, Stamp stamp) {
     Pass(fence->number);
   } else if (status == kNotReady && skipped() != 0) {
     Held queue(queue_lock_);
-    seen_open_ns_ = NowNs();
+    skipped_time_.SeenOpen(NowNs());
   }
   Unuse(fence);
   return status;

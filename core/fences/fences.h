@@ -36,6 +36,7 @@
 #include "core/base/types.h"
 #include "core/driver/host.h"
 #include "core/fences/numbered_queue.h"
+#include "core/fences/skipped_time.h"
 
 namespace cmp {
 
@@ -118,14 +119,8 @@ class Fences {
   uint64_t skipped() const { return skipped_.load(std::memory_order_seq_cst); }
   // When the context's newest fence was recorded, from the first skipped one on (NowNs).
   uint64_t newest_ns() const { return newest_ns_.load(std::memory_order_relaxed); }
-  // How long the real frees would have waited, so far and in sum, on a device that was as fast: at
-  // least until a fence was last seen open, at most until it was seen to have passed. Time in which
-  // several waited counts once.
-  struct SkippedTime {
-    uint64_t min_ns = 0;
-    uint64_t max_ns = 0;
-  };
-  SkippedTime TakeSkippedTime();
+  // How long the real frees would have waited, since the last call.
+  SkippedTime::Bounds TakeSkippedTime();
 
   // All work of the context was waited for by other means, from a moment after fence `number`
   // was begun (or after the clock showed it).
@@ -170,9 +165,7 @@ class Fences {
   Mutex queue_lock_;
   NumberedQueue<Fence> queue_;
   Fence* unused_ = nullptr;
-  uint64_t seen_open_ns_ = 0;  // when the oldest fence was last seen open
-  uint64_t counted_ns_ = 0;    // the time until then is in skipped_time_
-  SkippedTime skipped_time_;
+  SkippedTime skipped_time_;  // under queue_lock_
 };
 
 }  // namespace cmp

@@ -62,7 +62,7 @@ bool BlockSource::Attach(ContextPool& context, Block* block, BlockState state, B
   return true;
 }
 
-BlockState BlockSource::DetachFrom(Block* block) {
+BlockState BlockSource::Detach(Block* block) {
   // Read first: once it is kUnused the record may become another block's.
   const DeviceAddress address = __atomic_load_n(&block->address, __ATOMIC_RELAXED);
   const size_t bytes = __atomic_load_n(&block->bytes, __ATOMIC_RELAXED);
@@ -79,17 +79,22 @@ BlockState BlockSource::DetachFrom(Block* block) {
 
 bool BlockSource::Forget(Block* block) {
   const HeldContext owner(*block->owner());  // once it is detached, it is in hand no more
-  if (!Detach(block)) return false;
+  if (Detach(block) == BlockState::kUnused) return false;
   owner->records().Return(block);
   return true;
 }
 
-void BlockSource::CountRealFree(const Block& block) {
+void BlockSource::CountFreed(const Block& block) {
   TierCounters& counters = statistics_.shared_slot()[block.tier];
   counters.real_frees.AddShared(1);
   counters.requested_freed_bytes.AddShared(block.requested);
   counters.block_freed_bytes.AddShared(block.bytes);
   block.owner()->accounts().TakeBack(block.bytes, MoreThanAsked(block));
+}
+
+bool BlockSource::ForgetFreed(Block* block) {
+  CountFreed(*block);
+  return Forget(block);
 }
 
 void BlockSource::Register(ContextPool& context, const Request& request, Allocation* made) {
@@ -127,8 +132,7 @@ void BlockSource::Register(ContextPool& context, const Request& request, Allocat
   // another block by now.
   const BlockState taken = displaced->TakeFromProgramAt(made->address);
   if (taken == BlockState::kLive || taken == BlockState::kUnpooled) {
-    CountRealFree(*displaced);
-    Forget(displaced);
+    ForgetFreed(displaced);
   } else if (taken == BlockState::kIdle) {
     // Still idle and its owner's, who is held now: then that is whose it was. The address is read
     // last: it is written before the owner.
@@ -322,13 +326,13 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
     }
     releases_.fetch_add(1, std::memory_order_release);
     takers_.Of(context.device()).NoteProgress();
-    const bool detached = Detach(block);
+    const unsigned tier = block->tier;
+    Forget(block);
     accounts.EndLeaving(leaving);  // after it was taken from what is reserved
-    bytes += block->bytes;
+    bytes += leaving;
     if (work == Work::kDoneForBound && stamp == kReady)
-      accounts.reserve().NoteReleased(block->bytes, NowNs(), context.arena());
-    statistics_.shared_slot()[block->tier].blocks_released.AddShared(1);
-    if (detached) context.records().Return(block);
+      accounts.reserve().NoteReleased(leaving, NowNs(), context.arena());
+    statistics_.shared_slot()[tier].blocks_released.AddShared(1);
     if (IsBrokenContextStatus(status)) Close(context);
   }
   return bytes;
@@ -462,8 +466,8 @@ bool BlockSource::ForgetAll(ContextPool& context) {
     Detach(block);
   });
   return context.records().End([&](Block* block) {
-    const BlockState was = DetachFrom(block);
-    if (was == BlockState::kLive || was == BlockState::kUnpooled) CountRealFree(*block);
+    const BlockState was = Detach(block);
+    if (was == BlockState::kLive || was == BlockState::kUnpooled) CountFreed(*block);
     // On no list: another thread frees it.
     return was != BlockState::kIdle && was != BlockState::kLeaving;
   });

@@ -236,8 +236,6 @@ class BlockSource {
   // `bytes` of idle memory were given back, not for the bound, which falls by as much.
   void NoteGivenBack(ContextPool& context, size_t bytes);
 
-  // Counts that a block in use ends in a real free, whoever makes it.
-  void CountRealFree(const Block& block);
   // Bytes of a block beyond the request that it serves, from 2 MiB up beyond the rounded one.
   size_t MoreThanAsked(size_t block_bytes, size_t requested) const {
     if (block_bytes < kLargeGranule) return block_bytes - requested;
@@ -248,10 +246,10 @@ class BlockSource {
     return MoreThanAsked(block.bytes, block.requested);
   }
 
-  // Takes `block` out of the side table and forgets it, without a real call. The caller owns the
-  // block (it won TakeFromProgram, or took it off a list). False if the context was dropped
-  // meanwhile: then the memory is gone already and must not be freed.
-  bool Forget(Block* block);
+  // A block that the program had is no longer the pool's: its free is a real one, whoever makes it,
+  // and counted. The caller owns the block (it won TakeFromProgram). False if the context was
+  // dropped meanwhile: then the memory is gone already and must not be freed.
+  bool ForgetFreed(Block* block);
   // Forgets every block of a closed context that has no users. The records are used again, but for
   // those that another thread has in hand. True: nobody has any.
   bool ForgetAll(ContextPool& context);
@@ -295,10 +293,13 @@ class BlockSource {
   void CountExtra(ContextPool& context);      // by which the bound has grown
   int CountFree(uint64_t begin, int status);  // returns the status
   int RealAllocate(size_t bytes, bool last_resort, const DeviceApi& api, DeviceAddress* address);
-  // Forget without giving the record back, and its reverse.
-  bool Detach(Block* block) { return DetachFrom(block) != BlockState::kUnused; }
-  BlockState DetachFrom(Block* block);  // the state that it was in
   bool Attach(ContextPool& context, Block* block, BlockState state, Block** displaced);
+  // Its reverse: from now on the memory is not the pool's. The state that it was in; kUnused: the
+  // context was dropped meanwhile.
+  BlockState Detach(Block* block);
+  // The same, and its record may be used again. REQUIRES: the caller owns the block
+  bool Forget(Block* block);
+  void CountFreed(const Block& block);  // a block that the program had
   void Register(ContextPool& context, const Request& request, Allocation* made);
 
   const PoolHost& host_;

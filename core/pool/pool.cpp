@@ -253,7 +253,7 @@ void Pool::NotePeak(ContextPool& context) {
 
 void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
   ContextPool& context = *block->owner();
-  ThreadCache* cache = RememberedCache(context.handle());
+  ThreadCache* cache = t_memory.FindCache(context.handle());
   if (cache == nullptr || cache->owner() != &context) [[unlikely]]
     cache = CacheFor(context);
   const size_t bytes = block->bytes;  // once it is on a list the block is anybody's
@@ -353,9 +353,8 @@ bool Pool::HasReady(ContextPool& context, ThreadCache* cache, size_t bytes, unsi
 
 int Pool::FreeReal(Block* block, const DeviceApi& api) {
   const DeviceAddress address = block->address;
-  source_.CountRealFree(*block);
   // A block whose context was dropped meanwhile is no allocation any more: the real call says so.
-  return source_.RealFree(source_.Forget(block) ? address : address + 1, api);
+  return source_.RealFree(source_.ForgetFreed(block) ? address : address + 1, api);
 }
 
 bool Pool::StillHas(const Block* block, DeviceAddress address) const {
@@ -396,8 +395,7 @@ BlockState Pool::BeginFreeElsewhere(Block* block, DeviceAddress address) {
 
 void Pool::EndFreeElsewhere(Block* block, BlockState taken, bool freed) {
   if (!freed && block->StayWithProgram(taken)) return;
-  source_.CountRealFree(*block);
-  source_.Forget(block);
+  source_.ForgetFreed(block);
   statistics_.process().unpooled_blocks.AddShared(1);
 }
 

@@ -20,34 +20,9 @@
 #include "core/lists/thread_cache.h"
 #include "core/pool/ageing.h"
 #include "core/pool/block_source.h"
+#include "core/pool/thread_memory.h"
 
 namespace cmp {
-
-// What a thread remembers: the caches of the contexts that it used last. Initial-exec: one
-// instruction to reach, and a preloaded library's thread-local storage is static.
-struct ThreadMemory {
-  static constexpr size_t kEntries = 16;
-  // An epoch of now: `cache` is there.
-  struct alignas(32) Entry {
-    ContextHandle handle = nullptr;
-    uint64_t epoch = 0;
-    ThreadCache* cache = nullptr;
-  };
-  Entry entries[kEntries];
-  ThreadCache* caches = nullptr;  // all that this thread owns, through next_of_thread
-  bool exit_hook = false;
-
-  // The entry of a context, or the one that it would get: one of two places.
-  Entry& EntryOf(ContextHandle handle) {
-    const auto bits = reinterpret_cast<uintptr_t>(handle);
-    const size_t first = ((bits >> 4) ^ (bits >> 12)) % kEntries;
-    if (entries[first].handle == handle) [[likely]]
-      return entries[first];
-    const bool taken = entries[first].handle != nullptr;
-    return entries[taken ? (first ^ (bits >> 8)) % kEntries ^ 1 : first];
-  }
-};
-extern thread_local constinit ThreadMemory t_memory;
 
 class Pool {
  public:
@@ -66,7 +41,7 @@ class Pool {
     // bytes - 1 wraps for 0, which is never a hit. hit_bytes_ is 0 where hits must not happen.
     if (bytes - 1 >= hit_bytes_) [[unlikely]]
       return 0;
-    const ThreadMemory::Entry* entry = Remembered(current());
+    const ThreadMemory::Entry* entry = t_memory.Find(current());
     if (entry == nullptr) [[unlikely]]
       return 0;
     return entry->cache->AllocHit(tiers_.TierOf(bytes), bytes);
@@ -222,20 +197,6 @@ class Pool {
 
  private:
   Pool(const Options& options, const PoolHost& host);
-  static const ThreadMemory::Entry* Remembered(ContextHandle handle) {
-    const ThreadMemory::Entry& entry = t_memory.EntryOf(handle);
-    // acquire pairs with the release that made the entry stale: what the dropping thread did
-    // before is seen.
-    if (entry.handle != handle || entry.epoch != g_cache_epoch.load(std::memory_order_acquire))
-        [[unlikely]] {
-      return nullptr;
-    }
-    return &entry;
-  }
-  static ThreadCache* RememberedCache(ContextHandle handle) {
-    const ThreadMemory::Entry* entry = Remembered(handle);
-    return entry == nullptr ? nullptr : entry->cache;
-  }
   Allocation TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
                       unsigned tier);
   Allocation TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,

@@ -28,7 +28,7 @@ HeldContext Pool::CurrentContextPool(const Driver& driver) {
   const ContextHandle handle = CurrentContext(driver);
   if (handle == nullptr) return {};
   // The thread's cache holds it.
-  if (ThreadCache* cache = RememberedCache(handle)) return HeldContext::Of(*cache->owner());
+  if (ThreadCache* cache = t_memory.FindCache(handle)) return HeldContext::Of(*cache->owner());
   const uint64_t id = ContextId(driver, handle);
   if (id == 0) return {};
   if (HeldContext context = FindContext(handle, id)) return context;
@@ -72,7 +72,7 @@ HeldContext Pool::OpenContext(const ContextIdentity& identity) {
 }
 
 void Pool::DropIfGone(const Driver& driver, ContextHandle current) {
-  const ThreadCache* cache = RememberedCache(current);
+  const ThreadCache* cache = t_memory.FindCache(current);
   if (cache == nullptr) return;  // Alloc will look
   ContextPool& context = *cache->owner();
   if (context.identity().id != ContextId(driver, current)) DropContext(context);

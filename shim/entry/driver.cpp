@@ -30,8 +30,7 @@ Pool* PoolForAlloc(bool odd) {
 }
 
 [[gnu::noinline]] CUresult MemAllocSlow(CUdeviceptr* pointer, size_t bytes) {
-  const DriverCalls* real = RealDriver();
-  if (real == nullptr) return kNoDriver;
+  CMP_REAL(cuMemAlloc_v2);
   Pool* pool = PoolForAlloc(pointer == nullptr || bytes == 0);
   if (pool == nullptr) return real->cuMemAlloc_v2(pointer, bytes);
   const DriverApi api(*LoadedDriver());
@@ -95,8 +94,7 @@ CUresult MemAllocPitchReal(const DriverCalls& real, const PitchedRequest& reques
 
 // The pitch is the driver's: asked for once per device, width and element size, then remembered.
 [[gnu::noinline]] CUresult MemAllocPitchSlow(const PitchedRequest& request) {
-  const DriverCalls* real = RealDriver();
-  if (real == nullptr) return kNoDriver;
+  CMP_REAL(cuMemAllocPitch_v2);
   const bool odd = request.pointer == nullptr || request.pitch == nullptr || request.width == 0 ||
                    request.height == 0;
   Pool* pool = PoolForAlloc(odd);
@@ -156,8 +154,7 @@ CUresult MemFreeOther(const DriverCalls& real, CUdeviceptr pointer) {
     const BlockState taken = pool.Take(block, pointer);
     return static_cast<CUresult>(FreeTaken(pool, driver, block, pointer, taken, DriverApi(driver)));
   }
-  const DriverCalls* real = RealDriver();
-  if (real == nullptr) return kNoDriver;
+  CMP_REAL(cuMemFree_v2);
   Pool* pool = g_started.load(std::memory_order_acquire);
   if (pool == nullptr || pointer == 0 || t_inside_real != 0 || pool->options().mode == Mode::kOff) {
     return MemFreeOther(*real, pointer);
@@ -203,15 +200,12 @@ CUresult FreeInOrder(const Free& free, CUdeviceptr pointer, CUstream stream) {
 
 }  // namespace cmp
 
-using cmp::kNoDriver;
-using cmp::RealDriver;
 
 // ---- Lookups
 
 CUresult Driver_cuGetProcAddress(const char* symbol, void** function, int version,
                                  cuuint64_t flags) {
-  const cmp::DriverCalls* real = RealDriver();
-  if (real == nullptr || real->cuGetProcAddress == nullptr) return kNoDriver;
+  CMP_REAL(cuGetProcAddress);
   const CUresult status = real->cuGetProcAddress(symbol, function, version, flags);
   if (status == CUDA_SUCCESS && function != nullptr) {
     *function = cmp::Answer(symbol, version, flags, *function, CMP_CALLER);
@@ -221,8 +215,7 @@ CUresult Driver_cuGetProcAddress(const char* symbol, void** function, int versio
 
 CUresult Driver_cuGetProcAddress_v2(const char* symbol, void** function, int version,
                                     cuuint64_t flags, void* lookup_status) {
-  const cmp::DriverCalls* real = RealDriver();
-  if (real == nullptr || real->cuGetProcAddress_v2 == nullptr) return kNoDriver;
+  CMP_REAL(cuGetProcAddress_v2);
   const CUresult status =
       real->cuGetProcAddress_v2(symbol, function, version, flags, lookup_status);
   if (status == CUDA_SUCCESS && function != nullptr) {
@@ -271,15 +264,13 @@ CUresult Driver_cuMemAllocPitch_v2(CUdeviceptr* pointer, size_t* pitch, size_t w
 }
 
 CUresult Driver_cuMemFreeAsync(CUdeviceptr pointer, CUstream stream) {
-  const cmp::DriverCalls* real = RealDriver();
-  if (real == nullptr || real->cuMemFreeAsync == nullptr) return kNoDriver;
+  CMP_REAL(cuMemFreeAsync);
   const cmp::Submission submission(cmp::Explicit(stream));
   return cmp::FreeInOrder(real->cuMemFreeAsync, pointer, stream);
 }
 
 CUresult Driver_cuMemFreeAsync_ptsz(CUdeviceptr pointer, CUstream stream) {
-  const cmp::DriverCalls* real = RealDriver();
-  if (real == nullptr || real->cuMemFreeAsync_ptsz == nullptr) return kNoDriver;
+  CMP_REAL(cuMemFreeAsync_ptsz);
   const cmp::Submission submission(cmp::PerThread(stream));
   return cmp::FreeInOrder(real->cuMemFreeAsync_ptsz, pointer, stream);
 }

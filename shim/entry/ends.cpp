@@ -7,10 +7,9 @@
 #include "shim/work/owed.h"
 
 // `arguments` are those of the entry point, in parentheses.
-#define CMP_PAY_AND_CALL(name, arguments)                                          \
-  const cmp::DriverCalls* real = cmp::RealDriver();                                \
-  if (real == nullptr || real->name == nullptr) return CUDA_ERROR_NOT_INITIALIZED; \
-  cmp::PayBeforeDestruction();                                                     \
+#define CMP_PAY_AND_CALL(name, arguments) \
+  CMP_REAL(name);                         \
+  cmp::PayBeforeDestruction();            \
   return real->name arguments
 
 CUresult Driver_cuTexObjectDestroy(unsigned long long object) {

@@ -130,13 +130,10 @@ CUresult MemoryWithIdle(const DriverCalls& real, Pool& pool, CUdevice device, si
 
 }  // namespace cmp
 
-using cmp::kNoDriver;
 using cmp::kNowhere;
-using cmp::RealDriver;
 
 CUresult Driver_cuMemGetInfo_v2(size_t* free, size_t* total) {
-  const cmp::DriverCalls* real = RealDriver();
-  if (real == nullptr) return kNoDriver;
+  CMP_REAL(cuMemGetInfo_v2);
   cmp::Pool* pool = cmp::g_pool.load(std::memory_order_acquire);
   const cmp::Driver* driver = cmp::LoadedDriver();
   CUdevice device = 0;
@@ -150,8 +147,7 @@ CUresult Driver_cuMemGetInfo_v2(size_t* free, size_t* total) {
 }
 
 CUresult Driver_cuMemGetAddressRange_v2(CUdeviceptr* base, size_t* bytes, CUdeviceptr pointer) {
-  const cmp::DriverCalls* real = RealDriver();
-  if (real == nullptr) return kNoDriver;
+  CMP_REAL(cuMemGetAddressRange_v2);
   const cmp::Place place = cmp::PlaceOf(pointer);
   if (place.freed) return real->cuMemGetAddressRange_v2(base, bytes, kNowhere);
   const CUresult status = real->cuMemGetAddressRange_v2(base, bytes, pointer);
@@ -163,8 +159,7 @@ CUresult Driver_cuMemGetAddressRange_v2(CUdeviceptr* base, size_t* bytes, CUdevi
 
 CUresult Driver_cuPointerGetAttribute(void* data, CUpointer_attribute attribute,
                                       CUdeviceptr pointer) {
-  const cmp::DriverCalls* real = RealDriver();
-  if (real == nullptr) return kNoDriver;
+  CMP_REAL(cuPointerGetAttribute);
   const cmp::Place place = cmp::PlaceOf(pointer);
   if (place.freed) {
     const CUresult status = real->cuPointerGetAttribute(data, attribute, kNowhere);
@@ -181,8 +176,7 @@ CUresult Driver_cuPointerGetAttribute(void* data, CUpointer_attribute attribute,
 
 CUresult Driver_cuPointerGetAttributes(unsigned count, CUpointer_attribute* attributes, void** data,
                                        CUdeviceptr pointer) {
-  const cmp::DriverCalls* real = RealDriver();
-  if (real == nullptr) return kNoDriver;
+  CMP_REAL(cuPointerGetAttributes);
   const cmp::Place place = cmp::PlaceOf(pointer);
   if (place.freed) {
     const CUresult status = real->cuPointerGetAttributes(count, attributes, data, kNowhere);
@@ -206,8 +200,7 @@ CUresult Driver_cuPointerGetAttributes(unsigned count, CUpointer_attribute* attr
 // Attributes that are set stay with the allocation: a block that has one is not handed out again.
 CUresult Driver_cuPointerSetAttribute(const void* value, CUpointer_attribute attribute,
                                       CUdeviceptr pointer) {
-  const cmp::DriverCalls* real = RealDriver();
-  if (real == nullptr) return kNoDriver;
+  CMP_REAL(cuPointerSetAttribute);
   if (cmp::PlaceOf(pointer).freed) {
     return real->cuPointerSetAttribute(value, attribute, kNowhere);
   }
@@ -217,8 +210,7 @@ CUresult Driver_cuPointerSetAttribute(const void* value, CUpointer_attribute att
 }
 
 CUresult Driver_cuIpcGetMemHandle(CUipcMemHandle* handle, CUdeviceptr pointer) {
-  const cmp::DriverCalls* real = RealDriver();
-  if (real == nullptr) return kNoDriver;
+  CMP_REAL(cuIpcGetMemHandle);
   const cmp::Place place = cmp::PlaceOf(pointer);
   if (place.freed) return real->cuIpcGetMemHandle(handle, kNowhere);
   cmp::UnpoolRange(pointer);
@@ -232,8 +224,7 @@ CUresult Driver_cuIpcGetMemHandle(CUipcMemHandle* handle, CUdeviceptr pointer) {
 
 CUresult Driver_cuMemGetHandleForAddressRange(void* handle, CUdeviceptr pointer, size_t bytes,
                                               int type, unsigned long long flags) {
-  const cmp::DriverCalls* real = RealDriver();
-  if (real == nullptr || real->cuMemGetHandleForAddressRange == nullptr) return kNoDriver;
+  CMP_REAL(cuMemGetHandleForAddressRange);
   const cmp::Place place = cmp::PlaceOf(pointer);
   // (`pointer` is in the block, before that end.)
   const bool beyond = place.block != nullptr && bytes > cmp::ExportableEnd(*place.block) - pointer;

@@ -362,8 +362,7 @@ void ReplaceRefused(named::Replace& replace, Arguments&... arguments) {
 #define CMP_DEFINE(kind, name, need, parameters, arguments, stream)                              \
   namespace {                                                                                    \
   [[gnu::noinline]] CUresult Slow_##name parameters {                                            \
-    const cmp::DriverCalls* real = cmp::RealDriver();                                            \
-    if (real == nullptr || real->name == nullptr) return CUDA_ERROR_NOT_INITIALIZED;             \
+    CMP_REAL(name);                                                                              \
     if (!cmp::RuleIsOn(cmp::Rule::kOrderBeforeSynchronousCopy) && cmp::IsSynchronous(#stream)) { \
       return real->name arguments;                                                               \
     }                                                                                            \

@@ -19,7 +19,7 @@ template <typename... Parameters, Need kNeed,
 struct Through<kMember> {
   static CUresult Call(Parameters... arguments) {
     const DriverCalls* real = RealDriver();
-    return real == nullptr ? CUDA_ERROR_NOT_INITIALIZED : (real->*kMember).Once(arguments...);
+    return real == nullptr ? kNoDriver : (real->*kMember).Once(arguments...);
   }
 };
 

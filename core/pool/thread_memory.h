@@ -1,0 +1,52 @@
+// The first load of a hit: which caches a thread remembers.
+#ifndef CMP_CORE_POOL_THREAD_MEMORY_H_
+#define CMP_CORE_POOL_THREAD_MEMORY_H_
+
+#include "core/contexts/context_pool.h"
+#include "core/lists/thread_cache.h"
+
+namespace cmp {
+
+// What a thread remembers: the caches of the contexts that it used last. Initial-exec: one
+// instruction to reach, and a preloaded library's thread-local storage is static.
+struct ThreadMemory {
+  static constexpr size_t kEntries = 16;
+  // An epoch of now: `cache` is there.
+  struct alignas(32) Entry {
+    ContextHandle handle = nullptr;
+    uint64_t epoch = 0;
+    ThreadCache* cache = nullptr;
+  };
+  Entry entries[kEntries];
+  ThreadCache* caches = nullptr;  // all that this thread owns, through next_of_thread
+  bool exit_hook = false;
+
+  // The entry of a context, or the one that it would get: one of two places.
+  Entry& EntryOf(ContextHandle handle) {
+    const auto bits = reinterpret_cast<uintptr_t>(handle);
+    const size_t first = ((bits >> 4) ^ (bits >> 12)) % kEntries;
+    if (entries[first].handle == handle) [[likely]]
+      return entries[first];
+    const bool taken = entries[first].handle != nullptr;
+    return entries[taken ? (first ^ (bits >> 8)) % kEntries ^ 1 : first];
+  }
+  // The same if it is of now, else nullptr. acquire pairs with the release that made the entry
+  // stale: what the dropping thread did before is seen.
+  const Entry* Find(ContextHandle handle) {
+    const Entry& entry = EntryOf(handle);
+    if (entry.handle != handle || entry.epoch != g_cache_epoch.load(std::memory_order_acquire))
+        [[unlikely]] {
+      return nullptr;
+    }
+    return &entry;
+  }
+  ThreadCache* FindCache(ContextHandle handle) {
+    const Entry* entry = Find(handle);
+    return entry == nullptr ? nullptr : entry->cache;
+  }
+};
+extern thread_local constinit ThreadMemory t_memory;
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_POOL_THREAD_MEMORY_H_
