@@ -12,7 +12,7 @@
 // primary context of device 0 becomes current, as with the CUDA runtime). A pointer from here may
 // be given to cudaFree under the preload, and one from cudaMalloc to Free.
 //
-// Settings: the CMP_ environment variables of README.md, read at the first use.
+// Settings: the CMP_ environment variables of scripts/docs/options.md, read at the first use.
 //
 // All functions are thread-safe and throw nothing.
 #ifndef CMP_CORE_CUDA_MEMORY_POOL_H_

@@ -1,5 +1,5 @@
 // The settings, read once from the environment. One table (kOptions in options.cpp) holds name,
-// default, meaning and parser; the documentation in README.md is printed from it.
+// default, meaning and parser; scripts/docs/options.md is printed from it.
 #ifndef CMP_CORE_BASE_OPTIONS_H_
 #define CMP_CORE_BASE_OPTIONS_H_
 

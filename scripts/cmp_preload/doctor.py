@@ -123,7 +123,7 @@ def check_places(findings: Findings, environment: dict) -> None:
     if inside is not None:
         findings.note(
             f"this is a container ({inside}): it sees its own files and processes alone",
-            "see scripts/README.md, Containers",
+            "see scripts/docs/mpi-and-containers.md",
         )
     if "SLURM_JOB_ID" in environment:
         findings.note(

@@ -48,7 +48,7 @@ def check_program(findings: Findings, name: str, environment: dict) -> None:
         return
     base = os.path.basename(path)
     if base in LAUNCHERS:
-        findings.note(f"{base} is a launcher", LAUNCHERS[base] + "; see scripts/README.md")
+        findings.note(f"{base} is a launcher", LAUNCHERS[base] + "; see scripts/docs/mpi-and-containers.md")
         return
     reason = binary.why_not_preloaded(path)
     if reason is not None:

@@ -242,7 +242,7 @@ def hints(found: Verdict, observed, usual, modes: list) -> None:
             found.say(
                 f"--free-sync {mode.name} is {ratio:.1f} times faster than "
                 f"{usual.name}, with the same results here; it keeps less of what cudaFree gives "
-                "(README.md, cudaFree without the stall)."
+                "(scripts/docs/free-sync.md)."
             )
     oversized = totals["real"] - process.get("capture_real_calls", 0)
     if oversized > LITTLE * totals["requests"]:

@@ -9,7 +9,8 @@ version and per-thread variant of the function, and may stand under several effe
     retried   the real call, and again where memory ran out, each time that the pool gave some back
               (a few times: shim/calls/rescue.h)
     real      nothing needs to be done for this effect, for the reason given
-    missing   something would need to be done, and is not yet: the README says so
+    missing   something would need to be done, and is not yet, as scripts/docs/what-it-serves.md
+              says
 
 A function is interposed if it is served, noted, paid or retried under one of its effects. ABI
 versions of before CUDA 3.2, with 32-bit addresses and sizes, are not: no program that was built

@@ -203,13 +203,14 @@ inline constexpr const char* kKnownDriverNames[] = {{
 """
 
 
-README_BEGIN = "<!-- Written by scripts/generate-driver-table: -->\n"
-README_END = "<!-- The end of what it wrote. -->\n"
-MOST_NAMES = 6  # that the README names
+PAGE = "scripts/docs/what-it-serves.md"
+PAGE_BEGIN = "<!-- Written by scripts/generate-driver-table: -->\n"
+PAGE_END = "<!-- The end of what it wrote. -->\n"
+MOST_NAMES = 6  # that the page names
 
 
-def readme(table: Table) -> str:
-    """The table in README.md: how many functions have each effect, which it is not seen of."""
+def page(table: Table) -> str:
+    """The table in PAGE: how many functions have each effect, which it is not seen of."""
     counts = {}  # effect: treatment: names
     for name in table.order:
         for effect, treatment, _ in table.groups[name]:
@@ -225,7 +226,7 @@ def readme(table: Table) -> str:
                  len(of.get("interposed", ())), len(of.get("real", ())),
                  names if len(missing) <= MOST_NAMES else len(missing)]
         lines.append("|" + "".join(f" {cell} |" if cell else " |" for cell in cells))
-    return README_BEGIN + "\n".join(lines) + "\n" + README_END
+    return PAGE_BEGIN + "\n".join(lines) + "\n" + PAGE_END
 
 
 def listing(table: Table) -> str:

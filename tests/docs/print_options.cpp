@@ -1,4 +1,4 @@
-// Prints the option table as README.md must have it.
+// Prints the option table as scripts/docs/options.md must have it.
 #include <cstdio>
 
 #include "core/base/options.h"

@@ -188,33 +188,35 @@ class Definitions(unittest.TestCase):
                         self.assertRegex(body, self.DOES[effect], f"{symbol} {effect}")
 
 
-class Readme(unittest.TestCase):
-    TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+class Pages(unittest.TestCase):
+    """The documentation, in scripts/docs."""
 
-    def test_it_has_the_table(self):
-        self.assertIn(writing.readme(TABLE), self.TEXT, "run scripts/generate-driver-table")
+    SERVES = (ROOT / writing.PAGE).read_text(encoding="utf-8")
+    DIFFERS = (ROOT / "scripts" / "docs" / "what-can-differ.md").read_text(encoding="utf-8")
 
-    def test_it_names_what_is_not_seen(self):
-        section = self.TEXT.split("## What it serves, and what it does not")[1].split("\n## ")[0]
+    def test_one_has_the_table(self):
+        self.assertIn(writing.page(TABLE), self.SERVES, "run scripts/generate-driver-table")
+
+    def test_what_is_not_seen_is_named(self):
         for effect, groups in effects.EFFECTS.items():
             for treatment, _, names in groups:
                 if treatment == "missing" and "run out of memory" not in effect:
                     for name in names.split():
-                        self.assertIn(f"`{name}`", section)
+                        self.assertIn(f"`{name}`", self.SERVES)
 
-    def test_it_names_what_is_never_tried_again(self):
-        section = self.TEXT.split("## What can differ")[1].split("\n## ")[0]
+    def test_what_is_never_tried_again_is_named(self):
         for _, _, names in effects.EFFECTS["may run out of memory, never again"]:
             for name in names.split():
-                self.assertIn(f"`{name}`", section)
+                self.assertIn(f"`{name}`", self.DIFFERS)
 
-    def test_its_functions_exist(self):
+    def test_functions_exist(self):
         names = {function.name for function in TABLE.functions.values()}
-        for name in re.findall(r"`(cu[A-Z]\w+)`", self.TEXT):
-            self.assertIn(name, names)
+        for page in [ROOT / "README.md", *(ROOT / "scripts" / "docs").glob("*.md")]:
+            for name in re.findall(r"`(cu[A-Z]\w+)`", page.read_text(encoding="utf-8")):
+                self.assertIn(name, names, page)
 
-    def test_it_names_the_versions(self):
-        self.assertIn(f"from CUDA {TABLE.headers[0]} to {TABLE.headers[-1]}", self.TEXT)
+    def test_the_versions_are_named(self):
+        self.assertIn(f"from CUDA {TABLE.headers[0]} to {TABLE.headers[-1]}", self.SERVES)
 
 
 class Versions(unittest.TestCase):

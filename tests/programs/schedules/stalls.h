@@ -1,6 +1,6 @@
 // When the machine last let the process lie. What another thread's free left is waited for by a
-// query within 0.1 s of that free (the README's list), in real time: an answer "not ready" after a
-// stall proves nothing.
+// query within 0.1 s of that free (scripts/docs/what-can-differ.md), in real time: an answer "not
+// ready" after a stall proves nothing.
 #ifndef CMP_TESTS_PROGRAMS_SCHEDULES_STALLS_H_
 #define CMP_TESTS_PROGRAMS_SCHEDULES_STALLS_H_
 

@@ -1,0 +1,167 @@
+"""Runs every command that the documentation shows between ```sh fences, on the simulated CUDA, each page
+in a folder of its own; what cannot be run here is listed in NOT_RUN with the reason.
+
+    test_commands.py PROJECT BUILD
+"""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(sys.argv.pop(1)).resolve()
+BUILD = pathlib.Path(sys.argv.pop(1)).resolve()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "scripts/docs").glob("*.md"))]
+
+INSTALLS = "scripts/test-install does the same, into a folder of its own"
+BUILDS = "configures, builds or tests the folder that this test uses"
+ENGINE = "needs a container engine"
+# Line, or its beginning: why it is not run.
+NOT_RUN = {
+    "scripts/quickstart": BUILDS,
+    "scripts/test": BUILDS,
+    "cmake --preset": BUILDS,
+    "cmake --build": BUILDS,
+    "ctest": BUILDS,
+    "scripts/generate-driver-table": "writes into the source; docs.driver_table compares",
+    "sudo cmake --install": INSTALLS,
+    "cmake --install": INSTALLS,
+    "LD_PRELOAD=libcmp_preload.so": INSTALLS,
+    "LD_PRELOAD=$HOME/.local/": INSTALLS,
+    "xargs": INSTALLS,
+    "docker": ENGINE,
+    "apptainer": ENGINE,
+}
+# What stands for something of the reader's.
+PLACES = {
+    "/path/to/": f"{BUILD}/",
+    "FILE...": "stats.json trace",
+    "TRACE": "trace",
+    "build/churn 8 3000": "build/churn 2 100",  # a simulated GPU is slow
+}
+# Stands for srun, mpirun and torchrun: one rank.
+LAUNCHER = """#!/bin/sh
+export RANK=3
+while :; do
+  case $1 in
+    -n | --nproc-per-node) shift 2 ;;
+    --no-python) shift ;;
+    *.py) exec python "$@" ;;
+    *) exec "$@" ;;
+  esac
+done
+"""
+APP = f"#!/bin/sh\nexec {BUILD}/churn 2 100\n"
+TRAIN = 'import subprocess\nsubprocess.run(["./app"], check=True)\n'
+SERVED = re.compile(r"^cmp: churn .* without a real call$", re.M)
+
+
+def lines_of(page):
+    """The commands: those that go on in the next line are one, comments are none."""
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```$", page.read_text(encoding="utf-8"), re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            line = re.sub(r"(^|\s+)# .*", "", line).strip()
+            if line:
+                yield line
+
+
+def reason_of(line):
+    found = [start for start in NOT_RUN if re.match(re.escape(start) + r"(?![\w-])", line)
+             or start.endswith("/") and line.startswith(start)]
+    return found[0] if found else None
+
+
+def write_script(path, text):
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o755)
+
+
+class Commands(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.holder = tempfile.TemporaryDirectory(prefix="cmp-commands-")
+        bin_folder = pathlib.Path(cls.holder.name) / "bin"
+        bin_folder.mkdir()
+        for name in ("srun", "mpirun", "torchrun"):
+            write_script(bin_folder / name, LAUNCHER)
+        (bin_folder / "python").symlink_to(sys.executable)
+        cls.environment = {
+            name: value for name, value in os.environ.items()
+            if not name.startswith(("CMP_", "CMPSIM_", "LD_"))
+        }
+        cls.environment["LD_LIBRARY_PATH"] = str(BUILD / "sim")
+        cls.environment["CMPSIM_COSTS"] = "h200"
+        cls.environment["PATH"] = f"{bin_folder}:{BUILD}:{cls.environment['PATH']}"
+        cls.environment["PYTHONDONTWRITEBYTECODE"] = "1"
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.holder.cleanup()
+
+    def run_line(self, line, folder, **more):
+        return subprocess.run(
+            ["bash", "-c", line], cwd=folder, env={**self.environment, **more}, timeout=200,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            encoding="utf-8", errors="replace", check=False)
+
+    def folder_for(self, page):
+        folder = pathlib.Path(self.holder.name) / page.stem
+        folder.mkdir()
+        for name in ("scripts", "tests"):
+            (folder / name).symlink_to(ROOT / name)
+        (folder / "build").symlink_to(BUILD)
+        write_script(folder / "app", APP)
+        (folder / "train.py").write_text(TRAIN, encoding="utf-8")
+        (folder / "result.bin").write_text("as ever", encoding="utf-8")
+        made = self.run_line("LD_PRELOAD=build/libcmp_preload.so ./app", folder,
+                             CMP_STATS="stats.json", CMP_TRACE="trace")
+        self.assertEqual(made.returncode, 0, made.stderr)
+        return folder
+
+    def test_each_works(self):
+        count = 0
+        for page in PAGES:
+            lines = [line for line in lines_of(page) if reason_of(line) is None]
+            if not lines:
+                continue
+            folder = self.folder_for(page)
+            for line in lines:
+                count += 1
+                with self.subTest(page=page.name, line=line):
+                    self.check(line, folder)
+        self.assertGreater(count, 15)
+
+    def check(self, line, folder):
+        for place, real in PLACES.items():
+            line = line.replace(place, real)
+        more = {}
+        if line.startswith("LD_PRELOAD="):  # which says nothing by itself
+            more["CMP_STATS"] = "1"
+        done = self.run_line(line, folder, **more)
+        said = f"{line}\n{done.stdout}\n{done.stderr}"
+        self.assertEqual(done.returncode, 0, said)
+        self.assertNotIn("cmp: every call", done.stderr, said)
+        if re.search(r"\bLD_PRELOAD=", line):
+            self.assertRegex(done.stderr, SERVED, said)
+        if "--reports reports" in line:
+            reports = list((folder / "reports").glob("*.json"))
+            self.assertTrue(any(".3." in path.name for path in reports), said)
+
+    def test_reasons_are_of_lines_that_are_there(self):
+        used = {reason_of(line) for page in PAGES for line in lines_of(page)}
+        self.assertEqual(set(NOT_RUN) - used, set())
+
+    def test_every_block_says_what_it_is(self):
+        """A fence without a word would be run by nobody."""
+        for page in PAGES:
+            fences = re.findall(r"^ *```(.*)$", page.read_text(encoding="utf-8"), re.M)
+            self.assertEqual(len(fences) % 2, 0, page)
+            self.assertLessEqual(set(fences[::2]), {"sh", "text", "c++", "cmake"}, page)
+            self.assertEqual(set(fences[1::2]), {""} if fences else set(), page)
+
+
+if __name__ == "__main__":
+    unittest.main()
