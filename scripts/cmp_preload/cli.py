@@ -1,11 +1,11 @@
-"""Which command, and what all of them share: errors of one line, warnings of one line."""
+"""Which command: its module alone is loaded."""
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import os
 import sys
+
+from cmp_preload.console.errors import Failure, warn
 
 USAGE = """usage: cmp-preload [--library PATH] COMMAND ...
 
@@ -18,65 +18,6 @@ USAGE = """usage: cmp-preload [--library PATH] COMMAND ...
 
 cmp-preload COMMAND --help has the options of one command.
 """
-
-
-class Failure(Exception):
-    """Ends the command with one line on stderr."""
-
-    def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-def warn(message: str) -> None:
-    print(f"cmp-preload: {message}", file=sys.stderr, flush=True)
-
-
-class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, and what would be right."""
-
-    def __init__(self, **more) -> None:
-        super().__init__(
-            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **more
-        )
-
-    def error(self, message: str):
-        raise Failure(f"{message} ({self.prog} --help has all options)", 2)
-
-    def parse(self, arguments: list[str]) -> argparse.Namespace:
-        """As parse_args, with a suggestion for an option that is not one."""
-        parsed, unknown = self.parse_known_args(arguments)
-        if unknown:
-            right = [
-                flag
-                for action in self._actions
-                for flag in action.option_strings
-                if flag.startswith("--")
-            ]
-            name = unknown[0].split("=", 1)[0]
-            close = difflib.get_close_matches(name, right, 1, 0.75)
-            raise Failure(
-                f"{name} is not an option of {self.prog}"
-                + (
-                    f"; did you mean {close[0]}?"
-                    if close
-                    else f"; these are: {' '.join(sorted(right))}"
-                ),
-                2,
-            )
-        return parsed
-
-
-def add_command(parser: Parser) -> None:
-    """The program to start: all that follows the options."""
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="[--] PROGRAM [ARGUMENT...]")
-
-
-def command_of(parsed: argparse.Namespace) -> list[str]:
-    command = parsed.command[1:] if parsed.command[:1] == ["--"] else parsed.command
-    if not command:
-        raise Failure("which program? Give it after the options, as in: -- ./app ARGUMENT...", 2)
-    return command
 
 
 def main(arguments: list[str], here: str) -> int:

@@ -11,7 +11,8 @@ import sys
 import tempfile
 
 from cmp_preload import settings, statistics
-from cmp_preload.cli import Failure, Parser
+from cmp_preload.console.arguments import Parser
+from cmp_preload.console.errors import Failure
 from cmp_preload.doctor_program import check_program
 from cmp_preload.findings import Findings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cmp_preload.cli import Failure
+from cmp_preload.console.errors import Failure
 
 
 def write_private(path: str, beginning: str, content: str) -> None:

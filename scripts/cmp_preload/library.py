@@ -8,7 +8,7 @@ import glob
 import os
 from typing import NamedTuple
 
-from cmp_preload.cli import Failure
+from cmp_preload.console.errors import Failure
 
 NAME = "libcmp_preload.so"
 

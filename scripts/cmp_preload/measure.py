@@ -10,7 +10,8 @@ import threading
 import time
 
 from cmp_preload import statistics
-from cmp_preload.cli import Failure, warn
+from cmp_preload.console import words
+from cmp_preload.console.errors import Failure, warn
 
 STRAGGLERS_S = 3  # what may outlive the program and hold its output open
 
@@ -35,6 +36,14 @@ class Run:
             except ValueError:
                 return f"was ended by signal {-self.code}"
         return f"exit code {self.code}"
+
+    def last_lines(self, count: int) -> list[str]:
+        """Of what it wrote on stderr."""
+        return self.outputs["stderr"].decode(errors="replace").strip().splitlines()[-count:]
+
+    def failure(self) -> str:
+        """How it ended, and its last words."""
+        return ": ".join([self.ending(), *(words.shorten(line, 80) for line in self.last_lines(1))])
 
 
 class Interruptions:

@@ -6,14 +6,16 @@ from __future__ import annotations
 import itertools
 import re
 
-from cmp_preload.cli import Failure
-from cmp_preload.text import shorten
+from cmp_preload.console.errors import Failure
+from cmp_preload.console.words import shorten
 
 NUMBER = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 
 # What says that a number is a measurement: the unit behind it (if no other number's name or value
 # begins there), ...
-COUNTED = r"[kMGTP]?i?B|[kMGTP]?bytes|[kMGTP]?FLOPs?|it|iter|iterations|steps?|samples?|images?|imgs?"
+COUNTED = (
+    r"[kMGTP]?i?B|[kMGTP]?bytes|[kMGTP]?FLOPs?|it|iter|iterations|steps?|samples?|images?|imgs?"
+)
 UNIT = re.compile(
     r"(?:\s*[\[(]?(?:[nuµμm]?s|[nuµm]?secs?|(?:nano|micro|milli)?seconds?|mins?|minutes?|hours?"
     rf"|[kMGTP]?FLOPS|fps|(?:{COUNTED}|tokens?|frames?|\w*ops?)/(?:s|sec|second)"
@@ -27,9 +29,7 @@ MEASURED = re.compile(
     r"|throughput|speed-?up|(?:milli|micro|nano)?seconds|[munµμ]?secs?|[kmgtp]?flops|fps)"
     r"|[munµμ]s|[KMGTP]i?B/s)(?![a-zA-Z-])"
 )
-CLOCK = re.compile(
-    r"\d{1,2}:\d{2}:\d{2}(?:\.\d+)?|\d+:\d{2}<\d+:\d{2}|\d{4}-\d{2}-\d{2}"
-)
+CLOCK = re.compile(r"\d{1,2}:\d{2}:\d{2}(?:\.\d+)?|\d+:\d{2}<\d+:\d{2}|\d{4}-\d{2}-\d{2}")
 PHRASE_END = re.compile(r"[,;|\t]|  ")
 
 

@@ -6,8 +6,9 @@ import base64
 import html
 import io
 
-from cmp_preload import report, statistics, text, timeline, traces
-from cmp_preload.cli import Failure
+from cmp_preload import report, statistics, timeline, traces
+from cmp_preload.console import words
+from cmp_preload.console.errors import Failure
 from cmp_preload.files import write_private
 
 BEGINNING = "<!DOCTYPE html><!-- cmp-preload report -->"
@@ -139,7 +140,7 @@ def _plot_tiers(plots: _Plots, all_tiers: list[dict]) -> None:
     )
     if not tiers:
         return
-    sizes = [text.size(tier["bytes"]) for tier in tiers]
+    sizes = [words.size(tier["bytes"]) for tier in tiers]
     plots.bars(
         "Allocations by block size: what served them",
         sizes,
@@ -187,7 +188,7 @@ def _trace_plots(whole: timeline.Timeline) -> list[str]:
             ("allocations and frees", "#2a9d8f", over_time(whole.calls, 1)),
             ("real calls", "#e76f51", over_time(whole.real_calls, 1)),
         ],
-        (unit, f"calls in {text.seconds(seconds)}"),
+        (unit, f"calls in {words.seconds(seconds)}"),
     )
     rows = {name: row for name, row in whole.outcomes().items() if row["max_ns"]}
     if rows:
@@ -212,7 +213,7 @@ def _plots(processes: list[dict], together: dict) -> list[str]:
     plots = _Plots()
     _plot_tiers(plots, together["tiers"])
     busiest = sorted(processes, key=lambda p: -p["totals"]["requests"])[: report.MANY]
-    names = [text.shorten(report.name_of(one), 28) for one in busiest]
+    names = [words.shorten(report.name_of(one), 28) for one in busiest]
 
     def milliseconds(name: str) -> list[float]:
         return [one["process"][name] / 1e6 for one in busiest]
@@ -309,8 +310,8 @@ def write_page(path: str, found: report.Found) -> None:
     programs = {one["program"] for one in processes}
     programs |= {one.recorded.program for one in found.traces} - {""}
     of = f" of {', '.join(sorted(programs))}" if programs else ""
-    counted = [text.count(len(processes), "process")] if processes else []
-    counted += [text.count(len(found.traces), "trace")] if found.traces else []
+    counted = [words.count(len(processes), "process")] if processes else []
+    counted += [words.count(len(found.traces), "trace")] if found.traces else []
     title = html.escape(f"cmp: {' and '.join(counted)}{of}")
     write_private(
         path,

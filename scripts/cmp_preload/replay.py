@@ -9,8 +9,10 @@ import subprocess
 import sys
 import tempfile
 
-from cmp_preload import settings, text, trace
-from cmp_preload.cli import Failure, Parser
+from cmp_preload import settings, trace
+from cmp_preload.console import words
+from cmp_preload.console.arguments import Parser
+from cmp_preload.console.errors import Failure
 from cmp_preload.library import Library
 
 ABOUT = """TRACE is what CMP_TRACE=FILE left (cmp-preload run --trace FILE), or a CSV of RMM's logging
@@ -71,13 +73,13 @@ def table(results: list[dict]) -> str:
         calls = [result["allocations"], result["frees"]]
         times = [result["wall_ns"], sum(call["ns"] for call in calls)]
         times += [call[name] for call in calls for name in ("p50_ns", "p99_ns", "max_ns")]
-        rows.append([BACKENDS[result["backend"]], *(text.seconds(time / 1e9) for time in times)])
+        rows.append([BACKENDS[result["backend"]], *(words.seconds(time / 1e9) for time in times)])
     notes = [
-        f"{BACKENDS[result['backend']]}: {text.count(result['failures'], 'call')} failed"
+        f"{BACKENDS[result['backend']]}: {words.count(result['failures'], 'call')} failed"
         for result in results
         if result["failures"]
     ]
-    return "\n".join([text.table(rows), *notes])
+    return "\n".join([words.table(rows), *notes])
 
 
 def main(arguments: list[str], find_library) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 
-from cmp_preload import statistics, text, trace, traces
-from cmp_preload.cli import Failure, Parser
+from cmp_preload import statistics, trace, traces
+from cmp_preload.console import words
+from cmp_preload.console.arguments import Parser
+from cmp_preload.console.errors import Failure
 
 ABOUT = """FILE is what CMP_STATS or cmp-preload run --reports left: the JSON of a process that
 ended, or FILE.live of one that runs or was killed; or a trace (CMP_TRACE, cmp-preload run --trace),
@@ -95,10 +97,10 @@ def _cells(one: dict) -> list[str]:
     totals, process = one["totals"], one["process"]
     return [
         f"{totals['requests']:,}",
-        text.floor_percent(totals["hit_rate"]),
+        words.floor_percent(totals["hit_rate"]),
         f"{process['real_malloc_calls'] + process['real_free_calls']:,}",
-        text.seconds(statistics.allocation_ns(process) / 1e9),
-        text.size(process["reserved_peak_bytes"]),
+        words.seconds(statistics.allocation_ns(process) / 1e9),
+        words.size(process["reserved_peak_bytes"]),
         statistics.waits_in_words(process),
     ]
 
@@ -113,11 +115,11 @@ def device_rows(processes: list[dict]) -> list[list[str]]:
                 [
                     name_of(one),
                     str(device["device"]),
-                    text.size(device["live_block_bytes"]),
-                    text.size(device["ready_bytes"] + device["retired_bytes"]),
-                    text.size(device["reserved_bytes"]),
-                    text.size(device["live_peak_bytes"]),
-                    text.size(device["bound_bytes"]),
+                    words.size(device["live_block_bytes"]),
+                    words.size(device["ready_bytes"] + device["retired_bytes"]),
+                    words.size(device["reserved_bytes"]),
+                    words.size(device["live_peak_bytes"]),
+                    words.size(device["bound_bytes"]),
                 ]
             )
     return rows
@@ -140,7 +142,7 @@ def tier_rows(tiers: list[dict]) -> list[list[str]]:
         rounded = (tier["block_bytes"] - asked) / asked if asked else 0
         rows.append(
             [
-                text.size(tier["bytes"]),
+                words.size(tier["bytes"]),
                 *(
                     f"{tier[name]:,}"
                     for name in (
@@ -161,19 +163,19 @@ def notes(together: dict) -> list[str]:
     """What else is worth a line."""
     totals, process = together["totals"], together["process"]
     found = (
-        [f"{text.count(totals['real_calls_avoided'], 'real call')} avoided"]
+        [f"{words.count(totals['real_calls_avoided'], 'real call')} avoided"]
         if totals.get("real_calls_avoided")
         else []
     )
     if process.get("skipped_waits"):
         found.append(
-            f"{text.count(process['skipped_waits'], 'free')} did not wait where the real one would "
-            f"have, for {text.seconds(process['skipped_wait_min_ns'] / 1e9)} to "
-            f"{text.seconds(process['skipped_wait_max_ns'] / 1e9)}"
+            f"{words.count(process['skipped_waits'], 'free')} did not wait where the real one would "
+            f"have, for {words.seconds(process['skipped_wait_min_ns'] / 1e9)} to "
+            f"{words.seconds(process['skipped_wait_max_ns'] / 1e9)}"
         )
     if statistics.limit_in_words(process):
         found.append(statistics.limit_in_words(process))
-    for name, words in (
+    for name, meaning in (
         ("failed_allocations", "allocation failed|allocations failed"),
         (
             "out_of_memory_rescues",
@@ -188,7 +190,7 @@ def notes(together: dict) -> list[str]:
         ("contexts_dropped", "context was reset or destroyed" "|contexts were reset or destroyed"),
     ):
         if process.get(name):
-            singular, plural = words.split("|")
+            singular, plural = meaning.split("|")
             found.append(f"{process[name]:,} {singular if process[name] == 1 else plural}")
     return found
 
@@ -199,7 +201,7 @@ def tiers_as_text(tiers: list[dict], everything: bool) -> str:
         busiest = sorted(tiers, key=lambda tier: -tier["requests"])[:MANY]
         shown = [tier for tier in tiers if tier in busiest]
     left_out = len(tiers) - len(shown)
-    return text.table(tier_rows(shown)) + (
+    return words.table(tier_rows(shown)) + (
         f"\n… {left_out} sizes with fewer allocations (--all)" if left_out else ""
     )
 
@@ -214,10 +216,10 @@ def as_text(found: Found, everything: bool) -> str:
     parts = []
     if found.processes:
         rows = busiest(process_rows(found.processes, found.together))
-        parts.append(text.table(rows, left=(0, len(rows[0]) - 1)))
+        parts.append(words.table(rows, left=(0, len(rows[0]) - 1)))
         rows = device_rows(found.processes)
         if len(rows) > 1:
-            parts.append(text.table(rows if everything else rows[: MANY + 1]))
+            parts.append(words.table(rows if everything else rows[: MANY + 1]))
         if found.together["tiers"]:
             parts.append(tiers_as_text(found.together["tiers"], everything))
         parts.append("\n".join(notes(found.together)))
@@ -230,11 +232,11 @@ def as_text(found: Found, everything: bool) -> str:
             parts.append(f"{one['program']} {one['pid']}: every call was real: {one['aside']}")
     if found.timeline is not None:
         whole = found.timeline
-        parts.append(text.table(busiest(traces.trace_rows(found.traces, whole))))
+        parts.append(words.table(busiest(traces.trace_rows(found.traces, whole))))
         if any(whole.calls):
-            parts.append(text.table(traces.time_rows(whole), left=()))
+            parts.append(words.table(traces.time_rows(whole), left=()))
             parts.append(tiers_as_text(whole.summary()["tiers"], everything))
-            parts.append(text.table(traces.outcome_rows(whole)))
+            parts.append(words.table(traces.outcome_rows(whole)))
         parts.append("\n".join(traces.notes(found.traces)[:MANY]))
     return "\n\n".join(filter(None, parts))
 

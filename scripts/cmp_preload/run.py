@@ -7,7 +7,8 @@ import os
 import signal
 
 from cmp_preload import binary, settings
-from cmp_preload.cli import Failure, Parser, add_command, command_of, warn
+from cmp_preload.console.arguments import Parser, add_command, command_of
+from cmp_preload.console.errors import Failure, warn
 
 ABOUT = """Starts PROGRAM with the pool under it. Children inherit the pool (shell scripts, mpirun,
 torchrun); with --reports each process that uses CUDA leaves a report of its own, for

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics as numbers
 
-from cmp_preload import statistics, text
+from cmp_preload import statistics
+from cmp_preload.console import words
 from cmp_preload.measure import Run
 
 POISON = "0xFF"  # NaN as a floating-point number of any size, -1 as an integer
@@ -77,19 +78,19 @@ def table_of(all_series: list[Series]) -> str:
         ]
     ]
     for series in all_series:
-        spread = f"{text.seconds(series.fastest)} to {text.seconds(series.slowest)}"
-        row = [series.name, text.seconds(series.median), spread if len(series.runs) > 1 else ""]
+        spread = f"{words.seconds(series.fastest)} to {words.seconds(series.slowest)}"
+        row = [series.name, words.seconds(series.median), spread if len(series.runs) > 1 else ""]
         counters = series.counters if series.settings is not None else {"process": {}}
         process = counters["process"]
         if not process:
             rows.append(row + [""] * 5)
             continue
-        row.append(text.seconds(series.allocation_s()))
+        row.append(words.seconds(series.allocation_s()))
         row.append(f"{process['real_malloc_calls'] + process['real_free_calls']:,}")
         if series.name == "observed":
             rows.append(row + [""] * 3)
             continue
-        row.append(text.floor_percent(counters["totals"]["hit_rate"]))
-        row.append(text.size(process["reserved_peak_bytes"]))
+        row.append(words.floor_percent(counters["totals"]["hit_rate"]))
+        row.append(words.size(process["reserved_peak_bytes"]))
         rows.append(row + [statistics.waits_in_words(process)])
-    return text.table(rows, left=(0, 7))
+    return words.table(rows, left=(0, 7))

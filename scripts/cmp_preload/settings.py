@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from cmp_preload.cli import Failure, Parser
+from cmp_preload.console.arguments import Parser
+from cmp_preload.console.errors import Failure
 from cmp_preload.library import Library, Option
 
 Environment = dict  # str to str

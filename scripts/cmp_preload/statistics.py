@@ -7,8 +7,8 @@ import json
 import os
 import struct
 
-from cmp_preload import text
-from cmp_preload.cli import Failure
+from cmp_preload.console import words
+from cmp_preload.console.errors import Failure
 
 JSON_BEGINNING = b'{\n  "cmp_statistics":'
 LIVE_BEGINNING = b"CMPSTAT\0"
@@ -177,9 +177,9 @@ def waits_in_words(process: dict) -> str:
     if not process["wait_calls"]:
         return "none"
     reasons = list(wait_reasons(process).items())[:3]
-    words = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in reasons)
-    return f"{process['wait_calls']:,}, {text.seconds(process['wait_ns'] / 1e9)}" + (
-        f" ({words})" if words else ""
+    why = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in reasons)
+    return f"{process['wait_calls']:,}, {words.seconds(process['wait_ns'] / 1e9)}" + (
+        f" ({why})" if why else ""
     )
 
 
@@ -192,4 +192,4 @@ def limit_in_words(process: dict) -> str:
     extra = process["reserve_extra_peak_bytes"]
     if not extra:
         return f"the memory limit had no room to rise, although {released}"
-    return f"the memory limit rose by up to {text.size(extra)}, because {released}"
+    return f"the memory limit rose by up to {words.size(extra)}, because {released}"

@@ -10,7 +10,7 @@ import operator
 import struct
 from typing import NamedTuple
 
-from cmp_preload.cli import Failure
+from cmp_preload.console.errors import Failure
 
 SCHEMA = 1
 MAGIC = b"CMPTRACE"

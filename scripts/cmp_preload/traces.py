@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cmp_preload import text, trace
+from cmp_preload import trace
+from cmp_preload.console import words
 from cmp_preload.timeline import OUTCOMES, STEPS, Timeline
 
 ROWS = 12  # of the table over time
@@ -68,10 +69,10 @@ def together(traces: list[Traced]) -> Timeline:
 def trace_rows(traces: list[Traced], whole: Timeline) -> list[list[str]]:
     rows = [["trace", "calls", "threads", "lasted", "peak asked for", "in blocks", "at the end"]]
     for one in sorted(traces, key=lambda one: -sum(one.timeline.calls)):
-        lasted = text.seconds(one.recorded.nanoseconds / 1e9)
+        lasted = words.seconds(one.recorded.nanoseconds / 1e9)
         rows.append([one.name(), *_cells(one.timeline, lasted)])
     if len(traces) > 1:
-        lasted = text.seconds(whole.step_ns * STEPS / 1e9)
+        lasted = words.seconds(whole.step_ns * STEPS / 1e9)
         rows.append([f"all {len(traces)}", *_cells(whole, lasted)])
     return rows
 
@@ -81,9 +82,9 @@ def _cells(timeline: Timeline, lasted: str) -> list[str]:
         f"{sum(timeline.calls):,}",
         f"{timeline.threads:,}",
         lasted,
-        text.size(timeline.peak),
-        text.size(timeline.block_peak),
-        text.size(timeline.at_end),
+        words.size(timeline.peak),
+        words.size(timeline.block_peak),
+        words.size(timeline.at_end),
     ]
 
 
@@ -95,9 +96,9 @@ def time_rows(whole: Timeline) -> list[list[str]]:
         part = slice(begin, begin + width)
         rows.append(
             [
-                text.seconds(whole.step_ns * part.stop / 1e9),
-                text.size(max(whole.live[part])),
-                text.size(max(whole.blocks[part])),
+                words.seconds(whole.step_ns * part.stop / 1e9),
+                words.size(max(whole.live[part])),
+                words.size(max(whole.blocks[part])),
                 f"{sum(whole.calls[part]):,}",
                 f"{sum(whole.real_calls[part]):,}",
             ]
@@ -108,7 +109,7 @@ def time_rows(whole: Timeline) -> list[list[str]]:
 def outcome_rows(whole: Timeline) -> list[list[str]]:
     rows = [["outcome", "calls", "time", "p50", "p99", "max"]]
     for name, row in whole.outcomes().items():
-        times = [text.seconds(row[key] / 1e9) for key in ("ns", "p50_ns", "p99_ns", "max_ns")]
+        times = [words.seconds(row[key] / 1e9) for key in ("ns", "p50_ns", "p99_ns", "max_ns")]
         timed = row["ns"] != 0  # in a CSV they are not
         rows.append([OUTCOMES[name], f"{row['calls']:,}", *(times if timed else [""] * 4)])
     return rows
@@ -117,7 +118,7 @@ def outcome_rows(whole: Timeline) -> list[list[str]]:
 def notes(traces: list[Traced]) -> list[str]:
     """What else is worth a line."""
     lost = sum(one.recorded.lost for one in traces)
-    found = [f"{text.count(lost, 'call')} found no room in the file"] if lost else []
+    found = [f"{words.count(lost, 'call')} found no room in the file"] if lost else []
     for one in traces:
         if one.recorded.settings:
             pairs = " ".join(f"{name}={value}" for name, value in one.recorded.settings.items())

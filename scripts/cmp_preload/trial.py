@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 
-from cmp_preload import binary, outputs, settings, text, verdict
-from cmp_preload.cli import Failure, Parser, add_command, command_of, warn
+from cmp_preload import binary, outputs, settings, verdict
+from cmp_preload.console import progress, words
+from cmp_preload.console.arguments import Parser, add_command, add_runs, command_of
+from cmp_preload.console.errors import Failure, warn
 from cmp_preload.measure import Measurer, Run
 from cmp_preload.series import Series, series_of, table_of
 
@@ -48,7 +49,7 @@ class Trial:
         """One run of a variant; `word` names it for the progress."""
         self._number += 1
         line = f"run {self._number} of {max(self._total, self._number)}: {word or series.name}"
-        progress(f"{line} …", last=False)
+        progress.tell(f"{line} …", last=False)
         reports = None
         if series.settings is None:
             environment = settings.without_pool(self._environment)
@@ -65,7 +66,7 @@ class Trial:
             environment = settings.with_pool(self._environment, self._preload, added)
         run = self._measurer.run(environment, self._limit, reports)
         ending = "" if run.code == self._parsed.code else f", {run.ending()}"
-        progress(f"{line} {text.seconds(run.seconds)}{ending}", last=True)
+        progress.tell(f"{line} {words.seconds(run.seconds)}{ending}", last=True)
         return run
 
     def measure(self, all_series: list[Series]) -> None:
@@ -109,35 +110,18 @@ class Trial:
 
     def _difference(self, run: Run, comparisons: list[outputs.Comparison]) -> str | None:
         if run.over_limit or run.code != self._parsed.code:
-            words = run.outputs["stderr"].decode(errors="replace").strip().splitlines()
-            return run.ending() + (f": {text.shorten(words[-1], 80)}" if words else "")
+            return run.failure()
         found = (comparison.difference(run.outputs[comparison.name]) for comparison in comparisons)
         return next((where for where in found if where), None)
 
 
 def require_success(run: Run, code: int, command: list[str]) -> None:
     if run.over_limit or run.code != code:
-        last = run.outputs["stderr"].decode(errors="replace").strip().splitlines()[-3:]
         raise Failure(
             f"{command[0]} fails without the pool: {run.ending()}"
             + (", expected with --code" if code else "")
-            + "".join(f"\n    {line}" for line in last)
+            + "".join(f"\n    {line}" for line in run.last_lines(3))
         )
-
-
-def progress(line: str, last: bool) -> None:
-    """On a terminal one line that changes; elsewhere a line for each run that has ended."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
-    elif last:
-        print(line, file=sys.stderr, flush=True)
-
-
-def positive(word: str) -> int:
-    value = int(word)
-    if value < 1:
-        raise ValueError(word)
-    return value
 
 
 def main(arguments: list[str], find_library) -> int:
@@ -151,14 +135,7 @@ def main(arguments: list[str], find_library) -> int:
         description=ABOUT,
         usage="cmp-preload trial [OPTION...] [--] PROGRAM [ARGUMENT...]",
     )
-    parser.add_argument(
-        "-n",
-        "--runs",
-        type=positive,
-        default=3,
-        metavar="RUNS",
-        help="of each variant (default: 3)",
-    )
+    add_runs(parser, "of each variant")
     parser.add_argument(
         "--modes",
         default=",".join(usual),
@@ -206,8 +183,6 @@ def main(arguments: list[str], find_library) -> int:
         metavar="SECONDS",
         help="a run that takes longer is " "ended (default: ten times the first run, and a minute)",
     )
-    parser.add_argument("--stdin", metavar="FILE", help="what it reads (default: nothing)")
-    parser.add_argument("--tee", action="store_true", help="show what it writes, on stderr")
     options = settings.add_settings(parser, library, ("CMP_MODE", "CMP_FREE_SYNC", "CMP_STATS"))
     add_command(parser)
     parsed = parser.parse(arguments)
@@ -218,8 +193,6 @@ def main(arguments: list[str], find_library) -> int:
         if not library.is_right("CMP_FREE_SYNC", mode):
             raise Failure(f"--modes: {mode!r} is not understood; right: {free_sync.values}", 2)
     outputs.rules_of(parsed.ignore)  # a wrong one is told before the first run
-    if parsed.stdin is not None and not os.access(parsed.stdin, os.R_OK):
-        raise Failure(f"--stdin: {parsed.stdin} cannot be read", 2)
     environment = settings.own_environment()
     reason = binary.why_not_preloaded(command[0], environment.get("PATH"))
     if reason is not None:
@@ -248,8 +221,7 @@ def main(arguments: list[str], find_library) -> int:
                 cure.runs.append(trial.run(cure))
                 trial.compare([all_series[0], cure])
         finally:
-            if sys.stderr.isatty():
-                print("\r\033[K", end="", file=sys.stderr)
+            progress.clear()
     shown = all_series + ([cure] if cure else [])
     print(table_of(shown))
     found = verdict.of(shown, comparisons, chosen, command)

@@ -7,13 +7,14 @@ import os
 import shlex
 import tempfile
 
-from cmp_preload import binary, settings, statistics, text, trace, verdict
-from cmp_preload.cli import Failure, Parser, add_command, command_of
+from cmp_preload import binary, settings, statistics, trace, verdict
+from cmp_preload.console import progress, words
+from cmp_preload.console.arguments import Parser, add_command, add_runs, command_of
+from cmp_preload.console.errors import Failure
 from cmp_preload.library import Library
 from cmp_preload.measure import Measurer, Run
 from cmp_preload.replay import replay
 from cmp_preload.series import Series
-from cmp_preload.trial import positive, progress
 
 ABOUT = """Records PROGRAM's allocations once, replays them under other settings, then runs PROGRAM
 with the defaults and with the best settings in turn. Prints the environment to use, what the
@@ -44,7 +45,7 @@ class Replays:
     def measure(self, chosen: dict[str, str]) -> dict:
         """The time inside calls, and what the pool held at most."""
         self.count += 1
-        progress(f"replay {self.count} …", last=False)
+        progress.tell(f"replay {self.count} …", last=False)
         result = replay(self._path, self._library, "pool", "start", chosen)
         return {
             "ns": result["allocations"]["ns"] + result["frees"]["ns"],
@@ -89,7 +90,7 @@ class Tuning:
     def run(self, chosen: dict[str, str], what: str) -> Run:
         """Its statistics, and if CMP_TRACE is set its traces, are in a folder of the run's own."""
         self._number += 1
-        progress(f"run {self._number}: {what} …", last=False)
+        progress.tell(f"run {self._number}: {what} …", last=False)
         reports = os.path.join(self._folder, str(self._number))
         os.mkdir(reports)
         added = {
@@ -100,13 +101,9 @@ class Tuning:
         run = self._measurer.run(
             settings.with_pool(self._environment, self._preload, added), None, reports
         )
-        progress(f"run {self._number}: {what} {text.seconds(run.seconds)}", last=True)
+        progress.tell(f"run {self._number}: {what} {words.seconds(run.seconds)}", last=True)
         if run.code != 0:
-            words = run.outputs["stderr"].decode(errors="replace").strip().splitlines()
-            raise Failure(
-                f"{self._measurer.command[0]} fails under the pool: {run.ending()}"
-                + (f": {text.shorten(words[-1], 80)}" if words else "")
-            )
+            raise Failure(f"{self._measurer.command[0]} fails under the pool: {run.failure()}")
         return run
 
     def record(self, fixed: dict[str, str]) -> tuple[str, Run]:
@@ -150,11 +147,11 @@ def row(series: Series) -> list[str]:
     calls = process["real_malloc_calls"] + process["real_free_calls"]
     return [
         series.name,
-        text.seconds(series.median),
-        f"{text.seconds(series.fastest)} to {text.seconds(series.slowest)}",
-        text.seconds(series.allocation_s()),
+        words.seconds(series.median),
+        f"{words.seconds(series.fastest)} to {words.seconds(series.slowest)}",
+        words.seconds(series.allocation_s()),
         f"{calls:,}",
-        text.size(process["reserved_peak_bytes"]),
+        words.size(process["reserved_peak_bytes"]),
     ]
 
 
@@ -176,21 +173,21 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], times: int) ->
             more = {name: values[0] for name, values in MORE_MEMORY.items()}
         if more:
             tried.append(("more memory", {**found, **more}, reached))
-    progress("", last=False)
+    progress.clear()
     print(
-        f"{text.count(len(recorded), 'call')} of {recorded.program} recorded, "
-        f"{text.count(replays.count, 'replay')}."
+        f"{words.count(len(recorded), 'call')} of {recorded.program} recorded, "
+        f"{words.count(replays.count, 'replay')}."
     )
     what = "Your settings" if fixed else "The defaults"
     if len(tried) == 1:
         print(
-            f"{what} are right: no other setting makes its {text.seconds(without['ns'] / 1e9)} in "
+            f"{what} are right: no other setting makes its {words.seconds(without['ns'] / 1e9)} in "
             "allocation calls notably less."
         )
         return
     all_series = [Series(name, {**fixed, **chosen}, times) for name, chosen, _ in tried]
     tuning.measure(all_series)
-    progress("", last=False)
+    progress.clear()
     best = 0
     for i in range(1, len(tried)):
         if is_better(all_series[i], all_series[best], tried[best][2]["ns"] / 1e9):
@@ -199,18 +196,18 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], times: int) ->
     flags = "".join(f" {name}={shlex.quote(value)}" for name, value in chosen.items())
     print(
         f"{'Use' if best else 'Tried'}:{flags}\n"
-        f"Predicted: {text.seconds(without['ns'] / 1e9)} in allocation calls would be "
-        f"{text.seconds(reached['ns'] / 1e9)}, peak memory {text.size(without['reserved'])} would "
-        f"be {text.size(reached['reserved'])}."
+        f"Predicted: {words.seconds(without['ns'] / 1e9)} in allocation calls would be "
+        f"{words.seconds(reached['ns'] / 1e9)}, peak memory {words.size(without['reserved'])} would "
+        f"be {words.size(reached['reserved'])}."
     )
     if bound:
         print(
-            f"{text.count(bound, 'free')} waited because the pool had reached its memory limit, "
+            f"{words.count(bound, 'free')} waited because the pool had reached its memory limit, "
             "which no replay shows: measured with CMP_RESERVE="
             f"{MORE_MEMORY['CMP_RESERVE'][0]}, too."
         )
     head = ["measured", "wall time", "spread", "in allocation", "real calls", "peak memory"]
-    print("\n" + text.table([head] + [row(series) for series in all_series]))
+    print("\n" + words.table([head] + [row(series) for series in all_series]))
     if not best:
         print(f"\n{what} are right: the program gains nothing by these.")
 
@@ -222,23 +219,12 @@ def main(arguments: list[str], find_library) -> int:
         description=ABOUT,
         usage="cmp-preload tune [OPTION...] [--] PROGRAM [ARGUMENT...]",
     )
-    parser.add_argument(
-        "-n",
-        "--runs",
-        type=positive,
-        default=3,
-        metavar="RUNS",
-        help="of the program with each (default: 3)",
-    )
-    parser.add_argument("--stdin", metavar="FILE", help="what it reads (default: nothing)")
-    parser.add_argument("--tee", action="store_true", help="show what it writes, on stderr")
+    add_runs(parser, "of the program with each")
     options = settings.add_settings(parser, library, ("CMP_MODE", "CMP_STATS", "CMP_TRACE"))
     add_command(parser)
     parsed = parser.parse(arguments)
     command = command_of(parsed)
     fixed = settings.settings_of(parsed, options, library)
-    if parsed.stdin is not None and not os.access(parsed.stdin, os.R_OK):
-        raise Failure(f"--stdin: {parsed.stdin} cannot be read", 2)
     reason = binary.why_not_preloaded(command[0], settings.own_environment().get("PATH"))
     if reason is not None:
         raise Failure(f"nothing to tune: {command[0]} would run without the pool: {reason}")

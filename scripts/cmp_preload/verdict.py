@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shlex
 
-from cmp_preload import statistics, text
+from cmp_preload import statistics
+from cmp_preload.console import words
 
 LITTLE = 0.02  # a share of the run that is not worth a word
 
@@ -85,19 +86,19 @@ def of(all_series: list, comparisons: list, chosen: dict[str, str], command: lis
             )
         elif comparison.varying:
             found.say(
-                f"Numbers in {text.count(comparison.varying, 'line')} of {comparison.name} "
+                f"Numbers in {words.count(comparison.varying, 'line')} of {comparison.name} "
                 "vary without the pool and were not compared."
             )
         if comparison.measured:
             found.say(
-                f"Times and rates in {text.count(len(comparison.measured), 'line')} of "
+                f"Times and rates in {words.count(len(comparison.measured), 'line')} of "
                 f"{comparison.name} differ, as they may (line {min(comparison.measured) + 1})."
             )
     for series in [observed, *modes]:
         if series.different:
             found.say(
                 f"Results differ with {series.name} in {len(series.different)} of "
-                f"{text.count(len(series.runs), 'run')}: {series.different[0]}."
+                f"{words.count(len(series.runs), 'run')}: {series.different[0]}."
             )
     recommended = dict(chosen)
     zeros_help = reads_unwritten_memory(found, usual, by_name.get("filled"), by_name.get("zeroed"))
@@ -166,10 +167,10 @@ def share_of_allocation(observed) -> str:
     if inside is None:
         return ""
     if inside <= observed.median:
-        return f"allocation was {text.share(inside, observed.median)} of the run"
+        return f"allocation was {words.share(inside, observed.median)} of the run"
     return (
-        f"allocation took {text.seconds(inside)}, summed over all threads, in a run of "
-        f"{text.seconds(observed.median)}"
+        f"allocation took {words.seconds(inside)}, summed over all threads, in a run of "
+        f"{words.seconds(observed.median)}"
     )
 
 
@@ -181,8 +182,8 @@ def results(all_series: list, comparisons: list) -> str:
     if all(comparison.incomparable or comparison.is_empty() for comparison in comparisons):
         what = "exit codes (it wrote nothing that was compared: see --stderr and --file)"
     if different == 0:
-        return f"{what} identical in {text.count(runs, 'run')}"
-    return f"{what} identical in {runs - different} of {text.count(runs, 'run')}"
+        return f"{what} identical in {words.count(runs, 'run')}"
+    return f"{what} identical in {runs - different} of {words.count(runs, 'run')}"
 
 
 def why_not(observed, usual, reached: bool, command: list[str]) -> str:
@@ -200,8 +201,8 @@ def why_not(observed, usual, reached: bool, command: list[str]) -> str:
     if inside is not None and inside < LITTLE * observed.median:
         calls = observed.counters["totals"].get("requests", 0)
         return (
-            f"Nothing to gain: its {text.count(calls, 'allocation')} took {text.seconds(inside)} "
-            f"of {text.seconds(observed.median)}."
+            f"Nothing to gain: its {words.count(calls, 'allocation')} took {words.seconds(inside)} "
+            f"of {words.seconds(observed.median)}."
         )
     if counters["totals"].get("hit_rate", 0) < 0.5:
         return (
@@ -227,7 +228,7 @@ def hints(found: Verdict, observed, usual, modes: list) -> None:
     limit = statistics.limit_in_words(process)
     if limit or held - live > LITTLE * held:
         found.say(
-            f"Memory: the program held up to {text.size(live)}, {text.size(held)} with what the "
+            f"Memory: the program held up to {words.size(live)}, {words.size(held)} with what the "
             "pool kept idle" + (f"; {limit}." if limit else ".")
         )
     bound = waits_for_memory(process, usual.median)
@@ -247,7 +248,7 @@ def hints(found: Verdict, observed, usual, modes: list) -> None:
     oversized = totals["real"] - process.get("capture_real_calls", 0)
     if oversized > LITTLE * totals["requests"]:
         found.say(
-            f"{text.count(oversized, 'request')} went past the pool because of their size: "
+            f"{words.count(oversized, 'request')} went past the pool because of their size: "
             "a larger --max-block keeps them."
         )
     failed = process["failed_allocations"] - observed.counters["process"].get(
@@ -255,7 +256,7 @@ def hints(found: Verdict, observed, usual, modes: list) -> None:
     )
     if failed > 0:
         found.say(
-            f"{text.count(failed, 'allocation')} more failed than without: memory is short here."
+            f"{words.count(failed, 'allocation')} more failed than without: memory is short here."
         )
     if process["out_of_memory_rescues"]:
         found.say(

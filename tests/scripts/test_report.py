@@ -14,8 +14,9 @@ import unittest
 from command import COMMAND, PLAIN, PROGRAMS, SOURCE, TestCase, environment, main, run, start
 
 sys.path.insert(0, str(SOURCE / "scripts"))
-from cmp_preload import text, trace
-from cmp_preload.cli import Failure
+from cmp_preload import trace
+from cmp_preload.console import words
+from cmp_preload.console.errors import Failure
 from cmp_preload.files import write_private
 
 HAS_MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None
@@ -94,7 +95,7 @@ class Reports(TestCase):
         process = json.loads(path.read_text())["process"]
         self.assertGreater(process["regretted_releases"], 0)
         self.assertIn(
-            f"\nthe memory limit rose by up to {text.size(process['reserve_extra_peak_bytes'])}, "
+            f"\nthe memory limit rose by up to {words.size(process['reserve_extra_peak_bytes'])}, "
             f"because {process['regretted_releases']} of the blocks that were released for it had to "
             "be allocated again\n",
             self.report(path) + "\n",
@@ -110,7 +111,7 @@ class Reports(TestCase):
         self.assertEqual([row[1] for row in rows[1:]], ["0", "1"])
         held = json.loads(path.read_text())["devices"]
         self.assertEqual([row[4] for row in rows[1:]],
-                         [text.size(device["reserved_bytes"]) for device in held])
+                         [words.size(device["reserved_bytes"]) for device in held])
         (path,) = self.reports(f"{PLAIN} 10").iterdir()
         self.assertNotIn("device", self.report(path))
 

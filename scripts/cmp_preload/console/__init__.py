@@ -1,0 +1,1 @@
+"""What the user sees of every command: arguments, errors of one line, progress, numbers and tables."""
