@@ -47,7 +47,7 @@ def _command(arguments: list[str], here: str) -> int:
         return 0 if arguments else 2
 
     def find_library():
-        from cmp_preload.library import find
+        from cmp_preload.pool.library import find
 
         return find(path, here)
 

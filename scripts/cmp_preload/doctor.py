@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 
-from cmp_preload import settings, statistics
+from cmp_preload import statistics
+from cmp_preload.pool import preloading
 from cmp_preload.console.arguments import Parser
 from cmp_preload.console.errors import Failure
 from cmp_preload.doctor_program import check_program
@@ -28,7 +29,7 @@ def main(arguments: list[str], find_library) -> int:
     )
     parser.add_argument("program", nargs="?", metavar="PROGRAM")
     parsed = parser.parse(arguments)
-    environment = settings.own_environment()
+    environment = preloading.own_environment()
     findings = Findings()
     library = check_library(findings, find_library)
     check_environment(findings, environment, library)
@@ -153,7 +154,7 @@ def _probe(environment: dict) -> dict | None:
 
 def check_driver(findings: Findings, environment: dict) -> bool:
     """True if there is a device to allocate on."""
-    found = _probe(settings.without_pool(environment))
+    found = _probe(preloading.without_pool(environment))
     if found is None:
         findings.problem(
             "the driver (libcuda.so.1) crashes or hangs when it is asked", "try nvidia-smi"
@@ -217,8 +218,8 @@ def check_service(findings: Findings, environment: dict, library) -> None:
             preload = library.preload_path(folder)
         except Failure:
             return  # told already
-        pool = {"CMP_MODE": "pool", "CMP_PROGRAMS": "all", "CMP_STATS": path.replace("%", "%%")}
-        found = _probe(settings.with_pool(environment, preload, pool))
+        pool = {"CMP_MODE": "pool", "CMP_PROGRAMS": "all", "CMP_STATS": preloading.literal(path)}
+        found = _probe(preloading.with_pool(environment, preload, pool))
         try:
             counted = statistics.read(path, lambda: library)
         except Failure:

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 
-from cmp_preload import binary, settings
+from cmp_preload.pool import preloading, program_file
 from cmp_preload.findings import Findings
 
 # Launchers: what to do instead of preloading into them.
@@ -35,7 +35,7 @@ PACKAGES = {
 
 
 def check_program(findings: Findings, name: str, environment: dict) -> None:
-    path = binary.find_program(name, environment.get("PATH"))
+    path = program_file.find_program(name, environment.get("PATH"))
     if path is None:
         if not os.path.exists(name):
             findings.problem(f"there is no {name}", "give its path, as ./app")
@@ -50,7 +50,7 @@ def check_program(findings: Findings, name: str, environment: dict) -> None:
     if base in LAUNCHERS:
         findings.note(f"{base} is a launcher", LAUNCHERS[base] + "; see scripts/README.md")
         return
-    reason = binary.why_not_preloaded(path)
+    reason = program_file.why_not_preloaded(path)
     if reason is not None:
         findings.problem(
             f"{path}: {reason}",
@@ -61,12 +61,12 @@ def check_program(findings: Findings, name: str, environment: dict) -> None:
             ),
         )
         return
-    words = binary.script_interpreter(path)
+    words = program_file.script_interpreter(path)
     if words is not None:
         findings.ok(f"{path} is a script of {' '.join(words)}; what it starts is served")
         interpreter = words[-1] if os.path.basename(words[0]) == "env" else words[0]
-        path = binary.find_program(interpreter, environment.get("PATH")) or interpreter
-        reason = binary.why_not_preloaded(path)
+        path = program_file.find_program(interpreter, environment.get("PATH")) or interpreter
+        reason = program_file.why_not_preloaded(path)
         if reason is not None:
             findings.problem(f"{path}: {reason}", "use another interpreter")
             return
@@ -78,11 +78,11 @@ def check_program(findings: Findings, name: str, environment: dict) -> None:
 
 def check_cuda_of(findings: Findings, path: str, environment: dict) -> None:
     """How the program comes to CUDA."""
-    elf = binary.read_elf(path)
+    elf = program_file.read_elf(path)
     if elf is None:
         findings.note(f"{path} is not an ELF program")
         return
-    libraries = linked_libraries(path, settings.without_pool(environment))
+    libraries = linked_libraries(path, preloading.without_pool(environment))
     ways = 0
     for name, place in sorted(libraries.items()):
         if not re.match(r"lib(cudart|cuda)\.so", name):
@@ -95,7 +95,9 @@ def check_cuda_of(findings: Findings, path: str, environment: dict) -> None:
             )
         elif name.startswith("libcudart"):
             major = int((re.findall(r"\d+", name) or ["0"])[0])
-            text = f"uses the shared CUDA runtime {binary.version_of_library(place)} ({place})"
+            text = (
+                f"uses the shared CUDA runtime {program_file.version_of_library(place)} ({place})"
+            )
             if 0 < major < 12:
                 findings.note(
                     text + ": older than 12", "served at the driver's level; all the same safe"
@@ -104,7 +106,7 @@ def check_cuda_of(findings: Findings, path: str, environment: dict) -> None:
                 findings.ok(text)
         else:
             findings.ok(f"calls the CUDA driver directly ({place})")
-    if binary.links_static_runtime(path):
+    if program_file.links_static_runtime(path):
         ways += 1
         findings.ok(
             "holds the static CUDA runtime, or asks the driver for its functions itself: "
@@ -126,13 +128,13 @@ def check_cuda_of(findings: Findings, path: str, environment: dict) -> None:
         if place
         and not name.startswith(("libcuda", "libc.", "libm."))
         and "nvidia" not in name
-        and binary.links_static_runtime(place)
+        and program_file.links_static_runtime(place)
     )
     if with_runtime:
         ways += 1
         findings.ok(f"libraries with a static CUDA runtime: {' '.join(with_runtime)}")
     if ways == 0:
-        opens = binary.contains(path, [b"libcudart.so", b"libcuda.so"])
+        opens = program_file.contains(path, [b"libcudart.so", b"libcuda.so"])
         if opens:
             findings.ok(f"opens {' and '.join(text.decode() for text in opens)} itself")
         else:
@@ -155,7 +157,10 @@ def linked_libraries(path: str, environment: dict) -> dict:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return {name: "" for name in (binary.read_elf(path) or binary.Elf(64, 0, "", [])).needed}
+        return {
+            name: ""
+            for name in (program_file.read_elf(path) or program_file.Elf(64, 0, "", [])).needed
+        }
     found = {}
     for name, place in re.findall(r"^\s*(\S+) => (not found|\S*/\S+)", done.stdout, re.M):
         found[name] = None if place == "not found" else place
@@ -171,7 +176,7 @@ def check_python(findings: Findings, python: str, environment: dict) -> None:
     try:
         done = subprocess.run(
             [python, "-c", code],
-            env=settings.without_pool(environment),
+            env=preloading.without_pool(environment),
             timeout=60,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

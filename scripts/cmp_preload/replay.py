@@ -9,11 +9,12 @@ import subprocess
 import sys
 import tempfile
 
-from cmp_preload import settings, trace
+from cmp_preload import trace
+from cmp_preload.pool import preloading, settings
 from cmp_preload.console import words
 from cmp_preload.console.arguments import Parser
 from cmp_preload.console.errors import Failure
-from cmp_preload.library import Library
+from cmp_preload.pool.library import Library
 
 ABOUT = """TRACE is what CMP_TRACE=FILE left (cmp-preload run --trace FILE), or a CSV of RMM's logging
 resource. Threads and the order of the calls are kept; kernels, and the time between calls, are not
@@ -40,10 +41,10 @@ def replay(
             trace.write(trace.read(path), converted)
             path = converted
         report = os.path.join(folder, "statistics.json")
-        environment = settings.without_pool(dict(os.environ))
+        environment = preloading.without_pool(dict(os.environ))
         if backend == "pool":
-            added = {**(chosen or {}), "CMP_MODE": "pool", "CMP_STATS": report.replace("%", "%%")}
-            environment = settings.with_pool(environment, library.preload_path(folder), added)
+            added = {**(chosen or {}), "CMP_MODE": "pool", "CMP_STATS": preloading.literal(report)}
+            environment = preloading.with_pool(environment, library.preload_path(folder), added)
         call = "async" if backend == "async" else "sync"
         done = subprocess.run(
             [library.replay_program(), "--order", order, "--backend", call, path],

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal
 
-from cmp_preload import binary, settings
+from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.console.arguments import Parser, add_command, command_of
 from cmp_preload.console.errors import Failure, warn
 
@@ -25,7 +25,7 @@ def reports_setting(folder: str) -> dict[str, str]:
     except OSError as error:
         warn(f"no reports: {folder}: {error.strerror}")
         return {}
-    return {"CMP_STATS": folder.replace("%", "%%") + "/%h.%r.%p.json"}
+    return {"CMP_STATS": preloading.file_of_each(folder, ".json")}
 
 
 def become(command: list[str], environment: dict[str, str]) -> None:
@@ -63,9 +63,9 @@ def main(arguments: list[str], find_library) -> int:
         if "CMP_STATS" in chosen:
             raise Failure("--reports and --stats both say where reports go; give one of them", 2)
         chosen.update(reports_setting(parsed.reports))
-    environment = settings.own_environment()
-    reason = binary.why_not_preloaded(command[0], environment.get("PATH"))
+    environment = preloading.own_environment()
+    reason = program_file.why_not_preloaded(command[0], environment.get("PATH"))
     if reason is not None:
         warn(f"{command[0]} runs without the pool: {reason}")
-    become(command, settings.with_pool(environment, library.preload_path(), chosen))
+    become(command, preloading.with_pool(environment, library.preload_path(), chosen))
     return 1  # not reached

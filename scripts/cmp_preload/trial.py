@@ -6,7 +6,8 @@ import argparse
 import os
 import tempfile
 
-from cmp_preload import binary, outputs, settings, verdict
+from cmp_preload import outputs, verdict
+from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.console import progress, words
 from cmp_preload.console.arguments import Parser, add_command, add_runs, command_of
 from cmp_preload.console.errors import Failure, warn
@@ -52,18 +53,18 @@ class Trial:
         progress.tell(f"{line} …", last=False)
         reports = None
         if series.settings is None:
-            environment = settings.without_pool(self._environment)
+            environment = preloading.without_pool(self._environment)
         else:
             added = {**self._chosen, **series.settings, "CMP_STATS": "off"}
             if self._folder is not None:
                 reports = os.path.join(self._folder, str(self._number))
                 try:
                     os.mkdir(reports, 0o700)
-                    added["CMP_STATS"] = reports.replace("%", "%%") + "/%h.%r.%p.json"
+                    added["CMP_STATS"] = preloading.file_of_each(reports, ".json")
                 except OSError as error:
                     warn(f"no statistics: {reports}: {error.strerror}")
                     self._folder = reports = None
-            environment = settings.with_pool(self._environment, self._preload, added)
+            environment = preloading.with_pool(self._environment, self._preload, added)
         run = self._measurer.run(environment, self._limit, reports)
         ending = "" if run.code == self._parsed.code else f", {run.ending()}"
         progress.tell(f"{line} {words.seconds(run.seconds)}{ending}", last=True)
@@ -193,10 +194,8 @@ def main(arguments: list[str], find_library) -> int:
         if not library.is_right("CMP_FREE_SYNC", mode):
             raise Failure(f"--modes: {mode!r} is not understood; right: {free_sync.values}", 2)
     outputs.rules_of(parsed.ignore)  # a wrong one is told before the first run
-    environment = settings.own_environment()
-    reason = binary.why_not_preloaded(command[0], environment.get("PATH"))
-    if reason is not None:
-        raise Failure(f"nothing to try: {command[0]} would run without the pool: {reason}")
+    environment = preloading.own_environment()
+    program_file.require_preload(command[0], environment.get("PATH"), "try")
     all_series = series_of(modes, parsed.runs, not parsed.no_fill and "CMP_FILL" not in chosen)
     with _PrivateFolder() as folder:
         trial = Trial(

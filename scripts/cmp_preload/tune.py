@@ -7,11 +7,12 @@ import os
 import shlex
 import tempfile
 
-from cmp_preload import binary, settings, statistics, trace, verdict
+from cmp_preload import statistics, trace, verdict
+from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.console import progress, words
 from cmp_preload.console.arguments import Parser, add_command, add_runs, command_of
 from cmp_preload.console.errors import Failure
-from cmp_preload.library import Library
+from cmp_preload.pool.library import Library
 from cmp_preload.measure import Measurer, Run
 from cmp_preload.replay import replay
 from cmp_preload.series import Series
@@ -82,7 +83,7 @@ class Tuning:
 
     def __init__(self, measurer: Measurer, preload: str, folder: str) -> None:
         self._measurer = measurer
-        self._environment = settings.own_environment()
+        self._environment = preloading.own_environment()
         self._preload = preload
         self._folder = folder
         self._number = 0
@@ -96,10 +97,10 @@ class Tuning:
         added = {
             **chosen,
             "CMP_MODE": "pool",
-            "CMP_STATS": reports.replace("%", "%%") + "/%h.%r.%p.json",
+            "CMP_STATS": preloading.file_of_each(reports, ".json"),
         }
         run = self._measurer.run(
-            settings.with_pool(self._environment, self._preload, added), None, reports
+            preloading.with_pool(self._environment, self._preload, added), None, reports
         )
         progress.tell(f"run {self._number}: {what} {words.seconds(run.seconds)}", last=True)
         if run.code != 0:
@@ -110,7 +111,7 @@ class Tuning:
         """The trace of the process with the most calls, and the run."""
         traces = os.path.join(self._folder, "traces")
         os.mkdir(traces)
-        run = self.run({**fixed, "CMP_TRACE": traces.replace("%", "%%") + "/%h.%r.%p"}, "recorded")
+        run = self.run({**fixed, "CMP_TRACE": preloading.file_of_each(traces)}, "recorded")
         paths = [os.path.join(traces, name) for name in os.listdir(traces)]
         if not paths:
             raise Failure(
@@ -225,9 +226,7 @@ def main(arguments: list[str], find_library) -> int:
     parsed = parser.parse(arguments)
     command = command_of(parsed)
     fixed = settings.settings_of(parsed, options, library)
-    reason = binary.why_not_preloaded(command[0], settings.own_environment().get("PATH"))
-    if reason is not None:
-        raise Failure(f"nothing to tune: {command[0]} would run without the pool: {reason}")
+    program_file.require_preload(command[0], preloading.own_environment().get("PATH"), "tune")
     library.replay_program()  # a missing one is told before the first run
     with tempfile.TemporaryDirectory(prefix="cmp-preload-") as folder:
         measurer = Measurer(command, parsed.stdin, [], parsed.tee, find_library)

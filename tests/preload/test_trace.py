@@ -19,7 +19,7 @@ from preload import BUILD, MODE, PRELOAD, PROGRAMS, SANITIZE, SOURCE, TestCase, 
 sys.path.insert(0, str(SOURCE / "scripts"))
 from cmp_preload import replay, timeline, trace  # noqa: E402
 from cmp_preload.console.errors import Failure  # noqa: E402
-from cmp_preload.library import Library  # noqa: E402
+from cmp_preload.pool.library import Library  # noqa: E402
 
 RESULTS = "failed 0, last error 0\n"
 WORK = "work", [4, 400, 1]

@@ -11,8 +11,9 @@ import types
 import unittest.mock
 
 from command import BUILD, LIBRARY, PLAIN, PROGRAMS, TestCase, environment, main, measured, run, start
-from cmp_preload import settings, trial, verdict
+from cmp_preload import trial, verdict
 from cmp_preload.measure import Measurer
+from cmp_preload.pool import preloading
 from cmp_preload.series import series_of
 
 COSTS = {"CMPSIM_COSTS": "h200"}
@@ -47,7 +48,7 @@ class Trials(TestCase):
         printed, shown = io.StringIO(), io.StringIO()
         with (
             unittest.mock.patch.object(Measurer, "run", timed),
-            unittest.mock.patch.object(settings, "own_environment", lambda: environment(COSTS)),
+            unittest.mock.patch.object(preloading, "own_environment", lambda: environment(COSTS)),
             contextlib.redirect_stdout(printed),
             contextlib.redirect_stderr(shown),
         ):

@@ -12,6 +12,8 @@ import stat
 import struct
 from typing import NamedTuple
 
+from cmp_preload.console.errors import Failure
+
 MACHINES = {"x86_64": 62, "aarch64": 183}
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
 DT_NEEDED, DT_STRTAB = 1, 5
@@ -123,6 +125,13 @@ def why_not_preloaded(name: str, path: str | None = None) -> str | None:
     if "musl" in elf.interpreter:
         return "it uses musl; the pool needs glibc"
     return None
+
+
+def require_preload(name: str, path: str | None, what: str) -> None:
+    """Failure if the pool would not be loaded into this program: then there is nothing to `what`."""
+    reason = why_not_preloaded(name, path)
+    if reason is not None:
+        raise Failure(f"nothing to {what}: {name} would run without the pool: {reason}")
 
 
 def links_static_runtime(path: str) -> bool:

@@ -1,40 +1,10 @@
-"""The pool's settings as options, and the environment of a program under the pool."""
+"""The environment of a program without the pool and under it."""
 
 from __future__ import annotations
 
-import argparse
 import os
 
-from cmp_preload.console.arguments import Parser
-from cmp_preload.console.errors import Failure
-from cmp_preload.library import Library, Option
-
 Environment = dict  # str to str
-
-
-def add_settings(parser: Parser, library: Library, without: tuple[str, ...] = ()) -> list[Option]:
-    """An option for every setting that the library has, but those `without`."""
-    group = parser.add_argument_group("settings of the pool")
-    options = [option for option in library.options() if option.name not in without]
-    for option in options:
-        text = f"{option.values}; {option.meaning.replace('`', '')} (default: {option.default})"
-        group.add_argument(
-            option.flag, dest=option.name, metavar="VALUE", help=text.replace("%", "%%")
-        )
-    return options
-
-
-def settings_of(parsed: argparse.Namespace, options: list[Option], library: Library) -> Environment:
-    """The settings that were given, each one a value that the library takes."""
-    settings = {}
-    for option in options:
-        value = getattr(parsed, option.name)
-        if value is None:
-            continue
-        if not library.is_right(option.name, value):
-            raise Failure(f"{option.flag} {value!r} is not understood; right: {option.values}", 2)
-        settings[option.name] = value
-    return settings
 
 
 def own_environment() -> Environment:
@@ -72,3 +42,13 @@ def with_pool(environment: Environment, preload: str, settings: Environment) -> 
     dlsym to the C library would hide static runtimes from it."""
     others = without_pool(environment).get("LD_PRELOAD")
     return {**environment, **settings, "LD_PRELOAD": ":".join(filter(None, [preload, others]))}
+
+
+def literal(path: str) -> str:
+    """`path` as CMP_STATS and CMP_TRACE take it, where % begins a placeholder."""
+    return path.replace("%", "%%")
+
+
+def file_of_each(folder: str, ending: str = "") -> str:
+    """The same for a file of each process: host, rank and process in its name."""
+    return literal(folder) + "/%h.%r.%p" + ending
