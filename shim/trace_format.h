@@ -1,5 +1,5 @@
-// What is in a file of CMP_TRACE. scripts/cmp_preload/trace.py reads it, scripts/replay.cpp plays
-// it again.
+// What is in a file of CMP_TRACE. scripts/cmp_preload/records/trace_file.py reads it,
+// scripts/replay.cpp plays it again.
 //
 //   header | chunk | chunk | ...      each of kTraceChunkBytes; a chunk holds records of one thread
 //

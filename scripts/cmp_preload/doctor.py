@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 
-from cmp_preload import statistics
 from cmp_preload.pool import preloading
+from cmp_preload.records import counters, statistics
 from cmp_preload.console.arguments import Parser
 from cmp_preload.console.errors import Failure
 from cmp_preload.doctor_program import check_program
@@ -230,7 +230,7 @@ def check_service(findings: Findings, environment: dict, library) -> None:
             f"a test of 100 allocations under the pool failed: {error}",
             "please report it, with the output of this command",
         )
-    elif not counted["reached"] or statistics.hits(counted["totals"]) == 0:
+    elif not counted["reached"] or counters.hits(counted["totals"]) == 0:
         findings.problem(
             "a test of 100 allocations ran, but the pool served none: "
             + (counted.get("aside") or counted.get("reason", "every one was a real call")),
@@ -238,5 +238,5 @@ def check_service(findings: Findings, environment: dict, library) -> None:
         )
     else:
         findings.ok(
-            f"a test of 100 allocations: {statistics.hits(counted['totals'])} without a real call"
+            f"a test of 100 allocations: {counters.hits(counted['totals'])} without a real call"
         )

@@ -9,9 +9,9 @@ import sys
 import threading
 import time
 
-from cmp_preload import statistics
 from cmp_preload.console import words
 from cmp_preload.console.errors import Failure, warn
+from cmp_preload.records import statistics
 
 STRAGGLERS_S = 3  # what may outlive the program and hold its output open
 

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import tempfile
 
-from cmp_preload import trace
 from cmp_preload.pool import preloading, settings
 from cmp_preload.console import words
 from cmp_preload.console.arguments import Parser
 from cmp_preload.console.errors import Failure
 from cmp_preload.pool.library import Library
+from cmp_preload.records import rmm_csv, trace_file, traces
+from cmp_preload.records.calls import Trace
 
 ABOUT = """TRACE is what CMP_TRACE=FILE left (cmp-preload run --trace FILE), or a CSV of RMM's logging
 resource. Threads and the order of the calls are kept; kernels, and the time between calls, are not
@@ -36,9 +37,9 @@ def replay(
     """Plays a trace (or CSV) in a process of its own, and says what it measured. `chosen`: settings
     of the pool."""
     with tempfile.TemporaryDirectory(prefix="cmp-preload-") as folder:
-        if not trace.is_trace(path):
+        if not trace_file.is_trace(path):
             converted = os.path.join(folder, "trace")
-            trace.write(trace.read(path), converted)
+            trace_file.write(traces.read(path), converted)
             path = converted
         report = os.path.join(folder, "statistics.json")
         environment = preloading.without_pool(dict(os.environ))
@@ -110,7 +111,7 @@ def main(arguments: list[str], find_library) -> int:
     parsed = parser.parse(arguments)
     if parsed.file is None:
         raise Failure("which trace? Give the file", 2)
-    recorded = trace.read(parsed.file)
+    recorded = traces.read(parsed.file)
     if parsed.csv is not None:
         write_csv(recorded, parsed.csv)
         return 0
@@ -125,12 +126,12 @@ def main(arguments: list[str], find_library) -> int:
     return 0
 
 
-def write_csv(recorded: trace.Trace, path: str) -> None:
+def write_csv(recorded: Trace, path: str) -> None:
     if path == "-":
-        trace.write_csv(recorded, sys.stdout)
+        rmm_csv.write(recorded, sys.stdout)
         return
     try:
         with open(path, "w", newline="", encoding="utf-8") as file:
-            trace.write_csv(recorded, file)
+            rmm_csv.write(recorded, file)
     except OSError as error:
         raise Failure(f"{path}: {error.strerror}") from None

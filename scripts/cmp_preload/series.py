@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics as numbers
 
-from cmp_preload import statistics
 from cmp_preload.console import words
 from cmp_preload.measure import Run
+from cmp_preload.records import counters
 
 POISON = "0xFF"  # NaN as a floating-point number of any size, -1 as an integer
 
@@ -44,14 +44,14 @@ class Series:
     def counters(self) -> dict:
         """What the processes of the run with the median time counted, together."""
         middle = sorted(self.runs, key=lambda run: run.seconds)[(len(self.runs) - 1) // 2]
-        return statistics.add_up(middle.statistics)
+        return counters.add_up(middle.statistics)
 
     def allocation_s(self) -> float | None:
         """Inside real calls and waits, the sum over all threads; None: nothing was counted."""
         process = self.counters["process"]
         if not process:
             return None
-        return statistics.allocation_ns(process) / 1e9
+        return counters.allocation_ns(process) / 1e9
 
 
 def series_of(modes: list[str], times: int, filled: bool) -> list[Series]:
@@ -80,8 +80,8 @@ def table_of(all_series: list[Series]) -> str:
     for series in all_series:
         spread = f"{words.seconds(series.fastest)} to {words.seconds(series.slowest)}"
         row = [series.name, words.seconds(series.median), spread if len(series.runs) > 1 else ""]
-        counters = series.counters if series.settings is not None else {"process": {}}
-        process = counters["process"]
+        counted = series.counters
+        process = counted["process"]
         if not process:
             rows.append(row + [""] * 5)
             continue
@@ -90,7 +90,7 @@ def table_of(all_series: list[Series]) -> str:
         if series.name == "observed":
             rows.append(row + [""] * 3)
             continue
-        row.append(words.floor_percent(counters["totals"]["hit_rate"]))
+        row.append(words.floor_percent(counted["totals"]["hit_rate"]))
         row.append(words.size(process["reserved_peak_bytes"]))
-        rows.append(row + [statistics.waits_in_words(process)])
+        rows.append(row + [counters.waits_in_words(process)])
     return words.table(rows, left=(0, 7))

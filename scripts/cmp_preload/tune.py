@@ -7,12 +7,13 @@ import os
 import shlex
 import tempfile
 
-from cmp_preload import statistics, trace, verdict
+from cmp_preload import verdict
 from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.console import progress, words
 from cmp_preload.console.arguments import Parser, add_command, add_runs, command_of
 from cmp_preload.console.errors import Failure
 from cmp_preload.pool.library import Library
+from cmp_preload.records import counters, traces
 from cmp_preload.measure import Measurer, Run
 from cmp_preload.replay import replay
 from cmp_preload.series import Series
@@ -109,15 +110,15 @@ class Tuning:
 
     def record(self, fixed: dict[str, str]) -> tuple[str, Run]:
         """The trace of the process with the most calls, and the run."""
-        traces = os.path.join(self._folder, "traces")
-        os.mkdir(traces)
-        run = self.run({**fixed, "CMP_TRACE": preloading.file_of_each(traces)}, "recorded")
-        paths = [os.path.join(traces, name) for name in os.listdir(traces)]
+        folder = os.path.join(self._folder, "traces")
+        os.mkdir(folder)
+        run = self.run({**fixed, "CMP_TRACE": preloading.file_of_each(folder)}, "recorded")
+        paths = [os.path.join(folder, name) for name in os.listdir(folder)]
         if not paths:
             raise Failure(
                 "nothing to tune: no process of it made a CUDA call that reached the pool"
             )
-        return max(paths, key=lambda path: len(trace.read(path))), run
+        return max(paths, key=lambda path: len(traces.read(path))), run
 
     def measure(self, all_series: list[Series]) -> None:
         """In turn."""
@@ -140,7 +141,7 @@ def is_better(tuned: Series, usual: Series, in_calls_s: float) -> bool:
 
 
 def allocation_s(run: Run) -> float:
-    return statistics.allocation_ns(statistics.add_up(run.statistics)["process"]) / 1e9
+    return counters.allocation_ns(counters.add_up(run.statistics)["process"]) / 1e9
 
 
 def row(series: Series) -> list[str]:
@@ -158,7 +159,7 @@ def row(series: Series) -> list[str]:
 
 def tune(tuning: Tuning, library: Library, fixed: dict[str, str], times: int) -> None:
     path, run = tuning.record(fixed)
-    recorded = trace.read(path)
+    recorded = traces.read(path)
     replays = Replays(path, library)
     found, without, reached = replays.search(fixed, CANDIDATES)
     tried = [("the defaults", {}, without)]
@@ -168,7 +169,7 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], times: int) ->
     if "CMP_RESERVE" not in fixed:
         more, _, reached = replays.search({**fixed, **found}, MORE_MEMORY)
         # What frees wait for is not in a trace.
-        process = statistics.add_up(run.statistics)["process"]
+        process = counters.add_up(run.statistics)["process"]
         bound = verdict.waits_for_memory(process, run.seconds)
         if bound:
             more = {name: values[0] for name, values in MORE_MEMORY.items()}

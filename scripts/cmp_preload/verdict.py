@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import shlex
 
-from cmp_preload import statistics
 from cmp_preload.console import words
+from cmp_preload.records import counters
 
 LITTLE = 0.02  # a share of the run that is not worth a word
 
@@ -22,7 +22,7 @@ class Verdict:
 
 def waits_for_memory(process: dict, seconds: float) -> int:
     """The frees that waited because of CMP_RESERVE, if that is what a run waited for notably."""
-    bound = statistics.wait_reasons(process).get("bound", 0)
+    bound = counters.wait_reasons(process).get("bound", 0)
     notable = process["wait_ns"] / 1e9 > LITTLE * seconds and bound > process["wait_calls"] / 4
     return bound if notable else 0
 
@@ -197,21 +197,21 @@ def why_not(observed, usual, reached: bool, command: list[str]) -> str:
             f"cmp-preload doctor {shlex.quote(command[0])} may say why."
         )
     inside = observed.allocation_s()
-    counters = usual.counters
+    totals, process = usual.counters["totals"], usual.counters["process"]
     if inside is not None and inside < LITTLE * observed.median:
         calls = observed.counters["totals"].get("requests", 0)
         return (
             f"Nothing to gain: its {words.count(calls, 'allocation')} took {words.seconds(inside)} "
             f"of {words.seconds(observed.median)}."
         )
-    if counters["totals"].get("hit_rate", 0) < 0.5:
+    if totals.get("hit_rate", 0) < 0.5:
         return (
             "Little was reused: it allocates memory that it keeps, sizes that do not come again, or "
             "more before the GPU is done with what was freed; the first allocation of each block is "
             "a real call. A longer run may tell more."
         )
-    if counters["process"]["wait_ns"] / 1e9 > LITTLE * usual.median:
-        return f"Frees still waited for the GPU: {statistics.waits_in_words(counters['process'])}."
+    if process["wait_ns"] / 1e9 > LITTLE * usual.median:
+        return f"Frees still waited for the GPU: {counters.waits_in_words(process)}."
     if observed.median > usual.median:
         return "A longer run, or more of them (-n), would tell."
     return (
@@ -220,12 +220,11 @@ def why_not(observed, usual, reached: bool, command: list[str]) -> str:
 
 
 def hints(found: Verdict, observed, usual, modes: list) -> None:
-    counters = usual.counters
-    process, totals = counters["process"], counters["totals"]
+    process, totals = usual.counters["process"], usual.counters["totals"]
     if not process:
         return
     live, held = process["live_peak_bytes"], process["reserved_peak_bytes"]
-    limit = statistics.limit_in_words(process)
+    limit = counters.limit_in_words(process)
     if limit or held - live > LITTLE * held:
         found.say(
             f"Memory: the program held up to {words.size(live)}, {words.size(held)} with what the "

@@ -8,7 +8,9 @@ import types
 import unittest.mock
 
 from command import BUILD, LIBRARY, PLAIN, TestCase, environment, main, measured, run
-from cmp_preload import trace, tune
+from cmp_preload import tune
+from cmp_preload.records import trace_file
+from cmp_preload.records.calls import Call, Trace
 from cmp_preload.series import Series
 
 # The simulated calls cost what the real ones do.
@@ -66,8 +68,8 @@ class Tunes(TestCase):
         candidates = {name: tune.CANDIDATES[name] for name in ("CMP_MAX_BLOCK", "CMP_SLACK")}
         path = str(self.folder() / "t")
         outcomes = ["real", "real_free"] * 50
-        calls = [trace.call(i, 0, 1, name, 0x1000, 3 << 29) for i, name in enumerate(outcomes)]
-        trace.write(trace.Trace(calls), path)
+        calls = [Call.of(i, 0, 1, name, 0x1000, 3 << 29) for i, name in enumerate(outcomes)]
+        trace_file.write(Trace(calls), path)
         replays = tune.Replays(path, LIBRARY)
         with unittest.mock.patch.dict(os.environ, environment(SIMULATED)):
             settings, without, reached = replays.search({}, candidates)
@@ -121,7 +123,7 @@ class Verdicts(TestCase):
                 series.runs = [measured(*run) for run in its_runs]
 
         path = str(self.folder() / "t")
-        trace.write(trace.Trace([trace.call(0, 0, 1, "real", 0x1000, 3 << 29)]), path)
+        trace_file.write(Trace([Call.of(0, 0, 1, "real", 0x1000, 3 << 29)]), path)
         waited = {"bound_waits": waits, "wait_calls": waits, "wait_ns": waits * 1_000_000}
         record = lambda fixed: (path, measured(*runs[0][0], **waited))
         tuning = types.SimpleNamespace(record=record, measure=measure)

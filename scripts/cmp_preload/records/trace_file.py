@@ -1,16 +1,12 @@
-"""Traces of CMP_TRACE, and the CSV of RMM's logging resource and replay benchmark: both are read and
-written here. The format of a trace is described in shim/trace_format.h."""
+"""A file of CMP_TRACE; its format is described in shim/trace_format.h."""
 
 from __future__ import annotations
 
-import csv
-import datetime
 import mmap
 import operator
 import struct
-from typing import NamedTuple
 
-from cmp_preload.console.errors import Failure
+from cmp_preload.records.calls import FIRST_FREE, OUTCOMES, Call, Trace
 
 SCHEMA = 1
 MAGIC = b"CMPTRACE"
@@ -20,69 +16,9 @@ RECORD = struct.Struct("<QQQQ")
 CHUNK_BYTES = 4096
 CHUNK_RECORDS = CHUNK_BYTES // RECORD.size - 1
 CHUNKS_AT_ONCE = 256
-OUTCOMES = (
-    "thread_cache global_pool refill real failed "
-    "pooled waited real_free foreign_free double_free"
-).split()
-FIRST_FREE = OUTCOMES.index("pooled")
-CSV_COLUMNS = ["Thread", "Time", "Action", "Pointer", "Size", "Stream"]
 
 
-class Call(NamedTuple):
-    """One allocation or free. Times are in nanoseconds from the begin of the trace."""
-
-    # When the pointer changed hands: at the end of an allocation, at the begin of a free. In this
-    # order no pointer is allocated before it was freed.
-    moment: int
-    begin: int
-    cost: int
-    thread: int
-    outcome: str
-    pointer: int
-    bytes: int
-    context: int
-    device: int
-    status: int
-
-    @property
-    def allocates(self) -> bool:
-        """True for an allocation, failed ones included."""
-        return OUTCOMES.index(self.outcome) < FIRST_FREE
-
-
-def call(begin, cost, thread, outcome, pointer, size, context=0, device=0, status=0) -> Call:
-    moment = begin + cost if OUTCOMES.index(outcome) < FIRST_FREE else begin
-    return Call(moment, begin, cost, thread, outcome, pointer, size, context, device, status)
-
-
-class Trace:
-    """What the header of a trace says, and its calls in the order of their moments. These are read
-    when they are asked for, and never all in memory unless the caller keeps them."""
-
-    def __init__(self, calls=(), **header) -> None:
-        self.program, self.pid, self.version, self.settings = "", 0, "", {}
-        self.begin_unix, self.lost, self.ended = 0, 0, True
-        self.__dict__.update(header)
-        # sorted() is stable: a thread's calls keep their order.
-        self._calls = sorted(calls, key=operator.attrgetter("moment"))
-
-    def __iter__(self):
-        return iter(self._calls)
-
-    def __len__(self) -> int:
-        return len(self._calls)
-
-    @property
-    def calls(self) -> list[Call]:
-        return list(self)
-
-    @property
-    def nanoseconds(self) -> int:
-        """From the begin of the trace to the end of the last call."""
-        return max((one.begin + one.cost for one in self._calls), default=0)
-
-
-class _Recorded(Trace):
+class Recorded(Trace):
     """A file of CMP_TRACE, of a process that runs, has ended or was killed."""
 
     def __init__(self, data, **header) -> None:
@@ -168,17 +104,7 @@ def is_trace(path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def read(path) -> Trace:
-    """The trace in `path`, or a CSV of RMM's. Failure with one line if it holds none."""
-    try:
-        return _read_recorded(path) if is_trace(path) else _read_csv(path)
-    except OSError as error:
-        raise Failure(f"{path}: {error.strerror}") from None
-    except (TypeError, ValueError, csv.Error) as error:
-        raise Failure(f"{path}: {error}") from None
-
-
-def _read_recorded(path) -> Trace:
+def read(path) -> Recorded:
     with open(path, "rb") as file:
         beginning = file.read(HEADER.size)
         if len(beginning) < HEADER.size:
@@ -192,7 +118,7 @@ def _read_recorded(path) -> Trace:
     version, program, settings = (
         field.rstrip(b"\0").decode(errors="replace") for field in (version, program, settings)
     )
-    return _Recorded(
+    return Recorded(
         data,
         program=program,
         pid=pid,
@@ -242,58 +168,3 @@ def _record(one) -> bytes:
         one.bytes | one.context << 48,
         one.cost | one.device << 40 | outcome << 48 | one.status << 54,
     )
-
-
-# ---- RMM's CSV: Thread,Time,Action,Pointer,Size,Stream; a line for each call in the order in which
-# they happened; Action is allocate, "allocate failure" or free; Time is the time of the day.
-
-
-def write_csv(trace, file) -> None:
-    """The allocations, and the frees of what they gave, as RMM's logging resource writes them."""
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    sizes = {}
-    for one in trace:
-        moment = datetime.datetime.fromtimestamp((trace.begin_unix + one.moment) // 1000 / 1e6)
-        row = [one.thread, moment.strftime("%H:%M:%S.%f")]
-        if one.outcome == "failed":
-            writer.writerow([*row, "allocate failure", "(nil)", one.bytes, 0])
-        elif one.allocates:
-            sizes[one.pointer] = one.bytes
-            writer.writerow([*row, "allocate", hex(one.pointer), one.bytes, 0])
-        elif one.outcome != "double_free" and one.pointer in sizes:
-            size = sizes.pop(one.pointer)
-            writer.writerow([*row, "free", hex(one.pointer), size, 0])
-
-
-def _time_of_day(text) -> int:
-    """Nanoseconds of "HH:MM:SS.ffffff" or "HH:MM:SS:ffffff"; 0 if it is written otherwise."""
-    try:
-        hours, minutes, seconds, micros = text.replace(".", ":").split(":")
-        whole = (int(hours) * 60 + int(minutes)) * 60 + int(seconds)
-        return (whole * 10**6 + int(micros.ljust(6, "0")[:6])) * 1000
-    except ValueError:
-        return 0
-
-
-def _read_csv(path) -> Trace:
-    """A CSV of RMM's. Its lines are in order; two never get the same moment here."""
-    calls = []
-    actions = {"allocate": "real", "allocate failure": "failed", "free": "real_free"}
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        rows = csv.DictReader(file)
-        if not set(CSV_COLUMNS[:-1]) <= set(rows.fieldnames or ()):
-            raise ValueError("neither a trace nor a CSV of RMM's")
-        first, last = None, -1
-        for row in rows:
-            time = _time_of_day(row["Time"])
-            first = time if first is None else first
-            last = max(time - first, last + 1)
-            outcome = actions.get(row["Action"])
-            if outcome is None:
-                raise ValueError(f"line {rows.line_num}: unknown action {row['Action']!r}")
-            pointer = 0 if row["Pointer"] == "(nil)" else int(row["Pointer"], 16)
-            status = 2 if outcome == "failed" else 0
-            thread, size = int(row["Thread"]), int(row["Size"])
-            calls.append(call(last, 0, thread, outcome, pointer, size, status=status))
-    return Trace(calls)

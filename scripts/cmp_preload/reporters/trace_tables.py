@@ -1,69 +1,13 @@
-"""What cmp-preload report says of traces."""
+"""What traces say, as rows and lines; for text and page alike."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-from cmp_preload import trace
 from cmp_preload.console import words
-from cmp_preload.timeline import OUTCOMES, STEPS, Timeline
+from cmp_preload.records.calls import OUTCOME_WORDS
+from cmp_preload.records.timeline import STEPS, Timeline
+from cmp_preload.records.traces import Traced
 
 ROWS = 12  # of the table over time
-
-
-class Traced(NamedTuple):
-    """One process's trace."""
-
-    file: str
-    recorded: trace.Trace
-    timeline: Timeline
-
-    def name(self) -> str:
-        program = f"{self.recorded.program} {self.recorded.pid}" if self.recorded.pid else "CSV"
-        return program + ("" if self.recorded.ended else " (not ended)")
-
-    def summary(self) -> dict:
-        """As JSON."""
-        return {
-            "file": self.file,
-            "program": self.recorded.program,
-            "pid": self.recorded.pid,
-            "version": self.recorded.version,
-            "ended": self.recorded.ended,
-            "lost": self.recorded.lost,
-            "settings": self.recorded.settings,
-            "nanoseconds": self.recorded.nanoseconds,
-            **self.timeline.summary(),
-        }
-
-
-def read_all(files: list[str], find_library) -> list[Traced]:
-    """Traces of processes that may have run at once: their times have one begin."""
-    everyone = [(file, trace.read(file)) for file in files]
-    begin = min((one.begin_unix for _, one in everyone if one.begin_unix), default=0)
-    offsets = [max(0, one.begin_unix - begin) for _, one in everyone]  # a CSV has no begin
-    end = max((offset + one.nanoseconds for offset, (_, one) in zip(offsets, everyone)), default=0)
-    result = []
-    for offset, (file, recorded) in zip(offsets, everyone):
-        timeline = Timeline(max(1, end) / STEPS)
-        timeline.read(recorded, tier_steps(recorded, find_library), offset)
-        result.append(Traced(file, recorded, timeline))
-    return result
-
-
-def tier_steps(recorded: trace.Trace, find_library) -> int:
-    """CMP_TIER_STEPS of the process."""
-    library = find_library()
-    default = next(option for option in library.options() if option.name == "CMP_TIER_STEPS")
-    value = recorded.settings.get(default.name, default.default)
-    return int(value if library.is_right(default.name, value) else default.default)
-
-
-def together(traces: list[Traced]) -> Timeline:
-    whole = Timeline(traces[0].timeline.step_ns)
-    for one in traces:
-        whole.add_all(one.timeline)
-    return whole
 
 
 def trace_rows(traces: list[Traced], whole: Timeline) -> list[list[str]]:
@@ -111,7 +55,7 @@ def outcome_rows(whole: Timeline) -> list[list[str]]:
     for name, row in whole.outcomes().items():
         times = [words.seconds(row[key] / 1e9) for key in ("ns", "p50_ns", "p99_ns", "max_ns")]
         timed = row["ns"] != 0  # in a CSV they are not
-        rows.append([OUTCOMES[name], f"{row['calls']:,}", *(times if timed else [""] * 4)])
+        rows.append([OUTCOME_WORDS[name], f"{row['calls']:,}", *(times if timed else [""] * 4)])
     return rows
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 
-from cmp_preload import report, statistics, timeline, traces
 from cmp_preload.console import words
-from cmp_preload.console.errors import Failure
-from cmp_preload.files import write_private
+from cmp_preload.records import counters
+from cmp_preload.records.calls import OUTCOME_WORDS
+from cmp_preload.records.collection import Collection
+from cmp_preload.records.timeline import STEPS, Timeline
+from cmp_preload.reporters import process_tables, trace_tables
+from cmp_preload.reporters.files import write_private
+from cmp_preload.reporters.plots import Plots, figure_class
 
 BEGINNING = "<!DOCTYPE html><!-- cmp-preload report -->"
 
@@ -37,106 +39,10 @@ SOURCES = (
 )
 
 
-def _figure_class():
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise Failure(
-            "--html needs matplotlib, which this Python has not: "
-            "python3 -m pip install matplotlib"
-        ) from None
-    return Figure
-
-
-class _Plots:
-    def __init__(self) -> None:
-        self._figure = _figure_class()
-        self.figures: list[str] = []
-
-    def bars(
-        self, title: str, labels: list[str], parts: list[tuple[str, str, list[float]]], unit: str
-    ) -> None:
-        """Horizontal bars, the first on top; `parts`: name, colour, a value for each bar."""
-        figure = self._figure(figsize=(5.4, 1.5 + 0.24 * len(labels)), layout="constrained")
-        axes = figure.subplots()
-        places = range(len(labels))
-        left = [0.0] * len(labels)
-        for name, colour, values in parts:
-            if any(values):
-                axes.barh(places, values, left=left, color=colour, label=name, height=0.75)
-                left = [a + b for a, b in zip(left, values)]
-        axes.set_yticks(places, [label.replace("$", r"\$") for label in labels])
-        axes.invert_yaxis()
-        axes.set_xlim(left=0)
-        axes.set_xlabel(unit, fontsize=9)
-        axes.locator_params(axis="x", nbins=5)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
-        self._finish(axes, title, len(parts) if any(left) else 0)
-        self._save(figure, title)
-
-    def areas(
-        self, title: str, x: list[float], parts: list[tuple[str, str, list[float]]], labels
-    ) -> None:
-        """Steps over time, the first part behind the others; `labels`: of x and y."""
-        figure = self._figure(figsize=(5.4, 3), layout="constrained")
-        axes = figure.subplots()
-        for name, colour, values in parts:
-            axes.fill_between(x, values, step="post", color=colour, label=name, linewidth=0)
-        axes.set_xlim(0, x[-1])
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel(labels[0], fontsize=9)
-        axes.set_ylabel(labels[1], fontsize=9)
-        self._finish(axes, title, len(parts))
-        self._save(figure, title)
-
-    def points(
-        self, title: str, labels: list[str], parts: list[tuple[str, str, list[float]]], unit: str
-    ) -> None:
-        """Some points for each label, on a logarithmic axis."""
-        figure = self._figure(figsize=(5.4, 1.5 + 0.3 * len(labels)), layout="constrained")
-        axes = figure.subplots()
-        for name, colour, values in parts:
-            axes.plot(values, range(len(labels)), "o", color=colour, label=name, markersize=6)
-        axes.set_yticks(range(len(labels)), labels)
-        axes.set_ylim(len(labels) - 0.5, -0.5)
-        axes.set_xscale("log")
-        axes.set_xlabel(unit, fontsize=9)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
-        axes.grid(axis="x", color="#eee")
-        axes.set_axisbelow(True)
-        self._finish(axes, title, len(parts))
-        self._save(figure, title)
-
-    @staticmethod
-    def _finish(axes, title: str, named: int) -> None:
-        axes.tick_params(labelsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(title, fontsize=10, loc="left", pad=24 if named > 1 else 8)
-        if named > 1:  # between title and plot, where it covers nothing
-            axes.legend(
-                fontsize=8,
-                frameon=False,
-                ncol=named,
-                loc="lower left",
-                bbox_to_anchor=(0, 1),
-                borderaxespad=0.2,
-                handlelength=1.2,
-                columnspacing=1.2,
-            )
-
-    def _save(self, figure, title: str) -> None:
-        data = io.BytesIO()
-        figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
-        encoded = base64.b64encode(data.getvalue()).decode()
-        self.figures.append(
-            f'<figure><img alt="{html.escape(title)}" '
-            f'src="data:image/svg+xml;base64,{encoded}"></figure>'
-        )
-
-
-def _plot_tiers(plots: _Plots, all_tiers: list[dict]) -> None:
+def _plot_tiers(plots: Plots, all_tiers: list[dict]) -> None:
     tiers = sorted(
-        sorted(all_tiers, key=lambda t: -t["requests"])[: report.MANY], key=lambda t: t["bytes"]
+        sorted(all_tiers, key=lambda t: -t["requests"])[: process_tables.MANY],
+        key=lambda t: t["bytes"],
     )
     if not tiers:
         return
@@ -163,11 +69,11 @@ def _plot_tiers(plots: _Plots, all_tiers: list[dict]) -> None:
     )
 
 
-def _trace_plots(whole: timeline.Timeline) -> list[str]:
-    plots = _Plots()
+def _trace_plots(whole: Timeline) -> list[str]:
+    plots = Plots()
     seconds = whole.step_ns / 1e9
-    unit, scale = ("s", 1) if seconds * timeline.STEPS >= 1 else ("ms", 1e3)
-    x = [i * seconds * scale for i in range(timeline.STEPS + 1)]
+    unit, scale = ("s", 1) if seconds * STEPS >= 1 else ("ms", 1e3)
+    x = [i * seconds * scale for i in range(STEPS + 1)]
 
     def over_time(values: list[int], divisor: float) -> list[float]:
         return [value / divisor for value in (*values, values[-1])]
@@ -194,7 +100,7 @@ def _trace_plots(whole: timeline.Timeline) -> list[str]:
     if rows:
         plots.points(
             "How long calls took",
-            [timeline.OUTCOMES[name] for name in rows],
+            [OUTCOME_WORDS[name] for name in rows],
             [
                 (name, colour, [max(row[key], 1) / 1e3 for row in rows.values()])
                 for key, name, colour in (
@@ -205,15 +111,15 @@ def _trace_plots(whole: timeline.Timeline) -> list[str]:
             ],
             "µs",
         )
-    _plot_tiers(plots, whole.summary()["tiers"])
+    _plot_tiers(plots, whole.used_tiers())
     return plots.figures
 
 
 def _plots(processes: list[dict], together: dict) -> list[str]:
-    plots = _Plots()
+    plots = Plots()
     _plot_tiers(plots, together["tiers"])
-    busiest = sorted(processes, key=lambda p: -p["totals"]["requests"])[: report.MANY]
-    names = [words.shorten(report.name_of(one), 28) for one in busiest]
+    busiest = sorted(processes, key=lambda p: -p["totals"]["requests"])[: process_tables.MANY]
+    names = [words.shorten(process_tables.name_of(one), 28) for one in busiest]
 
     def milliseconds(name: str) -> list[float]:
         return [one["process"][name] / 1e6 for one in busiest]
@@ -251,7 +157,7 @@ def _plots(processes: list[dict], together: dict) -> list[str]:
         ],
         "MiB",
     )
-    reasons = statistics.wait_reasons(together["process"])
+    reasons = counters.wait_reasons(together["process"])
     if reasons:
         plots.bars(
             "Why frees waited",
@@ -274,22 +180,22 @@ def _table(rows: list[list[str]], last_is_text: bool) -> str:
     )
 
 
-def write_page(path: str, found: report.Found) -> None:
+def write(path: str, found: Collection) -> None:
     """Failure with one line if it cannot."""
-    _figure_class()
+    figure_class()
     parts = []
     processes, whole = found.processes, found.timeline
     if processes:
         together = found.together
         parts.append(f'<div class="figures">{"".join(_plots(processes, together))}</div>')
-        parts.append("<h2>Processes</h2>" + _table(report.process_rows(processes, together), True))
-        parts.append("<h2>Block sizes</h2>" + _table(report.tier_rows(together["tiers"]), False))
-        parts += [f"<p>{html.escape(note)}</p>" for note in report.notes(together)]
-    for one in found.unreached:
         parts.append(
-            f"<p>{html.escape(one['program'])} {one['pid']} used CUDA, but the pool served "
-            f"nothing: {html.escape(one['reason'])}</p>"
+            "<h2>Processes</h2>" + _table(process_tables.process_rows(processes, together), True)
         )
+        parts.append(
+            "<h2>Block sizes</h2>" + _table(process_tables.tier_rows(together["tiers"]), False)
+        )
+        parts += [f"<p>{html.escape(note)}</p>" for note in process_tables.notes(together)]
+    parts += [f"<p>{html.escape(remark)}</p>" for remark in process_tables.remarks(found)]
     if whole is not None:
         parts.append(
             "<h2>Traces</h2>"
@@ -298,15 +204,15 @@ def write_page(path: str, found: report.Found) -> None:
                 if whole.threads
                 else ""
             )
-            + _table(traces.trace_rows(found.traces, whole), False)
+            + _table(trace_tables.trace_rows(found.traces, whole), False)
         )
         for title, rows in (
-            ("Memory over time", traces.time_rows(whole)),
-            ("Block sizes", report.tier_rows(whole.summary()["tiers"])),
-            ("Calls", traces.outcome_rows(whole)),
+            ("Memory over time", trace_tables.time_rows(whole)),
+            ("Block sizes", process_tables.tier_rows(whole.used_tiers())),
+            ("Calls", trace_tables.outcome_rows(whole)),
         ):
             parts.append(f"<h2>{title}</h2>" + _table(rows, False))
-        parts += [f"<p>{html.escape(note)}</p>" for note in traces.notes(found.traces)]
+        parts += [f"<p>{html.escape(note)}</p>" for note in trace_tables.notes(found.traces)]
     programs = {one["program"] for one in processes}
     programs |= {one.recorded.program for one in found.traces} - {""}
     of = f" of {', '.join(sorted(programs))}" if programs else ""

@@ -5,20 +5,9 @@ from __future__ import annotations
 
 import collections
 
-from cmp_preload import statistics, trace
+from cmp_preload.records import tiers
+from cmp_preload.records.calls import OUTCOMES, Trace
 
-OUTCOMES = {
-    "thread_cache": "allocated: thread cache",
-    "global_pool": "allocated: global pool",
-    "refill": "allocated: refill (real call)",
-    "real": "allocated: real call",
-    "failed": "not allocated",
-    "pooled": "freed into the pool",
-    "waited": "the same, after a wait",
-    "real_free": "freed: real call",
-    "foreign_free": "not the pool's: real call",
-    "double_free": "not freed: was free already",
-}
 COUNTERS = {
     "thread_cache": "thread_cache_hits",
     "global_pool": "global_pool_hits",
@@ -82,7 +71,7 @@ class Timeline:
         self.tiers: dict[int, dict] = {}
         self.peak = self.block_peak = self.at_end = self.threads = 0
 
-    def read(self, recorded: trace.Trace, tier_steps: int, offset_ns: int) -> None:
+    def read(self, recorded: Trace, tier_steps: int, offset_ns: int) -> None:
         """The calls of a trace that began `offset_ns` after the first one."""
         known: dict[int, tuple[int, int]] = {}  # pointer to bytes, and those of its block
         rounded: dict[int, tuple[dict, int]] = {}
@@ -133,7 +122,7 @@ class Timeline:
 
     def _tier_of(self, size: int, steps: int) -> tuple[dict, int]:
         """The row of the tier that serves a request, and the bytes of its block."""
-        in_tier = statistics.tier_size(statistics.tier_of(size, steps), steps)
+        in_tier = tiers.tier_size(tiers.tier_of(size, steps), steps)
         tier = self.tiers.setdefault(
             in_tier,
             {
@@ -144,7 +133,7 @@ class Timeline:
                 "block_bytes": 0,
             },
         )
-        large = statistics.LARGE_GRANULE
+        large = tiers.LARGE_GRANULE
         return tier, in_tier if in_tier < large else -(-size // large) * large
 
     def add_all(self, other: Timeline) -> None:
@@ -164,24 +153,8 @@ class Timeline:
         self.threads += other.threads
 
     def outcomes(self) -> dict[str, dict]:
-        return {
-            name: self.latencies[name].summary()
-            for name in trace.OUTCOMES
-            if name in self.latencies
-        }
+        return {name: self.latencies[name].summary() for name in OUTCOMES if name in self.latencies}
 
-    def summary(self) -> dict:
-        """All of it, for JSON."""
-        return {
-            "calls": sum(self.calls),
-            "threads": self.threads,
-            "peak_bytes": self.peak,
-            "peak_block_bytes": self.block_peak,
-            "live_bytes_at_end": self.at_end,
-            "outcomes": self.outcomes(),
-            "tiers": [self.tiers[size] for size in sorted(self.tiers)],
-            "step_ns": self.step_ns,
-            "live_bytes": self.live,
-            "live_block_bytes": self.blocks,
-            "real_calls": self.real_calls,
-        }
+    def used_tiers(self) -> list[dict]:
+        """As in a statistics file, smallest first."""
+        return [self.tiers[size] for size in sorted(self.tiers)]
