@@ -1,12 +1,15 @@
-"""Which command: its module alone is loaded."""
+"""The command line: which command, and how each ends."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
 from cmp_preload.console.errors import Failure, warn
+from cmp_preload.pool.library import find
 
+COMMANDS = ("run", "trial", "doctor", "report", "replay", "tune")
 USAGE = """usage: cmp-preload [--library PATH] COMMAND ...
 
   run     [OPTION...] [--] PROGRAM [ARGUMENT...]   start a program under the pool
@@ -45,30 +48,12 @@ def _command(arguments: list[str], here: str) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="", file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
-
-    def find_library():
-        from cmp_preload.pool.library import find
-
-        return find(path, here)
-
-    name = arguments[0]
-    # Only the command's own modules are loaded.
-    if name == "run":
-        from cmp_preload.run import main as command
-    elif name == "trial":
-        from cmp_preload.trial import main as command
-    elif name == "doctor":
-        from cmp_preload.doctor import main as command
-    elif name == "report":
-        from cmp_preload.report import main as command
-    elif name == "replay":
-        from cmp_preload.replay import main as command
-    elif name == "tune":
-        from cmp_preload.tune import main as command
-    elif name == "--version":
-        print(find_library().version())
+    if arguments[0] == "--version":
+        print(find(path, here).version())
         return 0
-    else:
-        commands = "run, trial, doctor, report, replay, tune"
-        raise Failure(f"{name} is not a command; these are: {commands}", 2)
-    return command(arguments[1:], find_library)
+    name = arguments[0]
+    if name not in COMMANDS:
+        raise Failure(f"{name} is not a command; these are: {', '.join(COMMANDS)}", 2)
+    # What the others need is not loaded.
+    command = importlib.import_module(f"cmp_preload.commands.{name}")
+    return command.main(arguments[1:], lambda: find(path, here))

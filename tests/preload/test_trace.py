@@ -17,8 +17,8 @@ from collections import Counter
 from preload import BUILD, MODE, PRELOAD, PROGRAMS, SANITIZE, SOURCE, TestCase, environment, main, run, start
 
 sys.path.insert(0, str(SOURCE / "scripts"))
-from cmp_preload import replay  # noqa: E402
 from cmp_preload.console.errors import Failure  # noqa: E402
+from cmp_preload.measuring import replays  # noqa: E402
 from cmp_preload.pool.library import Library  # noqa: E402
 from cmp_preload.records import rmm_csv, trace_file, traces  # noqa: E402
 from cmp_preload.records.calls import OUTCOMES, Call, Trace  # noqa: E402
@@ -452,7 +452,7 @@ class Replays(Traces):
                         report = self.temporary_folder() / "sim.txt"
                         os.environ["CMPSIM_REPORT"] = str(report)
                         self.addCleanup(os.environ.pop, "CMPSIM_REPORT", None)
-                        result = replay.replay(source, self.library, backend, order)
+                        result = replays.replay(source, self.library, backend, order)
                         self.assertEqual(result["threads"], 5)
                         self.assertEqual((result["failures"], result["skipped"]), (0, 0))
                         for name in ("allocations", "frees"):
@@ -514,21 +514,21 @@ class Replays(Traces):
                              for i, (outcome, pointer) in enumerate(steps)])
         path = self.temporary_folder() / "t"
         trace_file.write(found, path)
-        result = replay.replay(path, self.library, "real")
+        result = replays.replay(path, self.library, "real")
         self.assertEqual((result["allocations"]["calls"], result["frees"]["calls"]), (3, 2))
         self.assertEqual((result["skipped"], result["failures"], result["peak_bytes"]), (3, 0, 512))
 
     def test_empty_trace(self):
         path = self.temporary_folder() / "t"
         trace_file.write(Trace([]), path)
-        self.assertEqual(replay.replay(path, self.library, "real")["allocations"]["calls"], 0)
+        self.assertEqual(replays.replay(path, self.library, "real")["allocations"]["calls"], 0)
 
     def test_failures(self):
         calls = [Call.of(i, 0, 1, outcome, 0x1000, 1 << 40)
                  for i, outcome in enumerate(("real", "real_free"))]
         path = self.temporary_folder() / "t"
         trace_file.write(Trace(calls), path)
-        result = replay.replay(path, self.library, "pool")
+        result = replays.replay(path, self.library, "pool")
         self.assertEqual((result["failures"], result["peak_bytes"]), (1, 0))
         self.assertEqual(result["frees"]["calls"], 0)
 

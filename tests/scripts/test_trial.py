@@ -11,10 +11,11 @@ import types
 import unittest.mock
 
 from command import BUILD, LIBRARY, PLAIN, PROGRAMS, TestCase, environment, main, measured, run, start
-from cmp_preload import trial, verdict
-from cmp_preload.measure import Measurer
+from cmp_preload.commands import trial
+from cmp_preload.measuring import verdict
+from cmp_preload.measuring.measurer import Measurer
+from cmp_preload.measuring.series import series_of
 from cmp_preload.pool import preloading
-from cmp_preload.series import series_of
 
 COSTS = {"CMPSIM_COSTS": "h200"}
 

@@ -8,10 +8,11 @@ import types
 import unittest.mock
 
 from command import BUILD, LIBRARY, PLAIN, TestCase, environment, main, measured, run
-from cmp_preload import tune
+from cmp_preload.commands import tune
+from cmp_preload.measuring import replays
+from cmp_preload.measuring.series import Series
 from cmp_preload.records import trace_file
 from cmp_preload.records.calls import Call, Trace
-from cmp_preload.series import Series
 
 # The simulated calls cost what the real ones do.
 SIMULATED = {"CMPSIM_COSTS": "h200", "CMPSIM_MEMORY": "4G"}
@@ -70,14 +71,14 @@ class Tunes(TestCase):
         outcomes = ["real", "real_free"] * 50
         calls = [Call.of(i, 0, 1, name, 0x1000, 3 << 29) for i, name in enumerate(outcomes)]
         trace_file.write(Trace(calls), path)
-        replays = tune.Replays(path, LIBRARY)
+        replayed = replays.Replays(path, LIBRARY)
         with unittest.mock.patch.dict(os.environ, environment(SIMULATED)):
-            settings, without, reached = replays.search({}, candidates)
+            settings, without, reached = replayed.search({}, candidates)
             self.assertEqual(settings["CMP_MAX_BLOCK"], "64G")
             self.assertLess(reached["ns"], without["ns"])
             self.assertGreaterEqual(reached["reserved"], 3 << 29)
             fixed = {"CMP_MAX_BLOCK": "1G", "CMP_SLACK": "10%"}
-            self.assertEqual(replays.search(fixed, candidates)[0], {})
+            self.assertEqual(replayed.search(fixed, candidates)[0], {})
 
     def test_candidates_are_right(self):
         for name, values in tune.CANDIDATES.items():
@@ -129,7 +130,7 @@ class Verdicts(TestCase):
         tuning = types.SimpleNamespace(record=record, measure=measure)
         printed = io.StringIO()
         with (
-            unittest.mock.patch.object(tune, "replay", replay),
+            unittest.mock.patch.object(replays, "replay", replay),
             contextlib.redirect_stdout(printed),
         ):
             tune.tune(tuning, LIBRARY, fixed or {}, len(runs[0]))

@@ -13,6 +13,11 @@ from cmp_preload.console.errors import Failure
 NAME = "libcmp_preload.so"
 
 
+def flag_of(name: str) -> str:
+    """The option of the command line for a setting CMP_NAME."""
+    return "--" + name[len("CMP_") :].lower().replace("_", "-")
+
+
 class Option(NamedTuple):
     name: str  # CMP_...
     default: str
@@ -21,7 +26,7 @@ class Option(NamedTuple):
 
     @property
     def flag(self) -> str:
-        return "--" + self.name[len("CMP_") :].lower().replace("_", "-")
+        return flag_of(self.name)
 
 
 class Library:

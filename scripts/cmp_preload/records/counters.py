@@ -67,6 +67,10 @@ def allocation_ns(process: dict) -> int:
     return process["real_malloc_ns"] + process["real_free_ns"] + process["wait_ns"]
 
 
+def real_calls(process: dict) -> int:
+    return process["real_malloc_calls"] + process["real_free_calls"]
+
+
 def waits_in_words(process: dict) -> str:
     """Frees that waited, for how long and why."""
     if not process["wait_calls"]:

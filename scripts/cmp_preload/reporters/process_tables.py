@@ -46,7 +46,7 @@ def _cells(one: dict) -> list[str]:
     return [
         f"{totals['requests']:,}",
         words.floor_percent(totals["hit_rate"]),
-        f"{process['real_malloc_calls'] + process['real_free_calls']:,}",
+        f"{counters.real_calls(process):,}",
         words.seconds(counters.allocation_ns(process) / 1e9),
         words.size(process["reserved_peak_bytes"]),
         counters.waits_in_words(process),

@@ -6,13 +6,14 @@ import argparse
 import os
 import tempfile
 
-from cmp_preload import outputs, verdict
-from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.console import progress, words
 from cmp_preload.console.arguments import Parser, add_command, add_runs, command_of
 from cmp_preload.console.errors import Failure, warn
-from cmp_preload.measure import Measurer, Run
-from cmp_preload.series import Series, series_of, table_of
+from cmp_preload.measuring import outputs, verdict
+from cmp_preload.measuring.measurer import Measurer, Run
+from cmp_preload.measuring.series import Series, series_of
+from cmp_preload.pool import preloading, program_file, settings
+from cmp_preload.reporters import text
 
 ABOUT = """Runs PROGRAM without the pool, observed (real calls, counted and timed), with the pool in
 each mode of CMP_FREE_SYNC, and once with new memory filled with 0xFF, in turn, several times.
@@ -222,7 +223,7 @@ def main(arguments: list[str], find_library) -> int:
         finally:
             progress.clear()
     shown = all_series + ([cure] if cure else [])
-    print(table_of(shown))
+    print(text.trial(shown))
     found = verdict.of(shown, comparisons, chosen, command)
     print()
     print("\n".join(found.lines))

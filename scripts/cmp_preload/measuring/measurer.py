@@ -11,7 +11,7 @@ import time
 
 from cmp_preload.console import words
 from cmp_preload.console.errors import Failure, warn
-from cmp_preload.records import statistics
+from cmp_preload.records import counters, statistics
 
 STRAGGLERS_S = 3  # what may outlive the program and hold its output open
 
@@ -25,6 +25,16 @@ class Run:
         self.over_limit = False
         self.outputs: dict[str, bytes] = {}
         self.statistics: list[dict] = []
+
+    @property
+    def counters(self) -> dict:
+        """What its processes counted, together."""
+        return counters.add_up(self.statistics)
+
+    def allocation_s(self) -> float | None:
+        """Inside real calls and waits, the sum over all threads; None: nothing was counted."""
+        process = self.counters["process"]
+        return counters.allocation_ns(process) / 1e9 if process else None
 
     def ending(self) -> str:
         """How it ended, in words."""

@@ -7,16 +7,17 @@ import os
 import shlex
 import tempfile
 
-from cmp_preload import verdict
-from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.console import progress, words
 from cmp_preload.console.arguments import Parser, add_command, add_runs, command_of
 from cmp_preload.console.errors import Failure
+from cmp_preload.measuring.judgement import is_better, waits_for_memory
+from cmp_preload.measuring.measurer import Measurer, Run
+from cmp_preload.measuring.replays import Replays
+from cmp_preload.measuring.series import Series
+from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.pool.library import Library
-from cmp_preload.records import counters, traces
-from cmp_preload.measure import Measurer, Run
-from cmp_preload.replay import replay
-from cmp_preload.series import Series
+from cmp_preload.records import traces
+from cmp_preload.reporters import text
 
 ABOUT = """Records PROGRAM's allocations once, replays them under other settings, then runs PROGRAM
 with the defaults and with the best settings in turn. Prints the environment to use, what the
@@ -32,51 +33,6 @@ CANDIDATES = {
     "CMP_MAX_BLOCK": ("64G",),  # by itself an eighth of the device
 }
 MORE_MEMORY = {"CMP_RESERVE": ("1.5x+1G",)}  # measured beside the others: it has a price
-TURNS = 3  # replays of what is compared
-WORTH = 0.95  # a setting must bring the calls below this part of their time without it
-
-
-class Replays:
-    """Replays of one trace. The shortest counts: what else happens only makes them longer."""
-
-    def __init__(self, path: str, library: Library) -> None:
-        self._path = path
-        self._library = library
-        self.count = 0
-
-    def measure(self, chosen: dict[str, str]) -> dict:
-        """The time inside calls, and what the pool held at most."""
-        self.count += 1
-        progress.tell(f"replay {self.count} …", last=False)
-        result = replay(self._path, self._library, "pool", "start", chosen)
-        return {
-            "ns": result["allocations"]["ns"] + result["frees"]["ns"],
-            "reserved": result["reserved_peak_bytes"],
-            "failures": result["failures"],
-        }
-
-    def search(self, fixed: dict[str, str], candidates: dict) -> tuple[dict, dict, dict]:
-        """The settings that are worth it, found one after the other; what was measured without
-        and with them."""
-        best = dict(fixed)
-        without = reached = self._shortest([fixed] * TURNS)[0]
-        for name, values in candidates.items():
-            if name in fixed:
-                continue
-            tried = [(value, self.measure({**best, name: value})) for value in values]
-            value, result = min(tried, key=lambda pair: pair[1]["ns"])
-            if result["ns"] >= WORTH * reached["ns"]:
-                continue
-            # The best of several is often the luckiest: once more, in turn with what it is to beat.
-            other = {**best, name: value}
-            usual, result = self._shortest([best, other] * TURNS, 2)
-            if result["ns"] < WORTH * usual["ns"] and result["failures"] <= usual["failures"]:
-                best, reached = other, result
-        return {name: best[name] for name in best if name not in fixed}, without, reached
-
-    def _shortest(self, turns: list[dict[str, str]], ways: int = 1) -> list[dict]:
-        results = [self.measure(chosen) for chosen in turns]
-        return [min(results[way::ways], key=lambda one: one["ns"]) for way in range(ways)]
 
 
 class Tuning:
@@ -127,36 +83,6 @@ class Tuning:
                 series.runs.append(self.run(series.settings, series.name))
 
 
-def is_better(tuned: Series, usual: Series, in_calls_s: float) -> bool:
-    """The program is faster, or as fast and spends notably less time in real calls and waits.
-    `in_calls_s`: what its calls take in a replay. With what the real ones took in the least
-    disturbed run that is all that settings can save."""
-    times = [[allocation_s(run) for run in series.runs] for series in (usual, tuned)]
-    if verdict.is_faster(tuned, usual, in_calls_s + min(times[0])):
-        return True
-    if tuned.median > (1 + verdict.LITTLE) * usual.median:
-        return False
-    gain = min(times[0]) - max(times[1])
-    return len(usual.runs) > 1 and gain > verdict.LITTLE * usual.median
-
-
-def allocation_s(run: Run) -> float:
-    return counters.allocation_ns(counters.add_up(run.statistics)["process"]) / 1e9
-
-
-def row(series: Series) -> list[str]:
-    process = series.counters["process"]
-    calls = process["real_malloc_calls"] + process["real_free_calls"]
-    return [
-        series.name,
-        words.seconds(series.median),
-        f"{words.seconds(series.fastest)} to {words.seconds(series.slowest)}",
-        words.seconds(series.allocation_s()),
-        f"{calls:,}",
-        words.size(process["reserved_peak_bytes"]),
-    ]
-
-
 def tune(tuning: Tuning, library: Library, fixed: dict[str, str], times: int) -> None:
     path, run = tuning.record(fixed)
     recorded = traces.read(path)
@@ -169,8 +95,7 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], times: int) ->
     if "CMP_RESERVE" not in fixed:
         more, _, reached = replays.search({**fixed, **found}, MORE_MEMORY)
         # What frees wait for is not in a trace.
-        process = counters.add_up(run.statistics)["process"]
-        bound = verdict.waits_for_memory(process, run.seconds)
+        bound = waits_for_memory(run.counters["process"], run.seconds)
         if bound:
             more = {name: values[0] for name, values in MORE_MEMORY.items()}
         if more:
@@ -208,8 +133,7 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], times: int) ->
             "which no replay shows: measured with CMP_RESERVE="
             f"{MORE_MEMORY['CMP_RESERVE'][0]}, too."
         )
-    head = ["measured", "wall time", "spread", "in allocation", "real calls", "peak memory"]
-    print("\n" + words.table([head] + [row(series) for series in all_series]))
+    print("\n" + text.tuning(all_series))
     if not best:
         print(f"\n{what} are right: the program gains nothing by these.")
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 
 from cmp_preload.console import words
+from cmp_preload.measuring.judgement import (
+    LITTLE,
+    is_faster,
+    savable,
+    savable_by_mode,
+    time_of,
+    waits_for_memory,
+)
+from cmp_preload.pool.library import flag_of
 from cmp_preload.records import counters
-
-LITTLE = 0.02  # a share of the run that is not worth a word
 
 
 class Verdict:
@@ -18,42 +24,6 @@ class Verdict:
 
     def say(self, line: str) -> None:
         self.lines.append(line)
-
-
-def waits_for_memory(process: dict, seconds: float) -> int:
-    """The frees that waited because of CMP_RESERVE, if that is what a run waited for notably."""
-    bound = counters.wait_reasons(process).get("bound", 0)
-    notable = process["wait_ns"] / 1e9 > LITTLE * seconds and bound > process["wait_calls"] / 4
-    return bound if notable else 0
-
-
-def time_of(one, other, savable_s: float = math.inf) -> float:
-    """What `one` takes beside `other`, by what is known: it can have saved `savable_s` at most, and
-    where runs differ by more than that, the rest is chance."""
-    return max(one.median, other.median - savable_s)
-
-
-def is_faster(one, other, savable_s: float = math.inf) -> bool:
-    """By more than runs differ among themselves, and than starting a process does."""
-    noise = max(0.03 * other.median, 0.005, one.spread, other.spread)
-    if len(one.runs) == 1:
-        noise = max(noise, 0.25 * other.median, 0.02)
-    return other.median - time_of(one, other, savable_s) > noise
-
-
-def savable(series) -> float:
-    """What its runs can lose at most: the time inside real calls and waits. (A thread that another
-    one's call holds up waits no longer than that call.)"""
-    return series.allocation_s() or 0.0
-
-
-def savable_by_mode(usual) -> float:
-    """What another value of CMP_FREE_SYNC can save: waits, also those paid later; no limit is known
-    where the GPU ran streams one after the other."""
-    process = usual.counters["process"]
-    if process.get("order_waits", 0):
-        return math.inf
-    return savable(usual) + process.get("paid_ns", 0) / 1e9
 
 
 def of(all_series: list, comparisons: list, chosen: dict[str, str], command: list[str]) -> Verdict:
@@ -116,8 +86,7 @@ def of(all_series: list, comparisons: list, chosen: dict[str, str], command: lis
         recommended["CMP_FREE_SYNC"] = best.name
     if reached and is_faster(best, plain, savable(observed)):
         flags = "".join(
-            f" --{name[4:].lower().replace('_', '-')} {shlex.quote(value)}"
-            for name, value in recommended.items()
+            f" {flag_of(name)} {shlex.quote(value)}" for name, value in recommended.items()
         )
         found.say(f"Recommended: cmp-preload run{flags} -- {shlex.join(command)}")
     return found
