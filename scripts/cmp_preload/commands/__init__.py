@@ -1,1 +1,5 @@
-"""One module for each command: its options, and the order in which it does things."""
+"""One module for each command: its options, and what it does in which order. They know nothing of
+each other.
+
+Uses: reporters, measuring, diagnosis, records, pool, console.
+"""

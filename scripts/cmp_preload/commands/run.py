@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 import signal
 
-from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.console.arguments import Parser, add_command, command_of
 from cmp_preload.console.errors import Failure, warn
+from cmp_preload.pool import preloading, program_file, settings
 
 ABOUT = """Starts PROGRAM with the pool under it. Children inherit the pool (shell scripts, mpirun,
 torchrun); with --reports each process that uses CUDA leaves a report of its own, for

@@ -1,1 +1,4 @@
-"""What the user sees of every command: arguments, errors of one line, progress, numbers and tables."""
+"""What the user of any command meets: arguments, errors of one line, progress, numbers and tables.
+
+Uses: no other room.
+"""

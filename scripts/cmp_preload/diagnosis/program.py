@@ -7,8 +7,8 @@ import os
 import re
 import subprocess
 
-from cmp_preload.pool import preloading, program_file
 from cmp_preload.diagnosis.findings import Findings
+from cmp_preload.pool import preloading, program_file
 
 # Launchers: what to do instead of preloading into them.
 LAUNCHERS = {

@@ -1,1 +1,5 @@
-"""What was found, as people and programs read it: one module for each format, on tables that they share."""
+"""What was found, for readers: a module for each format (text for a terminal, a page, JSON), and the
+tables and plots that these share.
+
+Uses: measuring, records, console.
+"""
