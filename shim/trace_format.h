@@ -5,6 +5,10 @@
 //
 // A thread's chunks stand in the order in which it filled them. Chunks without records are not
 // begun yet: the rest of what the file grew by at once. All numbers are little-endian.
+//
+// Versions: kTraceSchema rises with every change of what stands here, a new outcome included; magic
+// and schema stay where they are. A reader refuses a schema that it does not know, in one line, and
+// looks at nothing else: an old one would misread a new file. A new one goes on reading old files.
 #ifndef CMP_SHIM_TRACE_FORMAT_H_
 #define CMP_SHIM_TRACE_FORMAT_H_
 

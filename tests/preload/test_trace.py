@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -159,6 +160,48 @@ class Calls(Traces):
         self.assertEqual((found.program, found.pid, found.version),
                          ("plain", result.stats["pid"], result.stats["version"]))
         self.assertEqual({name: found.settings[name] for name in env}, env)
+
+    def test_layout_is_that_of_the_code(self):
+        """What shim/trace_format.h declares, and what stands in a file."""
+        code = (SOURCE / "shim" / "trace_format.h").read_text()
+
+        def declared(name):
+            """The fields of a structure, and how they are packed."""
+            body = code.split(f"struct {name} {{")[1].split("\n};")[0]
+            letters = {"char": "s", "uint32_t": "I", "uint64_t": "Q"}
+            fields = re.findall(r"^  (?:std::atomic<)?(char|uint\d+_t)>? (\w+)(?:\[(\d+)\])?;", body, re.M)
+            return ([field for _, field, _ in fields],
+                    "<" + "".join(count + letters[kind] for kind, _, count in fields))
+
+        names, header = declared("TraceHeader")
+        self.assertEqual(header, trace_file.HEADER.format)
+        self.assertEqual(struct.calcsize(declared("TraceChunk")[1]), trace_file.CHUNK.size)
+        (schema,) = re.findall(r"kTraceSchema = (\d+);", code)
+        (chunk_bytes,) = re.findall(r"kTraceChunkBytes = (\d+);", code)
+        (magic,) = re.findall(r'kTraceMagic\[\] = "(\w+)";', code)
+        (record_bytes,) = re.findall(r"sizeof\(TraceRecord\) == (\d+)\);", code)
+        self.assertEqual((magic.encode(), int(schema), int(chunk_bytes), int(record_bytes)),
+                         (trace_file.MAGIC, trace_file.FORMAT, trace_file.CHUNK_BYTES,
+                          trace_file.RECORD.size))
+        path = self.temporary_folder() / "trace"
+        before = time.time_ns(), time.monotonic_ns()
+        result = run("plain", [5], env={"CMP_TRACE": path})
+        after = time.time_ns(), time.monotonic_ns()
+        data = path.read_bytes()
+        found = dict(zip(names, struct.unpack_from(header, data)))
+        expected = {"magic": magic.encode(), "schema": int(schema), "chunk_bytes": int(chunk_bytes),
+                    "record_bytes": int(record_bytes), "ended": 1, "pid": result.stats["pid"], "lost": 0}
+        self.assertEqual({name: found[name] for name in expected}, expected)
+        self.assertEqual(found["program"].rstrip(b"\0"), b"plain")
+        self.assertEqual(found["version"].rstrip(b"\0").decode(), result.stats["version"])
+        self.assertIn(f"CMP_TRACE={path}\n".encode(), found["settings"])
+        for name, first, last in zip(("begin_unix_ns", "begin_ns"), before, after):
+            self.assertLessEqual(first, found[name])
+            self.assertLessEqual(found[name], last)
+        # A record of the only thread behind its chunk's head.
+        self.assertEqual(trace_file.CHUNK.unpack_from(data, int(chunk_bytes)), (result.stats["pid"], 10))
+        begin, *_ = trace_file.RECORD.unpack_from(data, int(chunk_bytes) + trace_file.CHUNK.size)
+        self.assertLessEqual(found["begin_ns"], begin)
 
     def test_outcomes_are_those_of_the_code(self):
         text = (SOURCE / "shim" / "trace_format.h").read_text()

@@ -8,7 +8,7 @@ import struct
 from cmp_preload.records import counters, tiers
 
 BEGINNING = b"CMPSTAT\0"
-SCHEMA = 1
+FORMAT = 1
 HEADER = struct.Struct("<8sIIIIIIQIIII64s")  # StatisticsHeader
 
 
@@ -30,7 +30,7 @@ def read(data: bytes, find_library) -> dict:
     ) = HEADER.unpack_from(data)
     library = find_library()
     tier_names, process_names = library.counters("tier"), library.counters("process")
-    if schema != SCHEMA or (tier_counters, process_counters) != (
+    if schema != FORMAT or (tier_counters, process_counters) != (
         len(tier_names),
         len(process_names),
     ):

@@ -8,7 +8,7 @@ import struct
 
 from cmp_preload.records.calls import FIRST_FREE, OUTCOMES, Call, Trace
 
-SCHEMA = 1
+FORMAT = 1
 MAGIC = b"CMPTRACE"
 HEADER = struct.Struct("<8sIIIIQQQQ16s64s2048s")
 CHUNK = struct.Struct("<QI20x")
@@ -109,11 +109,13 @@ def read(path) -> Recorded:
         beginning = file.read(HEADER.size)
         if len(beginning) < HEADER.size:
             raise ValueError("the file is cut off")
-        _, *form, ended, pid, begin, begin_unix, lost, version, program, settings = HEADER.unpack(
-            beginning
+        _, form, *sizes, ended, pid, begin, begin_unix, lost, version, program, settings = (
+            HEADER.unpack(beginning)
         )
-        if form != [SCHEMA, CHUNK_BYTES, RECORD.size]:
-            raise ValueError("a trace of another version of the pool")
+        if form != FORMAT:
+            raise ValueError(f"a trace of format {form}; this cmp-preload reads {FORMAT}")
+        if sizes != [CHUNK_BYTES, RECORD.size]:
+            raise ValueError("the file is damaged")
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     version, program, settings = (
         field.rstrip(b"\0").decode(errors="replace") for field in (version, program, settings)
@@ -139,7 +141,7 @@ def write(trace, path) -> None:
     settings = "".join(f"{name}={value}\n" for name, value in trace.settings.items())
     header = HEADER.pack(
         MAGIC,
-        SCHEMA,
+        FORMAT,
         CHUNK_BYTES,
         RECORD.size,
         trace.ended,
