@@ -11,7 +11,7 @@ from cmp_preload.console.errors import Failure
 from cmp_preload.records import live
 
 JSON_BEGINNING = b'{\n  "cmp_statistics":'
-SCHEMA = 1
+FORMAT = 1  # scripts/docs/formats/README.md says what another one means
 
 
 def read(path: str, find_library) -> dict:
@@ -24,8 +24,10 @@ def read(path: str, find_library) -> dict:
         if not data.startswith(JSON_BEGINNING):
             raise ValueError("not a statistics file")
         found = json.loads(data)
-        if found["cmp_statistics"] != SCHEMA:
-            raise ValueError("statistics of another version of the pool")
+        if found["cmp_statistics"] != FORMAT:
+            raise ValueError(
+                f"statistics of format {found['cmp_statistics']}; this cmp-preload reads {FORMAT}"
+            )
         return found
     except OSError as error:
         raise Failure(f"{path}: {error.strerror}") from None
