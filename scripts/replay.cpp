@@ -132,9 +132,13 @@ std::vector<ThreadRecord> ReadRecords(const char* path) {
       std::memcmp(header->magic, cmp::kTraceMagic, sizeof(header->magic)) != 0) {
     Fail("%s: not a trace", path);
   }
-  if (header->schema != cmp::kTraceSchema || header->chunk_bytes != cmp::kTraceChunkBytes ||
+  if (header->schema != cmp::kTraceSchema) {
+    Fail("%s: a trace of format %u; this cmp-replay reads %u", path, header->schema,
+         cmp::kTraceSchema);
+  }
+  if (header->chunk_bytes != cmp::kTraceChunkBytes ||
       header->record_bytes != sizeof(cmp::TraceRecord)) {
-    Fail("%s: a trace of another version of the pool", path);
+    Fail("%s: the file is damaged", path);
   }
   std::vector<ThreadRecord> records;
   std::unordered_map<uint64_t, unsigned> threads;

@@ -7,6 +7,8 @@
 
 namespace cmp {
 
+// Rises when a field goes or means something else. Every field is described in
+// scripts/docs/formats/statistics.schema.json.
 inline constexpr int kJsonSchemaVersion = 1;
 // How every JSON report begins.
 inline constexpr char kJsonBeginning[] = "{\n  \"cmp_statistics\":";

@@ -1,5 +1,5 @@
 // CMP_TRACE: every allocation and free that the pool serves or passes on, written into a file while
-// the process runs. scripts/cmp_preload/trace.py reads it, scripts/replay.cpp plays it again.
+// the process runs. shim/record/trace_format.h says what is in it and who reads it.
 //
 //   header | chunk | chunk | ...      pages of kTraceChunkBytes; a chunk holds records of one
 //   thread

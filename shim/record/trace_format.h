@@ -1,10 +1,14 @@
-// What is in a file of CMP_TRACE. scripts/cmp_preload/trace.py reads it, scripts/replay.cpp plays
-// it again.
+// What is in a file of CMP_TRACE. scripts/cmp_preload/records/trace_file.py reads it,
+// scripts/replay.cpp plays it again.
 //
 //   header | chunk | chunk | ...      each of kTraceChunkBytes; a chunk holds records of one thread
 //
 // A thread's chunks stand in the order in which it filled them. Chunks without records are not
 // begun yet: the rest of what the file grew by at once. All numbers are little-endian.
+//
+// Versions: kTraceSchema rises with every change of what stands here, a new outcome included; magic
+// and schema stay where they are. A reader refuses a schema that it does not know, in one line, and
+// looks at nothing else: an old one would misread a new file. A new one goes on reading old files.
 #ifndef CMP_SHIM_RECORD_TRACE_FORMAT_H_
 #define CMP_SHIM_RECORD_TRACE_FORMAT_H_
 

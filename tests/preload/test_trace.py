@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -17,9 +18,11 @@ from collections import Counter
 from preload import BUILD, MODE, PRELOAD, PROGRAMS, SANITIZE, SOURCE, TestCase, environment, main, run, start
 
 sys.path.insert(0, str(SOURCE / "scripts"))
-from cmp_preload import replay, timeline, trace  # noqa: E402
-from cmp_preload.cli import Failure  # noqa: E402
-from cmp_preload.library import Library  # noqa: E402
+from cmp_preload.console.errors import Failure  # noqa: E402
+from cmp_preload.measuring import replays  # noqa: E402
+from cmp_preload.pool.library import Library  # noqa: E402
+from cmp_preload.records import rmm_csv, trace_file, traces  # noqa: E402
+from cmp_preload.records.calls import OUTCOMES, Call, Trace  # noqa: E402
 
 RESULTS = "failed 0, last error 0\n"
 WORK = "work", [4, 400, 1]
@@ -31,7 +34,7 @@ class Traces(TestCase):
         """Runs a program, and returns what happened, and its trace."""
         path = self.temporary_folder() / "trace"
         result = run(program, args, env={"CMP_TRACE": path} | (env or {}), **more)
-        return result, trace.read(path)
+        return result, traces.read(path)
 
     def assert_consistent(self, calls):
         """Each thread made one call after the other; an allocation is freed once, with its size."""
@@ -107,7 +110,7 @@ class Calls(Traces):
         expected = [(outcome, int(size), int(status))
                     for outcome, size, status in map(str.split, result.out.splitlines())]
         self.assertEqual([(c.outcome, c.bytes, c.status) for c in found.calls], expected)
-        self.assertEqual({outcome for outcome, _, _ in expected}, set(trace.OUTCOMES))
+        self.assertEqual({outcome for outcome, _, _ in expected}, set(OUTCOMES))
         self.assert_consistent(found.calls)
         self.assertEqual(len({call.thread for call in found.calls}), 2)
 
@@ -145,10 +148,10 @@ class Calls(Traces):
         path = self.temporary_folder() / "trace"
         result = run("plain", [150000], env={"CMP_TRACE": path})
         self.assertEqual((result.out, result.err), (RESULTS, ""))
-        found = trace.read(path)
+        found = traces.read(path)
         self.assertEqual(len(found.calls), 300000)
-        chunks = -(-300000 // (trace.CHUNK_BYTES // trace.RECORD.size - 1))
-        self.assertEqual(path.stat().st_size, (1 + chunks) * trace.CHUNK_BYTES)
+        chunks = -(-300000 // (trace_file.CHUNK_BYTES // trace_file.RECORD.size - 1))
+        self.assertEqual(path.stat().st_size, (1 + chunks) * trace_file.CHUNK_BYTES)
         self.assert_as_counted(found, result)
 
     def test_header(self):
@@ -158,12 +161,53 @@ class Calls(Traces):
                          ("plain", result.stats["pid"], result.stats["version"]))
         self.assertEqual({name: found.settings[name] for name in env}, env)
 
+    def test_layout_is_that_of_the_code(self):
+        """What shim/record/trace_format.h declares, and what stands in a file."""
+        code = (SOURCE / "shim" / "record" / "trace_format.h").read_text()
+
+        def declared(name):
+            """The fields of a structure, and how they are packed."""
+            body = code.split(f"struct {name} {{")[1].split("\n};")[0]
+            letters = {"char": "s", "uint32_t": "I", "uint64_t": "Q"}
+            fields = re.findall(r"^  (?:std::atomic<)?(char|uint\d+_t)>? (\w+)(?:\[(\d+)\])?;", body, re.M)
+            return ([field for _, field, _ in fields],
+                    "<" + "".join(count + letters[kind] for kind, _, count in fields))
+
+        names, header = declared("TraceHeader")
+        self.assertEqual(header, trace_file.HEADER.format)
+        self.assertEqual(struct.calcsize(declared("TraceChunk")[1]), trace_file.CHUNK.size)
+        (schema,) = re.findall(r"kTraceSchema = (\d+);", code)
+        (chunk_bytes,) = re.findall(r"kTraceChunkBytes = (\d+);", code)
+        (magic,) = re.findall(r'kTraceMagic\[\] = "(\w+)";', code)
+        (record_bytes,) = re.findall(r"sizeof\(TraceRecord\) == (\d+)\);", code)
+        self.assertEqual((magic.encode(), int(schema), int(chunk_bytes), int(record_bytes)),
+                         (trace_file.MAGIC, trace_file.FORMAT, trace_file.CHUNK_BYTES,
+                          trace_file.RECORD.size))
+        path = self.temporary_folder() / "trace"
+        before = time.time_ns(), time.monotonic_ns()
+        result = run("plain", [5], env={"CMP_TRACE": path})
+        after = time.time_ns(), time.monotonic_ns()
+        data = path.read_bytes()
+        found = dict(zip(names, struct.unpack_from(header, data)))
+        expected = {"magic": magic.encode(), "schema": int(schema), "chunk_bytes": int(chunk_bytes),
+                    "record_bytes": int(record_bytes), "ended": 1, "pid": result.stats["pid"], "lost": 0}
+        self.assertEqual({name: found[name] for name in expected}, expected)
+        self.assertEqual(found["program"].rstrip(b"\0"), b"plain")
+        self.assertEqual(found["version"].rstrip(b"\0").decode(), result.stats["version"])
+        self.assertIn(f"CMP_TRACE={path}\n".encode(), found["settings"])
+        for name, first, last in zip(("begin_unix_ns", "begin_ns"), before, after):
+            self.assertLessEqual(first, found[name])
+            self.assertLessEqual(found[name], last)
+        # A record of the only thread behind its chunk's head.
+        self.assertEqual(trace_file.CHUNK.unpack_from(data, int(chunk_bytes)), (result.stats["pid"], 10))
+        begin, *_ = trace_file.RECORD.unpack_from(data, int(chunk_bytes) + trace_file.CHUNK.size)
+        self.assertLessEqual(found["begin_ns"], begin)
+
     def test_outcomes_are_those_of_the_code(self):
         text = (SOURCE / "shim" / "record" / "trace_format.h").read_text()
         table = text.split("#define CMP_TRACE_OUTCOMES(X)")[1].split("\n\n")[0]
-        self.assertEqual(re.findall(r"X\((\w+),", table), trace.OUTCOMES)
-        self.assertEqual(list(timeline.OUTCOMES), trace.OUTCOMES)
-
+        self.assertEqual(re.findall(r"X\((\w+),", table), OUTCOMES)
+        
 
 class Processes(Traces):
     def test_killed(self):
@@ -187,7 +231,7 @@ class Processes(Traces):
             time.sleep(0.01)
         process.kill()
         process.wait()
-        found = trace.read(path)
+        found = traces.read(path)
         self.assertGreater(len(found.calls), 100000)
         self.assertFalse(found.ended)
         # A thread may have been killed between a call and its record: at most one each is missing.
@@ -209,7 +253,7 @@ class Processes(Traces):
         self.addCleanup(process.communicate)
         self.addCleanup(process.kill)
         self.assertEqual(process.stdout.readline(), b"used CUDA\n")
-        found = trace.read(path)
+        found = traces.read(path)
         self.assertEqual((found.pid, found.ended), (process.pid, False))
         self.assertGreater(len(found.calls), 20)
 
@@ -231,14 +275,14 @@ class Processes(Traces):
                     self.assert_ok(result)
                     pid = result.stats["pid"]
                     name = pattern.replace("%p", str(pid))
-                    parent = trace.read(folder / name)
+                    parent = traces.read(folder / name)
                     self.assertEqual(parent.pid, pid)
                     self.assert_consistent(parent.calls)
                     self.assert_as_counted(parent, result)
                     others = [path for path in folder.iterdir() if path.name != name]
                     self.assertTrue(others)
                     for path in others:
-                        child = trace.read(path)
+                        child = traces.read(path)
                         self.assertTrue(path.name.endswith(str(child.pid)))
                         self.assertNotEqual(child.pid, pid)
                         self.assertEqual({call.outcome for call in child.calls
@@ -278,7 +322,7 @@ class Files(Traces):
         folder, _ = self.written("t")
         _, result = self.written("t", folder, pairs=7)
         self.assertEqual(result.err, "")
-        self.assertEqual(len(trace.read(folder / "t").calls), 14)
+        self.assertEqual(len(traces.read(folder / "t").calls), 14)
 
     def test_foreign_files_and_links_stay(self):
         for content in ("precious", "CMPTRAC", ""):
@@ -330,7 +374,7 @@ class Files(Traces):
                     self.assert_first_step(path, 2 * PAIRS_BEYOND_A_STEP)
 
     def assert_first_step(self, path, calls):
-        found = trace.read(path)
+        found = traces.read(path)
         self.assertEqual(path.stat().st_size, 4 << 20)
         self.assertEqual(len(found.calls), ((4 << 20) // 4096 - 1) * 127)
         self.assertEqual(len(found.calls) + found.lost, calls)
@@ -377,8 +421,8 @@ class Csv(Traces):
             _, found = self.traced(*program)
             path = self.temporary_folder() / "t.csv"
             with open(path, "w", encoding="utf-8") as file:
-                trace.write_csv(found, file)
-            back = trace.read(path)
+                rmm_csv.write(found, file)
+            back = traces.read(path)
             known = set()
             expected = []
             for call in found.calls:
@@ -393,7 +437,7 @@ class Csv(Traces):
                  (c.thread, None, c.pointer) for c in back.calls], expected)
             self.assertEqual(self.assert_consistent(back.calls), {})
             again = io.StringIO()
-            trace.write_csv(back, again)
+            rmm_csv.write(back, again)
             rows = [line.split(",") for line in path.read_text().splitlines()]
             for row in rows[1:]:
                 self.assertRegex(row[1], r"^\d\d:\d\d:\d\d\.\d{6}$")
@@ -407,7 +451,7 @@ class Csv(Traces):
                         "7,23:59:59.999999,allocate,0x7f0000000000,256,0x2\n"
                         "8,24:00:00:000003,allocate failure,(nil),1024,0\n"
                         "8,24:00:00:000003,free,0x7f0000000000,256,0x2\n")
-        found = trace.read(path)
+        found = traces.read(path)
         self.assertEqual([(c.begin, c.thread, c.outcome, c.pointer, c.bytes) for c in found.calls],
                          [(0, 7, "real", 0x7F0000000000, 256), (4000, 8, "failed", 0, 1024),
                           (4001, 8, "real_free", 0x7F0000000000, 256)])
@@ -416,7 +460,7 @@ class Csv(Traces):
         _, found = self.traced("plain", [5])
         folder = self.temporary_folder()
         whole = folder / "whole"
-        trace.write(found, whole)
+        trace_file.write(found, whole)
         data = whole.read_bytes()
         for content in (b"", b"text", b"\xff\xfe", b"a,b\n1,2\n", data[:100],
                         data[:8] + b"\x02" + data[9:],
@@ -425,7 +469,7 @@ class Csv(Traces):
             path = folder / "t"
             path.write_bytes(content)
             with self.assertRaises(Failure, msg=content):
-                trace.read(path)
+                traces.read(path)
 
 
 @unittest.skipIf(SANITIZE, "the replay finds no sanitizer's runtime")
@@ -439,10 +483,10 @@ class Replays(Traces):
         _, found = self.traced(*WORK)
         allocations = sum(call.allocates for call in found.calls)
         path = self.temporary_folder() / "t"
-        trace.write(found, path)
+        trace_file.write(found, path)
         table = self.temporary_folder() / "t.csv"
         with open(table, "w", encoding="utf-8") as file:
-            trace.write_csv(found, file)
+            rmm_csv.write(found, file)
         for backend, counted in (("real", "cuMemAlloc_v2"), ("pool", "cuMemAlloc_v2"),
                                  ("async", "cuMemAllocAsync")):
             for order in ("start", "thread"):
@@ -451,7 +495,7 @@ class Replays(Traces):
                         report = self.temporary_folder() / "sim.txt"
                         os.environ["CMPSIM_REPORT"] = str(report)
                         self.addCleanup(os.environ.pop, "CMPSIM_REPORT", None)
-                        result = replay.replay(source, self.library, backend, order)
+                        result = replays.replay(source, self.library, backend, order)
                         self.assertEqual(result["threads"], 5)
                         self.assertEqual((result["failures"], result["skipped"]), (0, 0))
                         for name in ("allocations", "frees"):
@@ -492,13 +536,13 @@ class Replays(Traces):
                 with self.subTest(args=args, order=order):
                     folder = self.temporary_folder()
                     _, found = self.traced("work", args)
-                    trace.write(found, folder / "t")
+                    trace_file.write(found, folder / "t")
                     again = folder / "again"
                     done = subprocess.run(
                         [BUILD / "cmp-replay", "--order", order, folder / "t"],
                         env=environment(env={"CMP_TRACE": again}), capture_output=True, check=False)
                     self.assertEqual((done.returncode, done.stderr), (0, b""))
-                    repeated = trace.read(again).calls
+                    repeated = traces.read(again).calls
                     self.assert_consistent(repeated)
                     self.assertEqual(of_threads(repeated), of_threads(found.calls))
                     if order == "call":
@@ -509,36 +553,36 @@ class Replays(Traces):
         comes again without a free was freed elsewhere."""
         steps = [("real", 0x1000), ("failed", 0), ("foreign_free", 0x9000), ("real", 0x1000),
                  ("pooled", 0x1000), ("double_free", 0x1000), ("thread_cache", 0x1000)]
-        found = trace.Trace([trace.call(i, 0, 1, outcome, pointer, 512)
+        found = Trace([Call.of(i, 0, 1, outcome, pointer, 512)
                              for i, (outcome, pointer) in enumerate(steps)])
         path = self.temporary_folder() / "t"
-        trace.write(found, path)
-        result = replay.replay(path, self.library, "real")
+        trace_file.write(found, path)
+        result = replays.replay(path, self.library, "real")
         self.assertEqual((result["allocations"]["calls"], result["frees"]["calls"]), (3, 2))
         self.assertEqual((result["skipped"], result["failures"], result["peak_bytes"]), (3, 0, 512))
 
     def test_empty_trace(self):
         path = self.temporary_folder() / "t"
-        trace.write(trace.Trace([]), path)
-        self.assertEqual(replay.replay(path, self.library, "real")["allocations"]["calls"], 0)
+        trace_file.write(Trace([]), path)
+        self.assertEqual(replays.replay(path, self.library, "real")["allocations"]["calls"], 0)
 
     def test_failures(self):
-        calls = [trace.call(i, 0, 1, outcome, 0x1000, 1 << 40)
+        calls = [Call.of(i, 0, 1, outcome, 0x1000, 1 << 40)
                  for i, outcome in enumerate(("real", "real_free"))]
         path = self.temporary_folder() / "t"
-        trace.write(trace.Trace(calls), path)
-        result = replay.replay(path, self.library, "pool")
+        trace_file.write(Trace(calls), path)
+        result = replays.replay(path, self.library, "pool")
         self.assertEqual((result["failures"], result["peak_bytes"]), (1, 0))
         self.assertEqual(result["frees"]["calls"], 0)
 
     def test_devices(self):
         path = self.temporary_folder() / "t"
-        call = trace.call(0, 0, 1, "real", 0x1000, 4096, device=1)
-        trace.write(trace.Trace([call]), path)
+        call = Call.of(0, 0, 1, "real", 0x1000, 4096, device=1)
+        trace_file.write(Trace([call]), path)
         done = subprocess.run(
             [BUILD / "cmp-replay", path], check=True, capture_output=True,
             env=environment(env={"CMPSIM_DEVICES": "2", "CMP_TRACE": path.with_name("again")}))
-        self.assertEqual([c.device for c in trace.read(path.with_name("again")).calls], [1], done)
+        self.assertEqual([c.device for c in traces.read(path.with_name("again")).calls], [1], done)
 
     def test_wrong_arguments(self):
         for arguments in ([], ["--backend", "other", "t"], ["--order", "none", "t"], ["t", "t"],

@@ -14,8 +14,8 @@ import unittest
 BUILD = pathlib.Path(os.environ["CMP_TEST_BUILD"])
 SOURCE = pathlib.Path(os.environ["CMP_TEST_SOURCE"])
 sys.path.insert(0, str(SOURCE / "scripts"))
-from cmp_preload.library import Library
-from cmp_preload.measure import Run
+from cmp_preload.measuring.measurer import Run
+from cmp_preload.pool.library import Library
 
 LIBRARY = Library(str(BUILD / "libcmp_preload.so"))
 COMMAND = BUILD / "cmp-preload"

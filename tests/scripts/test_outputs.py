@@ -6,7 +6,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.environ["CMP_TEST_SOURCE"], "scripts"))
 
-from cmp_preload.outputs import Comparison, measurements  # pylint: disable=wrong-import-position
+from cmp_preload.measuring.outputs import Comparison, measurements  # pylint: disable=wrong-import-position
 
 MEASUREMENTS = (  # a line, and which of its numbers are times or rates
     ("Elapsed: 2.1 s", [0]),

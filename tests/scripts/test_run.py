@@ -317,7 +317,7 @@ class Places(TestCase):
     def test_modules_are_of_python_3_8(self):
         for path in [
             SOURCE / "scripts" / "cmp-preload",
-            *(SOURCE / "scripts" / "cmp_preload").glob("*.py"),
+            *(SOURCE / "scripts" / "cmp_preload").rglob("*.py"),
         ]:
             ast.parse(path.read_text(), str(path), feature_version=(3, 8))
 

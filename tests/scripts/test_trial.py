@@ -11,9 +11,11 @@ import types
 import unittest.mock
 
 from command import BUILD, LIBRARY, PLAIN, PROGRAMS, TestCase, environment, main, measured, run, start
-from cmp_preload import settings, trial, verdict
-from cmp_preload.measure import Measurer
-from cmp_preload.series import series_of
+from cmp_preload.commands import trial
+from cmp_preload.measuring import verdict
+from cmp_preload.measuring.measurer import Measurer
+from cmp_preload.measuring.series import series_of
+from cmp_preload.pool import preloading
 
 COSTS = {"CMPSIM_COSTS": "h200"}
 
@@ -47,7 +49,7 @@ class Trials(TestCase):
         printed, shown = io.StringIO(), io.StringIO()
         with (
             unittest.mock.patch.object(Measurer, "run", timed),
-            unittest.mock.patch.object(settings, "own_environment", lambda: environment(COSTS)),
+            unittest.mock.patch.object(preloading, "own_environment", lambda: environment(COSTS)),
             contextlib.redirect_stdout(printed),
             contextlib.redirect_stderr(shown),
         ):

@@ -8,8 +8,11 @@ import types
 import unittest.mock
 
 from command import BUILD, LIBRARY, PLAIN, TestCase, environment, main, measured, run
-from cmp_preload import trace, tune
-from cmp_preload.series import Series
+from cmp_preload.commands import tune
+from cmp_preload.measuring import replays
+from cmp_preload.measuring.series import Series
+from cmp_preload.records import trace_file
+from cmp_preload.records.calls import Call, Trace
 
 # The simulated calls cost what the real ones do.
 SIMULATED = {"CMPSIM_COSTS": "h200", "CMPSIM_MEMORY": "4G"}
@@ -66,16 +69,16 @@ class Tunes(TestCase):
         candidates = {name: tune.CANDIDATES[name] for name in ("CMP_MAX_BLOCK", "CMP_SLACK")}
         path = str(self.folder() / "t")
         outcomes = ["real", "real_free"] * 50
-        calls = [trace.call(i, 0, 1, name, 0x1000, 3 << 29) for i, name in enumerate(outcomes)]
-        trace.write(trace.Trace(calls), path)
-        replays = tune.Replays(path, LIBRARY)
+        calls = [Call.of(i, 0, 1, name, 0x1000, 3 << 29) for i, name in enumerate(outcomes)]
+        trace_file.write(Trace(calls), path)
+        replayed = replays.Replays(path, LIBRARY)
         with unittest.mock.patch.dict(os.environ, environment(SIMULATED)):
-            settings, without, reached = replays.search({}, candidates)
+            settings, without, reached = replayed.search({}, candidates)
             self.assertEqual(settings["CMP_MAX_BLOCK"], "64G")
             self.assertLess(reached["ns"], without["ns"])
             self.assertGreaterEqual(reached["reserved"], 3 << 29)
             fixed = {"CMP_MAX_BLOCK": "1G", "CMP_SLACK": "10%"}
-            self.assertEqual(replays.search(fixed, candidates)[0], {})
+            self.assertEqual(replayed.search(fixed, candidates)[0], {})
 
     def test_candidates_are_right(self):
         for name, values in tune.CANDIDATES.items():
@@ -121,13 +124,13 @@ class Verdicts(TestCase):
                 series.runs = [measured(*run) for run in its_runs]
 
         path = str(self.folder() / "t")
-        trace.write(trace.Trace([trace.call(0, 0, 1, "real", 0x1000, 3 << 29)]), path)
+        trace_file.write(Trace([Call.of(0, 0, 1, "real", 0x1000, 3 << 29)]), path)
         waited = {"bound_waits": waits, "wait_calls": waits, "wait_ns": waits * 1_000_000}
         record = lambda fixed: (path, measured(*runs[0][0], **waited))
         tuning = types.SimpleNamespace(record=record, measure=measure)
         printed = io.StringIO()
         with (
-            unittest.mock.patch.object(tune, "replay", replay),
+            unittest.mock.patch.object(replays, "replay", replay),
             contextlib.redirect_stdout(printed),
         ):
             tune.tune(tuning, LIBRARY, fixed or {}, len(runs[0]))

@@ -1,0 +1,34 @@
+"""cmp-preload report: what statistics and traces of one or many processes say."""
+
+from __future__ import annotations
+
+from cmp_preload.console.arguments import Parser
+from cmp_preload.console.errors import Failure
+from cmp_preload.records.collection import Collection
+from cmp_preload.reporters import json, page, text
+
+ABOUT = """FILE is what CMP_STATS or cmp-preload run --reports left: the JSON of a process that
+ended, or FILE.live of one that runs or was killed; or a trace (CMP_TRACE, cmp-preload run --trace),
+or a CSV of RMM's logging resource. A folder stands for all statistics and traces in it."""
+
+
+def main(arguments: list[str], find_library) -> int:
+    parser = Parser(
+        prog="cmp-preload report", description=ABOUT, usage="cmp-preload report [OPTION...] FILE..."
+    )
+    parser.add_argument(
+        "--html", metavar="PAGE", help="write one page with plots (needs matplotlib)"
+    )
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument(
+        "--all", action="store_true", help="every process and size, not the busiest alone"
+    )
+    parser.add_argument("files", nargs="*", metavar="FILE")
+    parsed = parser.parse(arguments)
+    if not parsed.files:
+        raise Failure("which file? Give statistics files or traces, or a folder of them", 2)
+    found = Collection(parsed.files, find_library)
+    print(json.report(found) if parsed.json else text.report(found, parsed.all))
+    if parsed.html is not None:
+        page.write(parsed.html, found)
+    return 0

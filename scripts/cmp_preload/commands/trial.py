@@ -1,0 +1,247 @@
+"""cmp-preload trial: a program without the pool, observed, and with it, in turn, several times."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+
+from cmp_preload.console import progress, words
+from cmp_preload.console.arguments import Parser, add_command, add_runs, command_of
+from cmp_preload.console.errors import Failure, warn
+from cmp_preload.measuring import outputs, verdict
+from cmp_preload.measuring.measurer import Measurer, Run
+from cmp_preload.measuring.series import Series, series_of
+from cmp_preload.pool import preloading, program_file, settings
+from cmp_preload.reporters import text
+
+ABOUT = """Runs PROGRAM without the pool, observed (real calls, counted and timed), with the pool in
+each mode of CMP_FREE_SYNC, and once with new memory filled with 0xFF, in turn, several times.
+Compares exit code and output; prints times, what the pool did, a verdict and what to set. The
+table goes to stdout, progress to stderr. Exit code 1: the results were not the same.
+
+Numbers that vary between runs without the pool are not compared, and neither are times and rates,
+as the words and units around them say."""
+
+STRICTEST = "wait"  # what a trial may leave out: others keep as much where it can be seen
+
+
+class Trial:
+    def __init__(
+        self,
+        parsed: argparse.Namespace,
+        measurer: Measurer,
+        environment: dict[str, str],
+        preload: str,
+        chosen: dict[str, str],
+        folder: str | None,
+        total: int,
+    ) -> None:
+        self._parsed = parsed
+        self._measurer = measurer
+        self._environment = environment
+        self._preload = preload
+        self._chosen = chosen
+        self._folder = folder
+        self._limit: float | None = parsed.limit
+        self._total = total
+        self._number = 0  # of the latest run
+
+    def run(self, series: Series, word: str | None = None) -> Run:
+        """One run of a variant; `word` names it for the progress."""
+        self._number += 1
+        line = f"run {self._number} of {max(self._total, self._number)}: {word or series.name}"
+        progress.tell(f"{line} …", last=False)
+        reports = None
+        if series.settings is None:
+            environment = preloading.without_pool(self._environment)
+        else:
+            added = {**self._chosen, **series.settings, "CMP_STATS": "off"}
+            if self._folder is not None:
+                reports = os.path.join(self._folder, str(self._number))
+                try:
+                    os.mkdir(reports, 0o700)
+                    added["CMP_STATS"] = preloading.file_of_each(reports, ".json")
+                except OSError as error:
+                    warn(f"no statistics: {reports}: {error.strerror}")
+                    self._folder = reports = None
+            environment = preloading.with_pool(self._environment, self._preload, added)
+        run = self._measurer.run(environment, self._limit, reports)
+        ending = "" if run.code == self._parsed.code else f", {run.ending()}"
+        progress.tell(f"{line} {words.seconds(run.seconds)}{ending}", last=True)
+        return run
+
+    def measure(self, all_series: list[Series]) -> None:
+        """Every variant, in turn. Stops at once when the program fails without the pool."""
+        plain = all_series[0]
+        # The first run finds caches cold. Its results count, its time does not.
+        self.warm = self.run(plain, "without, to warm up")
+        require_success(self.warm, self._parsed.code, self._measurer.command)
+        for path in self._parsed.file:
+            if not os.path.exists(path):
+                raise Failure(f"--file: the program did not write {path}")
+        if self._limit is None:
+            self._limit = 60 + 10 * self.warm.seconds
+        for i in range(max(series.times for series in all_series)):
+            for series in all_series:
+                if i >= series.times or (series.runs and series.runs[-1].over_limit):
+                    continue
+                series.runs.append(self.run(series))
+                if series is plain:
+                    require_success(series.runs[-1], self._parsed.code, self._measurer.command)
+
+    def compare(self, all_series: list[Series]) -> list[outputs.Comparison]:
+        """Fills in where results differ."""
+        plain = all_series[0]
+        references = [self.warm, *plain.runs]
+        names = [name for name in self.warm.outputs if name != "stderr" or self._parsed.stderr]
+        rules = outputs.rules_of(self._parsed.ignore)
+        comparisons = [
+            outputs.Comparison(
+                name, [run.outputs[name] for run in references], rules, self._parsed.tolerance
+            )
+            for name in names
+        ]
+        for series in all_series[1:]:
+            series.different = [
+                where
+                for where in (self._difference(run, comparisons) for run in series.runs)
+                if where
+            ]
+        return comparisons
+
+    def _difference(self, run: Run, comparisons: list[outputs.Comparison]) -> str | None:
+        if run.over_limit or run.code != self._parsed.code:
+            return run.failure()
+        found = (comparison.difference(run.outputs[comparison.name]) for comparison in comparisons)
+        return next((where for where in found if where), None)
+
+
+def require_success(run: Run, code: int, command: list[str]) -> None:
+    if run.over_limit or run.code != code:
+        raise Failure(
+            f"{command[0]} fails without the pool: {run.ending()}"
+            + (", expected with --code" if code else "")
+            + "".join(f"\n    {line}" for line in run.last_lines(3))
+        )
+
+
+def main(arguments: list[str], find_library) -> int:
+    library = find_library()
+    free_sync = next(option for option in library.options() if option.name == "CMP_FREE_SYNC")
+    values = [value.strip() for value in free_sync.values.split(",")]
+    # The default first.
+    usual = [free_sync.default] + [v for v in values if v not in (free_sync.default, STRICTEST)]
+    parser = Parser(
+        prog="cmp-preload trial",
+        description=ABOUT,
+        usage="cmp-preload trial [OPTION...] [--] PROGRAM [ARGUMENT...]",
+    )
+    add_runs(parser, "of each variant")
+    parser.add_argument(
+        "--modes",
+        default=",".join(usual),
+        metavar="MODE,...",
+        help=f"values of CMP_FREE_SYNC to try, of: {free_sync.values} "
+        f"(default: {','.join(usual)})",
+    )
+    parser.add_argument(
+        "--no-fill", action="store_true", help="leave out the run with filled memory"
+    )
+    parser.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="REGEX",
+        help="parts of output lines that are noise; may be given several times",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.0,
+        metavar="RATIO",
+        help="numbers that differ by no more are the same, as 1e-6 (default: 0)",
+    )
+    parser.add_argument(
+        "--stderr", action="store_true", help="compare what it writes on stderr too"
+    )
+    parser.add_argument(
+        "--file",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a file that it writes, compared too; may be given several times",
+    )
+    parser.add_argument(
+        "--code",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the exit code of a run that went well (default: 0)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        metavar="SECONDS",
+        help="a run that takes longer is " "ended (default: ten times the first run, and a minute)",
+    )
+    options = settings.add_settings(parser, library, ("CMP_MODE", "CMP_FREE_SYNC", "CMP_STATS"))
+    add_command(parser)
+    parsed = parser.parse(arguments)
+    command = command_of(parsed)
+    chosen = settings.settings_of(parsed, options, library)
+    modes = parsed.modes.split(",")
+    for mode in modes:
+        if not library.is_right("CMP_FREE_SYNC", mode):
+            raise Failure(f"--modes: {mode!r} is not understood; right: {free_sync.values}", 2)
+    outputs.rules_of(parsed.ignore)  # a wrong one is told before the first run
+    environment = preloading.own_environment()
+    program_file.require_preload(command[0], environment.get("PATH"), "try")
+    all_series = series_of(modes, parsed.runs, not parsed.no_fill and "CMP_FILL" not in chosen)
+    with _PrivateFolder() as folder:
+        trial = Trial(
+            parsed,
+            Measurer(command, parsed.stdin, parsed.file, parsed.tee, find_library),
+            environment,
+            library.preload_path(folder),
+            chosen,
+            folder,
+            1 + sum(series.times for series in all_series),
+        )
+        try:
+            trial.measure(all_series)
+            comparisons = trial.compare(all_series)
+            cure = None
+            usual = all_series[2]
+            if "CMP_FILL" not in chosen and (
+                usual.different or (all_series[-1].name == "filled" and all_series[-1].different)
+            ):
+                # Does it read memory before it writes there? Then zeros help.
+                cure = Series("zeroed", {**usual.settings, "CMP_FILL": "zero"}, 1)
+                cure.runs.append(trial.run(cure))
+                trial.compare([all_series[0], cure])
+        finally:
+            progress.clear()
+    shown = all_series + ([cure] if cure else [])
+    print(text.trial(shown))
+    found = verdict.of(shown, comparisons, chosen, command)
+    print()
+    print("\n".join(found.lines))
+    return 0 if found.same else 1
+
+
+class _PrivateFolder:
+    """For statistics; gone afterwards. Without one the trial goes on, with a line of warning."""
+
+    def __enter__(self) -> str | None:
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="cmp-preload-")
+            return self._folder.name
+        except OSError as error:
+            self._folder = None
+            warn(f"no statistics: {tempfile.gettempdir()}: {error.strerror}")
+            return None
+
+    def __exit__(self, *_) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()

@@ -1,0 +1,159 @@
+"""cmp-preload tune: records a program's allocations once, replays them under other settings of the
+pool, and measures the program with the best ones."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+
+from cmp_preload.console import progress, words
+from cmp_preload.console.arguments import Parser, add_command, add_runs, command_of
+from cmp_preload.console.errors import Failure
+from cmp_preload.measuring.judgement import is_better, waits_for_memory
+from cmp_preload.measuring.measurer import Measurer, Run
+from cmp_preload.measuring.replays import Replays
+from cmp_preload.measuring.series import Series
+from cmp_preload.pool import preloading, program_file, settings
+from cmp_preload.pool.library import Library
+from cmp_preload.records import traces
+from cmp_preload.reporters import text
+
+ABOUT = """Records PROGRAM's allocations once, replays them under other settings, then runs PROGRAM
+with the defaults and with the best settings in turn. Prints the environment to use, what the
+replays predict and what was measured; or that the defaults are right. What is tried changes how
+much the pool keeps and where, never what the program sees; settings that are given stay."""
+
+CANDIDATES = {
+    "CMP_TIER_STEPS": ("1", "2", "8"),
+    "CMP_THREAD_CACHE_MAX_BLOCK": ("256K", "2097151"),
+    "CMP_THREAD_CACHE_BYTES": ("4M", "64M", "256M"),
+    "CMP_BATCH_BYTES": ("512K", "8M", "32M"),
+    "CMP_SLACK": ("0%", "12.5%", "50%"),
+    "CMP_MAX_BLOCK": ("64G",),  # by itself an eighth of the device
+}
+MORE_MEMORY = {"CMP_RESERVE": ("1.5x+1G",)}  # measured beside the others: it has a price
+
+
+class Tuning:
+    """Runs of the program under the pool."""
+
+    def __init__(self, measurer: Measurer, preload: str, folder: str) -> None:
+        self._measurer = measurer
+        self._environment = preloading.own_environment()
+        self._preload = preload
+        self._folder = folder
+        self._number = 0
+
+    def run(self, chosen: dict[str, str], what: str) -> Run:
+        """Its statistics, and if CMP_TRACE is set its traces, are in a folder of the run's own."""
+        self._number += 1
+        progress.tell(f"run {self._number}: {what} …", last=False)
+        reports = os.path.join(self._folder, str(self._number))
+        os.mkdir(reports)
+        added = {
+            **chosen,
+            "CMP_MODE": "pool",
+            "CMP_STATS": preloading.file_of_each(reports, ".json"),
+        }
+        run = self._measurer.run(
+            preloading.with_pool(self._environment, self._preload, added), None, reports
+        )
+        progress.tell(f"run {self._number}: {what} {words.seconds(run.seconds)}", last=True)
+        if run.code != 0:
+            raise Failure(f"{self._measurer.command[0]} fails under the pool: {run.failure()}")
+        return run
+
+    def record(self, fixed: dict[str, str]) -> tuple[str, Run]:
+        """The trace of the process with the most calls, and the run."""
+        folder = os.path.join(self._folder, "traces")
+        os.mkdir(folder)
+        run = self.run({**fixed, "CMP_TRACE": preloading.file_of_each(folder)}, "recorded")
+        paths = [os.path.join(folder, name) for name in os.listdir(folder)]
+        if not paths:
+            raise Failure(
+                "nothing to tune: no process of it made a CUDA call that reached the pool"
+            )
+        return max(paths, key=lambda path: len(traces.read(path))), run
+
+    def measure(self, all_series: list[Series]) -> None:
+        """In turn."""
+        for _ in range(all_series[0].times):
+            for series in all_series:
+                series.runs.append(self.run(series.settings, series.name))
+
+
+def tune(tuning: Tuning, library: Library, fixed: dict[str, str], times: int) -> None:
+    path, run = tuning.record(fixed)
+    recorded = traces.read(path)
+    replays = Replays(path, library)
+    found, without, reached = replays.search(fixed, CANDIDATES)
+    tried = [("the defaults", {}, without)]
+    if found:
+        tried.append(("tuned", found, reached))
+    bound = 0
+    if "CMP_RESERVE" not in fixed:
+        more, _, reached = replays.search({**fixed, **found}, MORE_MEMORY)
+        # What frees wait for is not in a trace.
+        bound = waits_for_memory(run.counters["process"], run.seconds)
+        if bound:
+            more = {name: values[0] for name, values in MORE_MEMORY.items()}
+        if more:
+            tried.append(("more memory", {**found, **more}, reached))
+    progress.clear()
+    print(
+        f"{words.count(len(recorded), 'call')} of {recorded.program} recorded, "
+        f"{words.count(replays.count, 'replay')}."
+    )
+    what = "Your settings" if fixed else "The defaults"
+    if len(tried) == 1:
+        print(
+            f"{what} are right: no other setting makes its {words.seconds(without['ns'] / 1e9)} in "
+            "allocation calls notably less."
+        )
+        return
+    all_series = [Series(name, {**fixed, **chosen}, times) for name, chosen, _ in tried]
+    tuning.measure(all_series)
+    progress.clear()
+    best = 0
+    for i in range(1, len(tried)):
+        if is_better(all_series[i], all_series[best], tried[best][2]["ns"] / 1e9):
+            best = i
+    _, chosen, reached = tried[best or -1]
+    flags = "".join(f" {name}={shlex.quote(value)}" for name, value in chosen.items())
+    print(
+        f"{'Use' if best else 'Tried'}:{flags}\n"
+        f"Predicted: {words.seconds(without['ns'] / 1e9)} in allocation calls would be "
+        f"{words.seconds(reached['ns'] / 1e9)}, peak memory {words.size(without['reserved'])} would "
+        f"be {words.size(reached['reserved'])}."
+    )
+    if bound:
+        print(
+            f"{words.count(bound, 'free')} waited because the pool had reached its memory limit, "
+            "which no replay shows: measured with CMP_RESERVE="
+            f"{MORE_MEMORY['CMP_RESERVE'][0]}, too."
+        )
+    print("\n" + text.tuning(all_series))
+    if not best:
+        print(f"\n{what} are right: the program gains nothing by these.")
+
+
+def main(arguments: list[str], find_library) -> int:
+    library = find_library()
+    parser = Parser(
+        prog="cmp-preload tune",
+        description=ABOUT,
+        usage="cmp-preload tune [OPTION...] [--] PROGRAM [ARGUMENT...]",
+    )
+    add_runs(parser, "of the program with each")
+    options = settings.add_settings(parser, library, ("CMP_MODE", "CMP_STATS", "CMP_TRACE"))
+    add_command(parser)
+    parsed = parser.parse(arguments)
+    command = command_of(parsed)
+    fixed = settings.settings_of(parsed, options, library)
+    program_file.require_preload(command[0], preloading.own_environment().get("PATH"), "tune")
+    library.replay_program()  # a missing one is told before the first run
+    with tempfile.TemporaryDirectory(prefix="cmp-preload-") as folder:
+        measurer = Measurer(command, parsed.stdin, [], parsed.tee, find_library)
+        tune(Tuning(measurer, library.preload_path(folder), folder), library, fixed, parsed.runs)
+    return 0

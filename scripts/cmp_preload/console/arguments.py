@@ -1,0 +1,85 @@
+"""The command line: its parser, and the options that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+
+from cmp_preload.console.errors import Failure
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, and what would be right."""
+
+    def __init__(self, **more) -> None:
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **more
+        )
+
+    def error(self, message: str):
+        raise Failure(f"{message} ({self.prog} --help has all options)", 2)
+
+    def parse(self, arguments: list[str]) -> argparse.Namespace:
+        """As parse_args, with a suggestion for an option that is not one."""
+        parsed, unknown = self.parse_known_args(arguments)
+        if unknown:
+            right = [
+                flag
+                for action in self._actions
+                for flag in action.option_strings
+                if flag.startswith("--")
+            ]
+            name = unknown[0].split("=", 1)[0]
+            close = difflib.get_close_matches(name, right, 1, 0.75)
+            raise Failure(
+                f"{name} is not an option of {self.prog}"
+                + (
+                    f"; did you mean {close[0]}?"
+                    if close
+                    else f"; these are: {' '.join(sorted(right))}"
+                ),
+                2,
+            )
+        return parsed
+
+
+def add_command(parser: Parser) -> None:
+    """The program to start: all that follows the options."""
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="[--] PROGRAM [ARGUMENT...]")
+
+
+def command_of(parsed: argparse.Namespace) -> list[str]:
+    command = parsed.command[1:] if parsed.command[:1] == ["--"] else parsed.command
+    if not command:
+        raise Failure("which program? Give it after the options, as in: -- ./app ARGUMENT...", 2)
+    return command
+
+
+def positive(word: str) -> int:
+    value = int(word)
+    if value < 1:
+        raise ValueError(word)
+    return value
+
+
+def add_runs(parser: Parser, of_what: str) -> None:
+    """How often the program runs, and what it reads and shows."""
+    parser.add_argument(
+        "-n",
+        "--runs",
+        type=positive,
+        default=3,
+        metavar="RUNS",
+        help=f"{of_what} (default: 3)",
+    )
+    parser.add_argument(
+        "--stdin", type=_readable, metavar="FILE", help="what it reads (default: nothing)"
+    )
+    parser.add_argument("--tee", action="store_true", help="show what it writes, on stderr")
+
+
+def _readable(path: str) -> str:
+    if not os.access(path, os.R_OK):
+        raise Failure(f"--stdin: {path} cannot be read", 2)
+    return path

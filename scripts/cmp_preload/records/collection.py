@@ -1,0 +1,48 @@
+"""All that some files and folders hold: statistics and traces of one or many processes."""
+
+from __future__ import annotations
+
+import os
+
+from cmp_preload.console.errors import Failure
+from cmp_preload.records import counters, statistics, trace_file, traces
+
+
+class Collection:
+    """What is in the files, of one or many processes."""
+
+    def __init__(self, paths: list[str], find_library) -> None:
+        files = [file for path in paths for file in files_of(path)]
+        recorded = [file for file in files if is_recorded(file)]
+        self.everyone = [
+            {"file": file, **statistics.read(file, find_library)}
+            for file in files
+            if file not in recorded
+        ]
+        self.processes = [one for one in self.everyone if one["reached"]]
+        self.unreached = [one for one in self.everyone if not one["reached"]]
+        self.together = counters.add_up(self.everyone)
+        self.traces = traces.read_all(recorded, find_library)
+        self.timeline = traces.together(self.traces) if self.traces else None
+
+
+def files_of(path: str) -> list[str]:
+    if not os.path.isdir(path):
+        return [path]
+    try:
+        known = statistics.files_in(path)
+        others = (os.path.join(path, name) for name in sorted(os.listdir(path)))
+        found = known + [file for file in others if file not in known and is_recorded(file)]
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror}") from None
+    if not found:
+        raise Failure(f"{path}: no statistics files (*.json, *.live) and no traces are in it")
+    return found
+
+
+def is_recorded(path: str) -> bool:
+    """A trace, or a CSV."""
+    try:
+        return os.path.isfile(path) and (path.endswith(".csv") or trace_file.is_trace(path))
+    except OSError:
+        return False  # reading it will tell

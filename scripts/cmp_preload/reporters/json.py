@@ -1,0 +1,45 @@
+"""Reports for other programs."""
+
+from __future__ import annotations
+
+import json
+
+from cmp_preload.records.collection import Collection
+from cmp_preload.records.timeline import Timeline
+from cmp_preload.records.traces import Traced
+
+
+def report(found: Collection) -> str:
+    whole = {"cmp_report": 1, **found.together, "processes": found.everyone}
+    if found.traces:
+        whole["traces"] = [{**_trace(one), **_timeline(one.timeline)} for one in found.traces]
+    return json.dumps(whole, indent=2)
+
+
+def _trace(one: Traced) -> dict:
+    return {
+        "file": one.file,
+        "program": one.recorded.program,
+        "pid": one.recorded.pid,
+        "version": one.recorded.version,
+        "ended": one.recorded.ended,
+        "lost": one.recorded.lost,
+        "settings": one.recorded.settings,
+        "nanoseconds": one.recorded.nanoseconds,
+    }
+
+
+def _timeline(timeline: Timeline) -> dict:
+    return {
+        "calls": sum(timeline.calls),
+        "threads": timeline.threads,
+        "peak_bytes": timeline.peak,
+        "peak_block_bytes": timeline.block_peak,
+        "live_bytes_at_end": timeline.at_end,
+        "outcomes": timeline.outcomes(),
+        "tiers": timeline.used_tiers(),
+        "step_ns": timeline.step_ns,
+        "live_bytes": timeline.live,
+        "live_block_bytes": timeline.blocks,
+        "real_calls": timeline.real_calls,
+    }
