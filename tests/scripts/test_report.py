@@ -147,6 +147,8 @@ class Reports(TestCase):
         folder = self.folder()
         running = start(
             "run",
+            "--decay",  # nothing counts by itself
+            "off",
             "--reports",
             folder,
             "--",
