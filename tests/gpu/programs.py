@@ -119,3 +119,20 @@ def skip_all(reason: str) -> None:
     """Ends this file of tests as skipped, which ctest counts."""
     print("skipped:", reason)
     sys.exit(SKIPPED)
+
+
+FIGURES: list[tuple[str, str, str]] = []  # what, under what, figures
+
+
+def add_figure(what: str, under: str, figures: str) -> None:
+    """A row of the table; also printed at once, for whoever watches."""
+    FIGURES.append((what, under, figures))
+    print(f"{what} | {under} | {figures}", flush=True)
+
+
+def print_figures() -> None:
+    """The table, at the end of a file of tests."""
+    print("\n| program | under | figures |\n|---|---|---|")
+    for row in FIGURES:
+        print("| " + " | ".join(row) + " |")
+    sys.stdout.flush()

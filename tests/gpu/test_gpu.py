@@ -17,10 +17,10 @@ import unittest
 import compare_launches
 import programs
 import visible_scenarios
+from programs import add_figure
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 UNCACHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-FIGURES = []  # (what, under what, figures), for the table
 
 
 def side_by_side(name: str, without: programs.Result, with_pool: programs.Result) -> None:
@@ -37,17 +37,7 @@ def side_by_side(name: str, without: programs.Result, with_pool: programs.Result
                f"{totals['frees']:,} frees, {with_pool.waits()}")
 
 
-def add_figure(what: str, under: str, figures: str) -> None:
-    """A row of the table; also printed at once, for whoever watches."""
-    FIGURES.append((what, under, figures))
-    print(f"{what} | {under} | {figures}", flush=True)
-
-
-def tearDownModule() -> None:  # pylint: disable=invalid-name
-    print("\n| program | under | figures |\n|---|---|---|")
-    for row in FIGURES:
-        print("| " + " | ".join(row) + " |")
-    sys.stdout.flush()
+tearDownModule = programs.print_figures  # pylint: disable=invalid-name
 
 
 def built_by_nvcc() -> bool:

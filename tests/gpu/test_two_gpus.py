@@ -14,25 +14,15 @@ import tempfile
 import unittest
 
 import programs
+from programs import add_figure
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 UNCACHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-FIGURES = []  # (what, under what, figures), for the table
 REAL = "real calls"
 CARELESS = "a careless pool"
 
 
-def add_figure(what: str, under: str, figures: str) -> None:
-    """A row of the table; also printed at once, for whoever watches."""
-    FIGURES.append((what, under, figures))
-    print(f"{what} | {under} | {figures}", flush=True)
-
-
-def tearDownModule() -> None:  # pylint: disable=invalid-name
-    print("\n| program | under | figures |\n|---|---|---|")
-    for row in FIGURES:
-        print("| " + " | ".join(row) + " |")
-    sys.stdout.flush()
+tearDownModule = programs.print_figures  # pylint: disable=invalid-name
 
 
 class SeveralGpus(unittest.TestCase):

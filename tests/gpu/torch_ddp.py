@@ -8,11 +8,12 @@ time of the steps goes to stderr.
 
 import os
 import sys
-import time
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+import training
 
 SIZES = (1, 1000, 70001, 1 << 20, 5000000)
 
@@ -53,33 +54,11 @@ def collectives(ranks: int, rank: int) -> list[str]:
 
 
 def train(ranks: int, rank: int, steps: int) -> list[str]:
-    torch.manual_seed(1)
-    model = nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
-        nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(64 * 16 * 16, 256), nn.ReLU(), nn.Linear(256, 10),
-    ).cuda()
     # Buckets small enough that several sums are under way while the rest is computed.
-    model = nn.parallel.DistributedDataParallel(model, bucket_cap_mb=1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    model = nn.parallel.DistributedDataParallel(training.classifier(256), bucket_cap_mb=1)
     torch.manual_seed(100 + rank)
-    inputs = torch.randn(64, 3, 32, 32, device="cuda")
-    labels = torch.randint(0, 10, (64,), device="cuda")
-    losses = []
-    begin = 0.0
-    for step in range(5 + steps):
-        if step == 5:
-            torch.cuda.synchronize()
-            begin = time.perf_counter()
-        optimizer.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(model(inputs), labels)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach().double())
-    torch.cuda.synchronize()
-    if rank == 0:
-        print(f"torch_ddp: seconds {time.perf_counter() - begin:.6f} steps {steps}",
-              file=sys.stderr)
+    train_step = training.classifying(model, *training.images(64))
+    losses = training.timed("torch_ddp", steps, lambda: train_step().double(), say=rank == 0)
     mine = torch.stack(losses + [sum(p.detach().double().sum() for p in model.parameters())])
     everybodys = [torch.empty_like(mine) for _ in range(ranks)]
     dist.all_gather(everybodys, mine)
@@ -89,12 +68,10 @@ def train(ranks: int, rank: int, steps: int) -> list[str]:
 
 def main() -> int:
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 30
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
+    training.make_exact()
     torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl")
-    lines = collectives(ranks, rank) + train(ranks, rank, steps)
+    lines = collectives(ranks, rank) + train(ranks, rank, training.steps_asked())
     dist.barrier()
     dist.destroy_process_group()
     if rank == 0:

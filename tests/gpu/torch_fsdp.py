@@ -9,18 +9,18 @@ time of the steps goes to stderr.
 
 import os
 import sys
-import time
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 
+import training
+
 WIDTH = 1024
 
 
 def model_of(layers: int) -> nn.Module:
-    torch.manual_seed(1)
     blocks = [nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.ReLU(), nn.Linear(4 * WIDTH, WIDTH))
               for _ in range(layers)]
     model = nn.Sequential(*blocks).cuda()
@@ -34,32 +34,18 @@ def train(rank: int, steps: int) -> list[str]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     torch.manual_seed(100 + rank)
     inputs = torch.randn(64, WIDTH, device="cuda")
-    losses = []
-    begin = 0.0
-    for step in range(5 + steps):
-        if step == 5:
-            torch.cuda.synchronize()
-            begin = time.perf_counter()
-        loss = (model(inputs) - inputs).square().mean()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.detach())
-    torch.cuda.synchronize()
-    if rank == 0:
-        print(f"torch_fsdp: seconds {time.perf_counter() - begin:.6f} steps {steps}",
-              file=sys.stderr)
+    step = training.step_of(lambda: (model(inputs) - inputs).square().mean(), optimizer)
+    losses = training.timed("torch_fsdp", steps, step, say=rank == 0)
     sums = [p.to_local().detach().double().sum() for p in model.parameters()]
     return [float(value).hex() for value in losses + sums]
 
 
 def main() -> int:
     rank = int(os.environ["RANK"])
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 30
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    training.make_exact()
     torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl")
-    lines = train(rank, steps)
+    lines = train(rank, training.steps_asked())
     everybodys: list = [None] * dist.get_world_size()
     dist.all_gather_object(everybodys, lines)
     dist.barrier()

@@ -16,18 +16,13 @@
 // --expect-corruption if there was none.
 #include "two_gpus.h"
 
-#include <mutex>
-#include <random>
-#include <utility>
+#include "owned_blocks.h"
 
 namespace {
 
 using cmp::demo::Corruptions;
 using cmp::demo::Kernels;
 using namespace cmp::gpu;
-
-constexpr uint32_t kLeastWords = 64;       // 256 B
-constexpr uint32_t kMostWords = 2u << 20;  // 8 MiB
 
 struct Block {
   void* words = nullptr;
@@ -38,47 +33,19 @@ struct Block {
   size_t bytes() const { return size_t{count} * 4; }
 };
 
-// Blocks on their way to another thread, which frees them.
-class Mailbox {
- public:
-  void Put(void* words) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    words_.push_back(words);
-  }
-  std::vector<void*> TakeAll() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return std::exchange(words_, {});
-  }
-
- private:
-  std::mutex mutex_;
-  std::vector<void*> words_;
-};
-
 struct Shared {
   int devices;
   std::vector<Kernels> kernels;
   std::vector<Corruptions*> corruptions;  // one of each device
   bool peer_kernels;
   bool wait_for_peers;
-  Watchdog& watchdog;
-  Clock::time_point end;
-  std::vector<Mailbox> mailboxes;
-  std::atomic<uint64_t> blocks{0};
-  std::atomic<uint64_t> asked{0};
-  std::atomic<uint64_t> pending{0};
 };
-
-uint64_t DrawNanoseconds(std::mt19937& random) {
-  const uint64_t usual = 3000 + random() % 25000;
-  return random() % 32 == 0 ? usual + 200000 : usual;
-}
 
 class Worker {
  public:
-  Worker(Shared& shared, unsigned index, unsigned seed)
-      : shared_(shared),
-        index_(index),
+  Worker(Traffic& traffic, const Shared& shared, unsigned index, unsigned seed)
+      : traffic_(traffic),
+        shared_(shared),
         home_(static_cast<int>(index) % shared.devices),
         random_(seed * 1000 + index) {
     for (int device = 0; device < shared.devices; ++device) {
@@ -90,24 +57,35 @@ class Worker {
     }
   }
 
-  void Run(uint32_t first_id, uint32_t blocks) {
-    uint32_t done = 0;
-    for (; done < blocks; ++done) {
-      Step(first_id + done);
-      if (done % 64 != 0) continue;
-      // A GPU's queues have an end, where launches wait; the simulated ones have none.
-      if (shared_.kernels[0].simulated()) {
-        CHECK(cudaStreamSynchronize(DrawStream(DrawDevice())));
-      }
-      shared_.watchdog.Progress("allocating and freeing");
-      EmptyMailbox();
-      if (Clock::now() >= shared_.end) break;
+  void Step(uint32_t id) {
+    const unsigned use = random_() % 8;
+    const cudaStream_t stream = DrawStream(home_);
+    const Block block = Make(home_, DrawWords(random_), id);
+    const int other = DrawOther(home_);
+    if (use < 2) {
+      Stamp(home_, stream, block, true);
+      Free(block, nullptr);
+    } else if (use < 4 && shared_.peer_kernels) {
+      const cudaStream_t peer = DrawStream(other);
+      Use(other);
+      Stamp(other, peer, block, true);
+      Free(block, peer);
+    } else {
+      CopyTo(other, stream, block, use % 2 == 0);
     }
-    shared_.blocks += done;
   }
 
+  // A GPU's queues have an end, where launches wait; the simulated ones have none.
+  void Pause() {
+    if (shared_.kernels[0].simulated()) CHECK(cudaStreamSynchronize(DrawStream(DrawDevice())));
+  }
+  void FreeAll(const std::vector<void*>& blocks) {
+    for (void* words : blocks) {
+      Use(DrawDevice());
+      CHECK(cudaFree(words));
+    }
+  }
   void Finish() {
-    EmptyMailbox();
     for (size_t device = 0; device < streams_.size(); ++device) {
       Use(static_cast<int>(device));
       for (cudaStream_t stream : streams_[device]) CHECK(cudaStreamDestroy(stream));
@@ -125,14 +103,6 @@ class Worker {
     const auto& streams = streams_[static_cast<size_t>(device)];
     return streams[random_() % streams.size()];
   }
-  // Every doubling from 256 B to 8 MiB, small ones more often.
-  uint32_t DrawWords() {
-    constexpr uint32_t kDoublings = 15;
-    const uint32_t least = std::min(random_() % kDoublings, random_() % kDoublings);
-    const uint32_t words = kLeastWords << least;
-    return std::min(words + static_cast<uint32_t>(random_()) % words, kMostWords);
-  }
-
   Block Make(int device, uint32_t count, uint32_t id) {
     Use(device);
     Block block{nullptr, device, count, id};
@@ -154,24 +124,6 @@ class Worker {
     CHECK(cudaEventRecord(event, from));
     Use(to_device);
     CHECK(cudaStreamWaitEvent(to, event, 0));
-  }
-
-  void Step(uint32_t id) {
-    const unsigned use = random_() % 8;
-    const cudaStream_t stream = DrawStream(home_);
-    const Block block = Make(home_, DrawWords(), id);
-    const int other = DrawOther(home_);
-    if (use < 2) {
-      Stamp(home_, stream, block, true);
-      Free(block, nullptr);
-    } else if (use < 4 && shared_.peer_kernels) {
-      const cudaStream_t peer = DrawStream(other);
-      Use(other);
-      Stamp(other, peer, block, true);
-      Free(block, peer);
-    } else {
-      CopyTo(other, stream, block, use % 2 == 0);
-    }
   }
 
   // The block's contents go to a block of another device, on a stream of one of the two, and are
@@ -207,32 +159,17 @@ class Worker {
   // with work on it, or nullptr.
   void Free(const Block& block, cudaStream_t foreign) {
     if (foreign != nullptr && shared_.wait_for_peers) CHECK(cudaStreamSynchronize(foreign));
-    if (foreign != nullptr && random_() % 128 == 0) AskWhetherPending(foreign);
+    if (foreign != nullptr && random_() % 128 == 0) traffic_.AskWhetherPending(foreign);
     if (random_() % 16 == 0) {
-      shared_.mailboxes[random_() % shared_.mailboxes.size()].Put(block.words);
+      traffic_.Draw(random_).Put(block.words);
       return;
     }
     Use(DrawDevice());
     CHECK(cudaFree(block.words));
   }
 
-  void EmptyMailbox() {
-    for (void* words : shared_.mailboxes[index_].TakeAll()) {
-      Use(DrawDevice());
-      CHECK(cudaFree(words));
-    }
-  }
-
-  void AskWhetherPending(cudaStream_t stream) {
-    const cudaError_t status = cudaStreamQuery(stream);
-    if (status != cudaErrorNotReady) CHECK(status);
-    ++shared_.asked;
-    shared_.pending += status == cudaErrorNotReady ? 1 : 0;
-    cudaGetLastError();
-  }
-
-  Shared& shared_;
-  unsigned index_;
+  Traffic& traffic_;
+  const Shared& shared_;
   int home_;
   std::mt19937 random_;
   std::vector<std::vector<cudaStream_t>> streams_;  // by device
@@ -243,50 +180,25 @@ class Worker {
 
 int main(int argc, char** argv) {
   const int devices = DevicesOrSkip(std::atoi(Argument(argc, argv, "--devices", "64")));
-  const auto per_device =
-      static_cast<unsigned>(std::max(1, std::atoi(Argument(argc, argv, "--threads", "4"))));
-  const auto blocks =
-      static_cast<uint32_t>(std::atoll(Argument(argc, argv, "--blocks", "2000000")));
-  const double seconds = std::atof(Argument(argc, argv, "--seconds", "80"));
-  const auto seed = static_cast<unsigned>(std::atoi(Argument(argc, argv, "--seed", "1")));
-  const bool expected = HasFlag(argc, argv, "--expect-corruption");
-  const unsigned threads = per_device * static_cast<unsigned>(devices);
+  Amount amount(argc, argv, "4");
+  amount.threads *= static_cast<unsigned>(devices);
   Watchdog watchdog(20);
-  std::vector<Kernels> kernels = LoadKernels(devices);
-  std::vector<Corruptions*> corruptions;
+  Shared shared{devices, LoadKernels(devices), {}, false, HasFlag(argc, argv, "--wait-for-peers")};
   for (int device = 0; device < devices; ++device) {
     Use(device);
-    corruptions.push_back(AllocateZeros<Corruptions>(1));
+    shared.corruptions.push_back(AllocateZeros<Corruptions>(1));
   }
-  const bool peer_kernels = !HasFlag(argc, argv, "--no-access") && EnableAllAccess(devices);
-  const auto begin = Clock::now();
-  Shared shared{devices,
-                std::move(kernels),
-                std::move(corruptions),
-                peer_kernels,
-                HasFlag(argc, argv, "--wait-for-peers"),
-                watchdog,
-                begin + std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000)),
-                std::vector<Mailbox>(threads)};
-  const uint32_t each = (blocks + threads - 1) / threads;
-  std::vector<std::thread> workers;
-  for (unsigned i = 0; i < threads; ++i) {
-    workers.emplace_back([&shared, i, seed, each] {
-      Worker worker(shared, i, seed);
-      worker.Run(i * each + 1, each);
-      worker.Finish();
-    });
-  }
-  for (std::thread& worker : workers) worker.join();
+  shared.peer_kernels = !HasFlag(argc, argv, "--no-access") && EnableAllAccess(devices);
+  Traffic traffic(watchdog, amount);
+  traffic.Run([&](unsigned index) { return Worker(traffic, shared, index, amount.seed); });
   Use(0);
-  for (Mailbox& mailbox : shared.mailboxes) {  // of threads that had ended
-    for (void* words : mailbox.TakeAll()) CHECK(cudaFree(words));
-  }
+  for (void* words : traffic.Left()) CHECK(cudaFree(words));
   for (int device = 0; device < devices; ++device) {
     Use(device);
     CHECK(cudaDeviceSynchronize());
   }
-  const double taken = SecondsSince(begin);
+  std::fprintf(stderr, "two_gpus: peer_kernels %d\n", shared.peer_kernels ? 1 : 0);
+  traffic.PrintRate("foreign_work_pending_at_free");
   Corruptions found = {};
   for (int device = 0; device < devices; ++device) {
     const Corruptions here = ReadBack(shared.corruptions[static_cast<size_t>(device)]);
@@ -297,14 +209,7 @@ int main(int argc, char** argv) {
     }
     CHECK(cudaFree(shared.corruptions[static_cast<size_t>(device)]));
   }
-  std::printf("devices %d blocks %llu corruptions %llu\n", devices,
-              static_cast<unsigned long long>(shared.blocks),
+  std::printf("devices %d blocks %llu corruptions %llu\n", devices, traffic.blocks(),
               static_cast<unsigned long long>(found.words));
-  std::fprintf(stderr,
-               "two_gpus: peer_kernels %d seconds %.3f blocks_per_second %.0f "
-               "foreign_work_pending_at_free %.1f%%\n",
-               peer_kernels ? 1 : 0, taken, static_cast<double>(shared.blocks) / taken,
-               100.0 * static_cast<double>(shared.pending) /
-                   static_cast<double>(std::max<uint64_t>(shared.asked, 1)));
-  return (found.words != 0) == expected ? 0 : 1;
+  return traffic.ExitCode(found.words);
 }
