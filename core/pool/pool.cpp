@@ -1,5 +1,7 @@
 #include "core/pool/pool.h"
 
+#include "core/pool/ladder.h"
+
 namespace cmp {
 
 namespace {
