@@ -120,7 +120,7 @@ class WaitTest : public WorkTest {
 TEST_F(AutoTest, AFreeSkipsTheWaitForWhatTheHostCannotSee) {
   Submit(kA);
   const Settlement settled = Free();
-  EXPECT_TRUE(settled.pooled);
+  EXPECT_TRUE(settled.pooled());
   EXPECT_NE(settled.stamp, kReady);
   EXPECT_EQ(Waits(), 0u);
   EXPECT_EQ(process().skipped_waits.Get(), 1u);
@@ -135,7 +135,7 @@ TEST_F(AutoTest, AFreeWaitsForVisibleWorkOnceAndUntilItsFenceOnly) {
   EXPECT_EQ(Waits(), 1u);
   EXPECT_EQ(process().wait_host_functions.Get(), 1u);
   Submit(kA);
-  EXPECT_TRUE(Free().pooled);
+  EXPECT_TRUE(Free().pooled());
   EXPECT_EQ(Waits(), 1u);
   EXPECT_EQ(process().skipped_waits.Get(), 2u);
 }
@@ -145,7 +145,7 @@ TEST_F(AutoTest, WhatASynchronisationFinishedIsNotWaitedFor) {
   Submit(kB);
   Synchronize(kA);
   Submit(kB);
-  EXPECT_TRUE(Free().pooled);
+  EXPECT_TRUE(Free().pooled());
   EXPECT_EQ(Waits(), 0u);
 }
 
@@ -153,7 +153,7 @@ TEST_F(AutoTest, ASynchronisationThatBeganBeforeFinishesNothing) {
   Submit(kB);
   Submit(kA);
   Synchronize(kA, [] { SubmitVisible(kA, Visible::kCopies); });
-  EXPECT_TRUE(Free().pooled);
+  EXPECT_TRUE(Free().pooled());
   EXPECT_EQ(process().wait_copies.Get(), 1u);
 }
 
@@ -185,7 +185,7 @@ TEST_F(AutoTest, WhatWasFoundOutOfAnEarlierContextFinishesNothing) {
   point.work->Reached(point);
   EXPECT_TRUE(work().MayHaveVisible());
   EXPECT_NE(pool_.pool->readiness().StampNow(*next), kReady);
-  EXPECT_TRUE(Free().pooled);
+  EXPECT_TRUE(Free().pooled());
   EXPECT_EQ(Waits(), 1u) << "for the copies";
 }
 
@@ -205,7 +205,7 @@ TEST_F(AutoTest, WhatAnotherThreadSkippedIsWaitedForForAWhile) {
   std::atomic<bool> freed{false};
   std::atomic<bool> ends{false};
   std::thread other([&] {
-    EXPECT_TRUE(Free().pooled);
+    EXPECT_TRUE(Free().pooled());
     freed = true;
     while (!ends) std::this_thread::yield();
   });
@@ -224,7 +224,7 @@ TEST_F(AutoTest, WhatAnotherThreadSkippedIsWaitedForForAWhile) {
 TEST_F(AutoTest, AQuestionLooksOnceAtWhatAnotherThreadSkipped) {
   Submit(kA);
   OnAnotherThread([&] {
-    EXPECT_TRUE(Free().pooled);
+    EXPECT_TRUE(Free().pooled());
     t_owed = {};  // as if it went on
   });
   EXPECT_TRUE(PayBeforeAnswer());
@@ -242,7 +242,7 @@ TEST_F(AutoTest, AQuestionLooksOnceAtWhatAnotherThreadSkipped) {
 TEST_F(AutoTest, AFreeOfItsOwnIsPaidThoughItsFenceWasSettled) {
   Submit(kA);
   OnAnotherThread([&] {
-    EXPECT_TRUE(Free().pooled);
+    EXPECT_TRUE(Free().pooled());
     t_owed = {};  // as if it went on
   });
   EXPECT_TRUE(PayBeforeAnswer());
@@ -279,7 +279,7 @@ TEST_F(AutoTest, AnotherContextInTheSameRecordIsNotWatched) {
 TEST_F(AutoTest, AThreadIsNotCancelledWhileItWaitsForWhatAnotherSkipped) {
   Submit(kA);
   OnAnotherThread([&] {
-    EXPECT_TRUE(Free().pooled);
+    EXPECT_TRUE(Free().pooled());
     t_owed = {};  // as if it went on
   });
   EXPECT_TRUE(test::ReturnsThoughCancelled([] { PaySkipped(&ProcessCounters::paid_by_queries); }));
@@ -291,7 +291,7 @@ TEST_F(AutoTest, WhatAnotherThreadSkippedIsSeenToEnd) {
   std::atomic<bool> ends{false};
   std::atomic<bool> freed{false};
   std::thread other([&] {
-    EXPECT_TRUE(Free().pooled);
+    EXPECT_TRUE(Free().pooled());
     freed = true;
     driver_.Finish();
     while (!ends) std::this_thread::yield();
@@ -306,7 +306,7 @@ TEST_F(AutoTest, WhatAnotherThreadSkippedIsSeenToEnd) {
 TEST_F(AutoTest, AThreadThatEndsHasWaited) {
   Submit(kA);
   OnAnotherThread([this] {
-    EXPECT_TRUE(Free().pooled);
+    EXPECT_TRUE(Free().pooled());
     EXPECT_EQ(Waits(), 0u);
   });
   EXPECT_EQ(Waits(), 1u);
@@ -316,14 +316,14 @@ TEST_F(AutoTest, AThreadThatEndsHasWaited) {
 
 TEST_F(WorkTest, AThreadThatEndsHasNothingToWaitForInOneContext) {
   Submit(kA);
-  OnAnotherThread([this] { EXPECT_TRUE(Free().pooled); });
+  OnAnotherThread([this] { EXPECT_TRUE(Free().pooled()); });
   EXPECT_EQ(driver_.waits, 0u) << "the device keeps the order";
 }
 
 TEST_F(WaitTest, AFreeWaitsForWhatIsUnfinishedAndOnlyOnce) {
   EXPECT_EQ(Free().stamp, kReady);
   EXPECT_EQ(driver_.waits, 1u) << "what came before the pool is not known";
-  EXPECT_TRUE(Free().pooled);
+  EXPECT_TRUE(Free().pooled());
   EXPECT_EQ(driver_.waits, 1u);
   Submit(kA);
   EXPECT_EQ(Free().stamp, kReady);
@@ -336,7 +336,7 @@ TEST_F(WaitTest, AFreeWaitsForItsOwnContextAndOthersOnlyDelayReuse) {
   EXPECT_EQ(driver_.waits, 1u);
   EXPECT_NE(stamp, kReady);
   EXPECT_FALSE(pool_.pool->readiness().HasPassed(context(), stamp));
-  EXPECT_TRUE(FreeIn(other).pooled);
+  EXPECT_TRUE(FreeIn(other).pooled());
   EXPECT_EQ(driver_.waits, 2u);
   EXPECT_EQ(Free().stamp, kReady);
 }
@@ -352,7 +352,7 @@ TEST_F(WaitTest, AfterASynchronisationOfTheProgramsAFreeWaitsForNothing) {
 TEST_F(NoneTest, AFreeRecordsNothingAndItsBlockIsRetired) {
   Submit(kA);
   const Settlement settled = Free();
-  EXPECT_TRUE(settled.pooled);
+  EXPECT_TRUE(settled.pooled());
   EXPECT_NE(settled.stamp, kReady);
   EXPECT_EQ(driver_.records + driver_.waits, 0u);
   EXPECT_FALSE(AnyDebt());
@@ -361,7 +361,7 @@ TEST_F(NoneTest, AFreeRecordsNothingAndItsBlockIsRetired) {
 TEST_F(WorkTest, AFreeRecordsAtOnceAndFreesWithNothingInBetweenShareTheFence) {
   Submit(kA);
   const Settlement first = Free();
-  EXPECT_TRUE(first.pooled);
+  EXPECT_TRUE(first.pooled());
   EXPECT_EQ(driver_.records, 1u);
   EXPECT_EQ(Free().stamp, first.stamp);
   EXPECT_EQ(driver_.records, 1u);
@@ -374,7 +374,7 @@ TEST_F(WorkTest, AFreeRecordsAtOnceAndFreesWithNothingInBetweenShareTheFence) {
 TEST_F(WorkTest, WhereARecordFailsTheFreeIsReal) {
   Submit(kA);
   driver_.record_status = CUDA_ERROR_NOT_PERMITTED;
-  EXPECT_FALSE(Free().pooled);
+  EXPECT_FALSE(Free().pooled());
   EXPECT_TRUE(context().open());
   EXPECT_TRUE(fences().work_since());
 }
@@ -382,15 +382,15 @@ TEST_F(WorkTest, WhereARecordFailsTheFreeIsReal) {
 TEST_F(WorkTest, WhileACaptureIsUnderWayAFreeIsReal) {
   Submit(kA);
   g_captures.BeforeBegin();
-  EXPECT_FALSE(Free().pooled);
+  EXPECT_FALSE(Free().pooled());
   EXPECT_EQ(driver_.records, 0u);
   g_captures.AfterBegin(nullptr, nullptr, false);
-  EXPECT_TRUE(Free().pooled);
+  EXPECT_TRUE(Free().pooled());
 }
 
 TEST_F(WorkTest, AFreeInAClosedContextIsReal) {
   context().Close(ContextPool::Why::kBroken);
-  EXPECT_FALSE(Free().pooled);
+  EXPECT_FALSE(Free().pooled());
 }
 
 // ---- Order
@@ -501,7 +501,7 @@ TEST_F(WorkTest, AFailedRecordLeavesTheOlderDebt) {
   Free();
   Submit(kA);
   driver_.record_status = CUDA_ERROR_NOT_PERMITTED;
-  EXPECT_FALSE(Free().pooled);
+  EXPECT_FALSE(Free().pooled());
   driver_.record_status = CUDA_SUCCESS;
   EXPECT_TRUE(AnyDebt());
   Submit(kB);
@@ -517,7 +517,7 @@ TEST_F(WorkTest, AfterAFailedRecordAStreamThatEndedMeanwhileIsOrdered) {
   driver_.on_record = [&] { StreamEnds(reinterpret_cast<CUstream>(kA)); };
   driver_.record_status = CUDA_ERROR_NOT_PERMITTED;
   Submit(kA);
-  EXPECT_FALSE(Free().pooled);
+  EXPECT_FALSE(Free().pooled());
   driver_.on_record = [] {};
   driver_.record_status = CUDA_SUCCESS;
   Submit(kA);
@@ -599,7 +599,7 @@ TEST_F(WorkTest, ACaptureThatEndedUnseenIsFoundOut) {
   g_captures.BeforeBegin();
   g_captures.AfterBegin(reinterpret_cast<CUstream>(kA), pool_.identity.handle, true);
   driver_.stream_captures = true;
-  for (int i = 0; i < 64; ++i) EXPECT_FALSE(Free().pooled);
+  for (int i = 0; i < 64; ++i) EXPECT_FALSE(Free().pooled());
   EXPECT_EQ(driver_.capture_questions, 1u);
   EXPECT_TRUE(g_captures.UnderWay());
   driver_.stream_captures = false;
@@ -613,11 +613,11 @@ TEST_F(WorkTest, AStreamThatIsBeingDestroyedIsNotAsked) {
   g_captures.AfterBegin(reinterpret_cast<CUstream>(kA), pool_.identity.handle, true);
   {
     const Captures::Ending ending(g_captures);
-    for (int i = 0; i < 200; ++i) EXPECT_FALSE(Free().pooled);
+    for (int i = 0; i < 200; ++i) EXPECT_FALSE(Free().pooled());
     EXPECT_EQ(driver_.capture_questions, 0u);
     g_captures.Ended(reinterpret_cast<CUstream>(kA));
   }
-  EXPECT_TRUE(Free().pooled);
+  EXPECT_TRUE(Free().pooled());
 }
 
 // ---- Waits of the program's
@@ -836,7 +836,7 @@ class TwoContexts : public WorkTest {
 TEST_F(TwoContexts, WhatAThreadFreedInOneContextComesBeforeWhatItSubmitsToAnother) {
   Submit(kA);
   Submit(kB);
-  EXPECT_TRUE(Free().pooled);
+  EXPECT_TRUE(Free().pooled());
   EXPECT_EQ(driver_.waits, 0u);
   OnAnotherThread([] { Submit(kB); });
   Submit(kA);
@@ -851,7 +851,7 @@ TEST_F(TwoContexts, WhatAThreadFreedInOneContextComesBeforeWhatItSubmitsToAnothe
 
 TEST_F(TwoContexts, WhatAThreadFreedIsOverWhenItHasEnded) {
   Submit(kA);
-  OnAnotherThread([this] { EXPECT_TRUE(Free().pooled); });
+  OnAnotherThread([this] { EXPECT_TRUE(Free().pooled()); });
   EXPECT_EQ(driver_.waits, 1u);
   Submit(kB);
   EXPECT_EQ(driver_.waits, 1u);
@@ -888,8 +888,8 @@ TEST_F(TwoContexts, AKernelIsNotedInItsOwn) {
 TEST_F(TwoContexts, FreesInBothAreWaitedForInTurn) {
   Submit(kA);
   Submit(kB);
-  EXPECT_TRUE(FreeIn(context()).pooled);
-  EXPECT_TRUE(FreeIn(other_).pooled);
+  EXPECT_TRUE(FreeIn(context()).pooled());
+  EXPECT_TRUE(FreeIn(other_).pooled());
   EXPECT_EQ(driver_.waits, 1u);
   Submit(kB);
   EXPECT_EQ(driver_.waits, 1u);
@@ -899,7 +899,7 @@ TEST_F(TwoContexts, FreesInBothAreWaitedForInTurn) {
 
 TEST_F(TwoContexts, NothingIsOwedOnceTheWorkIsDone) {
   Submit(kA);
-  EXPECT_TRUE(Free().pooled);
+  EXPECT_TRUE(Free().pooled());
   Synchronize(kA);
   Submit(kB);
   EXPECT_EQ(driver_.waits, 0u);
@@ -907,7 +907,7 @@ TEST_F(TwoContexts, NothingIsOwedOnceTheWorkIsDone) {
 
 TEST_F(TwoContexts, WithOneContextLeftEveryStreamIsIts) {
   Submit(kA);
-  EXPECT_TRUE(Free().pooled);
+  EXPECT_TRUE(Free().pooled());
   pool_.pool->DropContext(other_);
   Submit(kC);
   EXPECT_EQ(driver_.orders, 1u);
