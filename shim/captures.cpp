@@ -6,7 +6,7 @@
 #include "core/pool_instance.h"
 #include "core/statistics.h"
 #include "core/thread_exit.h"
-#include "shim/work.h"
+#include "shim/work_owner.h"
 
 namespace cmp {
 

@@ -3,7 +3,7 @@
 #include "shim/captures.h"
 #include "shim/entry_driver.h"
 #include "shim/service.h"
-#include "shim/work.h"
+#include "shim/work_of_stream.h"
 
 namespace cmp {
 

@@ -2,9 +2,10 @@
 #include "shim/aside.h"
 #include "shim/captures.h"
 #include "shim/entry_driver.h"
+#include "shim/made_contexts.h"
 #include "shim/owed.h"
 #include "shim/service.h"
-#include "shim/work.h"
+#include "shim/work_of_stream.h"
 
 namespace cmp {
 

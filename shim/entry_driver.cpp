@@ -8,9 +8,9 @@
 #include "shim/pitches.h"
 #include "shim/process.h"
 #include "shim/service.h"
+#include "shim/submission.h"
 #include "shim/verified.h"
 #include "shim/visible_memory.h"
-#include "shim/work.h"
 
 namespace cmp {
 

@@ -2,8 +2,8 @@
 // calls, noted.
 #include "shim/entry_driver.h"
 #include "shim/service.h"
+#include "shim/submission.h"
 #include "shim/visible_memory.h"
-#include "shim/work.h"
 
 CUresult Driver_cuMemAllocManaged(CUdeviceptr* pointer, size_t bytes, unsigned flags) {
   CMP_REAL(cuMemAllocManaged);

@@ -12,7 +12,6 @@
 #include "shim/seen_lookups.h"
 #include "shim/service.h"
 #include "shim/verified.h"
-#include "shim/work.h"
 
 namespace cmp {
 

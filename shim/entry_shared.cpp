@@ -9,7 +9,6 @@
 #include "shim/owed.h"
 #include "shim/service.h"
 #include "shim/visible_memory.h"
-#include "shim/work.h"
 
 using cmp::Visible;
 

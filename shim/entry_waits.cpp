@@ -3,10 +3,10 @@
 // yet" only because a free did not wait: then it is waited for, and they are asked again.
 #include "core/rules.h"
 #include "shim/entry_driver.h"
+#include "shim/host_wait.h"
 #include "shim/lookup.h"
 #include "shim/owed.h"
 #include "shim/service.h"
-#include "shim/work.h"
 
 namespace cmp {
 

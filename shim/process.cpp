@@ -13,10 +13,10 @@
 #include "shim/owed.h"
 #include "shim/own_files.h"
 #include "shim/pitches.h"
+#include "shim/pool_host.h"
 #include "shim/report.h"
 #include "shim/runtime_pool.h"
 #include "shim/trace.h"
-#include "shim/work.h"
 
 namespace cmp {
 

@@ -4,7 +4,7 @@
 
 #include <memory>
 
-#include "shim/work.h"
+#include "shim/context_work.h"
 
 namespace cmp {
 namespace {

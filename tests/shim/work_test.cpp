@@ -1,6 +1,4 @@
 // What was submitted, what is owed, and what a free comes to: shim/work.h and shim/free_sync.h.
-#include "shim/work.h"
-
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -14,7 +12,9 @@
 #include "pool_fixture.h"
 #include "shim/captures.h"
 #include "shim/free_sync.h"
+#include "shim/host_wait.h"
 #include "shim/owed.h"
+#include "shim/pool_host.h"
 #include "waiting_thread.h"
 
 namespace cmp {
@@ -784,16 +784,16 @@ TEST_F(WorkTest, WithSeveralContextsWorkIsThatOfTheStreamsContext) {
     *context = static_cast<CUcontext>(contexts.at(stream));
     return CUDA_SUCCESS;
   };
-  EXPECT_EQ(FindWork(kA), &work());
-  EXPECT_EQ(FindWork(kB), &WorkOf(other));
-  EXPECT_EQ(FindWork(kLegacyStream), &work()) << "of the current context";
+  EXPECT_TRUE(FindOwner(kA).Is(&work()));
+  EXPECT_TRUE(FindOwner(kB).Is(&WorkOf(other)));
+  EXPECT_TRUE(FindOwner(kLegacyStream).Is(&work())) << "of the current context";
   FakeDriver::SetCurrent(other.identity().handle);
-  EXPECT_EQ(FindWork(kLegacyStream), &WorkOf(other));
-  EXPECT_EQ(FindWork(ThreadStream()), &WorkOf(other));
+  EXPECT_TRUE(FindOwner(kLegacyStream).Is(&WorkOf(other)));
+  EXPECT_TRUE(FindOwner(ThreadStream()).Is(&WorkOf(other)));
   // The handle means another stream once this one is destroyed.
   StreamEnds(reinterpret_cast<CUstream>(kA));
   contexts[reinterpret_cast<CUstream>(kA)] = other.identity().handle;
-  EXPECT_EQ(FindWork(kA), &WorkOf(other));
+  EXPECT_TRUE(FindOwner(kA).Is(&WorkOf(other)));
 }
 
 // Found by reading: a thread that looked while a context was being opened never looked again.
@@ -804,9 +804,9 @@ TEST_F(WorkTest, AStreamWhoseContextHasNoPoolYetIsLookedUpAgain) {
     *context = static_cast<CUcontext>(later);
     return CUDA_SUCCESS;
   };
-  EXPECT_EQ(FindWork(kA), &g_any_work);
+  EXPECT_TRUE(FindOwner(kA).IsOneOfSeveral());
   later = other.identity().handle;  // it has one, and nothing tells the thread
-  EXPECT_EQ(FindWork(kA), &WorkOf(other));
+  EXPECT_TRUE(FindOwner(kA).Is(&WorkOf(other)));
 }
 
 // Two contexts: kA is a stream of the first, all others of the second.
