@@ -12,7 +12,7 @@
 //   debt        the number of a free's fence, 0 for none. Until it is paid, a submission to another
 //               stream than `debt_of` lets the device wait for that fence first; so does one that
 //               may overtake earlier work of its own stream
-//   debt_of     the streams that had work before that fence
+//   debt_of     the streams that had work before that fence; none while there is no debt
 //   unnoted     a fence for reuse covers what is in `since`, for which nobody owes order: the next
 //               submission is to be noted, whatever its stream is
 //
