@@ -36,7 +36,7 @@ class DebtChange {
 // (measured).
 bool IsAfterLegacy(StreamName stream) {
   if (stream == kSeveralStreams) return false;
-  if (stream == kLegacyStream || stream % 2 == 1) return true;
+  if (IsOfCurrentContext(stream)) return true;
   const Driver* driver = LoadDriver(DriverSource::kLoaded);
   if (driver == nullptr || driver->stream_flags == nullptr || !g_captures.EnterRecording()) {
     return false;
@@ -279,11 +279,14 @@ RecordedPoint ContextWork::PointOf(StreamName stream) {
   return {this, stream, visible_.last()};
 }
 
+void ContextWork::FinishVisible(StreamName stream, uint64_t last) {
+  visible_.Finished(stream, RuleIsOn(Rule::kFinishedIfBegunAfter) ? last : visible_.last());
+  PublishVisible();
+}
+
 void ContextWork::Reached(const RecordedPoint& point) {
   Held held(lock_);
-  const bool begun_after = RuleIsOn(Rule::kFinishedIfBegunAfter);
-  visible_.Finished(point.stream, begun_after ? point.submission : visible_.last());
-  PublishVisible();
+  FinishVisible(point.stream, point.submission);
 }
 
 // ---- Waits of the host
@@ -301,9 +304,7 @@ ContextWork::Waiting ContextWork::BeginWait(StreamName stream) {
 bool ContextWork::EndWait(const Waiting& waiting) {
   if (waiting.for_all) context_->fences().NoteWaited(waiting.fence);
   Held held(lock_);
-  const bool begun_after = RuleIsOn(Rule::kFinishedIfBegunAfter);
-  visible_.Finished(waiting.stream, begun_after ? waiting.visible : visible_.last());
-  PublishVisible();
+  FinishVisible(waiting.stream, waiting.visible);
   if (!waiting.for_all) return false;
   // Neither a submission nor a fence came between.
   const bool finished = notes_ == waiting.notes && context_->fences().started() == waiting.fence;

@@ -7,16 +7,17 @@
 // its way, and it is not known whether it covers the work. The stream is not quiet any more then,
 // and the work counts as submitted after the fence. (submission.h)
 //
-// Threads meet here in three ways:
+// The state changes under lock_, under which no CUDA call is made. What others read without it is
+// written under it, after a change, with release; they read with acquire, and so see what was done
+// before the value was written:
 //
-//   lock_            every change of the state. No CUDA call is made under it
-//   quiet_,          what a submission, and a free, read without the lock. Written under it, with
-//   unordered_,      release, when the state has changed; read with acquire, so that who sees a
-//   visible_count_   value also sees what was done before it was written
-//   work_since()     of the context's fences, which a free reads first. A submission sets
-//   unordered_
-//                    before it, and a fence clears that before it: a free that finds both false
-//                    finds the number of the fence that covers the work, by started()
+//   quiet_           by every submission
+//   visible_count_   is there work that the host could see? By frees, and records of events
+//   unordered_       is there work since the newest fence for order? By frees, after work_since()
+//                    of the context's fences: is there any since the newest fence? A submission
+//                    sets unordered_ and then that, the beginning of a fence for order clears them
+//                    in the same order. So a free that finds both false finds the number of the
+//                    fence that covers all work before it in the fences' started()
 #ifndef CMP_SHIM_CONTEXT_WORK_H_
 #define CMP_SHIM_CONTEXT_WORK_H_
 
@@ -117,6 +118,8 @@ class alignas(64) ContextWork {
   void PublishQuiet();
   void PublishVisible();
   void Add(StreamName stream, Visible visible, bool after_legacy);
+  // Up to this visible submission all of the stream are done.
+  void FinishVisible(StreamName stream, uint64_t last);
 
   bool Pay();  // false: another thread does, or will
 

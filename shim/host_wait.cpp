@@ -2,15 +2,13 @@
 
 namespace cmp {
 
-// The default streams are those of the current context, and so is "all".
 HostWait::HostWait(StreamName stream) {
   const Driver* driver = LoadDriver(DriverSource::kLoaded);
-  const WorkOwner owner = OwnerOf(stream == kSeveralStreams ? kLegacyStream : stream);
+  const WorkOwner owner = OwnerOf(stream);
   if (driver == nullptr || owner.IsOneOfSeveral() || owner.IsNone()) return;
-  const bool of_current = stream == kSeveralStreams || stream == kLegacyStream || stream % 2 == 1;
   Begin(owner.work(), stream);
   // Afterwards: if it is its work now, then what Begin found is not another context's.
-  if (of_current && !work_->IsOf(CurrentContext(*driver))) work_ = nullptr;
+  if (IsOfCurrentContext(stream) && !work_->IsOf(CurrentContext(*driver))) work_ = nullptr;
 }
 
 HostWait::HostWait(ContextHandle context) {

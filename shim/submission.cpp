@@ -21,17 +21,16 @@ void NoteSubmitted(WorkOwner of_all, WorkOwner owner, StreamName stream, Visible
   if (now != owner && (always || !now.IsQuiet(stream))) now.Note(stream, visible);
 }
 
-// Default streams have the same name in each context.
 void NoteElsewhere(StreamName stream, Visible visible, Devices devices) {
   if (!RuleIsOn(Rule::kCopiesInEveryContext)) return;
   OpenAllContexts();
-  const bool is_default = stream == kLegacyStream || stream % 2 == 1;
+  // In another context the name of a default stream would be that of another stream.
+  const StreamName name = IsOfCurrentContext(stream) ? kSeveralStreams : stream;
   const WorkOwner own = OwnerOf(stream);
   ForEachWork([&](ContextWork& work) {
     if (own.Is(&work) || work.context() == nullptr ||
         (DeviceBit(work.context()->device()) & devices) == 0)
       return;
-    const StreamName name = is_default ? kSeveralStreams : stream;
     if (visible != Visible::kNothing || !work.IsQuiet(name)) work.Note(name, visible);
   });
 }

@@ -39,7 +39,6 @@ WorkOwner OpenOwner(const Driver& driver, ContextHandle context) {
   return opened ? WorkOwner::Of(WorkIn(*opened)) : WorkOwner::OneOfSeveral();
 }
 
-// The default streams are those of the current context.
 [[gnu::noinline]] WorkOwner FindCurrentOwner() {
   const Driver* driver = LoadedDriver();
   if (driver == nullptr) return WorkOwner::None();
@@ -68,7 +67,7 @@ WorkOwner OpenOwner(const Driver& driver, ContextHandle context) {
 }  // namespace
 
 WorkOwner FindOwner(StreamName stream) {
-  if (stream % 2 == 1 || stream == kLegacyStream) return FindCurrentOwner();
+  if (IsOfCurrentContext(stream)) return FindCurrentOwner();
   const uint64_t epoch = g_stream_epoch.load(std::memory_order_acquire);
   KnownStream& known = t_known[(stream >> 4 ^ stream >> 9) % kKnownStreams];
   if (known.stream == stream && known.epoch == epoch) return WorkOwner::Of(*known.work);

@@ -1,14 +1,13 @@
 // What was submitted to one context, and what its later submissions owe: the order that a free
 // promised. Plain values; ContextWork (context_work.h) has the lock.
 //
-//   since       the streams with work submitted since the newest fence for order. A free has a
-//   fence
-//               recorded for them, unless there are none
-//   unfinished  the streams with work submitted since all work was last known to be done: a wait
-//   for
-//               the only such stream is a wait for all. It holds what is in `since`. (A stream that
-//               waits for a debt on the device is in it beside those that it waits for: it counts
-//               from before its submission's real call, when the device knows nothing of it yet.)
+//   since       the streams with work submitted since the newest fence for order. A free has a new
+//               one recorded for them, unless there are none
+//   unfinished  the streams with work submitted since all work was last known to be done: a wait of
+//               the host for the only such stream is one for all. It holds what is in `since`. (A
+//               stream that waits for a debt on the device is in it beside those that it waits for:
+//               it counts from before its submission's real call, when the device knows nothing of
+//               it yet.)
 //   debt        the number of a free's fence, 0 for none. Until it is paid, a submission to another
 //               stream than `debt_of` lets the device wait for that fence first; so does one that
 //               may overtake earlier work of its own stream
@@ -30,16 +29,17 @@
 //     in the only context                            =
 //     in one of several                              =                                   yes
 //   FenceOwingNothingBegins               -          =
-//   FenceFailed: the newest, after all    several    several     as before  several      no
-//   Paid: this debt, if it is one still                          -          -
-//   WaitBegins: of the host                          =
-//   AllFinished: it has ended             -          -           -          -
+//   FenceFailed: that began last          several    several     as before  several (*)  no
+//   Paid: this debt, unless it is another                        -          -
+//   WaitBegins: the host's, for work                 =
+//   AllFinished: as such a wait found     -          -           -          -
 //   StreamEnds: s is several now, in each of since, unfinished, debt_of
 //   AnyStreamEnds: what is not - is several now, in each of them
 //
 //   (blank)  as it was
 //   + x      - becomes x, x stays, everything else becomes several
 //   =        what `since` was, if the fence has passed that began last before this; else as it was
+//   (*)      none, if there is no debt
 //
 // From this follows to which streams a submission changes nothing, and need not be noted. Those are
 // quiet that are in `since`; but none is
