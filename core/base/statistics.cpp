@@ -83,7 +83,6 @@ TierCounters* Statistics::TakeSlot() {
 void Statistics::CountWait(uint64_t begin_ns) {
   process().wait_ns.AddShared(NowNs() - begin_ns);
   process().wait_calls.AddShared(1);
-  ++t_waits;
 }
 
 TierTotals Statistics::TotalsOfTier(unsigned tier) const {

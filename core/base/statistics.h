@@ -68,10 +68,6 @@ class Counter {
   X(wait_attributes, "because memory was given attributes")                       \
   X(wait_watched, "because another thread keeps asking whether work is done")
 
-// How often this thread has counted a wait: who looks before and after a free learns whether it was
-// one.
-inline thread_local constinit uint32_t t_waits = 0;
-
 // Once per process (atomic adds): rare beside the calls that they count.
 #define CMP_PROCESS_COUNTERS(X)                                                             \
   X(real_malloc_calls, "real allocation calls, failed ones included")                       \

@@ -16,10 +16,17 @@ namespace cmp {
 
 // What a free came to: the block goes back to the pool with this stamp, or ends in a real free.
 struct Settlement {
-  bool pooled;
+  enum class End : uint8_t { kRealFree, kPooled, kPooledAfterWait };
+  End end;
   Stamp stamp;
+  bool pooled() const { return end != End::kRealFree; }
+  // It waited for the GPU before.
+  bool waited() const { return end == End::kPooledAfterWait; }
+
+  static constexpr Settlement Pooled(Stamp stamp) { return {End::kPooled, stamp}; }
+  static constexpr Settlement Waited(Stamp stamp) { return {End::kPooledAfterWait, stamp}; }
 };
-inline constexpr Settlement kRealFree = {false, kReady};
+inline constexpr Settlement kRealFree = {Settlement::End::kRealFree, kReady};
 
 // How long who releases retired blocks may wait for their work.
 enum class Patience : uint8_t {

@@ -22,9 +22,9 @@
 //   serves everybody who waited for the lock.
 //
 // That stamps are sound, and that a submission which is noted after its call is seen in time
-// (shim/work/work.h), needs a driver in which a launch and a record of the same context exclude
-// each other, so that what came before one is seen after the other. A driver that records a point
-// in all streams at once cannot do without.
+// (shim/work/context_work.h), needs a driver in which a launch and a record of the same context
+// exclude each other, so that what came before one is seen after the other. A driver that records a
+// point in all streams at once cannot do without.
 #ifndef CMP_CORE_FENCES_FENCES_H_
 #define CMP_CORE_FENCES_FENCES_H_
 

@@ -29,19 +29,20 @@ struct Library {
     if (!context.open() || g_exiting.load(std::memory_order_acquire)) return kRealFree;
     const bool fences = Readiness::HasContextEvents(driver);
     if (pool.options().free_sync == FreeSync::kNone && fences) {
-      return {true, readiness.StampNow(context)};
+      return Settlement::Pooled(readiness.StampNow(context));
     }
     if (pool.options().free_sync == FreeSync::kOrder && fences) {
       const Fences::Recorded fence = readiness.Record(context, FencePurpose::kOrder);
       if (fence.status == kSuccess && context.fences().OrderAfter(driver, context.identity().handle,
                                                                   fence.number) == kSuccess) {
-        return {true, readiness.StampFor(context, fence.number)};
+        return Settlement::Pooled(readiness.StampFor(context, fence.number));
       }
     }
     const uint64_t begin = NowNs();
     const int status = readiness.Finish(context);
     pool.statistics().CountWait(begin);
-    return {status == kSuccess, readiness.StampOfOthers(context)};
+    if (status != kSuccess) return kRealFree;
+    return Settlement::Waited(readiness.StampOfOthers(context));
   }
 
   static Allocation Alloc(Pool& pool, const Driver& driver, ContextPool* context, bool real,
@@ -53,7 +54,7 @@ struct Library {
                         const DeviceApi& api) {
     const bool live = taken == BlockState::kLive;
     if (const Settlement settled = live ? SettleFree(pool, driver, block) : kRealFree;
-        settled.pooled) {
+        settled.pooled()) {
       pool.Retire(block, settled.stamp, api);
     } else {
       pool.FreeReal(block, api);

@@ -41,10 +41,15 @@ class Ageing {
     if (by_.load(std::memory_order_seq_cst) == By::kNobodyYet) [[unlikely]]
       Begin();
   }
-  // In a free of the program's, of `bytes` of `context`, after it: what is due, if no thread does
-  // it.
+  // The same in a free of the program's, of `bytes` of `context`, and then what is due, if no
+  // thread does it.
   void InFree(ContextPool& context, size_t bytes, const DeviceApi& api) {
-    if (by_.load(std::memory_order_relaxed) == By::kFrees) [[unlikely]] {
+    By by = by_.load(std::memory_order_seq_cst);
+    if (by == By::kNobodyYet) [[unlikely]] {
+      Begin();
+      by = by_.load(std::memory_order_relaxed);
+    }
+    if (by == By::kFrees) [[unlikely]] {
       const uint64_t now = NowNs();
       if (now >= context.next_tick_ns.load(std::memory_order_relaxed) ||
           context.aged_before.load(std::memory_order_relaxed) != 0) [[unlikely]] {

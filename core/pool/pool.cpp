@@ -253,7 +253,7 @@ void Pool::NotePeak(ContextPool& context) {
 
 // ---- Free
 
-void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
+bool Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
   ContextPool& context = *block->owner();
   ThreadCache* cache = t_memory.FindCache(context.handle());
   if (cache == nullptr || cache->owner() != &context) [[unlikely]]
@@ -269,7 +269,7 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     context.accounts().TakeBack(bytes, source_.MoreThanAsked(*block));
     context.global().Put(alone);
     ageing_.MemoryIsIdle();
-    return;
+    return false;
   }
   if (HasShelf(tier)) [[likely]] {
     Batch overflow;
@@ -278,7 +278,7 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     while (!cache->Free(block, stamp, &overflow, takers, &taking)) {
       if (context.ListCache(*cache)) continue;
       cache->CountFree(tier, block->requested, bytes);  // it has ended, and the block with it
-      return;
+      return false;
     }
     if (overflow.count != 0) [[unlikely]] {
       context.Settle(*cache);
@@ -289,11 +289,20 @@ void Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     context.accounts().TakeBack(bytes, source_.MoreThanAsked(*block));
     PutIdle(context, alone);
   }
-  if (context.over_bound.load(std::memory_order_relaxed) || stamp != kReady) [[unlikely]] {
-    KeepBound(context, cache, bytes, tier, api);
-  }
-  ageing_.MemoryIsIdle();
+  const bool keeps_bound = context.over_bound.load(std::memory_order_relaxed) ||
+                           (stamp != kReady && IsNearBound(context, bytes));
+  if (keeps_bound) [[unlikely]]
+    return TidyInFree(context, cache, bytes, tier, api);
   ageing_.InFree(context, bytes, api);
+  return false;
+}
+
+// The rare end of a free, apart so that the usual one need not remember whether it waited.
+bool Pool::TidyInFree(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
+                      const DeviceApi& api) {
+  const bool waited = KeepBound(context, cache, bytes, tier, api);
+  ageing_.InFree(context, bytes, api);
+  return waited;
 }
 
 // What the program gives back may be too much beside managed memory, though no more is held.
@@ -302,13 +311,18 @@ void Pool::PutIdle(ContextPool& context, Batch batch) {
   if (!source_.LeavesRoom(context)) context.over_bound.store(true, std::memory_order_relaxed);
 }
 
+bool Pool::IsNearBound(const ContextPool& context, size_t more) {
+  const Accounts& accounts = context.accounts();
+  return accounts.reserved() + more > accounts.reserve().near_bound();
+}
+
 // A block of this size was freed. Brings the context back under its bound if it is over it. Near
 // the bound, a part of what is idle should be ready: then an allocation finds a block, or there is
 // one to release for the block that it makes, without a wait. If the device is so far behind that
 // too much is retired, the free waits for older fences, of the block's own tier if that has nothing
 // ready: never longer than the real free would, and for the last of them it begins to wait within
-// kMostBoundWaitNs.
-void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
+// kMostBoundWaitNs. True: it has waited.
+bool Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
                      const DeviceApi& api) {
   if (context.over_bound.load(std::memory_order_relaxed)) {
     const size_t reserved = context.accounts().reserved();
@@ -316,23 +330,21 @@ void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, uns
     context.Settle(*cache);
     LeaveRoom(context, 0, Quietly::kNo, api);
     if (source_.IsOver(context)) context.over_bound.store(true, std::memory_order_relaxed);
-    if (context.accounts().reserved() < reserved) return;  // it has paid
+    if (context.accounts().reserved() < reserved) return false;  // it has paid
   }
-  const Accounts& accounts = context.accounts();
-  if (accounts.reserved() + bytes <= accounts.reserve().near_bound()) [[likely]]
-    return;
-  const size_t headroom = accounts.reserve().headroom();
+  if (!IsNearBound(context, bytes)) return false;
+  const size_t headroom = context.accounts().reserve().headroom();
   context.Settle(*cache);
   const bool has_ready = HasReady(context, cache, bytes, tier);
   // Small blocks are wanted again as they are; a large one, or the room for it, comes of others.
   if (has_ready || bytes >= kLargeGranule) {
-    if (context.ready() >= headroom) return;
+    if (context.ready() >= headroom) return false;
     context.global().PromoteAll([&](Stamp stamp) { return readiness_.HasPassed(context, stamp); });
-    if (context.ready() >= headroom) return;
+    if (context.ready() >= headroom) return false;
   }
   const Stamp wait_for =
       has_ready ? context.fences().passed() : OldestStamp(context, cache, tier, bytes);
-  if (wait_for == kReady || readiness_.HasPassed(context, wait_for)) return;
+  if (wait_for == kReady || readiness_.HasPassed(context, wait_for)) return false;
   // One fence after the other, and not for long: a program that waits in each free has never so
   // much behind it as one that does not.
   const Fences& fences = context.fences();
@@ -342,9 +354,10 @@ void Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, uns
     waited = true;
     if (NowNs() - begin >= kMostBoundWaitNs) break;
   }
-  if (!waited) return;
+  if (!waited) return false;
   statistics_.CountWait(begin);
   statistics_.process().bound_waits.AddShared(1);
+  return true;
 }
 
 bool Pool::HasReady(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier) {

@@ -102,8 +102,8 @@ class Pool {
   }
   // Then, after Take returned kLive: the block may be handed out again once a fence above `stamp`
   // has passed; kReady: from now on. Where the bound demands it, may wait for older fences of the
-  // context and make real frees.
-  void Retire(Block* block, Stamp stamp, const DeviceApi& api);
+  // context and make real frees. True: it has waited.
+  bool Retire(Block* block, Stamp stamp, const DeviceApi& api);
   // Or, after Take returned kLive or kUnpooled: the block ends in a real free, whose status this
   // returns.
   int FreeReal(Block* block, const DeviceApi& api);
@@ -223,7 +223,10 @@ class Pool {
   Block* TakeReadyLarge(ContextPool& context, size_t rounded, unsigned tier);
   bool HasReady(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier);
   void PutIdle(ContextPool& context, Batch batch);
-  void KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
+  static bool IsNearBound(const ContextPool& context, size_t more);
+  bool TidyInFree(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
+                  const DeviceApi& api);
+  bool KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
                  const DeviceApi& api);
   bool LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const DeviceApi& api);
   void AwaitRoom(ContextPool& context, const DeviceApi& api);

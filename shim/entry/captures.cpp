@@ -4,7 +4,7 @@
 
 #include "shim/lookup/entry_points.h"
 #include "shim/service/service.h"
-#include "shim/work/work.h"
+#include "shim/work/work_of_stream.h"
 
 namespace cmp {
 

@@ -3,8 +3,9 @@
 #include "shim/service/service.h"
 #include "shim/state/aside.h"
 #include "shim/state/captures.h"
+#include "shim/work/made_contexts.h"
 #include "shim/work/owed.h"
-#include "shim/work/work.h"
+#include "shim/work/work_of_stream.h"
 
 namespace cmp {
 

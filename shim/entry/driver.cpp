@@ -9,7 +9,7 @@
 #include "shim/state/aside.h"
 #include "shim/visible/visible_memory.h"
 #include "shim/work/owed.h"
-#include "shim/work/work.h"
+#include "shim/work/submission.h"
 
 namespace cmp {
 
@@ -199,7 +199,6 @@ CUresult FreeInOrder(const Free& free, CUdeviceptr pointer, CUstream stream) {
 }  // namespace
 
 }  // namespace cmp
-
 
 // ---- Lookups
 

@@ -3,7 +3,7 @@
 #include "shim/lookup/entry_points.h"
 #include "shim/service/service.h"
 #include "shim/visible/visible_memory.h"
-#include "shim/work/work.h"
+#include "shim/work/submission.h"
 
 CUresult Driver_cuMemAllocManaged(CUdeviceptr* pointer, size_t bytes, unsigned flags) {
   CMP_REAL(cuMemAllocManaged);

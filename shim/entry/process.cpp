@@ -10,11 +10,11 @@
 #include "shim/record/report.h"
 #include "shim/record/trace.h"
 #include "shim/service/pitches.h"
+#include "shim/service/pool_host.h"
 #include "shim/state/captures.h"
 #include "shim/state/runtime_pool.h"
 #include "shim/state/settings.h"
 #include "shim/work/owed.h"
-#include "shim/work/work.h"
 
 namespace cmp {
 

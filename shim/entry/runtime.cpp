@@ -12,7 +12,6 @@
 #include "shim/state/aside.h"
 #include "shim/state/runtime_pool.h"
 #include "shim/work/owed.h"
-#include "shim/work/work.h"
 
 namespace cmp {
 

@@ -9,7 +9,6 @@
 #include "shim/visible/copied_memory.h"
 #include "shim/visible/visible_memory.h"
 #include "shim/work/owed.h"
-#include "shim/work/work.h"
 
 using cmp::Visible;
 

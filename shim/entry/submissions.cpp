@@ -12,7 +12,7 @@
 #include "shim/visible/copied_memory.h"
 #include "shim/visible/visible_memory.h"
 #include "shim/work/copied_devices.h"
-#include "shim/work/work.h"
+#include "shim/work/host_wait.h"
 
 namespace cmp {
 
@@ -330,10 +330,10 @@ struct EventRecord {
     g_events.Forget(target.event);
     // One that is captured is not recorded yet: a graph will do it.
     const bool followed = target.followed && !g_captures.UnderWay();
-    const RecordedPoint point = followed ? WorkOf(to)->PointOf(to) : RecordedPoint{};
+    const RecordedPoint point = followed ? OwnerOf(to).work().PointOf(to) : RecordedPoint{};
     const CUresult status = Plain::Submit(to, call);
     // Of the context whose work it is now: the record is not another one's that was used again.
-    if (status == CUDA_SUCCESS && point.work != nullptr && WorkOf(to) == point.work) {
+    if (status == CUDA_SUCCESS && point.work != nullptr && OwnerOf(to).Is(point.work)) {
       g_events.Recorded(target.event, point);
     }
     return status;
@@ -374,16 +374,16 @@ void ReplaceRefused(named::Replace& replace, Arguments&... arguments) {
   }                                                                                              \
   CUresult Driver_##name parameters {                                                            \
     const cmp::DriverCalls* real = cmp::g_driver_calls.load(std::memory_order_acquire);          \
-    cmp::ContextWork* work = cmp::g_only_work.load(std::memory_order_acquire);                   \
-    if (real == nullptr || real->name == nullptr || work == nullptr) [[unlikely]]                \
+    const cmp::WorkOwner owner = cmp::g_owner_of_all.load(std::memory_order_acquire);            \
+    if (real == nullptr || real->name == nullptr) [[unlikely]]                                   \
       return Slow_##name arguments;                                                              \
     const cmp::StreamName to = stream;                                                           \
-    if (!work->IsQuiet(to) || !cmp::kind::IsUsual(*work, CMP_LIST arguments) ||                  \
+    if (!owner.IsQuiet(to) || !cmp::kind::IsUsual(owner.work(), CMP_LIST arguments) ||           \
         cmp::IsAnyRefused<cmp::kind>(CMP_LIST arguments) || cmp::kRulesMayBeOff) [[unlikely]]    \
       return Slow_##name arguments;                                                              \
     const CUresult status = real->name arguments;                                                \
-    if (cmp::IsToBeNoted(work, work, to)) [[unlikely]]                                           \
-      cmp::NoteSubmitted(work, work, to);                                                        \
+    if (cmp::IsToBeNoted(owner, owner, to)) [[unlikely]]                                         \
+      cmp::NoteSubmitted(owner, owner, to);                                                      \
     return status;                                                                               \
   }
 CMP_SUBMISSIONS(CMP_DEFINE)

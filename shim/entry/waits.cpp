@@ -5,8 +5,8 @@
 #include "shim/lookup/entry_points.h"
 #include "shim/lookup/lookup.h"
 #include "shim/service/service.h"
+#include "shim/work/host_wait.h"
 #include "shim/work/owed.h"
-#include "shim/work/work.h"
 
 namespace cmp {
 

@@ -66,6 +66,7 @@ namespace named {
 // Is anything refused?
 class Look {
  public:
+  static constexpr bool kChanges = false;
   void operator()(CUdeviceptr& address, size_t bytes) {
     if (IsRefused(address, bytes)) [[unlikely]]
       refused_ = true;
@@ -84,6 +85,7 @@ class Look {
 // The null pointer for what is refused. Lives across the real call, which reads the copies.
 class Replace {
  public:
+  static constexpr bool kChanges = true;
   void operator()(CUdeviceptr& address, size_t bytes) {
     if (IsRefused(address, bytes)) address = 0;
   }
@@ -236,7 +238,7 @@ void ForEachNamed(Visit& visit, CUdeviceptr*& to, CUdeviceptr*& from, size_t*& b
     CUdeviceptr one_from = from[i];
     visit(one_to, bytes[i]);
     visit(one_from, bytes[i]);
-    if (one_to == to[i] && one_from == from[i]) continue;
+    if (!Visit::kChanges || (one_to == to[i] && one_from == from[i])) continue;
     to = &visit.Copied(one_to);
     from = &visit.Copied(one_from);
     bytes += i;

@@ -41,9 +41,9 @@ struct Freed {
 Freed Free(Pool& pool, const Driver& driver, Block* block, DeviceAddress address, BlockState taken,
            const DeviceApi& api) {
   if (taken == BlockState::kLive) [[likely]] {
-    if (const Settlement settled = SettleFree(pool, driver, block); settled.pooled) [[likely]] {
-      pool.Retire(block, settled.stamp, api);
-      return {kSuccess, TraceOutcome::pooled};
+    if (const Settlement settled = SettleFree(pool, driver, block); settled.pooled()) [[likely]] {
+      const bool waited = pool.Retire(block, settled.stamp, api) || settled.waited();
+      return {kSuccess, waited ? TraceOutcome::waited : TraceOutcome::pooled};
     }
     return {pool.FreeReal(block, api), TraceOutcome::real_free};
   }
@@ -69,12 +69,8 @@ int FreeTaken(Pool& pool, const Driver& driver, Block* block, DeviceAddress addr
   const bool ours = taken == BlockState::kLive || taken == BlockState::kUnpooled;
   const ContextIdentity of = ours ? block->owner()->identity() : ContextIdentity{};
   const size_t bytes = ours ? block->requested : 0;
-  const uint32_t waits = t_waits;
-  Freed freed = Free(pool, driver, block, address, taken, api);
+  const Freed freed = Free(pool, driver, block, address, taken, api);
   if (!IsTraced()) return freed.status;
-  if (freed.outcome == TraceOutcome::pooled && t_waits != waits) {
-    freed.outcome = TraceOutcome::waited;
-  }
   TraceFree(of, bytes, address, freed.outcome, freed.status, begin);
   return freed.status;
 }

@@ -5,7 +5,7 @@
 //
 //   recorder:  ++recording; captures under way? yes: --recording, do without
 //                                               no:  record; --recording
-//   beginner:  ++under_way; wait until recording == 0; pay what is owed (work.h), which cannot be
+//   beginner:  ++under_way; wait until recording == 0; pay debts (work_state.h), which cannot be
 //              paid while a capture is under way, or wait for the beginner who does; the real begin
 //
 // All four accesses are sequentially consistent: of a recorder and a beginner that meet, at least

@@ -19,6 +19,12 @@ inline constexpr StreamName kSeveralStreams = ~uintptr_t{0};
 inline constexpr StreamName kUnnamedStream = 1;
 inline thread_local constinit StreamName t_thread_stream = kUnnamedStream;
 inline StreamName ThreadStream() { return t_thread_stream; }
+// Has the stream this name in every context, so that the current one's is meant? Several streams
+// are the current context's, too.
+static_assert(kSeveralStreams % 2 == 1);
+inline bool IsOfCurrentContext(StreamName stream) {
+  return stream % 2 == 1 || stream == kLegacyStream;
+}
 inline bool IsDefaultStream(CUstream stream) { return reinterpret_cast<uintptr_t>(stream) <= 2; }
 // The stream that a handle means in the entry points of the legacy default stream...
 inline StreamName Explicit(CUstream stream) {

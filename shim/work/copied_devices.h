@@ -10,7 +10,7 @@
 
 #include "core/contexts/device_links.h"
 #include "shim/visible/copied_memory.h"
-#include "shim/work/work.h"
+#include "shim/work/work_of_stream.h"
 
 namespace cmp {
 
@@ -64,7 +64,7 @@ inline Devices DevicesIn(const CUDA_MEMCPY3D* box) { return DevicesInBox(box); }
 inline Devices DevicesIn(const CUDA_MEMCPY3D_PEER* box) { return DevicesInBox(box); }
 
 inline Devices DevicesOf(StreamName stream) {
-  const ContextPool* context = WorkOf(stream)->context();
+  const ContextPool* context = OwnerOf(stream).work().context();
   return context == nullptr ? kAnyDevice : DeviceBit(context->device());
 }
 

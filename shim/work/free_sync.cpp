@@ -5,9 +5,9 @@
 #include "core/pool/pool_instance.h"
 #include "shim/state/aside.h"
 #include "shim/visible/visible_memory.h"
+#include "shim/work/context_work.h"
 #include "shim/work/owed.h"
 #include "shim/work/watch.h"
-#include "shim/work/work.h"
 
 namespace cmp {
 
@@ -31,7 +31,7 @@ Settlement WaitForAll(Pool& pool, ContextPool& context) {
   const int status = pool.readiness().Finish(context);
   pool.statistics().CountWait(begin);
   if (status != kSuccess) return Failed(pool, status);
-  return {true, pool.readiness().StampOfOthers(context)};
+  return Settlement::Waited(pool.readiness().StampOfOthers(context));
 }
 
 // Drivers before 12.5 cannot mark a context's work: then one wait serves many frees.
@@ -45,9 +45,8 @@ bool IsTimeToWait() {
 // none could be recorded.
 uint64_t FenceForOrder(Pool& pool, ContextPool& context) {
   const Fences& fences = context.fences();
-  // In this order; see FenceBegins. A fence that is still being recorded could fail.
-  const auto* work = static_cast<const ContextWork*>(context.of_host);
-  if (!fences.work_since() && !work->MayBeUnordered()) {
+  // In this order (context_work.h). A fence that is still being recorded could fail.
+  if (!fences.work_since() && !WorkIn(context).MayBeUnordered()) {
     if (const uint64_t newest = fences.started(); fences.published() >= newest) return newest;
   }
   const Fences::Recorded fence = pool.readiness().Record(context, FencePurpose::kOrder);
@@ -76,7 +75,7 @@ Settlement KeepOrder(Pool& pool, ContextPool& context) {
   const uint64_t fence = FenceForOrder(pool, context);
   if (fence == 0) return WaitForAll(pool, context);
   Owe(context, fence);
-  return {true, pool.readiness().StampFor(context, fence)};
+  return Settlement::Pooled(pool.readiness().StampFor(context, fence));
 }
 
 // Waits until the fence has passed, and counts for what. The status is the driver's.
@@ -104,32 +103,35 @@ VisibleWork::Pending WhatToWaitFor(ContextWork& work, uint64_t fence, bool watch
 
 // Waits for what the host could see of the context's work, and keeps the order of the rest.
 Settlement KeepVisible(Pool& pool, ContextPool& context) {
-  auto* work = static_cast<ContextWork*>(context.of_host);
+  ContextWork& work = WorkIn(context);
   const Watcher self = ThisWatcher();
-  const bool watched = work->watch().HasOthers(self);
-  const uint64_t fence = work == &g_no_work ? 0 : FenceForOrder(pool, context);
+  const bool watched = work.watch().HasOthers(self);
+  const uint64_t fence = &work == &g_no_work ? 0 : FenceForOrder(pool, context);
   if (fence == 0) return WaitForAll(pool, context);
   Fences& fences = context.fences();
-  const VisibleWork::Pending wait_for = WhatToWaitFor(*work, fence, watched);
+  const VisibleWork::Pending wait_for = WhatToWaitFor(work, fence, watched);
+  Settlement::End end = Settlement::End::kPooled;
   if (wait_for.fence > fences.passed()) {
+    end = Settlement::End::kPooledAfterWait;
     const int status = WaitForVisible(pool, context, wait_for);
     if (status != kSuccess) return Failed(pool, status);
-    work->PendingVisible();  // forgets what is done
+    work.PendingVisible();  // forgets what is done
   }
   if (fences.passed() < fence) {
     Owe(context, fence);
     fences.NoteSkipped(fence);
     // Now that it is published, and in this order: who asked meanwhile, and has not seen it, is
     // seen here.
-    if (RuleIsOn(Rule::kWatchAfterSkip) && work->watch().HasOthers(self)) [[unlikely]] {
+    if (RuleIsOn(Rule::kWatchAfterSkip) && work.watch().HasOthers(self)) [[unlikely]] {
+      end = Settlement::End::kPooledAfterWait;
       const int status = WaitForVisible(pool, context, {fence, Visible::kWatched});
       if (status != kSuccess) return Failed(pool, status);
     }
   }
-  if (fences.passed() >= fence) return {true, pool.readiness().StampOfOthers(context)};
-  work->watch().Leave(self);
+  if (fences.passed() >= fence) return {end, pool.readiness().StampOfOthers(context)};
+  work.watch().Leave(self);
   pool.statistics().process().skipped_waits.AddShared(1);
-  return {true, pool.readiness().StampFor(context, fence)};
+  return {end, pool.readiness().StampFor(context, fence)};
 }
 
 }  // namespace
@@ -145,10 +147,12 @@ Settlement SettleFree(Pool& pool, const Driver& driver, Block* block) {
   const FreeSync mode = pool.options().free_sync;
   const Stamp stamp = pool.readiness().StampNow(context);
   if (stamp == kReady) [[likely]]
-    return {true, kReady};
+    return Settlement::Pooled(kReady);
   if (InHostFunction(driver)) return kRealFree;
   const bool can_record = Readiness::HasContextEvents(driver);
-  if (mode == FreeSync::kNone && (can_record || !IsTimeToWait())) return {true, stamp};
+  if (mode == FreeSync::kNone && (can_record || !IsTimeToWait())) {
+    return Settlement::Pooled(stamp);
+  }
   if (mode == FreeSync::kOrder && can_record) return KeepOrder(pool, context);
   if (mode == FreeSync::kAuto && can_record) return KeepVisible(pool, context);
   return WaitForAll(pool, context);

@@ -9,7 +9,7 @@
 //           visible_memory.h): until the work is done that it could see, or all of it where it
 //           shares memory with kernels
 //   order   work submitted later runs after work submitted before, on the device: a fence is
-//           recorded at once, and work.h sees to the rest
+//           recorded at once, and work_state.h sees to the rest
 //   none    nothing but that the block is not handed out too early
 //
 // Where nothing was submitted since the last wait, a free owes nothing in any mode. While a capture

@@ -3,7 +3,7 @@
 #include "core/base/thread_exit.h"
 #include "core/base/warnings.h"
 #include "core/pool/pool_instance.h"
-#include "shim/work/work.h"
+#include "shim/work/work_owner.h"
 
 namespace cmp {
 
@@ -18,7 +18,7 @@ constexpr long kBetweenQuestionsNs = 50'000;
 void PayAtThreadEnd() {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   const bool is_auto = pool != nullptr && pool->options().free_sync == FreeSync::kAuto;
-  if (is_auto || g_only_work.load(std::memory_order_acquire) == nullptr) {
+  if (is_auto || g_owner_of_all.load(std::memory_order_acquire).IsOneOfSeveral()) {
     PayOwed(&ProcessCounters::paid_by_thread_ends);
   }
 }
@@ -40,7 +40,7 @@ void WaitInFull(Pool& pool, ContextPool& context, uint64_t fence) {
 // beside the question that this is about.
 void WaitForAWhile(const Driver& driver, ContextPool& context, uint64_t fence, uint64_t until_ns) {
   Fences& fences = context.fences();
-  Watch& watch = static_cast<ContextWork*>(context.of_host)->watch();
+  Watch& watch = WorkIn(context).watch();
   while (fences.passed() < fence && NowNs() < until_ns) {
     watch.Keep(ThisWatcher());
     {
@@ -85,11 +85,11 @@ bool PayIn(Pool& pool, const Driver& driver, ContextPool& context, uint64_t unti
 // After the answer "not ready". True: ask again. In this order: the mark, then what was skipped
 // (watch.h).
 bool LookAtSkipped(Pool& pool, const Driver& driver, ContextPool& context, Watcher self) {
-  auto* work = static_cast<ContextWork*>(context.of_host);
-  if (work == &g_no_work) return false;  // no free skips its wait there
+  ContextWork& work = WorkIn(context);
+  if (&work == &g_no_work) return false;  // no free skips its wait there
   const Fences& fences = context.fences();
   bool again = false;
-  while (!work->watch().Renew(self)) {
+  while (!work.watch().Renew(self)) {
     const uint64_t skipped = fences.skipped();
     // What it waited for is settled; but a free of its own may owe the same fence since.
     const uint64_t settled = t_settled.context == &context ? t_settled.fence : 0;
@@ -100,7 +100,7 @@ bool LookAtSkipped(Pool& pool, const Driver& driver, ContextPool& context, Watch
       const uint64_t until = PatienceEnds(context);  // later fences prolong nothing
       again |= PayIn(pool, driver, context, until, &ProcessCounters::paid_by_queries, false);
       if (fences.passed() < skipped && (IsOwed(context) || NowNs() < until)) {
-        work->watch().Leave(self);  // cut short: the next question looks again
+        work.watch().Leave(self);  // cut short: the next question looks again
         break;
       }
     }
@@ -150,15 +150,15 @@ bool PaySkipped(Counter ProcessCounters::*count, ContextHandle (*fully)()) {
 bool PayBeforeAnswer() {
   if (!g_tracks_visible.load(std::memory_order_acquire)) return false;  // nothing is skipped
   const Watcher self = ThisWatcher();
-  const ContextWork* only = g_only_work.load(std::memory_order_acquire);
-  if (only != nullptr && only->watch().Stands(self)) [[likely]]
+  const WorkOwner of_all = g_owner_of_all.load(std::memory_order_acquire);
+  if (of_all.work().watch().Stands(self)) [[likely]]
     return false;
   Pool* pool = g_pool.load(std::memory_order_acquire);
   const Driver* driver = LoadedDriver();
   if (pool == nullptr || driver == nullptr) return false;
   bool again = false;
   const auto unwatched = [=](const ContextPool& context) {
-    return context.open() && !static_cast<ContextWork*>(context.of_host)->watch().Stands(self);
+    return context.open() && !WorkIn(context).watch().Stands(self);
   };
   pool->contexts().ForEachIf(unwatched, [&](ContextPool& context) {
     again |= LookAtSkipped(*pool, *driver, context, self);

@@ -4,7 +4,7 @@
 
 #include <memory>
 
-#include "shim/work/work.h"
+#include "shim/work/context_work.h"
 
 namespace cmp {
 namespace {

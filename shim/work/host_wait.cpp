@@ -1,0 +1,26 @@
+#include "shim/work/host_wait.h"
+
+namespace cmp {
+
+HostWait::HostWait(StreamName stream) {
+  const Driver* driver = LoadDriver(DriverSource::kLoaded);
+  const WorkOwner owner = OwnerOf(stream);
+  if (driver == nullptr || owner.IsOneOfSeveral() || owner.IsNone()) return;
+  Begin(owner.work(), stream);
+  // Afterwards: if it is its work now, then what Begin found is not another context's.
+  if (IsOfCurrentContext(stream) && !work_->IsOf(CurrentContext(*driver))) work_ = nullptr;
+}
+
+HostWait::HostWait(ContextHandle context) {
+  const WorkOwner owner = OwnerOfContext(context);
+  if (owner.IsNone()) return;
+  Begin(owner.work(), kSeveralStreams);
+  if (!work_->IsOf(context)) work_ = nullptr;
+}
+
+void HostWait::Begin(ContextWork& work, StreamName stream) {
+  work_ = &work;
+  waiting_ = work.BeginWait(stream);
+}
+
+}  // namespace cmp

@@ -1,0 +1,97 @@
+// What a free comes to in each mode: shim/work/free_sync.h.
+#include <gtest/gtest.h>
+
+#include "work_fixture.h"
+
+namespace cmp {
+namespace {
+
+TEST_F(AutoTest, AFreeSkipsTheWaitForWhatTheHostCannotSee) {
+  Submit(kA);
+  const Settlement settled = Free();
+  EXPECT_TRUE(settled.pooled());
+  EXPECT_NE(settled.stamp, kReady);
+  EXPECT_EQ(Waits(), 0u);
+  EXPECT_EQ(process().skipped_waits.Get(), 1u);
+  EXPECT_EQ(fences().skipped(), fences().started());
+}
+
+TEST_F(AutoTest, AFreeWaitsForVisibleWorkOnceAndUntilItsFenceOnly) {
+  SubmitVisible(kA, Visible::kHostFunctions);
+  pool_.pool->readiness().Record(context());  // somebody ran dry
+  Submit(kA);
+  EXPECT_NE(Free().stamp, kReady) << "what came after it is not waited for";
+  EXPECT_EQ(Waits(), 1u);
+  EXPECT_EQ(process().wait_host_functions.Get(), 1u);
+  Submit(kA);
+  EXPECT_TRUE(Free().pooled());
+  EXPECT_EQ(Waits(), 1u);
+  EXPECT_EQ(process().skipped_waits.Get(), 2u);
+}
+
+TEST_F(WaitTest, AFreeWaitsForWhatIsUnfinishedAndOnlyOnce) {
+  EXPECT_EQ(Free().stamp, kReady);
+  EXPECT_EQ(driver_.waits, 1u) << "what came before the pool is not known";
+  EXPECT_TRUE(Free().pooled());
+  EXPECT_EQ(driver_.waits, 1u);
+  Submit(kA);
+  EXPECT_EQ(Free().stamp, kReady);
+  EXPECT_EQ(driver_.waits, 2u);
+}
+
+TEST_F(WaitTest, AFreeWaitsForItsOwnContextAndOthersOnlyDelayReuse) {
+  ContextPool& other = *pool_.OpenAnother();
+  const Stamp stamp = Free().stamp;
+  EXPECT_EQ(driver_.waits, 1u);
+  EXPECT_NE(stamp, kReady);
+  EXPECT_FALSE(pool_.pool->readiness().HasPassed(context(), stamp));
+  EXPECT_TRUE(FreeIn(other).pooled());
+  EXPECT_EQ(driver_.waits, 2u);
+  EXPECT_EQ(Free().stamp, kReady);
+}
+
+TEST_F(WaitTest, AfterASynchronisationOfTheProgramsAFreeWaitsForNothing) {
+  Submit(kA);
+  Submit(kB);
+  Synchronize();
+  EXPECT_EQ(Free().stamp, kReady);
+  EXPECT_EQ(driver_.waits + driver_.records, 0u);
+}
+
+TEST_F(NoneTest, AFreeRecordsNothingAndItsBlockIsRetired) {
+  Submit(kA);
+  const Settlement settled = Free();
+  EXPECT_TRUE(settled.pooled());
+  EXPECT_NE(settled.stamp, kReady);
+  EXPECT_EQ(driver_.records + driver_.waits, 0u);
+  EXPECT_FALSE(AnyDebt());
+}
+
+TEST_F(WorkTest, AFreeRecordsAtOnceAndFreesWithNothingInBetweenShareTheFence) {
+  Submit(kA);
+  const Settlement first = Free();
+  EXPECT_TRUE(first.pooled());
+  EXPECT_EQ(driver_.records, 1u);
+  EXPECT_EQ(Free().stamp, first.stamp);
+  EXPECT_EQ(driver_.records, 1u);
+  Submit(kA);
+  EXPECT_GT(Free().stamp, first.stamp);
+  EXPECT_EQ(driver_.records, 2u);
+  EXPECT_EQ(driver_.waits, 0u);
+}
+
+TEST_F(WorkTest, WhereARecordFailsTheFreeIsReal) {
+  Submit(kA);
+  driver_.record_status = CUDA_ERROR_NOT_PERMITTED;
+  EXPECT_FALSE(Free().pooled());
+  EXPECT_TRUE(context().open());
+  EXPECT_TRUE(fences().work_since());
+}
+
+TEST_F(WorkTest, AFreeInAClosedContextIsReal) {
+  context().Close(ContextPool::Why::kBroken);
+  EXPECT_FALSE(Free().pooled());
+}
+
+}  // namespace
+}  // namespace cmp
