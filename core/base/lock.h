@@ -1,18 +1,20 @@
 // The locks of the pool. Order (a thread that holds one may take only those below it):
 //
 //   process        first use, context table, work table         (one per process each)
-//   takers         who waits for blocks in others' hands        (one per device; takers.h)
-//   captures       captures under way                           (one per process;
-//   shim/state/captures.h) recorder       a context's fences: who records              (one per
-//   context) poller         a context's fences: who asks                 (one per context) work
-//   what was submitted to a context              (one per context; shim/work/context_work.h) fence
-//   queue    a context's recorded fences                  (one per context) cache list     a
-//   context's list of thread caches            (one per context) cache flag     one thread cache
-//   (one per thread and context) spare caches and lists of contexts that ended      (one per
-//   process each) tier lock      one free list of a context's global pool     (one per list) record
-//   lock    a context's block records (one per context) slab lock      slabs of records that no
-//   context has         (one per process) reserve lock   what a context released for its bound (one
-//   per context) arena lock bookkeeping memory                           (one per process)
+//   takers         who waits for blocks in others' hands        (one per device)
+//   captures       captures under way                           (one per process)
+//   recorder       a context's fences: who records              (one per context)
+//   poller         a context's fences: who asks                 (one per context)
+//   work           what was submitted to a context              (one per context)
+//   fence queue    a context's recorded fences                  (one per context)
+//   cache list     a context's list of thread caches            (one per context)
+//   cache flag     one thread cache                             (one per thread and context)
+//   spare          caches and lists of contexts that ended      (one per process each)
+//   tier lock      one free list of a context's global pool     (one per list)
+//   record lock    a context's block records                    (one per context)
+//   slab lock      slabs of records that no context has         (one per process)
+//   reserve lock   what a context released for its bound        (one per context)
+//   arena lock     bookkeeping memory                           (one per process)
 //
 // Those of the shim's report, trace, pitches, events and visible memory are taken last or alone. No
 // lock is held across a CUDA call, but for the recorder's and the poller's (fences.h) and that of

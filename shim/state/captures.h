@@ -55,7 +55,7 @@ class Captures {
 
   // Around a real begin of a capture on `stream`. A per-thread default stream is named by the
   // handle CU_STREAM_PER_THREAD. From the first on nothing is recorded; what is owed is still to be
-  // paid (work.h, BeforeCapture). True: by the caller, the others wait for him.
+  // paid (shim/work/work_owner.h, BeforeCapture). True: by the caller, the others wait for him.
   [[nodiscard]] bool BeforeBegin();
   void AfterBegin(CUstream stream, ContextHandle context, bool begun);
   // The capture that this thread, or any for a named stream, began on `stream` has ended.
