@@ -1,6 +1,5 @@
 #include "shim/process.h"
 
-#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include "shim/owed.h"
 #include "shim/own_files.h"
 #include "shim/pitches.h"
+#include "shim/programs.h"
 #include "shim/report.h"
 #include "shim/runtime_pool.h"
 #include "shim/trace.h"
@@ -21,29 +21,6 @@
 namespace cmp {
 
 namespace {
-
-// Is `program` served under the globs of CMP_PROGRAMS? With only exclusions all others are.
-bool IsServed(const char* globs, const char* program) {
-  bool served = true;
-  bool any_inclusion = false;
-  bool included = false;
-  for (const char* at = globs; *at != '\0';) {
-    const size_t length = strcspn(at, ",");
-    char glob[256];
-    snprintf(glob, sizeof(glob), "%.*s", static_cast<int>(length), at);
-    const bool excludes = glob[0] == '!';
-    const bool matches = fnmatch(glob + (excludes ? 1 : 0), program, 0) == 0;
-    if (excludes) {
-      if (matches) served = false;
-    } else if (glob[0] != '\0') {
-      any_inclusion = true;
-      included |= matches || strcmp(glob, "all") == 0;
-    }
-    at += length;
-    if (*at == ',') ++at;
-  }
-  return served && (included || !any_inclusion);
-}
 
 void Forked() {
   g_captures.Forget();
