@@ -16,12 +16,25 @@ SCHEMA = 1
 HEADER = struct.Struct("<8sIIIIIIQIIII64s")  # StatisticsHeader of core/statistics.h
 
 
+# What a report of a process has, at least; more in each is welcome. Numbers are counters of 64 bits.
+NEEDED = {
+    "totals": "requests thread_cache_hits global_pool_hits refills real frees real_frees hit_rate",
+    "process": "real_malloc_calls real_malloc_ns real_free_calls real_free_ns wait_calls wait_ns "
+    "skipped_wait_min_ns skipped_wait_max_ns failed_allocations out_of_memory_rescues "
+    "reserve_extra_peak_bytes reserved_peak_bytes live_peak_bytes",
+    "tiers": "bytes requests thread_cache_hits global_pool_hits refills real requested_bytes "
+    "block_bytes",
+    "devices": "device live_block_bytes ready_bytes retired_bytes reserved_bytes live_peak_bytes "
+    "bound_bytes",
+}
+MOST_TIER_BYTES = (1 << 47) - 1  # as in core/pool.cpp
+TIER_STEPS = (1, 2, 4, 8, 16)
 LARGE_GRANULE = 2 << 20  # larger blocks are multiples of it; as in core/tiers.h
 
 
 def tier_of(size: int, steps: int) -> int:
-    """The tier that serves a request; as in core/tiers.h."""
-    unit = (size - 1) // 256
+    """The tier that serves a request; as in core/tiers.h. One of 0 bytes, in a CSV: the first."""
+    unit = (max(size, 1) - 1) // 256
     doubling = (unit | steps).bit_length() - steps.bit_length()
     return doubling * steps + (unit >> doubling)
 
@@ -58,9 +71,17 @@ def _read_live(data: bytes, find_library) -> dict:
     ):
         raise ValueError(f"counters of another version of the pool than {library.path}")
     process = struct.unpack_from(f"<{process_counters}Q", data, HEADER.size)
-    sums = [[0] * tier_counters for _ in range(tier_count)]
     row = struct.Struct(f"<{tier_counters}Q")
-    for slot in range(min(slots, slot_count)):
+    slots = min(slots, slot_count)
+    if (
+        steps not in TIER_STEPS
+        or tier_count != tier_of(MOST_TIER_BYTES, steps) + 1
+        or slot_bytes < tier_count * row.size
+        or header_bytes + slots * slot_bytes > len(data)
+    ):
+        raise ValueError("the counters are damaged")
+    sums = [[0] * tier_counters for _ in range(tier_count)]
+    for slot in range(slots):
         for tier, counters in enumerate(sums):
             at = header_bytes + slot * slot_bytes + tier * row.size
             sums[tier] = [a + b for a, b in zip(counters, row.unpack_from(data, at))]
@@ -109,11 +130,51 @@ def read(path: str, find_library) -> dict:
         found = json.loads(data)
         if found["cmp_statistics"] != SCHEMA:
             raise ValueError("statistics of another version of the pool")
+        _check(found)
         return found
     except OSError as error:
         raise Failure(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, struct.error) as error:
+    except RecursionError:
+        raise Failure(f"{path}: not a statistics file") from None
+    except (ValueError, struct.error) as error:
         raise Failure(f"{path}: {error}") from None
+
+
+def _check(found: dict) -> None:
+    """ValueError if a report could not be made of it."""
+
+    def check(name: str, is_right) -> None:
+        if name not in found or not is_right(found[name]):
+            raise ValueError(f"damaged: its {name} cannot be")
+
+    def is_counter(value) -> bool:
+        return type(value) in (int, float) and 0 <= value < 1 << 64
+
+    def are_counters(name: str):
+        needed = set(NEEDED[name].split())
+        return lambda found: (
+            isinstance(found, dict)
+            and needed <= found.keys()
+            and all(map(is_counter, found.values()))
+        )
+
+    def is_text(value) -> bool:
+        return isinstance(value, str)
+
+    check("reached", lambda reached: isinstance(reached, bool))
+    check("program", is_text)
+    check("pid", is_counter)
+    if not found["reached"]:
+        check("reason", is_text)
+        return
+    for name in ("totals", "process"):
+        check(name, are_counters(name))
+    for name in ("tiers", "devices"):
+        if name in found or name == "tiers":
+            is_row = are_counters(name)
+            check(name, lambda rows: isinstance(rows, list) and all(map(is_row, rows)))
+    if found.get("aside") is not None:
+        check("aside", is_text)
 
 
 def files_in(folder: str) -> list[str]:
