@@ -7,10 +7,12 @@ import csv
 import datetime
 import mmap
 import operator
+import re
 import struct
 from typing import NamedTuple
 
 from cmp_preload.cli import Failure
+from cmp_preload.text import shorten
 
 SCHEMA = 1
 MAGIC = b"CMPTRACE"
@@ -26,6 +28,8 @@ OUTCOMES = (
 ).split()
 FIRST_FREE = OUTCOMES.index("pooled")
 CSV_COLUMNS = ["Thread", "Time", "Action", "Pointer", "Size", "Stream"]
+CSV_ACTIONS = {"allocate": "real", "allocate failure": "failed", "free": "real_free"}
+TIME_OF_DAY = re.compile(r"(\d{1,3}):(\d{1,2}):(\d{1,2})[.:](\d{1,9})", re.ASCII)
 
 
 class Call(NamedTuple):
@@ -83,7 +87,8 @@ class Trace:
 
 
 class _Recorded(Trace):
-    """A file of CMP_TRACE, of a process that runs, has ended or was killed."""
+    """A file of CMP_TRACE, of a process that runs, has ended or was killed. Failure with one line
+    where a record is reached that cannot be."""
 
     def __init__(self, data, **header) -> None:
         super().__init__(**header)
@@ -124,6 +129,8 @@ class _Recorded(Trace):
             time -= begin
             cost = rest & 0xFFFFFFFFFF
             outcome = rest >> 48 & 63
+            if time < 0 or outcome >= len(OUTCOMES):
+                raise Failure(f"{self.path}: a record is damaged")
             add(
                 Call(
                     time + cost if outcome < FIRST_FREE else time,
@@ -174,7 +181,7 @@ def read(path) -> Trace:
         return _read_recorded(path) if is_trace(path) else _read_csv(path)
     except OSError as error:
         raise Failure(f"{path}: {error.strerror}") from None
-    except (TypeError, ValueError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise Failure(f"{path}: {error}") from None
 
 
@@ -194,6 +201,7 @@ def _read_recorded(path) -> Trace:
     )
     return _Recorded(
         data,
+        path=path,
         program=program,
         pid=pid,
         begin=begin,
@@ -268,32 +276,48 @@ def write_csv(trace, file) -> None:
 
 def _time_of_day(text) -> int:
     """Nanoseconds of "HH:MM:SS.ffffff" or "HH:MM:SS:ffffff"; 0 if it is written otherwise."""
-    try:
-        hours, minutes, seconds, micros = text.replace(".", ":").split(":")
-        whole = (int(hours) * 60 + int(minutes)) * 60 + int(seconds)
-        return (whole * 10**6 + int(micros.ljust(6, "0")[:6])) * 1000
-    except ValueError:
+    found = TIME_OF_DAY.fullmatch(text)
+    if not found:
         return 0
+    hours, minutes, seconds, micros = found.groups()
+    whole = (int(hours) * 60 + int(minutes)) * 60 + int(seconds)
+    return (whole * 10**6 + int(micros.ljust(6, "0")[:6])) * 1000
+
+
+def _whole(row, column, bits, base=10) -> int:
+    """A number that a trace has room for."""
+    number = int(row[column], base)
+    if not 0 <= number < 1 << bits:
+        raise ValueError(f"{column} is out of range")
+    return number
+
+
+def _call_of(row, time) -> Call:
+    outcome = CSV_ACTIONS.get(row["Action"])
+    if outcome is None:
+        raise ValueError(f"unknown action {shorten(repr(row['Action']), 40)}")
+    pointer = 0 if row["Pointer"] == "(nil)" else _whole(row, "Pointer", 64, 16)
+    status = 2 if outcome == "failed" else 0
+    thread, size = _whole(row, "Thread", 64), _whole(row, "Size", 48)
+    return call(time, 0, thread, outcome, pointer, size, status=status)
 
 
 def _read_csv(path) -> Trace:
     """A CSV of RMM's. Its lines are in order; two never get the same moment here."""
     calls = []
-    actions = {"allocate": "real", "allocate failure": "failed", "free": "real_free"}
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
         rows = csv.DictReader(file)
         if not set(CSV_COLUMNS[:-1]) <= set(rows.fieldnames or ()):
             raise ValueError("neither a trace nor a CSV of RMM's")
         first, last = None, -1
         for row in rows:
+            if any(row[column] is None for column in CSV_COLUMNS[:-1]):
+                raise ValueError(f"line {rows.line_num}: a column is missing")
             time = _time_of_day(row["Time"])
             first = time if first is None else first
             last = max(time - first, last + 1)
-            outcome = actions.get(row["Action"])
-            if outcome is None:
-                raise ValueError(f"line {rows.line_num}: unknown action {row['Action']!r}")
-            pointer = 0 if row["Pointer"] == "(nil)" else int(row["Pointer"], 16)
-            status = 2 if outcome == "failed" else 0
-            thread, size = int(row["Thread"]), int(row["Size"])
-            calls.append(call(last, 0, thread, outcome, pointer, size, status=status))
+            try:
+                calls.append(_call_of(row, last))
+            except ValueError as error:
+                raise ValueError(f"line {rows.line_num}: {error}") from None
     return Trace(calls)
