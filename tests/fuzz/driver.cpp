@@ -218,10 +218,12 @@ int main(int count, char** arguments) {
     std::fprintf(stderr, "usage: %s [--inputs N] [--seed S] CORPUS...\n", arguments[0]);
     return 2;
   }
-  for (const int number : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGALRM}) {
-    signal(number, &OnSignal);
+  for (const int number : {SIGABRT, SIGALRM}) signal(number, &OnSignal);
+  if (__sanitizer_set_death_callback != nullptr) {
+    __sanitizer_set_death_callback(&Leave);  // it shows where a signal came from
+  } else {
+    for (const int number : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) signal(number, &OnSignal);
   }
-  if (__sanitizer_set_death_callback != nullptr) __sanitizer_set_death_callback(&Leave);
   const std::string program = files::path(arguments[0]).filename();
   g_name = program + "-corpus.input";
   std::vector<Bytes> corpus;
