@@ -465,6 +465,7 @@ class Program {
     });
   }
   void UseThread(size_t thread) {
+    if (thread == thread_) return;
     threads_[thread_] = std::exchange(t_memory, threads_[thread]);
     thread_ = thread;
   }
