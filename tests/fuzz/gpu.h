@@ -244,7 +244,7 @@ class Gpu {
   std::vector<size_t> pushed_;
   std::deque<Event> events_;
   std::map<DeviceAddress, size_t> blocks_;  // to the context
-  unsigned patience_ = 3;
+  unsigned patience_ = 1;
   unsigned questions_ = 0;
   unsigned waits_ = 0;
   unsigned failures_ = 0;
