@@ -469,7 +469,9 @@ class Program {
   }
   void Fail(uint8_t count) {
     failing_ = count % 8 != 0;
-    gpu_.DeviceOf(gpu_.current()).FailNext(count % 8);
+    for (const size_t on_each_device : {size_t{0}, kContexts - 1}) {
+      gpu_.DeviceOf(on_each_device).FailNext(count % 8);
+    }
   }
 
   // ---- Work, threads, contexts
