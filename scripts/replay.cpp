@@ -26,17 +26,19 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <string>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
-#include "shim/record/trace_format.h"
+#include "replay_trace.h"
 
 namespace {
 
-using cmp::TraceOutcome;
+using cmp::replay::Call;
+using cmp::replay::kFailed;
+using cmp::replay::kNotYet;
+using cmp::replay::Object;
+using cmp::replay::Trace;
 using Clock = std::chrono::steady_clock;
 using Count = unsigned long long;
 
@@ -84,109 +86,20 @@ void Check(CUresult status, const char* what) {
   if (status != CUDA_SUCCESS) Fail("%s: error %d", what, static_cast<int>(status));
 }
 
-// ---- The trace
+// ---- The file
 
-constexpr CUdeviceptr kNotYet = 0;
-constexpr CUdeviceptr kFailed = 1;
-
-// An allocation of the trace while it is played again.
-struct Object {
-  std::atomic<CUdeviceptr> address{kNotYet};
-  size_t bytes = 0;
-  unsigned device = 0;
-};
-
-struct Call {
-  uint64_t moment;  // when the pointer changed hands: the end of an allocation, the begin of a free
-  unsigned thread;
-  bool allocates;
-  uint32_t object;
-};
-
-struct Trace {
-  std::vector<Call> calls;  // in order
-  std::vector<std::vector<uint32_t>> of_thread;
-  std::unique_ptr<Object[]> objects;
-  uint32_t object_count = 0;
-  unsigned devices = 1;
-  Count skipped = 0;  // failed allocations; frees of what the trace did not see allocated
-};
-
-struct ThreadRecord {
-  unsigned thread;
-  cmp::TraceRecord record;
-  bool Allocates() const { return record.outcome <= static_cast<unsigned>(TraceOutcome::failed); }
-  bool Is(TraceOutcome outcome) const { return record.outcome == static_cast<unsigned>(outcome); }
-  uint64_t Moment() const { return record.begin_ns + (Allocates() ? record.cost_ns : 0); }
-};
-
-std::vector<ThreadRecord> ReadRecords(const char* path) {
+Trace ReadTrace(const char* path) {
   const int file = open(path, O_RDONLY | O_CLOEXEC);
   struct stat status;
   if (file < 0 || fstat(file, &status) != 0) Fail("%s: %s", path, std::strerror(errno));
   const auto size = static_cast<size_t>(status.st_size);
-  const void* data = size == 0 ? MAP_FAILED : mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0);
+  void* data = size == 0 ? nullptr : mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0);
+  if (data == MAP_FAILED) Fail("%s: %s", path, std::strerror(errno));
   close(file);
-  const auto* header = static_cast<const cmp::TraceHeader*>(data);
-  if (data == MAP_FAILED || size < cmp::kTraceChunkBytes ||
-      std::memcmp(header->magic, cmp::kTraceMagic, sizeof(header->magic)) != 0) {
-    Fail("%s: not a trace", path);
-  }
-  if (header->schema != cmp::kTraceSchema) {
-    Fail("%s: a trace of format %u; this cmp-replay reads %u", path, header->schema,
-         cmp::kTraceSchema);
-  }
-  if (header->chunk_bytes != cmp::kTraceChunkBytes ||
-      header->record_bytes != sizeof(cmp::TraceRecord)) {
-    Fail("%s: the file is damaged", path);
-  }
-  std::vector<ThreadRecord> records;
-  std::unordered_map<uint64_t, unsigned> threads;
-  const auto* chunks = static_cast<const cmp::TraceChunk*>(data);
-  for (size_t i = 1; i < size / cmp::kTraceChunkBytes; ++i) {
-    const cmp::TraceChunk& chunk = chunks[i];
-    const uint32_t count = std::min(chunk.count.load(std::memory_order_acquire), chunk.kRecords);
-    if (count == 0) continue;
-    const auto next = static_cast<unsigned>(threads.size());
-    const unsigned thread = threads.try_emplace(chunk.thread, next).first->second;
-    for (uint32_t j = 0; j < count; ++j) records.push_back({thread, chunk.records[j]});
-  }
-  munmap(const_cast<void*>(data), size);
-  return records;
-}
-
-Trace ReadTrace(const char* path) {
-  std::vector<ThreadRecord> records = ReadRecords(path);
-  std::stable_sort(records.begin(), records.end(), [](const auto& left, const auto& right) {
-    return left.Moment() < right.Moment();
-  });
   Trace trace;
-  trace.objects = std::make_unique<Object[]>(records.size());
-  std::unordered_map<uint64_t, uint32_t> live;
-  const auto add = [&](const ThreadRecord& from, bool allocates, uint32_t object) {
-    if (from.thread >= trace.of_thread.size()) trace.of_thread.resize(from.thread + 1);
-    trace.of_thread[from.thread].push_back(static_cast<uint32_t>(trace.calls.size()));
-    trace.calls.push_back({from.Moment(), from.thread, allocates, object});
-  };
-  for (const ThreadRecord& from : records) {
-    const auto found = live.find(from.record.address);
-    if (from.Is(TraceOutcome::failed) || from.Is(TraceOutcome::double_free) ||
-        (!from.Allocates() && found == live.end())) {
-      ++trace.skipped;
-    } else if (!from.Allocates()) {
-      add(from, false, found->second);
-      live.erase(found);
-    } else {
-      // An address that is given again was freed where nobody saw it: a context's end.
-      if (found != live.end()) add(from, false, found->second);
-      Object& object = trace.objects[trace.object_count];
-      object.bytes = from.record.bytes;
-      object.device = from.record.device;
-      trace.devices = std::max(trace.devices, object.device + 1);
-      live[from.record.address] = trace.object_count;
-      add(from, true, trace.object_count++);
-    }
-  }
+  const std::string wrong = cmp::replay::ReadTrace(data, size, &trace);
+  if (!wrong.empty()) Fail("%s: %s", path, wrong.c_str());
+  if (data != nullptr) munmap(data, size);
   return trace;
 }
 
@@ -255,7 +168,7 @@ class Replay {
                 states().size());
     std::printf("\"preload\": \"%s\", ", version == nullptr ? "" : version());
     std::printf("\"failures\": %llu, \"skipped\": %llu, \"peak_bytes\": %llu, ", failures,
-                trace_.skipped, Count{peak_.load()});
+                Count{trace_.skipped}, Count{peak_.load()});
     std::printf("\"wall_ns\": %llu, ", Count{wall_ns_});
     PrintLatencies("allocations", allocation_ns);
     std::printf(", ");

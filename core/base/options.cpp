@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <initializer_list>
 
+#include "core/base/warnings.h"
+
 namespace cmp {
 
 namespace {
@@ -309,6 +311,7 @@ Options ReadOptions(Environment environment, WarningSink warn) {
     char line[320];
     snprintf(line, sizeof(line), "%s=%.80s is not understood (expected: %s); using %s", option.name,
              value, option.values, option.default_value);
+    MakeOneLine(line);
     warn(line);
   }
   return options;
@@ -337,6 +340,7 @@ void WarnOfMisspelledOptions(char* const* environment, WarningSink warn) {
     char line[200];
     snprintf(line, sizeof(line), "%.*s is not an option; did you mean %s?",
              static_cast<int>(length < 64 ? length : 64), variable, nearest->name);
+    MakeOneLine(line);
     warn(line);
   }
 }

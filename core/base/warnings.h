@@ -4,8 +4,11 @@
 
 namespace cmp {
 
-// "cmp: " and `line` and a newline, in one write. Thread-safe.
+// "cmp: " and `line`, in one write of one line, whatever a name or value in it has. Thread-safe.
 void PrintWarning(const char* line);
+
+// Makes one line of a text with names or values of the program's: no control characters.
+void MakeOneLine(char* text);
 
 }  // namespace cmp
 

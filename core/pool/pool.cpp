@@ -104,6 +104,7 @@ Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& 
     counters.requested_bytes.AddShared(bytes);
     counters.block_bytes.AddShared(bytes);
     NotePeak(owner);
+    if (source_.IsOver(owner)) owner.over_bound.store(true, std::memory_order_relaxed);
   }
   return made;
 }

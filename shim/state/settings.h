@@ -10,9 +10,6 @@ namespace cmp {
 // to be served gets Mode::kOff.
 Options ReadShimOptions();
 
-// Is `program` served under the globs of CMP_PROGRAMS? With only exclusions all others are.
-bool IsServed(const char* globs, const char* program);
-
 // As cmp_preload_version() gives it.
 inline const char* Version() { return CMP_VERSION; }
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(SOURCE / "scripts"))
 from cmp_preload.console.errors import Failure  # noqa: E402
 from cmp_preload.measuring import replays  # noqa: E402
 from cmp_preload.pool.library import Library  # noqa: E402
-from cmp_preload.records import rmm_csv, trace_file, traces  # noqa: E402
+from cmp_preload.records import rmm_csv, timeline, trace_file, traces  # noqa: E402
 from cmp_preload.records.calls import OUTCOMES, Call, Trace  # noqa: E402
 
 RESULTS = "failed 0, last error 0\n"
@@ -465,11 +465,33 @@ class Csv(Traces):
         for content in (b"", b"text", b"\xff\xfe", b"a,b\n1,2\n", data[:100],
                         data[:8] + b"\x02" + data[9:],
                         b"Thread,Time,Action,Pointer,Size,Stream\n1,0,other,0x1,1,0\n",
-                        b"Thread,Time,Action,Pointer,Size,Stream\n1,0,free\n"):
+                        b"Thread,Time,Action,Pointer,Size,Stream\n1,0,free\n",
+                        b"Thread,Time,Action,Pointer,Size,Stream\n1,0,free,0x1,-1,0\n",
+                        b"Thread,Time,Action,Pointer,Size,Stream\n-1,0,free,0x1,1,0\n"):
             path = folder / "t"
             path.write_bytes(content)
             with self.assertRaises(Failure, msg=content):
                 traces.read(path)
+
+    def test_damaged_records(self):
+        path = self.temporary_folder() / "t"
+        early, unknown = bytes(32), b"\xff" * 32
+        for record in (early, unknown):
+            trace_file.write(Trace([Call.of(5, 1, 1, "real", 0x1000, 256)]), path)
+            data = bytearray(path.read_bytes())
+            data[32:40] = b"\1" + bytes(7)  # the trace began at 1
+            data[4096 + 32 : 4096 + 64] = record
+            path.write_bytes(data)
+            with self.assertRaisesRegex(Failure, "a record is damaged"):
+                list(traces.read(path))
+
+    def test_an_allocation_of_nothing(self):
+        """As RMM logs it."""
+        path = self.temporary_folder() / "rmm.csv"
+        path.write_text("Thread,Time,Action,Pointer,Size,Stream\n1,0,allocate,(nil),0,0\n")
+        line = timeline.Timeline(1)
+        line.read(traces.read(path), 4, 0)
+        self.assertEqual([tier["requests"] for tier in line.tiers.values()], [1])
 
 
 @unittest.skipIf(SANITIZE, "the replay finds no sanitizer's runtime")

@@ -336,8 +336,12 @@ class Wrong(TestCase):
         (folder / "newer.json").write_text('{\n  "cmp_statistics": 99\n}\n')
         (folder / "short.live").write_bytes(b"CMPSTAT\0" + bytes(20))
         (folder / "other.live").write_bytes(b"CMPSTAT\0" + b"\1" + bytes(200))
+        (folder / "lacks.json").write_text('{\n  "cmp_statistics": 1, "reached": true}')
+        (folder / "deep.json").write_text('{\n  "cmp_statistics":' + "[" * 100_000)
         (folder / "none").mkdir()
         for name in (
+            "lacks.json",
+            "deep.json",
             "empty.json",
             "other.json",
             "cut.json",

@@ -17,6 +17,9 @@ from cmp_preload.console.errors import Failure
 MACHINES = {"x86_64": 62, "aarch64": 183}
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
 DT_NEEDED, DT_STRTAB = 1, 5
+SEGMENT = struct.Struct("<IIQQQQ16x")
+# No more is read of what a damaged file may claim.
+MOST_PATH, MOST_NAME, MOST_DYNAMIC = 4096, 256, 1 << 16
 
 
 class Elf(NamedTuple):
@@ -43,33 +46,40 @@ def read_elf(path: str) -> Elf | None:
                 return Elf(32, machine, "", [])
             (offset,) = struct.unpack_from("<Q", head, 32)
             size, count = struct.unpack_from("<HH", head, 54)
-            file.seek(offset)
-            table = file.read(size * count)
-            segments = [struct.unpack_from("<IIQQQQ", table, i * size) for i in range(count)]
-
-            def at(where: int, length: int) -> bytes:
-                file.seek(where)
-                return file.read(length)
-
+            if count and size != SEGMENT.size:
+                return None
+            segments = list(SEGMENT.iter_unpack(_at(file, offset, size * count)))
             interpreter, needed = "", []
             for kind, _, where, _, _, length in segments:
                 if kind == PT_INTERP:
-                    interpreter = at(where, length).split(b"\0")[0].decode(errors="replace")
-                elif kind == PT_DYNAMIC:
-                    data = at(where, length)
-                    entries = list(struct.iter_unpack("<qQ", data[: len(data) // 16 * 16]))
-                    strings = next((value for tag, value in entries if tag == DT_STRTAB), 0)
-                    for load, _, start, address, _, extent in segments:
-                        if load == PT_LOAD and address <= strings < address + extent:
-                            base = start + strings - address
-                            needed = [
-                                at(base + value, 256).split(b"\0")[0].decode(errors="replace")
-                                for tag, value in entries
-                                if tag == DT_NEEDED
-                            ]
+                    interpreter = _string_at(file, where, min(length, MOST_PATH))
+                elif kind == PT_DYNAMIC and not needed:
+                    data = _at(file, where, min(length, MOST_DYNAMIC))
+                    needed = _needed(file, segments, data[: len(data) // 16 * 16])
             return Elf(64, machine, interpreter, needed)
-    except (OSError, struct.error):
+    except (OSError, ValueError, OverflowError, struct.error):
         return None
+
+
+def _needed(file, segments: list, dynamic: bytes) -> list:
+    entries = list(struct.iter_unpack("<qQ", dynamic))
+    strings = next((value for tag, value in entries if tag == DT_STRTAB), 0)
+    for kind, _, start, address, _, extent in segments:
+        if kind == PT_LOAD and address <= strings < address + extent:
+            base = start + strings - address
+            names = (value for tag, value in entries if tag == DT_NEEDED)
+            return [_string_at(file, base + name, MOST_NAME) for name in names]
+    return []
+
+
+def _at(file, where: int, length: int) -> bytes:
+    """So much of it as the file has."""
+    file.seek(where)
+    return file.read(length)
+
+
+def _string_at(file, where: int, most: int) -> str:
+    return _at(file, where, most).split(b"\0")[0].decode(errors="replace")
 
 
 def contains(path: str, texts: list[bytes]) -> list[bytes]:

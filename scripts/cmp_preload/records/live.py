@@ -36,9 +36,17 @@ def read(data: bytes, find_library) -> dict:
     ):
         raise ValueError(f"counters of another version of the pool than {library.path}")
     process = struct.unpack_from(f"<{process_counters}Q", data, HEADER.size)
-    sums = [[0] * tier_counters for _ in range(tier_count)]
     row = struct.Struct(f"<{tier_counters}Q")
-    for slot in range(min(slots, slot_count)):
+    slots = min(slots, slot_count)
+    if (
+        steps not in tiers.STEPS
+        or tier_count != tiers.tier_of(tiers.MOST_TIER_BYTES, steps) + 1
+        or slot_bytes < tier_count * row.size
+        or header_bytes + slots * slot_bytes > len(data)
+    ):
+        raise ValueError("the counters are damaged")
+    sums = [[0] * tier_counters for _ in range(tier_count)]
+    for slot in range(slots):
         for tier, so_far in enumerate(sums):
             at = header_bytes + slot * slot_bytes + tier * row.size
             sums[tier] = [a + b for a, b in zip(so_far, row.unpack_from(data, at))]

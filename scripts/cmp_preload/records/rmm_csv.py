@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import csv
 import datetime
+import re
 
+from cmp_preload.console import words
 from cmp_preload.records.calls import Call, Trace
 
 COLUMNS = ["Thread", "Time", "Action", "Pointer", "Size", "Stream"]
+ACTIONS = {"allocate": "real", "allocate failure": "failed", "free": "real_free"}
+TIME_OF_DAY = re.compile(r"(\d{1,3}):(\d{1,2}):(\d{1,2})[.:](\d{1,9})", re.ASCII)
 
 
 def write(trace, file) -> None:
@@ -31,32 +35,48 @@ def write(trace, file) -> None:
 
 def _time_of_day(text) -> int:
     """Nanoseconds of "HH:MM:SS.ffffff" or "HH:MM:SS:ffffff"; 0 if it is written otherwise."""
-    try:
-        hours, minutes, seconds, micros = text.replace(".", ":").split(":")
-        whole = (int(hours) * 60 + int(minutes)) * 60 + int(seconds)
-        return (whole * 10**6 + int(micros.ljust(6, "0")[:6])) * 1000
-    except ValueError:
+    found = TIME_OF_DAY.fullmatch(text)
+    if not found:
         return 0
+    hours, minutes, seconds, micros = found.groups()
+    whole = (int(hours) * 60 + int(minutes)) * 60 + int(seconds)
+    return (whole * 10**6 + int(micros.ljust(6, "0")[:6])) * 1000
+
+
+def _whole(row, column, bits, base=10) -> int:
+    """A number that a trace has room for."""
+    number = int(row[column], base)
+    if not 0 <= number < 1 << bits:
+        raise ValueError(f"{column} is out of range")
+    return number
+
+
+def _call_of(row, time) -> Call:
+    outcome = ACTIONS.get(row["Action"])
+    if outcome is None:
+        raise ValueError(f"unknown action {words.shorten(repr(row['Action']), 40)}")
+    pointer = 0 if row["Pointer"] == "(nil)" else _whole(row, "Pointer", 64, 16)
+    status = 2 if outcome == "failed" else 0
+    thread, size = _whole(row, "Thread", 64), _whole(row, "Size", 48)
+    return Call.of(time, 0, thread, outcome, pointer, size, status=status)
 
 
 def read(path) -> Trace:
     """A CSV of RMM's. Its lines are in order; two never get the same moment here."""
     calls = []
-    actions = {"allocate": "real", "allocate failure": "failed", "free": "real_free"}
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
         rows = csv.DictReader(file)
         if not set(COLUMNS[:-1]) <= set(rows.fieldnames or ()):
             raise ValueError("neither a trace nor a CSV of RMM's")
         first, last = None, -1
         for row in rows:
+            if any(row[column] is None for column in COLUMNS[:-1]):
+                raise ValueError(f"line {rows.line_num}: a column is missing")
             time = _time_of_day(row["Time"])
             first = time if first is None else first
             last = max(time - first, last + 1)
-            outcome = actions.get(row["Action"])
-            if outcome is None:
-                raise ValueError(f"line {rows.line_num}: unknown action {row['Action']!r}")
-            pointer = 0 if row["Pointer"] == "(nil)" else int(row["Pointer"], 16)
-            status = 2 if outcome == "failed" else 0
-            thread, size = int(row["Thread"]), int(row["Size"])
-            calls.append(Call.of(last, 0, thread, outcome, pointer, size, status=status))
+            try:
+                calls.append(_call_of(row, last))
+            except ValueError as error:
+                raise ValueError(f"line {rows.line_num}: {error}") from None
     return Trace(calls)

@@ -12,6 +12,17 @@ from cmp_preload.records import live
 
 JSON_BEGINNING = b'{\n  "cmp_statistics":'
 FORMAT = 1  # scripts/docs/formats/README.md says what another one means
+# What a report of a process has, at least; more in each is welcome. Numbers are counters of 64 bits.
+NEEDED = {
+    "totals": "requests thread_cache_hits global_pool_hits refills real frees real_frees hit_rate",
+    "process": "real_malloc_calls real_malloc_ns real_free_calls real_free_ns wait_calls wait_ns "
+    "skipped_wait_min_ns skipped_wait_max_ns failed_allocations out_of_memory_rescues "
+    "reserve_extra_peak_bytes reserved_peak_bytes live_peak_bytes",
+    "tiers": "bytes requests thread_cache_hits global_pool_hits refills real requested_bytes "
+    "block_bytes",
+    "devices": "device live_block_bytes ready_bytes retired_bytes reserved_bytes live_peak_bytes "
+    "bound_bytes",
+}
 
 
 def read(path: str, find_library) -> dict:
@@ -28,11 +39,51 @@ def read(path: str, find_library) -> dict:
             raise ValueError(
                 f"statistics of format {found['cmp_statistics']}; this cmp-preload reads {FORMAT}"
             )
+        _check(found)
         return found
     except OSError as error:
         raise Failure(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, struct.error) as error:
+    except RecursionError:
+        raise Failure(f"{path}: not a statistics file") from None
+    except (ValueError, struct.error) as error:
         raise Failure(f"{path}: {error}") from None
+
+
+def _check(found: dict) -> None:
+    """ValueError if a report could not be made of it."""
+
+    def check(name: str, is_right) -> None:
+        if name not in found or not is_right(found[name]):
+            raise ValueError(f"damaged: its {name} cannot be")
+
+    def is_counter(value) -> bool:
+        return type(value) in (int, float) and 0 <= value < 1 << 64
+
+    def are_counters(name: str):
+        needed = set(NEEDED[name].split())
+        return lambda found: (
+            isinstance(found, dict)
+            and needed <= found.keys()
+            and all(map(is_counter, found.values()))
+        )
+
+    def is_text(value) -> bool:
+        return isinstance(value, str)
+
+    check("reached", lambda reached: isinstance(reached, bool))
+    check("program", is_text)
+    check("pid", is_counter)
+    if not found["reached"]:
+        check("reason", is_text)
+        return
+    for name in ("totals", "process"):
+        check(name, are_counters(name))
+    for name in ("tiers", "devices"):
+        if name in found or name == "tiers":
+            is_row = are_counters(name)
+            check(name, lambda rows: isinstance(rows, list) and all(map(is_row, rows)))
+    if found.get("aside") is not None:
+        check("aside", is_text)
 
 
 def files_in(folder: str) -> list[str]:

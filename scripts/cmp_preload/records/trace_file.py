@@ -6,6 +6,7 @@ import mmap
 import operator
 import struct
 
+from cmp_preload.console.errors import Failure
 from cmp_preload.records.calls import FIRST_FREE, OUTCOMES, Call, Trace
 
 FORMAT = 1
@@ -19,7 +20,8 @@ CHUNKS_AT_ONCE = 256
 
 
 class Recorded(Trace):
-    """A file of CMP_TRACE, of a process that runs, has ended or was killed."""
+    """A file of CMP_TRACE, of a process that runs, has ended or was killed. Failure with one line
+    where a record is reached that cannot be."""
 
     def __init__(self, data, **header) -> None:
         super().__init__(**header)
@@ -60,6 +62,8 @@ class Recorded(Trace):
             time -= begin
             cost = rest & 0xFFFFFFFFFF
             outcome = rest >> 48 & 63
+            if time < 0 or outcome >= len(OUTCOMES):
+                raise Failure(f"{self.path}: a record is damaged")
             add(
                 Call(
                     time + cost if outcome < FIRST_FREE else time,
@@ -122,6 +126,7 @@ def read(path) -> Recorded:
     )
     return Recorded(
         data,
+        path=path,
         program=program,
         pid=pid,
         begin=begin,

@@ -17,7 +17,7 @@ def read(path) -> Trace:
         return trace_file.read(path) if trace_file.is_trace(path) else rmm_csv.read(path)
     except OSError as error:
         raise Failure(f"{path}: {error.strerror}") from None
-    except (TypeError, ValueError, csv.Error) as error:
+    except (ValueError, csv.Error) as error:
         raise Failure(f"{path}: {error}") from None
 
 

@@ -225,6 +225,13 @@ TEST_F(OptionsTest, AVeryLongBadValueIsOneShortLine) {
   EXPECT_LT(g_warnings[0].size(), 320u);
 }
 
+TEST_F(OptionsTest, WhateverIsInAValueTheWarningIsOneLine) {
+  With("CMP_MODE", "po\nol\x1b[2J");
+  EXPECT_EQ(g_warnings[0].rfind("CMP_MODE=po?ol?[2J is not understood", 0), 0u) << g_warnings[0];
+  EXPECT_EQ(Misspelled({"CMP_STA\nS=1"}),
+            std::vector<std::string>{"CMP_STA?S is not an option; did you mean CMP_STATS?"});
+}
+
 TEST_F(OptionsTest, MisspelledNamesAreTold) {
   const struct {
     const char* variable;
