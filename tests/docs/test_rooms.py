@@ -15,7 +15,7 @@ PUBLIC = "core"  # the headers that users include
 OTHERS = {
     "tests/budget": {PUBLIC}, "tests/programs": {PUBLIC}, "tests/core/examples": {PUBLIC},
     "tests/docs": {"core/base"}, "scripts": {"shim/record"},
-    "tests/fuzz": {"core/base", "core/contexts", "core/driver", "core/pool", "shim/record", "shim/state"},
+    "tests/fuzz": {"core/base", "core/driver", "core/library", "core/pool", "shim/record", "shim/state"},
 }
 FIXTURES = ("tests/core", "tests/shim")  # they may use everything
 

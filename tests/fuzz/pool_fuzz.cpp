@@ -303,13 +303,15 @@ class Program {
     Readiness& readiness = pool_->readiness();
     if (!context.open() || gpu_.capturing) return kRealFree;
     const Stamp stamp = readiness.StampNow(context);
-    if (stamp == kReady || options_.free_sync == FreeSync::kNone) return {true, stamp};
+    if (stamp == kReady || options_.free_sync == FreeSync::kNone) return Settlement::Pooled(stamp);
     if (options_.free_sync != FreeSync::kWait && Readiness::HasContextEvents(gpu_.table())) {
       const Fences::Recorded fence = readiness.Record(context, FencePurpose::kOrder);
-      if (fence.status == kSuccess) return {true, readiness.StampFor(context, fence.number)};
+      if (fence.status == kSuccess) {
+        return Settlement::Pooled(readiness.StampFor(context, fence.number));
+      }
     }
     const int status = readiness.Finish(context);
-    return status == kSuccess ? Settlement{true, readiness.StampOfOthers(context)} : kRealFree;
+    return status == kSuccess ? Settlement::Waited(readiness.StampOfOthers(context)) : kRealFree;
   }
 
   // What the pool knows of may use the memory, if it is of the same device.
@@ -336,7 +338,7 @@ class Program {
     if (pool_->TakeLive(block, address)) {
       CMP_EXPECT(!held.unpooled);
       const Settlement settled = Settle(context);
-      if (!settled.pooled) {
+      if (!settled.pooled()) {
         CMP_EXPECT(pool_->FreeReal(block, api_) == kSuccess);
       } else {
         freeing_ = 0;
