@@ -17,7 +17,7 @@ namespace {
 constexpr size_t kStackBytes = 512 * kKiB;
 constexpr uint64_t kMostSleepNs = 900'000'000;
 constexpr uint64_t kFirstTickNs = 50'000'000;
-constexpr int kMostPauses = 100;  // about a tenth of a second
+constexpr int kMostPausesAtExit = 100;  // about a tenth of a second
 }  // namespace
 
 Ageing::Ageing(Pool& pool, const Options& options, const PoolHost& host)
@@ -126,7 +126,8 @@ void Ageing::DoWhatIsDue(ContextPool& context, size_t bytes, const DeviceApi& ap
 void Ageing::Stop() {
   stop_.store(true, std::memory_order_seq_cst);
   Pause pause;
-  for (int i = 0; i < kMostPauses && inside_.load(std::memory_order_seq_cst); ++i) pause.Wait();
+  for (int i = 0; i < kMostPausesAtExit && inside_.load(std::memory_order_seq_cst); ++i)
+    pause.Wait();
 }
 
 }  // namespace cmp

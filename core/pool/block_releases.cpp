@@ -6,8 +6,9 @@ namespace cmp {
 
 namespace {
 constexpr size_t kLeastTrim = 64 * kMiB;
-// Released by one free where the bound is crossed a little (30 to 60 us each, measured, H200).
-constexpr uint32_t kMostTrimmed = 2;
+// Released by one free where the bound is crossed a little: 0.2 ms each beside kernels, 1 ms at
+// worst (measured, H200).
+constexpr uint32_t kMostTrimmed = 1;
 // Of a portion of what has aged: a free pays for no more; an exit, and who asks how much is free,
 // wait for no more.
 constexpr uint32_t kMostAgedInFree = 64;
@@ -219,7 +220,7 @@ void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api)
     return Destroy(context, oldest, Work::kDoneForBound, api);
   };
   // A bound that follows the program may be crossed a little for a while: no free pays for more
-  // than a few ready blocks then, and the next ones go on with it. Not for nothing: where only
+  // than one ready block then, and the next ones go on with it. Not for nothing: where only
   // blocks in use are left, the next real allocation looks again.
   const bool follows = accounts.reserve().grows();
   if (follows && excess <= kLeastTrim + accounts.bound() / 16) {

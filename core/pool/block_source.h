@@ -169,7 +169,7 @@ class BlockSource {
   // another try.
   uint64_t releases() const { return releases_.load(std::memory_order_acquire); }
   // `freed` bytes were freed. Brings the context back under its bound if it is over it, or nearer
-  // to it by twice as much, and at least 64 MiB, or under CMP_RESERVE=auto by a few blocks while it
+  // to it by twice as much, and at least 64 MiB, or under CMP_RESERVE=auto by one block while it
   // is not far over it: no free pays for much. Waits for retired ones as ReleaseIdle does, where
   // the ready ones are not that much.
   void Trim(ContextPool& context, size_t freed, const DeviceApi& api);

@@ -10,7 +10,7 @@ constexpr unsigned kLargeBlocks = ~0U;  // in place of a tier: all blocks of 2 M
 // The largest request that has a tier; no device has more.
 constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
 constexpr int kMostWaitsForLeaving = 100;  // about a tenth of a second
-constexpr uint64_t kMostBoundWaitNs = 200'000;
+constexpr uint64_t kMostBoundWaitNs = 150'000;
 }  // namespace
 
 // ---- Alloc
