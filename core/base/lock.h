@@ -1,6 +1,6 @@
 // The locks of the pool. Order (a thread that holds one may take only those below it):
 //
-//   process        first use, context table, work table         (one per process each)
+//   process        first use, table of contexts, made contexts  (one per process each)
 //   takers         who waits for blocks in others' hands        (one per device)
 //   captures       captures under way                           (one per process)
 //   recorder       a context's fences: who records              (one per context)
@@ -16,9 +16,9 @@
 //   reserve lock   what a context released for its bound        (one per context)
 //   arena lock     bookkeeping memory                           (one per process)
 //
-// Those of the shim's report, trace, pitches, events and visible memory are taken last or alone. No
-// lock is held across a CUDA call, but for the recorder's and the poller's (fences.h) and that of
-// the captures (captures.cpp), which say why.
+// Those of the statistics, and of the shim's trace, pitches, events and visible memory, are taken
+// last or alone. No lock is held across a CUDA call, but for the recorder's and the poller's
+// (fences.h) and that of the captures (captures.cpp), which say why.
 //
 // Who waits sleeps: beside a real-time thread that only yields, no ordinary thread on its processor
 // would ever get to what it waits for. No wait of ours is a cancellation point: a thread that ended

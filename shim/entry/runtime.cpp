@@ -1,4 +1,5 @@
-// The interposed entry points of the CUDA runtime. A hit reads from here to core/pool/pool.h to
+// The interposed entry points of the CUDA runtime. A hit reads from here through the functions of
+// the same name, AllocHit, in shim/service/service.h, core/pool/pool.h and
 // core/lists/thread_cache.h. Whatever else a runtime does, the driver's entry points see.
 #include <stdint.h>
 

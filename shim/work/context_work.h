@@ -13,11 +13,12 @@
 //
 //   quiet_           by every submission
 //   visible_count_   is there work that the host could see? By frees, and records of events
-//   unordered_       is there work since the newest fence for order? By frees, after work_since()
-//                    of the context's fences: is there any since the newest fence? A submission
-//                    sets unordered_ and then that, the beginning of a fence for order clears them
-//                    in the same order. So a free that finds both false finds the number of the
-//                    fence that covers all work before it in the fences' started()
+//   unordered_       is there work since the newest fence for order? By frees, which look at the
+//                    fences' work_since() before: is there any since the newest fence? A
+//                    submission sets unordered_ and then work_since(); a fence for order,
+//                    when it begins, clears unordered_ and then work_since(). So a free that finds
+//                    both false finds in the fences' started() the number of the fence that covers
+//                    all work before it
 #ifndef CMP_SHIM_WORK_CONTEXT_WORK_H_
 #define CMP_SHIM_WORK_CONTEXT_WORK_H_
 

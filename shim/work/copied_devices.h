@@ -68,7 +68,8 @@ inline Devices DevicesOf(StreamName stream) {
   return context == nullptr ? kAnyDevice : DeviceBit(context->device());
 }
 
-// Is it a copy of bytes in a row, of which it was measured that it links nothing (device_links.h)?
+// What may link the devices that it names. A copy of bytes in a row links nothing (measured, see
+// device_links.h).
 template <typename Argument>
 inline constexpr bool kIsBoxOrArray =
     std::is_same_v<Argument, CUarray> || std::is_same_v<Argument, const CUDA_MEMCPY2D*> ||

@@ -15,15 +15,15 @@ namespace cmp {
 
 class ContextWork;
 
-// The program has made a context, or retained a device's primary one again.
 inline constexpr CUdevice kNotPrimary = -1;
+// The program has made a context, or retained a device's primary one again.
 void ContextIsThere(ContextHandle handle, CUdevice primary_of);
 // The handle of a device's primary context, nullptr if the program has made none.
 ContextHandle PrimaryMade(CUdevice device);
 
 // Visits the handles of all such contexts, without a lock; one that is made or ends meanwhile may
-// be visited or not. `changes` before a visit is another one after it if that was so, or if one has
-// lost its pool.
+// be visited or not. MadeContextsChanges() says another number after a visit than before it if that
+// was so, or if a context has lost its pool meanwhile.
 void ForEachMadeContext(void (*visit)(ContextHandle handle));
 uint64_t MadeContextsChanges();
 

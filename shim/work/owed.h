@@ -44,8 +44,9 @@ inline thread_local constinit Owed t_settled;
 // In a forked child: nothing of the parent's.
 inline void ForgetOwed() { t_owed = t_settled = {}; }
 
-// For what frees skipped under CMP_FREE_SYNC=auto, this thread's own, then others': those in the
-// context that fully() names in full. Counts it. False: there was nothing to wait for.
+// Waits for what frees skipped under CMP_FREE_SYNC=auto, and counts that: in full for this thread's
+// own, for a while for those of others, but in full for these too in the context that fully()
+// names. False: there was nothing to wait for.
 bool PaySkipped(Counter ProcessCounters::*count, ContextHandle (*fully)() = nullptr);
 // A question was answered "not ready". True: that may be so only because of what frees skipped,
 // which is waited for by now, and it is to be asked again. In any context: whose work it is that

@@ -17,8 +17,9 @@
 //                    (other, time)        ->  0 after 10 ms, else waits
 //   who skips        (self, any)          ->  0
 //
-// Two marks are enough: who frees is one thread at most, so with two of different threads standing
-// every free waits, and a third thread that finds no place has nothing to look for.
+// Two marks are enough: where two stand, of different threads, at least one is not the freeing
+// thread's, so every free waits. A third thread finds no place then, looks each time, and finds
+// nothing.
 //
 // What a question answers rests on this: while the thread's mark stands, no other thread has
 // skipped anything since the look that followed its making, and so there is nothing to look at.

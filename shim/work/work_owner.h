@@ -13,7 +13,7 @@ class WorkOwner {
  public:
   // No context that has a pool. Whatever is submitted changes nothing.
   static constexpr WorkOwner None() { return WorkOwner(&g_no_work); }
-  // The context with this record; none, if that is the one of contexts that have none.
+  // The context with this record; None(), if the record is g_no_work.
   static constexpr WorkOwner Of(ContextWork& work) { return WorkOwner(&work); }
   // One of several contexts: what is submitted counts for all of them, and no stream is quiet.
   static constexpr WorkOwner OneOfSeveral() { return WorkOwner(&g_work_of_several); }
@@ -23,7 +23,7 @@ class WorkOwner {
   bool Is(const void* work) const { return work_ == work; }
   bool operator==(const WorkOwner&) const = default;
 
-  // That of one context; else one without a context, of which there is nothing to be known.
+  // The record of the one context; else g_no_work or g_work_of_several, in which nothing is noted.
   ContextWork& work() const { return *work_; }
 
   // As ContextWork's.
