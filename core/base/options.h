@@ -22,6 +22,8 @@ struct ReserveRule {
   double ratio;
   size_t bytes;
   bool grows = false;  // auto
+
+  bool operator==(const ReserveRule&) const = default;
 };
 
 // CMP_MAX_BLOCK: an eighth of the device, at least 1 GiB.
@@ -44,6 +46,8 @@ struct Options {
   const char* programs = nullptr;  // into the environment, nullptr: all
   const char* stats = nullptr;     // nullptr: off, "1": summary, else a file name pattern
   const char* trace = nullptr;     // nullptr: off, else a file name pattern
+
+  bool operator==(const Options&) const = default;  // texts by their address
 };
 
 // Where a line of warning goes; `line` has no newline.

@@ -50,7 +50,7 @@ class FaceOver {
  private:
   static int Alloc(size_t bytes, void** pointer) {
     Pool* pool = g_hit_pool.load(std::memory_order_acquire);
-    const Driver* driver = LoadDriver(DriverSource::kLoaded);
+    const Driver* driver = LoadedDriver();
     if (pool != nullptr && driver != nullptr && !Host::Capturing()) [[likely]] {
       const ContextHandle context = CurrentContext(*driver);
       if constexpr (!Host::kSeesContextsEnd) pool->DropIfGone(*driver, context);
@@ -80,7 +80,7 @@ class FaceOver {
 
   static bool Free(void* pointer) {
     Pool* pool = g_started.load(std::memory_order_acquire);
-    const Driver* driver = LoadDriver(DriverSource::kLoaded);
+    const Driver* driver = LoadedDriver();
     if (pool == nullptr || driver == nullptr) return false;
     const auto address = reinterpret_cast<DeviceAddress>(pointer);
     Block* block = pool->Find(address);
@@ -105,7 +105,7 @@ class FaceOver {
 
   static size_t Release(size_t (Pool::*release)(const DeviceApi& api)) {
     Pool* pool = g_pool.load(std::memory_order_acquire);
-    const Driver* driver = LoadDriver(DriverSource::kLoaded);
+    const Driver* driver = LoadedDriver();
     if (pool == nullptr || driver == nullptr) return 0;
     if (g_exiting.load(std::memory_order_acquire)) return 0;
     return (pool->*release)(DriverApi(*driver));

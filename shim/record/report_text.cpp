@@ -118,12 +118,17 @@ void AddSummary(Text& text, Pool& pool) {
   if (pooled) {
     text.Add("cmp:   frees that waited for the GPU: %llu, %.2f ms (times are sums over threads)\n",
              Count{process.wait_calls.Get()}, Milliseconds(process.wait_ns.Get()));
+    if (process.bound_waits.Get() != 0) {
+      text.Add("cmp:     %llu to keep the bound of CMP_RESERVE\n",
+               Count{process.bound_waits.Get()});
+    }
     AddReasons(text, process);
   }
   if (process.skipped_waits.Get() != 0) {
     text.Add(
-        "cmp:   frees that did not wait: %llu; the real ones would have, for %.0f to %.0f ms (an "
-        "estimate)\n",
+        "cmp:   frees that did not wait for their own work: %llu; the real ones would have, for "
+        "%.0f to "
+        "%.0f ms (an estimate)\n",
         Count{process.skipped_waits.Get()}, Milliseconds(process.skipped_wait_min_ns.Get()),
         Milliseconds(process.skipped_wait_max_ns.Get()));
   }

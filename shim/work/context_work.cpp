@@ -37,7 +37,7 @@ class DebtChange {
 bool IsAfterLegacy(StreamName stream) {
   if (stream == kSeveralStreams) return false;
   if (IsOfCurrentContext(stream)) return true;
-  const Driver* driver = LoadDriver(DriverSource::kLoaded);
+  const Driver* driver = LoadedDriver();
   if (driver == nullptr || driver->stream_flags == nullptr || !g_captures.EnterRecording()) {
     return false;
   }
@@ -128,7 +128,7 @@ bool ContextWork::Pay() {
     return true;
   }
   if (!g_captures.EnterRecording()) return false;  // who began the capture pays, or has paid
-  const Driver* driver = LoadDriver(DriverSource::kLoaded);
+  const Driver* driver = LoadedDriver();
   const bool paid = driver != nullptr && Settle(*driver);
   g_captures.LeaveRecording();
   return paid;

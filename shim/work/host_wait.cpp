@@ -3,7 +3,7 @@
 namespace cmp {
 
 HostWait::HostWait(StreamName stream) {
-  const Driver* driver = LoadDriver(DriverSource::kLoaded);
+  const Driver* driver = LoadedDriver();
   const WorkOwner owner = OwnerOf(stream);
   if (driver == nullptr || owner.IsOneOfSeveral() || owner.IsNone()) return;
   Begin(owner.work(), stream);

@@ -47,7 +47,7 @@
 //   - while unnoted
 //   - while there is a debt, unless `since` and `debt_of` are the same one stream
 //
-// tests/shim/work_state_test.cpp holds the table against the code, row by row.
+// tests/shim/work/work_state_test.cpp holds the table against the code, row by row.
 #ifndef CMP_SHIM_WORK_WORK_STATE_H_
 #define CMP_SHIM_WORK_WORK_STATE_H_
 

@@ -29,6 +29,9 @@ def includes(path: pathlib.Path) -> set[str]:
     """The folders of core and shim that a file includes of."""
     text = (ROOT / path).read_text(encoding="utf-8")
     found = re.findall(r'^\s*#\s*include\s*["<]((?:core|shim)/[^">]+)', text, re.M)
+    if path.parts[0] in ("core", "shim"):
+        for name in re.findall(r"^\s*#\s*include\s*(\S+)", text, re.M):
+            assert re.match(r'<[\w./]+>$|"(core|shim)/', name), f"{path}: include {name} by its whole path"
     return {str(pathlib.PurePath(name).parent) for name in found}
 
 
@@ -51,6 +54,23 @@ class Rooms(unittest.TestCase):
         if room.startswith("shim/") and PUBLIC in uses:
             uses |= self.core
         return uses
+
+    def test_rooms_stand_in_order(self):
+        """In the maps: from the top down."""
+        for top in ("core", "shim"):
+            text = (ROOT / top / "README.md").read_text(encoding="utf-8")
+            order = [f"{top}/{name}" for name in re.findall(r"^\| \[(\w+)\]\(\w+/README.md\)", text, re.M)]
+            self.assertEqual(set(order), {room for room in self.rooms if room.startswith(top)})
+            for at, room in enumerate(order):
+                self.assertLessEqual(self.rooms[room] - {PUBLIC}, set(order[at + 1:]), room)
+
+    def test_static_checks_look_into_every_room(self):
+        """clang-tidy drops what it finds in a file that this does not match."""
+        text = (ROOT / ".clang-tidy").read_text(encoding="utf-8")
+        looked_at = re.search(r"HeaderFilterRegex: '(.*)'", text)[1]
+        for path in sources():
+            if path.parts[0] in ("core", "shim") and path.suffix in (".h", ".cpp"):
+                self.assertRegex(str(path), looked_at)
 
     def test_every_file_is_in_a_room(self):
         for path in sources():
@@ -112,6 +132,8 @@ class Rooms(unittest.TestCase):
             for path in there:
                 self.assertTrue({path.stem, path.name, "*" + path.suffix} & named,
                                 f"{room}/README.md does not name {path.name}")
+            others = {path.name for path in (ROOT / room).iterdir()} - {path.name for path in there}
+            self.assertEqual(others, {"README.md"}, room)
             for name in named:
                 self.assertTrue(any(name in (path.stem, path.name, "*" + path.suffix)
                                     for path in there), f"{room}/README.md names {name}")

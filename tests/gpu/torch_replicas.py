@@ -19,7 +19,7 @@ def main() -> int:
         print("torch_replicas: fewer than two devices", file=sys.stderr)
         return 77
     training.make_exact()
-    model = nn.DataParallel(training.classifier(128))
+    model = nn.DataParallel(training.classifier(128, normalises=False))
     train = training.classifying(model, *training.images(64 * devices))
     for loss in training.timed("torch_replicas", training.steps_asked(), lambda: train().item()):
         print(loss.hex())

@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import stat
 import subprocess
 
-from preload import PROGRAMS, TestCase, environment, main, run
+from preload import PROGRAMS, SOURCE, TestCase, environment, main, run
 
 RESULTS = "failed 0, last error 0\n"
 
@@ -37,6 +38,10 @@ def run_plain(env, pairs=100, **more):
 
 
 class Values(TestCase):
+    def test_every_option_is_here(self):
+        text = (SOURCE / "core" / "base" / "options.cpp").read_text(encoding="utf-8")
+        self.assertEqual(set(OPTIONS), set(re.findall(r'^    \{"(CMP_\w+)"', text, re.M)))
+
     def test_right_values(self):
         for name, (right, _) in OPTIONS.items():
             for value in [*right, ""]:

@@ -207,7 +207,7 @@ class Calls(Traces):
         text = (SOURCE / "shim" / "record" / "trace_format.h").read_text()
         table = text.split("#define CMP_TRACE_OUTCOMES(X)")[1].split("\n\n")[0]
         self.assertEqual(re.findall(r"X\((\w+),", table), OUTCOMES)
-        
+
 
 class Processes(Traces):
     def test_killed(self):

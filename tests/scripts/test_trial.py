@@ -12,6 +12,7 @@ import unittest.mock
 
 from command import BUILD, LIBRARY, PLAIN, PROGRAMS, TestCase, environment, main, measured, run, start
 from cmp_preload.commands import trial
+from cmp_preload.console.arguments import own_command
 from cmp_preload.measuring import verdict
 from cmp_preload.measuring.measurer import Measurer
 from cmp_preload.measuring.series import series_of
@@ -69,7 +70,7 @@ class Trials(TestCase):
             r"^10 times faster with wait; allocation took \S+ m?s, summed over all threads, in a "
             r"run of 200.0 ms; results identical in 7 runs\.\n",
         )
-        self.assertIn(f"Recommended: cmp-preload run -- {PLAIN} 4000\n", words_of(result))
+        self.assertIn(f"Recommended: {own_command()} run -- {PLAIN} 4000\n", words_of(result))
         self.assertNotIn("SLOWER", words_of(result))
         # Progress: a line for each run, on stderr.
         self.assertEqual(len(result.stderr.splitlines()), 10, result.stderr)
@@ -132,10 +133,10 @@ class Trials(TestCase):
             words_of(result),
         )
         self.assertIn("results identical in 5 of 7 runs", words_of(result))
-        self.assertIn(f"Recommended: cmp-preload run -- {script}", words_of(result))
+        self.assertIn(f"Recommended: {own_command()} run -- {script}", words_of(result))
         # The first mode's results decide, and the recommendation follows.
         result = self.timed_trial("-n", "1", "--modes", "none,wait", "--", script, code=1)
-        self.assertIn(f"Recommended: cmp-preload run --free-sync wait -- {script}", words_of(result))
+        self.assertIn(f"Recommended: {own_command()} run --free-sync wait -- {script}", words_of(result))
         result = self.timed_trial("-n", "1", "--modes", "none", "--", script, code=1)
         self.assertIn("Run this program without the pool.", words_of(result))
         self.assertNotIn("Recommended", words_of(result))
@@ -160,7 +161,7 @@ class Trials(TestCase):
         script = self.script(f'[ "$CMP_FILL" = 0xFF ] && echo NaN; {PLAIN} 3000')
         result = self.timed_trial("-n", "1", "--modes", "wait", "--", script)
         self.assertIn("With new memory filled with 0xFF: stdout line 1:", words_of(result))
-        self.assertIn("Recommended: cmp-preload run --fill zero --", words_of(result))
+        self.assertIn(f"Recommended: {own_command()} run --fill zero --", words_of(result))
 
 
 class Verdicts(TestCase):
@@ -182,7 +183,7 @@ class Verdicts(TestCase):
     def test_faster(self):
         told = self.verdict([self.SECOND, self.SECOND, self.HALF])
         self.assertIn("2.0 times faster with auto; allocation was 50% of the run;", told)
-        self.assertIn("Recommended: cmp-preload run -- app", told)
+        self.assertIn(f"Recommended: {own_command()} run -- app", told)
 
     def test_no_more_is_gained_than_allocation_takes(self):
         """A difference that it cannot make is chance, however clear it is."""
@@ -192,7 +193,7 @@ class Verdicts(TestCase):
         self.assertNotIn("Recommended", told)
         told = self.verdict([self.SECOND, self.SECOND, self.HALF], allocation_s=0.2)
         self.assertIn("1.2 times faster with auto; allocation was 20% of the run;", told)
-        self.assertIn("Recommended: cmp-preload run -- app", told)
+        self.assertIn(f"Recommended: {own_command()} run -- app", told)
 
     def test_another_mode_saves_no_more_than_the_usual_one_waits(self):
         runs = [self.SECOND, self.SECOND, self.HALF, (0.30, 0.31, 0.32)]
@@ -231,7 +232,7 @@ class Verdicts(TestCase):
             "cmp-preload tune measures whether a larger one gains anything.\n",
             told,
         )
-        self.assertIn("Recommended: cmp-preload run -- app", told)
+        self.assertIn(f"Recommended: {own_command()} run -- app", told)
         few = self.verdict(runs, wait_calls=100, bound_waits=10, wait_ns=50_000_000)
         self.assertNotIn("limit", few)
 

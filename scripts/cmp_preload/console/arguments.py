@@ -5,8 +5,18 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import shutil
+import sys
 
 from cmp_preload.console.errors import Failure
+
+
+def own_command() -> str:
+    """What to type for this program: its name if that finds it, else how it was called."""
+    name = os.path.basename(sys.argv[0])
+    found = shutil.which(name)
+    same = found is not None and os.path.realpath(found) == os.path.realpath(sys.argv[0])
+    return name if same else sys.argv[0]
 
 
 class Parser(argparse.ArgumentParser):

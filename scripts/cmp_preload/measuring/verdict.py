@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 
 from cmp_preload.console import words
+from cmp_preload.console.arguments import own_command
 from cmp_preload.measuring.judgement import (
     LITTLE,
     is_faster,
@@ -88,7 +89,7 @@ def of(all_series: list, comparisons: list, chosen: dict[str, str], command: lis
         flags = "".join(
             f" {flag_of(name)} {shlex.quote(value)}" for name, value in recommended.items()
         )
-        found.say(f"Recommended: cmp-preload run{flags} -- {shlex.join(command)}")
+        found.say(f"Recommended: {own_command()} run{flags} -- {shlex.join(command)}")
     return found
 
 
