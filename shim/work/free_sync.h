@@ -25,8 +25,8 @@ namespace cmp {
 
 // The usual free: no work is unfinished, so `block` is ready and nothing is owed. False says
 // nothing (call SettleFree). Loads only. REQUIRES: the caller took the block from the program, and
-// will find out whether its context is open. (An exit that begins meanwhile needs no look: nobody
-// calls CUDA here.)
+// will find out whether its context is open. (Whether the process exits, it need not ask as
+// SettleFree does: nothing here calls CUDA.)
 inline bool IsSettled(Pool& pool, const Block& block) {
   return !g_captures.UnderWay() && pool.readiness().StampNow(*block.owner()) == kReady;
 }

@@ -26,8 +26,8 @@
 // Proof: who frees publishes what it skips, and then looks for marks once more (HasOthers); who
 // asks makes its mark, and then looks at what was published. All four are sequentially consistent,
 // so one of the two sees the other: either the free waits after all, or the question finds what it
-// skipped. And who was told of a free sees a mark no older than the free did (coherence): one that
-// the free took away, or did not find any more, does not stand for it.
+// skipped. And a thread that was told of a free reads marks at least as new as the free read them
+// (coherence): a mark that the free took away cannot still spare that thread the look.
 #ifndef CMP_SHIM_WORK_WATCH_H_
 #define CMP_SHIM_WORK_WATCH_H_
 

@@ -5,15 +5,16 @@
 //               one recorded for them, unless there are none
 //   unfinished  the streams with work submitted since all work was last known to be done: a wait of
 //               the host for the only such stream is one for all. It holds what is in `since`. (A
-//               stream that waits for a debt on the device is in it beside those that it waits for:
-//               it counts from before its submission's real call, when the device knows nothing of
-//               it yet.)
+//               stream whose submission first waits for a debt, on the device, is here beside the
+//               streams of that debt: it is noted before the real call, while the device knows
+//               nothing of the order yet.)
 //   debt        the number of a free's fence, 0 for none. Until it is paid, a submission to another
 //               stream than `debt_of` lets the device wait for that fence first; so does one that
 //               may overtake earlier work of its own stream
 //   debt_of     the streams that had work before that fence; none while there is no debt
 //   unnoted     a fence for reuse covers what is in `since`, for which nobody owes order: the next
-//               submission is to be noted, whatever its stream is
+//               submission is to be noted, whatever its stream is. Only in one of several contexts:
+//               there, work of one that no fence covers delays the blocks of all others
 //
 // A set of streams is none (-), one of them (s), or several, which may be any.
 //
