@@ -1,7 +1,6 @@
 #include "shim/service/runtime_api.h"
 
 #include "shim/lookup/lookup.h"
-#include "shim/work/free_sync.h"
 
 namespace cmp {
 

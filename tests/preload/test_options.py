@@ -8,7 +8,7 @@ import socket
 import stat
 import subprocess
 
-from preload import PROGRAMS, SOURCE, TestCase, environment, main, run
+from preload import BUILD, PROGRAMS, SOURCE, TestCase, environment, main, run
 
 RESULTS = "failed 0, last error 0\n"
 
@@ -176,6 +176,15 @@ class Statistics(TestCase):
         for line in lines:
             self.assertTrue(line.startswith("cmp: "), line)
         self.assertIn("100 allocations", lines[0])
+
+    def test_every_wait_in_the_summary_has_a_reason(self):
+        """Under auto: what the host could notice, and the bound, which this program runs into."""
+        env = {"CMP_STATS": "1", "CMP_FREE_SYNC": "auto", "CMP_RESERVE": "1x"}
+        said = run(BUILD / "churn", [2, 300], env=env).err
+        waited = re.search(r"frees that waited for the GPU: (\d+), .*\n((?:cmp:     \d+ .*\n)*)", said)
+        reasons = re.findall(r"^cmp:     (\d+) (.*)", waited[2], re.M)
+        self.assertEqual(sum(int(count) for count, _ in reasons), int(waited[1]), said)
+        self.assertIn("to keep the bound of CMP_RESERVE", said)
 
     def test_json(self):
         result = run_plain({})
