@@ -29,11 +29,4 @@ void Pause::Wait() {
   }
 }
 
-void OwnerFlag::Await() {
-  Pause pause;
-  do {
-    pause.Wait();
-  } while (taken_.exchange(true, std::memory_order_acquire));
-}
-
 }  // namespace cmp

@@ -71,27 +71,6 @@ class [[nodiscard]] Uncancelled {
   int before_ = PTHREAD_CANCEL_ENABLE;
 };
 
-// A flag that its owner takes on every operation and that somebody else takes almost never: one
-// exchange on a cache line that the owner already has. Held for a few dozen instructions, never
-// across a call that can block, so that a waiter need not be woken.
-class OwnerFlag {
- public:
-  constexpr OwnerFlag() = default;
-  void Lock() {
-    // acquire pairs with the release in Unlock: the lists are as the last holder left them.
-    if (taken_.exchange(true, std::memory_order_acquire)) [[unlikely]]
-      Await();
-  }
-  // False: somebody else has it.
-  [[nodiscard]] bool TryLock() { return !taken_.exchange(true, std::memory_order_acquire); }
-  void Unlock() { taken_.store(false, std::memory_order_release); }
-
- private:
-  void Await();
-
-  std::atomic<bool> taken_{false};
-};
-
 template <typename LockType>
 class [[nodiscard]] Held {
  public:

@@ -65,8 +65,7 @@ size_t ContextPool::EmptyListed(ThreadCache& cache, bool short_of_memory) {
     bytes += batch.count * batch.head->bytes;
     global_.Put(batch);
   };
-  cache.Empty(put, short_of_memory);
-  Settle(cache);
+  Settle(cache.Empty(put, short_of_memory));
   ThreadCache* const next = cache.next_of_context;
   ThreadCache* const previous = cache.previous_of_context;
   (previous == nullptr ? listed_ : previous->next_of_context) = next;
@@ -74,11 +73,32 @@ size_t ContextPool::EmptyListed(ThreadCache& cache, bool short_of_memory) {
   return bytes;
 }
 
-size_t ContextPool::EmptyCaches(bool short_of_memory) {
+size_t ContextPool::EmptyAllListed(bool short_of_memory) {
+  bool others = false;
+  for (ThreadCache* cache = listed_; cache != nullptr; cache = cache->next_of_context) {
+    if (cache->IsOfThisThread()) continue;
+    cache->BeginTaking();
+    others = true;
+  }
+  const bool barrier = others && BarrierOnEveryThread();  // one for all of them
   size_t bytes = 0;
-  Held held(caches_lock_);
-  while (listed_ != nullptr) bytes += EmptyListed(*listed_, short_of_memory);
+  for (ThreadCache *cache = listed_, *next = nullptr; cache != nullptr; cache = next) {
+    next = cache->next_of_context;
+    if (cache->IsOfThisThread() || cache->EndTaking(barrier)) {
+      bytes += EmptyListed(*cache, short_of_memory);
+    }
+  }
   return bytes;
+}
+
+size_t ContextPool::EmptyCaches(bool short_of_memory) {
+  Held held(caches_lock_);
+  return EmptyAllListed(short_of_memory);
+}
+
+void ContextPool::EmptyRequested(ThreadCache& cache) {
+  Held held(caches_lock_);
+  if (!ended_ && cache.listed()) EmptyListed(cache, false);
 }
 
 bool ContextPool::AbandonCache(ThreadCache* cache) {

@@ -200,11 +200,17 @@ class ContextPool {
   [[nodiscard]] bool ListCache(ThreadCache& cache);
   // Moves the blocks of every thread's cache to the global pool; returns their bytes. Costs nothing
   // for caches that were empty the last time and have been left alone since. `short_of_memory`:
-  // what the threads make ahead begins small again.
+  // what the threads make ahead begins small again. A cache that cannot be taken (owner_flag.h)
+  // keeps its blocks until its thread calls again, and finds the request.
   size_t EmptyCaches(bool short_of_memory = false);
+  // For the calling thread, at the beginning of what is no hit.
+  void HonourRequest(ThreadCache& cache) {
+    if (cache.IsRequested()) [[unlikely]]
+      EmptyRequested(cache);
+  }
   // Tells the accounts what the calling thread's cache handed out and got back by itself.
-  void Settle(ThreadCache& cache) {
-    const ThreadCache::Changes changes = cache.Settle();
+  void Settle(ThreadCache& cache) { Settle(cache.Settle()); }
+  void Settle(const ThreadCache::Changes& changes) {
     if (changes.handed_out != 0 || changes.rounding != 0) {
       accounts_.Settle(changes.handed_out, changes.rounding);
     }
@@ -214,13 +220,15 @@ class ContextPool {
   }
 
   // The context has ended: from now on neither caches nor the global pool take blocks. Calls
-  // gone(block) for every idle one, which is on no list any more.
+  // gone(block) for every idle one, which is on no list any more; but for those of caches that
+  // cannot be taken, whose threads have them in hand for good.
   template <typename Gone>
   void EndLists(Gone gone) {
     {
       Held held(caches_lock_);
       ended_ = true;
-      while (listed_ != nullptr) EmptyListed(*listed_, false);
+      EmptyAllListed(false);
+      listed_ = nullptr;
     }
     for (Batch batch = global_.End(); batch.count != 0;) gone(batch.Pop());
   }
@@ -250,7 +258,11 @@ class ContextPool {
   }
 
  private:
-  size_t EmptyListed(ThreadCache& cache, bool short_of_memory);  // REQUIRES: caches_lock_ held
+  // REQUIRES: caches_lock_ held
+  size_t EmptyAllListed(bool short_of_memory);
+  // REQUIRES: the same, and the cache is the calling thread's, or taken
+  size_t EmptyListed(ThreadCache& cache, bool short_of_memory);
+  void EmptyRequested(ThreadCache& cache);
   // After a change of `before` to something else: every thread forgets the caches that it
   // remembers. True if it was open, or ends by the change without having been closed.
   static bool Leave(uint32_t before) {

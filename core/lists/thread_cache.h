@@ -16,14 +16,17 @@
 // Invariants: ready_bytes() and retired_bytes() are the sums of the blocks on all shelves; every
 // block here is kIdle and belongs to `owner`. A retired batch's stamp is its blocks' largest. The
 // owner thread takes the flag for every operation; whoever empties the cache of another thread
-// takes it too. That is the only sharing: nothing here is on a cache line that another thread
-// writes in normal running.
+// takes it too (owner_flag.h), or leaves a request, and then the owner empties it. That is the only
+// sharing: nothing here is on a cache line that another thread writes in normal running.
 #ifndef CMP_CORE_LISTS_THREAD_CACHE_H_
 #define CMP_CORE_LISTS_THREAD_CACHE_H_
+
+#include <pthread.h>
 
 #include <initializer_list>
 
 #include "core/base/lock.h"
+#include "core/base/owner_flag.h"
 #include "core/base/statistics.h"
 #include "core/base/types.h"
 #include "core/lists/takers.h"
@@ -183,28 +186,6 @@ class alignas(64) ThreadCache {
   // call of a run was 0.2).
   static constexpr uint32_t kMostMade = 8;
   uint32_t NextRefill(unsigned tier);
-  // Takes everything: calls put(batch) for each batch. The flag is held. From then on the cache is
-  // not listed any more.
-  template <typename Put>
-  void Empty(Put put, bool short_of_memory = false) {
-    Held held(flag_);
-    for (unsigned tier = 0; tier < limits_->tiers; ++tier) {
-      TakeShelf(tier, put);
-      if (short_of_memory) shelves_[tier].next_refill = 1;  // what is made ahead is not kept
-    }
-    listed_ = false;
-    most_bytes_ = 0;
-  }
-  // Whether it is on the list; under the list's lock.
-  bool listed() const { return listed_; }
-  // True for the caller who must put it on the list.
-  [[nodiscard]] bool BeginListed() {
-    Held held(flag_);
-    if (listed_) return false;
-    most_bytes_ = limits_->bytes;
-    return listed_ = true;
-  }
-
   // What changed since it was asked last: for the accounts.
   struct Changes {
     int64_t handed_out;  // bytes of blocks, less those that came back
@@ -213,17 +194,48 @@ class alignas(64) ThreadCache {
   };
   Changes Settle() {
     Held held(flag_);
-    const size_t bytes = ready_bytes() + retired_bytes();
-    const size_t handed_out = settled_bytes_ - bytes;
-    const Changes changes{static_cast<int64_t>(handed_out),
-                          static_cast<int64_t>(handed_out - requested_),
-                          static_cast<int64_t>(retired_bytes() - settled_retired_)};
-    settled_bytes_ = bytes;
-    requested_ = 0;
-    settled_retired_ = retired_bytes();
-    return changes;
+    return TakeChanges();
   }
 
+  // ---- For the list of the context's caches, under its lock. Who empties the cache of another
+  // thread takes it before.
+
+  // Whether it is on the list.
+  bool listed() const { return listed_; }
+  // True for the caller, its owner, who must put it on the list.
+  [[nodiscard]] bool BeginListed() {
+    Held held(flag_);
+    if (listed_) return false;
+    owner_thread_ = pthread_self();
+    most_bytes_ = limits_->bytes;
+    return listed_ = true;
+  }
+  // REQUIRES: listed()
+  bool IsOfThisThread() const { return pthread_equal(owner_thread_, pthread_self()) != 0; }
+  // As for OwnerFlag. REQUIRES: listed(), not of this thread
+  void BeginTaking() { flag_.BeginTaking(); }
+  [[nodiscard]] bool EndTaking(bool barrier) { return flag_.EndTaking(barrier); }
+  // Somebody could not take it: its thread is to empty it.
+  bool IsRequested() const { return flag_.IsRequested(); }
+  // Takes everything: calls put(batch) for each batch; the flag is held. From then on the cache is
+  // not listed any more. REQUIRES: listed(), and of this thread or taken
+  template <typename Put>
+  Changes Empty(Put put, bool short_of_memory = false) {
+    const bool own = IsOfThisThread();
+    if (own) {
+      flag_.Lock();
+      flag_.Honour();
+    }
+    for (unsigned tier = 0; tier < limits_->tiers; ++tier) {
+      TakeShelf(tier, put);
+      if (short_of_memory) shelves_[tier].next_refill = 1;  // what is made ahead is not kept
+    }
+    listed_ = false;
+    most_bytes_ = 0;
+    const Changes changes = TakeChanges();
+    own ? flag_.Unlock() : flag_.GiveBack();
+    return changes;
+  }
   ContextPool* owner() const { return owner_; }
   // Idle bytes here; exact for the owner, recent for others.
   size_t ready_bytes() const { return ready_bytes_.load(std::memory_order_relaxed); }
@@ -248,6 +260,17 @@ class alignas(64) ThreadCache {
   void Move(Bytes& to, size_t bytes) {
     Add(to, bytes);
     settled_bytes_ += bytes;
+  }
+  Changes TakeChanges() {
+    const size_t bytes = ready_bytes() + retired_bytes();
+    const size_t handed_out = settled_bytes_ - bytes;
+    const Changes changes{static_cast<int64_t>(handed_out),
+                          static_cast<int64_t>(handed_out - requested_),
+                          static_cast<int64_t>(retired_bytes() - settled_retired_)};
+    settled_bytes_ = bytes;
+    requested_ = 0;
+    settled_retired_ = retired_bytes();
+    return changes;
   }
   static size_t BytesOf(const Batch& batch) { return batch.count * batch.head->bytes; }
   bool OverLimit() const { return ready_bytes() + retired_bytes() > most_bytes_; }
@@ -292,6 +315,7 @@ class alignas(64) ThreadCache {
   Bytes retired_bytes_{0};
   size_t most_bytes_ = 0;  // 0 while it is not listed
   bool listed_ = false;
+  pthread_t owner_thread_ = {};  // that listed it
   // The bytes here as the accounts know them, moved batches included; and those that were retired
   // when they were told.
   size_t settled_bytes_ = 0;

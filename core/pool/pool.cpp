@@ -18,6 +18,7 @@ constexpr uint64_t kMostBoundWaitNs = 150'000;
 Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api) {
   ThreadCache* cache = CacheFor(context);
   if (cache == nullptr || bytes > kMostTierBytes) return AllocReal(&context, bytes, api);
+  context.HonourRequest(*cache);
   const unsigned tier = tiers_.TierOf(bytes);
   const bool oversized = bytes > context.max_block();
   const size_t rounded = oversized ? bytes : tiers_.RoundedBytes(bytes);
@@ -272,6 +273,7 @@ bool Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     ageing_.MemoryIsIdle();
     return false;
   }
+  context.HonourRequest(*cache);
   if (HasShelf(tier)) [[likely]] {
     Batch overflow;
     Takers& takers = source_.takers().Of(context.device());
@@ -450,6 +452,8 @@ Pool* Pool::Create(const Options& options, void* statistics_page, uint64_t pid, 
                    const PoolHost& host, Statistics::More more_statistics) {
   void* memory = MapPages(sizeof(Pool));
   if (memory == nullptr) return nullptr;
+  // While the process is small: its first barrier registers it, which takes longer beside threads.
+  (void)BarrierOnEveryThread();
   Pool* pool = new (memory) Pool(options, host);
   pool->statistics_.Open(statistics_page, pool->tiers_, pool->tiers_.TierOf(kMostTierBytes) + 1,
                          pid, program, more_statistics);

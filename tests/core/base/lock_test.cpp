@@ -12,14 +12,6 @@ namespace {
 using test::ReturnsThoughCancelled;
 using test::Sleeps;
 
-TEST(OwnerFlagTest, WhoWaitsSleeps) {
-  OwnerFlag flag;
-  flag.Lock();
-  EXPECT_FALSE(flag.TryLock());
-  EXPECT_TRUE(Sleeps([&] { const Held held(flag); }, [&] { flag.Unlock(); }));
-  EXPECT_TRUE(flag.TryLock());
-}
-
 TEST(MutexTest, WhoWaitsSleeps) {
   Mutex mutex;
   mutex.Lock();

@@ -11,6 +11,7 @@
 
 #include "core/pool/pool.h"
 #include "pool_fixture.h"
+#include "refused_barrier.h"
 
 namespace cmp {
 namespace {
@@ -54,6 +55,61 @@ TEST(ThreadsTest, ABlockIsFreedByAnotherThread) {
   EXPECT_EQ(t.Alloc(1000), block);
   ASSERT_TRUE(t.Free(block));
   ExpectAtRest(t);
+}
+
+TEST(ThreadsTest, ACacheThatCannotBeTakenIsEmptiedByItsThread) {
+  TestPool t;
+  ASSERT_TRUE(t.Free(t.Alloc(1000)));
+  ASSERT_TRUE(t.Free(t.Alloc(3000)));
+  const size_t idle = t.context->CountIdle().ready;
+  const bool tried = test::WithoutBarriers([&] {
+    EXPECT_EQ(t.context->EmptyCaches(), 0u);
+    EXPECT_EQ(t.pool->ReleaseThreadCaches(t.api), 0u);
+    Block* own = t.Alloc(5000);
+    ASSERT_TRUE(t.Free(own));
+    EXPECT_EQ(t.context->EmptyCaches(), own->bytes) << "a thread's own needs none";
+  });
+  if (!tried) GTEST_SKIP() << "no filters of system calls here";
+  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 1000), 0u) << "the request comes first";
+  Block* block = t.Alloc(1000);
+  EXPECT_EQ(t.device.allocate_calls(), 3u) << "from the global pool";
+  EXPECT_EQ(t.context->global().ready_bytes(), idle + 5 * kKiB - block->bytes);
+  ASSERT_TRUE(t.Free(block));
+  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 1000), block->address) << "hits again";
+  ASSERT_TRUE(t.Free(block));
+  ExpectAtRest(t);
+}
+
+TEST(ThreadsTest, AFreeHonoursTheRequestToo) {
+  TestPool t;
+  Block* live = t.Alloc(1000);
+  ASSERT_TRUE(t.Free(t.Alloc(3000)));
+  if (!test::WithoutBarriers([&] { EXPECT_EQ(t.context->EmptyCaches(), 0u); })) {
+    GTEST_SKIP() << "no filters of system calls here";
+  }
+  EXPECT_EQ(t.context->global().ready_bytes(), 0u);
+  ASSERT_TRUE(t.Free(live));
+  EXPECT_EQ(t.context->global().ready_bytes(), 3 * kKiB);
+  ExpectAtRest(t);
+}
+
+// What is in a cache that cannot be taken when its context ends is its thread's for good.
+TEST(ThreadsTest, AContextEndsWhoseCachesCannotBeTaken) {
+  TestPool t;
+  Block* lost = t.Alloc(1000);
+  ASSERT_TRUE(t.Free(lost));
+  const DeviceAddress address = lost->address;
+  if (!test::WithoutBarriers([&] { t.pool->DropContext(*t.context); })) {
+    GTEST_SKIP() << "no filters of system calls here";
+  }
+  EXPECT_EQ(t.pool->Find(address), nullptr);
+  EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 1000), 0u);
+  ContextPool* next = t.OpenAnother();
+  EXPECT_NE(next, t.context);
+  std::set<Block*> blocks;
+  for (int i = 0; i < 1000; ++i) blocks.insert(t.AllocIn(*next, 1000));
+  EXPECT_FALSE(blocks.contains(lost)) << "its record is on a list that nobody can see";
+  EXPECT_EQ(blocks.size(), 1000u);
 }
 
 TEST(ThreadsTest, AThreadThatExitsHoldingBlocksLeavesThemInUse) {

@@ -1,0 +1,62 @@
+#include "core/base/owner_flag.h"
+
+#include <errno.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/base/lock.h"
+
+// Of Linux 4.14; the headers may be older.
+#ifndef SYS_membarrier
+#if defined(__x86_64__)
+#define SYS_membarrier 324
+#elif defined(__aarch64__)
+#define SYS_membarrier 283
+#endif
+#endif
+
+namespace cmp {
+
+namespace {
+constexpr int kBarrier = 1 << 3;   // MEMBARRIER_CMD_PRIVATE_EXPEDITED
+constexpr int kRegister = 1 << 4;  // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED
+constexpr int kMostPauses = 100;   // less than a tenth of a second
+
+bool Membarrier(int command) { return syscall(SYS_membarrier, command, 0, 0) == 0; }
+}  // namespace
+
+bool BarrierOnEveryThread() {
+  const int error = errno;
+  // Before the first one the process must be registered, and so must a program after exec.
+  const bool done = Membarrier(kBarrier) || (Membarrier(kRegister) && Membarrier(kBarrier));
+  errno = error;
+  return done;
+}
+
+void OwnerFlag::Await() {
+  for (Pause pause;;) {
+    if (Enter()) {
+      if (asked_.load(std::memory_order_acquire) != kTaken) return;
+      Unlock();
+    }
+    pause.Wait();
+  }
+}
+
+bool OwnerFlag::EndTaking(bool barrier) {
+  Pause pause;
+  for (int i = 0; barrier && i < kMostPauses; ++i) {
+    const bool out = kLocked ? Enter() : !inside_.load(std::memory_order_acquire);
+    if (out) return true;
+    pause.Wait();
+  }
+  asked_.store(kRequested, std::memory_order_relaxed);
+  return false;
+}
+
+void OwnerFlag::GiveBack() {
+  if constexpr (kLocked) Unlock();
+  asked_.store(kNothing, std::memory_order_release);
+}
+
+}  // namespace cmp
