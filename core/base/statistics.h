@@ -21,8 +21,13 @@ namespace cmp {
 // A counter with one writer at a time. Relaxed: readers want a recent value, not an order.
 class Counter {
  public:
-  void Add(uint64_t amount) {
+  [[gnu::always_inline]] void Add(uint64_t amount) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    // What the other line means, in one instruction: compilers make three of two relaxed accesses.
+    asm("addq %1, %0" : "+m"(value_) : "er"(amount));
+#else
     value_.store(value_.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+#endif
   }
   void AddShared(uint64_t amount) { value_.fetch_add(amount, std::memory_order_relaxed); }
   void RaiseTo(uint64_t value) {

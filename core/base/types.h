@@ -207,8 +207,13 @@ inline uint64_t BufferIdOf(Block* block) {
   return first ? fresh : known;
 }
 
-// Several idle blocks of one tier, moved at once: a chain through Block::next. Ready or retired.
+// Several idle blocks of one tier, moved at once: a chain through Block::next, that of the last one
+// nullptr. Ready or retired.
 struct Batch {
+  static Batch Of(Block* block, Stamp stamp = kReady) {
+    block->next = nullptr;
+    return {block, 1, stamp};
+  }
   Block* head = nullptr;
   uint32_t count = 0;
   Stamp stamp = kReady;  // the largest of its blocks

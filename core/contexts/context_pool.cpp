@@ -29,7 +29,7 @@ bool ContextPool::Open(const ContextIdentity& identity, const Options& options, 
     ended_ = false;
   }
   cached_retired_.store(0, std::memory_order_relaxed);
-  over_bound.store(false, std::memory_order_relaxed);
+  look_.store(0, std::memory_order_relaxed);
   device_bytes.store(identity.device_bytes, std::memory_order_relaxed);
   unasked_bytes.store(0, std::memory_order_relaxed);
   waited_in_vain_at.store(kNever, std::memory_order_relaxed);
@@ -73,7 +73,10 @@ size_t ContextPool::EmptyListed(ThreadCache& cache, bool short_of_memory) {
   return bytes;
 }
 
-size_t ContextPool::EmptyAllListed(bool short_of_memory) {
+// For every cache that is the calling thread's or can be taken; visit(cache) may unlist it, and
+// gives back what was taken.
+template <typename Visitor>
+void ContextPool::ForEachListed(Visitor visit) {
   bool others = false;
   for (ThreadCache* cache = listed_; cache != nullptr; cache = cache->next_of_context) {
     if (cache->IsOfThisThread()) continue;
@@ -81,13 +84,15 @@ size_t ContextPool::EmptyAllListed(bool short_of_memory) {
     others = true;
   }
   const bool barrier = others && BarrierOnEveryThread();  // one for all of them
-  size_t bytes = 0;
   for (ThreadCache *cache = listed_, *next = nullptr; cache != nullptr; cache = next) {
     next = cache->next_of_context;
-    if (cache->IsOfThisThread() || cache->EndTaking(barrier)) {
-      bytes += EmptyListed(*cache, short_of_memory);
-    }
+    if (cache->IsOfThisThread() || cache->EndTaking(barrier)) visit(*cache);
   }
+}
+
+size_t ContextPool::EmptyAllListed(bool short_of_memory) {
+  size_t bytes = 0;
+  ForEachListed([&](ThreadCache& cache) { bytes += EmptyListed(cache, short_of_memory); });
   return bytes;
 }
 
@@ -120,10 +125,11 @@ ContextPool::Idle ContextPool::CountIdle() {
   Idle idle{};
   idle.retired = global_.retired_bytes();  // first: what becomes ready meanwhile is counted twice
   idle.ready = global_.ready_bytes();
-  for (const ThreadCache* cache = listed_; cache != nullptr; cache = cache->next_of_context) {
-    idle.ready += cache->ready_bytes();
-    idle.retired += cache->retired_bytes();
-  }
+  ForEachListed([&](ThreadCache& cache) {
+    idle.ready += cache.ready_bytes();
+    idle.retired += cache.retired_bytes();
+    if (!cache.IsOfThisThread()) cache.GiveBack();
+  });
   return idle;
 }
 

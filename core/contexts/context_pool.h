@@ -21,6 +21,7 @@
 #include "core/base/own_line.h"
 #include "core/base/types.h"
 #include "core/contexts/accounts.h"
+#include "core/contexts/hits.h"
 #include "core/driver/context_identity.h"
 #include "core/driver/release_stream.h"
 #include "core/fences/fences.h"
@@ -28,10 +29,6 @@
 #include "core/lists/thread_cache.h"
 
 namespace cmp {
-
-// Grows whenever a thread's remembered caches may be stale: a context was closed or is about to
-// end, or the process forked. Read on every hit, written almost never.
-inline constinit OwnLine<uint64_t> g_cache_epoch{1};
 
 class ContextPool {
  public:
@@ -242,8 +239,8 @@ class ContextPool {
 
   // May any of its memory be idle?
   bool HasIdle();
-  // Idle bytes: exact, looks at every listed cache. While others move blocks these are not one
-  // snapshot.
+  // Idle bytes: exact, looks into every listed cache that can be taken. While others move blocks
+  // these are not one snapshot.
   struct Idle {
     size_t ready;
     size_t retired;
@@ -258,7 +255,9 @@ class ContextPool {
   }
 
  private:
-  // REQUIRES: caches_lock_ held
+  // REQUIRES for both: caches_lock_ held
+  template <typename Visitor>
+  void ForEachListed(Visitor visit);
   size_t EmptyAllListed(bool short_of_memory);
   // REQUIRES: the same, and the cache is the calling thread's, or taken
   size_t EmptyListed(ThreadCache& cache, bool short_of_memory);
@@ -266,7 +265,7 @@ class ContextPool {
   // After a change of `before` to something else: every thread forgets the caches that it
   // remembers. True if it was open, or ends by the change without having been closed.
   static bool Leave(uint32_t before) {
-    if (IsOpen(before)) g_cache_epoch.fetch_add(1, std::memory_order_acq_rel);
+    if (IsOpen(before)) ForgetWhatThreadsRemember();
     return (before & (kIsClosed | kHasEnded)) == 0;
   }
   void Drain() const {
@@ -290,10 +289,27 @@ class ContextPool {
   // What the host knows of the context; see host.h. Set before anybody else sees the record, and
   // then never changed.
   alignas(kCacheLine) void* of_host = nullptr;
+
+  // Why a free must look closer than a hit does: all reasons are one word. Relaxed: who depends on
+  // one was told of what it is about.
+  bool MustLookCloser() const { return look_.load(std::memory_order_relaxed) != 0; }
   // Set by who leaves the context over its bound; the next free pays.
-  std::atomic<bool> over_bound{false};
+  bool over_bound() const { return (look_.load(std::memory_order_relaxed) & kOverBound) != 0; }
+  void SetOverBound(bool over) { SetLook(kOverBound, over); }
+  // There are other contexts. Set before anybody finds the second one; under the lock of Contexts.
+  void SetAmongSeveral(bool several) { SetLook(kAmongSeveral, several); }
 
  private:
+  static constexpr uint8_t kOverBound = 1;
+  static constexpr uint8_t kAmongSeveral = 2;
+  void SetLook(uint8_t reason, bool on) {
+    if (on) {
+      look_.fetch_or(reason, std::memory_order_relaxed);
+    } else {
+      look_.fetch_and(static_cast<uint8_t>(~reason), std::memory_order_relaxed);
+    }
+  }
+  std::atomic<uint8_t> look_{0};
   std::atomic<uint32_t> phase_{kIsClosed};
   ContextIdentity identity_;
   Arena* arena_ = nullptr;

@@ -64,6 +64,8 @@ class Contexts {
     for (size_t i = 0; i < kMost; ++i) {
       if (places_[i].load(std::memory_order_relaxed) != nullptr) continue;
       count_.fetch_add(1, std::memory_order_acq_rel);  // before anybody finds it
+      context->SetAmongSeveral(count() > 1);
+      TellAll(count() > 1);
       places_[i].store(context, std::memory_order_release);
       if (i >= places_used_.load(std::memory_order_relaxed)) {
         places_used_.store(i + 1, std::memory_order_release);  // after the place
@@ -77,6 +79,7 @@ class Contexts {
       if (place.load(std::memory_order_relaxed) != context) continue;
       place.store(nullptr, std::memory_order_release);
       count_.fetch_sub(1, std::memory_order_acq_rel);
+      TellAll(count() > 1);
       return true;
     }
     return false;
@@ -84,6 +87,9 @@ class Contexts {
   Mutex& lock() { return lock_; }
 
  private:
+  void TellAll(bool several) {
+    ForEachPlace([&](const auto&, ContextPool& context) { context.SetAmongSeveral(several); });
+  }
   template <typename Visitor>
   void ForEachPlace(Visitor visit) const {
     const size_t used = places_used_.load(std::memory_order_acquire);

@@ -75,6 +75,8 @@ inline const Driver* LoadDriver(DriverSource source) {
   const Driver* driver = g_driver.load(std::memory_order_acquire);
   return driver != nullptr ? driver : LoadDriverSlow(source);
 }
+// The same for who knows that it is loaded.
+inline const Driver* KnownDriver() { return g_driver.load(std::memory_order_acquire); }
 // libcuda.so.1 once the process has it.
 inline const Driver* LoadedDriver() { return LoadDriver(DriverSource::kLoaded); }
 
@@ -88,6 +90,13 @@ bool IsPatched(const void* function);
 inline ContextHandle CurrentContext(const Driver& driver) {
   CUcontext context = nullptr;
   return driver.get_current(&context) == CUDA_SUCCESS ? context : nullptr;
+}
+
+// The same for who compares it with handles alone: what fails leaves nullptr.
+inline ContextHandle CurrentOrNone(const Driver& driver) {
+  CUcontext context = nullptr;
+  driver.get_current(&context);
+  return context;
 }
 
 // The id of a context that is current, which CUDA never gives out twice; the handle itself with

@@ -16,7 +16,7 @@ ThreadCache* SpareCaches::Take() {
 }
 
 // `filling` has become full, or the cache is over its limit.
-Batch ThreadCache::Overflow(Batch& filling, Batch& full, Bytes& bytes) {
+Batch ThreadCache::Overflow(Batch& filling, Batch& full, size_t& bytes) {
   Batch leaving;
   if (OverLimit()) {
     // The colder batch goes if there is one.
@@ -35,7 +35,8 @@ Batch ThreadCache::Overflow(Batch& filling, Batch& full, Bytes& bytes) {
 Batch ThreadCache::Retire(Shelf& shelf, Block* block, Stamp stamp) {
   shelf.retiring.Push(block);
   if (stamp > shelf.retiring.stamp) shelf.retiring.stamp = stamp;
-  Add(retired_bytes_, block->bytes);
+  retired_bytes_ += block->bytes;
+  SetMostReady();
   if (shelf.retiring.count < limits_->batch[block->tier] && !OverLimit()) return Batch{};
   return Overflow(shelf.retiring, shelf.retired, retired_bytes_);
 }

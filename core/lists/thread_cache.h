@@ -48,6 +48,7 @@ class SpareCaches {
 
 // What thread caches of one pool have in common.
 struct CacheLimits {
+  unsigned steps = 4;                   // of the tiers
   size_t bytes = 0;                     // of one cache
   unsigned tiers = 0;                   // tiers below this have a shelf
   uint32_t batch[kMaxSmallTiers] = {};  // blocks that move at once, at least 1
@@ -58,6 +59,8 @@ class alignas(64) ThreadCache {
  public:
   struct alignas(64) Shelf {  // what a ready block needs is on one line
     Batch current;
+    TierCounters* counters = nullptr;  // the cache's, of the tier
+    uint32_t batch = 0;                // of limits.batch
     Batch spare;
     Batch retiring;
     Batch retired;
@@ -65,39 +68,50 @@ class alignas(64) ThreadCache {
   };
 
   ThreadCache(ContextPool* owner, const CacheLimits* limits, TierCounters* counters, Shelf* shelves)
-      : owner_(owner), counters_(counters), limits_(limits), shelves_(shelves) {}
+      : tiers_(limits->steps),
+        owner_(owner),
+        shelves_(shelves),
+        counters_(counters),
+        limits_(limits) {
+    for (unsigned tier = 0; tier < limits->tiers; ++tier) {
+      new (&shelves[tier]) Shelf;
+      shelves[tier].counters = counters + tier;
+      shelves[tier].batch = limits->batch[tier];
+    }
+  }
 
   // The context has ended, and its lists: from now on it is spare, and nobody's.
   static void MakeSpare(ThreadCache* cache) { cache->limits_->spare->Put(cache); }
   // A spare one becomes a cache of another context. It goes on counting where it did.
   static ThreadCache* Renew(ThreadCache* spare, ContextPool* owner) {
-    for (unsigned tier = 0; tier < spare->limits_->tiers; ++tier) spare->shelves_[tier] = Shelf{};
     return new (spare) ThreadCache(owner, spare->limits_, spare->counters_, spare->shelves_);
   }
 
   // The hit path: as Alloc, but 0 says nothing. Waits for nobody.
-  DeviceAddress AllocHit(unsigned tier, size_t requested) {
+  DeviceAddress AllocHit(size_t requested) {
     if (!flag_.TryLock()) [[unlikely]]
       return 0;
-    Shelf& shelf = shelves_[tier];
-    const DeviceAddress address =
-        shelf.current.count == 0 ? 0 : Take(shelf, tier, requested)->address;
+    Shelf& shelf = shelves_[tiers_.TierOf(requested)];
+    DeviceAddress address = 0;
+    if (shelf.current.head != nullptr) [[likely]] {
+      address = Take(shelf, requested)->address;
+      if (address == 0) __builtin_unreachable();  // what a caller need not check
+    }
     flag_.Unlock();
     return address;
   }
   // The hit path: as Free of a ready block, if nothing becomes full by it. False: nothing was done.
-  bool FreeHit(Block* block) {
+  // REQUIRES: tier is block->tier
+  [[gnu::always_inline]] bool FreeHit(Block* block, unsigned tier) {
     if (!flag_.TryLock()) [[unlikely]]
       return false;
-    const unsigned tier = block->tier;
     Shelf& shelf = shelves_[tier];
-    const size_t ready = ready_bytes() + block->bytes;
-    const bool room =
-        shelf.current.count + 1 < limits_->batch[tier] && ready + retired_bytes() <= most_bytes_;
+    const size_t ready = ready_bytes_ + block->bytes;
+    const bool room = shelf.current.count + 1 < shelf.batch && ready <= most_ready_;
     if (room) [[likely]] {
-      CountFreed(*block, tier);
+      CountFreed(*block, *shelf.counters);
       shelf.current.Push(block);
-      ready_bytes_.store(ready, std::memory_order_relaxed);
+      ready_bytes_ = ready;
     }
     flag_.Unlock();
     return room;
@@ -114,7 +128,7 @@ class alignas(64) ThreadCache {
       shelf.current = shelf.spare;
       shelf.spare = Batch{};
     }
-    return Take(shelf, tier, requested)->address;
+    return Take(shelf, requested)->address;
   }
 
   // Takes a block back: ready, or retired until a fence above `stamp` has passed. `*overflow`
@@ -125,13 +139,13 @@ class alignas(64) ThreadCache {
                           Takers::Taking* taking) {
     Held held(flag_);
     if (!listed_) return false;
-    CountFreed(*block, block->tier);
     Shelf& shelf = shelves_[block->tier];
+    CountFreed(*block, *shelf.counters);
     if (stamp != kReady) {
       *overflow = Retire(shelf, block, stamp);
     } else {
       shelf.current.Push(block);
-      AddReadyBytes(block->bytes);
+      ready_bytes_ += block->bytes;
       *overflow = shelf.current.count < limits_->batch[block->tier] && !OverLimit()
                       ? Batch{}
                       : Overflow(shelf.current, shelf.spare, ready_bytes_);
@@ -162,12 +176,13 @@ class alignas(64) ThreadCache {
       if (batch->count == 0 || !passed(batch->stamp)) continue;
       Batch& to = shelf.current.count == 0 ? shelf.current : shelf.spare;
       if (to.count != 0) return;
-      Add(retired_bytes_, size_t{0} - BytesOf(*batch));
-      Add(ready_bytes_, BytesOf(*batch));
+      retired_bytes_ -= BytesOf(*batch);
+      ready_bytes_ += BytesOf(*batch);
       to = *batch;
       to.stamp = kReady;
       *batch = Batch{};
     }
+    SetMostReady();
   }
   bool HasReady(unsigned tier) {
     Held held(flag_);
@@ -208,13 +223,15 @@ class alignas(64) ThreadCache {
     if (listed_) return false;
     owner_thread_ = pthread_self();
     most_bytes_ = limits_->bytes;
+    SetMostReady();
     return listed_ = true;
   }
   // REQUIRES: listed()
   bool IsOfThisThread() const { return pthread_equal(owner_thread_, pthread_self()) != 0; }
-  // As for OwnerFlag. REQUIRES: listed(), not of this thread
+  // As those of OwnerFlag. REQUIRES: listed(), not of this thread
   void BeginTaking() { flag_.BeginTaking(); }
   [[nodiscard]] bool EndTaking(bool barrier) { return flag_.EndTaking(barrier); }
+  void GiveBack() { flag_.GiveBack(); }
   // Somebody could not take it: its thread is to empty it.
   bool IsRequested() const { return flag_.IsRequested(); }
   // Takes everything: calls put(batch) for each batch; the flag is held. From then on the cache is
@@ -232,14 +249,15 @@ class alignas(64) ThreadCache {
     }
     listed_ = false;
     most_bytes_ = 0;
+    SetMostReady();
     const Changes changes = TakeChanges();
     own ? flag_.Unlock() : flag_.GiveBack();
     return changes;
   }
   ContextPool* owner() const { return owner_; }
-  // Idle bytes here; exact for the owner, recent for others.
-  size_t ready_bytes() const { return ready_bytes_.load(std::memory_order_relaxed); }
-  size_t retired_bytes() const { return retired_bytes_.load(std::memory_order_relaxed); }
+  // Idle bytes here. For the owner, or who has taken the cache.
+  size_t ready_bytes() const { return ready_bytes_; }
+  size_t retired_bytes() const { return retired_bytes_; }
 
   // For the context's list of caches and the thread's: written under the cache list's lock and by
   // the owner thread respectively.
@@ -250,16 +268,15 @@ class alignas(64) ThreadCache {
   void* fill_stream = nullptr;
 
  private:
-  using Bytes = std::atomic<size_t>;
-  // One writer at a time: whoever holds the flag.
-  static void Add(Bytes& to, size_t bytes) {
-    to.store(to.load(std::memory_order_relaxed) + bytes, std::memory_order_relaxed);
-  }
-  void AddReadyBytes(size_t bytes) { Add(ready_bytes_, bytes); }
-  // The same for a batch that comes from or goes to the global pool: idle before and after.
-  void Move(Bytes& to, size_t bytes) {
-    Add(to, bytes);
+  // A batch comes from or goes to the global pool: idle before and after.
+  void Move(size_t& to, size_t bytes) {
+    to += bytes;
     settled_bytes_ += bytes;
+    SetMostReady();
+  }
+  // After a change of most_bytes_ or of what is retired.
+  void SetMostReady() {
+    most_ready_ = most_bytes_ > retired_bytes_ ? most_bytes_ - retired_bytes_ : 0;
   }
   Changes TakeChanges() {
     const size_t bytes = ready_bytes() + retired_bytes();
@@ -275,23 +292,23 @@ class alignas(64) ThreadCache {
   static size_t BytesOf(const Batch& batch) { return batch.count * batch.head->bytes; }
   bool OverLimit() const { return ready_bytes() + retired_bytes() > most_bytes_; }
   // REQUIRES for all below: the flag is held
-  Block* Take(Shelf& shelf, unsigned tier, size_t requested) {
+  Block* Take(Shelf& shelf, size_t requested) {
     Block* block = shelf.current.Pop();
-    AddReadyBytes(-block->bytes);
+    ready_bytes_ -= block->bytes;
     requested_ += requested;
     block->GiveToProgram(requested);
-    TierCounters& counters = counters_[tier];
+    TierCounters& counters = *shelf.counters;
     counters.thread_cache_hits.Add(1);
     counters.requested_bytes.Add(requested);
     counters.block_bytes.Add(block->bytes);
     return block;
   }
-  void CountFreed(const Block& block, unsigned tier) {
-    TierCounters& counters = counters_[tier];
+  void CountFreed(const Block& block, TierCounters& counters) {
+    const size_t requested = block.requested;
     counters.frees.Add(1);
-    counters.requested_freed_bytes.Add(block.requested);
+    counters.requested_freed_bytes.Add(requested);
     counters.block_freed_bytes.Add(block.bytes);
-    requested_ -= block.requested;
+    requested_ -= requested;
   }
   Batch Retire(Shelf& shelf, Block* block, Stamp stamp);
   template <typename Put>
@@ -304,15 +321,20 @@ class alignas(64) ThreadCache {
       *batch = Batch{};
     }
   }
-  Batch Overflow(Batch& filling, Batch& full, Bytes& bytes);
+  Batch Overflow(Batch& filling, Batch& full, size_t& bytes);
 
-  OwnerFlag flag_;
+  // What a hit needs is on one line.
+  alignas(64) OwnerFlag flag_;
+  const Tiers tiers_;
   ContextPool* owner_;
+  Shelf* shelves_;
+  size_t ready_bytes_ = 0;
+  size_t most_ready_ = 0;  // most_bytes_ less what is retired, at least 0
+  size_t requested_ = 0;   // wraps: of blocks handed out since it was settled, less that of those
+                           // that came back
   TierCounters* counters_;
   const CacheLimits* limits_;
-  Shelf* shelves_;
-  Bytes ready_bytes_{0};
-  Bytes retired_bytes_{0};
+  size_t retired_bytes_ = 0;
   size_t most_bytes_ = 0;  // 0 while it is not listed
   bool listed_ = false;
   pthread_t owner_thread_ = {};  // that listed it
@@ -320,7 +342,6 @@ class alignas(64) ThreadCache {
   // when they were told.
   size_t settled_bytes_ = 0;
   size_t settled_retired_ = 0;
-  size_t requested_ = 0;  // wraps: of blocks handed out since, less that of those that came back
 };
 
 }  // namespace cmp

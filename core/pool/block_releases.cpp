@@ -68,7 +68,7 @@ bool BlockSource::MakeAndFree(ContextPool& context, const DeviceApi& api) {
   const Allocation made = Make(context, request, false, api);
   if (made.idle != nullptr) {
     statistics_.shared_slot()[request.tier].blocks_made.AddShared(1);
-    Destroy(context, Batch{made.idle, 1, kReady}, Work::kDoneQuietly, api);
+    Destroy(context, Batch::Of(made.idle), Work::kDoneQuietly, api);
   } else if (made.status == kSuccess) {
     FreeIdle(context, made.address, Work::kDone, api);  // on no list: it goes now, in whatever way
   } else {
@@ -91,7 +91,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
     Block* block = batch.Pop();
     const size_t leaving = block->bytes;
     const auto put_back = [&] {
-      context.global().Put(Batch{block, 1, stamp});
+      context.global().Put(Batch::Of(block, stamp));
       accounts.EndLeaving(leaving);
     };
     const ContextPool::Unasked unasked(context, when);
@@ -211,7 +211,7 @@ void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api)
   Accounts& accounts = context.accounts();
   const uint64_t begin = Fences::Step();
   readiness_.PromotePassed(context);
-  context.over_bound.store(false, std::memory_order_relaxed);
+  context.SetOverBound(false);
   const size_t excess = accounts.Excess();
   if (excess == 0) return;
   const Hand hand(*this, context);
@@ -227,7 +227,7 @@ void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api)
     size_t released = trim(excess, kMostTrimmed);
     if (released == 0 && context.EmptyCaches() != 0) released = trim(excess, kMostTrimmed);
     if (accounts.Excess() != 0 && (released != 0 || context.global().HasIdle())) {
-      context.over_bound.store(true, std::memory_order_relaxed);
+      context.SetOverBound(true);
     }
     return;
   }
@@ -244,7 +244,7 @@ void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api)
       DestroyRetired(context, left, begin, Patience::kFree, Work::kDoneForBound, api);
     }
   }
-  if (accounts.Excess() != 0) context.over_bound.store(true, std::memory_order_relaxed);
+  if (accounts.Excess() != 0) context.SetOverBound(true);
 }
 
 }  // namespace cmp

@@ -180,7 +180,7 @@ bool BlockSource::LookAtMemory(ContextPool& context, const DeviceApi& api, size_
   context.device_bytes.store(total, std::memory_order_relaxed);
   context.scarce.store(reserve.NoteFree(*free, total), std::memory_order_relaxed);
   CountExtra(context);
-  if (IsOver(context)) context.over_bound.store(true, std::memory_order_relaxed);
+  if (IsOver(context)) context.SetOverBound(true);
   return true;
 }
 

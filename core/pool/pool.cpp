@@ -69,7 +69,7 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   }
   // Alloc waits for nothing, and a real free might: who crosses the bound leaves it to the next
   // free.
-  if (source_.IsOver(context)) context.over_bound.store(true, std::memory_order_relaxed);
+  if (source_.IsOver(context)) context.SetOverBound(true);
   if (pooled && !rescue && !retired && HasShelf(tier)) {
     Refill(context, *cache, tier, rounded, api);
     ageing_.MemoryIsIdle();
@@ -105,7 +105,7 @@ Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& 
     counters.requested_bytes.AddShared(bytes);
     counters.block_bytes.AddShared(bytes);
     NotePeak(owner);
-    if (source_.IsOver(owner)) owner.over_bound.store(true, std::memory_order_relaxed);
+    if (source_.IsOver(owner)) owner.SetOverBound(true);
   }
   return made;
 }
@@ -255,6 +255,17 @@ void Pool::NotePeak(ContextPool& context) {
 
 // ---- Free
 
+DeviceAddress Pool::AllocHitElsewhere(ContextHandle current, size_t bytes) {
+  ThreadCache* cache = t_memory.FindCache(current);
+  return cache == nullptr ? 0 : cache->AllocHit(bytes);
+}
+
+bool Pool::RetireHitElsewhere(Block* block) {
+  const ContextPool& context = *block->owner();
+  const ThreadMemory::Entry* entry = t_memory.Find(context.handle());
+  return entry != nullptr && entry->owner == &context && RetireInto(*entry, context, block);
+}
+
 bool Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
   ContextPool& context = *block->owner();
   ThreadCache* cache = t_memory.FindCache(context.handle());
@@ -262,7 +273,7 @@ bool Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     cache = CacheFor(context);
   const size_t bytes = block->bytes;  // once it is on a list the block is anybody's
   const unsigned tier = block->tier;
-  const Batch alone{block, 1, stamp};
+  const Batch alone = Batch::Of(block, stamp);
   if (cache == nullptr) [[unlikely]] {
     TierCounters& counters = statistics_.shared_slot()[block->tier];
     counters.frees.AddShared(1);
@@ -292,8 +303,7 @@ bool Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     context.accounts().TakeBack(bytes, source_.MoreThanAsked(*block));
     PutIdle(context, alone);
   }
-  const bool keeps_bound = context.over_bound.load(std::memory_order_relaxed) ||
-                           (stamp != kReady && IsNearBound(context, bytes));
+  const bool keeps_bound = context.over_bound() || (stamp != kReady && IsNearBound(context, bytes));
   if (keeps_bound) [[unlikely]]
     return TidyInFree(context, cache, bytes, tier, api);
   ageing_.InFree(context, bytes, api);
@@ -311,7 +321,7 @@ bool Pool::TidyInFree(ContextPool& context, ThreadCache* cache, size_t bytes, un
 // What the program gives back may be too much beside managed memory, though no more is held.
 void Pool::PutIdle(ContextPool& context, Batch batch) {
   context.global().Put(batch);
-  if (!source_.LeavesRoom(context)) context.over_bound.store(true, std::memory_order_relaxed);
+  if (!source_.LeavesRoom(context)) context.SetOverBound(true);
 }
 
 bool Pool::IsNearBound(const ContextPool& context, size_t more) {
@@ -327,12 +337,12 @@ bool Pool::IsNearBound(const ContextPool& context, size_t more) {
 // kMostBoundWaitNs. True: it has waited.
 bool Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
                      const DeviceApi& api) {
-  if (context.over_bound.load(std::memory_order_relaxed)) {
+  if (context.over_bound()) {
     const size_t reserved = context.accounts().reserved();
     source_.Trim(context, bytes, api);
     context.Settle(*cache);
     LeaveRoom(context, 0, Quietly::kNo, api);
-    if (source_.IsOver(context)) context.over_bound.store(true, std::memory_order_relaxed);
+    if (source_.IsOver(context)) context.SetOverBound(true);
     if (context.accounts().reserved() < reserved) return false;  // it has paid
   }
   if (!IsNearBound(context, bytes)) return false;
@@ -431,6 +441,7 @@ Pool::Pool(const Options& options, const PoolHost& host)
                                      : blocks > kMaxBatchBlocks ? kMaxBatchBlocks
                                                                 : static_cast<uint32_t>(blocks);
   }
+  limits_.steps = tiers_.steps();
   limits_.bytes = options.thread_cache_bytes;
   limits_.spare = &spare_caches_;
   // A block that must be filled is handed out by Alloc, whose caller fills it.

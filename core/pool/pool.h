@@ -41,10 +41,11 @@ class Pool {
     // bytes - 1 wraps for 0, which is never a hit. hit_bytes_ is 0 where hits must not happen.
     if (bytes - 1 >= hit_bytes_) [[unlikely]]
       return 0;
-    const ThreadMemory::Entry* entry = t_memory.Find(current());
-    if (entry == nullptr) [[unlikely]]
-      return 0;
-    return entry->cache->AllocHit(tiers_.TierOf(bytes), bytes);
+    const ContextHandle handle = current();
+    const ThreadMemory::Entry& last = t_memory.last;
+    if (last.handle == handle && last.IsOfNow()) [[likely]]
+      return last.cache->AllocHit(bytes);
+    return AllocHitElsewhere(handle, bytes);
   }
   DeviceAddress AllocHit(ContextHandle current, size_t bytes) {
     return AllocHit([=] { return current; }, bytes);
@@ -61,19 +62,13 @@ class Pool {
   }
   // And then, if the block is ready and its context's pool is on: Retire, where that is only to put
   // the block back on this thread's shelf. False: nothing was done.
-  bool RetireHit(Block* block) {
-    if (!HasShelf(block->tier)) [[unlikely]]
-      return false;
-    ContextPool* context = block->owner();
-    const ThreadMemory::Entry& entry = t_memory.EntryOf(context->handle());
-    // The epoch has changed if the context was closed.
-    if (entry.epoch != g_cache_epoch.load(std::memory_order_acquire) ||
-        entry.cache->owner() != context || context->over_bound.load(std::memory_order_relaxed))
-        [[unlikely]] {
-      return false;
-    }
-    return entry.cache->FreeHit(block);
+  // Only for the context that this thread used last; RetireHitElsewhere: for any that it remembers.
+  bool RetireHit(Block* block) { return RetireHit(block, *block->owner()); }
+  bool RetireHit(Block* block, const ContextPool& owner) {
+    const ThreadMemory::Entry& last = t_memory.last;
+    return last.owner == &owner && RetireInto(last, owner, block);
   }
+  bool RetireHitElsewhere(Block* block);
 
   // An allocation of bytes > 0 in `context`, which must be current: from this thread's cache, the
   // global pool, or a real call. The status of a failure is the real call's own.
@@ -233,9 +228,18 @@ class Pool {
   void Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
               const DeviceApi& api);
   static void Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch batch);
+  // Of another context than this thread used last.
+  [[gnu::noinline]] static DeviceAddress AllocHitElsewhere(ContextHandle current, size_t bytes);
   static void MakeSpare(ThreadCache* cache);
   void NotePeak(ContextPool& context);
   bool HasShelf(unsigned tier) const { return tier < limits_.tiers; }
+  // The epoch has changed if the context was closed.
+  [[gnu::always_inline]] bool RetireInto(const ThreadMemory::Entry& entry,
+                                         const ContextPool& context, Block* block) {
+    const unsigned tier = block->tier;
+    return HasShelf(tier) && entry.IsOfNow() && !context.over_bound() &&
+           entry.cache->FreeHit(block, tier);
+  }
 
   // What hits read, and nobody writes once it is there. At its end what frees read of the contexts.
   const Options options_;

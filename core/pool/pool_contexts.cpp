@@ -7,6 +7,13 @@ namespace cmp {
 
 thread_local constinit ThreadMemory t_memory;
 
+const ThreadMemory::Entry* ThreadMemory::FindAmongAll(ContextHandle handle) {
+  const Entry& entry = EntryOf(handle);
+  if (entry.handle != handle || !entry.IsOfNow()) return nullptr;
+  last = entry;
+  return &entry;
+}
+
 namespace {
 constinit ThreadExitHook g_exit_hook(&Pool::ThreadExit);
 }  // namespace
@@ -121,7 +128,7 @@ ThreadCache* Pool::CacheFor(ContextPool& context) {
   const ContextHandle handle = context.identity().handle;
   ThreadMemory& memory = t_memory;
   ThreadMemory::Entry& entry = memory.EntryOf(handle);
-  const uint64_t epoch = g_cache_epoch.load(std::memory_order_acquire);
+  const uint64_t epoch = g_hit_epoch.load(std::memory_order_seq_cst);  // first; see hits.h
   if (entry.handle == handle && entry.epoch == epoch && entry.cache->owner() == &context) {
     return entry.cache;
   }
@@ -149,9 +156,6 @@ ThreadCache* Pool::CacheFor(ContextPool& context) {
       auto* shelves = static_cast<ThreadCache::Shelf*>(
           arena_.Allocate(limits_.tiers * sizeof(ThreadCache::Shelf)));
       if (shelves == nullptr) return nullptr;
-      for (unsigned tier = 0; tier < limits_.tiers; ++tier) {
-        new (&shelves[tier]) ThreadCache::Shelf;
-      }
       cache = arena_.New<ThreadCache>(&context, &limits_, counters, shelves);
       if (cache == nullptr) return nullptr;
       statistics_.process().thread_caches.AddShared(1);
@@ -160,7 +164,10 @@ ThreadCache* Pool::CacheFor(ContextPool& context) {
     cache->next_of_thread = memory.caches;
     memory.caches = cache;
   }
-  if (context.open()) entry = ThreadMemory::Entry{handle, epoch, cache};
+  if (context.open() && g_hits_barred.load(std::memory_order_seq_cst) == 0) {
+    entry = ThreadMemory::Entry{handle, epoch, cache, &context};
+    memory.last = entry;
+  }
   return cache;
 }
 
@@ -177,7 +184,7 @@ void Pool::ThreadExit() {
 
 void Pool::ForgetThread() {
   t_memory = ThreadMemory{};
-  g_cache_epoch.fetch_add(1, std::memory_order_acq_rel);
+  ForgetWhatThreadsRemember();
 }
 
 }  // namespace cmp

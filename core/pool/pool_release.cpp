@@ -81,7 +81,7 @@ void Pool::LeaveRoomForManaged(size_t more, const Driver& driver) {
     size_t free = 0;
     if (look) source_.LookAtMemory(context, api, &free);
     AwaitRoom(context, api);
-    if (!source_.LeavesRoom(context)) context.over_bound.store(true, std::memory_order_relaxed);
+    if (!source_.LeavesRoom(context)) context.SetOverBound(true);
     CUcontext popped = nullptr;
     if (push) driver.pop_current(&popped);
   });

@@ -16,7 +16,12 @@ struct ThreadMemory {
     ContextHandle handle = nullptr;
     uint64_t epoch = 0;
     ThreadCache* cache = nullptr;
+    const ContextPool* owner = nullptr;  // the cache's
+
+    // acquire pairs with the release that made the entry stale: what was done before is seen.
+    bool IsOfNow() const { return epoch == g_hit_epoch.load(std::memory_order_acquire); }
   };
+  Entry last;  // the first look: of the context that the thread used last
   Entry entries[kEntries];
   ThreadCache* caches = nullptr;  // all that this thread owns, through next_of_thread
   bool exit_hook = false;
@@ -30,20 +35,19 @@ struct ThreadMemory {
     const bool taken = entries[first].handle != nullptr;
     return entries[taken ? (first ^ (bits >> 8)) % kEntries ^ 1 : first];
   }
-  // The same if it is of now, else nullptr. acquire pairs with the release that made the entry
-  // stale: what the dropping thread did before is seen.
+  // The same if it is of now, else nullptr.
   const Entry* Find(ContextHandle handle) {
-    const Entry& entry = EntryOf(handle);
-    if (entry.handle != handle || entry.epoch != g_cache_epoch.load(std::memory_order_acquire))
-        [[unlikely]] {
-      return nullptr;
-    }
-    return &entry;
+    if (last.handle == handle && last.IsOfNow()) [[likely]]
+      return &last;
+    return FindAmongAll(handle);
   }
   ThreadCache* FindCache(ContextHandle handle) {
     const Entry* entry = Find(handle);
     return entry == nullptr ? nullptr : entry->cache;
   }
+
+ private:
+  [[gnu::noinline]] const Entry* FindAmongAll(ContextHandle handle);
 };
 extern thread_local constinit ThreadMemory t_memory;
 

@@ -227,8 +227,9 @@ CUresult Driver_cuGetProcAddress_v2(const char* symbol, void** function, int ver
 
 CUresult Driver_cuMemAlloc_v2(CUdeviceptr* pointer, size_t bytes) {
   if (pointer != nullptr && cmp::t_inside_real == 0) [[likely]] {
-    if (const cmp::DeviceAddress address =
-            cmp::AllocHit(cmp::g_hit_pool.load(std::memory_order_acquire), bytes)) [[likely]] {
+    const cmp::Driver* driver = cmp::LoadedDriver();
+    cmp::Pool* pool = driver == nullptr ? nullptr : cmp::g_hit_pool.load(std::memory_order_acquire);
+    if (const cmp::DeviceAddress address = cmp::AllocHit(pool, bytes, driver)) [[likely]] {
       *pointer = address;
       return CUDA_SUCCESS;
     }

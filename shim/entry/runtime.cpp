@@ -220,8 +220,8 @@ void NotePitch(const RuntimeCalls& real, bool looked_up, size_t width, size_t pi
 
 CMP_EXPORT cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   if (pointer != nullptr) [[likely]] {
-    if (const cmp::DeviceAddress address = cmp::AllocHit(cmp::g_runtime_pool.Get(), bytes))
-        [[likely]] {
+    if (const cmp::DeviceAddress address =
+            cmp::AllocHit(cmp::g_runtime_pool.Get(), bytes, cmp::KnownDriver())) [[likely]] {
       *pointer = reinterpret_cast<void*>(address);
       return cudaSuccess;
     }

@@ -66,11 +66,11 @@ class ThreadPitches {
     const Entry& entry = entries_[PlaceOfPitch(width, element) % kEntries];
     const bool found = entry.width == width && entry.context == context &&
                        entry.element == element &&
-                       entry.epoch == g_cache_epoch.load(std::memory_order_acquire);
+                       entry.epoch == g_context_epoch.load(std::memory_order_acquire);
     return found ? entry.pitch : 0;
   }
   void Add(ContextHandle context, size_t width, uint64_t element, size_t pitch) {
-    const uint64_t epoch = g_cache_epoch.load(std::memory_order_acquire);
+    const uint64_t epoch = g_context_epoch.load(std::memory_order_acquire);
     entries_[PlaceOfPitch(width, element) % kEntries] = {context, epoch, width, pitch, element};
   }
 

@@ -16,13 +16,11 @@ namespace cmp {
 
 // The hit path: a block from this thread's cache for the current context, or 0, which says nothing.
 // `pool` may be nullptr.
-inline DeviceAddress AllocHit(Pool* pool, size_t bytes) {
+// `driver` is not, where the pool is not.
+inline DeviceAddress AllocHit(Pool* pool, size_t bytes, const Driver* driver) {
   if (pool == nullptr) [[unlikely]]
     return 0;
-  const Driver* driver = LoadedDriver();
-  if (driver == nullptr || g_captures.UnderWay()) [[unlikely]]
-    return 0;
-  return pool->AllocHit([=] { return CurrentContext(*driver); }, bytes);
+  return pool->AllocHit([=] { return CurrentOrNone(*driver); }, bytes);
 }
 // The same for `rows` rows of `width` bytes, if their pitch is known to this thread.
 inline DeviceAddress AllocPitchedHit(Pool* pool, size_t width, size_t rows, uint64_t element,
@@ -30,7 +28,7 @@ inline DeviceAddress AllocPitchedHit(Pool* pool, size_t width, size_t rows, uint
   if (pool == nullptr) [[unlikely]]
     return 0;
   const Driver* driver = LoadedDriver();
-  if (driver == nullptr || g_captures.UnderWay()) [[unlikely]]
+  if (driver == nullptr) [[unlikely]]
     return 0;
   const ContextHandle context = CurrentContext(*driver);
   const size_t known = t_pitches.Find(context, width, element);
@@ -56,7 +54,14 @@ Allocation AllocObserved(Pool& pool, size_t bytes, const DeviceApi& api);
 // was taken from the program.
 inline bool FreeHit(Pool& pool, Block* block, DeviceAddress address, bool* live) {
   *live = pool.TakeLive(block, address);
-  return *live && IsSettled(pool, *block) && pool.RetireHit(block);
+  if (!*live) [[unlikely]]
+    return false;
+  const ContextPool& owner = *block->owner();
+  return IsSettled(owner) && pool.RetireHit(block, owner);
+}
+// The rest of the hit path, after that: of another context than this thread used last.
+inline bool FreeHitElsewhere(Pool& pool, Block* block) {
+  return IsSettledAmongSeveral(pool, *block) && pool.RetireHitElsewhere(block);
 }
 // Frees the block of ours at `address`, in any state; the status is the layer's own. `live`: it was
 // live, and is taken from the program.

@@ -57,7 +57,7 @@ void Verify(const RuntimeCalls& real, bool looked_up) {
   }
   if (g_runtime_pool.Get() != nullptr || g_runtime_pool.forbidden()) return;
   if (!real.served || HasOldRuntime()) return g_runtime_pool.Forbid();
-  g_runtime_pool.Allow();
+  if (LoadedDriver() != nullptr) g_runtime_pool.Allow();
 }
 
 void VerifyLookups() {

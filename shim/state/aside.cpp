@@ -18,7 +18,7 @@ constinit std::atomic<const char*> g_reason{nullptr};
 // (SettleFree). What is idle goes before the contexts are closed, as nobody could give it back
 // later.
 void GiveEverythingBack(Pool& pool) {
-  g_cache_epoch.fetch_add(1, std::memory_order_acq_rel);
+  ForgetWhatThreadsRemember();
   const Driver* driver = LoadedDriver();
   if (driver != nullptr && !g_exiting.load(std::memory_order_acquire)) {
     const RelaxedCaptureMode relaxed(*driver);

@@ -38,6 +38,7 @@ bool Captures::EnterSynchronising() {
 bool Captures::BeforeBegin() {
   ever_.store(true, std::memory_order_seq_cst);
   const bool first = under_way_.fetch_add(1, std::memory_order_seq_cst) == 0;
+  BarHits();
   for (Pause pause; recording_.load(std::memory_order_seq_cst) != 0;) pause.Wait();
   if (synchronising_.load(std::memory_order_seq_cst) != 0) {
     const uint64_t begin = NowNs();
@@ -51,7 +52,7 @@ bool Captures::BeforeBegin() {
 
 void Captures::AfterBegin(CUstream stream, ContextHandle context, bool begun) {
   if (!begun) {
-    under_way_.fetch_sub(1, std::memory_order_seq_cst);
+    Leave();
     return;
   }
   if (stream == CU_STREAM_PER_THREAD) g_thread_exit.Arm();
@@ -78,7 +79,7 @@ void Captures::Ended(CUstream stream) {
     if (!capture.used || capture.stream != stream) return false;
     if (stream == CU_STREAM_PER_THREAD && capture.thread != &t_thread_name) return false;
     capture.used = false;
-    under_way_.fetch_sub(1, std::memory_order_seq_cst);
+    Leave();
     return true;
   });
 }
@@ -102,7 +103,7 @@ void Captures::Revisit(const Driver& driver) {
                       asked == CUDA_ERROR_CONTEXT_IS_DESTROYED;
     if (!gone && (asked != CUDA_SUCCESS || status != CU_STREAM_CAPTURE_STATUS_NONE)) return false;
     capture.used = false;
-    under_way_.fetch_sub(1, std::memory_order_seq_cst);
+    Leave();
     return false;
   });
 }
@@ -117,14 +118,14 @@ void Captures::EndedIn(ContextHandle context) {
   Visit([&](Capture& capture) {
     if (!capture.used || capture.context != context) return false;
     capture.used = false;
-    under_way_.fetch_sub(1, std::memory_order_seq_cst);
+    Leave();
     return false;
   });
 }
 
 void Captures::Forget() {
   // The lock may have been held by a thread that the child does not have.
-  under_way_.store(0, std::memory_order_seq_cst);
+  while (under_way_.load(std::memory_order_seq_cst) != 0) Leave();
   recording_.store(0, std::memory_order_seq_cst);
   synchronising_.store(0, std::memory_order_seq_cst);
   new (&lock_) Mutex;

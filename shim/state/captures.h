@@ -27,6 +27,7 @@
 #include "core/base/lock.h"
 #include "core/base/rules.h"
 #include "core/base/types.h"
+#include "core/contexts/hits.h"
 #include "core/driver/driver.h"
 
 namespace cmp {
@@ -35,7 +36,8 @@ class Captures {
  public:
   constexpr Captures() = default;
 
-  // True while a capture is under way, or beginning, anywhere in the process. One load.
+  // True while a capture is under way, or beginning, anywhere in the process. One load. Hits need
+  // not ask: they are barred meanwhile (core/contexts/hits.h).
   bool UnderWay() const { return under_way_.load(std::memory_order_seq_cst) != 0; }
   // True if one of them was begun by this thread.
   bool OfThisThread();
@@ -86,6 +88,11 @@ class Captures {
  private:
   static constexpr uint64_t kPatienceNs = 100'000'000;
 
+  void Leave() {
+    under_way_.fetch_sub(1, std::memory_order_seq_cst);
+    UnbarHits();
+  }
+
   void ChangeEnding(int change) {
     Held held(lock_);  // waits for who asks just now
     ending_ += change;
@@ -113,7 +120,7 @@ class Captures {
     return false;
   }
 
-  // Apart from each other: every hit reads the first, which hardly ever changes; every free that
+  // Apart from each other: many calls read the first, which hardly ever changes; every free that
   // records writes the second.
   alignas(64) std::atomic<int> under_way_{0};
   alignas(64) std::atomic<int> recording_{0};

@@ -20,6 +20,7 @@ class alignas(kCacheLine) RuntimePool {
 
   // As g_hit_pool, or nullptr where the caller must be looked at first. acquire: the pool's fields.
   Pool* Get() const { return pool_.load(std::memory_order_acquire); }
+  // REQUIRES: the driver is loaded (KnownDriver)
   void Allow() {
     pool_.store(g_hit_pool.load(std::memory_order_acquire), std::memory_order_seq_cst);
     // Of who allows and who forbids at once, one sees the other.

@@ -27,8 +27,13 @@ namespace cmp {
 // nothing (call SettleFree). Loads only. REQUIRES: the caller took the block from the program, and
 // will find out whether its context is open. (Whether the process exits, it need not ask as
 // SettleFree does: nothing here calls CUDA.)
-inline bool IsSettled(Pool& pool, const Block& block) {
-  return !g_captures.UnderWay() && pool.readiness().StampNow(*block.owner()) == kReady;
+// While a capture is under way, hits are barred.
+inline bool IsSettled(const ContextPool& owner) {
+  return !owner.MustLookCloser() && Readiness::IsQuiet(owner);
+}
+// The same where there are several contexts.
+inline bool IsSettledAmongSeveral(Pool& pool, const Block& block) {
+  return pool.readiness().StampNow(*block.owner()) == kReady;
 }
 
 // Pays what the free of `block` owes. REQUIRES: the caller took the block from the program.

@@ -72,7 +72,7 @@ TEST_F(ContextPoolTest, WhatFreesReadIsOnLinesThatOthersDoNotWrite) {
   const auto line = [](const auto& member) {
     return reinterpret_cast<uintptr_t>(&member) / kCacheLine;
   };
-  const std::set<uintptr_t> read = {line(context_.identity()), line(context_.over_bound),
+  const std::set<uintptr_t> read = {line(context_.identity()), line(context_.of_host),
                                     line(context_.of_host), line(context_.fences())};
   EXPECT_EQ(read.size(), 2u);
   for (const uintptr_t written :
@@ -88,12 +88,12 @@ TEST_F(ContextPoolTest, WhatFreesReadIsOnLinesThatOthersDoNotWrite) {
 
 TEST_F(ContextPoolTest, ClosesOnceAndMakesRememberedCachesStale) {
   EXPECT_TRUE(context_.open());
-  const uint64_t epoch = g_cache_epoch.load();
+  const uint64_t epoch = g_hit_epoch.load();
   EXPECT_TRUE(context_.Close(ContextPool::Why::kDistrusted));
   EXPECT_FALSE(context_.open());
-  EXPECT_GT(g_cache_epoch.load(), epoch);
+  EXPECT_GT(g_hit_epoch.load(), epoch);
   EXPECT_FALSE(context_.Close(ContextPool::Why::kBroken));
-  EXPECT_EQ(g_cache_epoch.load(), epoch + 1);
+  EXPECT_EQ(g_hit_epoch.load(), epoch + 1);
 }
 
 TEST_F(ContextPoolTest, WhoClosesItSleepsUntilNoUserIsLeft) {
@@ -138,12 +138,12 @@ TEST_F(ContextPoolTest, ACacheThatIsNotListedTakesNothing) {
   Takers::Taking taking;
   EXPECT_FALSE(cache->Stock(0, Idle(0, 1)));
   EXPECT_FALSE(cache->Free(Idle(0, 1).Pop(), kReady, &overflow, takers, &taking));
-  EXPECT_FALSE(cache->FreeHit(Idle(0, 1).Pop()));
+  EXPECT_FALSE(cache->FreeHit(Idle(0, 1).Pop(), 0));
   EXPECT_TRUE(context_.ListCache(*cache));
   EXPECT_TRUE(cache->Free(Idle(0, 1).Pop(), kReady, &overflow, takers, &taking));
-  EXPECT_TRUE(cache->FreeHit(Idle(0, 1).Pop()));
+  EXPECT_TRUE(cache->FreeHit(Idle(0, 1).Pop(), 0));
   EXPECT_EQ(context_.EmptyCaches(), 512u);
-  EXPECT_FALSE(cache->FreeHit(Idle(0, 1).Pop())) << "after it was emptied";
+  EXPECT_FALSE(cache->FreeHit(Idle(0, 1).Pop(), 0)) << "after it was emptied";
 }
 
 TEST_F(ContextPoolTest, ListedCachesMayBeAbandonedInAnyOrder) {
@@ -165,7 +165,7 @@ TEST_F(ContextPoolTest, TheAccountsLearnWhatACacheHandedOut) {
   EXPECT_EQ(accounts.idle(), 8 * 1024u);
   std::vector<Block*> blocks;
   for (int i = 0; i < 5; ++i) {
-    blocks.push_back(reinterpret_cast<Block*>(cache->AllocHit(3, 1000)));
+    blocks.push_back(reinterpret_cast<Block*>(cache->AllocHit(1000)));
   }
   context_.Settle(*cache);
   EXPECT_EQ(accounts.live(), 5 * 1024u);

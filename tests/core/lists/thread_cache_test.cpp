@@ -19,6 +19,7 @@ constexpr size_t kSizes[kCacheTiers] = {256, 512, 1024};
 class ThreadCacheTest : public testing::Test {
  protected:
   ThreadCacheTest() {
+    limits_.steps = 1;
     limits_.bytes = 100000;
     limits_.tiers = kCacheTiers;
     for (unsigned tier = 0; tier < kCacheTiers; ++tier) limits_.batch[tier] = 4;
@@ -38,7 +39,7 @@ class ThreadCacheTest : public testing::Test {
     return batch;
   }
   Block* Alloc(unsigned tier, size_t requested) { return At(cache_.Alloc(tier, requested)); }
-  Block* AllocHit(unsigned tier, size_t requested) { return At(cache_.AllocHit(tier, requested)); }
+  Block* AllocHit(size_t requested) { return At(cache_.AllocHit(requested)); }
   static Block* At(DeviceAddress address) { return reinterpret_cast<Block*>(address); }
   // What a program's free is, up to the cache.
   Batch Free(Block* block) {
@@ -78,13 +79,13 @@ TEST_F(ThreadCacheTest, AnEmptyCacheServesNothing) {
 
 TEST_F(ThreadCacheTest, AHitDoesWhatTheOtherPathDoes) {
   Stock(1, IdleBatch(1, 3));
-  Block* block = AllocHit(1, 500);
+  Block* block = AllocHit(500);
   ASSERT_NE(block, nullptr);
   EXPECT_EQ(block->state.load(), BlockState::kLive);
   EXPECT_EQ(block->requested, 500u);
   EXPECT_EQ(cache_.ready_bytes(), 2 * kSizes[1]);
   ASSERT_TRUE(block->TakeFromProgram(BlockState::kLive));
-  EXPECT_TRUE(cache_.FreeHit(block));
+  EXPECT_TRUE(cache_.FreeHit(block, block->tier));
   EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[1]);
   EXPECT_EQ(counters_[1].thread_cache_hits.Get(), 1u);
   EXPECT_EQ(counters_[1].frees.Get(), 1u);
@@ -96,21 +97,21 @@ TEST_F(ThreadCacheTest, AHitDoesWhatTheOtherPathDoes) {
 }
 
 TEST_F(ThreadCacheTest, AHitLeavesToTheOtherPathWhatMovesABatch) {
-  EXPECT_EQ(AllocHit(0, 1), nullptr);
+  EXPECT_EQ(AllocHit(1), nullptr);
   Stock(0, IdleBatch(0, 3));
   Block* fourth = Idle(0);
-  EXPECT_FALSE(cache_.FreeHit(fourth)) << "it makes the batch full";
+  EXPECT_FALSE(cache_.FreeHit(fourth, 0)) << "it makes the batch full";
   EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0]) << "nothing was done";
   EXPECT_EQ(counters_[0].frees.Get(), 0u);
   EXPECT_EQ(FreeIdle(fourth).count, 0u);
-  EXPECT_EQ(AllocHit(0, 1), nullptr) << "the full batch is the spare now";
+  EXPECT_EQ(AllocHit(1), nullptr) << "the full batch is the spare now";
   EXPECT_NE(Alloc(0, 1), nullptr);
-  EXPECT_NE(AllocHit(0, 1), nullptr);
+  EXPECT_NE(AllocHit(1), nullptr);
   std::vector<Batch> batches;
   cache_.Empty([&](Batch batch) { batches.push_back(batch); });
   limits_.bytes = 3 * kSizes[0] - 1;
   for (const Batch& batch : batches) Stock(0, batch);
-  EXPECT_FALSE(cache_.FreeHit(Idle(0))) << "it crosses the limit";
+  EXPECT_FALSE(cache_.FreeHit(Idle(0), 0)) << "it crosses the limit";
   EXPECT_EQ(cache_.ready_bytes(), 2 * kSizes[0]);
 }
 

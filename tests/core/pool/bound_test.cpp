@@ -243,7 +243,7 @@ TEST(BoundTest, WhatOtherThreadsCachesHoldIsReleasedWhereTheBoundFell) {
   ASSERT_NE(t.context->accounts().Excess(), 0u);
   for (int i = 0; i < 200; ++i) ASSERT_TRUE(t.Free(t.Alloc(64 * kKiB)));
   EXPECT_EQ(t.context->accounts().Excess(), 0u);
-  EXPECT_FALSE(t.context->over_bound.load());
+  EXPECT_FALSE(t.context->over_bound());
   {
     const std::lock_guard held(lock);
     over = true;

@@ -47,7 +47,7 @@ class ManagedTest : public testing::Test {
     const std::vector<Block*> blocks = Allocate(1000, 4 * kKiB);
     EXPECT_LE(t.Totals().refills - before, 300u);
     ASSERT_TRUE(t.Free(blocks[0]));
-    EXPECT_FALSE(t.context->over_bound.load());
+    EXPECT_FALSE(t.context->over_bound());
     for (const size_t i : {1, 2, 3}) {
       ASSERT_TRUE(t.pool->TakeLive(blocks[i], blocks[i]->address));
       EXPECT_TRUE(t.pool->RetireHit(blocks[i]));

@@ -1,0 +1,36 @@
+// Whether threads may serve calls from what they remember.
+#ifndef CMP_CORE_CONTEXTS_HITS_H_
+#define CMP_CORE_CONTEXTS_HITS_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "core/base/own_line.h"
+
+namespace cmp {
+
+// Grows whenever a context was closed or is about to end, or the process forked: what a thread
+// remembers of contexts may be stale.
+inline constinit OwnLine<uint64_t> g_context_epoch{1};
+
+// Grows with that one, and when hits are barred: the caches that threads remember are not to be
+// used until they were asked for anew. Read on every hit, written almost never.
+inline constinit OwnLine<uint64_t> g_hit_epoch{1};
+// For how many reasons no thread may remember a cache now.
+inline constinit std::atomic<int> g_hits_barred{0};
+
+// Sequentially consistent, here and where a cache is remembered: the epoch is read there before it
+// is asked whether hits are barred, so that a bar between the two leaves the epoch behind.
+inline void ForgetWhatThreadsRemember() {
+  g_context_epoch.fetch_add(1, std::memory_order_seq_cst);
+  g_hit_epoch.fetch_add(1, std::memory_order_seq_cst);
+}
+inline void BarHits() {
+  g_hits_barred.fetch_add(1, std::memory_order_seq_cst);
+  g_hit_epoch.fetch_add(1, std::memory_order_seq_cst);
+}
+inline void UnbarHits() { g_hits_barred.fetch_sub(1, std::memory_order_seq_cst); }
+
+}  // namespace cmp
+
+#endif  // CMP_CORE_CONTEXTS_HITS_H_
