@@ -18,11 +18,13 @@ constexpr size_t kSizes[kCacheTiers] = {256, 512, 1024};
 
 class ThreadCacheTest : public testing::Test {
  protected:
-  ThreadCacheTest() {
-    limits_.steps = 1;
-    limits_.bytes = 100000;
-    limits_.tiers = kCacheTiers;
-    for (unsigned tier = 0; tier < kCacheTiers; ++tier) limits_.batch[tier] = 4;
+  static CacheLimits Limits() {
+    CacheLimits limits;
+    limits.steps = 1;
+    limits.bytes = 100000;
+    limits.tiers = kCacheTiers;
+    for (unsigned tier = 0; tier < kCacheTiers; ++tier) limits.batch[tier] = 4;
+    return limits;
   }
 
   Block* Idle(unsigned tier) {
@@ -49,11 +51,15 @@ class ThreadCacheTest : public testing::Test {
   Batch FreeIdle(Block* block) {
     Batch overflow;
     Takers::Taking taking;
-    while (!cache_.Free(block, kReady, &overflow, takers_, &taking)) (void)cache_.BeginListed();
+    while (!cache_.Free(block, kReady, &overflow, takers_, &taking)) BeginListed();
     return overflow;
   }
+  void BeginListed() {
+    const Held held(list_lock_);
+    (void)cache_.BeginListed();
+  }
   void Stock(unsigned tier, Batch batch) {
-    while (!cache_.Stock(tier, batch)) (void)cache_.BeginListed();
+    while (!cache_.Stock(tier, batch)) BeginListed();
   }
   static std::vector<Block*> BlocksOf(Batch batch) {
     std::vector<Block*> blocks;
@@ -64,10 +70,11 @@ class ThreadCacheTest : public testing::Test {
   Arena arena_;
   BlockSlabs slabs_{arena_};
   BlockRecords records_{slabs_};
-  CacheLimits limits_;
+  CacheLimits limits_ = Limits();
   TierCounters counters_[kCacheTiers];
   ThreadCache::Shelf shelves_[kCacheTiers];
   Takers takers_;
+  Mutex list_lock_;  // that of the context's list of caches
   ThreadCache cache_{nullptr, &limits_, counters_, shelves_};
 };
 
@@ -283,11 +290,15 @@ TEST_F(ThreadCacheTest, AnotherThreadMayEmptyIt) {
   constexpr int kBlocks = 200;
   std::atomic<bool> stop{false};
   std::vector<Block*> emptied;
+  const auto empty = [&](Batch batch) {
+    for (Block* block : BlocksOf(batch)) emptied.push_back(block);
+  };
   std::thread other([&] {
     while (!stop.load()) {
-      cache_.Empty([&](Batch batch) {
-        for (Block* block : BlocksOf(batch)) emptied.push_back(block);
-      });
+      const Held held(list_lock_);
+      if (!cache_.listed()) continue;
+      cache_.BeginTaking();
+      if (cache_.EndTaking(BarrierOnEveryThread())) cache_.Empty(empty);
     }
   });
   std::vector<Block*> kept;
@@ -301,9 +312,7 @@ TEST_F(ThreadCacheTest, AnotherThreadMayEmptyIt) {
   }
   stop.store(true);
   other.join();
-  cache_.Empty([&](Batch batch) {
-    for (Block* block : BlocksOf(batch)) emptied.push_back(block);
-  });
+  cache_.Empty(empty);
   kept.insert(kept.end(), emptied.begin(), emptied.end());
   EXPECT_EQ(kept.size(), size_t{kBlocks});
   EXPECT_EQ(std::set<Block*>(kept.begin(), kept.end()).size(), size_t{kBlocks});

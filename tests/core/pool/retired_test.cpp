@@ -24,10 +24,12 @@ constexpr size_t kBytes = 512;
 
 class RetiredInCacheTest : public testing::Test {
  protected:
-  RetiredInCacheTest() {
-    limits_.bytes = 100 * kBytes;
-    limits_.tiers = 1;
-    limits_.batch[0] = 4;
+  static CacheLimits Limits() {
+    CacheLimits limits;
+    limits.bytes = 100 * kBytes;
+    limits.tiers = 1;
+    limits.batch[0] = 4;
+    return limits;
   }
   Block* Idle() {
     Block* block = records_.Take();
@@ -55,7 +57,7 @@ class RetiredInCacheTest : public testing::Test {
   Arena arena_;
   BlockSlabs slabs_{arena_};
   BlockRecords records_{slabs_};
-  CacheLimits limits_;
+  CacheLimits limits_ = Limits();
   TierCounters counters_[1];
   ThreadCache::Shelf shelves_[1];
   ThreadCache cache_{nullptr, &limits_, counters_, shelves_};
