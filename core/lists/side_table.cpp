@@ -23,9 +23,7 @@ Node* NodeAt(std::atomic<Node*>& entry, Arena& arena) {
 }  // namespace
 
 std::atomic<uintptr_t>* SideTable::RegionEntry(DeviceAddress address) {
-  Root* root = NodeAt(root_, arena_);
-  if (root == nullptr) return nullptr;
-  Middle* middle = NodeAt(root->entries[address >> kRootShift], arena_);
+  Middle* middle = NodeAt(root_->entries[address >> kRootShift], arena_);
   return middle == nullptr ? nullptr : &middle->entries[RegionOf(address)];
 }
 

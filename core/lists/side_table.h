@@ -29,17 +29,17 @@ namespace cmp {
 
 class SideTable {
  public:
-  explicit SideTable(Arena& arena) : arena_(arena) {}
+  explicit SideTable(Arena& arena)
+      : arena_(arena), root_(static_cast<Root*>(arena.Allocate(sizeof(Root)))) {}
+  // False: no memory, and nothing else may be called.
+  bool opened() const { return root_ != nullptr; }
 
   // The block whose base is `address`, or nullptr.
   Block* Find(DeviceAddress address) const {
     if (std::rotr(address, kSlotShift) >> (kAddressBits - kSlotShift) != 0) [[unlikely]]
       return nullptr;  // not aligned, or beyond the table; 0 is in it, and no block's
     // acquire on every level pairs with the release that published the node or the block.
-    const Root* root = root_.load(std::memory_order_acquire);
-    if (root == nullptr) [[unlikely]]
-      return nullptr;
-    const Middle* middle = root->entries[address >> kRootShift].load(std::memory_order_acquire);
+    const Middle* middle = root_->entries[address >> kRootShift].load(std::memory_order_acquire);
     if (middle == nullptr) [[unlikely]]
       return nullptr;
     const uintptr_t region = middle->entries[RegionOf(address)].load(std::memory_order_acquire);
@@ -182,9 +182,7 @@ class SideTable {
   // The entry of the address's region, 0 where there is none.
   uintptr_t RegionIn(DeviceAddress address) const {
     if (address >> kAddressBits != 0) return 0;
-    const Root* root = root_.load(std::memory_order_acquire);
-    if (root == nullptr) return 0;
-    const Middle* middle = root->entries[address >> kRootShift].load(std::memory_order_acquire);
+    const Middle* middle = root_->entries[address >> kRootShift].load(std::memory_order_acquire);
     if (middle == nullptr) return 0;
     return middle->entries[RegionOf(address)].load(std::memory_order_acquire);
   }
@@ -199,7 +197,7 @@ class SideTable {
   std::atomic<Block*>* LeafSlot(std::atomic<uintptr_t>& region, DeviceAddress address);
 
   Arena& arena_;
-  std::atomic<Root*> root_{nullptr};
+  Root* const root_;  // all-zero is the empty one
 };
 
 }  // namespace cmp

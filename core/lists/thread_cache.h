@@ -102,7 +102,7 @@ class alignas(64) ThreadCache {
   }
   // The hit path: as Free of a ready block, if nothing becomes full by it. False: nothing was done.
   // REQUIRES: tier is block->tier
-  [[gnu::always_inline]] bool FreeHit(Block* block, unsigned tier) {
+  [[gnu::always_inline]] bool FreeHit(Block* block, size_t tier) {
     if (!flag_.TryLock()) [[unlikely]]
       return false;
     Shelf& shelf = shelves_[tier];
@@ -294,13 +294,14 @@ class alignas(64) ThreadCache {
   // REQUIRES for all below: the flag is held
   Block* Take(Shelf& shelf, size_t requested) {
     Block* block = shelf.current.Pop();
-    ready_bytes_ -= block->bytes;
+    const size_t bytes = block->bytes;
+    ready_bytes_ -= bytes;
     requested_ += requested;
     block->GiveToProgram(requested);
     TierCounters& counters = *shelf.counters;
     counters.thread_cache_hits.Add(1);
     counters.requested_bytes.Add(requested);
-    counters.block_bytes.Add(block->bytes);
+    counters.block_bytes.Add(bytes);
     return block;
   }
   void CountFreed(const Block& block, TierCounters& counters) {

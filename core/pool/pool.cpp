@@ -263,7 +263,8 @@ DeviceAddress Pool::AllocHitElsewhere(ContextHandle current, size_t bytes) {
 bool Pool::RetireHitElsewhere(Block* block) {
   const ContextPool& context = *block->owner();
   const ThreadMemory::Entry* entry = t_memory.Find(context.handle());
-  return entry != nullptr && entry->owner == &context && RetireInto(*entry, context, block);
+  return entry != nullptr && entry->owner == &context && !context.over_bound() &&
+         RetireInto(*entry, block);
 }
 
 bool Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
@@ -466,6 +467,7 @@ Pool* Pool::Create(const Options& options, void* statistics_page, uint64_t pid, 
   // While the process is small: its first barrier registers it, which takes longer beside threads.
   (void)BarrierOnEveryThread();
   Pool* pool = new (memory) Pool(options, host);
+  if (!pool->side_table_.opened()) return nullptr;
   pool->statistics_.Open(statistics_page, pool->tiers_, pool->tiers_.TierOf(kMostTierBytes) + 1,
                          pid, program, more_statistics);
   return pool;

@@ -62,11 +62,12 @@ class Pool {
   }
   // And then, if the block is ready and its context's pool is on: Retire, where that is only to put
   // the block back on this thread's shelf. False: nothing was done.
-  // Only for the context that this thread used last; RetireHitElsewhere: for any that it remembers.
-  bool RetireHit(Block* block) { return RetireHit(block, *block->owner()); }
+  // Only for the context that this thread used last; RetireHitElsewhere: for any that it remembers,
+  // and requires nothing.
+  // REQUIRES: `owner` is block's, and !owner.MustLookCloser()
   bool RetireHit(Block* block, const ContextPool& owner) {
     const ThreadMemory::Entry& last = t_memory.last;
-    return last.owner == &owner && RetireInto(last, owner, block);
+    return last.owner == &owner && RetireInto(last, block);
   }
   bool RetireHitElsewhere(Block* block);
 
@@ -234,15 +235,14 @@ class Pool {
   void NotePeak(ContextPool& context);
   bool HasShelf(unsigned tier) const { return tier < limits_.tiers; }
   // The epoch has changed if the context was closed.
-  [[gnu::always_inline]] bool RetireInto(const ThreadMemory::Entry& entry,
-                                         const ContextPool& context, Block* block) {
-    const unsigned tier = block->tier;
-    return HasShelf(tier) && entry.IsOfNow() && !context.over_bound() &&
-           entry.cache->FreeHit(block, tier);
+  [[gnu::always_inline]] bool RetireInto(const ThreadMemory::Entry& entry, Block* block) {
+    const size_t tier = block->tier;
+    return tier < limits_.tiers && entry.IsOfNow() && entry.cache->FreeHit(block, tier);
   }
 
+  Arena arena_;
   // What hits read, and nobody writes once it is there. At its end what frees read of the contexts.
-  const Options options_;
+  alignas(kCacheLine) const Options options_;
   const Tiers tiers_;
   size_t hit_bytes_ = 0;
   CacheLimits limits_;
@@ -254,7 +254,6 @@ class Pool {
   // What is written wherever a cache is not enough.
   alignas(kCacheLine) SpareCaches spare_caches_;
   GlobalPool::SpareLists spare_lists_;
-  Arena arena_;
   Statistics statistics_;
   IdleChunks chunks_{side_table_};
   BlockSource source_{host_, arena_, tiers_, side_table_, chunks_, readiness_, statistics_};

@@ -19,7 +19,7 @@ struct ThreadMemory {
     const ContextPool* owner = nullptr;  // the cache's
 
     // acquire pairs with the release that made the entry stale: what was done before is seen.
-    bool IsOfNow() const { return epoch == g_hit_epoch.load(std::memory_order_acquire); }
+    bool IsOfNow() const { return g_hit_epoch.load(std::memory_order_acquire) == epoch; }
   };
   Entry last;  // the first look: of the context that the thread used last
   Entry entries[kEntries];

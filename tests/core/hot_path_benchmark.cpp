@@ -37,7 +37,7 @@ class PoolAllocator {
   void Free(uintptr_t address) {
     Block* block = pool_->Find(address);
     if (block == nullptr || !pool_->TakeLive(block, address)) return;
-    if (!pool_->RetireHit(block)) pool_->Retire(block, kReady, api_);
+    if (!pool_->RetireHitElsewhere(block)) pool_->Retire(block, kReady, api_);
   }
 
  private:

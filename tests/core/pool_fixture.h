@@ -77,7 +77,7 @@ class TestPool {
  private:
   bool FreeAt(Block* block, DeviceAddress address, Stamp stamp) {
     const bool live = pool->TakeLive(block, address);
-    if (live && stamp == kReady && pool->RetireHit(block)) return true;
+    if (live && stamp == kReady && pool->RetireHitElsewhere(block)) return true;
     switch (live ? BlockState::kLive : pool->Take(block, address)) {
       case BlockState::kLive:
         pool->Retire(block, stamp, api);

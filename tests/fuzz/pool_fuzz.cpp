@@ -343,7 +343,7 @@ class Program {
       } else {
         freeing_ = 0;
         Idle(address, now);
-        const bool hit = settled.stamp == kReady && pool_->RetireHit(block);
+        const bool hit = settled.stamp == kReady && pool_->RetireHitElsewhere(block);
         if (!hit) pool_->Retire(block, settled.stamp, api_);
         ExpectPaid(context, excess, held.bytes);
       }

@@ -50,7 +50,7 @@ class ManagedTest : public testing::Test {
     EXPECT_FALSE(t.context->over_bound());
     for (const size_t i : {1, 2, 3}) {
       ASSERT_TRUE(t.pool->TakeLive(blocks[i], blocks[i]->address));
-      EXPECT_TRUE(t.pool->RetireHit(blocks[i]));
+      EXPECT_TRUE(t.pool->RetireHitElsewhere(blocks[i]));
     }
   }
 
