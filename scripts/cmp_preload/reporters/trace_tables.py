@@ -60,11 +60,15 @@ def outcome_rows(whole: Timeline) -> list[list[str]]:
 
 
 def notes(traces: list[Traced]) -> list[str]:
-    """What else is worth a line."""
-    lost = sum(one.recorded.lost for one in traces)
-    found = [f"{words.count(lost, 'call')} found no room in the file"] if lost else []
+    """What else is worth a line: settings, once for the traces that share them."""
+    found: dict[str, list[str]] = {}
     for one in traces:
         if one.recorded.settings:
             pairs = " ".join(f"{name}={value}" for name, value in one.recorded.settings.items())
-            found.append(f"settings of {one.name()}: {pairs}")
-    return found
+            found.setdefault(pairs, []).append(one.name())
+    return [
+        f"settings of {names[0]}"
+        + (f" and {words.count(len(names) - 1, 'other')}" if len(names) > 1 else "")
+        + f": {pairs}"
+        for pairs, names in found.items()
+    ]
