@@ -126,7 +126,7 @@ struct StatisticsRun {
   static constexpr uint32_t kMostGpus = 16;
   uint64_t begin_unix_ns;           // of the process
   uint32_t cuda_version;            // as cuDriverGetVersion gives it: 13000 is 13.0
-  std::atomic<uint32_t> gpu_count;  // of `gpus`, complete from then on
+  std::atomic<uint32_t> gpu_count;  // of `gpus`; they and cuda_version are complete from then on
   char host[80];
   char rank[16];
   char driver[32];      // version of the kernel's module

@@ -66,6 +66,7 @@ void AddJsonStringOrNull(Text& text, const char* value) {
 }
 
 void AddJsonRun(Text& text, const StatisticsRun& run) {
+  const uint32_t gpus = run.gpu_count.load(std::memory_order_acquire);  // before its other fields
   text.Add(",\n  \"run\": {\n    \"command\": ");
   text.AddJsonString(run.command);
   text.Add(",\n    \"host\": ");
@@ -95,7 +96,6 @@ void AddJsonRun(Text& text, const StatisticsRun& run) {
     text.Add("\"%u.%u\"", run.cuda_version / 1000, run.cuda_version % 1000 / 10);
   }
   text.Add(",\n    \"gpus\": [");
-  const uint32_t gpus = run.gpu_count.load(std::memory_order_acquire);
   for (uint32_t i = 0; i < gpus; ++i) {
     text.Add("%s", i == 0 ? "" : ", ");
     text.AddJsonString(run.gpus[i]);
@@ -150,9 +150,8 @@ void AddRun(Text& text, const StatisticsRun& run) {
 void AddAdvice(Text& text, const ProcessCounters& process, const StatisticsRun& run) {
   if (process.bound_wait_ns.Get() < (UnixNs() - run.begin_unix_ns) / 50) return;
   text.Add(
-      "cmp:     those took %.2f ms: set a larger CMP_RESERVE, as 1.5x+1G (cmp-preload tune "
-      "measures "
-      "what it gains)\n",
+      "cmp:   those for the bound took %.2f ms: set a larger CMP_RESERVE, as 1.5x+1G (cmp-preload "
+      "tune measures what it gains)\n",
       Milliseconds(process.bound_wait_ns.Get()));
 }
 
@@ -212,9 +211,9 @@ void AddSummary(Text& text, Pool& pool) {
     if (process.bound_waits.Get() != 0) {
       text.Add("cmp:     %llu to keep the bound of CMP_RESERVE\n",
                Count{process.bound_waits.Get()});
-      AddAdvice(text, process, pool.statistics().header()->run);
     }
     AddReasons(text, process);
+    AddAdvice(text, process, pool.statistics().header()->run);
   }
   if (process.skipped_waits.Get() != 0) {
     text.Add(

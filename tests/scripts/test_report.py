@@ -132,7 +132,7 @@ class Reports(TestCase):
             self.report(folder), r"\n- python\S* used CUDA, but the pool served nothing: it alloc"
         )
         self.assertRegex(
-            self.report(folder), r"^The pool served nothing. What to do: run cmp-preload doctor python"
+            self.report(folder), "^The pool served nothing. What to do: run cmp-preload doctor python"
         )
 
     def test_a_process_that_was_killed(self):

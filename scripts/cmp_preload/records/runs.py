@@ -48,7 +48,7 @@ def read_page(data: bytes, offset: int) -> dict:
         "command": command,
         "host": host or None,
         "rank": int(rank) if rank.isascii() and rank.isdigit() and len(rank) < 10 else None,
-        "begin": _date(begin),
+        "begin": date_of(begin),
         "nanoseconds": None,
         "driver": driver or None,
         "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else None,
@@ -64,7 +64,10 @@ def _text(field: bytes) -> str:
     return field.split(b"\0", 1)[0].decode(errors="replace")
 
 
-def _date(unix_ns: int):
+def date_of(unix_ns: int):
+    """In UTC, as a statistics file has it; None where no clock was asked."""
+    if not unix_ns:
+        return None
     try:
         moment = datetime.datetime.fromtimestamp(unix_ns // 10**9, datetime.timezone.utc)
     except (OverflowError, ValueError, OSError):
@@ -91,7 +94,7 @@ def ranked(processes: list[dict]) -> bool:
 
 
 def hosts(processes: list[dict]) -> list[str]:
-    return sorted({of(one)["host"] or "?" for one in processes if of(one)["host"]})
+    return sorted({of(one)["host"] for one in processes} - {None, ""})
 
 
 def in_order(processes: list[dict]) -> list[dict]:

@@ -8,8 +8,10 @@ from cmp_preload.console import words
 from cmp_preload.records import counters, rounding, runs
 from cmp_preload.records.collection import Collection
 
+MORE_MEMORY = (("1.5x+1G", 1.5, 1 << 30), ("2x+4G", 2, 4 << 30), ("4x+16G", 4, 16 << 30))
 LITTLE = 0.02  # a share of the run, or of its memory, that is not worth a word
 MUCH_ROUNDING = 0.1
+FAR_MORE = 4  # times as much
 LIMIT = "the memory limit"
 SMALL = 256 << 20  # bytes of the device that are not worth a word
 
@@ -87,6 +89,7 @@ def findings(found: Collection) -> list[Finding]:
             *_real_calls(found, totals, process),
         ]
         result += sorted(times, key=lambda one: -one.seconds)
+        result += _one_of_many(found)
         result += _memory(found, process, any(one.what.startswith(LIMIT) for one in times))
     ended = [one for one in found.processes if one.get("live")]
     if ended:
@@ -116,16 +119,16 @@ def run_seconds(processes: list[dict]) -> float:
 def _unserved(found: Collection) -> list[Finding]:
     groups: dict[tuple, int] = {}
     for one in found.unreached:
-        key = (one["program"], "used CUDA, but the pool served nothing", one["reason"])
+        key = (one["program"], " used CUDA, but the pool served nothing", one["reason"])
         groups[key] = groups.get(key, 0) + 1
     for one in found.processes:
         if one.get("aside"):
-            key = (one["program"], "had real calls alone", one["aside"])
+            key = (one["program"], ": every call was real", one["aside"])
             groups[key] = groups.get(key, 0) + 1
     result = []
     for (program, what, why), count in groups.items():
         who = program if count == 1 else f"{count} processes of {program}"
-        result.append(Finding(f"{who} {what}: {why}", f"run cmp-preload doctor {program}"))
+        result.append(Finding(f"{who}{what}: {why}", f"run cmp-preload doctor {program}"))
     return result
 
 
@@ -157,9 +160,9 @@ def bound_wait_ns(process: dict) -> float:
     return process["wait_ns"] * min(1, process.get("bound_waits", 0) / process["wait_calls"])
 
 
-def _is_notable(found: Collection, nanoseconds: float) -> bool:
+def _is_notable(processes: list[dict], nanoseconds: float) -> bool:
     """Against the run; where its time is not known, against what all of it can hide."""
-    seconds = run_seconds(found.processes)
+    seconds = run_seconds(processes)
     least = LITTLE * seconds if seconds else 0.01
     return nanoseconds / 1e9 > max(least, 1e-3)
 
@@ -173,7 +176,7 @@ def _released_ns(totals: dict, process: dict) -> float:
 def _limit(found: Collection, totals: dict, process: dict) -> list[Finding]:
     """What the memory limit costs."""
     bound_ns, released_ns = bound_wait_ns(process), _released_ns(totals, process)
-    if not _is_notable(found, bound_ns + released_ns):
+    if not _is_notable(found.processes, bound_ns + released_ns):
         return []
     parts = []
     if bound_ns:
@@ -190,7 +193,7 @@ def _limit(found: Collection, totals: dict, process: dict) -> list[Finding]:
 def _waits(found: Collection, process: dict) -> list[Finding]:
     """What other waits cost."""
     other_ns = process["wait_ns"] - bound_wait_ns(process)
-    if not _is_notable(found, other_ns):
+    if not _is_notable(found.processes, other_ns):
         return []
     reasons = counters.wait_reasons(process)
     known = [f"{why} ({reasons[name]:,})" for name, why in REASONS.items() if name in reasons]
@@ -217,7 +220,7 @@ def _larger_reserve(found: Collection) -> str:
     peak = max(one["process"]["live_peak_bytes"] for one in found.processes)
     held = max(one["process"]["reserved_peak_bytes"] for one in found.processes)
     now = {runs.setting(one, "CMP_RESERVE") for one in found.processes} - {None, "auto"}
-    for value, ratio, more in (("1.5x+1G", 1.5, 1 << 30), ("2x+4G", 2, 4 << 30), ("4x+16G", 4, 16 << 30)):
+    for value, ratio, more in MORE_MEMORY:
         most = ratio * peak + more
         if value not in now and most > 1.2 * held:
             return (
@@ -235,7 +238,7 @@ def _real_calls(found: Collection, totals: dict, process: dict) -> list[Finding]
     if all(one.get("mode") == "observe" for one in found.processes):
         return _observed(found, real_ns)
     real_ns -= _released_ns(totals, process)
-    if not _is_notable(found, real_ns):
+    if not _is_notable(found.processes, real_ns):
         return []
     calls = process["real_malloc_calls"] + (
         0 if _released_ns(totals, process) else process["real_free_calls"]
@@ -263,7 +266,7 @@ def _real_calls(found: Collection, totals: dict, process: dict) -> list[Finding]
 
 
 def _observed(found: Collection, real_ns: float) -> list[Finding]:
-    if _is_notable(found, real_ns):
+    if _is_notable(found.processes, real_ns):
         return [
             Finding(
                 f"{words.seconds(real_ns / 1e9)} in real calls is what the pool can save",
@@ -272,6 +275,25 @@ def _observed(found: Collection, real_ns: float) -> list[Finding]:
             )
         ]
     return [Finding("real calls are a small part of the run: little to gain")]
+
+
+def _one_of_many(found: Collection) -> list[Finding]:
+    """A process that spends far more in allocation than its like."""
+    if len(found.processes) < 4:
+        return []
+    slowest = sorted(found.processes, key=lambda one: counters.allocation_ns(one["process"]))
+    usual = counters.allocation_ns(slowest[len(slowest) // 2]["process"])
+    most = counters.allocation_ns(slowest[-1]["process"])
+    if most < FAR_MORE * usual or not _is_notable([slowest[-1]], most):
+        return []
+    run = runs.of(slowest[-1])
+    who = f"rank {run['rank']}" if runs.ranked(found.processes) else f"process {slowest[-1]['pid']}"
+    where = f" on {run['host']}" if len(runs.hosts(found.processes)) > 1 else ""
+    what = (
+        f"{who}{where} spent {words.seconds(most / 1e9)} in real calls and waits, half of all "
+        f"{words.seconds(usual / 1e9)} at most"
+    )
+    return [Finding(what, f"see it alone: cmp-preload report {slowest[-1]['file']}")]
 
 
 def _memory(found: Collection, process: dict, limited: bool) -> list[Finding]:

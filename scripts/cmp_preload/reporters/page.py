@@ -16,7 +16,7 @@ from cmp_preload.reporters.plots import Plots
 BEGINNING = "<!DOCTYPE html><!-- cmp-preload report -->"
 
 # A table that is wider than the screen scrolls by itself: a bar that is always there and a shadow
-# at the edge show that there is more, and its first column stays.
+# at the edge show that there is more, and its first column stays unless it takes most of the screen.
 STYLE = """
 :root { color-scheme: light; }
 body { margin: 0 auto; padding: 1rem; max-width: 90rem; background: #fff; color: #222;
@@ -31,7 +31,7 @@ figure { break-inside: avoid; margin: 0 0 1rem; border: 1px solid #ddd;
 svg { display: block; width: 100%; height: auto; max-width: 34rem; margin: auto;
       fill: #222; font-family: system-ui, sans-serif; }
 svg text { paint-order: stroke; stroke: #fff; stroke-width: 3px; stroke-linejoin: round; }
-.scroll { overflow-x: auto; max-width: 100%; scrollbar-width: thin; padding-bottom: 2px;
+.scroll { overflow-x: auto; max-width: 100%; padding-bottom: 2px;
   background: linear-gradient(to left, #fff 30%, transparent) right / 3rem 100% no-repeat local,
     linear-gradient(to left, rgba(0, 0, 0, .25), transparent) right / 1rem 100% no-repeat scroll; }
 .scroll:focus { outline: 2px solid #457b9d; }
@@ -40,7 +40,7 @@ svg text { paint-order: stroke; stroke: #fff; stroke-width: 3px; stroke-linejoin
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .15rem .7rem; text-align: right; white-space: nowrap; overflow-wrap: normal;
          border-bottom: 1px solid #eee; }
-th:first-child, td:first-child { position: sticky; left: 0; background: #fff; }
+.stay th:first-child, .stay td:first-child { position: sticky; left: 0; background: #fff; }
 th:first-child, td:first-child, .left td, .left th,
 .last td:last-child, .last th:last-child { text-align: left; }
 .facts td { white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
@@ -56,6 +56,7 @@ SOURCES = (
 )
 SIZES = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 PASSED = (("seconds", 1e9), ("milliseconds", 1e6), ("microseconds", 1e3))
+MOST_STAYS = 20  # letters of a first column: half of a narrow screen
 TIMES = (("hours", 1 / 3600), ("minutes", 1 / 60), ("s", 1), ("ms", 1e3))
 
 
@@ -206,9 +207,11 @@ def _line(cells: list[str], tag: str) -> str:
 
 def _table(title: str, rows: list[list[str]], kind: str = "") -> str:
     head = html.escape(title)
+    if max(len(row[0]) for row in rows) <= MOST_STAYS:
+        kind = f"{kind} stay".strip()
     return (
         f'<h2>{head}</h2><div class="scroll" tabindex="0" role="region" aria-label="{head}">'
-        f"<table{f' class={kind}' if kind else ''}>"
+        f'<table class="{kind}">'
         + _line(rows[0], "th")
         + "".join(_line(row, "td") for row in rows[1:])
         + "</table></div>"
@@ -290,7 +293,7 @@ def write(path: str, found: Collection) -> None:
     """Failure with one line if it cannot."""
     parts = [f'<p class="headline">{html.escape(advice.headline(found))}</p>']
     parts.append(_findings(advice.findings(found)))
-    facts = process_tables.run_rows(found.everyone)
+    facts = process_tables.run_rows(found.everyone) or trace_tables.run_rows(found.traces)
     if facts:
         parts.append(_facts(facts))
     if found.processes:

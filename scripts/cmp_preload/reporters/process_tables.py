@@ -25,7 +25,8 @@ def _rows(processes: list[dict], together: dict, head: list[str], cells) -> list
         rows.append([*row, f"all {len(its)} of it", *cells(_sum_of(its))])
     if len(processes) > 1:
         names = [""] * (len(rows[0]) - len(head) - 1)
-        rows.append([*names, f"all {len(processes)}", *cells({**together, "run": _run_of(processes)})])
+        whole = {**together, "run": _run_of(processes)}
+        rows.append([*names, f"all {len(processes)}", *cells(whole)])
     return rows
 
 
@@ -176,7 +177,7 @@ def tier_rows(tiers: list[dict]) -> list[list[str]]:
 
 
 def notable_tiers(tiers: list[dict]) -> list[dict]:
-    """The sizes of a table that has no room for all: those with most of the allocations or bytes."""
+    """The sizes of a table that has no room for all: with most of the allocations or bytes."""
     requests = sum(tier["requests"] for tier in tiers) or 1
     taken = sum(rounding.of_tier(tier).taken for tier in tiers) or 1
 

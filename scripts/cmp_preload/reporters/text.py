@@ -42,7 +42,7 @@ def report(found: Collection, everything: bool) -> str:
             parts.append(words.table(trace_tables.outcome_rows(whole)))
         notes = trace_tables.notes(found.traces)
         parts.append("\n".join(notes if everything else _cut_lines(notes)))
-    facts = process_tables.run_rows(found.everyone)
+    facts = process_tables.run_rows(found.everyone) or trace_tables.run_rows(found.traces)
     if facts:
         parts.append(words.table(facts, left=(0, 1)))
     return "\n\n".join(filter(None, parts))
