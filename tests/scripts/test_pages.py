@@ -304,7 +304,7 @@ class Ranks(Written):
 
     def test_by_rank_and_host(self):
         found = self.collection(*reversed(ranks(4, 2)))
-        for word in ("allocations", "program, most"):
+        for word in ("allocations", "program's peak"):
             head, *rows = self.rows(text.report(found, False), word)
             self.assertEqual(head[:3], ["rank", "host", "process"])
             each = [row[:2] for row in rows[:4]]
@@ -313,7 +313,7 @@ class Ranks(Written):
                 [row[:2] for row in rows[4:]],
                 [["n1", "all 2 of it"], ["n2", "all 2 of it"], ["all 4", rows[6][1]]],
             )
-        rows = self.rows(text.report(found, False), "program, most")
+        rows = self.rows(text.report(found, False), "program's peak")
         self.assertEqual(rows[1][3:], ["1 MiB", "2 MiB", "100%", "0 B", "1 MiB"])
         self.assertEqual(rows[5][2:], ["4 MiB", "6 MiB", "50%", "0 B", "2 MiB"])
 
@@ -330,7 +330,7 @@ class Ranks(Written):
     def test_nothing_is_left_out_silently(self):
         found = self.collection(*ranks(32, 2))
         said = text.report(found, False)
-        for word in ("allocations", "program, most"):
+        for word in ("allocations", "program's peak"):
             head, *rows = self.rows(said, word)
             self.assertEqual(len(rows), 20 + 1 + 2 + 1)
             self.assertEqual([row[0] for row in rows[:20]], [str(i) for i in range(12, 32)])

@@ -47,7 +47,7 @@ class Reports(TestCase):
         _, row = table_of(said, "process", "allocations")
         self.assertRegex(row[0], r"^plain \d+$")
         self.assertEqual(row[1:4], ["1,000", "99.9%", "1"])
-        _, row = table_of(said, "process", "program, most")
+        _, row = table_of(said, "process", "program's peak")
         self.assertEqual(row[1:4], ["4 KiB", "4 KiB", "0.0%"])
         _, tier = table_of(said, "block")
         self.assertEqual(tier[:2], ["4 KiB", "1,000"])
@@ -75,7 +75,7 @@ class Reports(TestCase):
             f"for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23; "
             f"do {PLAIN} $i; done"
         )
-        for first in ("allocations", "program, most"):
+        for first in ("allocations", "program's peak"):
             rows = table_of(self.report(folder), "process", first)
             self.assertEqual(len(rows), 1 + 20 + 1 + 1)
             self.assertEqual(rows[21][0], "… 3 more (--all)")

@@ -246,8 +246,8 @@ def _of_processes(found: Collection) -> str:
     result += _table("Memory", process_tables.memory_rows(processes, together))
     result += _paragraphs(
         [
-            "most: at any time; end: when the process ended, or was seen last. What the pool holds "
-            "is what the program has, and idle memory."
+            "What the pool holds is what the program has, and idle memory. At end: when the process "
+            "ended, or was seen last. Peaks of several are added up."
         ]
     )
     devices = process_tables.device_rows(processes)

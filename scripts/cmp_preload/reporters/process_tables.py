@@ -68,7 +68,7 @@ def process_rows(processes: list[dict], together: dict) -> list[list[str]]:
 
 def memory_rows(processes: list[dict], together: dict) -> list[list[str]]:
     """What the pool holds, beside what the program does."""
-    head = ["program, most", "pool, most", "more", "program, end", "idle, end"]
+    head = ["program's peak", "pool's peak", "more", "program at end", "idle at end"]
     return _rows(processes, together, head, _memory_cells)
 
 
