@@ -10,6 +10,7 @@
 //                        our blocks): what the program called, less what was really called
 #include "core/base/statistics.h"
 
+#include <stddef.h>
 #include <string.h>
 #include <time.h>
 
@@ -48,6 +49,7 @@ void Statistics::Open(void* page, const Tiers& tiers, unsigned tier_count, uint6
   header_->pid = pid;
   header_->tier_counter_count = sizeof(TierCounters) / sizeof(Counter);
   header_->process_counter_count = sizeof(ProcessCounters) / sizeof(Counter);
+  header_->run_offset = offsetof(StatisticsHeader, run);
   header_->slots_used.store(1, std::memory_order_relaxed);
   more_ = more;
   parts_[0].store(static_cast<char*>(page) + kHeaderBytes, std::memory_order_relaxed);
@@ -80,9 +82,11 @@ TierCounters* Statistics::TakeSlot() {
   return Slot(index);
 }
 
-void Statistics::CountWait(uint64_t begin_ns) {
-  process().wait_ns.AddShared(NowNs() - begin_ns);
+uint64_t Statistics::CountWait(uint64_t begin_ns) {
+  const uint64_t waited_ns = NowNs() - begin_ns;
+  process().wait_ns.AddShared(waited_ns);
   process().wait_calls.AddShared(1);
+  return waited_ns;
 }
 
 TierTotals Statistics::TotalsOfTier(unsigned tier) const {

@@ -1,7 +1,8 @@
 // What happened: counters, always on, on one page that can be a mapped file, so that they survive
 // a kill. core/base/statistics.cpp explains how the rows add up.
 //
-// Layout: StatisticsHeader, then `slot_count` slots of `slot_bytes`, each an array of one
+// Layout: StatisticsHeader (counters of the process, and at `run_offset` what it is: 0 in a page of
+// a library that did not say), then `slot_count` slots of `slot_bytes`, each an array of one
 // TierCounters per tier. Slot 0 is shared by all threads (atomic adds); every other slot belongs to
 // one thread cache, whose owner adds with a plain load and store: no shared cache line on the hit
 // path. Slots are never given back, so the sum over all slots is the total of the process. When all
@@ -82,6 +83,7 @@ class Counter {
   X(wait_calls, "frees that waited for the context's work")                                 \
   X(wait_ns, "nanoseconds inside those waits")                                              \
   X(bound_waits, "of those, frees that waited for an older fence because of CMP_RESERVE")   \
+  X(bound_wait_ns, "nanoseconds inside those")                                              \
   CMP_WAIT_REASONS(X)                                                                       \
   X(skipped_waits, "frees that did not wait although the real ones would have")             \
   X(skipped_wait_min_ns, "for how long those, at least: by when the fences were seen open") \
@@ -124,6 +126,20 @@ struct ProcessCounters {
 inline constexpr uint32_t kStatisticsSchema = 1;
 inline constexpr uint32_t kStatisticsSlots = 512;  // by which the page grows
 
+// Which run it is of: written once, by who opens the page. Text ends with a zero; empty: not known.
+struct StatisticsRun {
+  static constexpr uint32_t kMostGpus = 16;
+  uint64_t begin_unix_ns;           // of the process
+  uint32_t cuda_version;            // as cuDriverGetVersion gives it: 13000 is 13.0
+  std::atomic<uint32_t> gpu_count;  // of `gpus`; they and cuda_version are complete from then on
+  char host[80];
+  char rank[16];
+  char driver[32];      // version of the kernel's module
+  char command[1024];   // as a shell takes it; a longer one ends with "..."
+  char settings[1024];  // the process's CMP_ variables, each with a newline; "..." for more
+  char gpus[kMostGpus][64];
+};
+
 struct StatisticsHeader {
   char magic[8];  // "CMPSTAT" and a zero
   uint32_t schema;
@@ -136,10 +152,12 @@ struct StatisticsHeader {
   uint32_t tier_counter_count;
   uint32_t process_counter_count;
   std::atomic<uint32_t> slots_used;
-  uint32_t unused;
+  uint32_t run_offset;
   char program[64];
   ProcessCounters process;
+  StatisticsRun run;
 };
+static_assert(sizeof(StatisticsHeader) <= 4096);
 
 // The sum over all slots for one tier, or over all tiers.
 struct TierTotals {
@@ -171,8 +189,8 @@ class Statistics {
                                            header_->header_bytes);
   }
   ProcessCounters& process() const { return header_->process; }
-  // A free waited since `begin_ns`.
-  void CountWait(uint64_t begin_ns);
+  // A free waited since `begin_ns`; for how many nanoseconds.
+  uint64_t CountWait(uint64_t begin_ns);
   StatisticsHeader* header() const { return header_; }
   unsigned tier_count() const { return tier_count_; }
 

@@ -22,6 +22,9 @@ namespace cmp {
   X(push_current, "cuCtxPushCurrent_v2", true, (CUcontext context))                           \
   X(pop_current, "cuCtxPopCurrent_v2", true, (CUcontext * context))                           \
   X(context_device, "cuCtxGetDevice", true, (CUdevice * device))                              \
+  X(version, "cuDriverGetVersion", false, (int* version))                                     \
+  X(device_count, "cuDeviceGetCount", false, (int* count))                                    \
+  X(device_name, "cuDeviceGetName", false, (char* name, int length, CUdevice device))         \
   X(device_attribute, "cuDeviceGetAttribute", false,                                          \
     (int* value, CUdevice_attribute attribute, CUdevice device))                              \
   X(device_memory, "cuDeviceTotalMem_v2", false, (size_t * bytes, CUdevice device))           \

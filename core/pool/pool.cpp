@@ -369,7 +369,7 @@ bool Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, uns
     if (NowNs() - begin >= kMostBoundWaitNs) break;
   }
   if (!waited) return false;
-  statistics_.CountWait(begin);
+  statistics_.process().bound_wait_ns.AddShared(statistics_.CountWait(begin));
   statistics_.process().bound_waits.AddShared(1);
   return true;
 }

@@ -8,6 +8,7 @@
 #include "shim/lookup/interposed.h"
 #include "shim/record/own_files.h"
 #include "shim/record/report.h"
+#include "shim/record/run.h"
 #include "shim/record/trace.h"
 #include "shim/service/pitches.h"
 #include "shim/service/pool_host.h"
@@ -54,6 +55,7 @@ void CudaIsInitialised(const Driver& driver) {
   if (g_done.load(std::memory_order_relaxed)) return;
   if (g_done.exchange(true, std::memory_order_relaxed)) return;
   WatchExit();
+  NameGpus(driver);
   Pool* pool = g_started.load(std::memory_order_acquire);
   if (pool == nullptr || !pool->options().verbose) return;
   const int runtime_version = g_runtime_version.load(std::memory_order_relaxed);

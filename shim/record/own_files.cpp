@@ -15,17 +15,13 @@
 
 namespace cmp {
 
-namespace {
-
-const char* Rank() {
+const char* RankOfLauncher() {
   for (const char* name :
        {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID", "RANK"}) {
     if (const char* rank = secure_getenv(name)) return rank;
   }
-  return "0";
+  return nullptr;
 }
-
-}  // namespace
 
 bool ExpandPath(const char* pattern, char (&path)[kMaxPath]) {
   size_t length = 0;
@@ -46,7 +42,8 @@ bool ExpandPath(const char* pattern, char (&path)[kMaxPath]) {
           piece = host;
           break;
         case 'r':
-          piece = Rank();
+          piece = RankOfLauncher();
+          if (piece == nullptr) piece = "0";
           break;
         case '%':
           strcpy(number, "%");

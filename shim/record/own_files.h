@@ -15,6 +15,9 @@ inline constexpr size_t kMaxPath = 1024;
 // Set in a forked child, whose files are its own: of the same name they would replace its parent's.
 inline constinit bool g_is_forked_child = false;
 
+// Of this process among those that a launcher started, as text; nullptr: no launcher says.
+const char* RankOfLauncher();
+
 // `pattern` with %p (process), %h (host), %r (rank) and %% replaced. False if it does not fit.
 bool ExpandPath(const char* pattern, char (&path)[kMaxPath]);
 

@@ -12,6 +12,7 @@
 #include "shim/lookup/runtime_calls.h"
 #include "shim/record/own_files.h"
 #include "shim/record/report_text.h"
+#include "shim/record/run.h"
 #include "shim/state/settings.h"
 
 namespace cmp {
@@ -120,9 +121,8 @@ __attribute__((destructor)) void Report() {
   }
 }
 
-}  // namespace
-
-void* OpenStatisticsPage(const Options& options, size_t bytes) {
+// The page itself; the counters count in any case.
+void* MakePage(const Options& options, size_t bytes) {
   g_path[0] = '\0';
   if (options.stats == nullptr || strcmp(options.stats, "1") == 0) return MapPages(bytes);
   if (!ExpandPath(options.stats, g_path)) {
@@ -153,6 +153,16 @@ void* OpenStatisticsPage(const Options& options, size_t bytes) {
   g_path[0] = '\0';
   g_no_report = true;
   return MapPages(bytes);
+}
+
+}  // namespace
+
+void* OpenStatisticsPage(const Options& options, size_t bytes) {
+  void* page = MakePage(options, bytes);
+  if (page != nullptr && options.stats != nullptr) {
+    DescribeRun(static_cast<StatisticsHeader*>(page)->run);
+  }
+  return page;
 }
 
 void* MoreStatistics(size_t offset, size_t bytes) {

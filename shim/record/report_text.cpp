@@ -1,10 +1,14 @@
 #include "shim/record/report_text.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/library/pool_face.h"
 #include "core/pool/pool_instance.h"
+#include "shim/record/run.h"
 #include "shim/state/aside.h"
 #include "shim/state/settings.h"
 
@@ -40,11 +44,73 @@ void AddReasons(Text& text, const ProcessCounters& process) {
 #undef CMP_ADD
 }
 
-void AddJsonHead(Text& text, const char* mode) {
+// What `lines` holds, each with a newline, as a JSON list.
+void AddJsonLines(Text& text, const char* lines) {
+  const char* separator = "";
+  text.Add("[");
+  while (const char* end = strchr(lines, '\n')) {
+    text.Add("%s", separator);
+    text.AddJsonString(lines, static_cast<size_t>(end - lines));
+    separator = ", ";
+    lines = end + 1;
+  }
+  text.Add("]");
+}
+
+void AddJsonStringOrNull(Text& text, const char* value) {
+  if (value[0] == '\0') {
+    text.Add("null");
+  } else {
+    text.AddJsonString(value);
+  }
+}
+
+void AddJsonRun(Text& text, const StatisticsRun& run) {
+  const uint32_t gpus = run.gpu_count.load(std::memory_order_acquire);  // before its other fields
+  text.Add(",\n  \"run\": {\n    \"command\": ");
+  text.AddJsonString(run.command);
+  text.Add(",\n    \"host\": ");
+  AddJsonStringOrNull(text, run.host);
+  const size_t digits = strspn(run.rank, "0123456789");
+  const bool is_number = digits != 0 && digits < 10 && run.rank[digits] == '\0';
+  text.Add(",\n    \"rank\": ");
+  if (is_number) {
+    text.Add("%ld", strtol(run.rank, nullptr, 10));
+  } else {
+    text.Add("null");
+  }
+  const auto second = static_cast<time_t>(run.begin_unix_ns / 1000000000);
+  tm date;
+  char begin[40] = "";
+  if (gmtime_r(&second, &date) != nullptr) {
+    strftime(begin, sizeof(begin), "%Y-%m-%dT%H:%M:%SZ", &date);
+  }
+  text.Add(",\n    \"begin\": \"%s\",\n    \"nanoseconds\": %llu", begin,
+           Count{UnixNs() - run.begin_unix_ns});
+  text.Add(",\n    \"driver\": ");
+  AddJsonStringOrNull(text, run.driver);
+  text.Add(",\n    \"cuda\": ");
+  if (run.cuda_version == 0) {
+    text.Add("null");
+  } else {
+    text.Add("\"%u.%u\"", run.cuda_version / 1000, run.cuda_version % 1000 / 10);
+  }
+  text.Add(",\n    \"gpus\": [");
+  for (uint32_t i = 0; i < gpus; ++i) {
+    text.Add("%s", i == 0 ? "" : ", ");
+    text.AddJsonString(run.gpus[i]);
+  }
+  text.Add("],\n    \"settings\": ");
+  AddJsonLines(text, run.settings);
+  text.Add("\n  }");
+}
+
+void AddJsonHead(Text& text, const char* mode, const StatisticsRun& run) {
   text.Add("%s %d,\n  \"version\": \"%s\",\n  \"program\": ", kJsonBeginning, kJsonSchemaVersion,
            Version());
   text.AddJsonString(ProgramName());
   text.Add(",\n  \"pid\": %d,\n  \"mode\": \"%s\"", static_cast<int>(getpid()), mode);
+  AddJsonRun(text, run);
 }
 
 void AddJsonTier(Text& text, const char* separator, size_t bytes, const TierTotals& totals) {
@@ -64,6 +130,29 @@ void ForEachDevice(Pool& pool, Visitor visit) {
     const DeviceStatistics held = StatisticsOfDevice(pool, device);
     if (held.contexts != 0) visit(device, held);
   }
+}
+
+// Where it ran, on what and for how long.
+void AddRun(Text& text, const StatisticsRun& run) {
+  text.Add("cmp:   on %s", run.host[0] != '\0' ? run.host : "a host without a name");
+  if (run.rank[0] != '\0') text.Add(", rank %s", run.rank);
+  const uint32_t gpus = run.gpu_count.load(std::memory_order_acquire);
+  if (gpus != 0) text.Add(", %s", run.gpus[0]);
+  if (gpus > 1) text.Add(" and %u more", gpus - 1);
+  if (run.driver[0] != '\0') text.Add(", driver %s", run.driver);
+  if (run.cuda_version != 0) {
+    text.Add(", CUDA %u.%u", run.cuda_version / 1000, run.cuda_version % 1000 / 10);
+  }
+  text.Add("; ran %.2f s\n", static_cast<double>(UnixNs() - run.begin_unix_ns) / 1e9);
+}
+
+// Where the memory limit costs more than a fiftieth of the run (as in cmp-preload report).
+void AddAdvice(Text& text, const ProcessCounters& process, const StatisticsRun& run) {
+  if (process.bound_wait_ns.Get() < (UnixNs() - run.begin_unix_ns) / 50) return;
+  text.Add(
+      "cmp:   those for the bound took %.2f ms: set a larger CMP_RESERVE, as 1.5x+1G (cmp-preload "
+      "tune measures what it gains)\n",
+      Milliseconds(process.bound_wait_ns.Get()));
 }
 
 void AddDevices(Text& text, Pool& pool) {
@@ -104,6 +193,7 @@ void AddSummary(Text& text, Pool& pool) {
   text.Add("cmp: %s (pid %d), mode %s: %llu allocations, %llu (%.1f%%) without a real call\n",
            ProgramName(), static_cast<int>(getpid()), NameOf(pool.options().mode),
            Count{s.requests}, hits, Percent(hits, s.requests));
+  AddRun(text, pool.statistics().header()->run);
   if (const char* reason = AsideReason()) text.Add("cmp:   every call was real: %s\n", reason);
   const bool pooled = pool.options().mode == Mode::kPool;
   if (pooled) {
@@ -123,6 +213,7 @@ void AddSummary(Text& text, Pool& pool) {
                Count{process.bound_waits.Get()});
     }
     AddReasons(text, process);
+    AddAdvice(text, process, pool.statistics().header()->run);
   }
   if (process.skipped_waits.Get() != 0) {
     text.Add(
@@ -167,7 +258,7 @@ void AddSummary(Text& text, Pool& pool) {
 
 void AddJsonReport(Text& text, Pool& pool) {
   const CudaMemoryPoolStatistics s = StatisticsOf(pool);
-  AddJsonHead(text, NameOf(pool.options().mode));
+  AddJsonHead(text, NameOf(pool.options().mode), pool.statistics().header()->run);
   text.Add(",\n  \"reached\": true,\n  \"aside\": ");
   if (const char* reason = AsideReason()) {
     text.AddJsonString(reason);
@@ -216,7 +307,9 @@ void AddUnreachedSummary(Text& text, const char* reason) {
 }
 
 void AddUnreachedJson(Text& text, const char* reason) {
-  AddJsonHead(text, "pool");
+  StatisticsRun run = {};
+  DescribeRun(run);
+  AddJsonHead(text, "pool", run);
   text.Add(",\n  \"reached\": false,\n  \"reason\": ");
   text.AddJsonString(reason);
   text.Add("\n}\n");

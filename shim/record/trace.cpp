@@ -15,6 +15,7 @@
 #include "core/base/warnings.h"
 #include "core/pool/pool_instance.h"
 #include "shim/record/own_files.h"
+#include "shim/record/run.h"
 #include "shim/state/settings.h"
 
 namespace cmp {
@@ -48,12 +49,6 @@ void WarnOfTrace(const char* problem) {
   char line[400];
   snprintf(line, sizeof(line), "cannot write the trace to %.256s: %s", g_file.path, problem);
   PrintWarning(line);
-}
-
-uint64_t UnixNs() {
-  timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1000000000u + static_cast<uint64_t>(now.tv_nsec);
 }
 
 // fstat, which C libraries before 2.33 have under another name. The kernel's structure is the
@@ -107,17 +102,6 @@ void Record(const TraceRecord& record) {
   const uint32_t count = chunk->count.load(std::memory_order_relaxed);
   chunk->records[count] = record;
   chunk->count.store(count + 1, std::memory_order_release);  // after the record
-}
-
-void CopySettings(char (&settings)[sizeof(TraceHeader::settings)]) {
-  size_t length = 0;
-  for (char* const* variable = environ; variable != nullptr && *variable != nullptr; ++variable) {
-    const size_t added = strlen(*variable);
-    if (strncmp(*variable, "CMP_", 4) != 0 || length + added + 2 > sizeof(settings)) continue;
-    memcpy(settings + length, *variable, added);
-    settings[length + added] = '\n';
-    length += added + 1;
-  }
 }
 
 // The process ends: what the file has too much is given back. Threads that still run write into
@@ -201,7 +185,7 @@ bool BeginTrace(const Options& options) {
   header.begin_unix_ns = UnixNs();
   snprintf(header.version, sizeof(header.version), "%s", Version());
   snprintf(header.program, sizeof(header.program), "%s", ProgramName());
-  CopySettings(header.settings);
+  CopySettings(header.settings, sizeof(header.settings));
   memcpy(header.magic, kTraceMagic, sizeof(header.magic));
   g_traced.store(true, std::memory_order_release);
   return true;

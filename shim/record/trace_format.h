@@ -74,7 +74,7 @@ struct TraceHeader {
   std::atomic<uint64_t> lost;  // calls that found no room
   char version[16];
   char program[64];
-  char settings[2048];  // the process's CMP_ variables, each with a newline
+  char settings[2048];  // the process's CMP_ variables, each with a newline; "..." for more
 };
 static_assert(sizeof(TraceHeader) <= kTraceChunkBytes);
 

@@ -6,7 +6,6 @@ table; one that fails stops nothing. Three minutes on an H200 with PyTorch and C
 Build first, the target nvcc_programs too. --simulated: on the simulated CUDA, with small sizes.
 """
 
-import importlib.util
 import os
 import shlex
 import signal
@@ -102,10 +101,9 @@ def recorded(command: list[str]) -> None:
         trace = os.path.join(folder, "trace")
         run(command, 30, subprocess.DEVNULL, LD_PRELOAD=str(programs.LIBRARY), CMP_TRACE=trace)
         cmp_preload("report", trace)
-        if importlib.util.find_spec("matplotlib"):
-            page = os.path.join(folder, "page.html")
-            cmp_preload("report", "--html", page, trace)
-            print(f"(a page of {os.path.getsize(page) >> 10} KiB)")
+        page = os.path.join(folder, "page.html")
+        cmp_preload("report", "--html", page, trace)
+        print(f"(a page of {os.path.getsize(page) >> 10} KiB)")
         cmp_preload("replay", "--backend", "all", trace)
 
 

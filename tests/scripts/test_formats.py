@@ -1,10 +1,14 @@
 """The formats of scripts/docs/formats against files that the library writes: every field is in the
 schema, and what is said to add up does."""
 
+import datetime
 import json
+import os
+import shlex
 import signal
 import subprocess
 import sys
+import time
 import unittest
 
 from command import BUILD, LIBRARY, PLAIN, PROGRAMS, SOURCE, TestCase, environment, main, run
@@ -140,6 +144,8 @@ class Statistics(TestCase):
             if name.startswith("wait_") and name not in ("wait_calls", "wait_ns")
         )
         self.assertLessEqual(reasons + process["bound_waits"], process["wait_calls"])
+        self.assertLessEqual(process["bound_wait_ns"], process["wait_ns"])
+        self.assertEqual(process["bound_wait_ns"] > 0, process["bound_waits"] > 0)
 
     def test_the_runs_are_what_they_are_called(self):
         self.assertEqual(self.of("observed")["mode"], "observe")
@@ -155,6 +161,53 @@ class Statistics(TestCase):
         self.assertEqual([device["device"] for device in SAMPLE["devices"]], [0, 1])
         self.assertGreater(len(SAMPLE["tiers"]), 1)
         self.assertGreater(SAMPLE["totals"]["hit_rate"], 0)
+
+    def test_the_run(self):
+        """What it was, in the statistics of every kind of process."""
+        for name, (command, env) in RUNS.items():
+            with self.subTest(run=name):
+                run_of_it = self.of(name)["run"]
+                self.assertEqual(shlex.split(run_of_it["command"]), [str(word) for word in command])
+                self.assertEqual(run_of_it["host"], os.uname().nodename)
+                self.assertIsNone(run_of_it["rank"])
+                begin = datetime.datetime.strptime(run_of_it["begin"], "%Y-%m-%dT%H:%M:%SZ")
+                begin = begin.replace(tzinfo=datetime.timezone.utc).timestamp()
+                now = begin + run_of_it["nanoseconds"] / 1e9
+                self.assertLess(abs(time.time() - now), 3600)
+                settings = dict(line.split("=", 1) for line in run_of_it["settings"])
+                given = {key: str(value) for key, value in env.items() if key.startswith("CMP_")}
+                self.assertEqual(settings, {**given, "CMP_STATS": settings["CMP_STATS"]})
+                if self.of(name)["reached"] and name != "off":
+                    devices = int(env.get("CMPSIM_DEVICES", 1))
+                    self.assertEqual(run_of_it["gpus"], ["Simulated CUDA device"] * devices)
+                    self.assertRegex(run_of_it["cuda"], r"^\d+\.\d$")
+
+    def run_of(self, *command, env=None):
+        path = self.folder() / "statistics.json"
+        self.assert_ok(run("run", "--stats", path, "--", *command, env=env))
+        return json.loads(path.read_text())["run"]
+
+    def test_ranks(self):
+        """Of each launcher; what is no number is no rank."""
+        for name in ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID", "RANK"):
+            self.assertEqual(self.run_of(PLAIN, "1", env={name: "17"})["rank"], 17)
+        self.assertEqual(
+            self.run_of(PLAIN, "1", env={"OMPI_COMM_WORLD_RANK": "3", "RANK": "4"})["rank"], 3
+        )
+        for odd in ("", "-1", "one", "1.5", "12345678901234567890"):
+            self.assertIsNone(self.run_of(PLAIN, "1", env={"RANK": odd})["rank"])
+
+    def test_odd_commands(self):
+        """Spaces, quotes and what is not UTF-8 in it; one that is too long says so."""
+        words = ["1", "two words", "it's", "", "$x;", "\u00fc\u20ac\U0001f600", "tab\tline\nend"]
+        self.assertEqual(shlex.split(self.run_of(PLAIN, *words)["command"]), [PLAIN, *words])
+        said = self.run_of("sh", "-c", f"exec {PLAIN} 1 \"$(printf 'a\\377\\303(b')\"")
+        self.assertTrue(said["command"].endswith(" 'a\ufffd\ufffd(b'"), said["command"])
+        said = self.run_of(PLAIN, "1", *["word"] * 1000)["command"]
+        self.assertLess(len(said), 1024)
+        self.assertTrue(said.endswith("..."), said)
+        many = {f"CMP_PROGRAMS_{i}": "x" * 200 for i in range(9)}
+        self.assertEqual(self.run_of(PLAIN, "1", env=many)["settings"][-1], "...")
 
     def test_a_process_without_cuda_leaves_nothing(self):
         path = self.folder() / "statistics.json"

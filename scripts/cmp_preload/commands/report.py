@@ -17,7 +17,7 @@ def main(arguments: list[str], find_library) -> int:
         prog="cmp-preload report", description=ABOUT, usage="cmp-preload report [OPTION...] FILE..."
     )
     parser.add_argument(
-        "--html", metavar="PAGE", help="write one page with plots (needs matplotlib)"
+        "--html", metavar="PAGE", help="write one page with plots"
     )
     parser.add_argument("--json", action="store_true", help="print it as JSON")
     parser.add_argument(
@@ -28,7 +28,7 @@ def main(arguments: list[str], find_library) -> int:
     if not parsed.files:
         raise Failure("which file? Give statistics files or traces, or a folder of them", 2)
     found = Collection(parsed.files, find_library)
-    print(json.report(found) if parsed.json else text.report(found, parsed.all))
     if parsed.html is not None:
         page.write(parsed.html, found)
+    print(json.report(found) if parsed.json else text.report(found, parsed.all))
     return 0

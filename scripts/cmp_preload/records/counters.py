@@ -75,8 +75,11 @@ def waits_in_words(process: dict) -> str:
     """Frees that waited, for how long and why."""
     if not process["wait_calls"]:
         return "none"
-    reasons = list(wait_reasons(process).items())[:3]
-    why = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in reasons)
+    reasons = list(wait_reasons(process).items())
+    named = [f"{name.replace('_', ' ')} {count:,}" for name, count in reasons[:3]]
+    if reasons[3:]:
+        named.append(f"other reasons {sum(count for _, count in reasons[3:]):,}")
+    why = ", ".join(named)
     return f"{process['wait_calls']:,}, {words.seconds(process['wait_ns'] / 1e9)}" + (
         f" ({why})" if why else ""
     )

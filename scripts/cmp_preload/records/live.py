@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 
-from cmp_preload.records import counters, tiers
+from cmp_preload.records import counters, runs, tiers
 
 BEGINNING = b"CMPSTAT\0"
 FORMAT = 1
@@ -25,7 +25,7 @@ def read(data: bytes, find_library) -> dict:
         tier_counters,
         process_counters,
         slots,
-        _,
+        run_offset,
         program,
     ) = HEADER.unpack_from(data)
     library = find_library()
@@ -62,6 +62,7 @@ def read(data: bytes, find_library) -> dict:
         "reached": True,
         "program": program.rstrip(b"\0").decode(errors="replace"),
         "pid": pid,
+        **({"run": runs.read_page(data, run_offset)} if run_offset else {}),
         "totals": {**totals, "hit_rate": counters.hit_rate(totals)},
         "process": dict(zip(process_names, process)),
         "tiers": used,

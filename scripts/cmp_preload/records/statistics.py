@@ -8,7 +8,7 @@ import os
 import struct
 
 from cmp_preload.console.errors import Failure
-from cmp_preload.records import live
+from cmp_preload.records import live, runs
 
 JSON_BEGINNING = b'{\n  "cmp_statistics":'
 FORMAT = 1  # scripts/docs/formats/README.md says what another one means
@@ -73,6 +73,8 @@ def _check(found: dict) -> None:
     check("reached", lambda reached: isinstance(reached, bool))
     check("program", is_text)
     check("pid", is_counter)
+    if "run" in found:
+        check("run", runs.is_right)
     if not found["reached"]:
         check("reason", is_text)
         return

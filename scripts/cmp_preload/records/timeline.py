@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import collections
 
-from cmp_preload.records import tiers
+from cmp_preload.records import rounding, tiers
 from cmp_preload.records.calls import OUTCOMES, Trace
 
 COUNTERS = {
@@ -74,7 +74,7 @@ class Timeline:
     def read(self, recorded: Trace, tier_steps: int, offset_ns: int) -> None:
         """The calls of a trace that began `offset_ns` after the first one."""
         known: dict[int, tuple[int, int]] = {}  # pointer to bytes, and those of its block
-        rounded: dict[int, tuple[dict, int]] = {}
+        rounded: dict[int, tuple[dict, int, int]] = {}
         live = blocks = reached = 0  # the latest step
         threads = set()
         for call in recorded:
@@ -93,14 +93,16 @@ class Timeline:
             if outcome in COUNTERS:
                 size = call.bytes
                 if size not in rounded:
-                    rounded[size] = self._tier_of(size, tier_steps)
-                tier, block = rounded[size]
+                    tier, block = self._tier_of(size, tier_steps)
+                    rounded[size] = tier, block, rounding.driver_bytes(size)
+                tier, block, by_driver = rounded[size]
                 if outcome == "real":
                     block = size
                 tier["requests"] += 1
                 tier[COUNTERS[outcome]] += 1
                 tier["requested_bytes"] += size
                 tier["block_bytes"] += block
+                tier["driver_bytes"] += by_driver
                 # An address that is given again was freed where nobody saw it: a context's end.
                 gone = known.get(pointer, (0, 0))
                 known[pointer] = size, block
@@ -131,6 +133,7 @@ class Timeline:
                 **dict.fromkeys(COUNTERS.values(), 0),
                 "requested_bytes": 0,
                 "block_bytes": 0,
+                "driver_bytes": 0,
             },
         )
         large = tiers.LARGE_GRANULE

@@ -1,5 +1,5 @@
 """What was found, for readers: a module for each format (text for a terminal, a page, JSON), and the
-tables and plots that these share.
+advice, tables and plots that these share.
 
 Uses: measuring, records, console.
 """

@@ -7,10 +7,17 @@ import json
 from cmp_preload.records.collection import Collection
 from cmp_preload.records.timeline import Timeline
 from cmp_preload.records.traces import Traced
+from cmp_preload.reporters import advice
 
 
 def report(found: Collection) -> str:
-    whole = {"cmp_report": 1, **found.together, "processes": found.everyone}
+    whole = {
+        "cmp_report": 1,
+        "headline": advice.headline(found),
+        "findings": [one._asdict() for one in advice.findings(found)],
+        **found.together,
+        "processes": found.everyone,
+    }
     if found.traces:
         whole["traces"] = [{**_trace(one), **_timeline(one.timeline)} for one in found.traces]
     return json.dumps(whole, indent=2)

@@ -1,34 +1,51 @@
-"""One self-contained page of a report, with plots."""
+"""One self-contained page of a report, with plots; for wide screens and for telephones."""
 
 from __future__ import annotations
 
 import html
 
 from cmp_preload.console import words
-from cmp_preload.records import counters
+from cmp_preload.records import counters, rounding
 from cmp_preload.records.calls import OUTCOME_WORDS
 from cmp_preload.records.collection import Collection
 from cmp_preload.records.timeline import STEPS, Timeline
-from cmp_preload.reporters import process_tables, trace_tables
+from cmp_preload.reporters import advice, process_tables, trace_tables
 from cmp_preload.reporters.files import write_private
-from cmp_preload.reporters.plots import Plots, figure_class
+from cmp_preload.reporters.plots import Plots
 
 BEGINNING = "<!DOCTYPE html><!-- cmp-preload report -->"
 
+# A table that is wider than the screen scrolls by itself: a bar that is always there and a shadow
+# at the edge show that there is more, and its first column stays unless it takes most of the screen.
 STYLE = """
 :root { color-scheme: light; }
 body { margin: 0 auto; padding: 1rem; max-width: 90rem; background: #fff; color: #222;
-       font: 15px/1.5 system-ui, sans-serif; }
+       font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-.figures { columns: 24rem; column-gap: 1rem; }
+.headline { font-size: 1.1rem; padding: .6rem 1rem; border-left: 4px solid #2a9d8f;
+            background: #f1f8f7; }
+.findings li { margin-bottom: .5rem; } .do { font-weight: 600; }
+.figures { columns: 22rem; column-gap: 1rem; }
 figure { break-inside: avoid; margin: 0 0 1rem; border: 1px solid #ddd;
          border-radius: 6px; padding: .5rem; }
-img { display: block; width: 100%; height: auto; max-width: 40rem; margin: auto; }
-.scroll { overflow-x: auto; }
+svg { display: block; width: 100%; height: auto; max-width: 34rem; margin: auto;
+      fill: #222; font-family: system-ui, sans-serif; }
+svg text { paint-order: stroke; stroke: #fff; stroke-width: 3px; stroke-linejoin: round; }
+.scroll { overflow-x: auto; max-width: 100%; padding-bottom: 2px;
+  background: linear-gradient(to left, #fff 30%, transparent) right / 3rem 100% no-repeat local,
+    linear-gradient(to left, rgba(0, 0, 0, .25), transparent) right / 1rem 100% no-repeat scroll; }
+.scroll:focus { outline: 2px solid #457b9d; }
+.scroll::-webkit-scrollbar { height: 10px; background: #eee; }
+.scroll::-webkit-scrollbar-thumb { background: #999; border-radius: 5px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .15rem .7rem; text-align: right; white-space: nowrap;
+th, td { padding: .15rem .7rem; text-align: right; white-space: nowrap; overflow-wrap: normal;
          border-bottom: 1px solid #eee; }
-th:first-child, td:first-child, .last td:last-child, .last th:last-child { text-align: left; }
+.stay th:first-child, .stay td:first-child { position: sticky; left: 0; background: #fff; }
+th:first-child, td:first-child, .left td, .left th,
+.last td:last-child, .last th:last-child { text-align: left; }
+.facts td { white-space: normal; overflow-wrap: anywhere; vertical-align: top; }
+.facts td:first-child { white-space: nowrap; }
+.note { color: #555; }
 """
 
 SOURCES = (
@@ -37,64 +54,94 @@ SOURCES = (
     ("refills", "refill (real call)", "#e9c46a"),
     ("real", "real call", "#e76f51"),
 )
+SIZES = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
+PASSED = (("seconds", 1e9), ("milliseconds", 1e6), ("microseconds", 1e3))
+MOST_STAYS = 20  # letters of a first column: half of a narrow screen
+TIMES = (("hours", 1 / 3600), ("minutes", 1 / 60), ("s", 1), ("ms", 1e3))
+
+
+def _unit(units, values: list[list[float]]) -> tuple[str, float]:
+    """The unit in which the largest sum of a bar, or the largest value, is no small number."""
+    most = max((sum(column) for column in zip(*values)), default=0)
+    return next((one for one in units if most >= 4 * one[1]), units[-1])
+
+
+def _parts(units, parts: list[tuple[str, str, list[float]]]) -> tuple[list, str]:
+    """The parts of a plot, and the unit that they are in then."""
+    unit, scale = _unit(units, [values for _, _, values in parts])
+    return [(name, colour, [v / scale for v in values]) for name, colour, values in parts], unit
+
+
+def _of(shown: int, there: int, most: str) -> str:
+    """Behind the title of a plot that has no room for all."""
+    return f", {shown} of {there}: those with most {most}" if shown < there else ""
+
+
+def _most(tiers: list[dict], weight) -> list[dict]:
+    """The tiers that a plot has room for, smallest first."""
+    chosen = sorted(tiers, key=lambda tier: -weight(tier))[: process_tables.MANY]
+    return sorted(chosen, key=lambda tier: tier["bytes"])
 
 
 def _plot_tiers(plots: Plots, all_tiers: list[dict]) -> None:
-    tiers = sorted(
-        sorted(all_tiers, key=lambda t: -t["requests"])[: process_tables.MANY],
-        key=lambda t: t["bytes"],
-    )
-    if not tiers:
+    if not all_tiers:
         return
-    sizes = [words.size(tier["bytes"]) for tier in tiers]
+    tiers = _most(all_tiers, lambda tier: tier["requests"])
     plots.bars(
-        "Allocations by block size: what served them",
-        sizes,
+        "Allocations by block size: what served them"
+        + _of(len(tiers), len(all_tiers), "allocations"),
+        [words.size(tier["bytes"]) for tier in tiers],
         [(name, colour, [tier[key] for tier in tiers]) for key, name, colour in SOURCES],
         "allocations",
     )
-    scale = 1 << 20
-    plots.bars(
-        "Bytes by block size",
-        sizes,
+    tiers = _most(all_tiers, lambda tier: rounding.of_tier(tier).taken)
+    of_each = [rounding.of_tier(tier) for tier in tiers]
+    parts, unit = _parts(
+        SIZES,
         [
-            ("asked for", "#457b9d", [t["requested_bytes"] / scale for t in tiers]),
-            (
-                "rounded up",
-                "#e63946",
-                [max(0, t["block_bytes"] - t["requested_bytes"]) / scale for t in tiers],
-            ),
+            ("asked for", "#457b9d", [each.asked for each in of_each]),
+            ("the driver's rounding", "#adb5bd", [each.by_driver for each in of_each]),
+            ("the pool's rounding", "#e63946", [each.by_pool for each in of_each]),
         ],
-        "MiB, all allocations together",
+    )
+    plots.bars(
+        "Bytes by block size" + _of(len(tiers), len(all_tiers), "bytes"),
+        [words.size(tier["bytes"]) for tier in tiers],
+        parts,
+        f"{unit}, all allocations together",
     )
 
 
 def _trace_plots(whole: Timeline) -> list[str]:
     plots = Plots()
     seconds = whole.step_ns / 1e9
-    unit, scale = ("s", 1) if seconds * STEPS >= 1 else ("ms", 1e3)
+    unit, scale = next(
+        ((unit, scale) for unit, scale in TIMES if seconds * STEPS * scale >= 3), TIMES[-1]
+    )
     x = [i * seconds * scale for i in range(STEPS + 1)]
 
-    def over_time(values: list[int], divisor: float) -> list[float]:
+    def over_time(values: list[int], divisor: float = 1) -> list[float]:
         return [value / divisor for value in (*values, values[-1])]
 
+    begin = f"{unit} from the begin"
+    size, bytes_of_it = _unit(SIZES, [whole.blocks, whole.live])
     plots.areas(
         "Memory over time: the most in each moment",
         x,
         [
-            ("as blocks", "#a8dadc", over_time(whole.blocks, 1 << 20)),
-            ("asked for", "#457b9d", over_time(whole.live, 1 << 20)),
+            ("as blocks", "#a8dadc", over_time(whole.blocks, bytes_of_it)),
+            ("asked for", "#457b9d", over_time(whole.live, bytes_of_it)),
         ],
-        (unit, "MiB"),
+        (begin, size),
     )
     plots.areas(
         "Calls over time",
         x,
         [
-            ("allocations and frees", "#2a9d8f", over_time(whole.calls, 1)),
-            ("real calls", "#e76f51", over_time(whole.real_calls, 1)),
+            ("allocations and frees", "#2a9d8f", over_time(whole.calls)),
+            ("real calls", "#e76f51", over_time(whole.real_calls)),
         ],
-        (unit, f"calls in {words.seconds(seconds)}"),
+        (begin, f"calls in {words.seconds(seconds)}"),
     )
     rows = {name: row for name, row in whole.outcomes().items() if row["max_ns"]}
     if rows:
@@ -118,45 +165,31 @@ def _trace_plots(whole: Timeline) -> list[str]:
 def _plots(processes: list[dict], together: dict) -> list[str]:
     plots = Plots()
     _plot_tiers(plots, together["tiers"])
-    busiest = sorted(processes, key=lambda p: -p["totals"]["requests"])[: process_tables.MANY]
-    names = [words.shorten(process_tables.name_of(one), 28) for one in busiest]
+    busiest = process_tables.busiest(processes)
+    names = [process_tables.label_of(one, processes) for one in busiest]
+    of_all = _of(len(busiest), len(processes), "allocations")
 
-    def milliseconds(name: str) -> list[float]:
-        return [one["process"][name] / 1e6 for one in busiest]
+    def counter(name: str) -> list[float]:
+        return [one["process"][name] for one in busiest]
 
-    plots.bars(
-        "Time in allocation, threads together",
-        names,
+    parts, unit = _parts(
+        PASSED,
         [
-            ("real allocations", "#e9c46a", milliseconds("real_malloc_ns")),
-            ("real frees", "#e76f51", milliseconds("real_free_ns")),
-            ("waiting for the GPU", "#6d597a", milliseconds("wait_ns")),
+            ("real allocations", "#e9c46a", counter("real_malloc_ns")),
+            ("real frees", "#e76f51", counter("real_free_ns")),
+            ("waiting for the GPU", "#6d597a", counter("wait_ns")),
         ],
-        "milliseconds",
     )
-    plots.bars(
-        "Peak memory",
-        names,
+    plots.bars("Time in allocation, threads together" + of_all, names, parts, unit)
+    live, held = counter("live_peak_bytes"), counter("reserved_peak_bytes")
+    parts, unit = _parts(
+        SIZES,
         [
-            (
-                "program",
-                "#457b9d",
-                [one["process"]["live_peak_bytes"] / (1 << 20) for one in busiest],
-            ),
-            (
-                "more, held by the pool",
-                "#a8dadc",
-                [
-                    max(
-                        0, one["process"]["reserved_peak_bytes"] - one["process"]["live_peak_bytes"]
-                    )
-                    / (1 << 20)
-                    for one in busiest
-                ],
-            ),
+            ("program", "#457b9d", live),
+            ("more, held by the pool", "#a8dadc", [max(0, h - l) for h, l in zip(held, live)]),
         ],
-        "MiB",
     )
+    plots.bars("Peak memory" + of_all, names, parts, unit)
     reasons = counters.wait_reasons(together["process"])
     if reasons:
         plots.bars(
@@ -168,57 +201,106 @@ def _plots(processes: list[dict], together: dict) -> list[str]:
     return plots.figures
 
 
-def _table(rows: list[list[str]], last_is_text: bool) -> str:
-    def line(cells: list[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+def _line(cells: list[str], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
+
+def _table(title: str, rows: list[list[str]], kind: str = "") -> str:
+    head = html.escape(title)
+    if max(len(row[0]) for row in rows) <= MOST_STAYS:
+        kind = f"{kind} stay".strip()
     return (
-        f'<div class="scroll"><table{" class=last" if last_is_text else ""}>'
-        + line(rows[0], "th")
-        + "".join(line(row, "td") for row in rows[1:])
+        f'<h2>{head}</h2><div class="scroll" tabindex="0" role="region" aria-label="{head}">'
+        f'<table class="{kind}">'
+        + _line(rows[0], "th")
+        + "".join(_line(row, "td") for row in rows[1:])
         + "</table></div>"
     )
 
 
-def write(path: str, found: Collection) -> None:
-    """Failure with one line if it cannot."""
-    figure_class()
-    parts = []
-    processes, whole = found.processes, found.timeline
-    if processes:
-        together = found.together
-        parts.append(f'<div class="figures">{"".join(_plots(processes, together))}</div>')
-        parts.append(
-            "<h2>Processes</h2>" + _table(process_tables.process_rows(processes, together), True)
-        )
-        parts.append(
-            "<h2>Block sizes</h2>" + _table(process_tables.tier_rows(together["tiers"]), False)
-        )
-        parts += [f"<p>{html.escape(note)}</p>" for note in process_tables.notes(together)]
-    parts += [f"<p>{html.escape(remark)}</p>" for remark in process_tables.remarks(found)]
-    if whole is not None:
-        parts.append(
-            "<h2>Traces</h2>"
-            + (
-                f'<div class="figures">{"".join(_trace_plots(whole))}</div>'
-                if whole.threads
-                else ""
-            )
-            + _table(trace_tables.trace_rows(found.traces, whole), False)
-        )
-        for title, rows in (
-            ("Memory over time", trace_tables.time_rows(whole)),
-            ("Block sizes", process_tables.tier_rows(whole.used_tiers())),
-            ("Calls", trace_tables.outcome_rows(whole)),
-        ):
-            parts.append(f"<h2>{title}</h2>" + _table(rows, False))
-        parts += [f"<p>{html.escape(note)}</p>" for note in trace_tables.notes(found.traces)]
-    programs = {one["program"] for one in processes}
+def _facts(rows: list[list[str]]) -> str:
+    lines = "".join(_line(row, "td") for row in rows)
+    return f'<h2>The run</h2><table class="left facts">{lines}</table>'
+
+
+def _paragraphs(lines: list[str]) -> str:
+    return "".join(f'<p class="note">{html.escape(line)}</p>' for line in lines)
+
+
+def _figures(figures: list[str]) -> str:
+    return f'<div class="figures">{"".join(figures)}</div>'
+
+
+def _findings(found: list[advice.Finding]) -> str:
+    def item(one: advice.Finding) -> str:
+        to_do = f'<br><span class="do">→ {html.escape(one.to_do)}</span>' if one.to_do else ""
+        return f"<li>{html.escape(one.what)}{to_do}</li>"
+
+    return f'<ul class="findings">{"".join(map(item, found))}</ul>' if found else ""
+
+
+def _of_processes(found: Collection) -> str:
+    processes, together = found.processes, found.together
+    result = _figures(_plots(processes, together))
+    result += _table("Processes", process_tables.process_rows(processes, together), "last")
+    result += _table("Memory", process_tables.memory_rows(processes, together))
+    result += _paragraphs(
+        [
+            "What the pool holds is what the program has, and idle memory. At end: when the process "
+            "ended, or was seen last. Peaks of several are added up."
+        ]
+    )
+    devices = process_tables.device_rows(processes)
+    if len(devices) > 1:
+        result += _table("Devices", devices)
+    if together["tiers"]:
+        result += _table("Block sizes", process_tables.tier_rows(together["tiers"]))
+        result += _paragraphs([ROUNDING])
+    return result + _paragraphs(process_tables.notes(together))
+
+
+ROUNDING = (
+    "The driver rounds up by itself, to 512 bytes, from 2 MiB up to 2 MiB; what the pool adds to that "
+    "is its own. Of statistics, which keep sums, by the mean of a row; of a trace by each size."
+)
+
+
+def _of_traces(found: Collection) -> str:
+    whole = found.timeline
+    result = "<h2>Traces</h2>" if found.processes else ""
+    if any(whole.calls):
+        result += _figures(_trace_plots(whole))
+    tables = [("Recorded", trace_tables.trace_rows(found.traces, whole))]
+    if any(whole.calls):
+        tables.append(("Memory over time", trace_tables.time_rows(whole)))
+        if whole.used_tiers():
+            tables.append(("Block sizes", process_tables.tier_rows(whole.used_tiers())))
+        tables.append(("Calls", trace_tables.outcome_rows(whole)))
+    result += "".join(_table(title, rows) for title, rows in tables)
+    return result + _paragraphs([ROUNDING, *trace_tables.notes(found.traces)])
+
+
+def _title(found: Collection) -> str:
+    programs = {one["program"] for one in found.everyone}
     programs |= {one.recorded.program for one in found.traces} - {""}
     of = f" of {', '.join(sorted(programs))}" if programs else ""
-    counted = [words.count(len(processes), "process")] if processes else []
+    counted = [words.count(len(found.everyone), "process")] if found.everyone else []
     counted += [words.count(len(found.traces), "trace")] if found.traces else []
-    title = html.escape(f"cmp: {' and '.join(counted)}{of}")
+    return f"cmp: {' and '.join(counted)}{of}"
+
+
+def write(path: str, found: Collection) -> None:
+    """Failure with one line if it cannot."""
+    parts = [f'<p class="headline">{html.escape(advice.headline(found))}</p>']
+    parts.append(_findings(advice.findings(found)))
+    facts = process_tables.run_rows(found.everyone) or trace_tables.run_rows(found.traces)
+    if facts:
+        parts.append(_facts(facts))
+    if found.processes:
+        parts.append(_of_processes(found))
+    if found.timeline is not None:
+        parts.append(_of_traces(found))
+    title = html.escape(_title(found))
     write_private(
         path,
         BEGINNING,

@@ -3,30 +3,73 @@
 from __future__ import annotations
 
 from cmp_preload.console import words
-from cmp_preload.records import counters
-from cmp_preload.records.collection import Collection
+from cmp_preload.records import counters, rounding, runs
 
 MANY = 20  # rows of a table, unless all are asked for
+SEVERAL = 4  # values of one fact
+
+
+def _rows(processes: list[dict], together: dict, head: list[str], cells) -> list[list[str]]:
+    """One row for each process, by rank or busiest first; one for each host where there are
+    several; one for all."""
+    ranks, hosts = runs.ranked(processes), runs.hosts(processes)
+    rows = [[*(["rank"] if ranks else []), *(["host"] if len(hosts) > 1 else []), "process", *head]]
+    for one in runs.in_order(processes):
+        run = runs.of(one)
+        row = [_text(run["rank"])] if ranks else []
+        row += [_text(run["host"])] if len(hosts) > 1 else []
+        rows.append([*row, name_of(one), *cells(one)])
+    for host in hosts if len(hosts) > 1 else []:
+        its = [one for one in processes if runs.of(one)["host"] == host]
+        row = ["", host] if ranks else [host]
+        rows.append([*row, f"all {len(its)} of it", *cells(_sum_of(its))])
+    if len(processes) > 1:
+        names = [""] * (len(rows[0]) - len(head) - 1)
+        whole = {**together, "run": _run_of(processes)}
+        rows.append([*names, f"all {len(processes)}", *cells(whole)])
+    return rows
+
+
+def names_in(rows: list[list[str]]) -> int:
+    """How many columns of a table of processes name the process."""
+    return rows[0].index("process") + 1
+
+
+def sums_in(processes: list[dict]) -> int:
+    """How many rows at its end are sums."""
+    hosts = len(runs.hosts(processes))
+    return (hosts if hosts > 1 else 0) + (len(processes) > 1)
+
+
+def _sum_of(processes: list[dict]) -> dict:
+    return {**counters.add_up(processes), "run": _run_of(processes)}
+
+
+def _run_of(processes: list[dict]) -> dict:
+    """Of processes that ran side by side: the longest."""
+    times = [runs.of(one)["nanoseconds"] for one in processes]
+    return {"nanoseconds": max((time for time in times if time is not None), default=None)}
+
+
+def _text(value) -> str:
+    return "" if value is None else str(value)
+
+
+def busiest(processes: list[dict]) -> list[dict]:
+    """Those that a table or a plot has room for, in the order of all."""
+    most = sorted(processes, key=lambda one: -one["totals"]["requests"])[:MANY]
+    return [one for one in runs.in_order(processes) if any(one is other for other in most)]
 
 
 def process_rows(processes: list[dict], together: dict) -> list[list[str]]:
-    """The table of processes: one row for each, busiest first, and one for all."""
-    rows = [
-        [
-            "process",
-            "allocations",
-            "hit rate",
-            "real calls",
-            "in allocation",
-            "peak memory",
-            "frees that waited",
-        ]
-    ]
-    for one in sorted(processes, key=lambda p: -p["totals"]["requests"]):
-        rows.append([name_of(one), *_cells(one)])
-    if len(processes) > 1:
-        rows.append([f"all {len(processes)}", *_cells(together)])
-    return rows
+    head = ["allocations", "hit rate", "real calls", "ran", "in allocation", "frees that waited"]
+    return _rows(processes, together, head, _cells)
+
+
+def memory_rows(processes: list[dict], together: dict) -> list[list[str]]:
+    """What the pool holds, beside what the program does."""
+    head = ["program's peak", "pool's peak", "more", "program at end", "idle at end"]
+    return _rows(processes, together, head, _memory_cells)
 
 
 def name_of(one: dict) -> str:
@@ -41,22 +84,45 @@ def name_of(one: dict) -> str:
     return f"{one['program']} {one['pid']}" + (f" ({', '.join(marks)})" if marks else "")
 
 
+def label_of(one: dict, processes: list[dict]) -> str:
+    """The same as short as it may be among others."""
+    run = runs.of(one)
+    if not runs.ranked(processes) or run["rank"] is None:
+        return name_of(one)
+    return f"rank {run['rank']}" + (f" {run['host']}" if len(runs.hosts(processes)) > 1 else "")
+
+
 def _cells(one: dict) -> list[str]:
     totals, process = one["totals"], one["process"]
+    ran = runs.of(one)["nanoseconds"]
     return [
         f"{totals['requests']:,}",
         words.floor_percent(totals["hit_rate"]),
         f"{counters.real_calls(process):,}",
+        "" if ran is None else words.seconds(ran / 1e9),
         words.seconds(counters.allocation_ns(process) / 1e9),
-        words.size(process["reserved_peak_bytes"]),
         counters.waits_in_words(process),
+    ]
+
+
+def _memory_cells(one: dict) -> list[str]:
+    totals, process = one["totals"], one["process"]
+    live, held = process["live_peak_bytes"], process["reserved_peak_bytes"]
+    at_end = totals.get("block_bytes", 0) - totals.get("block_freed_bytes", 0)
+    idle = max(0, process.get("reserved_bytes", 0) - at_end)
+    return [
+        words.size(live),
+        words.size(held),
+        words.share(max(0, held - live), live) if live else "",
+        words.size(max(0, at_end)),
+        words.size(idle),
     ]
 
 
 def device_rows(processes: list[dict]) -> list[list[str]]:
     """What each device's contexts held at the end, of the processes that used several."""
     rows = [["process", "device", "live", "idle", "held in all", "live peak", "limit"]]
-    for one in processes:
+    for one in runs.in_order(processes):
         devices = one.get("devices", [])  # not in what a process leaves that was killed
         for device in devices if len(devices) > 1 else []:
             rows.append(
@@ -82,12 +148,13 @@ def tier_rows(tiers: list[dict]) -> list[list[str]]:
             "global pool",
             "refills",
             "real calls",
-            "rounded up by",
+            "asked for",
+            "driver rounds up",
+            "pool rounds up",
         ]
     ]
     for tier in tiers:
-        asked = tier["requested_bytes"]
-        rounded = (tier["block_bytes"] - asked) / asked if asked else 0
+        rounded = rounding.of_tier(tier)
         rows.append(
             [
                 words.size(tier["bytes"]),
@@ -101,10 +168,86 @@ def tier_rows(tiers: list[dict]) -> list[list[str]]:
                         "real",
                     )
                 ),
-                f"{100 * rounded:.0f}%",
+                words.size(rounded.asked),
+                words.share(rounded.by_driver, rounded.asked),
+                words.share(rounded.by_pool, rounded.asked),
             ]
         )
     return rows
+
+
+def notable_tiers(tiers: list[dict]) -> list[dict]:
+    """The sizes of a table that has no room for all: with most of the allocations or bytes."""
+    requests = sum(tier["requests"] for tier in tiers) or 1
+    taken = sum(rounding.of_tier(tier).taken for tier in tiers) or 1
+
+    def weight(tier: dict) -> float:
+        return max(tier["requests"] / requests, rounding.of_tier(tier).taken / taken)
+
+    most = sorted(tiers, key=lambda tier: -weight(tier))[:MANY]
+    return [tier for tier in tiers if any(tier is one for one in most)]
+
+
+def run_rows(processes: list[dict]) -> list[list[str]]:
+    """Command, host, GPU, settings and the like: each value once, and of how many processes."""
+    everyone = [runs.of(one) for one in processes]
+    ranks = sorted({run["rank"] for run in everyone} - {None})
+    begins = sorted({run["begin"] for run in everyone} - {None})
+    versions = [f"cmp {one['version']}" for one in processes if isinstance(one.get("version"), str)]
+    drivers = [
+        ", ".join(
+            part
+            for part in (run["driver"], f"CUDA {run['cuda']}" if run["cuda"] else "")
+            if part
+        )
+        for run in everyone
+    ]
+    gpus = [", ".join(_counted(runs.gpus_of(one), " × ")) for one in processes]
+    times = [run["nanoseconds"] for run in everyone if run["nanoseconds"] is not None]
+    facts = {
+        "command": _counted([run["command"] for run in everyone]),
+        "host": _counted([run["host"] or "" for run in everyone]),
+        "rank": [_ranges(ranks)] if ranks else [],
+        "GPU": _counted(gpus),
+        "driver": _counted(drivers),
+        "pool": _counted(versions),
+        "settings": _counted([" ".join(run["settings"]) for run in everyone]),
+        "began": [begins[0] + (f" to {begins[-1]}" if len(begins) > 1 else "")] if begins else [],
+        "ran": [
+            words.seconds(min(times) / 1e9)
+            + (f" to {words.seconds(max(times) / 1e9)}" if len(times) > 1 else "")
+        ]
+        if times
+        else [],
+    }
+    return [[name, value] for name, values in facts.items() for value in values]
+
+
+def _counted(values: list[str], by: str = "") -> list[str]:
+    """Each value once, most frequent first, with its number where there are several."""
+    counts: dict[str, int] = {}
+    for value in filter(None, values):
+        counts[value] = counts.get(value, 0) + 1
+    if by:
+        return [value if count == 1 else f"{count}{by}{value}" for value, count in counts.items()]
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    alone = len(ordered) == 1 and ordered[0][1] == len(values)
+    shown = [
+        value if alone else f"{value} ({words.count(count, 'process')})"
+        for value, count in ordered[:SEVERAL]
+    ]
+    return shown + ([f"… {len(ordered) - SEVERAL} others"] if len(ordered) > SEVERAL else [])
+
+
+def _ranges(numbers: list[int]) -> str:
+    """As 0-3, 7."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ", ".join("–".join(map(str, part)) for part in parts)
 
 
 def notes(together: dict) -> list[str]:
@@ -121,16 +264,7 @@ def notes(together: dict) -> list[str]:
             f"have, for {words.seconds(process['skipped_wait_min_ns'] / 1e9)} to "
             f"{words.seconds(process['skipped_wait_max_ns'] / 1e9)}"
         )
-    if counters.limit_in_words(process):
-        found.append(counters.limit_in_words(process))
     for name, one, several in (
-        ("failed_allocations", "allocation failed", "allocations failed"),
-        (
-            "out_of_memory_rescues",
-            "allocation needed idle memory to be released",
-            "allocations needed idle memory to be released",
-        ),
-        ("double_frees", "double free", "double frees"),
         (
             "capture_real_calls",
             "call was real because of a capture",
@@ -145,15 +279,3 @@ def notes(together: dict) -> list[str]:
         if process.get(name):
             found.append(f"{process[name]:,} {one if process[name] == 1 else several}")
     return found
-
-
-def remarks(found: Collection) -> list[str]:
-    """On processes that the pool did not serve."""
-    return [
-        f"{one['program']} {one['pid']} used CUDA, but the pool served nothing: {one['reason']}"
-        for one in found.unreached
-    ] + [
-        f"{one['program']} {one['pid']}: every call was real: {one['aside']}"
-        for one in found.processes
-        if one.get("aside")
-    ]

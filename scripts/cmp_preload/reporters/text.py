@@ -5,49 +5,96 @@ from __future__ import annotations
 from cmp_preload.console import words
 from cmp_preload.measuring.replays import BACKENDS
 from cmp_preload.measuring.series import Series
-from cmp_preload.records import counters
+from cmp_preload.records import counters, runs
 from cmp_preload.records.collection import Collection
-from cmp_preload.reporters import process_tables, trace_tables
+from cmp_preload.reporters import advice, process_tables, trace_tables
 from cmp_preload.reporters.process_tables import MANY
 
 
 def report(found: Collection, everything: bool) -> str:
-    def busiest(rows: list[list[str]]) -> list[list[str]]:
-        if everything or len(rows) <= MANY + 2:
-            return rows
-        left_out = [f"… {len(rows) - MANY - 2} more", *[""] * (len(rows[0]) - 1)]
-        return rows[: MANY + 1] + [left_out, rows[-1]]
-
-    parts = []
+    """A headline, findings with advice, then tables; what has no room is counted."""
+    parts = [advice.headline(found), _findings(advice.findings(found), everything)]
     if found.processes:
-        rows = busiest(process_tables.process_rows(found.processes, found.together))
-        parts.append(words.table(rows, left=(0, len(rows[0]) - 1)))
+        shown = found.processes if everything else process_tables.busiest(found.processes)
+        for rows, left in (
+            (process_tables.process_rows(found.processes, found.together), (-1,)),
+            (process_tables.memory_rows(found.processes, found.together), ()),
+        ):
+            names = tuple(range(process_tables.names_in(rows)))
+            sums = process_tables.sums_in(found.processes)
+            rows = _with(shown, found.processes, rows, sums)
+            parts.append(words.table(rows, left=(*names, *(len(rows[0]) + i for i in left))))
         rows = process_tables.device_rows(found.processes)
         if len(rows) > 1:
-            parts.append(words.table(rows if everything else rows[: MANY + 1]))
+            parts.append(words.table(rows if everything else _cut(rows, "rows")))
         if found.together["tiers"]:
             parts.append(_tiers(found.together["tiers"], everything))
         parts.append("\n".join(process_tables.notes(found.together)))
-    parts += process_tables.remarks(found)
     if found.timeline is not None:
         whole = found.timeline
-        parts.append(words.table(busiest(trace_tables.trace_rows(found.traces, whole))))
+        rows = trace_tables.trace_rows(found.traces, whole)
+        many = not everything and len(found.traces) > MANY
+        last = [rows[-1]] if many else []
+        parts.append(words.table(_cut(rows[:-1], "traces") + last if many else rows))
         if any(whole.calls):
             parts.append(words.table(trace_tables.time_rows(whole), left=()))
             parts.append(_tiers(whole.used_tiers(), everything))
             parts.append(words.table(trace_tables.outcome_rows(whole)))
-        parts.append("\n".join(trace_tables.notes(found.traces)[:MANY]))
+        notes = trace_tables.notes(found.traces)
+        parts.append("\n".join(notes if everything else _cut_lines(notes)))
+    facts = process_tables.run_rows(found.everyone) or trace_tables.run_rows(found.traces)
+    if facts:
+        parts.append(words.table(facts, left=(0, 1)))
     return "\n\n".join(filter(None, parts))
 
 
+def _findings(found: list[advice.Finding], everything: bool) -> str:
+    lines = [f"- {one.what}" + (f"\n  -> {one.to_do}" if one.to_do else "") for one in found]
+    return "\n".join(lines if everything else _cut_lines(lines))
+
+
+def _with(
+    shown: list[dict], processes: list[dict], rows: list[list[str]], sums: int
+) -> list[list[str]]:
+    """The rows of those processes that are shown, and of sums."""
+    if len(shown) == len(processes):
+        return rows
+    of_each = rows[1 : len(rows) - sums]
+    kept = [
+        row
+        for one, row in zip(runs.in_order(processes), of_each)
+        if any(one is other for other in shown)
+    ]
+    return [rows[0], *kept, _more(len(processes) - len(shown), "", rows), *rows[len(rows) - sums :]]
+
+
+def _more(count: int, what: str, rows: list[list[str]]) -> list[str]:
+    what = f" {what}" if what else ""
+    first = [""] * (process_tables.names_in(rows) - 1) if "process" in rows[0] else []
+    rest = len(rows[0]) - len(first) - 1
+    return [*first, f"… {count} more{what} (--all)", *[""] * rest]
+
+
+def _cut(rows: list[list[str]], what: str) -> list[list[str]]:
+    if len(rows) <= MANY + 1:
+        return rows
+    left_out = [f"… {len(rows) - MANY - 1} more {what} (--all)", *[""] * (len(rows[0]) - 1)]
+    return [*rows[: MANY + 1], left_out]
+
+
+def _cut_lines(lines: list[str]) -> list[str]:
+    if len(lines) <= MANY:
+        return lines
+    return [*lines[:MANY], f"… {len(lines) - MANY} more (--all)"]
+
+
 def _tiers(tiers: list[dict], everything: bool) -> str:
-    shown = tiers
-    if not everything and len(tiers) > MANY:
-        busiest = sorted(tiers, key=lambda tier: -tier["requests"])[:MANY]
-        shown = [tier for tier in tiers if tier in busiest]
+    shown = tiers if everything else process_tables.notable_tiers(tiers)
     left_out = len(tiers) - len(shown)
     return words.table(process_tables.tier_rows(shown)) + (
-        f"\n… {left_out} sizes with fewer allocations (--all)" if left_out else ""
+        f"\n… {words.count(left_out, 'more size')}, with fewer allocations and bytes (--all)"
+        if left_out
+        else ""
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cmp_preload.console import words
+from cmp_preload.records import runs
 from cmp_preload.records.calls import OUTCOME_WORDS
 from cmp_preload.records.timeline import STEPS, Timeline
 from cmp_preload.records.traces import Traced
@@ -60,11 +61,25 @@ def outcome_rows(whole: Timeline) -> list[list[str]]:
 
 
 def notes(traces: list[Traced]) -> list[str]:
-    """What else is worth a line."""
-    lost = sum(one.recorded.lost for one in traces)
-    found = [f"{words.count(lost, 'call')} found no room in the file"] if lost else []
+    """What else is worth a line: settings, once for the traces that share them."""
+    found: dict[str, list[str]] = {}
     for one in traces:
         if one.recorded.settings:
             pairs = " ".join(f"{name}={value}" for name, value in one.recorded.settings.items())
-            found.append(f"settings of {one.name()}: {pairs}")
-    return found
+            found.setdefault(pairs, []).append(one.name())
+    return [
+        f"settings of {names[0]}"
+        + (f" and {words.count(len(names) - 1, 'other')}" if len(names) > 1 else "")
+        + f": {pairs}"
+        for pairs, names in found.items()
+    ]
+
+
+def run_rows(traces: list[Traced]) -> list[list[str]]:
+    """When they began, and what recorded them, as far as a trace knows."""
+    begins = sorted({runs.date_of(one.recorded.begin_unix) for one in traces} - {None})
+    versions = sorted({one.recorded.version for one in traces} - {""})
+    return [
+        *([["pool", ", ".join(f"cmp {version}" for version in versions)]] if versions else []),
+        *([["began", " to ".join(dict.fromkeys((begins[0], begins[-1])))]] if begins else []),
+    ]

@@ -599,6 +599,9 @@ TEST_F(RetiredTest, NearTheBoundAFreeWaitsSoThatAllocationsFindReadyBlocks) {
   }
   EXPECT_GT(driver_.waits, 0u);
   EXPECT_EQ(t.pool->statistics().process().bound_waits.Get(), driver_.waits);
+  EXPECT_GT(t.pool->statistics().process().bound_wait_ns.Get(), 0u);
+  EXPECT_LE(t.pool->statistics().process().bound_wait_ns.Get(),
+            t.pool->statistics().process().wait_ns.Get());
   EXPECT_LE(t.device.allocate_calls(), 5u) << "recycled, not made anew";
   EXPECT_EQ(t.device.release_calls(), 0u);
 }
