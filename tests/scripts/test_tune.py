@@ -154,6 +154,39 @@ class Verdicts(TestCase):
         self.assertFalse(self.better(self.USUAL, [(1.00, 0.2), (1.01, 0.2), (1.02, 0.2)]))
         self.assertFalse(self.better(self.USUAL, [(1.00, 0.1), (1.01, 0.1), (1.02, 0.19)]))
 
+    def test_interrupted(self):
+        """What has run is shown; before there is anything to compare, nothing."""
+        path = str(self.folder() / "t")
+        trace_file.write(Trace([Call.of(0, 0, 1, "real", 0x1000, 3 << 29)]), path)
+        for finished, ended in ((1, 130), (0, None)):
+
+            def measure(all_series):
+                for series in all_series[: len(all_series) if finished else 1]:
+                    series.runs = [measured(1.0, 0.2)]
+                raise KeyboardInterrupt
+
+            held = {"reserved_peak_bytes": 1, "failures": 0}
+
+            def replay(path, library, backend, order, chosen):
+                calls = {"ns": 5e8 if chosen.get("CMP_MAX_BLOCK") == "64G" else 1e9}
+                return {"allocations": calls, "frees": calls, **held}
+
+            tuning = types.SimpleNamespace(
+                record=lambda fixed: (path, measured(1.0, 0.2)), measure=measure
+            )
+            printed = io.StringIO()
+            with (
+                unittest.mock.patch.object(replays, "replay", replay),
+                contextlib.redirect_stdout(printed),
+            ):
+                if ended is None:
+                    with self.assertRaises(KeyboardInterrupt):
+                        tune.tune(tuning, LIBRARY, {}, 6)
+                else:
+                    self.assertEqual(tune.tune(tuning, LIBRARY, {}, 6), ended)
+                    self.assertIn("Interrupted: this is what the runs until", printed.getvalue())
+                    self.assertIn("-n 6.", printed.getvalue())
+
     def test_few_runs_say_little(self):
         said = self.tuned(1.0, [(1.00, 0.2)], [(0.50, 0.1)])
         self.assertIn("6 runs of each would tell: -n 6.", said)

@@ -239,7 +239,10 @@ def main(arguments: list[str], find_library) -> int:
             filled = next((series for series in all_series if series.name == "filled"), None)
             if "CMP_FILL" not in chosen and not interrupted:
                 if usual.different or (filled and filled.different):
-                    cure = trial.cure(usual)
+                    try:
+                        cure = trial.cure(usual)
+                    except KeyboardInterrupt:
+                        interrupted = True
         finally:
             progress.clear()
     shown = all_series + ([cure] if cure else [])

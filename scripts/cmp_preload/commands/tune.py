@@ -86,7 +86,8 @@ class Tuning:
                 series.runs.append(self.run(series.settings, series.name))
 
 
-def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> None:
+def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> int:
+    """The exit code."""
     path, run = tuning.record(fixed)
     recorded = traces.read(path)
     replays = Replays(path, library)
@@ -114,10 +115,19 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> 
             f"{what} are right: no other setting makes its {words.seconds(without['ns'] / 1e9)} in "
             "allocation calls notably less."
         )
-        return print_rejected(replays.rejected)
+        print_rejected(replays.rejected)
+        return 0
     all_series = [Series(name, {**fixed, **chosen}, runs) for name, chosen, _ in tried]
-    tuning.measure(all_series)
+    interrupted = False
+    try:
+        tuning.measure(all_series)
+    except KeyboardInterrupt:
+        if not all(series.runs for series in all_series):
+            raise  # nothing to compare yet
+        interrupted = True
     progress.clear()
+    if interrupted:
+        print("Interrupted: this is what the runs until then show.")
     best, gain, judged = 0, None, None
     for i in range(1, len(tried)):
         judged = is_better(all_series, all_series[i], all_series[best], tried[best][2]["ns"] / 1e9)
@@ -148,6 +158,7 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> 
         if series is not all_series[best] and best:
             print(f"Measured, not recommended: {series.name}.")
     print_rejected(replays.rejected)
+    return 130 if interrupted else 0
 
 
 def gain_and_price(gain: Found, usual: Series, tuned: Series) -> str:
@@ -165,7 +176,10 @@ def gain_and_price(gain: Found, usual: Series, tuned: Series) -> str:
 
 def unclear(judged: Found) -> str:
     if judged.outcome is Outcome.MORE:
-        return f"Whether the program gains by these, {judged.rounds} runs of each would tell: -n {judged.rounds}."
+        return (
+            f"Whether the program gains by these, {judged.rounds} runs of each would tell: "
+            f"-n {judged.rounds}."
+        )
     return (
         "Too noisy to say whether the program gains by these. Try again when the machine does "
         "nothing else."
@@ -195,5 +209,5 @@ def main(arguments: list[str], find_library) -> int:
     library.replay_program()  # a missing one is told before the first run
     with tempfile.TemporaryDirectory(prefix="cmp-preload-") as folder:
         measurer = Measurer(command, parsed.stdin, [], parsed.tee, find_library)
-        tune(Tuning(measurer, library.preload_path(folder), folder), library, fixed, parsed.runs)
-    return 0
+        tuning = Tuning(measurer, library.preload_path(folder), folder)
+        return tune(tuning, library, fixed, parsed.runs)

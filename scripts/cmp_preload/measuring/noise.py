@@ -96,10 +96,11 @@ def compare(noise: Noise, one: list[float], *others: list[float], least: float =
     if rounds < LEAST_ROUNDS:
         return Found(Outcome.MORE, before / after, LEAST_ROUNDS, math.inf)
 
-    def found(outcome: Outcome, needed: int = rounds) -> Found:
-        return Found(outcome, before / after, needed, math.exp(noise.shows(rounds)))
-
     shows = max(noise.shows(rounds), LEAST_S / before)
+
+    def found(outcome: Outcome, needed: int = rounds) -> Found:
+        return Found(outcome, before / after, needed, math.exp(min(shows, 700)))
+
     margin = math.exp(PART * abs(difference))
     if difference > 0:
         wins = sum(run[0] * margin < min(run[1:]) for run in runs)

@@ -112,7 +112,9 @@ def recommend(
     flags = "".join(f" {flag_of(name)} {shlex.quote(value)}" for name, value in typed.items())
     found.say(f"Recommended: {own_command()} run{flags} -- {shlex.join(command)}")
     found.say(f"    {found.why[0].upper()}{found.why[1:]}.")
-    rejected = [f"{mode.name} ({why_rejected(judgement, mode, best)})" for mode in modes if mode is not best]
+    rejected = [
+        f"{mode.name} ({why_rejected(judgement, mode, best)})" for mode in modes if mode is not best
+    ]
     if rejected:
         found.say(f"    Tried, not recommended: {', '.join(rejected)}.")
 
