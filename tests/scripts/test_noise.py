@@ -246,7 +246,7 @@ class Claims(TestCase):
             for series, times in zip(compared, invented(make(r, amount), takes, ROUNDS), strict=True):
                 inside = share if series.name == "observed" else 0
                 series.runs = [measured(time, inside * time) for time in times]
-            told = "\n".join(verdict.of(compared, [], {}, ["app"]).lines)
+            told = "\n".join(verdict.of(compared, [], {}, ["app"], "auto").lines)
             faster = re.search(r"([\d.]+) times faster with auto", told)
             took = float(re.search(r"allocation was ([\d.]+)% of the run", told)[1])
             if faster is None:

@@ -78,7 +78,7 @@ class Trials(TestCase):
             r"runs\.\nFrom 3.0% on a difference shows in 6 runs of each\.\n",
         )
         self.assertIn(
-            f"Recommended: {own_command()} run -- {PLAIN} 4000\n"
+            f"Recommended: {own_command()} run --free-sync wait -- {PLAIN} 4000\n"
             "    Gain: 10 times faster with wait; price: no memory.\n"
             "    Tried, not recommended: order (no faster than wait).\n",
             words_of(result),
@@ -151,7 +151,9 @@ class Trials(TestCase):
             words_of(result),
         )
         self.assertIn("results identical in 13 of 19 runs", words_of(result))
-        self.assertIn(f"Recommended: {own_command()} run -- {script}", words_of(result))
+        self.assertIn(
+            f"Recommended: {own_command()} run --free-sync wait -- {script}", words_of(result)
+        )
         self.assertIn("Tried, not recommended: none (other results).\n", words_of(result))
         # The first mode's results decide, and the recommendation follows.
         result = self.timed_trial("-n", "6", "--modes", "none,wait", "--", script, code=1)
@@ -203,7 +205,7 @@ class Verdicts(TestCase):
             inside = allocation_s if series.name == "observed" else 0
             counters = usual if series.name == modes[0] else {}
             series.runs = [measured(one, inside, **counters) for one in seconds * 2]
-        return "\n".join(verdict.of(compared, [], {}, ["app"]).lines)
+        return "\n".join(verdict.of(compared, [], {}, ["app"], "auto").lines)
 
     SECOND = (1.00, 1.01, 1.02)
     HALF = (0.50, 0.51, 0.52)
@@ -235,7 +237,7 @@ class Verdicts(TestCase):
             if series.name == "observed":
                 counters = {"allocating_ns": 1e8, "held_up_ns": 3e8}
             series.runs = [measured(seconds, 0.8, **counters) for _ in range(6)]
-        told = "\n".join(verdict.of(compared, [], {}, ["app"]).lines)
+        told = "\n".join(verdict.of(compared, [], {}, ["app"], "auto").lines)
         self.assertIn(
             "1.11 times faster with auto, all that its time in allocation can explain; allocation "
             "was 10% of the run (800.0 ms, summed over all threads) and held up what other threads "
@@ -247,7 +249,7 @@ class Verdicts(TestCase):
         compared = series_of(["auto"], 3, False)
         for series, seconds in zip(compared, (1.0, 1.0, 0.1), strict=True):
             series.runs = [measured(seconds, 0.95) for _ in range(3)]
-        told = "\n".join(verdict.of(compared, [], {}, ["app"]).lines)
+        told = "\n".join(verdict.of(compared, [], {}, ["app"], "auto").lines)
         self.assertIn("Too few runs to say whether it is faster with auto; allocation was 95%", told)
         self.assertIn("any difference may be chance: -n 6.", told)
         self.assertNotIn("Recommended", told)

@@ -247,7 +247,7 @@ def main(arguments: list[str], find_library) -> int:
             progress.clear()
     shown = all_series + ([cure] if cure else [])
     print(text.trial(shown))
-    found = verdict.of(shown, comparisons, chosen, command)
+    found = verdict.of(shown, comparisons, chosen, command, free_sync.default)
     print()
     if interrupted:
         print("Interrupted: this is what the runs until then show.")

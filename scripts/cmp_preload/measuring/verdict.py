@@ -19,13 +19,17 @@ class Verdict:
         self.same = True
         self.recommended: dict[str, str] | None = None  # settings; None: nothing is
         self.why = ""  # with their gain and price
+        self.rejected: list[str] = []  # what else was tried, and why not
 
     def say(self, line: str) -> None:
         self.lines.append(line)
 
 
-def of(all_series: list, comparisons: list, chosen: dict[str, str], command: list[str]) -> Verdict:
-    """`all_series`: without, observed, the modes with the default first, filled, zeroed."""
+def of(
+    all_series: list, comparisons: list, chosen: dict[str, str], command: list[str], default: str
+) -> Verdict:
+    """`all_series`: without, observed, the modes with the usual one first, filled, zeroed.
+    `default`: the mode that need not be typed."""
     by_name = {series.name: series for series in all_series}
     plain, observed = by_name["without"], by_name["observed"]
     modes = [series for series in all_series[2:] if not series.is_check]
@@ -83,12 +87,24 @@ def of(all_series: list, comparisons: list, chosen: dict[str, str], command: lis
             f"What that costs and gains: {own_command()} trial --fill zero -- {shlex.join(command)}"
         )
         return found
-    recommend(found, judgement, modes, chosen, reached, command)
+    recommend(found, judgement, modes, chosen, reached)
+    if found.recommended is not None:
+        flags = "".join(
+            f" {flag_of(name)} {shlex.quote(value)}"
+            for name, value in found.recommended.items()
+            if (name, value) != ("CMP_FREE_SYNC", default)
+        )
+        found.lines += [
+            f"Recommended: {own_command()} run{flags} -- {shlex.join(command)}",
+            f"    {found.why[0].upper()}{found.why[1:]}.",
+        ]
+        if found.rejected:
+            found.say(f"    Tried, not recommended: {', '.join(found.rejected)}.")
     return found
 
 
 def recommend(
-    found: Verdict, judgement, modes: list, chosen: dict[str, str], reached: bool, command: list[str]
+    found: Verdict, judgement, modes: list, chosen: dict[str, str], reached: bool
 ) -> None:
     """The mode that keeps most of those with the same results, if the program gains by it; what it
     costs; and why none of the others."""
@@ -106,17 +122,10 @@ def recommend(
         f"gain: {times(gain.ratio)} times faster with {best.name}; price: "
         f"{price if idle > 0 else 'no memory'}"
     )
-    # What the user gave stays; the default mode need not be typed.
-    typed = {**chosen, **({} if best is modes[0] else {"CMP_FREE_SYNC": best.name})}
     found.recommended = {**chosen, "CMP_FREE_SYNC": best.name}
-    flags = "".join(f" {flag_of(name)} {shlex.quote(value)}" for name, value in typed.items())
-    found.say(f"Recommended: {own_command()} run{flags} -- {shlex.join(command)}")
-    found.say(f"    {found.why[0].upper()}{found.why[1:]}.")
-    rejected = [
+    found.rejected = [
         f"{mode.name} ({why_rejected(judgement, mode, best)})" for mode in modes if mode is not best
     ]
-    if rejected:
-        found.say(f"    Tried, not recommended: {', '.join(rejected)}.")
 
 
 def why_rejected(judgement, mode, best) -> str:
