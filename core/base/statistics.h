@@ -80,6 +80,9 @@ class Counter {
   X(real_malloc_ns, "nanoseconds inside them")                                              \
   X(real_free_calls, "real free calls, failed ones included")                               \
   X(real_free_ns, "nanoseconds inside them")                                                \
+  X(allocating_ns, "in which a thread at least was in either, under CMP_MODE=observe")      \
+  X(held_up_calls, "submissions under way beside them, by other threads, likewise")         \
+  X(held_up_ns, "nanoseconds of those beside them")                                         \
   X(wait_calls, "frees that waited for the context's work")                                 \
   X(wait_ns, "nanoseconds inside those waits")                                              \
   X(bound_waits, "of those, frees that waited for an older fence because of CMP_RESERVE")   \

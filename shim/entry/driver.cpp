@@ -3,6 +3,7 @@
 #include "core/driver/driver_api.h"
 #include "shim/entry/process.h"
 #include "shim/lookup/entry_points.h"
+#include "shim/record/held_up.h"
 #include "shim/service/pitches.h"
 #include "shim/service/service.h"
 #include "shim/service/verified.h"
@@ -164,6 +165,7 @@ CUresult MemFreeOther(const DriverCalls& real, CUdeviceptr pointer) {
   if (driver != nullptr && FreeObserved(*pool, pointer, DriverApi(*driver), &observed)) {
     return static_cast<CUresult>(observed);
   }
+  const InsideAllocation observing;
   const uint64_t begin = NowNs();
   const CUresult status = MemFreeOther(*real, pointer);
   CountForeignFree(*pool, pointer, status, begin);

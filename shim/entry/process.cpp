@@ -6,6 +6,7 @@
 #include "core/base/warnings.h"
 #include "core/library/pool_face.h"
 #include "shim/lookup/interposed.h"
+#include "shim/record/held_up.h"
 #include "shim/record/own_files.h"
 #include "shim/record/report.h"
 #include "shim/record/run.h"
@@ -28,6 +29,7 @@ void Forked() {
   g_pitches.Forget();
   ForgetReport();
   ForgetTrace();
+  ForgetObserved();
   g_is_forked_child = true;
 }
 

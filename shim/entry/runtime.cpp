@@ -7,6 +7,7 @@
 #include "shim/entry/process.h"
 #include "shim/lookup/interposed.h"
 #include "shim/lookup/seen_lookups.h"
+#include "shim/record/held_up.h"
 #include "shim/service/runtime_api.h"
 #include "shim/service/service.h"
 #include "shim/service/verified.h"
@@ -204,6 +205,7 @@ void NotePitch(const RuntimeCalls& real, bool looked_up, size_t width, size_t pi
   if (FreeObserved(*pool, address, RuntimeApi(LoadedDriver(), caller), &observed)) {
     return static_cast<cudaError_t>(observed);
   }
+  const InsideAllocation observing;
   const uint64_t begin = NowNs();
   PayBeforeDestruction();
   const InsideReal inside;

@@ -7,6 +7,7 @@
 #include "core/base/rules.h"
 #include "shim/lookup/entry_points.h"
 #include "shim/lookup/lookup.h"
+#include "shim/record/held_up.h"
 #include "shim/service/named_memory.h"
 #include "shim/state/captures.h"
 #include "shim/visible/copied_memory.h"
@@ -357,10 +358,16 @@ void ReplaceRefused(named::Replace& replace, Arguments&... arguments) {
 }  // namespace cmp
 
 // The usual submission changes nothing of what is known. Whatever else there may be to do is left
-// to a function of the same arguments, so that nothing has to be kept for it here.
+// to a function of the same arguments, so that nothing has to be kept for it here. While calls are
+// observed, no context has a pool and no stream is quiet (MakeNoStreamQuiet).
 #define CMP_LIST(...) __VA_ARGS__
 #define CMP_DEFINE(kind, name, need, parameters, arguments, stream)                              \
   namespace {                                                                                    \
+  [[gnu::noinline, gnu::cold]] CUresult Observed_##name parameters {                             \
+    CMP_REAL(name);                                                                              \
+    const cmp::BesideAllocations beside;                                                         \
+    return real->name arguments;                                                                 \
+  }                                                                                              \
   [[gnu::noinline]] CUresult Slow_##name parameters {                                            \
     CMP_REAL(name);                                                                              \
     if (!cmp::RuleIsOn(cmp::Rule::kOrderBeforeSynchronousCopy) && cmp::IsSynchronous(#stream)) { \
@@ -379,8 +386,10 @@ void ReplaceRefused(named::Replace& replace, Arguments&... arguments) {
       return Slow_##name arguments;                                                              \
     const cmp::StreamName to = stream;                                                           \
     if (!owner.IsQuiet(to) || !cmp::kind::IsUsual(owner.work(), CMP_LIST arguments) ||           \
-        cmp::IsAnyRefused<cmp::kind>(CMP_LIST arguments) || cmp::kRulesMayBeOff) [[unlikely]]    \
+        cmp::IsAnyRefused<cmp::kind>(CMP_LIST arguments) || cmp::kRulesMayBeOff) [[unlikely]] {  \
+      if (owner.IsNone() && cmp::IsObserved()) return Observed_##name arguments;                 \
       return Slow_##name arguments;                                                              \
+    }                                                                                            \
     const CUresult status = real->name arguments;                                                \
     if (cmp::IsToBeNoted(owner, owner, to)) [[unlikely]]                                         \
       cmp::NoteSubmitted(owner, owner, to);                                                      \

@@ -205,6 +205,13 @@ void AddSummary(Text& text, Pool& pool) {
            Count{s.real_malloc_calls}, Milliseconds(process.real_malloc_ns.Get()),
            Count{s.real_free_calls}, Milliseconds(process.real_free_ns.Get()),
            Count{s.real_calls_avoided});
+  if (!pooled && process.allocating_ns.Get() != 0) {
+    text.Add(
+        "cmp:   a thread at least was inside them for %.2f ms; submissions beside them: %llu, "
+        "%.2f ms (a sum over threads)\n",
+        Milliseconds(process.allocating_ns.Get()), Count{process.held_up_calls.Get()},
+        Milliseconds(process.held_up_ns.Get()));
+  }
   if (pooled) {
     text.Add("cmp:   frees that waited for the GPU: %llu, %.2f ms (times are sums over threads)\n",
              Count{process.wait_calls.Get()}, Milliseconds(process.wait_ns.Get()));

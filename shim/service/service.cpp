@@ -2,6 +2,8 @@
 
 #include "core/driver/driver_api.h"
 #include "core/pool/fill.h"
+#include "shim/record/held_up.h"
+#include "shim/work/context_work.h"
 
 namespace cmp {
 
@@ -25,6 +27,11 @@ Allocation AllocTraced(Pool& pool, const Driver& driver, ContextPool* context, b
 }
 
 Allocation AllocObserved(Pool& pool, size_t bytes, const DeviceApi& api) {
+  if (!IsObserved()) [[unlikely]] {
+    g_observed.store(&pool.statistics().process(), std::memory_order_release);
+    MakeNoStreamQuiet();
+  }
+  const InsideAllocation inside;
   const uint64_t begin = NowNs();
   const Allocation made = pool.AllocReal(nullptr, bytes, api);
   if (IsTraced()) TraceAlloc(LoadedDriver(), nullptr, bytes, made, begin);
@@ -90,6 +97,7 @@ bool FreeObserved(Pool& pool, DeviceAddress address, const DeviceApi& api, int* 
   if (pool.options().mode != Mode::kObserve) return false;
   Block* block = pool.Find(address);
   if (block == nullptr || pool.Take(block, address) != BlockState::kUnpooled) return false;
+  const InsideAllocation inside;
   *status = FreeTaken(pool, *LoadedDriver(), block, address, BlockState::kUnpooled, api);
   return true;
 }

@@ -9,6 +9,8 @@ namespace cmp {
 constinit ContextWork g_no_work{nullptr};
 constinit ContextWork g_work_of_several{nullptr, kNoStream};
 
+void MakeNoStreamQuiet() { g_no_work.MakeNoStreamQuiet(); }
+
 namespace {
 
 // Contexts that owe something. Sequentially consistent, as who begins a capture reads it after it

@@ -91,6 +91,7 @@ class alignas(64) ContextWork {
   // A context got its pool; it ended, and with it what it owes.
   void Begin(bool tracks_visible);
   void End();
+  void MakeNoStreamQuiet() { quiet_.store(kNoStream, std::memory_order_release); }
   const ContextPool* context() const { return context_; }
   bool IsOf(ContextHandle handle) const {
     return context_ != nullptr && context_->handle() == handle;
@@ -143,6 +144,9 @@ class alignas(64) ContextWork {
 // Two without a context, in which nothing is ever noted. The one of contexts that have none of
 // their own (no pool, or there was no memory for another one): every stream is quiet.
 extern constinit ContextWork g_no_work;
+// From now on none is, for CMP_MODE=observe, where no context gets a pool: every submission takes
+// the unusual path.
+void MakeNoStreamQuiet();
 // The one that stands for one of several contexts (work_owner.h): no stream is quiet.
 extern constinit ContextWork g_work_of_several;
 

@@ -14,6 +14,21 @@ class Waiting(TestCase):
                     self.assert_served(within, 100)
                     self.assertGreaterEqual(within.process["wait_calls"], 40)
 
+    def test_what_a_free_holds_up(self):
+        """CMP_MODE=observe: a launch of another thread while the free waits, and no other."""
+        _, within = self.run_both("held_up", ["beside"], {"CMP_MODE": "observe"})
+        counted = within.process
+        self.assertEqual(counted["held_up_calls"], 1)
+        self.assertGreaterEqual(counted["held_up_ns"], 20_000_000)
+        self.assertGreaterEqual(counted["allocating_ns"], counted["held_up_ns"])
+        calls_ns = counted["real_malloc_ns"] + counted["real_free_ns"]
+        self.assertGreaterEqual(calls_ns, counted["held_up_ns"])
+        _, within = self.run_both("held_up", ["before"], {"CMP_MODE": "observe"})
+        self.assertEqual(within.process["held_up_calls"], 0)
+        self.assertGreater(within.process["allocating_ns"], 0)
+        _, within = self.run_both("held_up", ["beside"])  # under the pool nobody counts
+        self.assertEqual(within.process["allocating_ns"] + within.process["held_up_ns"], 0)
+
     def test_host_functions(self):
         """They may not call CUDA: a free of theirs is refused, whatever it would have to wait for."""
         for mode in ("wait", "auto", "order", "none"):

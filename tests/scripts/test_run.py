@@ -339,5 +339,37 @@ class Terminal(TestCase):
         self.assertEqual((running.returncode, errors), (6, ""))
 
 
+class SettingsFiles(TestCase):
+    def file(self, text):
+        path = self.folder() / "settings"
+        path.write_text(text)
+        return path
+
+    def test_they_are_used(self):
+        path = self.file("# tried\n\n CMP_SLACK = 0% \nCMP_FREE_SYNC=order\nCMP_FILL=0xFF\n")
+        said = run("run", "--settings", path, "--fill", "zero", "--", "env").stdout.splitlines()
+        for line in ("CMP_SLACK=0%", "CMP_FREE_SYNC=order", "CMP_FILL=zero"):
+            self.assertIn(line, said)
+
+    def test_wrong_lines(self):
+        for text, number, what in (
+            ("\nCMP_SLACK\n", 2, "'CMP_SLACK' is not of the form CMP_NAME=VALUE"),
+            ("CMP_SLAK=0%\n", 1, "'CMP_SLAK' is not a setting of the pool; did you mean CMP_SLACK?"),
+            ("LD_PRELOAD=x\n", 1, "'LD_PRELOAD' is not a setting of the pool"),
+            ("#\n#\nCMP_SLACK=much\n", 3, "CMP_SLACK: 'much' is not understood; right: "),
+            ("CMP_SLACK=\n", 1, "CMP_SLACK: '' is not understood; right: "),
+            ("CMP_SLACK=0%\nCMP_SLACK=0%\n", 2, "CMP_SLACK is set for the second time"),
+        ):
+            with self.subTest(text=text):
+                path = self.file(text)
+                self.assert_refused(
+                    run("run", "--settings", path, "--", "env"), f"{path}:{number}: {what}"
+                )
+        self.assert_refused(run("run", "--settings", "/nowhere", "--", "env"), "/nowhere: No such")
+        path = self.folder() / "binary"
+        path.write_bytes(b"\xff\xfe")
+        self.assert_refused(run("run", "--settings", path, "--", "env"), "not a settings file")
+
+
 if __name__ == "__main__":
     main()

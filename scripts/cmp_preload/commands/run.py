@@ -53,12 +53,19 @@ def main(arguments: list[str], find_library) -> int:
         metavar="FOLDER",
         help="a JSON report of each process into FOLDER (made if it is not there)",
     )
+    parser.add_argument(
+        "--settings",
+        metavar="FILE",
+        help="lines CMP_NAME=VALUE, as trial --save writes them; options count for more",
+    )
     library = find_library()
     options = settings.add_settings(parser, library)
     add_command(parser)
     parsed = parser.parse(arguments)
     command = command_of(parsed)
     chosen = settings.settings_of(parsed, options, library)
+    if parsed.settings is not None:
+        chosen = {**settings.read_file(parsed.settings, library), **chosen}
     if parsed.reports is not None:
         if "CMP_STATS" in chosen:
             raise Failure("--reports and --stats both say where reports go; give one of them", 2)

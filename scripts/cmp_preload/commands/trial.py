@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import tempfile
 
 from cmp_preload.console import progress, words
-from cmp_preload.console.arguments import Parser, add_command, add_runs, command_of
+from cmp_preload.console.arguments import Parser, add_command, add_runs, command_of, own_command
 from cmp_preload.console.errors import Failure, warn
+from cmp_preload.diagnosis import driver
 from cmp_preload.measuring import outputs, verdict
 from cmp_preload.measuring.measurer import Measurer, Run
+from cmp_preload.measuring.noise import order_of
 from cmp_preload.measuring.series import Series, series_of
 from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.reporters import text
@@ -73,7 +76,7 @@ class Trial:
 
     def measure(self, all_series: list[Series]) -> None:
         """Every variant, in turn. Stops at once when the program fails without the pool."""
-        plain = all_series[0]
+        plain = self.plain = all_series[0]
         # The first run finds caches cold. Its results count, its time does not.
         self.warm = self.run(plain, "without, to warm up")
         require_success(self.warm, self._parsed.code, self._measurer.command)
@@ -83,7 +86,8 @@ class Trial:
         if self._limit is None:
             self._limit = 60 + 10 * self.warm.seconds
         for i in range(max(series.times for series in all_series)):
-            for series in all_series:
+            for which in order_of(i, len(all_series)):
+                series = all_series[which]
                 if i >= series.times or (series.runs and series.runs[-1].over_limit):
                     continue
                 series.runs.append(self.run(series))
@@ -109,6 +113,13 @@ class Trial:
                 if where
             ]
         return comparisons
+
+    def cure(self, usual: Series) -> Series:
+        """Does it read memory before it writes there? Then zeros help."""
+        series = Series("zeroed", {**usual.settings, "CMP_FILL": "zero"}, 1, is_check=True)
+        series.runs.append(self.run(series))
+        self.compare([self.plain, series])
+        return series
 
     def _difference(self, run: Run, comparisons: list[outputs.Comparison]) -> str | None:
         if run.over_limit or run.code != self._parsed.code:
@@ -183,7 +194,10 @@ def main(arguments: list[str], find_library) -> int:
         "--limit",
         type=float,
         metavar="SECONDS",
-        help="a run that takes longer is " "ended (default: ten times the first run, and a minute)",
+        help="a run that takes longer is ended (default: ten times the first run, and a minute)",
+    )
+    parser.add_argument(
+        "--save", metavar="FILE", help="write what is recommended there, for run --settings FILE"
     )
     options = settings.add_settings(parser, library, ("CMP_MODE", "CMP_FREE_SYNC", "CMP_STATS"))
     add_command(parser)
@@ -197,7 +211,10 @@ def main(arguments: list[str], find_library) -> int:
     outputs.rules_of(parsed.ignore)  # a wrong one is told before the first run
     environment = preloading.own_environment()
     program_file.require_preload(command[0], environment.get("PATH"), "try")
+    if parsed.save is not None:
+        settings.require_writable(parsed.save)
     all_series = series_of(modes, parsed.runs, not parsed.no_fill and "CMP_FILL" not in chosen)
+    interrupted = False
     with _PrivateFolder() as folder:
         trial = Trial(
             parsed,
@@ -209,25 +226,46 @@ def main(arguments: list[str], find_library) -> int:
             1 + sum(series.times for series in all_series),
         )
         try:
-            trial.measure(all_series)
+            try:
+                trial.measure(all_series)
+            except KeyboardInterrupt:
+                if not all(series.runs for series in all_series[:3]):
+                    raise  # nothing to compare yet
+                interrupted = True
+                all_series = [series for series in all_series if series.runs]
             comparisons = trial.compare(all_series)
             cure = None
             usual = all_series[2]
-            if "CMP_FILL" not in chosen and (
-                usual.different or (all_series[-1].name == "filled" and all_series[-1].different)
-            ):
-                # Does it read memory before it writes there? Then zeros help.
-                cure = Series("zeroed", {**usual.settings, "CMP_FILL": "zero"}, 1)
-                cure.runs.append(trial.run(cure))
-                trial.compare([all_series[0], cure])
+            filled = next((series for series in all_series if series.name == "filled"), None)
+            if "CMP_FILL" not in chosen and not interrupted:
+                if usual.different or (filled and filled.different):
+                    try:
+                        cure = trial.cure(usual)
+                    except KeyboardInterrupt:
+                        interrupted = True
         finally:
             progress.clear()
     shown = all_series + ([cure] if cure else [])
     print(text.trial(shown))
-    found = verdict.of(shown, comparisons, chosen, command)
+    found = verdict.of(shown, comparisons, chosen, command, free_sync.default)
     print()
+    if interrupted:
+        print("Interrupted: this is what the runs until then show.")
+    if driver.is_simulated(environment):
+        print("These runs were on the simulated CUDA: their times say nothing about a GPU.")
     print("\n".join(found.lines))
-    return 0 if found.same else 1
+    if parsed.save is not None:
+        _save(parsed.save, found, command)
+    return 130 if interrupted else 0 if found.same else 1
+
+
+def _save(path: str, found: verdict.Verdict, command: list[str]) -> None:
+    if found.recommended is None:
+        print(f"Nothing is recommended, so nothing was written to {path}.")
+        return
+    said = f"cmp-preload trial -- {shlex.join(command)}: {found.why}"
+    settings.write_file(path, found.recommended, [said])
+    print(f"Written to {path}: {own_command()} run --settings {shlex.quote(path)} -- ...")
 
 
 class _PrivateFolder:

@@ -12,8 +12,10 @@ from cmp_preload.console.arguments import Parser, add_command, add_runs, command
 from cmp_preload.console.errors import Failure
 from cmp_preload.measuring.judgement import is_better, waits_for_memory
 from cmp_preload.measuring.measurer import Measurer, Run
+from cmp_preload.measuring.noise import Found, Outcome, order_of
 from cmp_preload.measuring.replays import Replays
 from cmp_preload.measuring.series import Series
+from cmp_preload.measuring.verdict import times
 from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.pool.library import Library
 from cmp_preload.records import traces
@@ -78,12 +80,14 @@ class Tuning:
 
     def measure(self, all_series: list[Series]) -> None:
         """In turn."""
-        for _ in range(all_series[0].times):
-            for series in all_series:
+        for i in range(all_series[0].times):
+            for which in order_of(i, len(all_series)):
+                series = all_series[which]
                 series.runs.append(self.run(series.settings, series.name))
 
 
-def tune(tuning: Tuning, library: Library, fixed: dict[str, str], times: int) -> None:
+def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> int:
+    """The exit code."""
     path, run = tuning.record(fixed)
     recorded = traces.read(path)
     replays = Replays(path, library)
@@ -111,14 +115,24 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], times: int) ->
             f"{what} are right: no other setting makes its {words.seconds(without['ns'] / 1e9)} in "
             "allocation calls notably less."
         )
-        return
-    all_series = [Series(name, {**fixed, **chosen}, times) for name, chosen, _ in tried]
-    tuning.measure(all_series)
+        print_rejected(replays.rejected)
+        return 0
+    all_series = [Series(name, {**fixed, **chosen}, runs) for name, chosen, _ in tried]
+    interrupted = False
+    try:
+        tuning.measure(all_series)
+    except KeyboardInterrupt:
+        if not all(series.runs for series in all_series):
+            raise  # nothing to compare yet
+        interrupted = True
     progress.clear()
-    best = 0
+    if interrupted:
+        print("Interrupted: this is what the runs until then show.")
+    best, gain, judged = 0, None, None
     for i in range(1, len(tried)):
-        if is_better(all_series[i], all_series[best], tried[best][2]["ns"] / 1e9):
-            best = i
+        judged = is_better(all_series, all_series[i], all_series[best], tried[best][2]["ns"] / 1e9)
+        if judged.outcome is Outcome.FASTER:
+            best, gain = i, judged
     _, chosen, reached = tried[best or -1]
     flags = "".join(f" {name}={shlex.quote(value)}" for name, value in chosen.items())
     print(
@@ -133,9 +147,49 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], times: int) ->
             "which no replay shows: measured with CMP_RESERVE="
             f"{MORE_MEMORY['CMP_RESERVE'][0]}, too."
         )
-    print("\n" + text.tuning(all_series))
-    if not best:
-        print(f"\n{what} are right: the program gains nothing by these.")
+    print("\n" + text.tuning(all_series) + "\n")
+    if best:
+        print(gain_and_price(gain, all_series[0], all_series[best]))
+    elif judged.outcome in (Outcome.MORE, Outcome.NOISY):
+        print(unclear(judged))
+    else:
+        print(f"{what} are right: the program gains nothing by these.")
+    for series in all_series[1:]:
+        if series is not all_series[best] and best:
+            print(f"Measured, not recommended: {series.name}.")
+    print_rejected(replays.rejected)
+    return 130 if interrupted else 0
+
+
+def gain_and_price(gain: Found, usual: Series, tuned: Series) -> str:
+    peaks = [series.counters["process"]["reserved_peak_bytes"] for series in (usual, tuned)]
+    calls = [words.seconds(series.allocation_s()) for series in (usual, tuned)]
+    faster = (
+        f"{times(gain.ratio)} times faster"
+        if gain.ratio >= 1.03
+        else f"{calls[1]} in real calls and waits in place of {calls[0]}"
+    )
+    more = peaks[1] - peaks[0]
+    price = f"{words.size(more)} more memory at the peak" if more > 0 else "no more memory"
+    return f"Gain: {faster}. Price: {price}."
+
+
+def unclear(judged: Found) -> str:
+    if judged.outcome is Outcome.MORE:
+        return (
+            f"Whether the program gains by these, {judged.rounds} runs of each would tell: "
+            f"-n {judged.rounds}."
+        )
+    return (
+        "Too noisy to say whether the program gains by these. Try again when the machine does "
+        "nothing else."
+    )
+
+
+def print_rejected(rejected: list[tuple[str, str, float]]) -> None:
+    if rejected:
+        tried = ", ".join(f"{name}={value} {part:.2f}" for name, value, part in rejected)
+        print(f"Replayed, not kept (calls take this part of their time without): {tried}.")
 
 
 def main(arguments: list[str], find_library) -> int:
@@ -155,5 +209,5 @@ def main(arguments: list[str], find_library) -> int:
     library.replay_program()  # a missing one is told before the first run
     with tempfile.TemporaryDirectory(prefix="cmp-preload-") as folder:
         measurer = Measurer(command, parsed.stdin, [], parsed.tee, find_library)
-        tune(Tuning(measurer, library.preload_path(folder), folder), library, fixed, parsed.runs)
-    return 0
+        tuning = Tuning(measurer, library.preload_path(folder), folder)
+        return tune(tuning, library, fixed, parsed.runs)

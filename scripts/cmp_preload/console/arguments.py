@@ -79,9 +79,9 @@ def add_runs(parser: Parser, of_what: str) -> None:
         "-n",
         "--runs",
         type=positive,
-        default=3,
+        default=6,
         metavar="RUNS",
-        help=f"{of_what} (default: 3)",
+        help=f"{of_what} (default: 6; no verdict on times with fewer)",
     )
     parser.add_argument(
         "--stdin", type=_readable, metavar="FILE", help="what it reads (default: nothing)"

@@ -15,12 +15,12 @@ from cmp_preload.pool import preloading
 from cmp_preload.records import counters, statistics
 
 
-def _probe(environment: dict) -> dict | None:
+def _probe(environment: dict, *arguments: str) -> dict | None:
     """What probe.py found; None if it crashed or hung."""
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "probe.py")
     try:
         done = subprocess.run(
-            [sys.executable, script],
+            [sys.executable, script, *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -32,6 +32,12 @@ def _probe(environment: dict) -> dict | None:
         return json.loads(next(line for line in done.stdout.splitlines() if line.startswith(b"{")))
     except (OSError, ValueError, StopIteration, subprocess.TimeoutExpired):
         return None
+
+
+def is_simulated(environment: dict) -> bool:
+    """Is the driver that a program finds in this environment the simulated one?"""
+    found = _probe(preloading.without_pool(environment), "kind")
+    return found is not None and found.get("simulated", False)
 
 
 def check_driver(findings: Findings, environment: dict) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from statistics import median
 
+from cmp_preload.measuring import noise
+from cmp_preload.measuring.noise import Found, Noise, Outcome
 from cmp_preload.measuring.series import Series
 from cmp_preload.records import counters
 
-LITTLE = 0.02  # a share of the run that is not worth a word
+LITTLE = 0.03  # a share of the run that is not worth a word
 
 
 def waits_for_memory(process: dict, seconds: float) -> int:
@@ -17,43 +19,56 @@ def waits_for_memory(process: dict, seconds: float) -> int:
     return bound if notable else 0
 
 
-def time_of(one: Series, other: Series, savable_s: float = math.inf) -> float:
-    """What `one` takes beside `other`, by what is known: it can have saved `savable_s` at most, and
-    where runs differ by more than that, the rest is chance."""
-    return max(one.median, other.median - savable_s)
+def share_in_calls(observed: Series) -> float:
+    """The part of a run in which a thread at least was inside real calls, of the middle one of the
+    runs. What is outside cannot become shorter: what another thread's call holds up ends with the
+    call. Of several processes the parts are added up."""
+    return min(
+        1.0,
+        median(
+            counters.allocating_ns(run.counters["process"]) / 1e9 / run.seconds
+            for run in observed.runs
+        ),
+    )
 
 
-def is_faster(one: Series, other: Series, savable_s: float = math.inf) -> bool:
-    """By more than runs differ among themselves, and than starting a process does."""
-    noise = max(0.03 * other.median, 0.005, one.spread, other.spread)
-    if len(one.runs) == 1:
-        noise = max(noise, 0.25 * other.median, 0.02)
-    return other.median - time_of(one, other, savable_s) > noise
+class Judgement:
+    """Of a trial's variants: `modes` are under the pool, the two others make the real calls."""
+
+    def __init__(self, plain: Series, observed: Series, modes: list[Series]) -> None:
+        self._plain = plain
+        self._observed = observed
+        self.share = share_in_calls(observed)
+        compared = [s for s in (plain, observed, *modes) if not s.runs[-1].over_limit]
+        self._noise = Noise([series.seconds for series in compared])
+
+    def against_real(self, mode: Series) -> Found:
+        return noise.compare(
+            self._noise,
+            mode.seconds,
+            self._plain.seconds,
+            self._observed.seconds,
+            least=1 - self.share,
+        )
+
+    def against(self, mode: Series, usual: Series) -> Found:
+        """The same of two modes. What the real calls took was all that could be saved, by either."""
+        least = (1 - self.share) * self._plain.median / usual.median
+        return noise.compare(self._noise, mode.seconds, usual.seconds, least=least)
 
 
-def savable(series: Series) -> float:
-    """What its runs can lose at most: the time inside real calls and waits. (A thread that another
-    one's call holds up waits no longer than that call.)"""
-    return series.allocation_s() or 0.0
-
-
-def savable_by_mode(usual: Series) -> float:
-    """What another value of CMP_FREE_SYNC can save: waits, also those paid later; no limit is known
-    where the GPU ran streams one after the other."""
-    process = usual.counters["process"]
-    if process.get("order_waits", 0):
-        return math.inf
-    return savable(usual) + process.get("paid_ns", 0) / 1e9
-
-
-def is_better(tuned: Series, usual: Series, in_calls_s: float) -> bool:
-    """The program is faster, or as fast and spends notably less time in real calls and waits.
-    `in_calls_s`: what its calls take in a replay. With what the real ones took in the least
-    disturbed run that is all that settings can save."""
+def is_better(all_series: list[Series], tuned: Series, usual: Series, in_calls_s: float) -> Found:
+    """FASTER too if the program is as fast, and spends notably less time in real calls and waits in
+    every run. `in_calls_s`: what its calls take in a replay. With what the real ones took in the
+    least disturbed run that is all that settings can save."""
     times = [[run.allocation_s() for run in series.runs] for series in (usual, tuned)]
-    if is_faster(tuned, usual, in_calls_s + min(times[0])):
-        return True
-    if tuned.median > (1 + LITTLE) * usual.median:
-        return False
+    least = 1 - min(1.0, (in_calls_s + min(times[0])) / usual.median)
+    found = noise.compare(
+        Noise([series.seconds for series in all_series]), tuned.seconds, usual.seconds, least=least
+    )
+    if least > 1 - LITTLE and found.outcome in (Outcome.MORE, Outcome.NOISY):
+        return found._replace(outcome=Outcome.ALIKE)  # no number of runs would show a gain
     gain = min(times[0]) - max(times[1])
-    return len(usual.runs) > 1 and gain > LITTLE * usual.median
+    if found.outcome is Outcome.ALIKE and gain > LITTLE * usual.median:
+        return found._replace(outcome=Outcome.FASTER)
+    return found

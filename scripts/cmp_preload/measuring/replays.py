@@ -70,6 +70,7 @@ class Replays:
         self._path = path
         self._library = library
         self.count = 0
+        self.rejected: list[tuple[str, str, float]] = []  # setting, value, its time by that without
 
     def measure(self, chosen: dict[str, str]) -> dict:
         """The time inside calls, and what the pool held at most."""
@@ -92,13 +93,17 @@ class Replays:
                 continue
             tried = [(value, self.measure({**best, name: value})) for value in values]
             value, result = min(tried, key=lambda pair: pair[1]["ns"])
+            self.rejected += [(name, v, r["ns"] / reached["ns"]) for v, r in tried if v != value]
             if result["ns"] >= WORTH * reached["ns"]:
+                self.rejected.append((name, value, result["ns"] / reached["ns"]))
                 continue
             # The best of several is often the luckiest: once more, in turn with what it is to beat.
             other = {**best, name: value}
             usual, result = self._shortest([best, other] * TURNS, 2)
             if result["ns"] < WORTH * usual["ns"] and result["failures"] <= usual["failures"]:
                 best, reached = other, result
+            else:
+                self.rejected.append((name, value, result["ns"] / usual["ns"]))
         return {name: best[name] for name in best if name not in fixed}, without, reached
 
     def _shortest(self, turns: list[dict[str, str]], ways: int = 1) -> list[dict]:

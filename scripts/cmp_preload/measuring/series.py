@@ -10,33 +10,26 @@ POISON = "0xFF"  # NaN as a floating-point number of any size, -1 as an integer
 
 
 class Series:
-    """The runs of one variant."""
+    """The runs of one variant. A check is run once: it shows whether results depend on something,
+    and is nothing to choose."""
 
-    def __init__(self, name: str, added: dict[str, str] | None, times: int) -> None:
+    def __init__(
+        self, name: str, added: dict[str, str] | None, times: int, is_check: bool = False
+    ) -> None:
         self.name = name
         self.settings = added  # None: without the pool
         self.times = times
+        self.is_check = is_check
         self.runs: list[Run] = []
         self.different: list[str] = []  # for each run with other results, where
 
     @property
+    def seconds(self) -> list[float]:
+        return [run.seconds for run in self.runs]
+
+    @property
     def median(self) -> float:
-        return statistics.median(run.seconds for run in self.runs)
-
-    @property
-    def fastest(self) -> float:
-        return min(run.seconds for run in self.runs)
-
-    @property
-    def slowest(self) -> float:
-        return max(run.seconds for run in self.runs)
-
-    @property
-    def spread(self) -> float:
-        """By how much runs differ; an outlier among many does not count."""
-        times = sorted(run.seconds for run in self.runs)
-        drop = len(times) // 4
-        return times[-1 - drop] - times[drop]
+        return statistics.median(self.seconds)
 
     @property
     def middle(self) -> Run:
@@ -55,7 +48,6 @@ def series_of(modes: list[str], times: int, filled: bool) -> list[Series]:
     found = [Series("without", None, times), Series("observed", {"CMP_MODE": "observe"}, times)]
     found += [Series(mode, {"CMP_MODE": "pool", "CMP_FREE_SYNC": mode}, times) for mode in modes]
     if filled:
-        found.append(
-            Series("filled", {"CMP_MODE": "pool", "CMP_FREE_SYNC": modes[0], "CMP_FILL": POISON}, 1)
-        )
+        settings = {"CMP_MODE": "pool", "CMP_FREE_SYNC": modes[0], "CMP_FILL": POISON}
+        found.append(Series("filled", settings, 1, is_check=True))
     return found

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 
 from cmp_preload.console import words
 from cmp_preload.console.arguments import own_command
-from cmp_preload.measuring.judgement import (
-    LITTLE,
-    is_faster,
-    savable,
-    savable_by_mode,
-    time_of,
-    waits_for_memory,
-)
+from cmp_preload.measuring.judgement import LITTLE, Judgement, waits_for_memory
+from cmp_preload.measuring.noise import LEAST_ROUNDS, MOST_ROUNDS, Found, Outcome
 from cmp_preload.pool.library import flag_of
 from cmp_preload.records import counters
 
@@ -22,16 +17,22 @@ class Verdict:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.same = True
+        self.recommended: dict[str, str] | None = None  # settings; None: nothing is
+        self.why = ""  # with their gain and price
+        self.rejected: list[str] = []  # what else was tried, and why not
 
     def say(self, line: str) -> None:
         self.lines.append(line)
 
 
-def of(all_series: list, comparisons: list, chosen: dict[str, str], command: list[str]) -> Verdict:
-    """`all_series`: without, observed, the modes with the default first, filled, zeroed."""
+def of(
+    all_series: list, comparisons: list, chosen: dict[str, str], command: list[str], default: str
+) -> Verdict:
+    """`all_series`: without, observed, the modes with the usual one first, filled, zeroed.
+    `default`: the mode that need not be typed."""
     by_name = {series.name: series for series in all_series}
     plain, observed = by_name["without"], by_name["observed"]
-    modes = [series for series in all_series[2:] if series.name not in ("filled", "zeroed")]
+    modes = [series for series in all_series[2:] if not series.is_check]
     usual = modes[0]
     found = Verdict()
     found.same = not usual.different and not observed.different
@@ -41,14 +42,19 @@ def of(all_series: list, comparisons: list, chosen: dict[str, str], command: lis
         for run in series.runs
         for one in run.statistics
     )
+    judgement = Judgement(plain, observed, modes)
+    of_usual = judgement.against_real(usual)
+    judged = reached and not usual.different
 
     parts = [
-        speed(usual, plain, savable(observed)) if reached and not usual.different else "",
-        share_of_allocation(observed),
+        speed(of_usual, plain, usual, judgement.share) if judged else "",
+        share_of_allocation(observed, judgement.share),
         results(all_series, comparisons),
     ]
     headline = "; ".join(part for part in parts if part) + "."
     found.say(headline[0].upper() + headline[1:])
+    if judged:
+        found.lines += noise(of_usual, len(usual.runs), judgement.share)
     for comparison in comparisons:
         if comparison.incomparable:
             found.say(
@@ -71,26 +77,67 @@ def of(all_series: list, comparisons: list, chosen: dict[str, str], command: lis
                 f"Results differ with {series.name} in {len(series.different)} of "
                 f"{words.count(len(series.runs), 'run')}: {series.different[0]}."
             )
-    recommended = dict(chosen)
     zeros_help = reads_unwritten_memory(found, usual, by_name.get("filled"), by_name.get("zeroed"))
-    if zeros_help:
-        recommended["CMP_FILL"] = "zero"
 
-    if not reached or not is_faster(usual, plain, savable(observed)):
-        found.say(why_not(observed, usual, reached, command))
-    hints(found, observed, usual, modes)
-    best = by_name["zeroed"] if zeros_help else next((m for m in modes if not m.different), None)
-    if best is None or (usual.different and not reached):
-        found.say("Run this program without the pool.")
-        return found
-    if best in modes[1:]:
-        recommended["CMP_FREE_SYNC"] = best.name
-    if reached and is_faster(best, plain, savable(observed)):
-        flags = "".join(
-            f" {flag_of(name)} {shlex.quote(value)}" for name, value in recommended.items()
+    if not reached or of_usual.outcome is not Outcome.FASTER:
+        found.lines += why_not(observed, usual, judgement.share, of_usual, reached, command)
+    hints(found, judgement, observed, usual, modes)
+    if zeros_help:
+        found.say(
+            f"What that costs and gains: {own_command()} trial --fill zero -- {shlex.join(command)}"
         )
-        found.say(f"Recommended: {own_command()} run{flags} -- {shlex.join(command)}")
+        return found
+    recommend(found, judgement, modes, chosen, reached)
+    if found.recommended is not None:
+        flags = "".join(
+            f" {flag_of(name)} {shlex.quote(value)}"
+            for name, value in found.recommended.items()
+            if (name, value) != ("CMP_FREE_SYNC", default)
+        )
+        found.lines += [
+            f"Recommended: {own_command()} run{flags} -- {shlex.join(command)}",
+            f"    {found.why[0].upper()}{found.why[1:]}.",
+        ]
+        if found.rejected:
+            found.say(f"    Tried, not recommended: {', '.join(found.rejected)}.")
     return found
+
+
+def recommend(
+    found: Verdict, judgement, modes: list, chosen: dict[str, str], reached: bool
+) -> None:
+    """The mode that keeps most of those with the same results, if the program gains by it; what it
+    costs; and why none of the others."""
+    best = next((mode for mode in modes if not mode.different), None)
+    if best is None or (modes[0].different and not reached):
+        found.say("Run this program without the pool.")
+        return
+    gain = judgement.against_real(best)
+    if not reached or gain.outcome is not Outcome.FASTER:
+        return
+    process = best.counters["process"]
+    idle = process["reserved_peak_bytes"] - process["live_peak_bytes"]
+    price = f"up to {words.size(idle)} of memory that the pool keeps idle"
+    found.why = (
+        f"gain: {times(gain.ratio)} times faster with {best.name}; price: "
+        f"{price if idle > 0 else 'no memory'}"
+    )
+    found.recommended = {**chosen, "CMP_FREE_SYNC": best.name}
+    found.rejected = [
+        f"{mode.name} ({why_rejected(judgement, mode, best)})" for mode in modes if mode is not best
+    ]
+
+
+def why_rejected(judgement, mode, best) -> str:
+    if mode.different:
+        return "other results"
+    compared = judgement.against(mode, best)
+    if compared.outcome is Outcome.FASTER:
+        return f"{times(compared.ratio)} times faster than {best.name}, but it keeps less"
+    return {
+        Outcome.SLOWER: f"slower than {best.name}",
+        Outcome.ALIKE: f"no faster than {best.name}",
+    }.get(compared.outcome, f"not shown to be faster than {best.name}")
 
 
 def reads_unwritten_memory(found: Verdict, usual, filled, zeroed) -> bool:
@@ -110,38 +157,66 @@ def reads_unwritten_memory(found: Verdict, usual, filled, zeroed) -> bool:
     return helps
 
 
-def speed(usual, plain, savable_s: float) -> str:
-    def times(ratio: float) -> str:
-        return (
-            f"{ratio:.0f}"
-            if ratio >= 9.95
-            else f"{ratio:.1f}" if ratio >= 1.195 else f"{ratio:.2f}"
+def times(ratio: float) -> str:
+    """Rounded down: no more is said than was measured."""
+    ratio += 1e-9  # 10 is not 9.99...
+    digits = 0 if ratio >= 10 else 1 if ratio >= 1.2 else 2
+    return f"{math.floor(ratio * 10**digits) / 10**digits:.{digits}f}"
+
+
+def speed(found: Found, plain, usual, share: float) -> str:
+    """Never more than what its calls explain, and nothing that its runs differ by anyway."""
+    if found.outcome is Outcome.FASTER:
+        explained = plain.median / usual.median > 1.01 * found.ratio
+        return f"{times(found.ratio)} times faster with {usual.name}" + (
+            ", all that its time in allocation can explain" if explained else ""
         )
-
-    if is_faster(usual, plain, savable_s):
-        ratio = plain.median / time_of(usual, plain, savable_s)
-        return f"{times(ratio)} times faster with {usual.name}"
-    if is_faster(plain, usual):
-        return f"{times(usual.median / plain.median)} times SLOWER with {usual.name}"
-    ratio = plain.median / usual.median
-    if ratio >= 1.05 or ratio <= 0.95:
-        word = f"{times(ratio)} times faster" if ratio > 1 else f"{times(1 / ratio)} times slower"
-        if is_faster(usual, plain):
-            return f"{word} with {usual.name}, which its time in allocation does not explain"
-        return f"{word} with {usual.name}, which is within what runs differ by"
-    return f"As fast with {usual.name} as without"
+    if found.outcome is Outcome.SLOWER:
+        return f"{times(1 / found.ratio)} times SLOWER with {usual.name}"
+    if found.outcome is Outcome.ALIKE or share < LITTLE:
+        return f"no faster with {usual.name} than without"
+    if found.outcome is Outcome.MORE:
+        return f"too few runs to say whether it is faster with {usual.name}"
+    return f"too noisy to say whether it is faster with {usual.name}"
 
 
-def share_of_allocation(observed) -> str:
+def noise(found: Found, runs: int, share: float) -> list[str]:
+    """What could have been seen at all, and how to see more."""
+    least = words.share(found.shows - 1, 1)
+    if found.outcome in (Outcome.FASTER, Outcome.SLOWER):
+        return [f"From {least} on a difference shows in {runs} runs of each."]
+    if share < LITTLE:
+        return []
+    if found.outcome is Outcome.ALIKE:
+        return [f"A difference of {least} would have shown in {runs} runs of each."]
+    if runs < LEAST_ROUNDS:
+        return [
+            f"With fewer than {LEAST_ROUNDS} runs of each any difference may be chance: "
+            f"-n {found.rounds}."
+        ]
+    if found.outcome is Outcome.MORE:
+        return [
+            f"Runs differ among themselves: less than {least} does not show in {runs} of each. "
+            f"{found.rounds} would tell: -n {found.rounds}."
+        ]
+    return [
+        f"Runs differ among themselves: less than {least} does not show in {runs} of each, and even "
+        f"{MOST_ROUNDS} would not tell. Try again when the machine does nothing else."
+    ]
+
+
+def share_of_allocation(observed, share: float) -> str:
+    """Of the time that passed; a sum over threads beside it, if that is more."""
     inside = observed.allocation_s()
     if inside is None:
         return ""
-    if inside <= observed.median:
-        return f"allocation was {words.share(inside, observed.median)} of the run"
-    return (
-        f"allocation took {words.seconds(inside)}, summed over all threads, in a run of "
-        f"{words.seconds(observed.median)}"
-    )
+    told = f"allocation was {words.share(share, 1)} of the run"
+    if inside > 1.1 * share * observed.median:
+        told += f" ({words.seconds(inside)}, summed over all threads)"
+    held_up = observed.counters["process"].get("held_up_ns", 0) / 1e9
+    if held_up > LITTLE * observed.median:
+        told += f" and held up what other threads submitted for {words.seconds(held_up)}"
+    return told
 
 
 def results(all_series: list, comparisons: list) -> str:
@@ -156,40 +231,42 @@ def results(all_series: list, comparisons: list) -> str:
     return f"{what} identical in {runs - different} of {words.count(runs, 'run')}"
 
 
-def why_not(observed, usual, reached: bool, command: list[str]) -> str:
-    """Why there is nothing to gain."""
+def why_not(
+    observed, usual, share: float, judged: Found, reached: bool, command: list[str]
+) -> list[str]:
+    """Why there is nothing to gain, as far as that is known."""
     if not reached:
         reason = next((one["reason"] for run in usual.runs for one in run.statistics), None)
         if reason is not None:
-            return f"Nothing to gain: the pool served nothing: {reason}."
-        return (
+            return [f"Nothing to gain: the pool served nothing: {reason}."]
+        return [
             "Nothing to gain: no process of it made a CUDA call that reached the pool; "
             f"cmp-preload doctor {shlex.quote(command[0])} may say why."
-        )
+        ]
     inside = observed.allocation_s()
     totals, process = usual.counters["totals"], usual.counters["process"]
-    if inside is not None and inside < LITTLE * observed.median:
+    if inside is not None and share < LITTLE:
         calls = observed.counters["totals"].get("requests", 0)
-        return (
+        return [
             f"Nothing to gain: its {words.count(calls, 'allocation')} took {words.seconds(inside)} "
             f"of {words.seconds(observed.median)}."
-        )
+        ]
     if totals.get("hit_rate", 0) < 0.5:
-        return (
+        return [
             "Little was reused: it allocates memory that it keeps, sizes that do not come again, or "
             "more before the GPU is done with what was freed; the first allocation of each block is "
             "a real call. A longer run may tell more."
-        )
+        ]
     if process["wait_ns"] / 1e9 > LITTLE * usual.median:
-        return f"Frees still waited for the GPU: {counters.waits_in_words(process)}."
-    if observed.median > usual.median:
-        return "A longer run, or more of them (-n), would tell."
-    return (
+        return [f"Frees still waited for the GPU: {counters.waits_in_words(process)}."]
+    if judged.outcome in (Outcome.MORE, Outcome.NOISY):
+        return []
+    return [
         "The time of allocation is saved, but the run is as long: it waits for the GPU or others."
-    )
+    ]
 
 
-def hints(found: Verdict, observed, usual, modes: list) -> None:
+def hints(found: Verdict, judgement, observed, usual, modes: list) -> None:
     process, totals = usual.counters["process"], usual.counters["totals"]
     if not process:
         return
@@ -207,10 +284,12 @@ def hints(found: Verdict, observed, usual, modes: list) -> None:
             "cmp-preload tune measures whether a larger one gains anything."
         )
     for mode in modes[1:]:
-        if is_faster(mode, usual, savable_by_mode(usual)) and not mode.different:
-            ratio = usual.median / time_of(mode, usual, savable_by_mode(usual))
+        if mode.different or usual.different:
+            continue
+        compared = judgement.against(mode, usual)
+        if compared.outcome is Outcome.FASTER:
             found.say(
-                f"--free-sync {mode.name} is {ratio:.1f} times faster than "
+                f"--free-sync {mode.name} is {times(compared.ratio)} times faster than "
                 f"{usual.name}, with the same results here; it keeps less of what cudaFree gives "
                 "(scripts/docs/free-sync.md)."
             )

@@ -67,6 +67,12 @@ def allocation_ns(process: dict) -> int:
     return process["real_malloc_ns"] + process["real_free_ns"] + process["wait_ns"]
 
 
+def allocating_ns(process: dict) -> int:
+    """During which a thread at least was inside real calls, as far as that was counted; else as
+    above."""
+    return process.get("allocating_ns") or (allocation_ns(process) if process else 0)
+
+
 def real_calls(process: dict) -> int:
     return process["real_malloc_calls"] + process["real_free_calls"]
 

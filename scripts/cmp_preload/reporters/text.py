@@ -112,7 +112,8 @@ def trial(all_series: list[Series]) -> str:
         ]
     ]
     for series in all_series:
-        row = [series.name, words.seconds(series.median)]
+        name = f"{series.name} (check)" if series.is_check else series.name
+        row = [name, words.seconds(series.median)]
         row.append(_spread(series) if len(series.runs) > 1 else "")
         counted = series.counters
         process = counted["process"]
@@ -137,7 +138,7 @@ def tuning(all_series: list[Series]) -> str:
 
 
 def _spread(series: Series) -> str:
-    return f"{words.seconds(series.fastest)} to {words.seconds(series.slowest)}"
+    return f"{words.seconds(min(series.seconds))} to {words.seconds(max(series.seconds))}"
 
 
 def replays(results: list[dict]) -> str:
