@@ -30,13 +30,12 @@ import sys
 import time
 
 import programs
-from against import alternatives, rows
+from against import alternatives, report, rows
 from against.alternatives import Alternative, Failed, Missing, Process
 from against.rows import Part, Row
 
 REQUEST_S = 20  # a request that takes longer has failed
 START_S = 60  # a process that takes longer to start, too
-NOISY = 1.5  # a figure whose repetitions differ by more
 NO_TIME = "no time was left"
 
 
@@ -90,8 +89,8 @@ class Cell:
             return {"missing": self.missing or NO_TIME}
         found = [run["ns"] for run in self.runs]
         cell = {"ns": statistics.median(found), "least_ns": min(found), "most_ns": max(found),
-                "runs": found, "noisy": max(found) > NOISY * min(found)}
-        for name in ("alone_ns", "worst_ns"):
+                "runs": found, "noisy": max(found) > report.NOISY * min(found)}
+        for name in ("mean_ns", "alone_ns", "worst_ns"):
             if name in self.runs[0]:
                 cell[name] = statistics.median(run[name] for run in self.runs)
         if self.missing:
@@ -165,7 +164,8 @@ class Comparison:
         if part.anew:
             self.stop_all()
         here = [one for one in self.alternatives if not one.missing]
-        for repetition in range(self.repetitions):
+        repetitions = min(self.repetitions, part.repetitions or self.repetitions)
+        for repetition in range(repetitions):
             turned = here[repetition % len(here):] + here[:repetition % len(here)]
             if part.one_at_a_time:
                 for one in turned:
@@ -182,8 +182,8 @@ class Comparison:
                     self.write()
             if part.anew:
                 self.stop_all()
-            if time.monotonic() > deadline:
-                self.say(f"{part.name}: {repetition + 1} of {self.repetitions} repetitions, "
+            if time.monotonic() > deadline and repetition + 1 < repetitions:
+                self.say(f"{part.name}: {repetition + 1} of {repetitions} repetitions, "
                          "its time is over")
                 break
 
@@ -253,9 +253,9 @@ class Comparison:
         return {
             "compare_all": 1,
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "commit": self.arguments.commit or commit(),
+            "commit": self.arguments.commit or report.commit(),
             "command": shlex.join(["compare_all.py", *sys.argv[1:]]),
-            "machine": {**driver(self.arguments.simulated), **self.machine, "load_after": load()},
+            "machine": {**report.driver(self.arguments.simulated), **self.machine, "load_after": load()},
             "repetitions": self.repetitions,
             "seconds": round(time.monotonic() - self.begin, 1),
             "complete": self.complete,
@@ -264,101 +264,20 @@ class Comparison:
             "alternatives": {one.name: {"what": one.what, "missing": one.missing}
                              for one in self.alternatives},
             "notes": self.notes,
-            "noise": noise(found, self.machine),
+            "noise": report.noise(found, self.machine),
             "rows": found,
         }
 
-    def write(self) -> None:
+    def write(self) -> str:
+        """The table, which is in a file then, too."""
         outcome = self.outcome()
+        table = "\n".join(report.table(outcome))
         for path, text in ((self.json_file, json.dumps(outcome, indent=1)),
-                           (self.json_file.with_suffix(".md"), "\n".join(table(outcome)))):
+                           (pathlib.Path(f"{self.arguments.output}.md"), table)):
             new = path.with_name(path.name + ".new")
             new.write_text(text + "\n", encoding="utf-8")
             new.replace(path)
-
-
-def commit() -> str:
-    done = subprocess.run(["git", "-C", str(programs.HERE), "describe", "--always", "--dirty"],
-                          capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
-def driver(simulated: bool) -> dict:
-    """What only nvidia-smi says."""
-    if simulated:
-        return {"driver": "simulated"}
-    try:
-        done = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-                              capture_output=True, text=True, timeout=20, check=False)
-        return {"driver": (done.stdout.splitlines() or ["unknown"])[0].strip()}
-    except (OSError, subprocess.TimeoutExpired):
-        return {"driver": "unknown"}
-
-
-def noise(found: list[dict], machine: dict) -> dict:
-    cells = [cell for row in found for cell in row["cells"].values()
-             if len(cell.get("runs", ())) > 1]
-    noisy = sum(cell["noisy"] for cell in cells)
-    too_noisy = noisy * 5 > len(cells)
-    words = (f"{noisy} of {len(cells)} figures differ by more than {NOISY} times between their "
-             "repetitions (marked ~)")
-    if too_noisy:
-        words += ": the machine was TOO NOISY for more than orders of magnitude"
-    if machine.get("load_before", 0) > machine.get("cores", 1) / 2:
-        words += f"; its load was {machine['load_before']:.1f} before it began"
-    return {"figures": len(cells), "noisy": noisy, "too_noisy": too_noisy, "words": words}
-
-
-def time_in_words(ns: float) -> str:
-    for unit, name in ((1e6, "ms"), (1e3, "µs")):
-        if ns >= unit:
-            return f"{ns / unit:.3g} {name}"
-    return f"{ns:.0f} ns"
-
-
-def cell_in_words(cell: dict) -> str:
-    if "missing" in cell:
-        return "-"
-    words = ("~" if cell["noisy"] else "") + time_in_words(cell["ns"])
-    if "alone_ns" in cell:
-        words += f" (alone {time_in_words(cell['alone_ns'])})"
-    if "worst_ns" in cell:
-        words += f" (worst {time_in_words(cell['worst_ns'])})"
-    if "ratio" in cell:
-        words += f", {cell['ratio']:.3g}x" if cell["ratio"] < 1000 else f", {cell['ratio']:,.0f}x"
-    return words
-
-
-def table(outcome: dict) -> list[str]:
-    """As Markdown."""
-    machine = outcome["machine"]
-    lines = [f"# The pool ({outcome['base']}) and others", "",
-             f"{machine.get('device', 'no device')}, driver {machine['driver']}, CUDA "
-             f"{machine.get('cuda_driver', '?')}, runtime {machine.get('cuda_runtime', '?')}, "
-             f"{machine.get('cores', '?')} cores, {outcome['date']}, commit {outcome['commit']}, "
-             f"`{outcome['command']}`, {outcome['seconds']:.0f} s"
-             f"{'' if outcome['complete'] else ', NOT COMPLETE'}.",
-             f"Medians of {outcome['repetitions']} repetitions at most; x: times the pool's. "
-             f"{outcome['noise']['words']}.", "", "| alternative | what it is | |", "|---|---|---|"]
-    present = []
-    for name, one in outcome["alternatives"].items():
-        lines.append(f"| {name} | {one['what']} | {one['missing'] or ''} |")
-        if any("ns" in row["cells"][name] for row in outcome["rows"]):
-            present.append(name)
-    lines += ["", *(f"Not there: {note}." for note in outcome["notes"])]
-    for part, what in outcome["parts"].items():
-        lines += ["", f"## {part}: {what}", "", f"| | {' | '.join(present)} |",
-                  "|---" * (len(present) + 1) + "|"]
-        failed = []
-        for row in outcome["rows"]:
-            if row["part"] != part:
-                continue
-            cells = [row["cells"][name] for name in present]
-            lines.append(f"| {row['row']} | {' | '.join(map(cell_in_words, cells))} |")
-            failed += [f"{row['row']}, {name}: {why}" for name, cell in zip(present, cells)
-                       if (why := cell.get("missing") or cell.get("failed"))]
-        lines += ["", *(f"- {line}" for line in failed)]
-    return lines
+        return table
 
 
 def main() -> int:
@@ -380,8 +299,8 @@ def main() -> int:
         comparison.run()
     finally:
         comparison.stop_all()
-        comparison.write()
-    print("\n".join(table(comparison.outcome())))
+        table = comparison.write()
+    print(table)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""compare_all.py on the simulated CUDA, in its smallest form: what it writes, not how fast what is."""
+"""compare_all.py on the simulated CUDA, in its smallest form: what it writes, not its times."""
 
 import json
 import os
@@ -19,9 +19,31 @@ SCRIPT = programs.HERE / "compare_all.py"
 HERE = ("cmp", "cmp-none", "cmp-library", "real", "async", "malloc")
 
 
+# What the adaptor of PyTorch uses of it.
+TORCH_STAND_IN = """
+#include <cuda_runtime_api.h>
+namespace c10::cuda::CUDACachingAllocator {
+struct Allocator {};
+inline Allocator* get() { static Allocator one; return &one; }
+inline void init(int) {}
+inline void* raw_alloc_with_stream(size_t bytes, cudaStream_t) {
+  void* block = nullptr;
+  cudaMalloc(&block, bytes);
+  return block;
+}
+inline void raw_delete(void* block) { cudaFree(block); }
+}
+"""
+
+
 def command(folder: str, *arguments: str) -> list[str]:
-    return [sys.executable, str(SCRIPT), "--simulated", "--output", str(pathlib.Path(folder, "out")),
-            *arguments]
+    out = str(pathlib.Path(folder, "out"))
+    return [sys.executable, str(SCRIPT), "--simulated", "--output", out, *arguments]
+
+
+def write(path: pathlib.Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 class CompareAll(unittest.TestCase):
@@ -129,6 +151,35 @@ class CompareAll(unittest.TestCase):
             outcome = json.loads(pathlib.Path(folder, "out.json").read_text(encoding="utf-8"))
         self.assertFalse(outcome["complete"])
         self.assertEqual(outcome["rows"][0]["cells"]["malloc"], {"missing": "no time was left"})
+
+    def test_finds_the_packages_of_others(self):
+        """Stand-ins: one that works, one that does not compile, then one without its library."""
+        with tempfile.TemporaryDirectory() as folder:
+            torch, rmm = pathlib.Path(folder, "torch"), pathlib.Path(folder, "librmm")
+            for path in (torch / "__init__.py", rmm / "__init__.py"):
+                write(path, "")
+            write(torch / "include" / "c10" / "cuda" / "CUDACachingAllocator.h", TORCH_STAND_IN)
+            write(rmm / "include" / "rmm" / "cuda_stream_view.hpp", "#error of another release\n")
+            for library in (torch / "lib" / "libc10.so", torch / "lib" / "libc10_cuda.so",
+                            rmm / "lib64" / "librmm.so"):
+                library.parent.mkdir(exist_ok=True)
+                subprocess.run([os.environ.get("CXX", "c++"), "-shared", "-o", str(library), "-x",
+                                "c++", "/dev/null"], check=True, timeout=100)
+            found = {}
+            for _ in range(2):
+                done = subprocess.run(
+                    command(folder, "--only", "torch,rmm-pool,pairs"), capture_output=True,
+                    text=True, timeout=200, check=False,
+                    env=os.environ | {"PYTHONPATH": folder})
+                self.assertEqual(done.returncode, 0, done.stderr)
+                outcome = json.loads(pathlib.Path(folder, "out.json").read_text(encoding="utf-8"))
+                for name, one in outcome["alternatives"].items():
+                    found.setdefault(name, []).append(one["missing"])
+                (rmm / "lib64" / "librmm.so").unlink(missing_ok=True)
+        self.assertEqual(found["torch"], [None, None])
+        self.assertGreater(outcome["rows"][0]["cells"]["torch"]["ns"], 0)
+        self.assertRegex(found["rmm-pool"][0], "does not compile .*error")
+        self.assertEqual(found["rmm-pool"][1], "the package librmm has no librmm.so")
 
 
 if __name__ == "__main__":

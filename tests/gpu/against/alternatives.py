@@ -169,8 +169,8 @@ class Compilation:
         self.folders = sorted({str(pathlib.Path(file).parent) for file in how.libraries})
         folder = programs.BUILD / "against-adaptors"
         folder.mkdir(exist_ok=True)
-        self.file = folder / f"lib{adaptor}.so"
-        self._made = folder / f"lib{adaptor}.new.so"
+        self.file = folder / f"against_{adaptor}.so"
+        self._made = folder / f"against_{adaptor}.new.so"
         self._log = folder / f"{adaptor}.log"
         compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
         if compiler is None:
@@ -187,6 +187,7 @@ class Compilation:
         if known == note and self.file.exists() and all(
                 self.file.stat().st_mtime > source.stat().st_mtime for source in sources):
             return
+        self.file.unlink(missing_ok=True)
         with open(self._log, "w", encoding="utf-8") as log:
             log.write(note + "\n")
             log.flush()
@@ -271,8 +272,9 @@ class Process:
         one = self.alternative
         if (one.preload == str(programs.LIBRARY)) != self._introduction["preloaded"]:
             raise Missing("the pool is not preloaded")
-        if one.allocator == "malloc" and one.preload and one.name not in self._introduction["malloc"]:
-            raise Missing(f"malloc is that of {self._introduction['malloc']}")
+        of_malloc = self._introduction["malloc"]
+        if one.allocator == "malloc" and one.preload and one.name not in of_malloc:
+            raise Missing(f"malloc is that of {of_malloc}")
         return self._introduction
 
     def ask(self, request: str, limit_s: float) -> dict:

@@ -20,6 +20,7 @@ class Part:
     what: str
     rows: list[Row]
     share: float  # of the time
+    repetitions: int = 0  # fewer than others
     anew: bool = False  # each repetition in new processes; else those of the part before
     one_at_a_time: bool = False  # and no other process meanwhile: each may take much memory
     reserve_bytes: int = 4 * GIB  # what an allocator may take at its start
@@ -36,8 +37,8 @@ class Size:
     few: bool  # fewer rows, smaller ones
 
 
-FULL = Size(repetitions=5, milliseconds=25, live=100_000, iterations=500, calls=20_000, few=False)
-QUICK = Size(repetitions=3, milliseconds=10, live=20_000, iterations=200, calls=5_000, few=True)
+FULL = Size(repetitions=5, milliseconds=25, live=100_000, iterations=500, calls=5_000, few=False)
+QUICK = Size(repetitions=3, milliseconds=10, live=20_000, iterations=200, calls=2_000, few=True)
 SIMULATED = Size(repetitions=2, milliseconds=1, live=300, iterations=10, calls=500, few=True)
 
 
@@ -127,15 +128,19 @@ def replays(size: Size, traces: dict[str, pathlib.Path]) -> list[Row]:
 def parts(size: Size, simulated: bool, traces: dict[str, pathlib.Path]) -> list[Part]:
     every = [
         Part("pairs", "an allocation and its free, by size and threads", pairs(size), 25),
-        Part("loop", "allocate 1 MiB, a kernel of 20 µs, free; the kernels alone", loops(size), 10),
+        Part("loop", "allocate 1 MiB, a kernel of 20 µs, free; the kernels alone", loops(size),
+             10),
         Part("hand-over", "4 KiB allocated by one thread, freed by another", hand_overs(size), 8),
         Part("thread", "a thread's first pair and its end; a thread alone", threads(size), 4),
         Part("question", "other calls beside the allocator", questions(size), 3),
         Part("replay", "traces of programs, a call", replays(size, traces), 8),
         Part("live", "a pair of a random size among many blocks", live(size), 10),
         Part("random", "random_allocations as in RMM's benchmarks, a call",
-             random(size, simulated), 25, anew=True, one_at_a_time=True, reserve_bytes=32 * GIB),
-        Part("first", "the first touch: an allocation alone", first(size, False), 8, anew=True),
-        Part("first-busy", "the same, the device busy", first(size, True), 8, anew=True),
+             random(size, simulated), 25, repetitions=3, anew=True, one_at_a_time=True,
+             reserve_bytes=32 * GIB),
+        Part("first", "the first touch: an allocation alone", first(size, False), 8,
+             repetitions=3, anew=True),
+        Part("first-busy", "the same, the device busy", first(size, True), 8,
+             repetitions=3, anew=True),
     ]
     return [part for part in every if part.rows]

@@ -1,166 +1,22 @@
 #include "workloads.h"
 
-#include <sys/mman.h>
-#include <sys/stat.h>
-
-#include <barrier>
-#include <cmath>
 #include <fstream>
 #include <iterator>
-#include <random>
 #include <sstream>
 
-#include "../program.h"
+#include "measuring.h"
 #include "scripts/replay_trace.h"
 
 namespace cmp::against {
 
 namespace {
 
-using namespace gpu;
-
-double NanosecondsSince(Clock::time_point begin) { return SecondsSince(begin) * 1e9; }
-
-struct Block {
-  void* pointer;
-  size_t bytes;
-};
-
-// The allocator, each result looked at.
-class Memory {
- public:
-  explicit Memory(Allocator& allocator) : allocator_(allocator) {}
-
-  void* Allocate(size_t bytes, cudaStream_t stream) const {
-    void* block = allocator_.Allocate(bytes, stream);
-    if (block == nullptr) Fail("an allocation", 2);
-    return block;
-  }
-  void Free(void* block, size_t bytes, cudaStream_t stream) const {
-    if (!allocator_.Free(block, bytes, stream)) Fail("a free", 1);
-  }
-  void Pair(size_t bytes, cudaStream_t stream) const {
-    Free(Allocate(bytes, stream), bytes, stream);
-  }
-
- private:
-  Allocator& allocator_;
-};
-
-class Stream {
- public:
-  Stream() : stream_(MakeStream(cudaStreamNonBlocking)) {}
-  ~Stream() {
-    CHECK(cudaStreamSynchronize(stream_));
-    CHECK(cudaStreamDestroy(stream_));
-  }
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
-  operator cudaStream_t() const { return stream_; }
-
- private:
-  cudaStream_t stream_;
-};
-
-// A thread that keeps the device at work: two kernels of 50 us ahead, no more, so that a call that
-// waits for the device has as much to wait for each time.
-class Busy {
- public:
-  Busy(const demo::Kernels& kernels, bool wanted) {
-    if (wanted) thread_ = std::thread([this, &kernels] { Work(kernels); });
-    while (wanted && !working_.load()) std::this_thread::yield();
-  }
-  ~Busy() {
-    done_.store(true);
-    if (thread_.joinable()) thread_.join();
-  }
-  Busy(const Busy&) = delete;
-  Busy& operator=(const Busy&) = delete;
-
- private:
-  void Work(const demo::Kernels& kernels) {
-    const Stream stream;
-    cudaEvent_t ends[2] = {};
-    for (cudaEvent_t& end : ends) {
-      CHECK(cudaEventCreateWithFlags(&end, cudaEventDisableTiming));
-      CHECK(cudaEventRecord(end, stream));
-    }
-    for (size_t i = 0; !done_.load(); ++i) {
-      CHECK(cudaEventSynchronize(ends[i % 2]));
-      kernels.Delay(stream, 50000);
-      CHECK(cudaEventRecord(ends[i % 2], stream));
-      working_.store(true);
-    }
-    CHECK(cudaStreamSynchronize(stream));
-    for (const cudaEvent_t end : ends) CHECK(cudaEventDestroy(end));
-  }
-
-  std::atomic<bool> working_{false};
-  std::atomic<bool> done_{false};
-  std::thread thread_;
-};
-
-// Nanoseconds of one call of `step`: the median of short runs, so that what another program on the
-// machine takes does not count. Runs of 20 where a call takes less than 5 us, else of one.
-template <typename Step>
-double Measure(double milliseconds, const Step& step) {
-  constexpr int kRun = 20;
-  constexpr double kShortNs = 5000;
-  const auto warm_up = Clock::now();
-  int calls = 0;
-  do {
-    step();
-    ++calls;
-  } while (calls < kRun && SecondsSince(warm_up) * 4e3 < milliseconds);
-  const auto last = Clock::now();
-  step();
-  const int run = NanosecondsSince(last) < kShortNs ? kRun : 1;
-  std::vector<double> runs;
-  const auto begin = Clock::now();
-  do {
-    const auto one = Clock::now();
-    for (int i = 0; i < run; ++i) step();
-    runs.push_back(NanosecondsSince(one) / run);
-  } while (SecondsSince(begin) * 1e3 < milliseconds);
-  return Median(std::move(runs));
-}
-
-// `measure(thread)` in threads that begin together; the mean of what they return.
-template <typename Each>
-double InThreads(size_t count, const Each& measure) {
-  std::vector<double> results(count);
-  std::barrier start(static_cast<ptrdiff_t>(count));
-  std::vector<std::thread> threads;
-  for (size_t i = 0; i < count; ++i) {
-    threads.emplace_back([&, i] {
-      start.arrive_and_wait();
-      results[i] = measure(i);
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  double sum = 0;
-  for (const double result : results) sum += result;
-  return sum / static_cast<double>(count);
-}
-
-size_t DrawBytes(std::mt19937& random, double most) {
-  std::uniform_real_distribution<double> doublings(8, std::log2(most));
-  return static_cast<size_t>(std::exp2(doublings(random)));
-}
-
-std::vector<size_t> DrawSizes(size_t count, unsigned seed) {
-  std::mt19937 random(seed);
-  std::vector<size_t> sizes(count);
-  for (size_t& bytes : sizes) bytes = DrawBytes(random, kMiB);
-  return sizes;
-}
-
 Figures Pairs(const Memory& memory, const Request& request) {
   const size_t bytes = request.number("bytes", 4 * kKiB);
-  return {InThreads(request.number("threads", 1), [&](size_t) {
+  return InThreads(request.number("threads", 1), [&](size_t) {
     const Stream stream;
     return Measure(request.milliseconds(), [&] { memory.Pair(bytes, stream); });
-  })};
+  });
 }
 
 Figures Live(const Memory& memory, const Request& request) {
@@ -171,13 +27,13 @@ Figures Live(const Memory& memory, const Request& request) {
     kept.push_back(memory.Allocate(DrawBytes(random, 4 * kKiB), stream_of_kept));
   }
   const std::vector<size_t> sizes = DrawSizes(1000, 2);
-  return {InThreads(request.number("threads", 1), [&](size_t thread) {
+  return InThreads(request.number("threads", 1), [&](size_t thread) {
     const Stream stream;
     size_t next = thread * 37;
     for (const size_t bytes : sizes) memory.Pair(bytes, stream);
     return Measure(request.milliseconds(),
                    [&] { memory.Pair(sizes[next++ % sizes.size()], stream); });
-  })};
+  });
 }
 
 // RMM's random_allocations: 2 * count steps; a step allocates with probability 73% while fewer than
@@ -235,7 +91,9 @@ Figures Random(const Memory& memory, const Request& request) {
     const double ns = rounds.Round(is_new ? round : 1);
     if (round >= least / 2) took.push_back(ns);  // until then a pool learns how much it needs
   }
-  return {Median(std::move(took))};
+  Figures figures;
+  figures.ns = Median(std::move(took));
+  return figures;
 }
 
 class Loop {
@@ -299,7 +157,7 @@ class HandOver {
  public:
   explicit HandOver(const Memory& memory) : memory_(memory) {}
 
-  double Run(double milliseconds) {
+  Figures Run(double milliseconds) {
     const Stream stream;
     std::thread freeing([this, &stream] {
       for (size_t next = 0;; ++next) {
@@ -313,7 +171,7 @@ class HandOver {
       }
     });
     size_t next = 0;
-    const double ns = Measure(milliseconds, [&] {
+    const Figures figures = Measure(milliseconds, [&] {
       void* block = memory_.Allocate(kBytes, stream);
       std::atomic<void*>& way = ways_[next++ % kWays];
       while (way.load(std::memory_order_relaxed) != nullptr) std::this_thread::yield();
@@ -324,7 +182,7 @@ class HandOver {
     }
     done_.store(true, std::memory_order_release);
     freeing.join();
-    return ns;
+    return figures;
   }
 
  private:
@@ -336,8 +194,8 @@ class HandOver {
 };
 
 Figures HandOvers(const Memory& memory, const Request& request) {
-  return {InThreads(request.number("pairs", 1),
-                    [&](size_t) { return HandOver(memory).Run(request.milliseconds()); })};
+  return InThreads(request.number("pairs", 1),
+                   [&](size_t) { return HandOver(memory).Run(request.milliseconds()); });
 }
 
 Figures ThreadLife(const Memory& memory, const Request& request) {
@@ -357,7 +215,10 @@ Figures ThreadLife(const Memory& memory, const Request& request) {
     alone.push_back(live(false));
     with.push_back(live(true));
   } while (SecondsSince(begin) * 1e3 < request.milliseconds());
-  return {Median(std::move(with)), Median(std::move(alone)), 0};
+  Figures figures;
+  figures.ns = Median(std::move(with));
+  figures.alone_ns = Median(std::move(alone));
+  return figures;
 }
 
 Figures FirstTouch(const Memory& memory, const Request& request) {
@@ -415,15 +276,16 @@ Figures Replay(const Memory& memory, const Request& request) {
   } while (took.size() < 2 ||  // the first warms up
            SecondsSince(begin) * 1e3 < request.milliseconds());
   took.erase(took.begin());
-  return {Median(std::move(took))};
+  Figures figures;
+  figures.ns = Median(std::move(took));
+  return figures;
 }
 
 Figures Question(const Memory& memory, const Request& request) {
   const std::string of = request.text("of");
   const Stream stream;
   void* block = memory.Allocate(kMiB, stream);
-  Figures figures;
-  figures.ns = Measure(request.milliseconds(), [&] {
+  const Figures figures = Measure(request.milliseconds(), [&] {
     if (of == "attributes") {
       cudaPointerAttributes attributes = {};
       CHECK(cudaPointerGetAttributes(&attributes, block));

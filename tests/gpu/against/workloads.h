@@ -18,7 +18,9 @@
 //               an idle stream: of=attributes|memory|stream
 //
 // Each takes milliseconds, too: how long to measure, at least once. With busy=1 another thread
-// keeps the device at work meanwhile. Figures are nanoseconds: medians within the process.
+// keeps the device at work meanwhile. Figures are nanoseconds: medians within the process. Of
+// pairs, live, hand-over and question there is the mean, too: what a thread waits for now and then
+// is in it alone.
 #ifndef CMP_TESTS_GPU_AGAINST_WORKLOADS_H_
 #define CMP_TESTS_GPU_AGAINST_WORKLOADS_H_
 
@@ -47,8 +49,9 @@ class Request {
 
 struct Figures {
   double ns = 0;
-  double alone_ns = 0;  // 0: there is no such figure
-  double worst_ns = 0;  // likewise
+  double mean_ns = 0;  // of this and those below: 0 where there is no such figure
+  double alone_ns = 0;
+  double worst_ns = 0;
 };
 
 // Ends the program where something fails.
