@@ -39,10 +39,6 @@ START_S = 60  # a process that takes longer to start, too
 NO_TIME = "no time was left"
 
 
-def load() -> float:
-    return os.getloadavg()[0]
-
-
 def recorded(simulated: bool, folder: pathlib.Path) -> tuple[dict[str, pathlib.Path], list[str]]:
     """Traces of programs, and what was not recorded, why."""
     here = programs.HERE
@@ -111,10 +107,14 @@ class Comparison:
         self.cells: dict[tuple[str, str, str], Cell] = {}
         self.processes: dict[str, Process] = {}
         self.failures: dict[str, int] = {}  # of this part
-        self.machine: dict = {}
+        self.machine = {**report.driver(arguments.simulated), "load_before": os.getloadavg()[0],
+                        "cores": len(os.sched_getaffinity(0))}
+        self.commit = arguments.commit or report.commit()
         self.notes: list[str] = []
+        self.said: dict[str, str] = {}  # on stderr, such as that the pool stepped aside
         self.complete = False
-        self.json_file = pathlib.Path(f"{arguments.output}.json")
+        self.json_file = pathlib.Path(f"{arguments.output}.json").resolve()
+        self.json_file.parent.mkdir(parents=True, exist_ok=True)
 
     # ---- Measuring
 
@@ -134,7 +134,7 @@ class Comparison:
         alternatives.prepare(self.alternatives)
         traces = {}
         if "replay" in wanted:
-            traces, self.notes = recorded(self.arguments.simulated, self.json_file.parent.resolve())
+            traces, self.notes = recorded(self.arguments.simulated, self.json_file.parent)
         traces |= {pathlib.Path(path).stem: pathlib.Path(path).resolve()
                    for path in self.arguments.trace}
         self.parts = [part for part in rows.parts(self.size, self.arguments.simulated, traces)
@@ -143,9 +143,7 @@ class Comparison:
                       for part in self.parts for row in part.rows for one in self.alternatives}
 
     def run(self) -> None:
-        load_before = load()
         self.choose()
-        self.machine = {"load_before": load_before, "cores": len(os.sched_getaffinity(0))}
         for index, part in enumerate(self.parts):
             shares = [one.share for one in self.parts[index:]]
             left = self.end - time.monotonic()
@@ -223,11 +221,14 @@ class Comparison:
 
     def stop(self, one: Alternative) -> None:
         if process := self.processes.pop(one.name, None):
-            process.end()
+            if said := process.end():
+                self.said[one.name] = said
 
     def stop_all(self) -> None:
-        while self.processes:
-            self.processes.popitem()[1].end()
+        for process in self.processes.values():
+            process.dismiss()
+        for one in self.alternatives:
+            self.stop(one)
 
     def say(self, words: str) -> None:
         print(f"[{time.monotonic() - self.begin:4.0f} s] {words}", file=sys.stderr, flush=True)
@@ -253,9 +254,9 @@ class Comparison:
         return {
             "compare_all": 1,
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "commit": self.arguments.commit or report.commit(),
+            "commit": self.commit,
             "command": shlex.join(["compare_all.py", *sys.argv[1:]]),
-            "machine": {**report.driver(self.arguments.simulated), **self.machine, "load_after": load()},
+            "machine": {**self.machine, "load_after": os.getloadavg()[0]},
             "repetitions": self.repetitions,
             "seconds": round(time.monotonic() - self.begin, 1),
             "complete": self.complete,
@@ -264,6 +265,7 @@ class Comparison:
             "alternatives": {one.name: {"what": one.what, "missing": one.missing}
                              for one in self.alternatives},
             "notes": self.notes,
+            "said": self.said,
             "noise": report.noise(found, self.machine),
             "rows": found,
         }
@@ -273,7 +275,7 @@ class Comparison:
         outcome = self.outcome()
         table = "\n".join(report.table(outcome))
         for path, text in ((self.json_file, json.dumps(outcome, indent=1)),
-                           (pathlib.Path(f"{self.arguments.output}.md"), table)):
+                           (self.json_file.with_suffix(".md"), table)):
             new = path.with_name(path.name + ".new")
             new.write_text(text + "\n", encoding="utf-8")
             new.replace(path)
@@ -293,6 +295,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if not arguments.simulated and programs.gpu_count() == 0:
         programs.skip_all("no GPU")
+    if not (programs.BUILD / "against").exists():
+        sys.exit(f"compare_all: there is no {programs.BUILD}/against; build first, or set CMP_BUILD")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     comparison = Comparison(arguments)
     try:

@@ -64,6 +64,7 @@ class CompareAll(unittest.TestCase):
         self.assertTrue(self.outcome["complete"], self.said)
         self.assertEqual(self.outcome["machine"]["device"], "Simulated CUDA device")
         self.assertGreater(self.outcome["machine"]["cuda_driver"], 0)
+        self.assertEqual(self.outcome["said"], {})
 
     def test_every_row_has_every_alternative(self):
         wanted = {(part.name, row.name) for part in rows.parts(
@@ -127,6 +128,7 @@ class CompareAll(unittest.TestCase):
             self.assertIn("ns", row["cells"]["malloc"])
             self.assertRegex(row["cells"]["real"]["missing"], "an allocation: error 2|failed twice")
         self.assertIn("real failed in pairs", done.stderr)
+        self.assertIn("error 2", outcome["said"]["real"])
 
     def test_a_run_that_is_cut_short_leaves_what_it_has(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -145,7 +147,7 @@ class CompareAll(unittest.TestCase):
 
     def test_no_time(self):
         with tempfile.TemporaryDirectory() as folder:
-            done = subprocess.run(command(folder, "--only", "real,malloc", "--limit", "0"),
+            done = subprocess.run(command(folder, "--only", "real,malloc,pairs", "--limit", "0"),
                                   capture_output=True, text=True, timeout=200, check=False)
             self.assertEqual(done.returncode, 0, done.stderr)
             outcome = json.loads(pathlib.Path(folder, "out.json").read_text(encoding="utf-8"))

@@ -137,19 +137,17 @@ def recipe(adaptor: str) -> Recipe:
         return Recipe([str(place / "include")], [str(file) for file in libraries],
                       [abi[0]] if abi else [])
     if adaptor == "rmm":
-        place = package("librmm")
-        others = []
-        for name in ("rapids_logger", "nvidia"):
-            try:
-                others.append(package(name))
-            except Missing:
-                pass
+        places = [package("librmm")]
+        try:
+            places.append(package("rapids_logger"))
+        except Missing:
+            pass  # older ones had none
         includes = [name for header in ("rmm/cuda_stream_view.hpp", "cuda/memory_resource",
                                         "thrust/version.h", "nvtx3/nvtx3.hpp",
                                         "rapids_logger/logger.hpp")
-                    for name in folders_of(header, place, *others[:1])]
+                    for name in folders_of(header, *places)]
         libraries = [f"{folder}/{name}" for name in ("librmm.so", "librapids_logger.so")
-                     for folder in folders_of(name, place, *others[:1])]
+                     for folder in folders_of(name, *places)]
         if not any(file.endswith("librmm.so") for file in libraries):
             raise Missing("the package librmm has no librmm.so")
         # Where the wheel has no CCCL of its own.
@@ -303,17 +301,30 @@ class Process:
             code = self._process.wait(10)
         except subprocess.TimeoutExpired:
             code = None
-        self._errors.seek(0)
-        words = self._errors.read().decode(errors="replace").strip()[-300:]
-        return f"exit code {code}: {' '.join(words.split()) or 'no message'}"
+        return f"exit code {code}: {self.said() or 'no message'}"
 
-    def end(self) -> None:
-        """Its memory is free when this returns."""
+    def said(self) -> str:
+        """The end of what it wrote on stderr."""
+        self._errors.seek(0)
+        return " ".join(self._errors.read().decode(errors="replace").split())[-300:]
+
+    def dismiss(self) -> None:
+        """Asks it to end, and does not wait for that."""
         try:
             self._process.stdin.close()
-            self._process.wait(5)
-        except (OSError, subprocess.TimeoutExpired):
-            self._process.kill()
-            self._process.wait()
+        except OSError:
+            pass  # it has ended already
+
+    def end(self) -> str:
+        """Its memory is free when this returns; what it said."""
+        self.dismiss()
+        for limit_s in (10, 30):
+            try:
+                self._process.wait(limit_s)
+                break
+            except subprocess.TimeoutExpired:
+                self._process.kill()
         self._process.stdout.close()
+        said = self.said()
         self._errors.close()
+        return said

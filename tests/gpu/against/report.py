@@ -77,7 +77,8 @@ def table(outcome: dict) -> list[str]:
         lines.append(f"| {name} | {one['what']} | {one['missing'] or ''} |")
         if any("ns" in row["cells"][name] for row in outcome["rows"]):
             present.append(name)
-    lines += ["", *(f"Not there: {note}." for note in outcome["notes"])]
+    lines += ["", *(f"- Not there: {note}." for note in outcome["notes"]),
+              *(f"- {name} said: {words}" for name, words in outcome["said"].items())]
     for part, what in outcome["parts"].items():
         lines += ["", f"## {part}: {what}", "", f"| | {' | '.join(present)} |",
                   "|---" * (len(present) + 1) + "|"]
