@@ -9,22 +9,23 @@ import programs
 NOISY = 1.5  # a figure whose repetitions differ by more
 
 
+def answer(*command: str) -> str:
+    """The first line of what it prints, or "unknown"."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return (done.stdout.splitlines() or ["unknown"])[0].strip()
+
+
 def commit() -> str:
-    done = subprocess.run(["git", "-C", str(programs.HERE), "describe", "--always", "--dirty"],
-                          capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    return answer("git", "-C", str(programs.HERE), "describe", "--always", "--dirty")
 
 
 def driver(simulated: bool) -> dict:
     """What only nvidia-smi says."""
-    if simulated:
-        return {"driver": "simulated"}
-    try:
-        done = subprocess.run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-                              capture_output=True, text=True, timeout=20, check=False)
-        return {"driver": (done.stdout.splitlines() or ["unknown"])[0].strip()}
-    except (OSError, subprocess.TimeoutExpired):
-        return {"driver": "unknown"}
+    return {"driver": "simulated" if simulated else
+            answer("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")}
 
 
 def noise(found: list[dict], machine: dict) -> dict:
