@@ -2,17 +2,17 @@
 
   compare_reserve.py [ROUNDS]
 
-Two workloads: RMM's random allocations of up to 1 GiB (random_sizes.cpp), every round the same or
+Two workloads: RMM's random allocations of up to 1 GiB (against/workloads.h), every round the same or
 every round another; a transformer on batches of random length without PyTorch's own cache
 (torch_transformer.py), and with it. Milliseconds: the median of the second half of the rounds, of
 the steps after the first third. All runs are made in turn on the same machine.
 """
 
 import importlib.util
+import json
 import os
 import pathlib
 import re
-import statistics
 import sys
 
 import programs
@@ -36,20 +36,25 @@ def checked(result: programs.Result) -> programs.Result:
     return result
 
 
-def random_sizes(rounds: str, *how: str) -> None:
-    workload = "random sizes, new each round" if "new" in how else "random sizes"
+def random_sizes(rounds: str, new: bool) -> None:
+    workload = "random sizes, new each round" if new else "random sizes"
+    count = 1000
+    request = (f"random count={count} most={1 << 30} rounds={rounds} new={int(new)} "
+               "milliseconds=0\n")
 
-    def one(under: str, *more: str, preload: bool, **settings: str) -> None:
-        program = str(programs.BUILD / "random_sizes")
-        result = checked(programs.run(program, "1000", "1024", rounds, *how, *more,
+    def one(under: str, allocator: str, preload: bool, **settings: str) -> None:
+        result = checked(programs.run(str(programs.BUILD / "against"), allocator, given=request,
                                       preload=preload, **settings))
-        times = [float(line) for line in result.output.split()]
-        show(workload, under, statistics.median(times[len(times) // 2 :]), result)
+        said = json.loads(result.output.splitlines()[-1])
+        if "missing" in said:
+            print(f"| {workload} | {under} | {said['missing']} | |", flush=True)
+        else:  # its figure is that of a call
+            show(workload, under, said["ns"] * 2 * count / 1e6, result)
 
-    one("real calls", preload=False)
-    one("cudaMallocAsync", "async", preload=False)
+    one("real calls", "real", False)
+    one("cudaMallocAsync", "async-max", False)
     for bound in BOUNDS:
-        one(f"pool, {bound}", preload=True, CMP_RESERVE=bound)
+        one(f"pool, {bound}", "real", True, CMP_RESERVE=bound)
 
 
 def transformer() -> None:
@@ -72,8 +77,8 @@ def main() -> int:
         programs.skip_all("no GPU")
     print("| workload | under | time | kept |")
     print("|---|---|---|---|")
-    random_sizes(rounds)
-    random_sizes(rounds, "new")
+    random_sizes(rounds, new=False)
+    random_sizes(rounds, new=True)
     if importlib.util.find_spec("torch"):
         transformer()
     return 0

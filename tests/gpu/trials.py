@@ -28,10 +28,7 @@ class Ended(Exception):
 
 
 def environment() -> dict[str, str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("CMP_")}
-    folder = str(programs.BUILD / "sim") if SIMULATED else programs.runtime_folder()
-    if folder:
-        env["LD_LIBRARY_PATH"] = ":".join(filter(None, [folder, env.get("LD_LIBRARY_PATH")]))
+    env = programs.environment(SIMULATED)
     if SIMULATED:
         env |= {"CMPSIM_COSTS": "h200", "CMPSIM_MEMORY": "8G"}
     return env
