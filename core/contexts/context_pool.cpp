@@ -48,10 +48,10 @@ ThreadCache* ContextPool::AdoptCache() {
   return cache;
 }
 
-bool ContextPool::ListCache(ThreadCache& cache) {
+bool ContextPool::ListCache(ThreadCache& cache, ThreadCache::Shelves shelves) {
   Held held(caches_lock_);
   if (ended_) return false;
-  if (!cache.BeginListed()) return true;
+  if (!cache.BeginListed(shelves)) return true;
   cache.previous_of_context = nullptr;
   cache.next_of_context = listed_;
   if (listed_ != nullptr) listed_->previous_of_context = &cache;
@@ -74,11 +74,43 @@ size_t ContextPool::EmptyListed(ThreadCache& cache, bool short_of_memory) {
   return bytes;
 }
 
-size_t ContextPool::EmptyCaches(bool short_of_memory) {
+size_t ContextPool::EmptyAllListed(bool short_of_memory) {
   size_t bytes = 0;
-  Held held(caches_lock_);
   while (listed_ != nullptr) bytes += EmptyListed(*listed_, short_of_memory);
   return bytes;
+}
+
+size_t ContextPool::EmptyCaches(bool short_of_memory) {
+  Held held(caches_lock_);
+  return EmptyAllListed(short_of_memory);
+}
+
+size_t ContextPool::GatherAll() {
+  Held held(caches_lock_);
+  EmptyAllListed(false);
+  return global_.large_bytes();  // under the lock: no shelf is opened before
+}
+
+size_t ContextPool::GatherLarge() {
+  Held held(caches_lock_);
+  for (ThreadCache* cache = listed_; cache != nullptr; cache = cache->next_of_context) {
+    if (!cache->takes_large()) continue;
+    cache->EmptyLarge([&](Batch batch) { global_.Put(batch); });
+    Settle(*cache);
+  }
+  return global_.large_bytes();  // as above
+}
+
+Block* ContextPool::TakeFromShelves(size_t bytes, size_t most) {
+  Held held(caches_lock_);
+  int left = kMostAsked;
+  for (ThreadCache* cache = listed_; cache != nullptr && left-- != 0;
+       cache = cache->next_of_context) {
+    const size_t fit = cache->takes_large() ? cache->BestFitOfLarge(bytes, most) : 0;
+    if (fit == 0) continue;
+    if (Block* block = cache->TakeLarge(fit)) return block;
+  }
+  return nullptr;
 }
 
 bool ContextPool::AbandonCache(ThreadCache* cache) {
@@ -101,7 +133,7 @@ ContextPool::Idle ContextPool::CountIdle() {
   idle.retired = global_.retired_bytes();  // first: what becomes ready meanwhile is counted twice
   idle.ready = global_.ready_bytes();
   for (const ThreadCache* cache = listed_; cache != nullptr; cache = cache->next_of_context) {
-    idle.ready += cache->ready_bytes();
+    idle.ready += cache->ready_bytes() + cache->large_bytes();
     idle.retired += cache->retired_bytes();
   }
   return idle;

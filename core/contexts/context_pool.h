@@ -197,17 +197,25 @@ class ContextPool {
   [[nodiscard]] bool AbandonCache(ThreadCache* cache);
   // `cache` will hold blocks: from now on it may. A cache is listed while it has any, or had since
   // EmptyCaches was called last. False: it may not, the context has ended.
-  [[nodiscard]] bool ListCache(ThreadCache& cache);
+  [[nodiscard]] bool ListCache(ThreadCache& cache,
+                               ThreadCache::Shelves shelves = ThreadCache::Shelves::kOfTiers);
   // Moves the blocks of every thread's cache to the global pool; returns their bytes. Costs nothing
   // for caches that were empty the last time and have been left alone since. `short_of_memory`:
   // what the threads make ahead begins small again.
   size_t EmptyCaches(bool short_of_memory = false);
+  // Moves what large shelves have to the global pool. Returns the idle bytes in blocks of 2 MiB and
+  // more, to the byte, as no shelf takes any before that is known.
+  size_t GatherLarge();
+  // The same with EmptyCaches.
+  size_t GatherAll();
+  // Takes a ready block of at least `bytes` and at most `most` off the large shelf of some thread's
+  // cache, or nullptr: not for ever, it looks at no more than kMostAsked of them.
+  static constexpr int kMostAsked = 64;
+  Block* TakeFromShelves(size_t bytes, size_t most);
   // Tells the accounts what the calling thread's cache handed out and got back by itself.
-  void Settle(ThreadCache& cache) {
-    const ThreadCache::Changes changes = cache.Settle();
-    if (changes.handed_out != 0 || changes.rounding != 0) {
-      accounts_.Settle(changes.handed_out, changes.rounding);
-    }
+  void Settle(ThreadCache& cache) { Settle(cache.Settle()); }
+  void Settle(const ThreadCache::Changes& changes) {
+    accounts_.Settle(changes.live, changes.rounding, changes.slack);
     if (changes.retired != 0) {
       cached_retired_.fetch_add(changes.retired, std::memory_order_relaxed);
     }
@@ -220,7 +228,7 @@ class ContextPool {
     {
       Held held(caches_lock_);
       ended_ = true;
-      while (listed_ != nullptr) EmptyListed(*listed_, false);
+      EmptyAllListed(false);
     }
     for (Batch batch = global_.End(); batch.count != 0;) gone(batch.Pop());
   }
@@ -250,7 +258,9 @@ class ContextPool {
   }
 
  private:
-  size_t EmptyListed(ThreadCache& cache, bool short_of_memory);  // REQUIRES: caches_lock_ held
+  // REQUIRES for these two: caches_lock_ held
+  size_t EmptyListed(ThreadCache& cache, bool short_of_memory);
+  size_t EmptyAllListed(bool short_of_memory);
   // After a change of `before` to something else: every thread forgets the caches that it
   // remembers. True if it was open, or ends by the change without having been closed.
   static bool Leave(uint32_t before) {
