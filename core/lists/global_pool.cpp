@@ -50,11 +50,9 @@ bool GlobalPool::PutCounted(Batch batch) {
 }
 
 void GlobalPool::PutEach(Batch blocks) {
-  while (blocks.count != 0 && !IsLarge(blocks.head)) Put(Batch{blocks.Pop(), 1, kReady});
-  if (blocks.count == 0) return;
-  uint64_t now = clock_.fetch_add(blocks.count, std::memory_order_relaxed);
-  Batch small;  // few and rare: they come from the same shelf
+  Batch small;  // each has another lock
   {
+    const uint64_t now = clock_.fetch_add(1, std::memory_order_relaxed);
     Held held(large_lock_);
     if (ended_.load(std::memory_order_relaxed)) return;
     while (blocks.count != 0) {
@@ -65,7 +63,7 @@ void GlobalPool::PutEach(Batch blocks) {
       }
       const Batch alone{block, 1, kReady};
       AddBytes(ready_large_bytes_, alone);
-      AddReady(alone, now++);
+      AddReady(alone, now);
     }
   }
   while (small.count != 0) Put(Batch{small.Pop(), 1, kReady});

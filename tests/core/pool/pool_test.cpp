@@ -538,6 +538,7 @@ TEST_F(LargeTest, TheBestFitMayBeOnTheShelfOrNot) {
   EXPECT_EQ(t.Alloc(34 * kMiB), large);
   ASSERT_TRUE(t.Free(large));
   EXPECT_EQ(t.Alloc(30 * kMiB), small) << "in the global pool, where the shelf has a larger one";
+  EXPECT_EQ(small->tier, t.pool->tiers().TierOf(30 * kMiB));
   EXPECT_EQ(t.Alloc(34 * kMiB), large);
 }
 
@@ -575,6 +576,11 @@ TEST_F(LargeTest, WhatAnotherThreadKeepsIsReleasable) {
   KeptByAnotherThread({10 * kMiB, 6 * kMiB});
   EXPECT_EQ(t.pool->ReleasableBytes(0, Pool::Caches::kLeft), 16 * kMiB);
   EXPECT_EQ(t.pool->ReleaseAll(t.api), 16 * kMiB);
+}
+
+TEST_F(LargeTest, SoItIsWhereAllCachesAreEmptied) {
+  KeptByAnotherThread({10 * kMiB, 6 * kMiB});
+  EXPECT_EQ(t.pool->ReleasableBytes(0, Pool::Caches::kEmptied), 16 * kMiB);
 }
 
 // Who asks how much is free gets what is so at one moment: here 0 or 48 MiB are in use.
