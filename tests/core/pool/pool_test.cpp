@@ -538,8 +538,11 @@ TEST_F(LargeTest, TheBestFitMayBeOnTheShelfOrNot) {
   EXPECT_EQ(t.Alloc(34 * kMiB), large);
   ASSERT_TRUE(t.Free(large));
   EXPECT_EQ(t.Alloc(30 * kMiB), small) << "in the global pool, where the shelf has a larger one";
-  EXPECT_EQ(small->tier, t.pool->tiers().TierOf(30 * kMiB));
   EXPECT_EQ(t.Alloc(34 * kMiB), large);
+  ASSERT_TRUE(t.Free(large));
+  t.context->EmptyCaches();
+  EXPECT_EQ(t.Alloc(32 * kMiB), large);
+  EXPECT_EQ(large->tier, t.pool->tiers().TierOf(32 * kMiB)) << "its free counts there";
 }
 
 class LargeOf8GiBTest : public LargeTest {
