@@ -55,11 +55,11 @@ class alignas(kCacheLine) Accounts {
     Subtract(live_, small ? bytes : bytes - more);
     if (more != 0) Subtract(small ? rounding_ : slack_, more);
   }
-  // What a cache handed out, less what came back to it, since it was asked last: of blocks, and of
-  // these beyond what was asked for.
-  void Settle(int64_t handed_out, int64_t rounding) {
-    live_.fetch_add(handed_out, std::memory_order_relaxed);
+  // What a cache handed out, less what came back to it, since it was asked last.
+  void Settle(int64_t live, int64_t rounding, int64_t slack = 0) {
+    if (live != 0) live_.fetch_add(live, std::memory_order_relaxed);
     if (rounding != 0) rounding_.fetch_add(rounding, std::memory_order_relaxed);
+    if (slack != 0) slack_.fetch_add(slack, std::memory_order_relaxed);
   }
   // Idle blocks are off the lists; they were really freed, or are back on a list.
   void BeginLeaving(size_t bytes) { Add(leaving_, bytes); }

@@ -48,10 +48,10 @@ ThreadCache* ContextPool::AdoptCache() {
   return cache;
 }
 
-bool ContextPool::ListCache(ThreadCache& cache) {
+bool ContextPool::ListCache(ThreadCache& cache, ThreadCache::Shelves shelves) {
   Held held(caches_lock_);
   if (ended_) return false;
-  if (!cache.BeginListed()) return true;
+  if (!cache.BeginListed(shelves)) return true;
   cache.previous_of_context = nullptr;
   cache.next_of_context = listed_;
   if (listed_ != nullptr) listed_->previous_of_context = &cache;
@@ -73,26 +73,27 @@ size_t ContextPool::EmptyListed(ThreadCache& cache, bool short_of_memory) {
   return bytes;
 }
 
-// For every cache that is the calling thread's or can be taken; visit(cache) may unlist it, and
-// gives back what was taken.
-template <typename Visitor>
-void ContextPool::ForEachListed(Visitor visit) {
+// For every cache for which is(cache), and which is the calling thread's or can be taken;
+// visit(cache) may unlist it, and gives back what was taken.
+template <typename Condition, typename Visitor>
+void ContextPool::ForEachListed(Condition is, Visitor visit) {
   bool others = false;
   for (ThreadCache* cache = listed_; cache != nullptr; cache = cache->next_of_context) {
-    if (cache->IsOfThisThread()) continue;
+    if (cache->IsOfThisThread() || !is(*cache)) continue;
     cache->BeginTaking();
     others = true;
   }
   const bool barrier = others && BarrierOnEveryThread();  // one for all of them
   for (ThreadCache *cache = listed_, *next = nullptr; cache != nullptr; cache = next) {
     next = cache->next_of_context;
-    if (cache->IsOfThisThread() || cache->EndTaking(barrier)) visit(*cache);
+    if (is(*cache) && (cache->IsOfThisThread() || cache->EndTaking(barrier))) visit(*cache);
   }
 }
 
 size_t ContextPool::EmptyAllListed(bool short_of_memory) {
   size_t bytes = 0;
-  ForEachListed([&](ThreadCache& cache) { bytes += EmptyListed(cache, short_of_memory); });
+  ForEachListed([](const ThreadCache&) { return true; },
+                [&](ThreadCache& cache) { bytes += EmptyListed(cache, short_of_memory); });
   return bytes;
 }
 
@@ -104,6 +105,37 @@ size_t ContextPool::EmptyCaches(bool short_of_memory) {
 void ContextPool::EmptyRequested(ThreadCache& cache) {
   Held held(caches_lock_);
   if (!ended_ && cache.listed()) EmptyListed(cache, false);
+}
+
+size_t ContextPool::GatherAll() {
+  Held held(caches_lock_);
+  EmptyAllListed(false);
+  return global_.large_bytes();  // under the lock: no shelf is opened before
+}
+
+size_t ContextPool::GatherLarge() {
+  Held held(caches_lock_);
+  ForEachListed([](const ThreadCache& cache) { return cache.takes_large(); },
+                [&](ThreadCache& cache) {
+                  Settle(cache.EmptyLarge([&](Batch batch) { global_.Put(batch); }));
+                });
+  return global_.large_bytes();  // as above
+}
+
+Block* ContextPool::TakeFromShelves(size_t bytes, size_t most) {
+  Held held(caches_lock_);
+  int left = kMostAsked;
+  for (ThreadCache* cache = listed_; cache != nullptr && left-- != 0;
+       cache = cache->next_of_context) {
+    const size_t fit = cache->takes_large() ? cache->BestFitOfLarge(bytes, most) : 0;
+    if (fit == 0) continue;
+    if (!cache->IsOfThisThread()) {
+      cache->BeginTaking();
+      if (!cache->EndTaking(BarrierOnEveryThread())) continue;
+    }
+    if (Block* block = cache->TakeLarge(fit)) return block;
+  }
+  return nullptr;
 }
 
 bool ContextPool::AbandonCache(ThreadCache* cache) {
@@ -125,11 +157,12 @@ ContextPool::Idle ContextPool::CountIdle() {
   Idle idle{};
   idle.retired = global_.retired_bytes();  // first: what becomes ready meanwhile is counted twice
   idle.ready = global_.ready_bytes();
-  ForEachListed([&](ThreadCache& cache) {
-    idle.ready += cache.ready_bytes();
-    idle.retired += cache.retired_bytes();
-    if (!cache.IsOfThisThread()) cache.GiveBack();
-  });
+  ForEachListed([](const ThreadCache&) { return true; },
+                [&](ThreadCache& cache) {
+                  idle.ready += cache.ready_bytes() + cache.large_bytes();
+                  idle.retired += cache.retired_bytes();
+                  if (!cache.IsOfThisThread()) cache.GiveBack();
+                });
   return idle;
 }
 

@@ -194,7 +194,8 @@ class ContextPool {
   [[nodiscard]] bool AbandonCache(ThreadCache* cache);
   // `cache` will hold blocks: from now on it may. A cache is listed while it has any, or had since
   // EmptyCaches was called last. False: it may not, the context has ended.
-  [[nodiscard]] bool ListCache(ThreadCache& cache);
+  [[nodiscard]] bool ListCache(ThreadCache& cache,
+                               ThreadCache::Shelves shelves = ThreadCache::Shelves::kOfTiers);
   // Moves the blocks of every thread's cache to the global pool; returns their bytes. Costs nothing
   // for caches that were empty the last time and have been left alone since. `short_of_memory`:
   // what the threads make ahead begins small again. A cache that cannot be taken (owner_flag.h)
@@ -205,12 +206,19 @@ class ContextPool {
     if (cache.IsRequested()) [[unlikely]]
       EmptyRequested(cache);
   }
+  // Moves what large shelves have to the global pool. Returns the idle bytes in blocks of 2 MiB and
+  // more, to the byte, as no shelf takes any before that is known.
+  size_t GatherLarge();
+  // The same with EmptyCaches.
+  size_t GatherAll();
+  // Takes a ready block of at least `bytes` and at most `most` off the large shelf of some thread's
+  // cache, or nullptr: not for ever, it looks at no more than kMostAsked of them.
+  static constexpr int kMostAsked = 64;
+  Block* TakeFromShelves(size_t bytes, size_t most);
   // Tells the accounts what the calling thread's cache handed out and got back by itself.
   void Settle(ThreadCache& cache) { Settle(cache.Settle()); }
   void Settle(const ThreadCache::Changes& changes) {
-    if (changes.handed_out != 0 || changes.rounding != 0) {
-      accounts_.Settle(changes.handed_out, changes.rounding);
-    }
+    accounts_.Settle(changes.live, changes.rounding, changes.slack);
     if (changes.retired != 0) {
       cached_retired_.fetch_add(changes.retired, std::memory_order_relaxed);
     }
@@ -256,8 +264,8 @@ class ContextPool {
 
  private:
   // REQUIRES for both: caches_lock_ held
-  template <typename Visitor>
-  void ForEachListed(Visitor visit);
+  template <typename Condition, typename Visitor>
+  void ForEachListed(Condition is, Visitor visit);
   size_t EmptyAllListed(bool short_of_memory);
   // REQUIRES: the same, and the cache is the calling thread's, or taken
   size_t EmptyListed(ThreadCache& cache, bool short_of_memory);

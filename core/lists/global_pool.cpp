@@ -44,9 +44,29 @@ bool GlobalPool::PutCounted(Batch batch) {
     AddBytes(retired_bytes_, batch);
     return true;
   }
-  AddBytes(ready_bytes_, batch);
+  AddBytes(ReadyBytesOf(head), batch);
   AddReady(batch, now);
   return true;
+}
+
+void GlobalPool::PutEach(Batch blocks) {
+  Batch small;  // each has another lock
+  {
+    const uint64_t now = clock_.fetch_add(1, std::memory_order_relaxed);
+    Held held(large_lock_);
+    if (ended_.load(std::memory_order_relaxed)) return;
+    while (blocks.count != 0) {
+      Block* block = blocks.Pop();
+      if (!IsLarge(block)) {
+        small.Push(block);
+        continue;
+      }
+      const Batch alone = Batch::Of(block);
+      AddBytes(ready_large_bytes_, alone);
+      AddReady(alone, now);
+    }
+  }
+  while (small.count != 0) Put(Batch::Of(small.Pop()));
 }
 
 void GlobalPool::AddReady(const Batch& batch, uint64_t now) {
@@ -101,7 +121,7 @@ GlobalPool::List* GlobalPool::BestBin(size_t bytes, size_t most) const {
 
 void GlobalPool::RemoveLarge(Block* block) {
   const size_t bin = BinOf(block->bytes);
-  SubtractBytes(ready_bytes_, Remove(bins_[bin], block));
+  SubtractBytes(ready_large_bytes_, Remove(bins_[bin], block));
   by_age_.Remove(block);
   if (bins_[bin].newest == nullptr) bin_words_[bin / 64] &= ~(uint64_t{1} << (bin % 64));
 }

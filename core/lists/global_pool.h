@@ -40,6 +40,8 @@ class GlobalPool {
   // ended it does nothing.
   // REQUIRES: batch.count > 0
   void Put(Batch batch);
+  // Adds ready blocks, each a batch of its own and of any size, the one to come first on top.
+  void PutEach(Batch blocks);
   // The stamp of what has been retired longest: of a small tier, or of all large blocks. kReady if
   // nothing is.
   Stamp OldestStamp(unsigned tier);
@@ -56,7 +58,7 @@ class GlobalPool {
       Block* head = retired.oldest;
       if (head == nullptr || !passed(head->links->stamp)) return;
       const Batch batch = Remove(retired, head);
-      ready_bytes_.fetch_add(BytesOf(batch), std::memory_order_release);
+      AddTo(ReadyBytesOf(head), BytesOf(batch));
       AddReady(batch, clock_.fetch_add(1, std::memory_order_relaxed));
       retired_bytes_.fetch_sub(BytesOf(batch), std::memory_order_release);
     }
@@ -99,7 +101,10 @@ class GlobalPool {
 
   // Who asks for the retired ones first, and then for the ready ones, misses none that becomes
   // ready meanwhile: it is added before it is subtracted (release, acquire).
-  size_t ready_bytes() const { return ready_bytes_.load(std::memory_order_relaxed); }
+  size_t ready_bytes() const {
+    return ready_bytes_.load(std::memory_order_relaxed) +
+           ready_large_bytes_.load(std::memory_order_relaxed);
+  }
   size_t retired_bytes() const { return retired_bytes_.load(std::memory_order_acquire); }
   bool HasIdle() const { return retired_bytes() != 0 || ready_bytes() != 0; }
   // Of both, in blocks of 2 MiB and more. It stays as it is while such a block becomes ready: who
@@ -167,19 +172,26 @@ class GlobalPool {
     return tier < small_tiers_ ? small_[tier].retired : large_retired_;
   }
   static size_t BytesOf(const Batch& batch) { return batch.count * batch.head->bytes; }
+  using Bytes = std::atomic<size_t>;
   // A batch came, or was taken. Under the list's lock, so that the sums never miss a block that is
   // on a list.
-  void AddBytes(std::atomic<size_t>& bytes, Batch batch) { Change(bytes, batch, 1); }
-  void SubtractBytes(std::atomic<size_t>& bytes, Batch batch) {
-    Change(bytes, batch, size_t{0} - 1);
-  }
-  void Change(std::atomic<size_t>& bytes, Batch batch, size_t sign) {
+  void AddBytes(Bytes& bytes, Batch batch) { Change(bytes, batch, 1); }
+  void SubtractBytes(Bytes& bytes, Batch batch) { Change(bytes, batch, size_t{0} - 1); }
+  void Change(Bytes& bytes, Batch batch, size_t sign) {
     const size_t change = sign * BytesOf(batch);
-    bytes.fetch_add(change, std::memory_order_release);
-    if (!IsLarge(batch.head)) return;
-    // Of the large ones alone, so their lock is held.
-    const size_t large = large_bytes_.load(std::memory_order_relaxed);
-    large_bytes_.store(large + change, std::memory_order_release);
+    AddTo(bytes, change);
+    if (IsLarge(batch.head)) AddTo(large_bytes_, change);
+  }
+  // Those of large blocks alone are changed under their lock: without a locked instruction.
+  void AddTo(Bytes& bytes, size_t change) {
+    if (&bytes == &ready_large_bytes_ || &bytes == &large_bytes_) {
+      bytes.store(bytes.load(std::memory_order_relaxed) + change, std::memory_order_release);
+    } else {
+      bytes.fetch_add(change, std::memory_order_release);
+    }
+  }
+  Bytes& ReadyBytesOf(const Block* head) {
+    return IsLarge(head) ? ready_large_bytes_ : ready_bytes_;
   }
   static size_t BinOf(size_t bytes) { return bytes / kLargeGranule - 1; }
   // The list with the smallest blocks of at least `bytes` and at most `most`, or nullptr.
@@ -207,9 +219,10 @@ class GlobalPool {
   AgeList by_age_;  // of all bins
   uint64_t* bin_words_ = nullptr;
   List large_retired_;
-  std::atomic<size_t> ready_bytes_{0};
-  std::atomic<size_t> retired_bytes_{0};
-  std::atomic<size_t> large_bytes_{0};
+  Bytes ready_bytes_{0};  // without the large ones
+  Bytes ready_large_bytes_{0};
+  Bytes retired_bytes_{0};
+  Bytes large_bytes_{0};
   std::atomic<uint64_t> clock_{1};
   uint64_t marks_[kMarks] = {};
   unsigned next_mark_ = 0;

@@ -55,21 +55,29 @@ bool ThreadCache::Stock(unsigned tier, Batch batch) {
   return true;
 }
 
+ThreadCache::Changes ThreadCache::SettleHeld() {
+  const size_t bytes = ready_bytes() + retired_bytes();
+  const size_t handed_out = settled_bytes_ - bytes;
+  const Changes changes{static_cast<int64_t>(handed_out + large_live_),
+                        static_cast<int64_t>(handed_out - requested_ + large_rounding_),
+                        static_cast<int64_t>(large_slack_),
+                        static_cast<int64_t>(retired_bytes() - settled_retired_)};
+  settled_bytes_ = bytes;
+  requested_ = 0;
+  settled_retired_ = retired_bytes();
+  large_live_ = large_rounding_ = large_slack_ = 0;
+  return changes;
+}
+
 void ThreadCache::Count(unsigned tier, Counter TierCounters::*served, size_t requested,
                         size_t bytes) {
   Held held(flag_);
-  TierCounters& counters = counters_[tier];
-  (counters.*served).Add(1);
-  counters.requested_bytes.Add(requested);
-  counters.block_bytes.Add(bytes);
+  CountServed(counters_[tier], served, requested, bytes);
 }
 
 void ThreadCache::CountFree(unsigned tier, size_t requested, size_t bytes) {
   Held held(flag_);
-  TierCounters& counters = counters_[tier];
-  counters.frees.Add(1);
-  counters.requested_freed_bytes.Add(requested);
-  counters.block_freed_bytes.Add(bytes);
+  CountFreed(counters_[tier], requested, bytes);
 }
 
 uint32_t ThreadCache::NextRefill(unsigned tier) {

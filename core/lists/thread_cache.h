@@ -8,16 +8,17 @@
 // Two batches of each kind, so that a program that allocates and frees around a batch boundary does
 // not run to the global pool each time: one pop empties `current` and swaps the spare in, one push
 // fills it and makes it the spare; and while one retired batch waits for its fence the next one
-// fills. Only whole batches leave.
+// fills. Only whole batches leave. What is too large for a shelf is on large_shelf.h's.
 //
 // A cache that holds blocks is on its context's list of such caches (ContextPool::ListCache), so
 // that nobody has to look at the others; one that is not on it takes nothing.
 //
-// Invariants: ready_bytes() and retired_bytes() are the sums of the blocks on all shelves; every
-// block here is kIdle and belongs to `owner`. A retired batch's stamp is its blocks' largest. The
-// owner thread takes the flag for every operation; whoever empties the cache of another thread
-// takes it too (owner_flag.h), or leaves a request, and then the owner empties it. That is the only
-// sharing: nothing here is on a cache line that another thread writes in normal running.
+// Invariants: ready_bytes() and retired_bytes() are the sums of the blocks on the tiers' shelves,
+// large_bytes() of those on the other one; every block here is kIdle and belongs to `owner`. A
+// retired batch's stamp is its blocks' largest. The owner thread takes the flag for every
+// operation; whoever empties the cache of another thread takes it too (owner_flag.h), or leaves a
+// request, and then the owner empties it. That is the only sharing: nothing here is on a cache line
+// that another thread writes in normal running.
 #ifndef CMP_CORE_LISTS_THREAD_CACHE_H_
 #define CMP_CORE_LISTS_THREAD_CACHE_H_
 
@@ -29,6 +30,7 @@
 #include "core/base/owner_flag.h"
 #include "core/base/statistics.h"
 #include "core/base/types.h"
+#include "core/lists/large_shelf.h"
 #include "core/lists/takers.h"
 
 namespace cmp {
@@ -49,7 +51,8 @@ class SpareCaches {
 // What thread caches of one pool have in common.
 struct CacheLimits {
   unsigned steps = 4;                   // of the tiers
-  size_t bytes = 0;                     // of one cache
+  size_t bytes = 0;                     // of one cache, on the shelves of its tiers
+  size_t large_bytes = 0;               // of one cache, on the large shelf
   unsigned tiers = 0;                   // tiers below this have a shelf
   uint32_t batch[kMaxSmallTiers] = {};  // blocks that move at once, at least 1
   SpareCaches* spare = nullptr;
@@ -87,6 +90,14 @@ class alignas(64) ThreadCache {
     return new (spare) ThreadCache(owner, spare->limits_, spare->counters_, spare->shelves_);
   }
 
+  // What changed since the accounts were told last, in their words.
+  struct Changes {
+    int64_t live;      // bytes that were handed out, less those that came back
+    int64_t rounding;  // of these, bytes beyond what was asked for
+    int64_t slack;     // and bytes beside them
+    int64_t retired;   // bytes of retired blocks here
+  };
+
   // The hit path: as Alloc, but 0 says nothing. Waits for nobody.
   DeviceAddress AllocHit(size_t requested) {
     if (!flag_.TryLock()) [[unlikely]]
@@ -109,7 +120,7 @@ class alignas(64) ThreadCache {
     const size_t ready = ready_bytes_ + block->bytes;
     const bool room = shelf.current.count + 1 < shelf.batch && ready <= most_ready_;
     if (room) [[likely]] {
-      CountFreed(*block, *shelf.counters);
+      CountFreed(*block, shelf);
       shelf.current.Push(block);
       ready_bytes_ = ready;
     }
@@ -140,7 +151,7 @@ class alignas(64) ThreadCache {
     Held held(flag_);
     if (!listed_) return false;
     Shelf& shelf = shelves_[block->tier];
-    CountFreed(*block, *shelf.counters);
+    CountFreed(*block, shelf);
     if (stamp != kReady) {
       *overflow = Retire(shelf, block, stamp);
     } else {
@@ -192,6 +203,39 @@ class alignas(64) ThreadCache {
   // Puts ready blocks of `tier` on the shelf: the rest of a batch, or of a refill. False: the cache
   // must be listed first.
   [[nodiscard]] bool Stock(unsigned tier, Batch batch);
+
+  // ---- The large shelf: of blocks of tiers that have none. By the owner thread, but where it says
+  // otherwise.
+
+  // As Alloc: the newest block of exactly `bytes`.
+  DeviceAddress AllocLarge(unsigned tier, size_t bytes, size_t requested) {
+    Held held(flag_);
+    Block* block = large_.Take(bytes);
+    if (block == nullptr) return 0;
+    block->tier = static_cast<uint16_t>(tier);  // its free counts in the row of the request
+    block->GiveToProgram(requested);
+    CountServed(counters_[tier], &TierCounters::thread_cache_hits, requested, bytes);
+    NoteHandedOut(bytes, requested);
+    return block->address;
+  }
+  // As Free, of a ready block. `*leaving`: each a batch of its own, the oldest on top; then it
+  // settles.
+  [[nodiscard]] bool FreeLarge(Block* block, Batch* leaving, Changes* changes, Takers& takers,
+                               Takers::Taking* taking) {
+    Held held(flag_);
+    if (!large_.is_open()) return false;
+    CountFreed(counters_[block->tier], block->requested, block->bytes);
+    NoteTakenBack(block->bytes, block->requested);
+    large_.Put(block, leaving);
+    if (leaving->count != 0) [[unlikely]] {
+      if (leaving->head != block) taking->Begin(takers);  // it was on no list yet
+      *changes = SettleHeld();
+    }
+    return true;
+  }
+  // Its idle bytes, recent for others than the owner.
+  size_t large_bytes() const { return large_.bytes(); }
+
   // Counts a request that this cache could not serve; see TierCounters.
   void Count(unsigned tier, Counter TierCounters::*served, size_t requested, size_t bytes);
   // Counts a free of a block that has no shelf.
@@ -201,15 +245,16 @@ class alignas(64) ThreadCache {
   // call of a run was 0.2).
   static constexpr uint32_t kMostMade = 8;
   uint32_t NextRefill(unsigned tier);
-  // What changed since it was asked last: for the accounts.
-  struct Changes {
-    int64_t handed_out;  // bytes of blocks, less those that came back
-    int64_t rounding;    // of these, bytes beyond what was asked for
-    int64_t retired;     // bytes of retired blocks here
-  };
   Changes Settle() {
     Held held(flag_);
-    return TakeChanges();
+    return SettleHeld();
+  }
+  // Counts a block that the global pool served, and settles.
+  Changes CountShared(unsigned tier, size_t requested, size_t bytes) {
+    Held held(flag_);
+    CountServed(counters_[tier], &TierCounters::global_pool_hits, requested, bytes);
+    NoteHandedOut(bytes, requested);
+    return SettleHeld();
   }
 
   // ---- For the list of the context's caches, under its lock. Who empties the cache of another
@@ -218,8 +263,12 @@ class alignas(64) ThreadCache {
   // Whether it is on the list.
   bool listed() const { return listed_; }
   // True for the caller, its owner, who must put it on the list.
-  [[nodiscard]] bool BeginListed() {
+  // The large shelf is opened only where it is wanted: whoever looks for large blocks passes the
+  // others by.
+  enum class Shelves : bool { kOfTiers, kAll };
+  [[nodiscard]] bool BeginListed(Shelves shelves = Shelves::kOfTiers) {
     Held held(flag_);
+    if (shelves == Shelves::kAll) large_.Open(limits_->large_bytes);
     if (listed_) return false;
     owner_thread_ = pthread_self();
     most_bytes_ = limits_->bytes;
@@ -234,26 +283,41 @@ class alignas(64) ThreadCache {
   void GiveBack() { flag_.GiveBack(); }
   // Somebody could not take it: its thread is to empty it.
   bool IsRequested() const { return flag_.IsRequested(); }
+  // These three: REQUIRES: listed(), and of this thread or taken, which ends with them.
+  //
   // Takes everything: calls put(batch) for each batch; the flag is held. From then on the cache is
-  // not listed any more. REQUIRES: listed(), and of this thread or taken
+  // not listed any more.
   template <typename Put>
   Changes Empty(Put put, bool short_of_memory = false) {
-    const bool own = IsOfThisThread();
-    if (own) {
-      flag_.Lock();
-      flag_.Honour();
-    }
+    const Access access(*this);
+    if (access.own()) flag_.Honour();
     for (unsigned tier = 0; tier < limits_->tiers; ++tier) {
       TakeShelf(tier, put);
       if (short_of_memory) shelves_[tier].next_refill = 1;  // what is made ahead is not kept
     }
+    large_.Close(put);
     listed_ = false;
     most_bytes_ = 0;
     SetMostReady();
-    const Changes changes = TakeChanges();
-    own ? flag_.Unlock() : flag_.GiveBack();
-    return changes;
+    return SettleHeld();
   }
+  // The same of the large shelf alone. The cache stays listed.
+  template <typename Put>
+  Changes EmptyLarge(Put put) {
+    const Access access(*this);
+    large_.Close(put);
+    return SettleHeld();
+  }
+  // Takes one of that size, or nullptr.
+  Block* TakeLarge(size_t bytes) {
+    const Access access(*this);
+    return large_.Take(bytes);
+  }
+  // Whether there may be any on the large shelf, and the size of the best fit, 0: there is none.
+  // For these the cache need not be taken; the latter is recent.
+  bool takes_large() const { return large_.is_open(); }
+  size_t BestFitOfLarge(size_t bytes, size_t most) const { return large_.BestFit(bytes, most); }
+
   ContextPool* owner() const { return owner_; }
   // Idle bytes here. For the owner, or who has taken the cache.
   size_t ready_bytes() const { return ready_bytes_; }
@@ -268,6 +332,21 @@ class alignas(64) ThreadCache {
   void* fill_stream = nullptr;
 
  private:
+  // The flag, for who empties: taken already, unless it is this thread's.
+  class [[nodiscard]] Access {
+   public:
+    explicit Access(ThreadCache& cache) : cache_(cache), own_(cache.IsOfThisThread()) {
+      if (own_) cache_.flag_.Lock();
+    }
+    ~Access() { own_ ? cache_.flag_.Unlock() : cache_.flag_.GiveBack(); }
+    Access(const Access&) = delete;
+    Access& operator=(const Access&) = delete;
+    bool own() const { return own_; }
+
+   private:
+    ThreadCache& cache_;
+    const bool own_;
+  };
   // A batch comes from or goes to the global pool: idle before and after.
   void Move(size_t& to, size_t bytes) {
     to += bytes;
@@ -278,20 +357,34 @@ class alignas(64) ThreadCache {
   void SetMostReady() {
     most_ready_ = most_bytes_ > retired_bytes_ ? most_bytes_ - retired_bytes_ : 0;
   }
-  Changes TakeChanges() {
-    const size_t bytes = ready_bytes() + retired_bytes();
-    const size_t handed_out = settled_bytes_ - bytes;
-    const Changes changes{static_cast<int64_t>(handed_out),
-                          static_cast<int64_t>(handed_out - requested_),
-                          static_cast<int64_t>(retired_bytes() - settled_retired_)};
-    settled_bytes_ = bytes;
-    requested_ = 0;
-    settled_retired_ = retired_bytes();
-    return changes;
-  }
   static size_t BytesOf(const Batch& batch) { return batch.count * batch.head->bytes; }
   bool OverLimit() const { return ready_bytes() + retired_bytes() > most_bytes_; }
+  // A block that is on no shelf of a tier: bytes beyond what was asked for are rounding below 2
+  // MiB, slack from there.
+  static size_t SlackOf(size_t bytes, size_t requested) {
+    const size_t rounded = (requested + kLargeGranule - 1) & ~(kLargeGranule - 1);
+    return bytes < kLargeGranule ? 0 : bytes - rounded;
+  }
   // REQUIRES for all below: the flag is held
+  void NoteHandedOut(size_t bytes, size_t requested) {
+    const size_t slack = SlackOf(bytes, requested);
+    large_live_ += bytes - slack;
+    large_slack_ += slack;
+    if (bytes < kLargeGranule) large_rounding_ += bytes - requested;
+  }
+  void NoteTakenBack(size_t bytes, size_t requested) {
+    const size_t slack = SlackOf(bytes, requested);
+    large_live_ -= bytes - slack;
+    large_slack_ -= slack;
+    if (bytes < kLargeGranule) large_rounding_ -= bytes - requested;
+  }
+  static void CountServed(TierCounters& counters, Counter TierCounters::*served, size_t requested,
+                          size_t bytes) {
+    (counters.*served).Add(1);
+    counters.requested_bytes.Add(requested);
+    counters.block_bytes.Add(bytes);
+  }
+  Changes SettleHeld();
   Block* Take(Shelf& shelf, size_t requested) {
     Block* block = shelf.current.Pop();
     const size_t bytes = block->bytes;
@@ -304,11 +397,15 @@ class alignas(64) ThreadCache {
     counters.block_bytes.Add(bytes);
     return block;
   }
-  void CountFreed(const Block& block, TierCounters& counters) {
-    const size_t requested = block.requested;
+  static void CountFreed(TierCounters& counters, size_t requested, size_t bytes) {
     counters.frees.Add(1);
     counters.requested_freed_bytes.Add(requested);
-    counters.block_freed_bytes.Add(block.bytes);
+    counters.block_freed_bytes.Add(bytes);
+  }
+  // Of a block that goes on the shelf of its tier.
+  void CountFreed(const Block& block, const Shelf& shelf) {
+    const size_t requested = block.requested;
+    CountFreed(*shelf.counters, requested, block.bytes);
     requested_ -= requested;
   }
   Batch Retire(Shelf& shelf, Block* block, Stamp stamp);
@@ -343,6 +440,12 @@ class alignas(64) ThreadCache {
   // when they were told.
   size_t settled_bytes_ = 0;
   size_t settled_retired_ = 0;
+  LargeShelf large_;
+  // These wrap, too: what has become of blocks of tiers without a shelf since the accounts were
+  // told.
+  size_t large_live_ = 0;
+  size_t large_rounding_ = 0;
+  size_t large_slack_ = 0;
 };
 
 }  // namespace cmp

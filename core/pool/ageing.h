@@ -57,6 +57,11 @@ class Ageing {
       }
     }
   }
+  // Does a free of the program's have nothing to do? Loads only.
+  bool IsBesideFrees() const {
+    const By by = by_.load(std::memory_order_seq_cst);
+    return by == By::kThread || by == By::kNobody;
+  }
   // Will there be ticks, in a thread or in frees?
   bool HasTicks() const { return by_.load(std::memory_order_relaxed) != By::kNobody; }
   // The process exits: no call from now on. Waits for one that is under way, but not long.

@@ -9,6 +9,8 @@ constexpr uint32_t kMaxBatchBlocks = 128;
 constexpr unsigned kLargeBlocks = ~0U;  // in place of a tier: all blocks of 2 MiB and more
 // The largest request that has a tier; no device has more.
 constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
+// The large shelf of a cache may have so many times what is on those of its tiers.
+constexpr size_t kLargeShare = 4;
 constexpr int kMostWaitsForLeaving = 100;  // about a tenth of a second
 constexpr uint64_t kMostBoundWaitNs = 150'000;
 }  // namespace
@@ -120,31 +122,68 @@ Allocation Pool::TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes
 
 Allocation Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
                            unsigned tier) {
-  if (HasShelf(tier)) {
-    if (const DeviceAddress address = cache->Alloc(tier, bytes)) {
-      return Allocation{kSuccess, address, rounded, Served::kThreadCache};
-    }
+  const bool has_shelf = HasShelf(tier);
+  const DeviceAddress address =
+      has_shelf ? cache->Alloc(tier, bytes) : cache->AllocLarge(tier, rounded, bytes);
+  if (address != 0) return Allocation{kSuccess, address, rounded, Served::kThreadCache};
+  const size_t slack = rounded < kLargeGranule ? 0 : SlackFor(context, rounded);
+  const Allocation shared = TakeShared(context, cache, bytes, rounded, tier, slack);
+  if (shared.pooled() || has_shelf) return shared;
+  // A real call costs more than a look at what other threads keep.
+  return HandOut(context, cache, context.TakeFromShelves(rounded, rounded + slack), bytes, tier);
+}
+
+// A block of the global pool; or a larger one of this thread's, where that has none that fits
+// better.
+Allocation Pool::TakeShared(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
+                            unsigned tier, size_t slack) {
+  const size_t own = slack == 0 ? 0 : cache->BestFitOfLarge(rounded, rounded + slack);
+  const size_t better = own == 0 ? slack : own - rounded - kLargeGranule;
+  if (Block* block = TakeFromGlobal(context, cache, rounded, tier, better)) {
+    return HandOut(context, cache, block, bytes, tier);
   }
-  Block* block = nullptr;
-  if (rounded >= kLargeGranule) {
-    block = TakeReadyLarge(context, rounded, tier);
-  } else {
-    const Takers::Taking taking(source_.takers().Of(context.device()));
-    Batch batch = context.global().TakeBatch(tier);
-    block = batch.count == 0 ? nullptr : batch.Pop();
-    if (batch.count != 0) {
-      HasShelf(tier) ? Stock(context, *cache, tier, batch) : context.global().Put(batch);
-    }
+  const DeviceAddress address = own == 0 ? 0 : cache->AllocLarge(tier, own, bytes);
+  if (address == 0) return Allocation{};
+  context.Settle(*cache);  // all slack in use together is bounded
+  return Allocation{kSuccess, address, own, Served::kThreadCache};
+}
+
+Block* Pool::TakeFromGlobal(ContextPool& context, ThreadCache* cache, size_t rounded, unsigned tier,
+                            size_t slack) {
+  if (rounded >= kLargeGranule) return context.global().TakeLarge(rounded, rounded + slack);
+  const Takers::Taking taking(source_.takers().Of(context.device()));
+  Batch batch = context.global().TakeBatch(tier);
+  if (batch.count == 0) return nullptr;
+  Block* block = batch.Pop();
+  if (batch.count != 0) {
+    HasShelf(tier) ? Stock(context, *cache, tier, batch) : context.global().Put(batch);
   }
+  return block;
+}
+
+// A ready block that the caller has in hand, or nullptr.
+Allocation Pool::HandOut(ContextPool& context, ThreadCache* cache, Block* block, size_t bytes,
+                         unsigned tier) {
   if (block == nullptr) return Allocation{};
   const DeviceAddress address = block->address;
   const size_t block_bytes = block->bytes;
+  block->tier = static_cast<uint16_t>(tier);  // its free counts in the row of the request
   if (!block->GiveToProgramUnlessEnded(bytes)) return Allocation{};
-  context.accounts().HandOut(block_bytes, source_.MoreThanAsked(block_bytes, bytes));
-  context.Settle(*cache);
-  cache->Count(tier, &TierCounters::global_pool_hits, bytes, block_bytes);
+  context.Settle(cache->CountShared(tier, bytes, block_bytes));
   NotePeak(context);
   return Allocation{kSuccess, address, block_bytes, Served::kGlobalPool};
+}
+
+DeviceAddress Pool::AllocLargeHit(ContextHandle current, size_t bytes) {
+  ThreadCache* cache = t_memory.FindCache(current);
+  if (cache == nullptr || cache->IsRequested() || bytes - 1 >= kMostTierBytes) return 0;
+  const unsigned tier = tiers_.TierOf(bytes);
+  const size_t rounded = tiers_.RoundedBytes(bytes);
+  ContextPool& context = *cache->owner();
+  if (bytes > context.max_block()) return 0;
+  if (const DeviceAddress address = cache->AllocLarge(tier, rounded, bytes)) return address;
+  const size_t slack = rounded < kLargeGranule ? 0 : SlackFor(context, rounded);
+  return TakeShared(context, cache, bytes, rounded, tier, slack).address;
 }
 
 // The stamp of what has been retired longest and might serve the tier; kReady: nothing is retired.
@@ -197,14 +236,6 @@ size_t Pool::SlackFor(const ContextPool& context, size_t rounded) const {
   if (context.scarce.load(std::memory_order_relaxed) || accounts.live() > device / 2) return 0;
   const auto slack = static_cast<size_t>(static_cast<double>(rounded) * options_.slack);
   return accounts.slack() + slack > device / 64 ? 0 : slack;
-}
-
-Block* Pool::TakeReadyLarge(ContextPool& context, size_t rounded, unsigned tier) {
-  Block* block = context.global().TakeLarge(rounded, rounded + SlackFor(context, rounded));
-  if (block != nullptr) {
-    block->tier = static_cast<uint16_t>(tier);  // its free counts in the row of the request
-  }
-  return block;
 }
 
 // Idle blocks of `tier` go into this thread's cache.
@@ -261,10 +292,11 @@ DeviceAddress Pool::AllocHitElsewhere(ContextHandle current, size_t bytes) {
 }
 
 bool Pool::RetireHitElsewhere(Block* block) {
-  const ContextPool& context = *block->owner();
+  ContextPool& context = *block->owner();
   const ThreadMemory::Entry* entry = t_memory.Find(context.handle());
-  return entry != nullptr && entry->owner == &context && !context.over_bound() &&
-         RetireInto(*entry, block);
+  if (entry == nullptr || entry->owner != &context || context.over_bound()) return false;
+  return HasShelf(block->tier) ? RetireInto(*entry, block)
+                               : RetireLargeHit(context, *entry->cache, block);
 }
 
 bool Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
@@ -299,7 +331,7 @@ bool Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
       context.Settle(*cache);
       PutIdle(context, overflow);
     }
-  } else {
+  } else if (stamp != kReady || context.over_bound() || !FreeLargeListed(context, *cache, block)) {
     cache->CountFree(tier, block->requested, bytes);
     context.accounts().TakeBack(bytes, source_.MoreThanAsked(*block));
     PutIdle(context, alone);
@@ -309,6 +341,41 @@ bool Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     return TidyInFree(context, cache, bytes, tier, api);
   ageing_.InFree(context, bytes, api);
   return false;
+}
+
+// Beside managed memory each free looks whether what is idle leaves that its room: on the lists of
+// the global pool.
+bool Pool::KeepsLarge(const ContextPool& context) const {
+  return limits_.tiers != 0 && !context.accounts().reserve().IsBesideManaged();
+}
+
+// A ready block goes on this thread's large shelf. False: nothing was done, that is not open.
+bool Pool::FreeLarge(ContextPool& context, ThreadCache& cache, Block* block) {
+  Batch leaving;
+  ThreadCache::Changes changes;
+  Takers::Taking taking;
+  Takers& takers = source_.takers().Of(context.device());
+  if (!cache.FreeLarge(block, &leaving, &changes, takers, &taking)) return false;
+  if (leaving.count != 0) [[unlikely]] {
+    context.Settle(changes);
+    context.global().PutEach(leaving);
+  }
+  return true;
+}
+
+// The same, and it is opened. False: it is to have none, or the context has ended.
+bool Pool::FreeLargeListed(ContextPool& context, ThreadCache& cache, Block* block) {
+  if (!KeepsLarge(context)) return false;
+  while (!FreeLarge(context, cache, block)) {
+    if (!context.ListCache(cache, ThreadCache::Shelves::kAll)) return false;
+  }
+  return true;
+}
+
+// Where the shelf is open somebody looks after idle memory already; see Ageing::MemoryIsIdle.
+bool Pool::RetireLargeHit(ContextPool& context, ThreadCache& cache, Block* block) {
+  return KeepsLarge(context) && ageing_.IsBesideFrees() && !cache.IsRequested() &&
+         FreeLarge(context, cache, block);
 }
 
 // The rare end of a free, apart so that the usual one need not remember whether it waited.
@@ -355,6 +422,8 @@ bool Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, uns
     if (context.ready() >= headroom) return false;
     context.global().PromoteAll([&](Stamp stamp) { return readiness_.HasPassed(context, stamp); });
     if (context.ready() >= headroom) return false;
+    context.GatherLarge();  // what other threads have of these is known now
+    if (context.ready() >= headroom) return false;
   }
   const Stamp wait_for =
       has_ready ? context.fences().passed() : OldestStamp(context, cache, tier, bytes);
@@ -376,8 +445,9 @@ bool Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, uns
 
 bool Pool::HasReady(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier) {
   if (HasShelf(tier)) return cache->HasReady(tier) || context.global().HasReady(tier, 0, 0);
-  return context.global().HasReady(bytes >= kLargeGranule ? kLargeBlocks : tier, bytes,
-                                   bytes + SlackFor(context, bytes));
+  const size_t most = bytes + (bytes < kLargeGranule ? 0 : SlackFor(context, bytes));
+  return cache->BestFitOfLarge(bytes, most) != 0 ||
+         context.global().HasReady(bytes >= kLargeGranule ? kLargeBlocks : tier, bytes, most);
 }
 
 int Pool::FreeReal(Block* block, const DeviceApi& api) {
@@ -444,6 +514,7 @@ Pool::Pool(const Options& options, const PoolHost& host)
   }
   limits_.steps = tiers_.steps();
   limits_.bytes = options.thread_cache_bytes;
+  limits_.large_bytes = kLargeShare * limits_.bytes;
   limits_.spare = &spare_caches_;
   // A block that must be filled is handed out by Alloc, whose caller fills it.
   if (limits_.tiers != 0 && options.fill < 0) hit_bytes_ = tiers_.SizeOf(limits_.tiers - 1);

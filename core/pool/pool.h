@@ -40,7 +40,7 @@ class Pool {
   DeviceAddress AllocHit(Current current, size_t bytes) {
     // bytes - 1 wraps for 0, which is never a hit. hit_bytes_ is 0 where hits must not happen.
     if (bytes - 1 >= hit_bytes_) [[unlikely]]
-      return 0;
+      return hit_bytes_ == 0 ? 0 : AllocLargeHit(current(), bytes);
     const ContextHandle handle = current();
     const ThreadMemory::Entry& last = t_memory.last;
     if (last.handle == handle && last.IsOfNow()) [[likely]]
@@ -62,8 +62,8 @@ class Pool {
   }
   // And then, if the block is ready and its context's pool is on: Retire, where that is only to put
   // the block back on this thread's shelf. False: nothing was done.
-  // Only for the context that this thread used last; RetireHitElsewhere: for any that it remembers,
-  // and requires nothing.
+  // Only for a block with a shelf, of the context that this thread used last; RetireHitElsewhere:
+  // for any, and requires nothing.
   // REQUIRES: `owner` is block's, and !owner.MustLookCloser()
   bool RetireHit(Block* block, const ContextPool& owner) {
     const ThreadMemory::Entry& last = t_memory.last;
@@ -145,15 +145,15 @@ class Pool {
 
   // What releasing the idle blocks of a device's contexts would give back to the driver: blocks of
   // 2 MiB and more, which have their physical memory to themselves, and wholly idle chunks of
-  // smaller ones. Empties every thread's cache, unless they are to be left: then what is in them
-  // does not count.
+  // smaller ones. Empties every thread's cache, unless they are to be left: then small blocks in
+  // them do not count.
   enum class Caches : uint8_t { kLeft, kEmptied };
   size_t ReleasableBytes(int device, Caches caches = Caches::kEmptied);
 
   // Really frees the idle blocks of all global pools, retired ones included, whose fences are
-  // waited for; thread caches and blocks in use are not touched. Returns the bytes freed.
-  // Where the host does not see contexts end, those of the current context and of primary ones
-  // alone.
+  // waited for, and those of large shelves; what threads' caches have on the shelves of their
+  // tiers, and blocks in use, are not touched. Returns the bytes freed. Where the host does not see
+  // contexts end, those of the current context and of primary ones alone.
   size_t ReleaseAll(const DeviceApi& api);
   // The same after emptying every thread's cache.
   size_t ReleaseThreadCaches(const DeviceApi& api);
@@ -193,6 +193,13 @@ class Pool {
 
  private:
   Pool(const Options& options, const PoolHost& host);
+  // The hit path where the tier has no shelf: the large shelf, or the global pool.
+  DeviceAddress AllocLargeHit(ContextHandle current, size_t bytes);
+  bool RetireLargeHit(ContextPool& context, ThreadCache& cache, Block* block);
+  // May large shelves have blocks of the context?
+  bool KeepsLarge(const ContextPool& context) const;
+  bool FreeLarge(ContextPool& context, ThreadCache& cache, Block* block);
+  bool FreeLargeListed(ContextPool& context, ThreadCache& cache, Block* block);
   Allocation TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
                       unsigned tier);
   Allocation TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
@@ -216,7 +223,12 @@ class Pool {
   Stamp OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
   bool MayRoundUp(const ContextPool& context, size_t bytes, size_t rounded) const;
   size_t SlackFor(const ContextPool& context, size_t rounded) const;
-  Block* TakeReadyLarge(ContextPool& context, size_t rounded, unsigned tier);
+  Allocation TakeShared(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
+                        unsigned tier, size_t slack);
+  Block* TakeFromGlobal(ContextPool& context, ThreadCache* cache, size_t rounded, unsigned tier,
+                        size_t slack);
+  Allocation HandOut(ContextPool& context, ThreadCache* cache, Block* block, size_t bytes,
+                     unsigned tier);
   bool HasReady(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier);
   void PutIdle(ContextPool& context, Batch batch);
   static bool IsNearBound(const ContextPool& context, size_t more);

@@ -13,8 +13,10 @@ constexpr size_t kPortion = 64 * kMiB;  // of what has aged, released at once
 
 size_t Pool::ReleaseAll(const DeviceApi& api) {
   size_t bytes = 0;
-  ForEachPresent(
-      [&](ContextPool& context) { bytes += source_.ReleaseIdle(context, ~size_t{0}, api); });
+  ForEachPresent([&](ContextPool& context) {
+    context.GatherLarge();
+    bytes += source_.ReleaseIdle(context, ~size_t{0}, api);
+  });
   return bytes;
 }
 
@@ -22,8 +24,7 @@ size_t Pool::ReleasableBytes(int device, Caches caches) {
   size_t bytes = 0;
   ForEachContext([&](ContextPool& context) {
     if (context.identity().device != device || !context.open()) return;
-    bytes += context.global().large_bytes();
-    if (caches == Caches::kEmptied) context.EmptyCaches();
+    bytes += caches == Caches::kEmptied ? context.GatherAll() : context.GatherLarge();
   });
   return bytes + chunks_.Bytes(device);
 }
@@ -74,6 +75,7 @@ void Pool::LeaveRoomForManaged(size_t more, const Driver& driver) {
     const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
     if (!unasked.allowed()) return;
     const bool look = source_.NoteManaged(context, more);
+    context.GatherLarge();  // from now on large shelves keep nothing
     if (!look && source_.LeavesRoom(context)) return;
     auto* const handle = static_cast<CUcontext>(context.identity().handle);
     const bool push = handle != current;
@@ -128,8 +130,8 @@ size_t Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes,
 bool Pool::TidyUnasked(ContextPool& context, const DeviceApi& api) {
   const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
   if (!unasked.allowed()) return false;
+  context.EmptyCaches();  // and what is idle is known
   source_.WarmUp(context, api);
-  context.EmptyCaches();
   readiness_.PromotePassed(context);
   return true;
 }

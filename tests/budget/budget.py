@@ -108,9 +108,9 @@ def count_part(options, part, library, locked):
         if not name.startswith(("CMP_", "CMPSIM_", "LD_"))
     }
     environment.update(settings, LD_LIBRARY_PATH=options.sim, LD_BIND_NOW="1")
+    environment["CMP_DECAY"] = "off"  # a tick, of the pool's thread or in a free, is no part of a path
     if preloaded:
         environment["LD_PRELOAD"] = options.preload
-        environment["CMP_DECAY"] = "off"  # a tick of the pool's own thread is no part of a path
     with tempfile.TemporaryDirectory(prefix="cmp-budget-") as folder:
         finished = subprocess.run(
             ["valgrind", "--tool=callgrind", "--error-exitcode=99",

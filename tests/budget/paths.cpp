@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kBytes = 5000;  // beyond the first tiers, whose number is simpler to find
 constexpr size_t kLargeBytes = size_t{8} << 20;
+constexpr size_t kGlobalBytes = size_t{128} << 20;  // more than a thread keeps
 void* g_pointer = nullptr;
 void* g_page_locked = nullptr;
 void* g_other_pointer = nullptr;
@@ -55,10 +56,10 @@ extern "C" __attribute__((noinline, visibility("default"))) void path_done() {
 
 PATH(cudaMalloc_hit) { g_status = cudaMalloc(&g_pointer, kBytes); }
 PATH(cudaFree_ready) { g_status = cudaFree(g_pointer); }
-// Beyond the hit path, which runtime a caller means is remembered by the place of its call.
-[[gnu::noinline]] void AllocateLarge() { g_status = cudaMalloc(&g_pointer, kLargeBytes); }
-PATH(cudaMalloc_large_hit) { AllocateLarge(); }
+PATH(cudaMalloc_large_hit) { g_status = cudaMalloc(&g_pointer, kLargeBytes); }
 PATH(cudaFree_large_ready) { g_status = cudaFree(g_pointer); }
+PATH(cudaMalloc_global_hit) { g_status = cudaMalloc(&g_pointer, kGlobalBytes); }
+PATH(cudaFree_global_ready) { g_status = cudaFree(g_pointer); }
 PATH(cuMemAlloc_v2_hit) { g_status = cuMemAlloc_v2(&g_address, kBytes); }
 PATH(cuMemFree_v2_ready) { g_status = cuMemFree_v2(g_address); }
 PATH(cudaMallocPitch_hit) { g_status = cudaMallocPitch(&g_pointer, &g_pitch, 1000, 5); }
@@ -140,14 +141,15 @@ void MakeStreams() {
 }
 
 void LargeHits() {
-  void* pointers[4] = {};
-  for (void*& pointer : pointers) {
-    AllocateLarge();
-    pointer = g_pointer;
+  for (const size_t bytes : {kLargeBytes, kGlobalBytes}) {
+    void* pointers[4] = {};
+    for (void*& pointer : pointers) MUST(cudaMalloc(&pointer, bytes));
+    for (void* pointer : pointers) MUST(cudaFree(pointer));
   }
-  for (void* pointer : pointers) MUST(cudaFree(pointer));
   RUN(path_cudaMalloc_large_hit);
   RUN(path_cudaFree_large_ready);
+  RUN(path_cudaMalloc_global_hit);
+  RUN(path_cudaFree_global_ready);
 }
 
 void Hits() {

@@ -252,6 +252,26 @@ TEST_F(GlobalPoolTest, WithOnlySmallBlocksThereAreNoLargeOnes) {
   EXPECT_EQ(pool.TakeOldest(1).head, block);
 }
 
+// What leaves a thread's large shelf.
+TEST_F(GlobalPoolTest, BlocksOfAnySizeArePutAtOnce) {
+  Block* first = Idle(6 * kMiB);
+  Block* second = Idle(4 * kMiB);
+  Block* third = Idle(6 * kMiB);
+  Block* small = Idle(1280 * kKiB);
+  Batch blocks;
+  for (Block* block : {third, small, second, first}) blocks.Push(block);
+  pool_.PutEach(blocks);
+  EXPECT_EQ(pool_.ready_bytes(), 16 * kMiB + small->bytes);
+  EXPECT_EQ(pool_.large_bytes(), 16 * kMiB);
+  const Batch batch = pool_.TakeBatch(small->tier);
+  EXPECT_EQ(batch.head, small);
+  EXPECT_EQ(batch.count, 1u);
+  EXPECT_EQ(pool_.TakeOldest(1).head, second) << "the smallest that suffices";
+  EXPECT_EQ(pool_.TakeOldest(6 * kMiB).head, first);
+  EXPECT_EQ(pool_.TakeLarge(6 * kMiB, 6 * kMiB), third);
+  EXPECT_EQ(pool_.ready_bytes(), 0u);
+}
+
 // Who asks how much is free adds this up, whatever other threads do meanwhile.
 TEST_F(GlobalPoolTest, ABlockThatBecomesReadyCountsOnce) {
   Block* block = Idle(kGiB);

@@ -54,6 +54,11 @@ class ThreadCacheTest : public testing::Test {
     while (!cache_.Free(block, kReady, &overflow, takers_, &taking)) BeginListed();
     return overflow;
   }
+  // From another thread. REQUIRES: list_lock_
+  bool Take() {
+    cache_.BeginTaking();
+    return cache_.EndTaking(BarrierOnEveryThread());
+  }
   void BeginListed() {
     const Held held(list_lock_);
     (void)cache_.BeginListed();
@@ -297,8 +302,7 @@ TEST_F(ThreadCacheTest, AnotherThreadMayEmptyIt) {
     while (!stop.load()) {
       const Held held(list_lock_);
       if (!cache_.listed()) continue;
-      cache_.BeginTaking();
-      if (cache_.EndTaking(BarrierOnEveryThread())) cache_.Empty(empty);
+      if (Take()) cache_.Empty(empty);
     }
   });
   std::vector<Block*> kept;
@@ -330,6 +334,188 @@ TEST_F(ThreadCacheTest, WhatOverflowsIsInTheHandsOfWhoFreed) {
     while (!cache_.Free(block, kReady, &overflow, takers_, &*taking)) (void)cache_.BeginListed();
   }
   EXPECT_TRUE(test::Sleeps([&] { takers_.Await(); }, [&] { taking.reset(); }));
+}
+
+// ---- The large shelf. Tiers are only where it counts.
+
+class LargeCacheTest : public ThreadCacheTest {
+ protected:
+  LargeCacheTest() { limits_.large_bytes = 64 * kMiB; }
+  // One that the program has.
+  Block* Live(size_t bytes, size_t requested) {
+    Block* block = Idle(0);
+    block->bytes = bytes;
+    block->requested = requested;
+    return block;
+  }
+  bool FreeLarge(Block* block) {
+    leaving_ = {};
+    Takers::Taking taking;
+    return cache_.FreeLarge(block, &leaving_, &changes_, takers_, &taking);
+  }
+  void Open() {
+    const Held held(list_lock_);
+    (void)cache_.BeginListed(ThreadCache::Shelves::kAll);
+  }
+
+  Batch leaving_;
+  ThreadCache::Changes changes_ = {};
+};
+
+TEST_F(LargeCacheTest, ItTakesNoneBeforeItIsOpened) {
+  Block* block = Live(4 * kMiB, 4 * kMiB);
+  EXPECT_FALSE(FreeLarge(block));
+  EXPECT_TRUE(cache_.BeginListed());
+  EXPECT_FALSE(FreeLarge(block)) << "blocks of its tiers it may have";
+  EXPECT_FALSE(cache_.BeginListed(ThreadCache::Shelves::kAll)) << "it is listed";
+  EXPECT_TRUE(cache_.takes_large());
+  EXPECT_TRUE(FreeLarge(block));
+  EXPECT_EQ(cache_.large_bytes(), 4 * kMiB);
+  EXPECT_EQ(cache_.ready_bytes(), 0u);
+  std::vector<Block*> gone;
+  cache_.EmptyLarge([&](Batch batch) { gone.push_back(batch.head); });
+  EXPECT_EQ(gone, std::vector<Block*>{block});
+  EXPECT_TRUE(cache_.listed());
+  EXPECT_FALSE(cache_.takes_large());
+  EXPECT_FALSE(FreeLarge(block));
+}
+
+TEST_F(LargeCacheTest, EmptyGivesItsBlocksToo) {
+  Open();
+  Stock(0, IdleBatch(0, 2));
+  Block* block = Live(4 * kMiB, 4 * kMiB);
+  EXPECT_TRUE(FreeLarge(block));
+  std::vector<Block*> gone;
+  cache_.Empty([&](Batch batch) {
+    for (Block* each : BlocksOf(batch)) gone.push_back(each);
+  });
+  EXPECT_EQ(gone.size(), 3u);
+  EXPECT_EQ(gone.back(), block);
+  EXPECT_EQ(cache_.large_bytes(), 0u);
+  EXPECT_FALSE(cache_.takes_large());
+  EXPECT_EQ(cache_.AllocLarge(0, 4 * kMiB, 1), 0u);
+}
+
+TEST_F(LargeCacheTest, WhatItHandsOutCountsInTheRowOfTheRequest) {
+  Open();
+  Block* block = Live(4 * kMiB, 3 * kMiB);
+  EXPECT_TRUE(FreeLarge(block));
+  EXPECT_EQ(counters_[0].frees.Get(), 1u);
+  EXPECT_EQ(counters_[0].requested_freed_bytes.Get(), 3 * kMiB);
+  EXPECT_EQ(counters_[0].block_freed_bytes.Get(), 4 * kMiB);
+  EXPECT_EQ(cache_.AllocLarge(2, 6 * kMiB, 5 * kMiB), 0u);
+  EXPECT_EQ(At(cache_.AllocLarge(2, 4 * kMiB, 4 * kMiB - 1)), block);
+  EXPECT_EQ(block->tier, 2u);
+  EXPECT_EQ(block->state.load(), BlockState::kLive);
+  EXPECT_EQ(block->requested, 4 * kMiB - 1);
+  EXPECT_EQ(counters_[2].thread_cache_hits.Get(), 1u);
+  EXPECT_EQ(counters_[2].requested_bytes.Get(), 4 * kMiB - 1);
+  EXPECT_EQ(counters_[2].block_bytes.Get(), 4 * kMiB);
+}
+
+TEST_F(LargeCacheTest, TheAccountsLearnOfSlackAndRounding) {
+  Open();
+  EXPECT_TRUE(FreeLarge(Live(8 * kMiB, 8 * kMiB)));
+  EXPECT_TRUE(FreeLarge(Live(1280 * kKiB, 1280 * kKiB)));
+  ThreadCache::Changes changes = cache_.Settle();
+  const auto bytes = [](size_t sum) { return static_cast<int64_t>(sum); };
+  EXPECT_EQ(changes.live, -bytes(8 * kMiB + 1280 * kKiB));
+  EXPECT_EQ(changes.slack, 0);
+  EXPECT_EQ(changes.rounding, 0);
+  Block* large = At(cache_.AllocLarge(0, 8 * kMiB, 5 * kMiB));
+  Block* small = At(cache_.AllocLarge(0, 1280 * kKiB, 1100 * kKiB));
+  ASSERT_NE(large, nullptr);
+  ASSERT_NE(small, nullptr);
+  changes = cache_.Settle();
+  EXPECT_EQ(changes.live, bytes(6 * kMiB + 1280 * kKiB)) << "rounded to 2 MiB, and to its tier";
+  EXPECT_EQ(changes.slack, bytes(2 * kMiB));
+  EXPECT_EQ(changes.rounding, bytes(180 * kKiB));
+  EXPECT_TRUE(FreeLarge(large));
+  EXPECT_TRUE(FreeLarge(small));
+  changes = cache_.CountShared(1, 3 * kMiB, 6 * kMiB);
+  EXPECT_EQ(changes.live, -bytes(6 * kMiB + 1280 * kKiB) + bytes(4 * kMiB));
+  EXPECT_EQ(changes.slack, -bytes(2 * kMiB) + bytes(2 * kMiB));
+  EXPECT_EQ(changes.rounding, -bytes(180 * kKiB));
+  EXPECT_EQ(counters_[1].global_pool_hits.Get(), 1u);
+  changes = cache_.Settle();
+  EXPECT_EQ(changes.live, 0);
+  EXPECT_EQ(changes.slack, 0);
+  EXPECT_EQ(changes.rounding, 0);
+}
+
+// They are nowhere until they are on a list of the global pool.
+TEST_F(LargeCacheTest, WhatLeavesIsInTheHandsOfWhoFreed) {
+  Open();
+  std::optional<Takers::Taking> taking;
+  taking.emplace();
+  Batch leaving;
+  for (unsigned i = 0; i < LargeShelf::kSlots; ++i) {
+    Block* block = Live(2 * kMiB, 2 * kMiB);
+    ASSERT_TRUE(cache_.FreeLarge(block, &leaving, &changes_, takers_, &*taking));
+  }
+  ASSERT_EQ(leaving.count, 0u);
+  takers_.Await();  // for nobody
+  ASSERT_TRUE(cache_.FreeLarge(Live(2 * kMiB, 2 * kMiB), &leaving, &changes_, takers_, &*taking));
+  ASSERT_NE(leaving.count, 0u);
+  EXPECT_EQ(changes_.live, -static_cast<int64_t>((LargeShelf::kSlots + 1) * 2 * kMiB));
+  EXPECT_TRUE(test::Sleeps([&] { takers_.Await(); }, [&] { taking.reset(); }));
+  // But not one that was on no list yet.
+  taking.emplace();
+  leaving = {};
+  Block* large = Live(128 * kMiB, 128 * kMiB);
+  ASSERT_TRUE(cache_.FreeLarge(large, &leaving, &changes_, takers_, &*taking));
+  EXPECT_EQ(leaving.head, large);
+  takers_.Await();  // for nobody
+}
+
+// Others take from it, and empty it, while its owner goes on.
+TEST_F(LargeCacheTest, OtherThreadsMayTakeFromIt) {
+  constexpr int kBlocks = 12;
+  Open();
+  Mutex lock;
+  std::vector<Block*> outside;
+  for (int i = 0; i < kBlocks; ++i) outside.push_back(Live((1 + i % 3) * 2 * kMiB, kMiB));
+  const auto give = [&](Block* block) {
+    Held held(lock);
+    outside.push_back(block);
+  };
+  std::atomic<bool> stop{false};
+  std::thread other([&] {
+    for (int round = 0; !stop; ++round) {
+      const Held held(list_lock_);
+      const size_t fit = cache_.BestFitOfLarge(2 * kMiB, 4 * kMiB);
+      const bool all = round % 16 == 0;
+      if ((all || fit != 0) && Take()) {
+        if (all) cache_.EmptyLarge([&](Batch batch) { give(batch.head); });
+        if (Block* block = all ? nullptr : cache_.TakeLarge(fit)) give(block);
+      }
+      std::this_thread::yield();
+    }
+  });
+  for (int round = 0; round < 20000; ++round) {
+    Block* block = nullptr;
+    {
+      Held held(lock);
+      if (!outside.empty()) {
+        block = outside.back();
+        outside.pop_back();
+      }
+    }
+    if (block != nullptr) {
+      while (!FreeLarge(block)) Open();
+      while (leaving_.count != 0) give(leaving_.Pop());
+    }
+    if (Block* hit = At(cache_.AllocLarge(0, (1 + round % 3) * 2 * kMiB, kMiB))) {
+      ASSERT_TRUE(hit->TakeFromProgram(BlockState::kLive));
+      give(hit);
+    }
+  }
+  stop = true;
+  other.join();
+  cache_.EmptyLarge([&](Batch batch) { give(batch.head); });
+  EXPECT_EQ(outside.size(), size_t{kBlocks});
+  EXPECT_EQ(std::set<Block*>(outside.begin(), outside.end()).size(), size_t{kBlocks});
+  EXPECT_EQ(cache_.large_bytes(), 0u);
 }
 
 }  // namespace

@@ -85,12 +85,25 @@ TEST_F(ManagedTest, WhereItDoesNotFitASixteenthIsIdle) {
   EXPECT_LE(t.context->accounts().idle(), kDeviceBytes / 16);
 }
 
+// On the lists of the global pool each free finds what must go.
+TEST_F(ManagedTest, NoLargeShelfKeepsAny) {
+  g_managed = 0;
+  Free(Allocate(1, 10 * kMiB));
+  EXPECT_EQ(t.context->global().ready_bytes(), 0u) << "it shows nothing";
+  g_managed = 16 * kGiB;
+  const std::vector<Block*> blocks = Allocate(1, 3 * kGiB / 2);  // the device is asked
+  Free(Allocate(1, 10 * kMiB));
+  EXPECT_NE(t.context->global().ready_bytes(), 0u);
+  Free(blocks);
+}
+
 // Before an allocation only what the driver frees without a wait may go: where it cannot, idle
 // blocks stay as old as they are.
 TEST_F(ManagedThatMightFitTest, NothingIsTakenThatCannotBeFreedQuietly) {
   g_managed = 0;
   Allocate(600, 2 * kMiB);
   Free(Allocate(200, 2 * kMiB));
+  t.context->EmptyCaches();  // the last few are on a large shelf
   g_managed = 7 * kGiB;
   ASSERT_TRUE(t.Free(t.Alloc(3 * kGiB / 2)));  // so large that the device is asked
   GlobalPool& global = t.context->global();

@@ -1,6 +1,7 @@
 // Retired blocks: idle, and not to be handed out before their fence has passed.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <set>
 #include <thread>
 #include <utility>
@@ -604,6 +605,38 @@ TEST_F(RetiredTest, NearTheBoundAFreeWaitsSoThatAllocationsFindReadyBlocks) {
             t.pool->statistics().process().wait_ns.Get());
   EXPECT_LE(t.device.allocate_calls(), 5u) << "recycled, not made anew";
   EXPECT_EQ(t.device.release_calls(), 0u);
+}
+
+TEST_F(RetiredTest, NearTheBoundWhatLargeShelvesKeepIsReadyEnough) {
+  Options options;
+  options.reserve = {0.0, 40 * kMiB};
+  TestPool t = Pool(options);
+  std::atomic<bool> over{false};
+  std::atomic<bool> kept{false};
+  std::thread other([&] {
+    std::vector<Block*> blocks;
+    for (int i = 0; i < 4; ++i) blocks.push_back(t.Alloc(4 * kMiB));
+    for (Block* block : blocks) EXPECT_TRUE(t.Free(block));
+    kept = true;
+    while (!over) std::this_thread::yield();
+  });
+  while (!kept) std::this_thread::yield();
+  FreeAfterWork(t, t.Alloc(14 * kMiB));
+  EXPECT_EQ(t.context->global().retired_bytes(), 14 * kMiB) << "it shows nothing";
+  EXPECT_EQ(driver_.waits, 0u);
+  over = true;
+  other.join();
+}
+
+TEST_F(RetiredTest, NearTheBoundABlockOfItsSizeOnTheLargeShelfWillDo) {
+  Options options;
+  options.reserve = {0.0, 7680 * kKiB};
+  TestPool t = Pool(options);
+  std::vector<Block*> blocks;
+  for (int i = 0; i < 5; ++i) blocks.push_back(t.Alloc(1280 * kKiB));
+  ASSERT_TRUE(t.Free(blocks[0]));
+  FreeAfterWork(t, blocks[1]);
+  EXPECT_EQ(driver_.waits, 0u);
 }
 
 TEST_F(RetiredTest, FarFromTheBoundNoFreeWaits) {
