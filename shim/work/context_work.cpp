@@ -114,7 +114,11 @@ void ContextWork::Enter(StreamName stream, bool overtakes, Visible visible) {
     const bool exits = g_pool.load(std::memory_order_acquire) == nullptr;
     {
       Held held(lock_);
-      if (paying != 0) EndPaying(paying);
+      // In this order: who begins a capture, which waits until nobody records, finds nobody paying.
+      if (paying != 0) {
+        EndPaying(paying);
+        g_captures.LeaveRecording();
+      }
       if (!state_.Owes(stream, overtakes) || !RuleIsOn(Rule::kOrderOnSecondStream)) {
         return Add(stream, visible, after_legacy);
       }
@@ -125,7 +129,6 @@ void ContextWork::Enter(StreamName stream, bool overtakes, Visible visible) {
     }
     if (paying != 0) {
       LetDeviceWait(*LoadedDriver(), paying);
-      g_captures.LeaveRecording();
     } else if (exits) {
       End();
     } else {
