@@ -189,6 +189,8 @@ class alignas(64) ThreadCache {
   void Empty(Put put, bool short_of_memory = false) {
     Held held(flag_);
     for (unsigned tier = 0; tier < limits_->tiers; ++tier) {
+      // Another thread's shelves are lines that this one does not have: no more than need be.
+      if (!short_of_memory && ready_bytes() + retired_bytes() == 0) break;
       TakeShelf(tier, put);
       if (short_of_memory) shelves_[tier].next_refill = 1;  // what is made ahead is not kept
     }

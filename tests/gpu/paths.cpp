@@ -6,13 +6,19 @@
 //
 //   random sizes     a pair of a size drawn log-uniformly from 256 B to 1 MiB, beside N live blocks
 //   hand-over        a block of 4 KiB that one thread allocates and another frees; 1 and 8 such
-//   pairs thread           a thread that lives for ten pairs of 4 KiB, over one that does nothing
+//   pairs
+//   thread           a thread that lives for ten pairs of 4 KiB, over one that does nothing; and of
+//                    that what is not the pool's: a thread that makes the device current by
+//                    cudaSetDevice, as the first cudaMalloc of a thread does, or by cuCtxSetCurrent
 //   first touch      each of 1,000 blocks of sizes that the process has not had before; the worst
 //   attributes       cudaPointerGetAttributes of a live block
 //   memory info      cudaMemGetInfo
 //   synchronise      cudaStreamSynchronize of an idle stream
 //
 // Each figure but the first touch's is a median over short runs, in nanoseconds.
+#include <cuda.h>
+#include <dlfcn.h>
+
 #include <cmath>
 #include <functional>
 #include <random>
@@ -117,15 +123,20 @@ void HandOvers(double milliseconds, size_t pairs, const char* what) {
 }
 
 void ThreadLife(double milliseconds) {
-  const auto live = [&](int count) {
-    return Measure(milliseconds, [=] {
-      std::thread([=] {
-        for (int i = 0; i < count; ++i) Pair(4 * kKiB);
-      }).join();
-    });
+  const auto live = [&](auto body) {
+    return Measure(milliseconds, [=] { std::thread(body).join(); });
   };
-  const double empty = live(0);
-  Print("thread", live(10) - empty);
+  const double empty = live([] {});
+  Print("thread", live([] {
+                    for (int i = 0; i < 10; ++i) Pair(4 * kKiB);
+                  }) - empty);
+  Print("thread, cudaSetDevice alone", live([] { CHECK(cudaSetDevice(0)); }) - empty);
+  void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_NOLOAD);
+  const auto get = reinterpret_cast<decltype(&cuCtxGetCurrent)>(dlsym(driver, "cuCtxGetCurrent"));
+  const auto set = reinterpret_cast<decltype(&cuCtxSetCurrent)>(dlsym(driver, "cuCtxSetCurrent"));
+  CUcontext context = nullptr;
+  get(&context);
+  Print("thread, cuCtxSetCurrent alone", live([=] { set(context); }) - empty);
 }
 
 void FirstTouch(unsigned seed) {

@@ -185,7 +185,7 @@ class Simulated(unittest.TestCase):
             row = json.loads(self.both("polling", "--seconds", "0.1", mode=mode))
             self.assertGreater(row["polls_per_second"], 0)
             rows = self.both("paths", "--milliseconds", "1", "--live", "1000", mode=mode)
-            self.assertEqual(len(rows.splitlines()), 9)
+            self.assertEqual(len(rows.splitlines()), 11)
         two = {"CMPSIM_DEVICES": "2"}
         for mode in ("", *programs.MODES):
             rows = self.both("two_gpus_alternate", "--milliseconds", "1", mode=mode, **two)
