@@ -27,13 +27,16 @@ void Fences::Open() {
   RaiseTo(published_, number);
   skipped_.store(0, std::memory_order_relaxed);
   newest_ns_.store(0, std::memory_order_relaxed);
+  Held recorder(recorder_);
   Held queue(queue_lock_);
   while (queue_.Oldest() != nullptr) {
     Fence* fence = queue_.Pop();
     fence->queued = false;
     PutAside(fence);
   }
-  for (Fence* fence = unused_; fence != nullptr; fence = fence->next_unused) fence->event = nullptr;
+  for (Fence* list : {spare_, unused_.load(std::memory_order_acquire)}) {
+    for (Fence* fence = list; fence != nullptr; fence = fence->next_unused) fence->event = nullptr;
+  }
 }
 
 uint64_t Fences::Begin() {
@@ -54,7 +57,6 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, cons
   Fence* fence = TakeFence(driver, of, &status);
   if (fence == nullptr) return {status, 0};
   const auto publish = [&](uint64_t number) {
-    Held queue(queue_lock_);
     fence->number = number;
     fence->recorded_ns = skipped() == 0 ? 0 : NowNs();
     if (fence->recorded_ns != 0) newest_ns_.store(fence->recorded_ns, std::memory_order_relaxed);
@@ -65,43 +67,45 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, cons
   const bool stamped_first = RuleIsOn(Rule::kStampProtocol);
   uint64_t number = stamped_first ? Begin() : 0;
   host.fence_begins(of.context, number, purpose);
-  if (!RuleIsOn(Rule::kEventReuse)) publish(number);
+  const bool reuses_early = !RuleIsOn(Rule::kEventReuse);
+  if (reuses_early) publish(number);
   status =
       driver.record_context(static_cast<CUcontext>(of.handle), static_cast<CUevent>(fence->event));
   if (!stamped_first) number = Begin();
   if (status != kSuccess) {
     host.fence_failed(of.context);
-    Held queue(queue_lock_);
-    if (!fence->queued) PutAside(fence);
+    if (!reuses_early) {
+      fence->next_unused = spare_;
+      spare_ = fence;
+    }
     return {status, 0};
   }
   if (for_order) newest_for_order_.store(number, std::memory_order_release);
-  if (!fence->queued) publish(number);
+  if (!reuses_early) publish(number);
   return {kSuccess, number};
 }
 
-// A fence whose event nobody looks at, and room for it in the queue.
+// A fence whose event nobody looks at, and room for it in the queue. acquire: whoever put it aside
+// is done with it.
 Fences::Fence* Fences::TakeFence(const Driver& driver, const Of& of, int* status) {
-  Fence* fence = nullptr;
-  {
+  if (!queue_.HasRoom()) {
     Held queue(queue_lock_);
     if (!queue_.MakeRoom()) {
       *status = kOutOfMemory;
       return nullptr;
     }
-    fence = unused_;
-    if (fence != nullptr) unused_ = fence->next_unused;
   }
-  if (fence == nullptr) fence = of.arena.New<Fence>();
+  if (spare_ == nullptr) spare_ = unused_.exchange(nullptr, std::memory_order_acquire);
+  if (spare_ == nullptr) spare_ = of.arena.New<Fence>();
+  Fence* fence = spare_;
   if (fence == nullptr) {
     *status = kOutOfMemory;
     return nullptr;
   }
   if (fence->event == nullptr) *status = MakeEvent(driver, of.handle, &fence->event);
-  if (*status == kSuccess) return fence;
-  Held queue(queue_lock_);
-  PutAside(fence);
-  return nullptr;
+  if (*status != kSuccess) return nullptr;
+  spare_ = fence->next_unused;
+  return fence;
 }
 
 int Fences::MakeEvent(const Driver& driver, ContextHandle context, void** event) {
@@ -138,14 +142,30 @@ Fences::Fence* Fences::Use(Stamp stamp, uint64_t last) {
   return fence;
 }
 
-void Fences::Unuse(Fence* fence) {
+void Fences::Unuse(Fence* fence, int status) {
+  if (status == kSuccess) RaiseTo(passed_, fence->number);
+  const uint64_t seen_open = status == kNotReady && skipped() != 0 ? NowNs() : 0;
   Held queue(queue_lock_);
+  if (status == kSuccess) TakePassed(fence->number);
+  if (seen_open != 0) skipped_time_.SeenOpen(seen_open);
   if (--fence->users == 0 && !fence->queued) PutAside(fence);
+}
+
+// release: a recorder that takes it finds it as it was left.
+void Fences::PutAside(Fence* fence) {
+  fence->next_unused = unused_.load(std::memory_order_relaxed);
+  while (!unused_.compare_exchange_weak(fence->next_unused, fence, std::memory_order_release,
+                                        std::memory_order_relaxed)) {
+  }
 }
 
 void Fences::Pass(uint64_t number) {
   RaiseTo(passed_, number);
   Held queue(queue_lock_);
+  TakePassed(number);
+}
+
+void Fences::TakePassed(uint64_t number) {
   if (queue_.Oldest() == nullptr || queue_.Oldest()->number > number) return;
   const uint64_t last_skipped = skipped();
   const uint64_t now = last_skipped == 0 ? 0 : NowNs();
@@ -170,6 +190,7 @@ SkippedTime::Bounds Fences::TakeSkippedTime() {
 }
 
 void Fences::NoteWaited(uint64_t number) {
+  if (passed() >= number) return;  // whoever found that saw to the rest
   RaiseTo(published_, number);
   Pass(number);
 }
@@ -185,13 +206,7 @@ int Fences::Poll(const Driver& driver, Stamp stamp) {
     const RelaxedCaptureMode relaxed(driver);
     status = driver.event_query(static_cast<CUevent>(fence->event));
   }
-  if (status == kSuccess) {
-    Pass(fence->number);
-  } else if (status == kNotReady && skipped() != 0) {
-    Held queue(queue_lock_);
-    skipped_time_.SeenOpen(NowNs());
-  }
-  Unuse(fence);
+  Unuse(fence, status);
   return status;
 }
 
@@ -205,19 +220,26 @@ int Fences::Wait(const Driver& driver, Stamp stamp, uint64_t last) {
     const RelaxedCaptureMode relaxed(driver);
     status = driver.event_synchronize(static_cast<CUevent>(fence->event));
   }
-  if (status == kSuccess) Pass(fence->number);
-  Unuse(fence);
+  Unuse(fence, status);
   return status;
 }
 
-int Fences::OrderAfter(const Driver& driver, ContextHandle context, uint64_t number) {
+Fences::Order Fences::OrderAfter(const Driver& driver, ContextHandle context, uint64_t number,
+                                 Ask ask) {
+  if (passed() >= number) return {kSuccess, true};
   if (published() < number) Held recorder(recorder_);  // until it is recorded
   Fence* fence = Use(number - 1, number);
-  if (fence == nullptr) return kSuccess;  // it has passed, or was never recorded
-  const int status =
-      driver.wait_event(static_cast<CUcontext>(context), static_cast<CUevent>(fence->event));
-  Unuse(fence);
-  return status;
+  if (fence == nullptr) return {kSuccess, true};  // it has passed, or was never recorded
+  int status = kUnasked;
+  if (ask == Ask::kFirst) status = driver.event_query(static_cast<CUevent>(fence->event));
+  const bool passed = status == kSuccess;
+  int ordered = kSuccess;
+  if (!passed) {
+    ordered =
+        driver.wait_event(static_cast<CUcontext>(context), static_cast<CUevent>(fence->event));
+  }
+  Unuse(fence, status);
+  return {ordered, passed};
 }
 
 }  // namespace cmp

@@ -20,6 +20,8 @@
 //   cuCtxRecordEvent and the poller's across cuEventQuery, which wait for nothing but the driver's
 //   own lock and never call back; who holds one takes only locks below it (lock.h). One record
 //   serves everybody who waited for the lock.
+// - A recorder takes no second lock: it alone pushes on the queue, and takes fences that are unused
+//   off their list, all at once.
 //
 // That stamps are sound, and that a submission which is noted after its call is seen in time
 // (shim/work/context_work.h), needs a driver in which a launch and a record of the same context
@@ -107,8 +109,15 @@ class Fences {
   static constexpr uint64_t kAny = ~uint64_t{0};
   int Wait(const Driver& driver, Stamp stamp, uint64_t last = kAny);
   // All work submitted to `context` from now on runs after the work before fence `number`: the
-  // device waits, not the host. REQUIRES: no capture is under way or begins
-  int OrderAfter(const Driver& driver, ContextHandle context, uint64_t number);
+  // device waits, not the host. `ask`: unless the driver, asked first, says that it has passed.
+  // `status` is the driver's. REQUIRES: no capture is under way or begins
+  enum class Ask : bool { kNo, kFirst };
+  struct Order {
+    int status;
+    bool passed;  // nothing has to wait
+  };
+  Order OrderAfter(const Driver& driver, ContextHandle context, uint64_t number,
+                   Ask ask = Ask::kNo);
 
   // A free that fence `number` covers returns without waiting, where the real one would have
   // waited.
@@ -142,12 +151,13 @@ class Fences {
   static int MakeEvent(const Driver& driver, ContextHandle context, void** event);
   // The oldest fence above `stamp`, in use; nullptr if none up to `last` is recorded.
   Fence* Use(Stamp stamp, uint64_t last);
-  void Unuse(Fence* fence);
-  void PutAside(Fence* fence) {  // REQUIRES: queue_lock_ held
-    fence->next_unused = unused_;
-    unused_ = fence;
-  }
+  // The driver was asked about the fence, and said this; or was not asked.
+  static constexpr int kUnasked = -1;
+  void Unuse(Fence* fence, int status);
+  void PutAside(Fence* fence);
   void Pass(uint64_t number);
+  // The same under queue_lock_, for passed() that says so.
+  void TakePassed(uint64_t number);
 
   static constinit std::atomic<uint64_t> g_clock;
 
@@ -163,9 +173,10 @@ class Fences {
   alignas(64) Mutex recorder_;
   Mutex poller_;
   Mutex queue_lock_;
+  Fence* spare_ = nullptr;  // under recorder_, through next_unused
   NumberedQueue<Fence> queue_;
-  Fence* unused_ = nullptr;
-  SkippedTime skipped_time_;  // under queue_lock_
+  std::atomic<Fence*> unused_{nullptr};  // through next_unused; anybody adds, a recorder takes all
+  SkippedTime skipped_time_;             // under queue_lock_
 };
 
 }  // namespace cmp

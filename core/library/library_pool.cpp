@@ -33,8 +33,8 @@ struct Library {
     }
     if (pool.options().free_sync == FreeSync::kOrder && fences) {
       const Fences::Recorded fence = readiness.Record(context, FencePurpose::kOrder);
-      if (fence.status == kSuccess && context.fences().OrderAfter(driver, context.identity().handle,
-                                                                  fence.number) == kSuccess) {
+      if (fence.status == kSuccess &&
+          context.fences().OrderAfter(driver, context.handle(), fence.number).status == kSuccess) {
         return Settlement::Pooled(readiness.StampFor(context, fence.number));
       }
     }

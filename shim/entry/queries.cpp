@@ -36,8 +36,18 @@ Place PlaceOf(CUdeviceptr pointer) {
   return Place{block, false};
 }
 
-// Corrects one answer of the driver about a block in use.
-void CorrectAttribute(Block* block, CUpointer_attribute attribute, void* data) {
+// Which answers about a block in use are not the driver's own.
+constexpr uint64_t kCorrected = uint64_t{1} << CU_POINTER_ATTRIBUTE_RANGE_SIZE |
+                                uint64_t{1} << CU_POINTER_ATTRIBUTE_MAPPING_SIZE |
+                                uint64_t{1} << CU_POINTER_ATTRIBUTE_BUFFER_ID |
+                                uint64_t{1} << CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID;
+bool IsCorrected(CUpointer_attribute attribute) {
+  const auto number = static_cast<unsigned>(attribute);  // whatever the program passes
+  return number < 64 && (kCorrected >> number & 1) != 0;
+}
+
+// Corrects one of these.
+[[gnu::noinline]] void CorrectAttribute(Block* block, CUpointer_attribute attribute, void* data) {
   if (data == nullptr) return;
   auto* const number = static_cast<unsigned long long*>(data);
   switch (attribute) {
@@ -109,7 +119,8 @@ CUresult MemoryWithIdle(const DriverCalls& real, Pool& pool, CUdevice device, si
   Pause pause;
   for (int tries = 1;; ++tries) {
     const uint64_t ended = pool.hands(device).ended;
-    const size_t leaving = LeavingBytes(pool, device);
+    // Only for the last answer, which the first never is.
+    const size_t leaving = tries == 1 ? 0 : LeavingBytes(pool, device);
     const CUresult status = real.cuMemGetInfo_v2(free, total);
     if (status != CUDA_SUCCESS) return status;
     // What other threads free into their caches meanwhile is no reason to empty them again.
@@ -167,10 +178,12 @@ CUresult Driver_cuPointerGetAttribute(void* data, CUpointer_attribute attribute,
     return status;
   }
   const CUresult status = real->cuPointerGetAttribute(data, attribute, pointer);
-  if (status == CUDA_SUCCESS && place.block != nullptr) {
+  if (status != CUDA_SUCCESS) return status;
+  if (place.block == nullptr) {
+    cmp::NoteDevicePointer(attribute, pointer, CMP_CALLER);
+  } else if (cmp::IsCorrected(attribute)) {
     cmp::CorrectAttribute(place.block, attribute, data);
   }
-  if (status == CUDA_SUCCESS) cmp::NoteDevicePointer(attribute, pointer, CMP_CALLER);
   return status;
 }
 
@@ -186,13 +199,12 @@ CUresult Driver_cuPointerGetAttributes(unsigned count, CUpointer_attribute* attr
     return status;
   }
   const CUresult status = real->cuPointerGetAttributes(count, attributes, data, pointer);
-  if (status == CUDA_SUCCESS && place.block != nullptr) {
-    for (unsigned i = 0; i < count; ++i) {
+  for (unsigned i = 0; status == CUDA_SUCCESS && i < count; ++i) {
+    if (place.block == nullptr) {
+      cmp::NoteDevicePointer(attributes[i], pointer, CMP_CALLER);
+    } else if (cmp::IsCorrected(attributes[i])) [[unlikely]] {
       cmp::CorrectAttribute(place.block, attributes[i], data[i]);
     }
-  }
-  for (unsigned i = 0; status == CUDA_SUCCESS && i < count; ++i) {
-    cmp::NoteDevicePointer(attributes[i], pointer, CMP_CALLER);
   }
   return status;
 }

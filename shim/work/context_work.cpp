@@ -111,55 +111,43 @@ void ContextWork::Enter(StreamName stream, bool overtakes, Visible visible) {
   if (context_ == nullptr) return;
   stream = Named(stream);
   const bool after_legacy = visible != Visible::kNothing && IsAfterLegacy(stream);
+  uint64_t paying = 0;
   for (Pause pause;;) {
+    const bool exits = g_pool.load(std::memory_order_acquire) == nullptr;
     {
       Held held(lock_);
+      // In this order: who begins a capture, which waits until nobody records, finds nobody paying.
+      if (paying != 0) {
+        EndPaying(paying);
+        g_captures.LeaveRecording();
+      }
       if (!state_.Owes(stream, overtakes) || !RuleIsOn(Rule::kOrderOnSecondStream)) {
         return Add(stream, visible, after_legacy);
       }
+      // Under the lock, and waits for nothing: where a capture begins, who began it pays, and must
+      // not find that we are about to.
+      const bool may_pay = !exits && !paying_ && g_captures.EnterRecording();
+      paying = may_pay ? BeginPaying() : 0;
     }
-    if (!Pay()) pause.Wait();
+    if (paying != 0) {
+      LetDeviceWait(*LoadedDriver(), paying);
+    } else if (exits) {
+      End();
+    } else {
+      pause.Wait();
+    }
   }
 }
 
 // ---- Debts
 
-bool ContextWork::Pay() {
-  if (g_pool.load(std::memory_order_acquire) == nullptr) {  // the process exits
-    End();
-    return true;
-  }
-  if (!g_captures.EnterRecording()) return false;  // who began the capture pays, or has paid
-  const Driver* driver = LoadedDriver();
-  const bool paid = driver != nullptr && Settle(*driver);
-  g_captures.LeaveRecording();
-  return paid;
+uint64_t ContextWork::BeginPaying() {
+  if (paying_ || state_.debt == 0) return 0;
+  paying_ = true;
+  return state_.debt;
 }
 
-bool ContextWork::Settle(const Driver& driver) {
-  uint64_t number = 0;
-  {
-    Held held(lock_);
-    if (!paying_) number = state_.debt;
-    paying_ |= number != 0;
-  }
-  if (number == 0) return false;
-  Fences& fences = context_->fences();
-  // Often the work is done by now: a query (0.2 µs) is less than streams that wait for each other.
-  const ContextPool::User user(*context_);
-  if (user.entered() && fences.Poll(driver, number - 1) != kSuccess) {
-    int status = fences.OrderAfter(driver, context_->handle(), number);
-    // Refused for whatever reason: then the host waits in the device's place. A wait that is
-    // refused as well is tried again, as nobody would see that the order was not kept.
-    constexpr int kMostWaits = 16;
-    for (int i = 0; i < kMostWaits && status != kSuccess; ++i) {
-      status = fences.Wait(driver, number - 1);
-    }
-    if (Pool* pool = g_pool.load(std::memory_order_acquire)) {
-      pool->statistics().process().order_waits.AddShared(1);
-    }
-  }
-  Held held(lock_);
+void ContextWork::EndPaying(uint64_t number) {
   paying_ = false;
   bool paid = false;
   {
@@ -167,6 +155,40 @@ bool ContextWork::Settle(const Driver& driver) {
     paid = state_.Paid(number);
   }
   if (paid) PublishQuiet();
+}
+
+void ContextWork::LetDeviceWait(const Driver& driver, uint64_t number) {
+  const ContextPool::User user(*context_);
+  if (!user.entered()) return;
+  // Often the work is done by now: a query (0.2 µs) is less than streams that wait for each other.
+  const bool ask = unasked_ == 0;
+  Fences& fences = context_->fences();
+  const auto [ordered, passed] = fences.OrderAfter(driver, context_->handle(), number,
+                                                   ask ? Fences::Ask::kFirst : Fences::Ask::kNo);
+  unasked_ = passed ? 0 : ask ? kUnasked : unasked_ - 1;
+  if (passed) return;
+  // Refused for whatever reason: then the host waits in the device's place. A wait that is
+  // refused as well is tried again, as nobody would see that the order was not kept.
+  constexpr int kMostWaits = 16;
+  int status = ordered;
+  for (int i = 0; i < kMostWaits && status != kSuccess; ++i) {
+    status = fences.Wait(driver, number - 1);
+  }
+  if (Pool* pool = g_pool.load(std::memory_order_acquire)) {
+    pool->statistics().process().order_waits.AddShared(1);
+  }
+}
+
+bool ContextWork::Settle(const Driver& driver) {
+  uint64_t number = 0;
+  {
+    Held held(lock_);
+    number = BeginPaying();
+  }
+  if (number == 0) return false;
+  LetDeviceWait(driver, number);
+  Held held(lock_);
+  EndPaying(number);
   return true;
 }
 

@@ -27,6 +27,8 @@ BUDGET = pathlib.Path(__file__).with_name("budget.txt")
 # The parts of paths.cpp, each with its environment, and whether the preload is there.
 PARTS = {
     "hits": (True, {}),
+    "threads": (True, {}),
+    "questions": (True, {}),
     "none": (True, {"CMP_FREE_SYNC": "none"}),
     "order": (True, {"CMP_FREE_SYNC": "order"}),
     "auto": (True, {"CMP_FREE_SYNC": "auto"}),

@@ -6,6 +6,7 @@
 #include <cuda.h>
 
 #include <initializer_list>
+#include <thread>
 
 #include "core/cuda_memory_pool.h"
 #include "tests/programs/program.h"
@@ -21,6 +22,9 @@ void* g_other_pointer = nullptr;
 CUdeviceptr g_address = 0;
 size_t g_pitch = 0;
 cudaPitchedPtr g_pitched = {};
+size_t g_free_bytes = 0;
+size_t g_all_bytes = 0;
+cudaPointerAttributes g_attributes = {};
 CUstream g_stream = nullptr;
 CUstream g_other_stream = nullptr;
 CUevent g_event = nullptr;
@@ -65,6 +69,21 @@ PATH(cuMemFree_v2_ready) { g_status = cuMemFree_v2(g_address); }
 PATH(cudaMallocPitch_hit) { g_status = cudaMallocPitch(&g_pointer, &g_pitch, 1000, 5); }
 PATH(cudaMalloc3D_hit) { g_status = cudaMalloc3D(&g_pitched, {1000, 5, 1}); }
 PATH(cuMemAllocPitch_v2_hit) { g_status = cuMemAllocPitch_v2(&g_address, &g_pitch, 1000, 5, 4); }
+
+// A thread that lives for ten pairs, where others have come and gone before.
+PATH(thread_of_ten_pairs) {
+  std::thread([] {
+    for (int i = 0; i < 10; ++i) {
+      void* pointer = nullptr;
+      g_status = cudaMalloc(&pointer, kBytes) | cudaFree(pointer);
+    }
+  }).join();
+}
+
+PATH(cudaMemGetInfo) { g_status = cudaMemGetInfo(&g_free_bytes, &g_all_bytes); }
+PATH(cudaPointerGetAttributes) { g_status = cudaPointerGetAttributes(&g_attributes, g_pointer); }
+PATH(cudaStreamSynchronize_idle) { g_status = cudaStreamSynchronize(g_stream); }
+PATH(cudaStreamSynchronize_busy) { g_status = cudaStreamSynchronize(g_stream); }
 
 PATH(cudaFree_none_retired) { g_status = cudaFree(g_pointer); }
 PATH(cudaFree_order_fence_shared) { g_status = cudaFree(g_pointer); }
@@ -150,6 +169,28 @@ void LargeHits() {
   RUN(path_cudaFree_large_ready);
   RUN(path_cudaMalloc_global_hit);
   RUN(path_cudaFree_global_ready);
+}
+
+void Threads() {
+  FillShelf();
+  for (int i = 0; i < 3; ++i) path_thread_of_ten_pairs();
+  RUN(path_thread_of_ten_pairs);
+}
+
+void Questions() {
+  MakeStreams();
+  FillShelf();
+  MUST(cudaMalloc(&g_pointer, kBytes));
+  for (int i = 0; i < 2; ++i) {
+    MUST(cudaMemGetInfo(&g_free_bytes, &g_all_bytes));
+    MUST(cudaPointerGetAttributes(&g_attributes, g_pointer));
+    MUST(cudaStreamSynchronize(g_stream));
+  }
+  RUN(path_cudaMemGetInfo);
+  RUN(path_cudaPointerGetAttributes);
+  RUN(path_cudaStreamSynchronize_idle);
+  MUST_BE_0(Launch(g_stream));
+  RUN(path_cudaStreamSynchronize_busy);
 }
 
 void Hits() {
@@ -296,6 +337,8 @@ void Library() {
   void* pointers[24] = {};
   for (void*& pointer : pointers) pointer = pool.Alloc(kBytes);
   for (void* pointer : pointers) MUST_BE_0(pool.Free(pointer) ? 0 : 1);
+  // Where frees wait for nothing, the first of these make the blocks ready.
+  for (int i = 0; i < 12; ++i) MUST_BE_0(pool.Alloc(kBytes) == nullptr ? 1 : 0);
   RUN(path_CudaMemoryPool_Alloc_hit);
   MUST_BE_0(g_pointer == nullptr ? 1 : 0);
 }
@@ -306,6 +349,10 @@ int main(int, char** arguments) {
   const char* part = arguments[1] == nullptr ? "" : arguments[1];
   if (strcmp(part, "hits") == 0) {
     Hits();
+  } else if (strcmp(part, "threads") == 0) {
+    Threads();
+  } else if (strcmp(part, "questions") == 0) {
+    Questions();
   } else if (strcmp(part, "none") == 0) {
     FreesUnderNone();
   } else if (strcmp(part, "order") == 0) {

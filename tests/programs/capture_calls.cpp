@@ -262,6 +262,8 @@ Things Make(bool blocking) {
   t.freed = Allocate(30000);
   t.own = own;
   MUST(cudaEventRecord(t.recorded, t.other));
+  // A free that has to wait would be a real one: drivers before 12.5, once there was a capture.
+  MUST(cudaDeviceSynchronize());
   InThread([] { program::Warm(kWarm, 2); });  // they go to where all threads find them
   MUST(cudaDeviceSynchronize());
   // Work that a free has not waited for, where it need not.

@@ -246,15 +246,15 @@ TEST_F(ThreadCacheTest, EmptyGivesEverythingOnce) {
   cache_.Empty([](Batch) { ADD_FAILURE() << "there was nothing left"; });
 }
 
-TEST_F(ThreadCacheTest, RefillsDoubleUpToTheBatchOrEight) {
+TEST_F(ThreadCacheTest, RefillsDoubleUpToTheBatchOrThree) {
   limits_.batch[0] = 12;
   limits_.batch[1] = 6;
   std::vector<uint32_t> refills;
   for (int i = 0; i < 6; ++i) refills.push_back(cache_.NextRefill(0));
-  EXPECT_EQ(refills, (std::vector<uint32_t>{1, 2, 4, 8, 8, 8}));
+  EXPECT_EQ(refills, (std::vector<uint32_t>{1, 2, 3, 3, 3, 3}));
   refills.clear();
   for (int i = 0; i < 5; ++i) refills.push_back(cache_.NextRefill(1));
-  EXPECT_EQ(refills, (std::vector<uint32_t>{1, 2, 4, 6, 6}));
+  EXPECT_EQ(refills, (std::vector<uint32_t>{1, 2, 3, 3, 3}));
   limits_.batch[2] = 1;
   EXPECT_EQ(cache_.NextRefill(2), 1u);
   EXPECT_EQ(cache_.NextRefill(2), 1u);
@@ -280,7 +280,7 @@ TEST_F(ThreadCacheTest, CountsRequestsAndFrees) {
 
 // Where memory is short, what would be made ahead is made in vain.
 TEST_F(ThreadCacheTest, OnceItWasEmptiedRefillsBeginAnew) {
-  while (cache_.NextRefill(0) < 4) {
+  while (cache_.NextRefill(0) < 3) {
   }
   const uint32_t next = cache_.NextRefill(0);
   cache_.Empty([](Batch) {});

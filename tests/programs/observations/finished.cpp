@@ -60,26 +60,36 @@ void StreamSynchronize() {
   });
 }
 
+cudaEvent_t UntimedEvent() {
+  cudaEvent_t event = nullptr;
+  MUST(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  return event;
+}
+
+// There was work, else nobody would have to be told of the answer; it is done when it is asked for.
 void StreamQuery() {
   const cudaStream_t stream = NonBlockingStream();
-  Meanwhile({"cuStreamQuery"}, stream, [&] { MUST(cudaStreamQuery(stream)); });
+  const cudaEvent_t event = UntimedEvent();
+  Meanwhile({"cuStreamQuery"}, stream, [&] {
+    WriteWord(stream, DeviceWord(), 1, kShort);
+    MUST(cudaEventRecord(event, stream));
+    MUST(cudaEventSynchronize(event));
+    MUST(cudaStreamQuery(stream));
+  });
 }
 
 void ContextSynchronize() {
   const cudaStream_t stream = NonBlockingStream();
-  Meanwhile({"cuCtxSynchronize", "cuCtxSynchronize_v2"}, stream,
-            [] { MUST(cudaDeviceSynchronize()); });
+  char* word = DeviceWord();
+  Meanwhile({"cuCtxSynchronize", "cuCtxSynchronize_v2"}, stream, [&] {
+    WriteWord(stream, word, 1, kShort);
+    MUST(cudaDeviceSynchronize());
+  });
 }
 
 void SynchronousCopy() {
   char* source = DeviceWord();
   Meanwhile({"cuMemcpyDtoH_v2"}, nullptr, [&] { WordOf(source); });
-}
-
-cudaEvent_t UntimedEvent() {
-  cudaEvent_t event = nullptr;
-  MUST(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-  return event;
 }
 
 // An event behind a copy that is soon done. `again`: it is recorded once more, meanwhile.

@@ -32,6 +32,30 @@ TEST_F(WorkTest, ACaptureBeginsOnlyOnceDebtsArePaid) {
   g_captures.AfterBegin(nullptr, nullptr, false);
 }
 
+// Found by reading: who had paid left a newer debt to who began a capture, who left it to him.
+TEST_F(WorkTest, ADebtThatCameWhileAnOlderOneWasPaidIsPaidBeforeACapture) {
+  for (int i = 0; i < 20; ++i) {
+    Synchronize();
+    Submit(kA);
+    Free();
+    std::thread beginner;
+    driver_.on_order = [&] {
+      if (beginner.joinable()) return;
+      Submit(kA);
+      Free();
+      beginner = std::thread([] {
+        BeforeCapture();
+        g_captures.AfterBegin(nullptr, nullptr, false);
+      });
+      while (!g_captures.UnderWay()) std::this_thread::yield();
+    };
+    Submit(kB);
+    beginner.join();
+    driver_.on_order = [] {};
+    EXPECT_FALSE(AnyDebt());
+  }
+}
+
 TEST_F(WorkTest, WhoBeginsACaptureSleepsUntilNobodyRecords) {
   ASSERT_TRUE(g_captures.EnterRecording());
   EXPECT_TRUE(test::Sleeps([] { BeforeCapture(); }, [] { g_captures.LeaveRecording(); }));

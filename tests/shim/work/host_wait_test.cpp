@@ -19,6 +19,32 @@ TEST_F(WorkTest, AWaitForTheOnlyStreamIsForAll) {
   EXPECT_FALSE(AnyDebt()) << "what was waited for needs no order";
 }
 
+// So that a program which synchronises again and again pays for it once.
+TEST_F(WorkTest, AWaitWhileNothingIsUnfinishedChangesNothing) {
+  Synchronize();
+  EXPECT_TRUE(work().IsIdle());
+  HostWait idle(kA);
+  EXPECT_EQ(idle.Done(CUDA_SUCCESS), CUDA_SUCCESS);
+  EXPECT_FALSE(idle.finished());
+  Submit(kA);
+  EXPECT_FALSE(work().IsIdle());
+  HostWait busy(kA);
+  busy.Done(CUDA_SUCCESS);
+  EXPECT_TRUE(busy.finished());
+  EXPECT_TRUE(work().IsIdle());
+  // Its fence has passed, so that its debt needs no call.
+  Submit(kA);
+  Free();
+  EXPECT_FALSE(work().IsIdle());
+  driver_.Finish();
+  EXPECT_EQ(fences().Poll(driver_.table(), fences().published() - 1), kSuccess);
+  EXPECT_TRUE(work().IsIdle());
+  const unsigned queries = driver_.queries;
+  Submit(kB);
+  EXPECT_EQ(driver_.orders, 0u);
+  EXPECT_EQ(driver_.queries, queries);
+}
+
 TEST_F(WorkTest, AWaitForOneOfSeveralStreamsIsNot) {
   Synchronize();
   Submit(kA);

@@ -92,6 +92,27 @@ TEST_F(WorkTest, WhatIsDoneNeedsNoOrder) {
   EXPECT_FALSE(AnyDebt());
 }
 
+// What had to wait will have to again: the question would cost as much as the order.
+TEST_F(WorkTest, AfterADebtThatHadToBeKeptTheNextAreNotAskedAbout) {
+  Synchronize();
+  const auto pay = [&] {
+    Submit(kA);
+    Free();
+    Submit(kB);
+  };
+  for (int i = 0; i < 16; ++i) pay();
+  EXPECT_EQ(driver_.queries, 1u);
+  EXPECT_EQ(driver_.orders, 16u);
+  pay();
+  EXPECT_EQ(driver_.queries, 2u) << "but now and then";
+  for (int i = 0; i < 15; ++i) pay();
+  EXPECT_EQ(driver_.queries, 2u);
+  driver_.on_query = [&] { driver_.Finish(); };
+  for (int i = 0; i < 4; ++i) pay();
+  EXPECT_EQ(driver_.queries, 6u) << "as long as the answer is that nothing need wait";
+  EXPECT_EQ(driver_.orders, 32u);
+}
+
 TEST_F(WorkTest, WhereTheDeviceCannotBeOrderedTheHostWaits) {
   Synchronize();
   Submit(kA);
