@@ -29,7 +29,6 @@ bool ContextPool::Open(const ContextIdentity& identity, const Options& options, 
     ended_ = false;
   }
   cached_retired_.store(0, std::memory_order_relaxed);
-  look_.store(0, std::memory_order_relaxed);
   device_bytes.store(identity.device_bytes, std::memory_order_relaxed);
   unasked_bytes.store(0, std::memory_order_relaxed);
   waited_in_vain_at.store(kNever, std::memory_order_relaxed);

@@ -298,26 +298,13 @@ class ContextPool {
   // then never changed.
   alignas(kCacheLine) void* of_host = nullptr;
 
-  // Why a free must look closer than a hit does: all reasons are one word. Relaxed: who depends on
-  // one was told of what it is about.
-  bool MustLookCloser() const { return look_.load(std::memory_order_relaxed) != 0; }
   // Set by who leaves the context over its bound; the next free pays.
-  bool over_bound() const { return (look_.load(std::memory_order_relaxed) & kOverBound) != 0; }
-  void SetOverBound(bool over) { SetLook(kOverBound, over); }
+  bool over_bound() const { return fences_.Has(Fences::kOverBound); }
+  void SetOverBound(bool over) { fences_.SetReason(Fences::kOverBound, over); }
   // There are other contexts. Set before anybody finds the second one; under the lock of Contexts.
-  void SetAmongSeveral(bool several) { SetLook(kAmongSeveral, several); }
+  void SetAmongSeveral(bool several) { fences_.SetReason(Fences::kAmongSeveral, several); }
 
  private:
-  static constexpr uint8_t kOverBound = 1;
-  static constexpr uint8_t kAmongSeveral = 2;
-  void SetLook(uint8_t reason, bool on) {
-    if (on) {
-      look_.fetch_or(reason, std::memory_order_relaxed);
-    } else {
-      look_.fetch_and(static_cast<uint8_t>(~reason), std::memory_order_relaxed);
-    }
-  }
-  std::atomic<uint8_t> look_{0};
   std::atomic<uint32_t> phase_{kIsClosed};
   ContextIdentity identity_;
   Arena* arena_ = nullptr;

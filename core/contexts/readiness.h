@@ -66,9 +66,6 @@ class Readiness {
     return stamp;
   }
 
-  // Is that stamp kReady where MustLookCloser() is false? Loads only.
-  static bool IsQuiet(const ContextPool& context) { return context.fences().Idle(); }
-
   // The stamp of a block that fence `number` of its own context covers.
   Stamp StampFor(const ContextPool& context, uint64_t number) const {
     return HasOthers() ? WithOthers(context, number - 1) : number - 1;

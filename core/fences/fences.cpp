@@ -21,7 +21,7 @@ void RaiseTo(std::atomic<uint64_t>& value, uint64_t to) {
 }  // namespace
 
 void Fences::Open() {
-  work_since_.store(true, std::memory_order_seq_cst);
+  unsettled_.store(kWorkSince, std::memory_order_seq_cst);
   const uint64_t number = Begin();
   RaiseTo(passed_, number);
   RaiseTo(published_, number);

@@ -75,8 +75,24 @@ class Fences {
   // May work have been submitted since the newest fence began? Set and cleared by who sees the
   // submissions; always true where nobody does. acquire: who reads false also reads the number of
   // the fence that covers the work.
-  bool work_since() const { return work_since_.load(std::memory_order_acquire); }
-  void SetWorkSince(bool work) { work_since_.store(work, std::memory_order_seq_cst); }
+  bool work_since() const { return (unsettled_.load(std::memory_order_acquire) & kWorkSince) != 0; }
+  void SetWorkSince(bool work) { SetReason(kWorkSince, work); }
+  // Reasons of others why a free must look closer, beside that one in one word.
+  enum Reason : uint8_t { kWorkSince = 1, kOverBound = 2, kAmongSeveral = 4 };
+  bool Has(Reason reason) const {
+    return (unsettled_.load(std::memory_order_relaxed) & reason) != 0;
+  }
+  void SetReason(Reason reason, bool on) {
+    if (on) {
+      unsettled_.fetch_or(reason, std::memory_order_seq_cst);
+    } else {
+      unsettled_.fetch_and(static_cast<uint8_t>(~reason), std::memory_order_seq_cst);
+    }
+  }
+  // None of them, and nothing submitted is unfinished: a free is settled. Loads only.
+  bool Settled() const {
+    return unsettled_.load(std::memory_order_acquire) == 0 && passed() >= started();
+  }
   // Nothing submitted is unfinished, as far as is known without asking.
   bool Idle() const { return !work_since() && passed() >= started(); }
   // Is a block with this stamp ready as far as this context goes? One or two loads.
@@ -165,7 +181,7 @@ class Fences {
   alignas(64) std::atomic<uint64_t> passed_{0};
   std::atomic<uint64_t> started_{0};
   std::atomic<uint64_t> published_{0};
-  std::atomic<bool> work_since_{true};
+  std::atomic<uint8_t> unsettled_{kWorkSince};
   std::atomic<uint64_t> skipped_{0};
   std::atomic<uint64_t> newest_ns_{0};
   std::atomic<uint64_t> newest_for_order_{0};  // written under recorder_

@@ -63,7 +63,7 @@ class alignas(64) ThreadCache {
   struct alignas(64) Shelf {  // what a ready block needs is on one line
     Batch current;
     TierCounters* counters = nullptr;  // the cache's, of the tier
-    uint32_t batch = 0;                // of limits.batch
+    uint32_t most = 0;                 // blocks to which a hit adds one: the next makes a batch
     Batch spare;
     Batch retiring;
     Batch retired;
@@ -79,7 +79,7 @@ class alignas(64) ThreadCache {
     for (unsigned tier = 0; tier < limits->tiers; ++tier) {
       new (&shelves[tier]) Shelf;
       shelves[tier].counters = counters + tier;
-      shelves[tier].batch = limits->batch[tier];
+      shelves[tier].most = limits->batch[tier] - 1;
     }
   }
 
@@ -118,7 +118,7 @@ class alignas(64) ThreadCache {
       return false;
     Shelf& shelf = shelves_[tier];
     const size_t ready = ready_bytes_ + block->bytes;
-    const bool room = shelf.current.count + 1 < shelf.batch && ready <= most_ready_;
+    const bool room = shelf.current.count < shelf.most && ready <= most_ready_;
     if (room) [[likely]] {
       CountFreed(*block, shelf);
       shelf.current.Push(block);

@@ -174,7 +174,7 @@ Allocation Pool::HandOut(ContextPool& context, ThreadCache* cache, Block* block,
   return Allocation{kSuccess, address, block_bytes, Served::kGlobalPool};
 }
 
-DeviceAddress Pool::AllocLargeHit(ContextHandle current, size_t bytes) {
+DeviceAddress Pool::AllocLargeHitIn(ContextHandle current, size_t bytes) {
   ThreadCache* cache = t_memory.FindCache(current);
   if (cache == nullptr || cache->IsRequested() || bytes - 1 >= kMostTierBytes) return 0;
   const unsigned tier = tiers_.TierOf(bytes);

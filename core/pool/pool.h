@@ -36,19 +36,27 @@ class Pool {
 
   // The hit path of an allocation in the context that current() says is current, where it is asked:
   // a block of this thread's cache, handed out, or 0, which says nothing (call Alloc).
+  // Of what has a shelf of its tier alone.
   template <typename Current>
-  DeviceAddress AllocHit(Current current, size_t bytes) {
+  DeviceAddress AllocSmallHit(Current current, size_t bytes) {
     // bytes - 1 wraps for 0, which is never a hit. hit_bytes_ is 0 where hits must not happen.
     if (bytes - 1 >= hit_bytes_) [[unlikely]]
-      return hit_bytes_ == 0 ? 0 : AllocLargeHit(current(), bytes);
+      return 0;
     const ContextHandle handle = current();
     const ThreadMemory::Entry& last = t_memory.last;
     if (last.handle == handle && last.IsOfNow()) [[likely]]
       return last.cache->AllocHit(bytes);
     return AllocHitElsewhere(handle, bytes);
   }
+  // Of what has none.
+  template <typename Current>
+  DeviceAddress AllocLargeHit(Current current, size_t bytes) {
+    return hit_bytes_ == 0 || bytes <= hit_bytes_ ? 0 : AllocLargeHitIn(current(), bytes);
+  }
   DeviceAddress AllocHit(ContextHandle current, size_t bytes) {
-    return AllocHit([=] { return current; }, bytes);
+    const auto given = [=] { return current; };
+    const DeviceAddress address = AllocSmallHit(given, bytes);
+    return address != 0 ? address : AllocLargeHit(given, bytes);
   }
   // The hit path of a free: Take, if the program has the block and a free brings it into the pool.
   // False says nothing (call Take).
@@ -64,7 +72,7 @@ class Pool {
   // the block back on this thread's shelf. False: nothing was done.
   // Only for a block with a shelf, of the context that this thread used last; RetireHitElsewhere:
   // for any, and requires nothing.
-  // REQUIRES: `owner` is block's, and !owner.MustLookCloser()
+  // REQUIRES: `owner` is block's, and owner.fences().Settled()
   bool RetireHit(Block* block, const ContextPool& owner) {
     const ThreadMemory::Entry& last = t_memory.last;
     return last.owner == &owner && RetireInto(last, block);
@@ -194,7 +202,7 @@ class Pool {
  private:
   Pool(const Options& options, const PoolHost& host);
   // The hit path where the tier has no shelf: the large shelf, or the global pool.
-  DeviceAddress AllocLargeHit(ContextHandle current, size_t bytes);
+  DeviceAddress AllocLargeHitIn(ContextHandle current, size_t bytes);
   bool RetireLargeHit(ContextPool& context, ThreadCache& cache, Block* block);
   // May large shelves have blocks of the context?
   bool KeepsLarge(const ContextPool& context) const;
@@ -248,8 +256,10 @@ class Pool {
   bool HasShelf(unsigned tier) const { return tier < limits_.tiers; }
   // The epoch has changed if the context was closed.
   [[gnu::always_inline]] bool RetireInto(const ThreadMemory::Entry& entry, Block* block) {
+    if (!entry.IsOfNow()) [[unlikely]]
+      return false;
     const size_t tier = block->tier;
-    return tier < limits_.tiers && entry.IsOfNow() && entry.cache->FreeHit(block, tier);
+    return tier < limits_.tiers && entry.cache->FreeHit(block, tier);
   }
 
   Arena arena_;

@@ -43,6 +43,18 @@ Pool* PoolForAlloc(bool odd) {
   return static_cast<CUresult>(made.status);
 }
 
+[[gnu::noinline]] CUresult MemAllocNoSmallHit(CUdeviceptr* pointer, size_t bytes) {
+  const Driver* driver = LoadedDriver();
+  if (pointer != nullptr && driver != nullptr && t_inside_real == 0) {
+    Pool* pool = g_hit_pool.load(std::memory_order_acquire);
+    if (const DeviceAddress hit = AllocLargeHit(pool, bytes, driver)) {
+      *pointer = hit;
+      return CUDA_SUCCESS;
+    }
+  }
+  return MemAllocSlow(pointer, bytes);
+}
+
 struct PitchedRequest {
   CUdeviceptr* pointer;
   size_t* pitch;
@@ -134,6 +146,7 @@ CUresult MemAllocPitchReal(const DriverCalls& real, const PitchedRequest& reques
 }
 
 [[gnu::noinline]] CUresult MemFreeSlow(Pool& pool, Block* block, DeviceAddress address, bool live) {
+  if (live && FreeHitElsewhere(pool, block)) return CUDA_SUCCESS;
   const Driver& driver = *LoadedDriver();  // where there is a block there is one
   const DriverApi api(driver);
   return static_cast<CUresult>(FreeBlock(pool, driver, block, address, live, api));
@@ -236,7 +249,7 @@ CUresult Driver_cuMemAlloc_v2(CUdeviceptr* pointer, size_t bytes) {
       return CUDA_SUCCESS;
     }
   }
-  return cmp::MemAllocSlow(pointer, bytes);
+  return cmp::MemAllocNoSmallHit(pointer, bytes);
 }
 
 CUresult Driver_cuMemFree_v2(CUdeviceptr pointer) {

@@ -111,6 +111,17 @@ cudaError_t ObserveMalloc(Pool& pool, void** pointer, size_t bytes, const void* 
   return MallocServed(*pool, *real, pointer, bytes, caller);
 }
 
+// What is too large for a shelf of its tier may be a hit all the same.
+[[gnu::noinline]] cudaError_t MallocNoSmallHit(void** pointer, size_t bytes, const void* caller) {
+  if (pointer != nullptr) {
+    if (const DeviceAddress hit = AllocLargeHit(g_runtime_pool.Get(), bytes, KnownDriver())) {
+      *pointer = reinterpret_cast<void*>(hit);
+      return cudaSuccess;
+    }
+  }
+  return MallocSlow(pointer, bytes, caller);
+}
+
 // ---- Pitched memory. The runtime asks the driver for it, and is served there. What it was given
 // for a width the first time is given here from then on.
 
@@ -180,6 +191,7 @@ void NotePitch(const RuntimeCalls& real, bool looked_up, size_t width, size_t pi
 
 [[gnu::noinline]] cudaError_t FreeSlow(Pool& pool, Block* block, DeviceAddress address, bool live,
                                        const void* caller) {
+  if (live && FreeHitElsewhere(pool, block)) return cudaSuccess;
   const Driver& driver = *LoadedDriver();  // where there is a block there is one
   const RuntimeApi api(&driver, caller);
   return static_cast<cudaError_t>(FreeBlock(pool, driver, block, address, live, api));
@@ -228,7 +240,7 @@ CMP_EXPORT cudaError_t cudaMalloc(void** pointer, size_t bytes) {
       return cudaSuccess;
     }
   }
-  return cmp::MallocSlow(pointer, bytes, CMP_CALLER);
+  return cmp::MallocNoSmallHit(pointer, bytes, CMP_CALLER);
 }
 
 CMP_EXPORT cudaError_t cudaMallocPitch(void** pointer, size_t* pitch, size_t width, size_t height) {

@@ -66,7 +66,6 @@ Freed Free(Pool& pool, const Driver& driver, Block* block, DeviceAddress address
 
 int FreeBlock(Pool& pool, const Driver& driver, Block* block, DeviceAddress address, bool live,
               const DeviceApi& api) {
-  if (live && FreeHitElsewhere(pool, block)) return kSuccess;
   const BlockState taken = live ? BlockState::kLive : pool.Take(block, address);
   return Free(pool, driver, block, address, taken, api).status;
 }

@@ -14,13 +14,16 @@
 
 namespace cmp {
 
-// The hit path: a block from this thread's cache for the current context, or 0, which says nothing.
-// `pool` may be nullptr.
-// `driver` is not, where the pool is not.
+// The hit path: a block from this thread's cache for the current context, or 0, which says nothing:
+// AllocLargeHit may know more. `pool` may be nullptr; `driver` is not, where the pool is not.
 inline DeviceAddress AllocHit(Pool* pool, size_t bytes, const Driver* driver) {
   if (pool == nullptr) [[unlikely]]
     return 0;
-  return pool->AllocHit([=] { return CurrentOrNone(*driver); }, bytes);
+  return pool->AllocSmallHit([=] { return CurrentOrNone(*driver); }, bytes);
+}
+inline DeviceAddress AllocLargeHit(Pool* pool, size_t bytes, const Driver* driver) {
+  if (pool == nullptr) return 0;
+  return pool->AllocLargeHit([=] { return CurrentOrNone(*driver); }, bytes);
 }
 // The same for `rows` rows of `width` bytes, if their pitch is known to this thread.
 inline DeviceAddress AllocPitchedHit(Pool* pool, size_t width, size_t rows, uint64_t element,

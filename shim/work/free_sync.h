@@ -28,9 +28,7 @@ namespace cmp {
 // will find out whether its context is open. (Whether the process exits, it need not ask as
 // SettleFree does: nothing here calls CUDA.)
 // While a capture is under way, hits are barred.
-inline bool IsSettled(const ContextPool& owner) {
-  return !owner.MustLookCloser() && Readiness::IsQuiet(owner);
-}
+inline bool IsSettled(const ContextPool& owner) { return owner.fences().Settled(); }
 // The same where there are several contexts.
 inline bool IsSettledAmongSeveral(Pool& pool, const Block& block) {
   return pool.readiness().StampNow(*block.owner()) == kReady;
