@@ -447,12 +447,12 @@ size_t Pool::StatisticsBytes(const Options& options) {
 }
 
 Pool* Pool::Create(const Options& options, void* statistics_page, uint64_t pid, const char* program,
-                   const PoolHost& host, Statistics::More more_statistics) {
+                   const PoolHost& host) {
   void* memory = MapPages(sizeof(Pool));
   if (memory == nullptr) return nullptr;
   Pool* pool = new (memory) Pool(options, host);
   pool->statistics_.Open(statistics_page, pool->tiers_, pool->tiers_.TierOf(kMostTierBytes) + 1,
-                         pid, program, more_statistics);
+                         pid, program);
   return pool;
 }
 

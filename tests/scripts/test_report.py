@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 import unittest
 
 from command import COMMAND, PLAIN, PROGRAMS, SOURCE, TestCase, environment, main, run, start
@@ -127,14 +128,21 @@ class Reports(TestCase):
         """Its counters live on in FILE.live; names and layout are asked of the library."""
         folder = self.folder()
         running = subprocess.Popen(
-            [COMMAND, "run", "--reports", folder, "--", PROGRAMS / "endings", "kill"],
+            [COMMAND, "run", "--reports", folder, "--", PROGRAMS / "endings", "wait"],
             env=environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self.assertEqual(running.wait(60), -signal.SIGKILL)
+        self.addCleanup(running.kill)
+        while not list(folder.iterdir()):
+            self.assertIsNone(running.poll())
+            time.sleep(0.01)
         (path,) = folder.iterdir()
         self.assertEqual(path.suffix, ".live")
+        while json.loads(self.report("--json", path))["totals"]["frees"] < 11:
+            self.assertIsNone(running.poll())
+        running.kill()
+        self.assertEqual(running.wait(60), -signal.SIGKILL)
         said = self.report(folder)
         self.assertRegex(said, rf"endings {running.pid} \(not ended\)")
         found = json.loads(self.report("--json", path))
@@ -166,7 +174,8 @@ class Reports(TestCase):
         )
         self.assertEqual(running.stdout.readline(), "made\n")
         (live,) = folder.iterdir()
-        before = json.loads(self.report("--json", live))
+        while (before := json.loads(self.report("--json", live)))["totals"]["requests"] < 300:
+            self.assertIsNone(running.poll())
         running.communicate("")
         (final,) = folder.iterdir()
         after = json.loads(self.report("--json", final))
