@@ -4,23 +4,17 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-#include <algorithm>
+#include <atomic>
 #include <new>
 
-#include "core/base/own_thread.h"
 #include "core/base/warnings.h"
 #include "shim/record/own_files.h"
+#include "shim/record/writer.h"
 
 namespace cmp {
 
 namespace {
-
-// Between two writes: at first little, so that a process which is soon over leaves something, too.
-constexpr long kFirstPauseNs = 1'000'000;
-constexpr long kLongestPauseNs = 100'000'000;
 
 struct Live {
   Mutex lock;  // who writes
@@ -75,25 +69,7 @@ bool WriteOrTell(bool* is_changed) {
   return false;
 }
 
-// A process whose main thread has called pthread_exit ends with the last of the others. The kernel
-// forgets the list of locks of a thread that is over; asking for it opens no file, whose number the
-// program could be about to count on.
-bool IsMainThreadOver() {
-  const void* locks = nullptr;
-  size_t bytes = 0;
-  return syscall(SYS_get_robust_list, getpid(), &locks, &bytes) == 0 && locks == nullptr;
-}
-
-void* KeepWriting(void*) {
-  BeginOwnThread("cmp-live");
-  bool is_changed = true;
-  for (long pause = kFirstPauseNs; is_changed || !IsMainThreadOver();) {
-    SleepNs(pause);
-    pause = std::min(2 * pause, kLongestPauseNs);
-    if (!WriteOrTell(&is_changed)) break;
-  }
-  return nullptr;
-}
+constexpr Writer kWriter = {"cmp-live", &WriteOrTell};
 
 }  // namespace
 
@@ -116,7 +92,7 @@ bool BeginLive(const char* path, const Statistics& statistics) {
     errno = problem;
     return false;
   }
-  if (!StartOwnThread(&KeepWriting, nullptr)) {
+  if (!StartWriter(kWriter)) {
     PrintWarning("no thread can be made: FILE.live of CMP_STATS is written at the end alone");
   }
   return true;

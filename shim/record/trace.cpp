@@ -11,35 +11,52 @@
 #include <new>
 
 #include "core/base/lock.h"
+#include "core/base/memory.h"
 #include "core/base/statistics.h"
+#include "core/base/thread_exit.h"
 #include "core/base/warnings.h"
 #include "core/pool/pool_instance.h"
 #include "shim/record/own_files.h"
 #include "shim/record/run.h"
+#include "shim/record/writer.h"
 #include "shim/state/settings.h"
 
 namespace cmp {
 
 namespace {
 
+// What a thread records, and where that goes. Every thread that records has one; those of threads
+// that ended are used again.
+struct ThreadTrace {
+  Mutex lock;  // the thread itself, and who writes for it
+  TraceChunk chunk = {};
+  size_t place = 0;                    // of the chunk in the file; 0: it has none
+  uint32_t written = 0;                // records of it that the file has
+  uint32_t cuts = 0;                   // of the file, when the place was taken
+  ThreadTrace* next = nullptr;         // of all
+  ThreadTrace* next_unused = nullptr;  // of those without a thread
+};
+
+// Lock order: that of a ThreadTrace before this one.
 struct TraceState {
   Mutex lock;  // who takes chunks
   OpenFile file;
   TraceHeader header = {};
-  size_t next = kTraceChunkBytes;    // where the next chunk begins
-  uint32_t cuts = 0;                 // of the file, when its header was written last
-  std::atomic<bool> closed{false};   // no chunk is given out any more
-  std::atomic<bool> is_told{false};  // that something could not be written
+  size_t next = kTraceChunkBytes;  // where the next chunk begins
+  uint32_t cuts = 0;               // of the file, when its header was written last
+  uint64_t lost_written = 0;       // of header.lost, what the file has
+  Arena arena;
+  ThreadTrace* unused = nullptr;
+  std::atomic<ThreadTrace*> threads{nullptr};  // all; written under the lock
+  std::atomic<bool> closed{false};             // no chunk is given out any more
+  std::atomic<bool> is_told{false};            // that something could not be written
+  // Nobody writes later what is not written at once: the process ends, or has no thread for it.
+  // Set under the lock.
+  std::atomic<bool> at_once{false};
 };
 constinit TraceState g_trace;
 
-struct ThreadTrace {
-  size_t chunk = 0;  // where it begins; 0: there is none
-  uint64_t thread = 0;
-  uint32_t count = 0;
-  uint32_t cuts = 0;  // of the file, when it was taken
-};
-thread_local constinit ThreadTrace t_trace;
+thread_local constinit ThreadTrace* t_trace = nullptr;
 
 void WarnOfTrace(const char* path, const char* problem) {
   char line[400];
@@ -73,8 +90,10 @@ void Mend() {
   WriteHeader();
 }
 
-// A chunk for the calling thread, with its room on the disk.
-bool TakeChunk() {
+// A place in the file for the next chunk of a thread, with its room on the disk.
+// REQUIRES: own.lock is held
+bool TakePlace(ThreadTrace& own) {
+  own.place = 0;
   const Uncancelled uncancelled;
   Held held(g_trace.lock);
   if (g_trace.closed.load(std::memory_order_relaxed)) return false;
@@ -87,63 +106,146 @@ bool TakeChunk() {
     return false;
   }
   g_trace.next += kTraceChunkBytes;
-  t_trace.chunk = next;
-  t_trace.cuts = g_trace.cuts;
-  t_trace.count = 0;
+  own.place = next;
+  own.cuts = g_trace.cuts;
   return true;
 }
 
-void CountLost() {
+// REQUIRES: the lock is held
+void WriteLost() {
+  const uint64_t& lost = g_trace.header.lost;
+  if (lost == g_trace.lost_written) return;
+  g_trace.file.Write({{offsetof(TraceHeader, lost), &lost, sizeof(lost)}});
+  g_trace.lost_written = lost;
+}
+
+void CountLost(uint64_t calls) {
   const Uncancelled uncancelled;
   Held held(g_trace.lock);
-  uint64_t& lost = g_trace.header.lost;
-  ++lost;
-  g_trace.file.Write({{offsetof(TraceHeader, lost), &lost, sizeof(lost)}});
+  g_trace.header.lost += calls;
+  if (g_trace.at_once.load(std::memory_order_relaxed)) WriteLost();
 }
 
-// First the record, then the number that says that it is complete. False with errno.
-bool Write(const TraceRecord& record) {
-  struct Head {
-    uint64_t thread;
-    uint32_t count;
-    uint32_t unused[5];
-  };
-  static_assert(sizeof(Head) == offsetof(TraceChunk, records));
-  ThreadTrace& own = t_trace;
-  const Head head = {own.thread, own.count + 1, {}};
-  const size_t at = own.chunk + sizeof(head) + own.count * sizeof(record);
-  if (!g_trace.file.Write({{at, &record, sizeof(record)}, {own.chunk, &head, sizeof(head)}},
-                          own.cuts)) {
-    return false;
+// Writes what the file does not have: first records, then the number that says that they are
+// complete. REQUIRES: own.lock is held
+void WriteRecords(ThreadTrace& own) {
+  const Uncancelled uncancelled;
+  TraceChunk& chunk = own.chunk;
+  while (own.written != chunk.count) {
+    const uint32_t count = chunk.count - own.written;
+    const TraceRecord* records = chunk.records + own.written;
+    const size_t at = own.place + offsetof(TraceChunk, records) + own.written * sizeof(*records);
+    if (g_trace.file.Write({{at, records, count * sizeof(*records)},
+                            {own.place, &chunk, offsetof(TraceChunk, records)}},
+                           own.cuts)) {
+      own.written = chunk.count;
+      return;
+    }
+    const bool is_stale = errno == ESTALE;
+    if (!is_stale) TellOfTrace();
+    // Others have cut the file, and what it had of this chunk may be gone: the rest goes into
+    // another one.
+    if (!is_stale || !TakePlace(own)) {
+      chunk.count = own.written;
+      CountLost(count);
+      return;
+    }
+    memmove(chunk.records, records, count * sizeof(*records));
+    chunk.count = count;
+    own.written = 0;
   }
-  ++own.count;
-  return true;
+}
+
+// What all threads have recorded; true: something.
+bool WriteAllRecords() {
+  bool is_changed = false;
+  ThreadTrace* own = g_trace.threads.load(std::memory_order_acquire);
+  for (; own != nullptr; own = own->next) {
+    Held held(own->lock);
+    is_changed |= own->written != own->chunk.count;
+    WriteRecords(*own);
+  }
+  return is_changed;
+}
+
+bool WriteTrace(bool* is_changed) {
+  *is_changed = WriteAllRecords();
+  Held held(g_trace.lock);
+  WriteLost();
+  return !g_trace.at_once.load(std::memory_order_relaxed);
+}
+constexpr Writer kTraceWriter = {"cmp-trace", &WriteTrace};
+
+void LeaveThreadTrace() {
+  ThreadTrace* own = t_trace;
+  if (own == nullptr) return;
+  t_trace = nullptr;
+  {
+    Held held(own->lock);
+    WriteRecords(*own);
+    own->place = 0;
+    own->chunk.count = own->written = 0;
+  }
+  Held held(g_trace.lock);
+  own->next_unused = g_trace.unused;
+  g_trace.unused = own;
+}
+constinit ThreadExitHook g_trace_thread_ends(&LeaveThreadTrace);
+
+// For the calling thread, which has none; nullptr: memory is exhausted.
+ThreadTrace* TakeThreadTrace() {
+  Held held(g_trace.lock);
+  ThreadTrace* own = g_trace.unused;
+  if (own != nullptr) {
+    g_trace.unused = own->next_unused;
+  } else {
+    own = g_trace.arena.New<ThreadTrace>();
+    if (own == nullptr) return nullptr;
+    own->next = g_trace.threads.load(std::memory_order_relaxed);
+    g_trace.threads.store(own, std::memory_order_release);
+  }
+  own->chunk.thread = static_cast<uint64_t>(syscall(SYS_gettid));
+  return own;
+}
+
+void RecordInto(ThreadTrace& own, const TraceRecord& record) {
+  Held held(own.lock);
+  TraceChunk& chunk = own.chunk;
+  if (own.place == 0 || chunk.count == TraceChunk::kRecords) [[unlikely]] {
+    chunk.count = own.written = 0;
+    if (!TakePlace(own)) return CountLost(1);
+  }
+  chunk.records[chunk.count++] = record;
+  if (chunk.count == TraceChunk::kRecords || g_trace.at_once.load(std::memory_order_relaxed))
+      [[unlikely]] {
+    WriteRecords(own);
+  }
 }
 
 void Record(const TraceRecord& record) {
   const int before = errno;
-  ThreadTrace& own = t_trace;
-  if (own.thread == 0) own.thread = static_cast<uint64_t>(syscall(SYS_gettid));
-  bool has_chunk = own.chunk != 0 && own.count < TraceChunk::kRecords;
-  for (;;) {
-    if (!has_chunk && !TakeChunk()) break;
-    if (Write(record)) {
-      errno = before;
-      return;
-    }
-    if (errno != ESTALE) {
-      TellOfTrace();
-      break;
-    }
-    has_chunk = false;  // with what else stood in it it is gone
+  bool is_last = false;
+  if (t_trace == nullptr) [[unlikely]] {
+    t_trace = TakeThreadTrace();
+    is_last = !g_trace_thread_ends.Arm();  // there is no later moment
   }
-  CountLost();
+  if (t_trace != nullptr) {
+    RecordInto(*t_trace, record);
+  } else {
+    CountLost(1);
+  }
+  if (is_last) LeaveThreadTrace();
   errno = before;
 }
 
 // The process ends. Threads that still run write into chunks that they have.
 __attribute__((destructor)) void EndTrace() {
   if (!IsTraced()) return;
+  {
+    Held held(g_trace.lock);
+    g_trace.at_once.store(true, std::memory_order_relaxed);
+  }
+  WriteAllRecords();
   Held held(g_trace.lock);
   g_trace.closed.store(true, std::memory_order_release);
   g_trace.header.ended = 1;
@@ -213,6 +315,7 @@ bool BeginTrace(const Options& options) {
     g_trace.file.Forget();
     return false;
   }
+  g_trace.at_once.store(!StartWriter(kTraceWriter), std::memory_order_relaxed);
   g_traced.store(true, std::memory_order_release);
   return true;
 }
@@ -221,7 +324,7 @@ void ForgetTrace() {
   g_traced.store(false, std::memory_order_release);
   g_trace.file.Forget();
   new (&g_trace) TraceState;
-  t_trace = ThreadTrace{};
+  t_trace = nullptr;
 }
 
 void TraceAlloc(const Driver* driver, const ContextPool* context, size_t bytes,
