@@ -12,7 +12,11 @@
 // primary context of device 0 becomes current, as with the CUDA runtime). A pointer from here may
 // be given to cudaFree under the preload, and one from cudaMalloc to Free.
 //
-// Settings: the CMP_ environment variables of scripts/docs/options.md, read at the first use.
+// Settings: environment variables (scripts/docs/options.md), read at the first use: CMP_MAX_BLOCK,
+// CMP_TIER_STEPS, CMP_THREAD_CACHE_MAX_BLOCK, CMP_THREAD_CACHE_BYTES, CMP_BATCH_BYTES, CMP_SLACK,
+// CMP_RESERVE, CMP_DECAY (idle memory goes back in Free alone, as with oncall), CMP_FREE_SYNC
+// (`auto` is `wait`) and CMP_FILL. The others are the preload's; without it a line on stderr says
+// of each one that is set that it does nothing. Statistics() takes the place of CMP_STATS.
 //
 // All functions are thread-safe and throw nothing.
 #ifndef CMP_CORE_CUDA_MEMORY_POOL_H_

@@ -7,6 +7,18 @@ die() {
   exit 1
 }
 
+# Of what Ninja writes into a pipe, how far it is: a line for every fifth of the work.
+show_progress() {
+  local line last=-1
+  while IFS= read -r line; do
+    [[ $line =~ ^\[([0-9]+)/([0-9]+)\] ]] || continue
+    local done=${BASH_REMATCH[1]} all=${BASH_REMATCH[2]}
+    ((5 * done / all == last)) && continue
+    last=$((5 * done / all))
+    say "  $done of $all"
+  done
+}
+
 # Installs Debian packages, with sudo where that is needed.
 install_packages() {
   command -v apt-get >/dev/null || die "please install: $* (no apt-get here)"
@@ -59,7 +71,8 @@ cuda_headers() {
     esac
     mkdir -p "$place/wheels"
     python3 -m pip download -q --disable-pip-version-check --no-deps -d "$place/wheels" \
-      "${packages[@]}" >&2 || die "the CUDA headers could not be downloaded: ${packages[*]}"
+      "${packages[@]}" >&2 || die "${packages[*]} could not be downloaded. Where the CUDA headers \
+are: CUDA_HOME=FOLDER $0 (a toolkit), or cmake with -DCMP_CUDA_INCLUDE=FOLDER (of cuda.h)"
     python3 scripts/unpack_headers.py "$place/wheels" "$place" >&2
   fi
   echo "$place/include"

@@ -23,7 +23,7 @@ std::vector<ThreadRecord> ReadRecords(const TraceChunk* chunks, size_t chunk_cou
   std::unordered_map<uint64_t, unsigned> threads;
   for (size_t i = 1; i < chunk_count; ++i) {
     const TraceChunk& chunk = chunks[i];
-    const uint32_t count = std::min(chunk.count.load(std::memory_order_acquire), chunk.kRecords);
+    const uint32_t count = std::min(chunk.count, chunk.kRecords);
     if (count == 0) continue;
     const auto next = static_cast<unsigned>(threads.size());
     const unsigned thread = threads.try_emplace(chunk.thread, next).first->second;

@@ -103,7 +103,8 @@ class Progress:
         self.begin = time.monotonic()
         self._lock = threading.Lock()
         self._lanes: dict[str, tuple[str, float]] = {}
-        self._is_terminal = sys.stdout.isatty()
+        plain = os.environ.get("TERM", "dumb") == "dumb" or os.environ.get("NO_COLOR")
+        self._is_terminal = sys.stdout.isatty() and not plain
         threading.Thread(target=self._tell, daemon=True).start()
 
     def at(self, lane: str, what: str, since: float) -> None:

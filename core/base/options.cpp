@@ -23,10 +23,29 @@ const char* ParseNumber(const char* text, double* value) {
   if (digits == 0 || digits > 15) return nullptr;
   if (*at == '.') {
     double scale = 0.1;
+    if (at[1] < '0' || at[1] > '9') return nullptr;
     for (++at; *at >= '0' && *at <= '9'; ++at, scale /= 10) result += (*at - '0') * scale;
   }
   *value = result;
   return at;
+}
+
+char Upper(char c) { return static_cast<char>(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c); }
+
+// Words may be written in any case. Letters of the program's locale are none of theirs.
+bool IsWord(const char* text, const char* word) {
+  for (; *word != '\0'; ++text, ++word) {
+    if (Upper(*text) != Upper(*word)) return false;
+  }
+  return *text == '\0';
+}
+
+// How `text` goes on behind `beginning`; nullptr if it does not begin with that.
+const char* Behind(const char* text, const char* beginning) {
+  for (; *beginning != '\0'; ++text, ++beginning) {
+    if (Upper(*text) != Upper(*beginning)) return nullptr;
+  }
+  return text;
 }
 
 // Bytes with a unit; stops at the first character that does not belong to it.
@@ -35,22 +54,23 @@ const char* ParseBytesPrefix(const char* text, size_t* bytes) {
   const char* at = ParseNumber(text, &value);
   if (at == nullptr) return nullptr;
   static constexpr char kUnits[] = "KMGT";
-  const char upper = static_cast<char>(*at >= 'a' && *at <= 'z' ? *at - 'a' + 'A' : *at);
-  if (const char* unit = upper == '\0' ? nullptr : strchr(kUnits, upper)) {
+  const char* unit = *at == '\0' ? nullptr : strchr(kUnits, Upper(*at));
+  if (unit != nullptr) {
     for (const char* power = kUnits; power <= unit; ++power) value *= 1024;
     ++at;
-    if (*at == 'i') ++at;
+    if (Upper(*at) == 'I') ++at;
   }
-  if (*at == 'B') ++at;
+  if (Upper(*at) == 'B') ++at;
   if (value >= 0x1p47) return nullptr;  // more than any device has addresses for
+  if (unit == nullptr && value != static_cast<double>(static_cast<size_t>(value))) return nullptr;
   *bytes = static_cast<size_t>(value);
   return at;
 }
 
 bool ParseMode(const char* text, Options* options) {
-  if (strcmp(text, "pool") == 0) return options->mode = Mode::kPool, true;
-  if (strcmp(text, "observe") == 0) return options->mode = Mode::kObserve, true;
-  if (strcmp(text, "off") == 0) return options->mode = Mode::kOff, true;
+  if (IsWord(text, "pool")) return options->mode = Mode::kPool, true;
+  if (IsWord(text, "observe")) return options->mode = Mode::kObserve, true;
+  if (IsWord(text, "off")) return options->mode = Mode::kOff, true;
   return false;
 }
 
@@ -60,7 +80,7 @@ bool ParsePrograms(const char* text, Options* options) {
 }
 
 bool ParseMaxBlock(const char* text, Options* options) {
-  if (strcmp(text, "auto") == 0) return options->max_block = kOfTheDevice, true;
+  if (IsWord(text, "auto")) return options->max_block = kOfTheDevice, true;
   size_t bytes = 0;
   if (!ParseBytes(text, &bytes) || bytes < kMinBlock) return false;
   options->max_block = bytes;
@@ -68,8 +88,9 @@ bool ParseMaxBlock(const char* text, Options* options) {
 }
 
 bool ParseTierSteps(const char* text, Options* options) {
-  size_t steps = 0;
-  if (!ParseBytes(text, &steps)) return false;
+  double steps = 0;
+  const char* end = ParseNumber(text, &steps);
+  if (end == nullptr || *end != '\0') return false;
   if (steps != 1 && steps != 2 && steps != 4 && steps != 8 && steps != 16) return false;
   options->tier_steps = static_cast<unsigned>(steps);
   return true;
@@ -103,12 +124,12 @@ bool ParseSlack(const char* text, Options* options) {
 
 // auto, RATIOx, BYTES or RATIOx+BYTES.
 bool ParseReserve(const char* text, Options* options) {
-  if (strcmp(text, "auto") == 0) return options->reserve = Options{}.reserve, true;
+  if (IsWord(text, "auto")) return options->reserve = Options{}.reserve, true;
   ReserveRule reserve = {1.0, 0};
   const char* at = text;
   double ratio = 0;
   const char* behind = ParseNumber(text, &ratio);
-  if (behind != nullptr && *behind == 'x') {
+  if (behind != nullptr && Upper(*behind) == 'X') {
     if (ratio < 1 || ratio > 1000) return false;
     reserve.ratio = ratio;
     at = behind + 1;
@@ -123,22 +144,20 @@ bool ParseReserve(const char* text, Options* options) {
 
 // 10s, 500ms, 10, oncall, oncall:500ms, off.
 bool ParseDecay(const char* text, Options* options) {
-  static constexpr char kOnCall[] = "oncall";
-  constexpr size_t kOnCallLength = sizeof(kOnCall) - 1;
-  if (strcmp(text, "off") == 0) return options->decay_by = DecayBy::kNobody, true;
+  if (IsWord(text, "off")) return options->decay_by = DecayBy::kNobody, true;
   DecayBy by = DecayBy::kThread;
-  if (strncmp(text, kOnCall, kOnCallLength) == 0) {
+  if (const char* time = Behind(text, "oncall")) {
     by = DecayBy::kCalls;
-    text += kOnCallLength;
+    text = time;
     if (*text == '\0') return options->decay_by = by, true;
     if (*text++ != ':') return false;
   }
   double seconds = 0;
   const char* unit = ParseNumber(text, &seconds);
   if (unit == nullptr) return false;
-  if (strcmp(unit, "ms") == 0) {
+  if (IsWord(unit, "ms")) {
     seconds /= 1000;
-  } else if (*unit != '\0' && strcmp(unit, "s") != 0) {
+  } else if (*unit != '\0' && !IsWord(unit, "s")) {
     return false;
   }
   if (seconds < 0.01 || seconds > 1e6) return false;
@@ -148,16 +167,16 @@ bool ParseDecay(const char* text, Options* options) {
 }
 
 bool ParseFreeSync(const char* text, Options* options) {
-  if (strcmp(text, "wait") == 0) return options->free_sync = FreeSync::kWait, true;
-  if (strcmp(text, "auto") == 0) return options->free_sync = FreeSync::kAuto, true;
-  if (strcmp(text, "order") == 0) return options->free_sync = FreeSync::kOrder, true;
-  if (strcmp(text, "none") == 0) return options->free_sync = FreeSync::kNone, true;
+  if (IsWord(text, "wait")) return options->free_sync = FreeSync::kWait, true;
+  if (IsWord(text, "auto")) return options->free_sync = FreeSync::kAuto, true;
+  if (IsWord(text, "order")) return options->free_sync = FreeSync::kOrder, true;
+  if (IsWord(text, "none")) return options->free_sync = FreeSync::kNone, true;
   return false;
 }
 
 bool ParseFill(const char* text, Options* options) {
-  if (strcmp(text, "off") == 0) return options->fill = -1, true;
-  if (strcmp(text, "zero") == 0) return options->fill = 0, true;
+  if (IsWord(text, "off")) return options->fill = -1, true;
+  if (IsWord(text, "zero")) return options->fill = 0, true;
   int value = 0;
   const bool hexadecimal = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
   const char* at = hexadecimal ? text + 2 : text;
@@ -177,14 +196,14 @@ bool ParseFill(const char* text, Options* options) {
 
 bool IsOff(const char* text) {
   for (const char* off : {"0", "off", "no", "false"}) {
-    if (strcmp(text, off) == 0) return true;
+    if (IsWord(text, off)) return true;
   }
   return false;
 }
 
 bool IsOn(const char* text) {
   for (const char* on : {"1", "on", "yes", "true"}) {
-    if (strcmp(text, on) == 0) return true;
+    if (IsWord(text, on)) return true;
   }
   return false;
 }
@@ -210,9 +229,8 @@ bool ParseStats(const char* text, Options* options) {
 }
 
 bool ParseVerbose(const char* text, Options* options) {
-  if (strcmp(text, "1") != 0 && strcmp(text, "0") != 0) return false;
-  options->verbose = text[0] == '1';
-  return true;
+  options->verbose = IsOn(text);
+  return options->verbose || IsOff(text);
 }
 
 struct Option {
@@ -227,7 +245,8 @@ constexpr Option kOptions[] = {
     {"CMP_MODE", "pool", "pool, observe, off",
      "`observe`: real calls, counted and timed; `off`: real calls, nothing else", ParseMode},
     {"CMP_PROGRAMS", "all", "globs, comma-separated",
-     "program names that the shim serves; `!glob` excludes", ParsePrograms},
+     "programs that the shim serves, by their name or their script's; `!glob` excludes",
+     ParsePrograms},
     {"CMP_MAX_BLOCK", "auto", "auto, bytes (at least 256)",
      "a larger request goes straight to the real call; `auto`: an eighth of the device, at least "
      "1G",
@@ -262,20 +281,45 @@ constexpr Option kOptions[] = {
      ParseFreeSync},
     {"CMP_FILL", "off", "off, zero, a byte (171, 0xAB)", "written into every block handed out",
      ParseFill},
-    {"CMP_STATS", "off", "1 or a file name",
-     "`1`: summary on stderr at exit; a file name: JSON (%p process, %h host, %r rank)",
+    {"CMP_STATS", "off", "off, on, a file name",
+     "`on`: summary on stderr at exit; a file name: JSON (%p process, %h host, %r rank)",
      ParseStats},
-    {"CMP_TRACE", "off", "a file name",
+    {"CMP_TRACE", "off", "off, a file name",
      "every allocation and free is recorded in the file (%p process, %h host, %r rank)",
      ParseTrace},
-    {"CMP_VERBOSE", "0", "0, 1", "one line about what the shim found at the first allocation",
+    {"CMP_VERBOSE", "off", "off, on", "one line about what the shim found at the first allocation",
      ParseVerbose},
+};
+
+// Names that people try, and what they are after.
+struct Wish {
+  const char* name;  // behind CMP_
+  const char* answer;
+};
+constexpr Wish kWishes[] = {
+    {"ENABLE", "CMP_MODE=pool or CMP_MODE=off"},
+    {"ENABLED", "CMP_MODE=pool or CMP_MODE=off"},
+    {"DISABLE", "CMP_MODE=off"},
+    {"DISABLED", "CMP_MODE=off"},
+    {"OFF", "CMP_MODE=off"},
+    {"DEBUG", "CMP_VERBOSE=1 or CMP_STATS=1"},
+    {"LOG", "CMP_VERBOSE=1 or CMP_STATS=1"},
+    {"LOG_LEVEL", "CMP_VERBOSE=1 or CMP_STATS=1"},
+    {"STATISTICS", "CMP_STATS"},
+    {"REPORT", "CMP_STATS"},
+    {"REPORTS", "CMP_STATS"},
+    {"LIMIT", "CMP_RESERVE"},
+    {"MAX_BYTES", "CMP_RESERVE"},
+    {"MAX_MEMORY", "CMP_RESERVE"},
+    {"POOL_SIZE", "CMP_RESERVE"},
+    {"TIMEOUT", "CMP_DECAY"},
+    {"ZERO", "CMP_FILL=zero"},
 };
 
 constexpr size_t kLongestName = 48;  // longer than any option's
 
 // Edits that turn `left` into `right` (insert, delete, replace, swap neighbours).
-// REQUIRES: both are shorter than kLongestName
+// In any case of `left`. REQUIRES: both are shorter than kLongestName
 unsigned Distance(const char* left, size_t left_length, const char* right) {
   const size_t right_length = strlen(right);
   unsigned edits[kLongestName + 1][kLongestName + 1];
@@ -283,15 +327,79 @@ unsigned Distance(const char* left, size_t left_length, const char* right) {
   for (size_t j = 0; j <= right_length; ++j) edits[0][j] = static_cast<unsigned>(j);
   for (size_t i = 1; i <= left_length; ++i) {
     for (size_t j = 1; j <= right_length; ++j) {
-      const unsigned replaced = edits[i - 1][j - 1] + (left[i - 1] == right[j - 1] ? 0 : 1);
+      const unsigned replaced = edits[i - 1][j - 1] + (Upper(left[i - 1]) == right[j - 1] ? 0 : 1);
       unsigned fewest = std::min({replaced, edits[i - 1][j] + 1, edits[i][j - 1] + 1});
-      if (i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1]) {
+      if (i > 1 && j > 1 && Upper(left[i - 1]) == right[j - 2] &&
+          Upper(left[i - 2]) == right[j - 1]) {
         fewest = std::min(fewest, edits[i - 2][j - 2] + 1);
       }
       edits[i][j] = fewest;
     }
   }
   return edits[left_length][right_length];
+}
+
+bool IsOption(const char* name) {
+  for (const Option& option : kOptions) {
+    if (strcmp(option.name, name) == 0) return true;
+  }
+  return false;
+}
+
+// Does one of the two begin or end with whole words of the other: CMP_MAX_BLOCK_SIZE,
+// CMP_THREAD_CACHE, CMP_SYNC?
+bool HasWordsOf(const char* name, const char* option) {
+  const char* rest = Behind(name, option);
+  if (rest != nullptr && *rest == '_') return true;
+  rest = Behind(option, name);
+  if (rest != nullptr && *rest == '_') return true;
+  const char* words = name + 3;  // _SYNC
+  const size_t length = strlen(words);
+  const size_t option_length = strlen(option);
+  return length > 1 && option_length > length && IsWord(option + option_length - length, words);
+}
+
+// What to say of a name that is not an option: nothing, where it resembles none.
+void AnswerName(const char* name, WarningSink warn) {
+  char line[320];
+  int length = snprintf(line, sizeof(line), "unknown option %s; ", name);
+  const auto add = [&](const char* text) {
+    length += snprintf(line + length, sizeof(line) - static_cast<size_t>(length), "%s", text);
+  };
+  bool any = false;
+  for (const Wish& wish : kWishes) {
+    if (!IsWord(name + 4, wish.name)) continue;
+    add("use ");
+    add(wish.answer);
+    MakeOneLine(line);
+    return warn(line);
+  }
+  const auto propose = [&](const Option& option) {
+    add(any ? " or " : "did you mean ");
+    add(option.name);
+    any = true;
+  };
+  // One edit for every four characters behind CMP_, and at least one: CMP_MAXBLOCK, CMP_STAT.
+  const size_t name_length = strlen(name);
+  const Option* nearest = nullptr;
+  unsigned distance = 1 + (name_length >= 12 ? static_cast<unsigned>((name_length - 4) / 4) : 1);
+  for (const Option& option : kOptions) {
+    const unsigned edits = Distance(name, name_length, option.name);
+    if (edits >= distance) continue;
+    nearest = &option;
+    distance = edits;
+  }
+  if (nearest != nullptr) {
+    propose(*nearest);
+  } else {
+    for (const Option& option : kOptions) {
+      if (HasWordsOf(name, option.name)) propose(option);
+    }
+  }
+  if (!any) return;
+  add("?");
+  MakeOneLine(line);
+  warn(line);
 }
 
 }  // namespace
@@ -327,23 +435,9 @@ void WarnOfMisspelledOptions(char* const* environment, WarningSink warn) {
     const char* equals = strchr(variable, '=');
     const size_t length = equals == nullptr ? strlen(variable) : size_t(equals - variable);
     if (length >= kLongestName) continue;  // resembles none of ours
-    const Option* nearest = nullptr;
-    unsigned nearest_distance = ~0u;
-    for (const Option& option : kOptions) {
-      const unsigned distance = Distance(variable, length, option.name);
-      if (distance < nearest_distance) {
-        nearest = &option;
-        nearest_distance = distance;
-      }
-    }
-    // One edit for every four characters behind CMP_, and at least one: CMP_MAXBLOCK, CMP_STAT.
-    const unsigned tolerated = length >= 12 ? static_cast<unsigned>((length - 4) / 4) : 1;
-    if (nearest_distance == 0 || nearest_distance > tolerated) continue;
-    char line[200];
-    snprintf(line, sizeof(line), "%.*s is not an option; did you mean %s?",
-             static_cast<int>(length < 64 ? length : 64), variable, nearest->name);
-    MakeOneLine(line);
-    warn(line);
+    char name[kLongestName];
+    snprintf(name, sizeof(name), "%.*s", static_cast<int>(length), variable);
+    if (!IsOption(name)) AnswerName(name, warn);
   }
 }
 

@@ -18,9 +18,9 @@
 namespace cmp {
 
 namespace {
-constexpr int kBarrier = 1 << 3;   // MEMBARRIER_CMD_PRIVATE_EXPEDITED
-constexpr int kRegister = 1 << 4;  // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED
-constexpr int kMostPauses = 100;   // less than a tenth of a second
+constexpr int kBarrier = 1 << 3;      // MEMBARRIER_CMD_PRIVATE_EXPEDITED
+constexpr int kRegister = 1 << 4;     // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED
+constexpr int kMostFlagPauses = 100;  // less than a tenth of a second
 
 bool Membarrier(int command) { return syscall(SYS_membarrier, command, 0, 0) == 0; }
 }  // namespace
@@ -45,7 +45,7 @@ void OwnerFlag::Await() {
 
 bool OwnerFlag::EndTaking(bool barrier) {
   Pause pause;
-  for (int i = 0; barrier && i < kMostPauses; ++i) {
+  for (int i = 0; barrier && i < kMostFlagPauses; ++i) {
     const bool out = kLocked ? Enter() : !inside_.load(std::memory_order_acquire);
     if (out) return true;
     pause.Wait();

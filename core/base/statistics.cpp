@@ -36,14 +36,14 @@ size_t Statistics::PageBytes(const Tiers&, unsigned tier_count) {
 }
 
 void Statistics::Open(void* page, const Tiers& tiers, unsigned tier_count, uint64_t pid,
-                      const char* program, More more) {
+                      const char* program) {
   header_ = static_cast<StatisticsHeader*>(page);
   tier_count_ = tier_count;
-  memcpy(header_->magic, "CMPSTAT", 8);
+  memcpy(header_->magic, kStatisticsMagic, sizeof(header_->magic));
   header_->schema = kStatisticsSchema;
   header_->header_bytes = kHeaderBytes;
   header_->slot_bytes = static_cast<uint32_t>(SlotBytes(tier_count));
-  header_->slot_count = kStatisticsSlots;
+  header_->slot_count.store(kStatisticsSlots, std::memory_order_relaxed);
   header_->tier_count = tier_count;
   header_->tier_steps = tiers.steps();
   header_->pid = pid;
@@ -51,25 +51,17 @@ void Statistics::Open(void* page, const Tiers& tiers, unsigned tier_count, uint6
   header_->process_counter_count = sizeof(ProcessCounters) / sizeof(Counter);
   header_->run_offset = offsetof(StatisticsHeader, run);
   header_->slots_used.store(1, std::memory_order_relaxed);
-  more_ = more;
   parts_[0].store(static_cast<char*>(page) + kHeaderBytes, std::memory_order_relaxed);
   slots_.store(1, std::memory_order_release);
   strncpy(header_->program, program, sizeof(header_->program) - 1);
 }
 
-// Outside its page only once that cannot grow, and then for good: the page has no holes.
 bool Statistics::Grow(uint32_t index) {
-  const size_t bytes = size_t{kStatisticsSlots} * header_->slot_bytes;
-  const size_t offset = kHeaderBytes + size_t{index} * header_->slot_bytes;
-  const bool follows = more_ != nullptr && header_->slot_count == index;
-  void* part = follows ? more_(offset, bytes) : nullptr;
-  if (part != nullptr) {
-    header_->slot_count += kStatisticsSlots;
-  } else {
-    part = MapPages(bytes);
-  }
+  void* part = MapPages(size_t{kStatisticsSlots} * header_->slot_bytes);
+  if (part == nullptr) return false;
+  header_->slot_count.fetch_add(kStatisticsSlots, std::memory_order_relaxed);
   parts_[index / kStatisticsSlots].store(static_cast<char*>(part), std::memory_order_release);
-  return part != nullptr;
+  return true;
 }
 
 TierCounters* Statistics::TakeSlot() {

@@ -1,12 +1,12 @@
-// What happened: counters, always on, on one page that can be a mapped file, so that they survive
-// a kill. core/base/statistics.cpp explains how the rows add up.
+// What happened: counters, always on, in memory of the process alone. Whoever wants them in a file
+// writes them there (VisitPieces). core/base/statistics.cpp explains how the rows add up.
 //
 // Layout: StatisticsHeader (counters of the process, and at `run_offset` what it is: 0 in a page of
 // a library that did not say), then `slot_count` slots of `slot_bytes`, each an array of one
 // TierCounters per tier. Slot 0 is shared by all threads (atomic adds); every other slot belongs to
 // one thread cache, whose owner adds with a plain load and store: no shared cache line on the hit
 // path. Slots are never given back, so the sum over all slots is the total of the process. When all
-// are taken the page grows by as many again; where it cannot, the process alone sees those.
+// are taken there are as many more, elsewhere in memory; in a file they follow the others.
 #ifndef CMP_CORE_BASE_STATISTICS_H_
 #define CMP_CORE_BASE_STATISTICS_H_
 
@@ -127,14 +127,16 @@ struct ProcessCounters {
 };
 
 inline constexpr uint32_t kStatisticsSchema = 1;
-inline constexpr uint32_t kStatisticsSlots = 512;  // by which the page grows
+inline constexpr char kStatisticsMagic[] = "CMPSTAT";
+inline constexpr uint32_t kStatisticsSlots = 512;  // that are added at once
 
-// Which run it is of: written once, by who opens the page. Text ends with a zero; empty: not known.
+// Which run it is of: written once, by who opens the page; cuda_version and what follows from
+// gpu_count when CUDA is initialised. Text ends with a zero; empty: not known.
 struct StatisticsRun {
   static constexpr uint32_t kMostGpus = 16;
-  uint64_t begin_unix_ns;           // of the process
-  uint32_t cuda_version;            // as cuDriverGetVersion gives it: 13000 is 13.0
-  std::atomic<uint32_t> gpu_count;  // of `gpus`; they and cuda_version are complete from then on
+  uint64_t begin_unix_ns;              // of the process
+  std::atomic<uint32_t> cuda_version;  // as cuDriverGetVersion gives it: 13000 is 13.0
+  std::atomic<uint32_t> gpu_count;     // of `gpus`, which are complete from then on
   char host[80];
   char rank[16];
   char driver[32];      // version of the kernel's module
@@ -148,7 +150,7 @@ struct StatisticsHeader {
   uint32_t schema;
   uint32_t header_bytes;
   uint32_t slot_bytes;
-  uint32_t slot_count;
+  std::atomic<uint32_t> slot_count;  // that there is room for; a file has those that are used
   uint32_t tier_count;
   uint32_t tier_steps;
   uint64_t pid;
@@ -178,11 +180,8 @@ class Statistics {
 
   // Bytes of a page for these tiers.
   static size_t PageBytes(const Tiers& tiers, unsigned tier_count);
-  // `page`: PageBytes zeroed bytes, private or mapped from a file. more(offset, bytes): as many
-  // more (whole pages) of that file, from `offset` on; nullptr: there are none.
-  using More = void* (*)(size_t offset, size_t bytes);
-  void Open(void* page, const Tiers& tiers, unsigned tier_count, uint64_t pid, const char* program,
-            More more = nullptr);
+  // `page`: PageBytes zeroed bytes.
+  void Open(void* page, const Tiers& tiers, unsigned tier_count, uint64_t pid, const char* program);
 
   // A slot of its own for a thread cache, or nullptr: no memory, or more than half a million are
   // taken. Thread-safe.
@@ -196,6 +195,24 @@ class Statistics {
   uint64_t CountWait(uint64_t begin_ns);
   StatisticsHeader* header() const { return header_; }
   unsigned tier_count() const { return tier_count_; }
+
+  // visit(offset, data, bytes): the slots that are taken, in parts, and then the header, as they
+  // stand in a file, `offset` bytes from its beginning. Whole 8-byte words, which other threads may
+  // change meanwhile. The header last: it says how many slots there are. Stops where visit returns
+  // false.
+  template <typename Visitor>
+  bool VisitPieces(Visitor visit) const {
+    const uint32_t slots = slots_.load(std::memory_order_acquire);
+    for (uint32_t first = 0; first < slots; first += kStatisticsSlots) {
+      const uint32_t count = slots - first < kStatisticsSlots ? slots - first : kStatisticsSlots;
+      const size_t offset = header_->header_bytes + size_t{first} * header_->slot_bytes;
+      if (!visit(offset, static_cast<const void*>(Slot(first)),
+                 size_t{count} * header_->slot_bytes)) {
+        return false;
+      }
+    }
+    return visit(size_t{0}, static_cast<const void*>(header_), size_t{header_->header_bytes});
+  }
 
   // Sums that other threads may change meanwhile.
   TierTotals TotalsOfTier(unsigned tier) const;
@@ -212,7 +229,6 @@ class Statistics {
 
   StatisticsHeader* header_ = nullptr;
   unsigned tier_count_ = 0;
-  More more_ = nullptr;
   Mutex lock_;  // for TakeSlot
   std::atomic<uint32_t> slots_{0};
   std::atomic<char*> parts_[kMostParts] = {};  // of kStatisticsSlots slots each

@@ -10,7 +10,7 @@ namespace cmp {
 namespace {
 
 // The hooks that this thread has armed without a key; more than there are.
-thread_local constinit ThreadExitHook* t_armed[4] = {};
+thread_local constinit ThreadExitHook* t_armed[6] = {};
 // One of them was called. Whatever this thread still runs may be too late to have it called again.
 thread_local constinit bool t_called = false;
 

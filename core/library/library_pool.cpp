@@ -1,4 +1,5 @@
 // The library's own pool: what CudaMemoryPool stands on where no preloaded shim is there.
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -13,8 +14,8 @@ struct Library {
   static constexpr bool kSeesContextsEnd = false;
 
   static Pool* Started() {
-    static constexpr PoolStart kStart = {
-        &ReadLibraryOptions, &MapStatistics, nullptr, nullptr, nullptr, &kBlindHost};
+    static constexpr PoolStart kStart = {&ReadLibraryOptions, nullptr, nullptr, nullptr,
+                                         &kBlindHost};
     return StartPool(kStart);
   }
 
@@ -62,16 +63,33 @@ struct Library {
   }
 
  private:
+  // What was asked for and is not here must not pass for done.
+  static void TellOfTheShimsAlone(const Options& options) {
+    const struct {
+      const char* name;
+      bool is_set;
+    } settings[] = {{"CMP_MODE", options.mode != Mode::kPool},
+                    {"CMP_PROGRAMS", options.programs != nullptr},
+                    {"CMP_STATS", options.stats != nullptr},
+                    {"CMP_TRACE", options.trace != nullptr},
+                    {"CMP_VERBOSE", options.verbose}};
+    for (const auto& [name, is_set] : settings) {
+      if (!is_set) continue;
+      char line[80];
+      snprintf(line, sizeof(line), "%s does nothing without the preload", name);
+      PrintWarning(line);
+    }
+  }
   static Options ReadLibraryOptions() {
     WarnOfMisspelledOptions(environ, &PrintWarning);
     Options options = ReadOptions(
         [](const char* name) -> const char* { return secure_getenv(name); }, &PrintWarning);
+    TellOfTheShimsAlone(options);
     g_device_links.Link(kAnyDevice);  // peer access is not seen without the shim
     options.mode = Mode::kPool;       // CMP_MODE is the shim's: who links the pool wants it
     options.trace = nullptr;          // so is this
     return options;
   }
-  static void* MapStatistics(const Options&, size_t bytes) { return MapPages(bytes); }
 };
 
 }  // namespace

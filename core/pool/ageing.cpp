@@ -1,12 +1,7 @@
 #include "core/pool/ageing.h"
 
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <sys/prctl.h>
-#include <unistd.h>
-
 #include "core/base/lock.h"
+#include "core/base/own_thread.h"
 #include "core/base/warnings.h"
 #include "core/driver/driver_api.h"
 #include "core/pool/pool.h"
@@ -14,7 +9,6 @@
 namespace cmp {
 
 namespace {
-constexpr size_t kStackBytes = 512 * kKiB;
 constexpr uint64_t kMostSleepNs = 900'000'000;
 constexpr uint64_t kFirstTickNs = 50'000'000;
 constexpr int kMostPausesAtExit = 100;  // about a tenth of a second
@@ -39,26 +33,12 @@ void Ageing::Begin() {
 }
 
 bool Ageing::Spawn() {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_attr_t attributes;
-  if (pthread_attr_init(&attributes) != 0) return false;
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  pthread_attr_setstacksize(&attributes, kStackBytes);
-  // An ordinary thread, whoever is freeing.
-  pthread_attr_setinheritsched(&attributes, PTHREAD_EXPLICIT_SCHED);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
   const auto run = [](void* self) -> void* {
-    prctl(PR_SET_NAME, "cmp-decay");
+    BeginOwnThread("cmp-decay");
     static_cast<Ageing*>(self)->Run();
     return nullptr;
   };
-  const int status = pthread_create(&thread, &attributes, run, this);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  pthread_attr_destroy(&attributes);
-  return status == 0;
+  return StartOwnThread(run, this);
 }
 
 // Sleeps. False: the process exits.
@@ -72,15 +52,6 @@ bool Ageing::Rest(uint64_t ns) {
 }
 
 void Ageing::Run() {
-  // Who made it may be bound to a processor that a real-time thread never leaves; so may the main
-  // thread.
-  cpu_set_t own;
-  cpu_set_t main;
-  if (sched_getaffinity(0, sizeof(own), &own) == 0 &&
-      sched_getaffinity(getpid(), sizeof(main), &main) == 0) {
-    CPU_OR(&own, &own, &main);
-    sched_setaffinity(0, sizeof(own), &own);
-  }
   const Driver& driver = *host_.driver();
   const DriverApi api(driver);
   // The first tick is soon, for what it pays once; but not for a process that is over by then.

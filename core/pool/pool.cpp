@@ -532,7 +532,7 @@ size_t Pool::StatisticsBytes(const Options& options) {
 }
 
 Pool* Pool::Create(const Options& options, void* statistics_page, uint64_t pid, const char* program,
-                   const PoolHost& host, Statistics::More more_statistics) {
+                   const PoolHost& host) {
   void* memory = MapPages(sizeof(Pool));
   if (memory == nullptr) return nullptr;
   // While the process is small: its first barrier registers it, which takes longer beside threads.
@@ -540,7 +540,7 @@ Pool* Pool::Create(const Options& options, void* statistics_page, uint64_t pid, 
   Pool* pool = new (memory) Pool(options, host);
   if (!pool->side_table_.opened()) return nullptr;
   pool->statistics_.Open(statistics_page, pool->tiers_, pool->tiers_.TierOf(kMostTierBytes) + 1,
-                         pid, program, more_statistics);
+                         pid, program);
   return pool;
 }
 

@@ -27,11 +27,9 @@ namespace cmp {
 class Pool {
  public:
   // The process's pool, made of `options`; nullptr when memory is exhausted. `statistics_page` has
-  // StatisticsBytes(options) bytes; for `more_statistics` see Statistics::Open. `host` must outlive
-  // the pool.
+  // StatisticsBytes(options) zeroed bytes. `host` must outlive the pool.
   static Pool* Create(const Options& options, void* statistics_page, uint64_t pid,
-                      const char* program, const PoolHost& host = kBlindHost,
-                      Statistics::More more_statistics = nullptr);
+                      const char* program, const PoolHost& host = kBlindHost);
   static size_t StatisticsBytes(const Options& options);
 
   // The hit path of an allocation in the context that current() says is current, where it is asked:

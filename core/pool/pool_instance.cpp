@@ -40,11 +40,12 @@ Pool* StartPool(const PoolStart& start) {
     pthread_atfork(nullptr, nullptr, &ForkedChild);
   }
   const Options options = start.read_options();
-  void* page = start.open_statistics(options, Pool::StatisticsBytes(options));
+  void* page = MapPages(Pool::StatisticsBytes(options));
   if (page == nullptr) return nullptr;
-  Pool* pool = Pool::Create(options, page, static_cast<uint64_t>(getpid()), ProgramName(),
-                            *start.host, start.more_statistics);
+  Pool* pool =
+      Pool::Create(options, page, static_cast<uint64_t>(getpid()), ProgramName(), *start.host);
   if (pool == nullptr) return nullptr;
+  if (start.made != nullptr) start.made(*pool);
   // In this order: who finds a started pool and no pool takes it for one that is off.
   if (options.mode == Mode::kPool) {
     g_pool.store(pool, std::memory_order_release);

@@ -27,9 +27,8 @@ inline constinit std::atomic<bool> g_exiting{false};
 
 struct PoolStart {
   Options (*read_options)();
-  // `bytes` of zeroed memory for the statistics.
-  void* (*open_statistics)(const Options& options, size_t bytes);
-  Statistics::More more_statistics;  // may be nullptr
+  // Called once the pool is made, before anybody finds it; may be nullptr.
+  void (*made)(Pool& pool);
   // Called in a forked child, after the pool was left behind; may be nullptr.
   void (*forked)();
   // Called when the process begins to exit, while CUDA can still be called; may be nullptr.

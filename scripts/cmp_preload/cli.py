@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
+import signal
 import sys
 
 from cmp_preload.console.errors import Failure, warn
@@ -14,7 +16,7 @@ USAGE = """usage: cmp-preload [--library PATH] COMMAND ...
 
   run     [OPTION...] [--] PROGRAM [ARGUMENT...]   start a program under the pool
   trial   [OPTION...] [--] PROGRAM [ARGUMENT...]   without and with it: what is gained, is it safe
-  doctor  [OPTION...] [PROGRAM]                    does it work on this machine, for this program
+  doctor  [OPTION...] [--] [PROGRAM [ARGUMENT...]] does it work on this machine, for this program
   report  [OPTION...] FILE...                      what statistics and traces say
   replay  [OPTION...] TRACE                        the same allocations, for real and under the pool
   tune    [OPTION...] [--] PROGRAM [ARGUMENT...]   which settings are best for it
@@ -28,17 +30,34 @@ def main(arguments: list[str], here: str) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a terminal of another character set
     try:
-        code = _command(arguments, here)
+        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            code = _command(arguments, here)
+        except SystemExit as end:  # --help
+            code = end.code
         sys.stdout.flush()
         return code
     except Failure as failure:
         warn(str(failure))
         return failure.code
     except BrokenPipeError:  # whoever read the output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end_output()
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        _end_output()
+        where = f" to {error.filename}" if error.filename else ""
+        warn(f"cannot write{where}: {error.strerror}")
+        return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _end_output() -> None:
+    """What was printed and cannot be written is not tried again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command(arguments: list[str], here: str) -> int:

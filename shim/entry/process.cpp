@@ -47,8 +47,7 @@ Options StartOptions() {
 }  // namespace
 
 Pool* StartedPool() {
-  static constexpr PoolStart kStart = {&StartOptions, &OpenStatisticsPage, &MoreStatistics, &Forked,
-                                       &Exiting,      &kShimHost};
+  static constexpr PoolStart kStart = {&StartOptions, &BeginReport, &Forked, &Exiting, &kShimHost};
   return StartPool(kStart);
 }
 

@@ -7,13 +7,27 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-#include <initializer_list>
+#include <algorithm>
+#include <new>
 
-#include "core/base/lock.h"
+#include "core/base/memory.h"
 
 namespace cmp {
+
+namespace {
+
+constexpr int kAwayFrom = 1000;  // descriptors below are the program's
+constexpr size_t kHeldBytes = 4096;
+
+// fstat, which C libraries before 2.33 have under another name. The kernel's structure is the
+// library's on both architectures.
+bool StatusOf(int file, struct stat* status) { return syscall(SYS_fstat, file, status) == 0; }
+
+}  // namespace
 
 const char* RankOfLauncher() {
   for (const char* name :
@@ -89,15 +103,121 @@ int MakeFile(const char* path, const char* beginning) {
   return open(path, kHow, 0600);
 }
 
-void* MapMore(int file, size_t offset, size_t bytes) {
-  const Uncancelled uncancelled;  // under the lock of the trace
+bool OpenFile::Make(const char* path, const char* beginning) {
+  const int made = MakeFile(path, beginning);
+  if (made < 0) return false;
+  struct stat status;
+  if (!StatusOf(made, &status)) {
+    close(made);
+    return false;
+  }
+  // Out of the way of programs that count on low numbers; where it cannot be, as it is.
+  const int away = fcntl(made, F_DUPFD_CLOEXEC, kAwayFrom);
+  if (away >= 0) close(made);
+  // As long as the file is mapped no other one gets its number, whoever removes and closes it.
+  void* held = mmap(nullptr, kHeldBytes, PROT_NONE, MAP_PRIVATE, away >= 0 ? away : made, 0);
+  held_ = held == MAP_FAILED ? nullptr : held;
+  snprintf(path_, sizeof(path_), "%s", path);
+  device_ = status.st_dev;
+  inode_ = status.st_ino;
+  end_.store(0, std::memory_order_relaxed);
+  file_.store(away >= 0 ? away : made, std::memory_order_release);
+  return true;
+}
+
+bool OpenFile::Look() {
+  const auto is_ours = [this](int file, struct stat* now) {
+    return StatusOf(file, now) && now->st_dev == device_ && now->st_ino == inode_;
+  };
+  size_t end = end_.load(std::memory_order_acquire);  // before the look: others make it longer
+  struct stat now;
+  if (!is_ours(file_.load(std::memory_order_acquire), &now)) {
+    const Uncancelled uncancelled;
+    Held held(lock_);
+    if (!is_ours(file_.load(std::memory_order_relaxed), &now)) {
+      const int again = open(path_, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+      if (again < 0 || !is_ours(again, &now)) {
+        if (again >= 0) close(again);
+        errno = EBADF;
+        return false;
+      }
+      const int away = fcntl(again, F_DUPFD_CLOEXEC, kAwayFrom);
+      if (away >= 0) close(again);
+      file_.store(away >= 0 ? away : again, std::memory_order_release);
+    }
+  }
+  const auto size = static_cast<size_t>(now.st_size);
+  // Once, where several threads see it.
+  if (size < end && end_.compare_exchange_strong(end, size)) {
+    left_by_cut_.store(size, std::memory_order_relaxed);
+    cuts_.fetch_add(1, std::memory_order_release);
+  }
+  return true;
+}
+
+bool OpenFile::Write(std::initializer_list<Piece> pieces, uint32_t cuts) {
+  size_t end = 0;
+  for (const Piece& piece : pieces) end = std::max(end, piece.offset + piece.bytes);
+  if (!Look()) return false;
+  if (cuts < this->cuts()) {
+    errno = ESTALE;
+    return false;
+  }
   rlimit most;
-  const bool fits = getrlimit(RLIMIT_FSIZE, &most) == 0 && most.rlim_cur >= offset + bytes;
-  const auto from = static_cast<off_t>(offset);
-  errno = fits ? posix_fallocate(file, from, static_cast<off_t>(bytes)) : EFBIG;
-  if (errno != 0) return nullptr;
-  void* pages = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, from);
-  return pages == MAP_FAILED ? nullptr : pages;
+  if (getrlimit(RLIMIT_FSIZE, &most) != 0 || most.rlim_cur < end) {
+    errno = EFBIG;
+    return false;
+  }
+  for (const Piece& piece : pieces) {
+    if (!Put(piece)) return false;
+  }
+  size_t before = end_.load(std::memory_order_relaxed);
+  while (before < end && !end_.compare_exchange_weak(before, end)) {
+  }
+  return true;
+}
+
+bool OpenFile::Put(const Piece& piece) {
+  for (size_t done = 0; done < piece.bytes;) {
+    // As a system call: no cancellation point, and no sanitizer that takes the counters of other
+    // threads, which are atomic, for a race.
+    const long written = syscall(SYS_pwrite64, file_.load(std::memory_order_relaxed),
+                                 static_cast<const char*>(piece.data) + done, piece.bytes - done,
+                                 piece.offset + done);
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) {
+      if (written == 0) errno = ENOSPC;
+      return false;
+    }
+    done += static_cast<size_t>(written);
+  }
+  return true;
+}
+
+bool OpenFile::Cut(size_t bytes) {
+  if (!Look()) return false;
+  size_t end = end_.load(std::memory_order_relaxed);
+  while (end > bytes && !end_.compare_exchange_weak(end, bytes)) {
+  }
+  return ftruncate(file_.load(std::memory_order_relaxed), static_cast<off_t>(bytes)) == 0;
+}
+
+void OpenFile::Remove() {
+  if (file_.load(std::memory_order_relaxed) < 0) return;
+  struct stat now;
+  const int file = open(path_, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+  const bool same = StatusOf(file, &now) && now.st_dev == device_ && now.st_ino == inode_;
+  if (file >= 0) close(file);
+  if (same) unlink(path_);
+}
+
+void OpenFile::Forget() {
+  struct stat now;
+  const int file = file_.load(std::memory_order_relaxed);
+  if (file < 0) return;
+  UnmapPages(held_, kHeldBytes);
+  if (StatusOf(file, &now) && now.st_dev == device_ && now.st_ino == inode_) close(file);
+  new (this) OpenFile;
 }
 
 }  // namespace cmp

@@ -1,15 +1,14 @@
 #include "shim/record/report.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "core/base/warnings.h"
 #include "core/pool/pool_instance.h"
 #include "shim/lookup/runtime_calls.h"
+#include "shim/record/live.h"
 #include "shim/record/own_files.h"
 #include "shim/record/report_text.h"
 #include "shim/record/run.h"
@@ -19,48 +18,34 @@ namespace cmp {
 
 namespace {
 
-constexpr const char* kLiveBeginning = "CMPSTAT";
-
 // Where the report goes; empty: nowhere but stderr.
 constinit char g_path[kMaxPath] = {};
-constinit bool g_no_report = false;     // said already that there will be none
-constinit bool g_live_is_ours = false;  // FILE.live was made by this process
+constinit bool g_no_report = false;  // said already that there will be none
 
-void WarnOfFile(const char* path, const char* problem) {
-  char line[400];
-  snprintf(line, sizeof(line), "cannot write statistics to %.256s: %s", path, problem);
-  PrintWarning(line);
-}
-
-void LivePath(char (&path)[kMaxPath]) { snprintf(path, kMaxPath, "%.1000s.live", g_path); }
-
-void WriteFile(const Text& text) {
+// False, with a warning, where it cannot.
+bool WriteFile(const Text& text) {
   char fresh[kMaxPath];
   snprintf(fresh, kMaxPath, "%.1000s.new", g_path);
   char target[1];
   const bool is_link = readlink(g_path, target, sizeof(target)) >= 0;
   if ((is_link || access(g_path, F_OK) == 0) && !IsOurs(g_path, kJsonBeginning)) {
-    WarnOfFile(g_path, "a file that is not a report of ours is there");
-    return;
+    WarnOfStatistics(g_path, "a file that is not a report of ours is there");
+    return false;
   }
   const int file = MakeFile(fresh, kJsonBeginning);
   if (file < 0) {
-    WarnOfFile(g_path, strerror(errno));
-    return;
+    WarnOfStatistics(g_path, strerror(errno));
+    return false;
   }
   errno = 0;
   const bool written = text.WriteTo(file);
   close(file);
   if (!written || rename(fresh, g_path) != 0) {
-    WarnOfFile(g_path, strerror(errno));
+    WarnOfStatistics(g_path, strerror(errno));
     unlink(fresh);
-    return;
+    return false;
   }
-  if (g_live_is_ours) {
-    char live[kMaxPath];
-    LivePath(live);
-    unlink(live);
-  }
+  return true;
 }
 
 // What a write of ours may raise: nobody reads stderr any more, a file is beyond the process's
@@ -87,31 +72,9 @@ class WithoutWriteSignals {
   sigset_t before_;
 };
 
-// The process ends. Counters are read, nothing of CUDA is called, nothing is freed.
-__attribute__((destructor)) void Report() {
-  Pool* pool = g_started.load(std::memory_order_acquire);
-  const WithoutWriteSignals without_signals;
+// Of a process that used CUDA without the pool.
+void TellUnreached(const char* stats, const char* reason) {
   Text text;
-  if (pool != nullptr) {
-    const char* stats = pool->options().stats;
-    if (stats == nullptr || g_no_report) return;
-    if (g_path[0] != '\0') {
-      AddJsonReport(text, *pool);
-      WriteFile(text);
-    } else {
-      AddSummary(text, *pool);
-      text.WriteTo(STDERR_FILENO);
-    }
-    return;
-  }
-  // None of our entry points was reached. If the process used CUDA all the same, say so.
-  if (g_is_forked_child || secure_getenv("CMP_STATS") == nullptr || !DriverIsLoaded()) return;
-  const Options options = ReadShimOptions();
-  const char* stats = options.stats;
-  if (stats == nullptr || options.mode == Mode::kOff) return;
-  const char* reason =
-      "it allocated nothing with cudaMalloc or cuMemAlloc, or came to them past the shim "
-      "(RTLD_DEEPBIND, dlmopen, another preload's dlsym)";
   if (strcmp(stats, "1") == 0) {
     AddUnreachedSummary(text, reason);
     text.WriteTo(STDERR_FILENO);
@@ -121,66 +84,65 @@ __attribute__((destructor)) void Report() {
   }
 }
 
-// The page itself; the counters count in any case.
-void* MakePage(const Options& options, size_t bytes) {
-  g_path[0] = '\0';
-  if (options.stats == nullptr || strcmp(options.stats, "1") == 0) return MapPages(bytes);
-  if (!ExpandPath(options.stats, g_path)) {
-    g_path[0] = '\0';
-    g_no_report = true;
-    WarnOfFile(options.stats, "the name is too long");
-    return MapPages(bytes);
+// The process ends. Counters are read, nothing of CUDA is called, nothing is freed.
+__attribute__((destructor)) void Report() {
+  Pool* pool = g_started.load(std::memory_order_acquire);
+  // None of our entry points was reached. If the process used CUDA all the same, say so.
+  const bool is_unreached = pool == nullptr;
+  if (is_unreached &&
+      (g_is_forked_child || secure_getenv("CMP_STATS") == nullptr || !DriverIsLoaded())) {
+    return;
   }
-  char live[kMaxPath];
-  LivePath(live);
-  const int file = MakeFile(live, kLiveBeginning);
-  if (file < 0) {
-    // Said once: where this file cannot be made, the report would not be written either.
-    WarnOfFile(live, errno == EEXIST ? "a file that is not ours is there" : strerror(errno));
-    g_path[0] = '\0';
-    g_no_report = true;
-    return MapPages(bytes);
+  const WithoutWriteSignals without_signals;
+  const Options options = is_unreached ? ReadShimOptions() : pool->options();
+  if (options.stats == nullptr || g_no_report) return;
+  if (g_left_out) {
+    TellUnreached(options.stats, "CMP_PROGRAMS leaves it out");
+  } else if (is_unreached) {
+    if (options.mode == Mode::kOff) return;
+    TellUnreached(options.stats,
+                  "it allocated nothing with cudaMalloc or cuMemAlloc, or came to them past the "
+                  "shim (RTLD_DEEPBIND, dlmopen, another preload's dlsym)");
+  } else if (g_path[0] == '\0') {
+    Text text;
+    AddSummary(text, *pool);
+    text.WriteTo(STDERR_FILENO);
+  } else {
+    Text text;
+    AddJsonReport(text, *pool);
+    if (WriteFile(text)) {
+      RemoveLive();
+    } else {
+      WriteLive();  // which is all that there is
+    }
   }
-  void* page = MapMore(file, 0, bytes);
-  const int problem = errno;
-  close(file);
-  if (page != nullptr) {
-    g_live_is_ours = true;
-    return page;
-  }
-  WarnOfFile(live, strerror(problem));
-  unlink(live);
-  g_path[0] = '\0';
-  g_no_report = true;
-  return MapPages(bytes);
 }
 
 }  // namespace
 
-void* OpenStatisticsPage(const Options& options, size_t bytes) {
-  void* page = MakePage(options, bytes);
-  if (page != nullptr && options.stats != nullptr) {
-    DescribeRun(static_cast<StatisticsHeader*>(page)->run);
-  }
-  return page;
-}
-
-void* MoreStatistics(size_t offset, size_t bytes) {
-  if (!g_live_is_ours) return nullptr;
-  const Uncancelled uncancelled;
+void BeginReport(Pool& pool) {
+  const char* stats = pool.options().stats;
+  g_path[0] = '\0';
+  if (stats == nullptr || g_left_out) return;
+  DescribeRun(pool.statistics().header()->run);
+  if (strcmp(stats, "1") == 0) return;
   char live[kMaxPath];
-  LivePath(live);
-  const int file = IsOurs(live, kLiveBeginning) ? open(live, O_RDWR | O_NOFOLLOW | O_CLOEXEC) : -1;
-  if (file < 0) return nullptr;
-  void* pages = MapMore(file, offset, bytes);
-  close(file);
-  return pages;
+  if (!ExpandPath(stats, g_path)) {
+    WarnOfStatistics(stats, "the name is too long");
+  } else {
+    snprintf(live, sizeof(live), "%.1000s.live", g_path);
+    if (BeginLive(live, pool.statistics())) return;
+    // Said once: where this file cannot be made, the report would not be written either.
+    WarnOfStatistics(live, errno == EEXIST ? "a file that is not ours is there" : strerror(errno));
+  }
+  g_path[0] = '\0';
+  g_no_report = true;
 }
 
 void ForgetReport() {
   g_path[0] = '\0';
   g_no_report = false;
-  g_live_is_ours = false;
+  ForgetLive();
 }
 
 }  // namespace cmp

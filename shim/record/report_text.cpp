@@ -90,10 +90,11 @@ void AddJsonRun(Text& text, const StatisticsRun& run) {
   text.Add(",\n    \"driver\": ");
   AddJsonStringOrNull(text, run.driver);
   text.Add(",\n    \"cuda\": ");
-  if (run.cuda_version == 0) {
+  const uint32_t cuda = run.cuda_version.load(std::memory_order_relaxed);
+  if (cuda == 0) {
     text.Add("null");
   } else {
-    text.Add("\"%u.%u\"", run.cuda_version / 1000, run.cuda_version % 1000 / 10);
+    text.Add("\"%u.%u\"", cuda / 1000, cuda % 1000 / 10);
   }
   text.Add(",\n    \"gpus\": [");
   for (uint32_t i = 0; i < gpus; ++i) {
@@ -140,9 +141,8 @@ void AddRun(Text& text, const StatisticsRun& run) {
   if (gpus != 0) text.Add(", %s", run.gpus[0]);
   if (gpus > 1) text.Add(" and %u more", gpus - 1);
   if (run.driver[0] != '\0') text.Add(", driver %s", run.driver);
-  if (run.cuda_version != 0) {
-    text.Add(", CUDA %u.%u", run.cuda_version / 1000, run.cuda_version % 1000 / 10);
-  }
+  const uint32_t cuda = run.cuda_version.load(std::memory_order_relaxed);
+  if (cuda != 0) text.Add(", CUDA %u.%u", cuda / 1000, cuda % 1000 / 10);
   text.Add("; ran %.2f s\n", static_cast<double>(UnixNs() - run.begin_unix_ns) / 1e9);
 }
 

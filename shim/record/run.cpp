@@ -136,7 +136,7 @@ void NameGpus(const Driver& driver) {
   StatisticsRun& run = pool->statistics().header()->run;
   int version = 0;
   if (driver.version != nullptr && driver.version(&version) == CUDA_SUCCESS) {
-    run.cuda_version = static_cast<uint32_t>(version);
+    run.cuda_version.store(static_cast<uint32_t>(version), std::memory_order_relaxed);
   }
   int devices = 0;
   if (driver.device_name == nullptr || driver.device_count == nullptr ||

@@ -1,9 +1,9 @@
 #include "shim/record/trace.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -11,110 +11,245 @@
 #include <new>
 
 #include "core/base/lock.h"
+#include "core/base/memory.h"
 #include "core/base/statistics.h"
+#include "core/base/thread_exit.h"
 #include "core/base/warnings.h"
 #include "core/pool/pool_instance.h"
 #include "shim/record/own_files.h"
 #include "shim/record/run.h"
+#include "shim/record/writer.h"
 #include "shim/state/settings.h"
 
 namespace cmp {
 
 namespace {
 
-// The file grows by so much at once; a multiple of every system's page size.
-constexpr size_t kStepBytes = 4 * kMiB;
-
-struct TraceFile {
-  Mutex lock;
-  char path[kMaxPath] = {};
-  int file = -1;
-  dev_t device = 0;  // what `file` must still be: a program may close what it did not open
-  ino_t inode = 0;
-  TraceHeader* header = nullptr;
-  size_t bytes = 0;                 // of the file
-  TraceChunk* next = nullptr;       // the first free chunk of the last step
-  size_t left = 0;                  // chunks from there on
-  std::atomic<bool> closed{false};  // no chunk is given out any more
-};
-constinit TraceFile g_file;
-
+// What a thread records, and where that goes. Every thread that records has one; those of threads
+// that ended are used again.
 struct ThreadTrace {
-  TraceChunk* chunk = nullptr;
-  uint64_t thread = 0;
+  Mutex lock;  // the thread itself, and who writes for it
+  TraceChunk chunk = {};
+  size_t place = 0;                    // of the chunk in the file; 0: it has none
+  uint32_t written = 0;                // records of it that the file has
+  uint32_t cuts = 0;                   // of the file, when the place was taken
+  ThreadTrace* next = nullptr;         // of all
+  ThreadTrace* next_unused = nullptr;  // of those without a thread
 };
-thread_local constinit ThreadTrace t_trace;
 
-void WarnOfTrace(const char* problem) {
+// Lock order: that of a ThreadTrace before this one.
+struct TraceState {
+  Mutex lock;  // who takes chunks
+  OpenFile file;
+  TraceHeader header = {};
+  size_t next = kTraceChunkBytes;  // where the next chunk begins
+  uint32_t cuts = 0;               // of the file, when its header was written last
+  uint64_t lost_written = 0;       // of header.lost, what the file has
+  Arena arena;
+  ThreadTrace* unused = nullptr;
+  std::atomic<ThreadTrace*> threads{nullptr};  // all; written under the lock
+  std::atomic<bool> closed{false};             // no chunk is given out any more
+  std::atomic<bool> is_told{false};            // that something could not be written
+  // Nobody writes later what is not written at once: the process ends, or has no thread for it.
+  // Set under the lock.
+  std::atomic<bool> at_once{false};
+};
+constinit TraceState g_trace;
+
+thread_local constinit ThreadTrace* t_trace = nullptr;
+
+void WarnOfTrace(const char* path, const char* problem) {
   char line[400];
-  snprintf(line, sizeof(line), "cannot write the trace to %.256s: %s", g_file.path, problem);
+  snprintf(line, sizeof(line), "cannot write the trace to %.256s: %s", path, problem);
   PrintWarning(line);
 }
 
-// fstat, which C libraries before 2.33 have under another name. The kernel's structure is the
-// library's on both architectures.
-bool StatusOf(int file, struct stat* status) { return syscall(SYS_fstat, file, status) == 0; }
-
-bool IsStillTheFile() {
-  struct stat now;
-  return StatusOf(g_file.file, &now) && now.st_dev == g_file.device && now.st_ino == g_file.inode;
+// Once, for whatever comes first.
+void TellOfTrace() {
+  const int problem = errno;
+  if (g_trace.is_told.exchange(true, std::memory_order_relaxed)) return;
+  WarnOfTrace(g_trace.file.path(),
+              problem == EBADF ? "the program has closed it" : strerror(problem));
 }
 
-// One more step of the file, mapped; nullptr with errno.
-void* Grow() {
-  void* step = MapMore(g_file.file, g_file.bytes, kStepBytes);
-  if (step == nullptr) return nullptr;
-  g_file.bytes += kStepBytes;
-  g_file.next = static_cast<TraceChunk*>(step);
-  g_file.left = kStepBytes / kTraceChunkBytes;
-  return step;
-}
+constexpr TraceChunk kEmptyChunk = {};
 
-TraceChunk* TakeChunk() {
-  if (g_file.closed.load(std::memory_order_acquire)) return nullptr;
-  Held held(g_file.lock);
-  if (g_file.closed.load(std::memory_order_relaxed)) return nullptr;
-  if (g_file.left == 0) {
-    const bool same = IsStillTheFile();
-    if (!same || Grow() == nullptr) {
-      WarnOfTrace(same ? strerror(errno) : "the program has closed it");
-      g_file.closed.store(true, std::memory_order_release);
-      return nullptr;
-    }
+bool WriteHeader() { return g_trace.file.Write({{0, &g_trace.header, sizeof(g_trace.header)}}); }
+
+// Somebody has cut the file: what follows can be read, if the header is there and no chunk has
+// fewer records than it says. REQUIRES: the lock is held.
+void Mend() {
+  const uint32_t cuts = g_trace.file.cuts();
+  if (cuts == g_trace.cuts) return;
+  g_trace.cuts = cuts;
+  const size_t left = g_trace.file.left_by_cut();
+  const size_t chunk = left - left % kTraceChunkBytes;
+  if (chunk != left && chunk != 0) {
+    g_trace.file.Write({{chunk, &kEmptyChunk, sizeof(kEmptyChunk)}});
   }
-  --g_file.left;
-  return g_file.next++;
+  WriteHeader();
+}
+
+// A place in the file for the next chunk of a thread, with its room on the disk.
+// REQUIRES: own.lock is held
+bool TakePlace(ThreadTrace& own) {
+  own.place = 0;
+  const Uncancelled uncancelled;
+  Held held(g_trace.lock);
+  if (g_trace.closed.load(std::memory_order_relaxed)) return false;
+  Mend();
+  const size_t next = g_trace.next;
+  if (!g_trace.file.Write({{next, &kEmptyChunk, sizeof(kEmptyChunk)}})) {
+    TellOfTrace();
+    g_trace.file.Cut(next);  // of a chunk that there was no room for
+    g_trace.closed.store(true, std::memory_order_release);
+    return false;
+  }
+  g_trace.next += kTraceChunkBytes;
+  own.place = next;
+  own.cuts = g_trace.cuts;
+  return true;
+}
+
+// REQUIRES: the lock is held
+void WriteLost() {
+  const uint64_t& lost = g_trace.header.lost;
+  if (lost == g_trace.lost_written) return;
+  g_trace.file.Write({{offsetof(TraceHeader, lost), &lost, sizeof(lost)}});
+  g_trace.lost_written = lost;
+}
+
+void CountLost(uint64_t calls) {
+  const Uncancelled uncancelled;
+  Held held(g_trace.lock);
+  g_trace.header.lost += calls;
+  if (g_trace.at_once.load(std::memory_order_relaxed)) WriteLost();
+}
+
+// Writes what the file does not have: first records, then the number that says that they are
+// complete. REQUIRES: own.lock is held
+void WriteRecords(ThreadTrace& own) {
+  const Uncancelled uncancelled;
+  TraceChunk& chunk = own.chunk;
+  while (own.written != chunk.count) {
+    const uint32_t count = chunk.count - own.written;
+    const TraceRecord* records = chunk.records + own.written;
+    const size_t at = own.place + offsetof(TraceChunk, records) + own.written * sizeof(*records);
+    if (g_trace.file.Write({{at, records, count * sizeof(*records)},
+                            {own.place, &chunk, offsetof(TraceChunk, records)}},
+                           own.cuts)) {
+      own.written = chunk.count;
+      return;
+    }
+    const bool is_stale = errno == ESTALE;
+    if (!is_stale) TellOfTrace();
+    // Others have cut the file, and what it had of this chunk may be gone: the rest goes into
+    // another one.
+    if (!is_stale || !TakePlace(own)) {
+      chunk.count = own.written;
+      CountLost(count);
+      return;
+    }
+    memmove(chunk.records, records, count * sizeof(*records));
+    chunk.count = count;
+    own.written = 0;
+  }
+}
+
+// What all threads have recorded; true: something.
+bool WriteAllRecords() {
+  bool is_changed = false;
+  ThreadTrace* own = g_trace.threads.load(std::memory_order_acquire);
+  for (; own != nullptr; own = own->next) {
+    Held held(own->lock);
+    is_changed |= own->written != own->chunk.count;
+    WriteRecords(*own);
+  }
+  return is_changed;
+}
+
+bool WriteTrace(bool* is_changed) {
+  *is_changed = WriteAllRecords();
+  Held held(g_trace.lock);
+  WriteLost();
+  return !g_trace.at_once.load(std::memory_order_relaxed);
+}
+constexpr Writer kTraceWriter = {"cmp-trace", &WriteTrace};
+
+void LeaveThreadTrace() {
+  ThreadTrace* own = t_trace;
+  if (own == nullptr) return;
+  t_trace = nullptr;
+  {
+    Held held(own->lock);
+    WriteRecords(*own);
+    own->place = 0;
+    own->chunk.count = own->written = 0;
+  }
+  Held held(g_trace.lock);
+  own->next_unused = g_trace.unused;
+  g_trace.unused = own;
+}
+constinit ThreadExitHook g_trace_thread_ends(&LeaveThreadTrace);
+
+// For the calling thread, which has none; nullptr: memory is exhausted.
+ThreadTrace* TakeThreadTrace() {
+  Held held(g_trace.lock);
+  ThreadTrace* own = g_trace.unused;
+  if (own != nullptr) {
+    g_trace.unused = own->next_unused;
+  } else {
+    own = g_trace.arena.New<ThreadTrace>();
+    if (own == nullptr) return nullptr;
+    own->next = g_trace.threads.load(std::memory_order_relaxed);
+    g_trace.threads.store(own, std::memory_order_release);
+  }
+  own->chunk.thread = static_cast<uint64_t>(syscall(SYS_gettid));
+  return own;
+}
+
+void RecordInto(ThreadTrace& own, const TraceRecord& record) {
+  Held held(own.lock);
+  TraceChunk& chunk = own.chunk;
+  if (own.place == 0 || chunk.count == TraceChunk::kRecords) [[unlikely]] {
+    chunk.count = own.written = 0;
+    if (!TakePlace(own)) return CountLost(1);
+  }
+  chunk.records[chunk.count++] = record;
+  if (chunk.count == TraceChunk::kRecords || g_trace.at_once.load(std::memory_order_relaxed))
+      [[unlikely]] {
+    WriteRecords(own);
+  }
 }
 
 void Record(const TraceRecord& record) {
-  TraceChunk* chunk = t_trace.chunk;
-  if (chunk == nullptr || chunk->count.load(std::memory_order_relaxed) == TraceChunk::kRecords)
-      [[unlikely]] {
-    if (t_trace.thread == 0) t_trace.thread = static_cast<uint64_t>(syscall(SYS_gettid));
-    chunk = TakeChunk();
-    if (chunk == nullptr) {
-      g_file.header->lost.fetch_add(1, std::memory_order_relaxed);
-      return;
-    }
-    chunk->thread = t_trace.thread;
-    t_trace.chunk = chunk;
+  const int before = errno;
+  bool is_last = false;
+  if (t_trace == nullptr) [[unlikely]] {
+    t_trace = TakeThreadTrace();
+    is_last = !g_trace_thread_ends.Arm();  // there is no later moment
   }
-  const uint32_t count = chunk->count.load(std::memory_order_relaxed);
-  chunk->records[count] = record;
-  chunk->count.store(count + 1, std::memory_order_release);  // after the record
+  if (t_trace != nullptr) {
+    RecordInto(*t_trace, record);
+  } else {
+    CountLost(1);
+  }
+  if (is_last) LeaveThreadTrace();
+  errno = before;
 }
 
-// The process ends: what the file has too much is given back. Threads that still run write into
-// chunks that they have.
+// The process ends. Threads that still run write into chunks that they have.
 __attribute__((destructor)) void EndTrace() {
   if (!IsTraced()) return;
-  Held held(g_file.lock);
-  const bool whole = !g_file.closed.exchange(true, std::memory_order_acq_rel);
-  g_file.header->ended.store(1, std::memory_order_release);
-  const size_t used = g_file.bytes - g_file.left * kTraceChunkBytes;
-  if (whole && IsStillTheFile() && ftruncate(g_file.file, static_cast<off_t>(used)) != 0) {
-    WarnOfTrace(strerror(errno));
+  {
+    Held held(g_trace.lock);
+    g_trace.at_once.store(true, std::memory_order_relaxed);
   }
+  WriteAllRecords();
+  Held held(g_trace.lock);
+  g_trace.closed.store(true, std::memory_order_release);
+  g_trace.header.ended = 1;
+  if (!WriteHeader()) TellOfTrace();
 }
 
 TraceOutcome OutcomeOf(const Allocation& made) {
@@ -153,30 +288,16 @@ void RecordCall(const ContextIdentity& context, size_t bytes, DeviceAddress addr
 
 bool BeginTrace(const Options& options) {
   if (options.trace == nullptr || options.mode == Mode::kOff) return false;
-  if (!ExpandPath(options.trace, g_file.path)) {
-    snprintf(g_file.path, sizeof(g_file.path), "%.256s", options.trace);
-    WarnOfTrace("the name is too long");
+  char path[kMaxPath];
+  if (!ExpandPath(options.trace, path)) {
+    WarnOfTrace(options.trace, "the name is too long");
     return false;
   }
-  g_file.file = MakeFile(g_file.path, kTraceMagic);
-  if (g_file.file < 0) {
-    WarnOfTrace(errno == EEXIST ? "a file that is not ours is there" : strerror(errno));
+  if (!g_trace.file.Make(path, kTraceMagic)) {
+    WarnOfTrace(path, errno == EEXIST ? "a file that is not ours is there" : strerror(errno));
     return false;
   }
-  struct stat made;
-  void* step = StatusOf(g_file.file, &made) ? Grow() : nullptr;
-  if (step == nullptr) {
-    WarnOfTrace(strerror(errno));
-    close(g_file.file);
-    unlink(g_file.path);
-    return false;
-  }
-  g_file.device = made.st_dev;
-  g_file.inode = made.st_ino;
-  g_file.header = static_cast<TraceHeader*>(step);
-  ++g_file.next;
-  --g_file.left;
-  TraceHeader& header = *g_file.header;
+  TraceHeader& header = g_trace.header;
   header.schema = kTraceSchema;
   header.chunk_bytes = kTraceChunkBytes;
   header.record_bytes = sizeof(TraceRecord);
@@ -187,16 +308,23 @@ bool BeginTrace(const Options& options) {
   snprintf(header.program, sizeof(header.program), "%s", ProgramName());
   CopySettings(header.settings, sizeof(header.settings));
   memcpy(header.magic, kTraceMagic, sizeof(header.magic));
+  // With room for a first record, or there is no trace.
+  if (!g_trace.file.Write({{g_trace.next, &kEmptyChunk, sizeof(kEmptyChunk)}}) || !WriteHeader()) {
+    WarnOfTrace(path, strerror(errno));
+    g_trace.file.Remove();
+    g_trace.file.Forget();
+    return false;
+  }
+  g_trace.at_once.store(!StartWriter(kTraceWriter), std::memory_order_relaxed);
   g_traced.store(true, std::memory_order_release);
   return true;
 }
 
 void ForgetTrace() {
   g_traced.store(false, std::memory_order_release);
-  if (g_file.header == nullptr) return;
-  if (IsStillTheFile()) close(g_file.file);
-  new (&g_file) TraceFile;
-  t_trace = ThreadTrace{};
+  g_trace.file.Forget();
+  new (&g_trace) TraceState;
+  t_trace = nullptr;
 }
 
 void TraceAlloc(const Driver* driver, const ContextPool* context, size_t bytes,

@@ -4,9 +4,11 @@
 //   header | chunk | chunk | ...      pages of kTraceChunkBytes; a chunk holds records of one
 //   thread
 //
-// Every thread fills a chunk of its own and then takes the next one. The file is mapped, so what
-// was recorded survives a kill; its room on the disk is taken before it is written to. Where that
-// fails, one line says so, and what follows is only counted as lost.
+// Every thread fills a chunk of its own, in private memory (own_files.h says why), whose room on
+// the disk is taken before. It is written when it is full, when the thread or the process ends,
+// and, as far as it is filled, ten times a second: a process that is killed lacks at most its last
+// tenth of a second. Where there is no room, one line says so, and what follows is only counted as
+// lost. Where somebody truncates the file, what was there is lost, and what follows is not.
 //
 // The hit paths never come here: while calls are traced, g_hit_pool is nullptr.
 #ifndef CMP_SHIM_RECORD_TRACE_H_

@@ -4,7 +4,7 @@
 //   header | chunk | chunk | ...      each of kTraceChunkBytes; a chunk holds records of one thread
 //
 // A thread's chunks stand in the order in which it filled them. Chunks without records are not
-// begun yet: the rest of what the file grew by at once. All numbers are little-endian.
+// begun yet, or were lost when somebody truncated the file. All numbers are little-endian.
 //
 // Versions: kTraceSchema rises with every change of what stands here, a new outcome included; magic
 // and schema stay where they are. A reader refuses a schema that it does not know, in one line, and
@@ -12,7 +12,6 @@
 #ifndef CMP_SHIM_RECORD_TRACE_FORMAT_H_
 #define CMP_SHIM_RECORD_TRACE_FORMAT_H_
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -52,8 +51,8 @@ inline constexpr size_t kTraceChunkBytes = 4096;
 
 struct TraceChunk {
   static constexpr uint32_t kRecords = kTraceChunkBytes / sizeof(TraceRecord) - 1;
-  uint64_t thread;              // as gettid() says
-  std::atomic<uint32_t> count;  // records that are complete
+  uint64_t thread;  // as gettid() says
+  uint32_t count;   // records that are complete
   uint32_t unused[5];
   TraceRecord records[kRecords];
 };
@@ -67,11 +66,11 @@ struct TraceHeader {
   uint32_t schema;
   uint32_t chunk_bytes;
   uint32_t record_bytes;
-  std::atomic<uint32_t> ended;  // 1: the process ended normally
+  uint32_t ended;  // 1: the process ended normally
   uint64_t pid;
-  uint64_t begin_ns;           // two clocks at the same time: the monotonic one of the records,
-  uint64_t begin_unix_ns;      // and the time of the day
-  std::atomic<uint64_t> lost;  // calls that found no room
+  uint64_t begin_ns;       // two clocks at the same time: the monotonic one of the records,
+  uint64_t begin_unix_ns;  // and the time of the day
+  uint64_t lost;           // calls that found no room
   char version[16];
   char program[64];
   char settings[2048];  // the process's CMP_ variables, each with a newline; "..." for more

@@ -14,10 +14,13 @@ Options ReadShimOptions() {
   // secure_getenv: a set-user-id program takes no settings from its caller.
   Options options = ReadOptions([](const char* name) -> const char* { return secure_getenv(name); },
                                 &PrintWarning);
-  if (options.programs != nullptr && !IsServed(options.programs, ProgramName())) {
+  char script[256];
+  if (options.programs != nullptr &&
+      !IsServed(options.programs, ProgramName(), OwnScript(script))) {
     if (options.verbose) PrintWarning("CMP_PROGRAMS leaves this program out: every call is real");
     options.mode = Mode::kOff;
-    options.stats = options.trace = nullptr;
+    options.trace = nullptr;
+    g_left_out = true;
   }
   // compute-sanitizer watches every allocation by itself; blocks that the pool keeps would hide
   // from it what happens after a free.

@@ -10,6 +10,9 @@ namespace cmp {
 // to be served gets Mode::kOff.
 Options ReadShimOptions();
 
+// CMP_PROGRAMS leaves this program out. Set when the settings are read.
+inline constinit bool g_left_out = false;
+
 // As cmp_preload_version() gives it.
 inline const char* Version() { return CMP_VERSION; }
 

@@ -56,7 +56,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   uint64_t records = 0;
   for (size_t i = 1; i < size / sizeof(cmp::TraceChunk); ++i) {
-    records += std::min(pages[i].count.load(), cmp::TraceChunk::kRecords);
+    records += std::min(pages[i].count, cmp::TraceChunk::kRecords);
   }
   CMP_EXPECT(trace.object_count + trace.skipped <= records);
   CMP_EXPECT(trace.calls.size() >= trace.object_count);

@@ -7,6 +7,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
 
 from preload import BUILD, PROGRAMS, SOURCE, TestCase, environment, main, run
 
@@ -14,22 +15,22 @@ RESULTS = "failed 0, last error 0\n"
 
 # name: (right values, wrong values)
 OPTIONS = {
-    "CMP_MODE": (["pool", "observe", "off"], ["on", "POOL", "1", "pool "]),
+    "CMP_MODE": (["pool", "observe", "off", "POOL", "Off"], ["on", "1", "pool "]),
     "CMP_PROGRAMS": (["all", "plain", "*", "!nothing", "a,b,plain"], []),
-    "CMP_MAX_BLOCK": (["auto", "256", "64K", "1G", "1GiB", "1.5M", "2g"], ["0", "255", "x", "-1", "1X", "1M1"]),
-    "CMP_TIER_STEPS": (["1", "2", "4", "8", "16"], ["0", "3", "32", "four"]),
+    "CMP_MAX_BLOCK": (["auto", "256", "64K", "1G", "1GiB", "1.5M", "2g", "AUTO"], ["0", "255", "4096.5", "x", "-1", "1X", "1M1"]),
+    "CMP_TIER_STEPS": (["1", "2", "4", "8", "16"], ["0", "3", "32", "four", "4.5"]),
     "CMP_THREAD_CACHE_MAX_BLOCK": (["0", "1", "1M", "2097151"], ["2M", "1G", "?"]),
     "CMP_THREAD_CACHE_BYTES": (["0", "16M", "1T"], ["16MM", "lots", "1e9"]),
     "CMP_BATCH_BYTES": (["1", "2M"], ["0", "-2M"]),
     "CMP_SLACK": (["0%", "12.5%", "100%"], ["12.5", "101%", "%", "ten%"]),
-    "CMP_RESERVE": (["auto", "1x", "1.15x+256M", "512M", "2x+0"], ["0.5x", "x", "2x+", "2x-1", "+1M"]),
-    "CMP_DECAY": (["10s", "0.5", "500ms", "oncall", "oncall:1s", "off"],
+    "CMP_RESERVE": (["auto", "Auto", "1X", "1x", "1.15x+256M", "512M", "2x+0"], ["0.5x", "x", "2x+", "2x-1", "+1M"]),
+    "CMP_DECAY": (["10s", "0.5", "500ms", "oncall", "oncall:1s", "off", "10S", "OnCall:50MS"],
                   ["0", "-1s", "1h", "ms", "oncall:", "on"]),
-    "CMP_FREE_SYNC": (["wait"], ["none of these", "WAIT"]),
-    "CMP_FILL": (["off", "zero", "0", "171", "0xAB", "0xff", "255"], ["256", "0x", "0x100", "on"]),
-    "CMP_STATS": (["0", "off"], []),
+    "CMP_FREE_SYNC": (["wait", "WAIT"], ["none of these", "waits"]),
+    "CMP_FILL": (["off", "zero", "ZERO", "0", "171", "0xAB", "0xff", "255"], ["256", "0x", "0x100", "on"]),
+    "CMP_STATS": (["0", "off", "OFF", "No"], []),
     "CMP_TRACE": (["0", "off", "no", "false"], []),
-    "CMP_VERBOSE": (["0"], ["2", "yes"]),
+    "CMP_VERBOSE": (["0", "off", "NO", "false"], ["2", "very"]),
 }
 
 
@@ -82,13 +83,18 @@ class Values(TestCase):
             ("CMP_THREAD_CACHE_BYTE", "CMP_THREAD_CACHE_BYTES"),
             ("CMP_FREESYNC", "CMP_FREE_SYNC"),
             ("CMP_TIERSTEPS", "CMP_TIER_STEPS"),
+            ("CMP_MAX_BLOCK_SIZE", "CMP_MAX_BLOCK"),
+            ("CMP_THREAD_CACHE", "CMP_THREAD_CACHE_MAX_BLOCK or CMP_THREAD_CACHE_BYTES"),
         ):
             with self.subTest(name=name):
                 result = run_plain({name: "1"})
                 self.assert_ok(result)
                 self.assertEqual(len(result.err.splitlines()), 1, result.err)
-                self.assertIn(f"{name} ", result.err)
-                self.assertIn(meant, result.err)
+                self.assertEqual(result.err,
+                                 f"cmp: unknown option {name}; did you mean {meant}?\n")
+        result = run_plain({"CMP_ENABLED": "1"})
+        self.assertEqual(result.err,
+                         "cmp: unknown option CMP_ENABLED; use CMP_MODE=pool or CMP_MODE=off\n")
 
     def test_names_of_others(self):
         for name in ("CMP_", "CMP_HOME_FOLDER_OF_ANOTHER_TOOL", "CMPX_MODE", "cmp_mode", "CMP_X" * 50):
@@ -141,11 +147,52 @@ class Modes(TestCase):
                     self.assertGreater(result.hits, 90)
                     self.assertEqual(len(result.err.splitlines()), 1)
                 else:
-                    self.assertIsNone(result.stats)
+                    self.assertIs(result.stats["reached"], False)
+                    self.assertEqual(result.stats["reason"], "CMP_PROGRAMS leaves it out")
                     self.assertEqual(
                         result.err, "cmp: CMP_PROGRAMS leaves this program out: every call is real\n")
                     quiet = run_plain({"CMP_PROGRAMS": globs})
                     self.assertEqual(quiet.err, "")
+
+    def test_scripts(self):
+        """An interpreter is known by its script, too."""
+        folder = self.temporary_folder()
+        code = ("import ctypes\n"
+                "cudart = ctypes.CDLL('libcudart.so.13')\n"
+                "pointer = ctypes.c_void_p()\n"
+                "for _ in range(100):\n"
+                "    cudart.cudaMalloc(ctypes.byref(pointer), ctypes.c_size_t(4096))\n"
+                "    cudart.cudaFree(pointer)\n")
+        (folder / "app").mkdir()
+        for name in ("train.py", "app/train.py"):
+            (folder / name).write_text(code)
+        script = folder / "tool"
+        script.write_text(f"#!{sys.executable}\n{code}")
+        script.chmod(0o755)
+        python = sys.executable
+        for globs, command, served in (
+            ("train*", [python, "train.py"], True),
+            ("train.py", [python, "-u", "-W", "ignore", "-Xdev", folder / "train.py", "x"], True),
+            ("python*", [python, "train.py"], True),
+            ("other*", [python, "train.py"], False),
+            ("!train*", [python, "train.py"], False),
+            ("python*,!train*", [python, "train.py"], False),
+            ("app.train", [python, "-m", "app.train"], True),
+            ("app.*", [python, "-mapp.train"], True),
+            ("train*", [python, "-m", "app.train"], False),
+            ("tool", [script], True),
+            ("!tool", [script], False),
+            ("train*", [python, "-c", code, "train.py"], False),
+        ):
+            with self.subTest(globs=globs, command=command):
+                env = {"CMP_PROGRAMS": globs, "CMP_STATS": "1"}
+                result = run(command[0], command[1:], env=env, cwd=folder)
+                self.assert_ok(result)
+                if served:
+                    self.assertIn("100 allocations", result.err)
+                else:
+                    self.assertRegex(result.err, r"^cmp: \S+ \(pid \d+\) used CUDA, but the pool "
+                                     r"served nothing: CMP_PROGRAMS leaves it out\n$")
 
     def test_verbose(self):
         result = run_plain({"CMP_VERBOSE": "1"})

@@ -93,7 +93,7 @@ int main(int count, char** arguments) {
     }).detach();
     pthread_exit(nullptr);
   }
-  if (strcmp(way, "killed-crowd") == 0) {
+  if (strcmp(way, "crowd") == 0) {
     // More threads than the statistics have room for at first, all with a cache of their own.
     static std::atomic<int> done{0};
     constexpr int kThreads = 600;
@@ -105,7 +105,37 @@ int main(int count, char** arguments) {
       }).detach();
     }
     while (done < kThreads) std::this_thread::yield();
-    raise(SIGKILL);
+    for (;;) pause();
+  }
+  if (strcmp(way, "lines") == 0) {
+    // For each line that it reads, some calls in two threads; at the end of the input it is over.
+    const auto pairs = [] {
+      for (int i = 0; i < 200; ++i) MUST(cudaFree(Allocate(4096)));
+    };
+    std::atomic<int> asked{0};
+    std::atomic<int> done{0};
+    std::thread other([&] {
+      for (int seen = 0;;) {
+        const int now = asked.load();
+        if (now < 0) return;
+        if (now == seen) {
+          std::this_thread::yield();
+          continue;
+        }
+        pairs();
+        done = seen = now;
+      }
+    });
+    for (int lines = 1; getchar() != EOF; ++lines) {
+      asked = lines;
+      pairs();
+      while (done != lines) std::this_thread::yield();
+      printf("done\n");
+      fflush(stdout);
+    }
+    asked = -1;
+    other.join();
+    return 0;
   }
   if (strcmp(way, "busy") == 0) {
     StartAllocatingThreads(3);

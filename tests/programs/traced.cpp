@@ -1,6 +1,7 @@
 // Calls whose way through the pool is known. traced kinds prints, for each allocation and free,
-// what a trace of CMP_FREE_SYNC=wait and CMP_MAX_BLOCK=16M says of it. traced limit BYTES PAIRS and
-// traced closed FILE PAIRS take the room, or the descriptors, from under a trace.
+// what a trace of CMP_FREE_SYNC=wait and CMP_MAX_BLOCK=16M says of it. traced limit BYTES PAIRS,
+// traced closed FILE PAIRS and traced removed FILE PAIRS TRACE take the room, the descriptors, or
+// these and the name, from under a trace.
 #include <cuda.h>
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -100,16 +101,19 @@ int main(int count, char** arguments) {
     Kinds();
     return 0;
   }
-  if (count != 4) return 2;
+  if (count < 4) return 2;
   if (strcmp(way, "limit") == 0) {
     MUST(cudaDeviceSynchronize());  // the simulator's own file is there now
     const rlimit most = {strtoull(arguments[2], nullptr, 0), RLIM_INFINITY};
     if (setrlimit(RLIMIT_FSIZE, &most) != 0) return 8;
   }
   Pairs(10);
-  if (strcmp(way, "closed") == 0) {
-    for (int file = 3; file < 64; ++file) close(file);
-    for (int i = 0; i < 61; ++i) {
+  const bool removed = strcmp(way, "removed") == 0;
+  if (removed && unlink(arguments[4]) != 0) return 8;
+  if (removed || strcmp(way, "closed") == 0) {
+    // Where ours may be: numbers that the program counts on, and those that it would not.
+    for (int file = 3; file < 1024; ++file) close(file);
+    for (int i = 3; i < 1020; ++i) {
       if (open(arguments[2], O_RDWR | O_CREAT, 0600) < 0) return 8;
     }
   }

@@ -9,8 +9,8 @@ from command import BUILD, PLAIN, PROGRAMS, TestCase, main, run
 
 
 class Doctor(TestCase):
-    def doctor(self, *arguments, env=None, code=0):
-        result = run("doctor", *arguments, env=env)
+    def doctor(self, *arguments, env=None, code=0, cwd=None):
+        result = run("doctor", *arguments, env=env, cwd=cwd)
         self.assert_ok(result, code)
         self.assertEqual(result.stderr, "")
         return result.stdout
@@ -144,6 +144,29 @@ class Doctor(TestCase):
             (folder / name).chmod(0o755)
             said = self.doctor(name, env={"PATH": f"{folder}:{os.environ['PATH']}"})
             self.assertIn(f"{name} is a launcher", said)
+
+    def test_with_arguments(self):
+        """Whether the script of an interpreter is there, and what a launcher starts."""
+        folder = self.folder()
+        (folder / "train.py").write_text("")
+        python = sys.executable
+        name = os.path.basename(python)
+        here = {"cwd": folder}
+        said = self.doctor("--", python, "-u", "-W", "ignore", "train.py", "--steps", "5", **here)
+        self.assertIn(f"ok       {name} runs train.py", said)
+        said = self.doctor("--", python, "trian.py", code=1, **here)
+        self.assertIn("PROBLEM  there is no script trian.py", said)
+        for arguments in (("-m", "json.tool"), ("-c", "pass", "x"), ()):
+            self.assertNotIn(f"{name} runs", self.doctor("--", python, *arguments, **here))
+        self.assertIn("uses the shared CUDA runtime", self.doctor("--", PLAIN, "100", "--steps"))
+        (folder / "mpirun").write_text("#!/bin/sh\n")
+        (folder / "mpirun").chmod(0o755)
+        path = {"PATH": f"{folder}:{os.environ['PATH']}"}
+        said = self.doctor("--", "mpirun", "-n", "4", PLAIN, "100", env=path)
+        self.assertIn("mpirun is a launcher", said)
+        self.assertIn("uses the shared CUDA runtime", said)
+        said = self.doctor("env", "A=b", "nice", "-n", "5", python, "trian.py", code=1, **here)
+        self.assertIn("PROBLEM  there is no script trian.py", said)
 
     def test_surroundings(self):
         said = self.doctor(env={"CMP_SLACK": "half", "CMP_FILL": "zero"}, code=1)

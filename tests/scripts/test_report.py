@@ -1,12 +1,14 @@
 """cmp-preload report: what it says of statistics files, and the page."""
 
 import json
+import os
 import re
 import resource
 import signal
 import stat
 import subprocess
 import sys
+import time
 
 from command import COMMAND, PLAIN, PROGRAMS, SOURCE, TestCase, environment, main, run, start
 
@@ -139,20 +141,32 @@ class Reports(TestCase):
         """Its counters live on in FILE.live; names and layout are asked of the library."""
         folder = self.folder()
         running = subprocess.Popen(
-            [COMMAND, "run", "--reports", folder, "--", PROGRAMS / "endings", "kill"],
-            env=environment(),
+            [COMMAND, "run", "--reports", folder, "--", PROGRAMS / "endings", "wait"],
+            env=environment(env={"RANK": "5"}),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self.assertEqual(running.wait(60), -signal.SIGKILL)
+        self.addCleanup(running.kill)
+        while not list(folder.iterdir()):
+            self.assertIsNone(running.poll())
+            time.sleep(0.01)
         (path,) = folder.iterdir()
         self.assertEqual(path.suffix, ".live")
+        while json.loads(self.report("--json", path))["totals"]["frees"] < 11:
+            self.assertIsNone(running.poll())
+        running.kill()
+        self.assertEqual(running.wait(60), -signal.SIGKILL)
         said = self.report(folder)
         self.assertRegex(said, rf"endings {running.pid} \(not ended\)")
         found = json.loads(self.report("--json", path))
         self.assertGreater(found["totals"]["requests"], 0)
         self.assertEqual(found["totals"]["requests"], sum(t["requests"] for t in found["tiers"]))
         self.assertGreater(found["process"]["reserved_peak_bytes"], 0)
+        (one,) = found["processes"]
+        self.assertEqual(one["run"]["command"], f"{PROGRAMS / 'endings'} wait")
+        self.assertEqual((one["run"]["host"], one["run"]["rank"]), (os.uname().nodename, 5))
+        self.assertEqual(one["run"]["gpus"], ["Simulated CUDA device"])  # named after the file began
+        self.assertIsNotNone(one["run"]["cuda"])
 
     def test_live_and_final_counters_are_the_same(self):
         """A run is stopped before its end, and then goes on to it."""
@@ -178,7 +192,8 @@ class Reports(TestCase):
         )
         self.assertEqual(running.stdout.readline(), "made\n")
         (live,) = folder.iterdir()
-        before = json.loads(self.report("--json", live))
+        while (before := json.loads(self.report("--json", live)))["totals"]["requests"] < 300:
+            self.assertIsNone(running.poll())
         running.communicate("")
         (final,) = folder.iterdir()
         after = json.loads(self.report("--json", final))

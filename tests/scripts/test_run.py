@@ -1,14 +1,19 @@
 """cmp-preload run: the program as without, but for the pool."""
 
 import ast
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import sys
+import termios
+import time
 import unittest
 
 from command import BUILD, COMMAND, PLAIN, PLAIN_SAYS, ROOT, SOURCE, TestCase, environment, main
@@ -272,11 +277,56 @@ class Places(TestCase):
         self.assertIn("runs without the pool: it is set-user-id", result.stderr)
         self.assertFalse(stats.exists())
 
-    def test_the_library_in_a_path_with_spaces(self):
+    def test_paths_with_spaces_and_colons(self):
+        """Of the library, the program, what it leaves and where temporary files are."""
+        for name in ("a b", "a:b", "a b:c d"):
+            folder = self.folder() / name
+            folder.mkdir()
+            library = shutil.copy(BUILD / "libcmp_preload.so", folder)
+            program = shutil.copy(PLAIN, folder / "my app")
+            for temporary in (self.folder(), folder):
+                with self.subTest(name=name, temporary=temporary):
+                    env = {"TMPDIR": temporary}
+                    under = ("--library", library)
+                    reports = temporary / "re ports:"
+                    for _ in range(2):  # the link is there already
+                        result = run(
+                            *under, "run", "--reports", reports, "--trace", reports / "t.%p",
+                            "--", program, "100", env=env,
+                        )
+                        self.assertEqual((result.stdout, result.stderr), (PLAIN_SAYS, ""))
+                    said = run(*under, "report", reports, env=env)
+                    self.assert_ok(said)
+                    self.assertRegex(said.stdout, r"(?m)^all 2 +200 +99\.0%")
+                    self.assertRegex(said.stdout, r"my app \d+ +200 ")
+                    said = run(*under, "doctor", "--", program, "100", env=env)
+                    self.assert_ok(said)
+                    self.assertIn("has a space or colon in its path", said.stdout)
+                    self.assertIn("a test of 100 allocations: 99 without a real call", said.stdout)
+                    (link,) = re.findall(r"LD_PRELOAD=(\S+)", said.stdout)
+                    self.addCleanup(shutil.rmtree, os.path.dirname(link), ignore_errors=True)
+                    said = run(
+                        *under, "trial", "-n", "1", "--modes", "auto", "--no-fill", "--", program,
+                        "100", env=env,
+                    )
+                    self.assert_ok(said)
+                    self.assertRegex(said.stdout, r"(?m)^auto .* 99\.0% ")
+
+    def test_a_place_that_is_somebody_elses(self):
+        """A link is not made where others could change it."""
         folder = self.folder() / "a b"
         folder.mkdir()
         library = shutil.copy(BUILD / "libcmp_preload.so", folder)
-        self.assert_refused(run("--library", library, "run", "--", "true"), "ln -s", code=1)
+        temporary = self.folder()
+        own = temporary / f"cmp-preload-{os.geteuid()}"
+        own.mkdir()
+        own.chmod(0o777)
+        env = {"TMPDIR": temporary}
+        result = run("--library", library, "run", "--", "sh", "-c", "echo $LD_PRELOAD", env=env)
+        self.assert_ok(result)
+        self.assertEqual(list(own.iterdir()), [])
+        self.assertFalse(result.stdout.startswith(str(temporary)))
+        shutil.rmtree(os.path.dirname(result.stdout.strip()))
 
     def test_statically_linked(self):
         """Runs as without, and is told about."""
@@ -337,6 +387,105 @@ class Terminal(TestCase):
         os.killpg(running.pid, signal.SIGINT)
         _, errors = running.communicate(timeout=20)
         self.assertEqual((running.returncode, errors), (6, ""))
+
+    def test_interrupt_and_end_without_a_handler(self):
+        """The program ends by the signal itself: 130 and 143 in a shell. Its children end with it."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with self.subTest(number=number):
+                running = start(
+                    "run",
+                    "--",
+                    sys.executable,
+                    "-c",
+                    "import signal, subprocess, sys\n"
+                    "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+                    "child = subprocess.Popen(['sleep', '1000'])\n"
+                    "print(child.pid, flush=True)\n"
+                    "child.wait()",
+                    start_new_session=True,
+                )
+                child = int(running.stdout.readline())
+                os.killpg(running.pid, number)
+                _, errors = running.communicate(timeout=20)
+                self.assertEqual((running.returncode, errors), (-number, ""))
+                while os.path.exists(f"/proc/{child}") and state_of(child) != "Z":
+                    time.sleep(0.01)
+
+    def trial_on_a_terminal(self, columns, **env):
+        """What a trial prints on a terminal of so many columns."""
+        reader, writer = pty.openpty()
+        fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        env = {"COLUMNS": None, "TERM": "xterm", "NO_COLOR": None} | env
+        arguments = ["trial", "-n", "1", "--modes", "auto", "--no-fill", "--", PLAIN, "100"]
+        running = subprocess.Popen(
+            [sys.executable, str(COMMAND), *arguments],
+            env=environment(env),
+            stdin=writer,
+            stdout=writer,
+            stderr=writer,
+        )
+        os.close(writer)
+        said = b""
+        while chunk := read_all_of(reader):
+            said += chunk
+        os.close(reader)
+        self.assertEqual(running.wait(60), 0, said)
+        return said.decode()
+
+    def test_terminals(self):
+        """Codes only where they are understood and wanted; nothing that matters is cut off."""
+        for columns in (200, 20):
+            wide = self.trial_on_a_terminal(columns)
+            self.assertIn("\r\033[K", wide)
+            progress = wide[: wide.rindex("\r\033[K")]
+            for line in progress.split("\r\033[K"):
+                self.assertLess(len(line), columns)
+            for env in ({"TERM": "dumb"}, {"NO_COLOR": "1"}, {"TERM": None}):
+                with self.subTest(columns=columns, env=env):
+                    plain = self.trial_on_a_terminal(columns, **env)
+                    self.assertNotIn("\033", plain)
+                    self.assertIn("run 1 of 4: without, to warm up", plain)
+                    self.assertIn("frees that waited", plain)
+                    self.assertIn("results identical", plain)
+
+    def test_full_disk(self):
+        """One line, and the exit code says it."""
+        for arguments in (("--help",), ("run", "--help"), ("doctor",)):
+            with self.subTest(arguments=arguments), open("/dev/full", "wb") as full:
+                result = subprocess.run(
+                    [sys.executable, str(COMMAND), *arguments],
+                    env=environment(),
+                    stdout=full,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    check=False,
+                )
+                self.assertEqual(
+                    (result.returncode, result.stderr),
+                    (1, "cmp-preload: cannot write: No space left on device\n"),
+                )
+                result = subprocess.run(
+                    [sys.executable, str(COMMAND), "nonsense"],
+                    env=environment(),
+                    stderr=full,
+                    check=False,
+                )
+                self.assertEqual(result.returncode, 2)
+
+
+def read_all_of(terminal):
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # the other end is closed
+        return b""
+
+
+def state_of(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return file.read().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return "Z"
 
 
 class SettingsFiles(TestCase):

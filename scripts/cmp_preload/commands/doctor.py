@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cmp_preload.console.arguments import Parser
+from cmp_preload.console.arguments import Parser, add_command
 from cmp_preload.diagnosis.driver import check_driver, check_service
 from cmp_preload.diagnosis.findings import Findings
 from cmp_preload.diagnosis.machine import check_environment, check_library, check_places
@@ -10,25 +10,27 @@ from cmp_preload.diagnosis.program import check_program
 from cmp_preload.pool import preloading
 
 ABOUT = """Looks at this machine and, if one is given, at a program; prints what it found and what
-to do. Exit code 0: nothing stands in the way; 1: something does."""
+to do. The program is not started; its arguments tell which script an interpreter runs, and what a
+launcher starts. Exit code 0: nothing stands in the way; 1: something does."""
 
 
 def main(arguments: list[str], find_library) -> int:
     parser = Parser(
         prog="cmp-preload doctor",
         description=ABOUT,
-        usage="cmp-preload doctor [OPTION...] [PROGRAM]",
+        usage="cmp-preload doctor [OPTION...] [--] [PROGRAM [ARGUMENT...]]",
     )
-    parser.add_argument("program", nargs="?", metavar="PROGRAM")
+    add_command(parser)
     parsed = parser.parse(arguments)
+    command = parsed.command[1:] if parsed.command[:1] == ["--"] else parsed.command
     environment = preloading.own_environment()
     findings = Findings()
     library = check_library(findings, find_library)
     check_environment(findings, environment, library)
     check_places(findings, environment)
     driver = check_driver(findings, environment)
-    if parsed.program is not None:
-        check_program(findings, parsed.program, environment)
+    if command:
+        check_program(findings, command, environment)
     if library is not None and driver:
         check_service(findings, environment, library)
     return 1 if findings.problems else 0

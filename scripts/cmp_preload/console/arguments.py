@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import shlex
 import shutil
 import sys
 
@@ -12,11 +13,11 @@ from cmp_preload.console.errors import Failure
 
 
 def own_command() -> str:
-    """What to type for this program: its name if that finds it, else how it was called."""
+    """What to type into a shell for this program: its name if that finds it, else how it was called."""
     name = os.path.basename(sys.argv[0])
     found = shutil.which(name)
     same = found is not None and os.path.realpath(found) == os.path.realpath(sys.argv[0])
-    return name if same else sys.argv[0]
+    return shlex.quote(name if same else sys.argv[0])
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,6 +27,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **more
         )
+
+    def print_help(self, file=None) -> None:
+        print(self.format_help(), end="", file=file)  # argparse would hide that it cannot
 
     def error(self, message: str):
         raise Failure(f"{message} ({self.prog} --help has all options)", 2)

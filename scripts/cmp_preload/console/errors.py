@@ -14,4 +14,12 @@ class Failure(Exception):
 
 
 def warn(message: str) -> None:
-    print(f"cmp-preload: {message}", file=sys.stderr, flush=True)
+    write_line(f"cmp-preload: {message}")
+
+
+def write_line(text: str, end: str = "\n") -> None:
+    """On stderr; lost where nobody can take it, as on a full disk."""
+    try:
+        print(text, end=end, file=sys.stderr, flush=True)
+    except OSError:
+        pass

@@ -21,7 +21,12 @@ def check_library(findings: Findings, find_library):
         f"{platform.machine()}, {' '.join(platform.libc_ver())}"
     )
     try:
-        library.preload_path()
+        preload = library.preload_path()
+        if preload != library.path:
+            findings.note(
+                f"{library.path} has a space or colon in its path, where LD_PRELOAD is taken apart",
+                f"cmp-preload uses a link; by hand: LD_PRELOAD={preload}",
+            )
     except Failure as failure:
         findings.problem(f"{library.path} has a space or colon in its path", str(failure))
     return library

@@ -34,7 +34,16 @@ PACKAGES = {
 }
 
 
-def check_program(findings: Findings, name: str, environment: dict) -> None:
+# These start what stands in their arguments on this machine.
+STARTERS = ("srun", "mpirun", "mpiexec", "sudo", "env", "nice", "nohup", "numactl", "setsid", "stdbuf")
+STARTERS += ("taskset", "time", "timeout")
+
+INTERPRETERS = re.compile(r"(python|pypy|perl|bash|dash|sh)[\d.]*$")
+
+
+def check_program(findings: Findings, command: list[str], environment: dict) -> None:
+    """`command`: the program, and its arguments if they are given."""
+    name, arguments = command[0], command[1:]
     path = program_file.find_program(name, environment.get("PATH"))
     if path is None:
         if not os.path.exists(name):
@@ -48,7 +57,15 @@ def check_program(findings: Findings, name: str, environment: dict) -> None:
         return
     base = os.path.basename(path)
     if base in LAUNCHERS:
-        findings.note(f"{base} is a launcher", LAUNCHERS[base] + "; see scripts/docs/mpi-and-containers.md")
+        findings.note(
+            f"{base} is a launcher", LAUNCHERS[base] + "; see scripts/docs/mpi-and-containers.md"
+        )
+    if base in STARTERS:
+        started = started_by(arguments, environment)
+        if started:
+            check_program(findings, started, environment)
+            return
+    if base in LAUNCHERS:
         return
     reason = program_file.why_not_preloaded(path)
     if reason is not None:
@@ -70,10 +87,38 @@ def check_program(findings: Findings, name: str, environment: dict) -> None:
         if reason is not None:
             findings.problem(f"{path}: {reason}", "use another interpreter")
             return
+    if words is None and INTERPRETERS.match(os.path.basename(path)):
+        check_script(findings, path, arguments)
     if re.match(r"python[\d.]*$", os.path.basename(path)):
         check_python(findings, path, environment)
     elif words is None:
         check_cuda_of(findings, path, environment)
+
+
+def started_by(arguments: list[str], environment: dict) -> list[str]:
+    """The command in the arguments of a launcher: from the first that is a program on."""
+    for i, word in enumerate(arguments):
+        if word[:1] != "-" and program_file.find_program(word, environment.get("PATH")):
+            return arguments[i:]
+    return []
+
+
+def check_script(findings: Findings, interpreter: str, arguments: list[str]) -> None:
+    """Is the script there that an interpreter is to run?"""
+    takes_next = False
+    for word in arguments:
+        if takes_next:
+            takes_next = False
+        elif word[:1] != "-":
+            if os.path.isfile(word):
+                findings.ok(f"{os.path.basename(interpreter)} runs {word}")
+            else:
+                findings.problem(f"there is no script {word}", "give its path")
+            return
+        elif re.match(r"-[bBdEhiIOqsSuvVx]*[cme]", word) or word == "-":
+            return  # a module, or a program in the arguments
+        else:
+            takes_next = word in ("-W", "-X", "-I", "-o", "-O")
 
 
 def check_cuda_of(findings: Findings, path: str, environment: dict) -> None:

@@ -4,8 +4,12 @@ of the library, so that nothing here can differ from what it does."""
 from __future__ import annotations
 
 import ctypes
+import errno
 import glob
+import hashlib
 import os
+import stat
+import tempfile
 from typing import NamedTuple
 
 from cmp_preload.console.errors import Failure
@@ -80,18 +84,49 @@ class Library:
 
     def preload_path(self, private_folder: str | None = None) -> str:
         """What to write into LD_PRELOAD: a list of names separated by colons and spaces, so that
-        none may be in the path. A link in `private_folder` helps."""
-        if not any(c in self.path for c in " :\t\n"):
+        none may be in the path. A link without them helps: in `private_folder`, which outlives all
+        that is started, or else one that stays."""
+        if can_be_preloaded(self.path):
             return self.path
-        if private_folder is None or any(c in private_folder for c in " :\t\n"):
-            raise Failure(
-                f"LD_PRELOAD cannot name a path with spaces or colons; make a link: "
-                f"ln -s '{self.path}' /somewhere/{NAME} and use --library"
-            )
-        link = os.path.join(private_folder, NAME)
-        if not os.path.islink(link):
-            os.symlink(self.path, link)
-        return link
+        if private_folder is not None and can_be_preloaded(private_folder):
+            link = os.path.join(private_folder, NAME)
+            if not os.path.islink(link):
+                os.symlink(self.path, link)
+            return link
+        problem = "no folder without spaces and colons"
+        for folder in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):
+            try:
+                if can_be_preloaded(folder):
+                    return _link_in(folder, self.path)
+            except OSError as error:
+                problem = f"{folder}: {error.strerror}"
+        raise Failure(
+            f"LD_PRELOAD cannot name {self.path}, which has spaces or colons, and a link to it "
+            f"cannot be made ({problem}); make one and give it: --library LINK"
+        )
+
+
+def can_be_preloaded(path: str) -> bool:
+    """The dynamic linker takes LD_PRELOAD apart at colons and spaces."""
+    return not any(c in path for c in " :\t\n")
+
+
+def _link_in(folder: str, path: str) -> str:
+    """A link to `path` in a folder of this user's below `folder`, always the same one."""
+    own = os.path.join(folder, f"cmp-preload-{os.geteuid()}")
+    os.makedirs(own, mode=0o700, exist_ok=True)
+    found = os.lstat(own)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise PermissionError(errno.EPERM, f"{own} is not this user's own")
+    name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    link = os.path.join(own, name, NAME)
+    os.makedirs(os.path.dirname(link), mode=0o700, exist_ok=True)
+    try:
+        os.symlink(path, link)
+    except FileExistsError:
+        if os.readlink(link) != path:
+            raise
+    return link
 
 
 def find(given: str | None, here: str) -> Library:

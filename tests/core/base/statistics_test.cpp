@@ -1,6 +1,7 @@
 #include "core/base/statistics.h"
 
 #include <gtest/gtest.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include <map>
@@ -82,31 +83,34 @@ TEST_F(StatisticsTest, EveryCacheHasASlotOfItsOwn) {
   constexpr uint64_t kSlots = 3 * kStatisticsSlots;
   EXPECT_EQ(statistics_.TotalsOfTier(3).frees, kSlots * (kSlots + 1) / 2);
   EXPECT_EQ(statistics_.Totals().refills, kSlots);
-  EXPECT_EQ(statistics_.header()->slot_count, kStatisticsSlots) << "nobody gave the page more";
+  EXPECT_EQ(statistics_.header()->slot_count, 4 * kStatisticsSlots);
 }
 
-// As a reader of the mapped file adds them up.
-TEST_F(StatisticsTest, ThePageGrowsWhereItCan) {
-  static constexpr size_t kMostBytes = 64 * kMiB;
-  static char* pages = static_cast<char*>(MapPages(kMostBytes));
-  static size_t most = 3 * page_bytes_;
-  Statistics statistics;
-  statistics.Open(pages, tiers_, kTierCount, 1, "", [](size_t offset, size_t bytes) -> void* {
-    return offset + bytes > most ? nullptr : pages + offset;
-  });
-  constexpr uint64_t kSlots = 5 * kStatisticsSlots;
-  for (uint64_t i = 1; i <= kSlots; ++i) statistics.TakeSlot()[3].frees.Add(i);
-  const StatisticsHeader& header = *statistics.header();
-  EXPECT_EQ(header.slot_count, 3 * kStatisticsSlots);
+// As a reader of a file with the pieces adds them up.
+TEST_F(StatisticsTest, ThePiecesAreAFile) {
+  constexpr uint64_t kSlots = 2 * kStatisticsSlots + 5;
+  for (uint64_t i = 1; i <= kSlots; ++i) statistics_.TakeSlot()[3].frees.Add(i);
+  std::vector<char> file;
+  size_t last = 1;
+  EXPECT_TRUE(statistics_.VisitPieces([&](size_t offset, const void* data, size_t bytes) {
+    if (file.size() < offset + bytes) file.resize(offset + bytes);
+    memcpy(file.data() + offset, data, bytes);
+    last = offset;
+    return true;
+  }));
+  EXPECT_EQ(last, 0u) << "the header says what is there, so it comes last";
+  const auto& header = *reinterpret_cast<const StatisticsHeader*>(file.data());
+  EXPECT_EQ(header.slots_used, kSlots + 1);
+  ASSERT_EQ(file.size(), header.header_bytes + size_t{header.slots_used} * header.slot_bytes);
   uint64_t frees = 0;
-  for (size_t slot = 0; slot < header.slot_count; ++slot) {
-    const char* at = pages + header.header_bytes + slot * header.slot_bytes;
+  for (size_t slot = 0; slot < header.slots_used; ++slot) {
+    const char* at = file.data() + header.header_bytes + slot * header.slot_bytes;
     frees += reinterpret_cast<const TierCounters*>(at)[3].frees.Get();
   }
-  constexpr uint64_t kThere = 3 * kStatisticsSlots - 1;
-  EXPECT_EQ(frees, kThere * (kThere + 1) / 2);
-  EXPECT_EQ(statistics.TotalsOfTier(3).frees, kSlots * (kSlots + 1) / 2) << "the process sees all";
-  munmap(pages, kMostBytes);
+  EXPECT_EQ(frees, kSlots * (kSlots + 1) / 2);
+  size_t pieces = 0;
+  EXPECT_FALSE(statistics_.VisitPieces([&](size_t, const void*, size_t) { return ++pieces < 2; }));
+  EXPECT_EQ(pieces, 2u);
 }
 
 TEST_F(StatisticsTest, WaitsAreCountedAndTimed) {

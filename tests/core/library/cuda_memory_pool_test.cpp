@@ -344,14 +344,134 @@ TEST_F(CudaMemoryPoolDeathTest, SettingsAreReadAtTheFirstUse) {
   unsetenv("CMP_FILL");
 }
 
-TEST_F(CudaMemoryPoolDeathTest, TheModeIsTheShimsAlone) {
-  setenv("CMP_MODE", "off", 1);
+// Does the body hold in a process with this setting, and not in one without it?
+void ExpectOnlyWith(const char* name, const char* value, const std::function<bool()>& body) {
+  setenv(name, value, 1);
+  EXPECT_EXIT(_exit(body() ? 0 : 1), testing::ExitedWithCode(0), "") << name;
+  unsetenv(name);
+  EXPECT_EXIT(_exit(body() ? 0 : 1), testing::ExitedWithCode(1), "") << name;
+}
+
+void AllocAndFree(size_t bytes) {
+  CudaMemoryPool& pool = CudaMemoryPool::Instance();
+  pool.Free(pool.Alloc(bytes));
+}
+
+// Every setting that the header names has its effect here, too.
+TEST_F(CudaMemoryPoolDeathTest, MaxBlock) {
+  ExpectOnlyWith("CMP_MAX_BLOCK", "64K", [] {
+    AllocAndFree(128 * 1024);
+    return CudaMemoryPool::Instance().Statistics().oversized == 1;
+  });
+}
+
+TEST_F(CudaMemoryPoolDeathTest, TierSteps) {
+  ExpectOnlyWith("CMP_TIER_STEPS", "1",
+                 [] { return CudaMemoryPool::Instance().tier_bytes(2) == 1024; });
+}
+
+TEST_F(CudaMemoryPoolDeathTest, ThreadCacheMaxBlock) {
+  ExpectOnlyWith("CMP_THREAD_CACHE_MAX_BLOCK", "4K", [] {
+    for (int i = 0; i < 2; ++i) AllocAndFree(8192);
+    return CudaMemoryPool::Instance().Statistics().global_pool_hits == 1;
+  });
+}
+
+TEST_F(CudaMemoryPoolDeathTest, ThreadCacheBytes) {
+  ExpectOnlyWith("CMP_THREAD_CACHE_BYTES", "16K", [] {
+    CudaMemoryPool& pool = CudaMemoryPool::Instance();
+    std::vector<void*> blocks;
+    for (int i = 0; i < 100; ++i) blocks.push_back(pool.Alloc(4096));
+    for (void* block : blocks) pool.Free(block);
+    return pool.ReleaseAll() > 200 * 1024;  // what threads' caches hold stays
+  });
+}
+
+TEST_F(CudaMemoryPoolDeathTest, BatchBytes) {
+  ExpectOnlyWith("CMP_BATCH_BYTES", "1", [] {
+    CudaMemoryPool& pool = CudaMemoryPool::Instance();
+    for (int i = 0; i < 20; ++i) pool.Alloc(4096);
+    return pool.Statistics().blocks_made == 20;
+  });
+}
+
+TEST_F(CudaMemoryPoolDeathTest, Slack) {
+  ExpectOnlyWith("CMP_SLACK", "0%", [] {
+    AllocAndFree(20 * kMiB);
+    AllocAndFree(17 * kMiB);
+    return CudaMemoryPool::Instance().Statistics().refills == 2;
+  });
+}
+
+TEST_F(CudaMemoryPoolDeathTest, Reserve) {
+  ExpectOnlyWith("CMP_RESERVE", "1x", [] {
+    AllocAndFree(64 * kMiB);
+    AllocAndFree(100 * kMiB);
+    return CudaMemoryPool::Instance().Statistics().reserved_bytes <= 100 * kMiB;
+  });
+}
+
+TEST_F(CudaMemoryPoolDeathTest, Decay) {
+  setenv("CMP_DECAY", "20ms", 1);
   ExpectInFreshProcess([] {
+    CudaMemoryPool& pool = CudaMemoryPool::Instance();
+    AllocAndFree(10 * kMiB);
+    for (int i = 0; i < 10000 && pool.Statistics().blocks_released == 0; ++i) {
+      usleep(1000);
+      AllocAndFree(4096);
+    }
+    return pool.Statistics().blocks_released > 0;
+  });
+  unsetenv("CMP_DECAY");
+}
+
+TEST_F(CudaMemoryPoolDeathTest, FreeSync) {
+  for (const char* value : {"none", "order"}) {
+    ExpectOnlyWith("CMP_FREE_SYNC", value, [] {
+      CudaMemoryPool& pool = CudaMemoryPool::Instance();
+      void* p = pool.Alloc(4096);
+      CUstream stream = nullptr;
+      SimWork work = {};
+      work.duration_ns = 500000000;
+      return cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING) == CUDA_SUCCESS &&
+             simLaunch(stream, &work) == CUDA_SUCCESS && pool.Free(p) &&
+             simPendingCount(nullptr) != 0;
+    });
+  }
+}
+
+TEST_F(CudaMemoryPoolDeathTest, Fill) {
+  ExpectOnlyWith("CMP_FILL", "0xAB", [] {
+    unsigned char first = 0;
+    void* p = CudaMemoryPool::Instance().Alloc(1000);
+    return cuMemcpyDtoH(&first, AddressOf(p), 1) == CUDA_SUCCESS && first == 0xAB;
+  });
+}
+
+// The others are the preload's, and the line says so.
+TEST_F(CudaMemoryPoolDeathTest, SettingsOfThePreloadDoNothingAndThatIsSaid) {
+  const struct {
+    const char* name;
+    const char* value;
+    const char* unset;  // a value that asks for nothing
+  } cases[] = {{"CMP_MODE", "off", "pool"},
+               {"CMP_PROGRAMS", "other", ""},
+               {"CMP_STATS", "/nowhere/stats", "off"},
+               {"CMP_TRACE", "/nowhere/trace", "off"},
+               {"CMP_VERBOSE", "1", "0"}};
+  const auto reuses = [] {
     CudaMemoryPool& pool = CudaMemoryPool::Instance();
     void* p = pool.Alloc(1000);
     return pool.Free(p) && pool.Alloc(1000) == p;
-  });
-  unsetenv("CMP_MODE");
+  };
+  for (const auto& [name, value, unset] : cases) {
+    setenv(name, value, 1);
+    EXPECT_EXIT(_exit(reuses() ? 0 : 1), testing::ExitedWithCode(0),
+                "^cmp: " + std::string(name) + " does nothing without the preload\n$");
+    setenv(name, unset, 1);
+    EXPECT_EXIT(_exit(reuses() ? 0 : 1), testing::ExitedWithCode(0), "^$");
+    unsetenv(name);
+  }
 }
 
 TEST_F(CudaMemoryPoolDeathTest, EveryContextHasItsOwnBlocks) {

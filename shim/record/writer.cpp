@@ -1,0 +1,46 @@
+#include "shim/record/writer.h"
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "core/base/lock.h"
+#include "core/base/own_thread.h"
+
+namespace cmp {
+
+namespace {
+
+// Between two writes: at first little, so that a process which is soon over leaves something, too.
+constexpr long kFirstPauseNs = 1'000'000;
+constexpr long kLongestPauseNs = 100'000'000;
+
+// A process whose main thread has called pthread_exit ends with the last of the others. The kernel
+// forgets the list of locks of a thread that is over; asking for it opens no file, whose number the
+// program could be about to count on.
+bool IsMainThreadOver() {
+  const void* locks = nullptr;
+  size_t bytes = 0;
+  return syscall(SYS_get_robust_list, getpid(), &locks, &bytes) == 0 && locks == nullptr;
+}
+
+void* KeepWriting(void* of) {
+  const Writer& writer = *static_cast<const Writer*>(of);
+  BeginOwnThread(writer.name);
+  bool is_changed = true;
+  for (long pause = kFirstPauseNs; is_changed || !IsMainThreadOver();) {
+    SleepNs(pause);
+    pause = std::min(2 * pause, kLongestPauseNs);
+    if (!writer.write(&is_changed)) break;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+bool StartWriter(const Writer& writer) {
+  return StartOwnThread(&KeepWriting, const_cast<Writer*>(&writer));
+}
+
+}  // namespace cmp
