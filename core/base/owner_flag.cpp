@@ -35,27 +35,34 @@ bool BarrierOnEveryThread() {
 
 void OwnerFlag::Await() {
   for (Pause pause;;) {
-    if (Enter()) {
+    if (IsOrdinary()) {
+      if (Hold()) return;
+    } else if (Enter()) {
       if (asked_.load(std::memory_order_acquire) != kTaken) return;
-      Unlock();
+      Leave();
     }
     pause.Wait();
   }
 }
 
 bool OwnerFlag::EndTaking(bool barrier) {
+  const bool ordinary = IsOrdinary();
   Pause pause;
-  for (int i = 0; barrier && i < kMostFlagPauses; ++i) {
-    const bool out = kLocked ? Enter() : !inside_.load(std::memory_order_acquire);
+  for (int i = 0; (barrier || ordinary) && i < kMostFlagPauses; ++i) {
+    const bool out = ordinary  ? Hold()
+                     : kLocked ? Enter()
+                               : !inside_.load(std::memory_order_acquire);
     if (out) return true;
     pause.Wait();
   }
+  if (ordinary) return false;  // a stopped thread has it
   asked_.store(kRequested, std::memory_order_relaxed);
   return false;
 }
 
 void OwnerFlag::GiveBack() {
-  if constexpr (kLocked) Unlock();
+  if (IsOrdinary()) return Unlock();
+  if constexpr (kLocked) Leave();
   asked_.store(kNothing, std::memory_order_release);
 }
 

@@ -6,10 +6,12 @@
 //
 // The barrier (membarrier(2), MEMBARRIER_CMD_PRIVATE_EXPEDITED) orders the owner's store before its
 // load in place of the owner: either the other sees that the owner is inside, or the owner sees
-// that the other asks. Without it both could miss each other, so where it is refused (an old
-// kernel, a filter of system calls, also one that was installed later), or the owner stays inside
-// (it is stopped), the other never has the flag: it leaves a request, which the owner finds at its
-// next operation.
+// that the other asks. Without it both could miss each other, so where it is refused later on
+// (a filter of system calls was installed), or the owner stays inside (it is stopped), the other
+// never has the flag: it leaves a request, which the owner finds at its next operation.
+//
+// Where there were no barriers from the start (a kernel before 4.14, a sandbox) it is an ordinary
+// lock. TryLock never has that one: such a process has no hits, and all else.
 //
 // Held for a few dozen instructions, never across a call that can block, so that a waiter need not
 // be woken.
@@ -28,42 +30,53 @@ namespace cmp {
 
 class OwnerFlag {
  public:
-  constexpr OwnerFlag() = default;
+  enum class Kind : bool { kOfOwner, kOrdinary };
+  constexpr explicit OwnerFlag(Kind kind = Kind::kOfOwner)
+      : asked_(kind == Kind::kOrdinary ? kOrdinary : kNothing) {}
 
   // ---- The owner
 
-  // False: somebody else has it, or asks for it.
+  // False: somebody else has it, or asks for it. True: until Leave.
   [[nodiscard]] bool TryLock() {
     if (!Enter()) return false;
     // acquire pairs with the release in GiveBack: the lists are as the other left them.
     if (asked_.load(std::memory_order_acquire) == kNothing) [[likely]]
       return true;
-    Unlock();
+    Leave();
     return false;
   }
-  // Waits while somebody else has it; a request does not keep the owner out.
+  // release pairs with the acquire of who takes it next.
+  void Leave() { inside_.store(false, std::memory_order_release); }
+  // Waits while somebody else has it; a request does not keep the owner out. Until Unlock.
   void Lock() {
     if (!TryLock()) [[unlikely]]
       Await();
   }
-  // release pairs with the acquire of who takes it next.
-  void Unlock() { inside_.store(false, std::memory_order_release); }
+  void Unlock() {
+    if (IsOrdinary()) [[unlikely]]
+      return held_.store(false, std::memory_order_release);
+    Leave();
+  }
   // Somebody wanted it and could not have it.
   bool IsRequested() const { return asked_.load(std::memory_order_relaxed) == kRequested; }
   // The owner has done what it was wanted for. REQUIRES: the lock of the others
-  void Honour() { asked_.store(kNothing, std::memory_order_relaxed); }
+  void Honour() {
+    if (IsRequested()) asked_.store(kNothing, std::memory_order_relaxed);
+  }
 
   // ---- Others, one at a time, by a lock of their own
 
   // Then BarrierOnEveryThread, once for as many flags as are to be taken, and for each EndTaking,
   // which is told whether there was a barrier. True: the caller has it, until GiveBack. False: it
   // is requested.
-  void BeginTaking() { asked_.store(kTaken, std::memory_order_relaxed); }
+  void BeginTaking() {
+    if (!IsOrdinary()) asked_.store(kTaken, std::memory_order_relaxed);
+  }
   [[nodiscard]] bool EndTaking(bool barrier);
   void GiveBack();
 
  private:
-  enum Asked : uint8_t { kNothing, kTaken, kRequested };
+  enum Asked : uint8_t { kNothing, kTaken, kRequested, kOrdinary };  // the last for good
 
   // ThreadSanitizer does not know what the barrier orders: there the flag is an ordinary one.
 #if defined(__SANITIZE_THREAD__)
@@ -77,10 +90,13 @@ class OwnerFlag {
     std::atomic_signal_fence(std::memory_order_seq_cst);  // the compiler's order; see above
     return true;
   }
+  bool IsOrdinary() const { return asked_.load(std::memory_order_relaxed) == kOrdinary; }
+  bool Hold() { return !held_.exchange(true, std::memory_order_acquire); }
   void Await();
 
   std::atomic<bool> inside_{false};
-  std::atomic<Asked> asked_{kNothing};
+  std::atomic<Asked> asked_;
+  std::atomic<bool> held_{false};  // the ordinary lock
 };
 
 }  // namespace cmp

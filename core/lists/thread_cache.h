@@ -50,6 +50,7 @@ class SpareCaches {
 
 // What thread caches of one pool have in common.
 struct CacheLimits {
+  OwnerFlag::Kind flag = OwnerFlag::Kind::kOfOwner;
   unsigned steps = 4;                   // of the tiers
   size_t bytes = 0;                     // of one cache, on the shelves of its tiers
   size_t large_bytes = 0;               // of one cache, on the large shelf
@@ -71,7 +72,8 @@ class alignas(64) ThreadCache {
   };
 
   ThreadCache(ContextPool* owner, const CacheLimits* limits, TierCounters* counters, Shelf* shelves)
-      : tiers_(limits->steps),
+      : flag_(limits->flag),
+        tiers_(limits->steps),
         owner_(owner),
         shelves_(shelves),
         counters_(counters),
@@ -108,7 +110,7 @@ class alignas(64) ThreadCache {
       address = Take(shelf, requested)->address;
       if (address == 0) __builtin_unreachable();  // what a caller need not check
     }
-    flag_.Unlock();
+    flag_.Leave();
     return address;
   }
   // The hit path: as Free of a ready block, if nothing becomes full by it. False: nothing was done.
@@ -124,7 +126,7 @@ class alignas(64) ThreadCache {
       shelf.current.Push(block);
       ready_bytes_ = ready;
     }
-    flag_.Unlock();
+    flag_.Leave();
     return room;
   }
 

@@ -513,6 +513,8 @@ Pool::Pool(const Options& options, const PoolHost& host)
                                                                 : static_cast<uint32_t>(blocks);
   }
   limits_.steps = tiers_.steps();
+  // While the process is small: its first barrier registers it, which takes longer beside threads.
+  if (!BarrierOnEveryThread()) limits_.flag = OwnerFlag::Kind::kOrdinary;
   limits_.bytes = options.thread_cache_bytes;
   limits_.large_bytes = kLargeShare * limits_.bytes;
   limits_.spare = &spare_caches_;
@@ -535,8 +537,6 @@ Pool* Pool::Create(const Options& options, void* statistics_page, uint64_t pid, 
                    const PoolHost& host) {
   void* memory = MapPages(sizeof(Pool));
   if (memory == nullptr) return nullptr;
-  // While the process is small: its first barrier registers it, which takes longer beside threads.
-  (void)BarrierOnEveryThread();
   Pool* pool = new (memory) Pool(options, host);
   if (!pool->side_table_.opened()) return nullptr;
   pool->statistics_.Open(statistics_page, pool->tiers_, pool->tiers_.TierOf(kMostTierBytes) + 1,

@@ -65,6 +65,22 @@ TEST(OwnerFlagTest, WithoutABarrierNobodyElseHasIt) {
   EXPECT_TRUE(flag.TryLock());
 }
 
+TEST(OwnerFlagTest, AnOrdinaryOneIsHadByWhoWaits) {
+  OwnerFlag flag(OwnerFlag::Kind::kOrdinary);
+  EXPECT_FALSE(flag.TryLock()) << "no hits";
+  flag.BeginTaking();
+  ASSERT_TRUE(flag.EndTaking(false));
+  EXPECT_TRUE(test::Sleeps([&] { const Held held(flag); }, [&] { flag.GiveBack(); }));
+  flag.Lock();
+  EXPECT_FALSE(flag.EndTaking(false)) << "gives up";
+  EXPECT_FALSE(flag.IsRequested());
+  flag.Honour();
+  flag.Unlock();
+  ASSERT_TRUE(flag.EndTaking(true));
+  flag.GiveBack();
+  EXPECT_FALSE(flag.TryLock());
+}
+
 TEST(OwnerFlagTest, AForkedChildHasBarriers) {
   ASSERT_TRUE(BarrierOnEveryThread());
   const pid_t child = fork();

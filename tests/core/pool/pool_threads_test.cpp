@@ -80,6 +80,26 @@ TEST(ThreadsTest, ACacheThatCannotBeTakenIsEmptiedByItsThread) {
   ExpectAtRest(t);
 }
 
+// A kernel before 4.14: no hits, and all else as ever.
+TEST(ThreadsTest, WithoutBarriersFromTheStartEveryCacheCanBeTaken) {
+  const bool tried = test::WithoutBarriers([] {
+    TestPool t;
+    OnAnotherThread([&] {
+      Block* block = t.Alloc(1000);
+      ASSERT_TRUE(t.Free(block));
+      EXPECT_EQ(t.pool->AllocHit(t.identity.handle, 1000), 0u);
+      EXPECT_EQ(t.Alloc(1000), block);
+      ASSERT_TRUE(t.Free(block));
+      OnAnotherThread([&] { EXPECT_EQ(t.context->EmptyCaches(), block->bytes); });
+      EXPECT_EQ(t.Alloc(1000), block);
+      ASSERT_TRUE(t.Free(block));
+      EXPECT_EQ(t.device.allocate_calls(), 1u);
+    });
+    ExpectAtRest(t);
+  });
+  if (!tried) GTEST_SKIP() << "no filters of system calls here";
+}
+
 TEST(ThreadsTest, AFreeHonoursTheRequestToo) {
   TestPool t;
   Block* live = t.Alloc(1000);
