@@ -29,4 +29,14 @@ void Pause::Wait() {
   }
 }
 
+bool Mutex::LockSoon() {
+  constexpr int kMostWaits = 100;
+  Pause pause;
+  for (int i = 0; i < kMostWaits; ++i) {
+    if (pthread_mutex_trylock(&mutex_) == 0) return true;
+    pause.Wait();
+  }
+  return false;
+}
+
 }  // namespace cmp

@@ -40,6 +40,9 @@ class Mutex {
   Mutex& operator=(const Mutex&) = delete;
   void Lock() { pthread_mutex_lock(&mutex_); }
   void Unlock() { pthread_mutex_unlock(&mutex_); }
+  // False: not within a tenth of a second. For what runs at exit, which a signal handler may have
+  // called on the very thread that holds it.
+  [[nodiscard]] bool LockSoon();
 
  private:
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;

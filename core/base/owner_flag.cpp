@@ -55,15 +55,15 @@ bool OwnerFlag::EndTaking(bool barrier) {
     if (out) return true;
     pause.Wait();
   }
-  if (ordinary) return false;  // a stopped thread has it
-  asked_.store(kRequested, std::memory_order_relaxed);
+  if (ordinary) return false;                           // a stopped thread has it
+  asked_.store(kRequested, std::memory_order_release);  // passes on what who had it before released
   return false;
 }
 
 void OwnerFlag::GiveBack() {
   if (IsOrdinary()) return Unlock();
   if constexpr (kLocked) Leave();
-  asked_.store(kNothing, std::memory_order_release);
+  asked_.store(requested_ ? kRequested : kNothing, std::memory_order_release);
 }
 
 }  // namespace cmp

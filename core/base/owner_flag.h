@@ -59,8 +59,9 @@ class OwnerFlag {
   }
   // Somebody wanted it and could not have it.
   bool IsRequested() const { return asked_.load(std::memory_order_relaxed) == kRequested; }
-  // The owner has done what it was wanted for. REQUIRES: the lock of the others
+  // What a request wanted is done. REQUIRES: the lock of the others; the caller has the flag
   void Honour() {
+    requested_ = false;
     if (IsRequested()) asked_.store(kNothing, std::memory_order_relaxed);
   }
 
@@ -70,10 +71,12 @@ class OwnerFlag {
   // which is told whether there was a barrier. True: the caller has it, until GiveBack. False: it
   // is requested.
   void BeginTaking() {
-    if (!IsOrdinary()) asked_.store(kTaken, std::memory_order_relaxed);
+    if (IsOrdinary()) return;
+    requested_ = IsRequested();
+    asked_.store(kTaken, std::memory_order_relaxed);
   }
   [[nodiscard]] bool EndTaking(bool barrier);
-  void GiveBack();
+  void GiveBack();  // a request that was not honoured stands again
 
  private:
   enum Asked : uint8_t { kNothing, kTaken, kRequested, kOrdinary };  // the last for good
@@ -97,6 +100,7 @@ class OwnerFlag {
   std::atomic<bool> inside_{false};
   std::atomic<Asked> asked_;
   std::atomic<bool> held_{false};  // the ordinary lock
+  bool requested_ = false;         // before it was taken; by the lock of the others
 };
 
 }  // namespace cmp

@@ -132,7 +132,10 @@ Block* ContextPool::TakeFromShelves(size_t bytes, size_t most) {
       cache->BeginTaking();
       if (!cache->EndTaking(BarrierOnEveryThread())) continue;
     }
-    if (Block* block = cache->TakeLarge(fit)) return block;
+    ThreadCache::Changes changes;
+    Block* block = cache->TakeLarge(fit, &changes);
+    Settle(changes);
+    if (block != nullptr) return block;
   }
   return nullptr;
 }

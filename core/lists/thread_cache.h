@@ -188,7 +188,7 @@ class alignas(64) ThreadCache {
     for (Batch* batch : {&shelf.retired, &shelf.retiring}) {
       if (batch->count == 0 || !passed(batch->stamp)) continue;
       Batch& to = shelf.current.count == 0 ? shelf.current : shelf.spare;
-      if (to.count != 0) return;
+      if (to.count != 0) break;
       retired_bytes_ -= BytesOf(*batch);
       ready_bytes_ += BytesOf(*batch);
       to = *batch;
@@ -293,7 +293,7 @@ class alignas(64) ThreadCache {
   template <typename Put>
   Changes Empty(Put put, bool short_of_memory = false) {
     const Access access(*this);
-    if (access.own()) flag_.Honour();
+    flag_.Honour();
     for (unsigned tier = 0; tier < limits_->tiers; ++tier) {
       // Another thread's shelves are lines that this one does not have: no more than need be.
       if (!short_of_memory && ready_bytes() + retired_bytes() == 0) break;
@@ -313,9 +313,11 @@ class alignas(64) ThreadCache {
     large_.Close(put);
     return SettleHeld();
   }
-  // Takes one of that size, or nullptr.
-  Block* TakeLarge(size_t bytes) {
+  // Takes one of that size, or nullptr. It settles: who takes it tells the accounts what it
+  // becomes, which is not to come before what its free was.
+  Block* TakeLarge(size_t bytes, Changes* changes) {
     const Access access(*this);
+    *changes = SettleHeld();
     return large_.Take(bytes);
   }
   // Whether there may be any on the large shelf, and the size of the best fit, 0: there is none.
@@ -346,7 +348,6 @@ class alignas(64) ThreadCache {
     ~Access() { own_ ? cache_.flag_.Unlock() : cache_.flag_.GiveBack(); }
     Access(const Access&) = delete;
     Access& operator=(const Access&) = delete;
-    bool own() const { return own_; }
 
    private:
     ThreadCache& cache_;

@@ -365,11 +365,11 @@ bool Pool::FreeLarge(ContextPool& context, ThreadCache& cache, Block* block) {
 
 // The same, and it is opened. False: it is to have none, or the context has ended.
 bool Pool::FreeLargeListed(ContextPool& context, ThreadCache& cache, Block* block) {
-  if (!KeepsLarge(context)) return false;
-  while (!FreeLarge(context, cache, block)) {
+  while (KeepsLarge(context)) {
+    if (FreeLarge(context, cache, block)) return true;
     if (!context.ListCache(cache, ThreadCache::Shelves::kAll)) return false;
   }
-  return true;
+  return false;
 }
 
 // Where the shelf is open somebody looks after idle memory already; see Ageing::MemoryIsIdle.

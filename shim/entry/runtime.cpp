@@ -114,7 +114,8 @@ cudaError_t ObserveMalloc(Pool& pool, void** pointer, size_t bytes, const void* 
 // What is too large for a shelf of its tier may be a hit all the same.
 [[gnu::noinline]] cudaError_t MallocNoSmallHit(void** pointer, size_t bytes, const void* caller) {
   if (pointer != nullptr) {
-    if (const DeviceAddress hit = AllocLargeHit(g_runtime_pool.Get(), bytes, KnownDriver())) {
+    Pool* pool = g_runtime_pool.Get();
+    if (const DeviceAddress hit = AllocLargeHit(pool, bytes, KnownDriver())) {
       *pointer = reinterpret_cast<void*>(hit);
       return cudaSuccess;
     }
@@ -234,8 +235,10 @@ void NotePitch(const RuntimeCalls& real, bool looked_up, size_t width, size_t pi
 
 CMP_EXPORT cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   if (pointer != nullptr) [[likely]] {
-    if (const cmp::DeviceAddress address =
-            cmp::AllocHit(cmp::g_runtime_pool.Get(), bytes, cmp::KnownDriver())) [[likely]] {
+    // In this order: who finds the pool finds the driver, which was there before.
+    cmp::Pool* pool = cmp::g_runtime_pool.Get();
+    if (const cmp::DeviceAddress address = cmp::AllocHit(pool, bytes, cmp::KnownDriver()))
+        [[likely]] {
       *pointer = reinterpret_cast<void*>(address);
       return cudaSuccess;
     }

@@ -8,6 +8,7 @@
 #include <atomic>
 
 #include "core/base/dynamic_symbols.h"
+#include "core/base/number_at.h"
 #include "shim/lookup/dlsym.h"
 #include "shim/lookup/entry_points.h"
 #include "shim/state/runtime_pool.h"
@@ -41,7 +42,7 @@ bool IsOldRuntime(const char* path) {
   if (strncmp(slash == nullptr ? path : slash + 1, "libcudart", 9) != 0) return false;
   char file[PATH_MAX];  // what libcudart.so leads to
   const char* version = strstr(realpath(path, file) == nullptr ? path : file, ".so.");
-  return version == nullptr || atoi(version + 4) < 12;
+  return version == nullptr || NumberAt(version + 4) < 12;
 }
 
 }  // namespace

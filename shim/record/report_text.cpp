@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/base/number_at.h"
 #include "core/library/pool_face.h"
 #include "core/pool/pool_instance.h"
 #include "shim/record/run.h"
@@ -75,7 +76,7 @@ void AddJsonRun(Text& text, const StatisticsRun& run) {
   const bool is_number = digits != 0 && digits < 10 && run.rank[digits] == '\0';
   text.Add(",\n    \"rank\": ");
   if (is_number) {
-    text.Add("%ld", strtol(run.rank, nullptr, 10));
+    text.Add("%llu", Count{NumberAt(run.rank)});
   } else {
     text.Add("null");
   }

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/base/number_at.h"
 #include "core/pool/pool_instance.h"
 #include "shim/record/own_files.h"
 
@@ -38,7 +39,7 @@ uint64_t Age() {
   const long ticks = sysconf(_SC_CLK_TCK);
   timespec now;
   if (at == nullptr || ticks <= 0 || clock_gettime(CLOCK_BOOTTIME, &now) != 0) return 0;
-  const double begin = static_cast<double>(strtoull(at, nullptr, 10)) / static_cast<double>(ticks);
+  const double begin = static_cast<double>(NumberAt(at)) / static_cast<double>(ticks);
   const double age =
       static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9 - begin;
   return age > 0 ? static_cast<uint64_t>(age * 1e9) : 0;

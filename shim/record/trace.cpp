@@ -240,12 +240,15 @@ void Record(const TraceRecord& record) {
 
 // The process ends. Threads that still run write into chunks that they have.
 __attribute__((destructor)) void EndTrace() {
-  if (!IsTraced()) return;
-  {
-    Held held(g_trace.lock);
-    g_trace.at_once.store(true, std::memory_order_relaxed);
+  if (!IsTraced() || !g_trace.lock.LockSoon()) return;
+  g_trace.at_once.store(true, std::memory_order_relaxed);
+  g_trace.lock.Unlock();
+  ThreadTrace* own = g_trace.threads.load(std::memory_order_acquire);
+  for (; own != nullptr; own = own->next) {
+    if (!own->lock.LockSoon()) continue;  // in a call that a signal handler has ended
+    WriteRecords(*own);
+    own->lock.Unlock();
   }
-  WriteAllRecords();
   Held held(g_trace.lock);
   g_trace.closed.store(true, std::memory_order_release);
   g_trace.header.ended = 1;

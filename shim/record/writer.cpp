@@ -19,17 +19,20 @@ constexpr long kLongestPauseNs = 100'000'000;
 // A process whose main thread has called pthread_exit ends with the last of the others. The kernel
 // forgets the list of locks of a thread that is over; asking for it opens no file, whose number the
 // program could be about to count on.
-bool IsMainThreadOver() {
+bool TellWhetherMainThreadIsOver(bool* over) {
   const void* locks = nullptr;
   size_t bytes = 0;
-  return syscall(SYS_get_robust_list, getpid(), &locks, &bytes) == 0 && locks == nullptr;
+  const bool told = syscall(SYS_get_robust_list, getpid(), &locks, &bytes) == 0;
+  *over = told && locks == nullptr;
+  return told;
 }
 
 void* KeepWriting(void* of) {
   const Writer& writer = *static_cast<const Writer*>(of);
   BeginOwnThread(writer.name);
   bool is_changed = true;
-  for (long pause = kFirstPauseNs; is_changed || !IsMainThreadOver();) {
+  bool over = false;
+  for (long pause = kFirstPauseNs; is_changed || (TellWhetherMainThreadIsOver(&over) && !over);) {
     SleepNs(pause);
     pause = std::min(2 * pause, kLongestPauseNs);
     if (!writer.write(&is_changed)) break;
@@ -40,7 +43,9 @@ void* KeepWriting(void* of) {
 }  // namespace
 
 bool StartWriter(const Writer& writer) {
-  return StartOwnThread(&KeepWriting, const_cast<Writer*>(&writer));
+  bool over = false;  // a thread that could not tell would keep the process for ever
+  return TellWhetherMainThreadIsOver(&over) &&
+         StartOwnThread(&KeepWriting, const_cast<Writer*>(&writer));
 }
 
 }  // namespace cmp

@@ -12,7 +12,7 @@ struct Writer {
 
 // Starts a thread that calls writer.write, first after a millisecond, then ten times a second,
 // until that returns false or the program is over. `writer` must outlive the process. False: no
-// thread can be made. Thread-safe.
+// thread can be made, or none would know when to end. Thread-safe.
 bool StartWriter(const Writer& writer);
 
 }  // namespace cmp

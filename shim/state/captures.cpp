@@ -125,7 +125,8 @@ void Captures::EndedIn(ContextHandle context) {
 
 void Captures::Forget() {
   // The lock may have been held by a thread that the child does not have.
-  while (under_way_.load(std::memory_order_seq_cst) != 0) Leave();
+  under_way_.store(0, std::memory_order_seq_cst);
+  g_hits_barred.store(0, std::memory_order_seq_cst);  // no others' reasons outlive a fork either
   recording_.store(0, std::memory_order_seq_cst);
   synchronising_.store(0, std::memory_order_seq_cst);
   new (&lock_) Mutex;

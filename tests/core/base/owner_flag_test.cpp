@@ -49,6 +49,20 @@ TEST(OwnerFlagTest, AnOwnerThatStaysInsideFindsTheRequest) {
   EXPECT_TRUE(flag.TryLock());
 }
 
+TEST(OwnerFlagTest, ARequestOutlivesWhoTakesItForSomethingElse) {
+  OwnerFlag flag;
+  flag.Lock();
+  EXPECT_FALSE(Take(flag));
+  flag.Unlock();
+  ASSERT_TRUE(Take(flag));
+  flag.GiveBack();
+  EXPECT_TRUE(flag.IsRequested());
+  ASSERT_TRUE(Take(flag));
+  flag.Honour();
+  flag.GiveBack();
+  EXPECT_TRUE(flag.TryLock());
+}
+
 TEST(OwnerFlagTest, WithoutABarrierNobodyElseHasIt) {
   OwnerFlag flag;
   const bool tried = test::WithoutBarriers([&] {
@@ -61,6 +75,7 @@ TEST(OwnerFlagTest, WithoutABarrierNobodyElseHasIt) {
   EXPECT_TRUE(flag.IsRequested());
   EXPECT_TRUE(Take(flag)) << "where it is not refused";
   EXPECT_FALSE(flag.IsRequested());
+  flag.Honour();
   flag.GiveBack();
   EXPECT_TRUE(flag.TryLock());
 }

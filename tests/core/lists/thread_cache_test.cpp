@@ -487,7 +487,8 @@ TEST_F(LargeCacheTest, OtherThreadsMayTakeFromIt) {
       const bool all = round % 16 == 0;
       if ((all || fit != 0) && Take()) {
         if (all) cache_.EmptyLarge([&](Batch batch) { give(batch.head); });
-        if (Block* block = all ? nullptr : cache_.TakeLarge(fit)) give(block);
+        ThreadCache::Changes changes;
+        if (Block* block = all ? nullptr : cache_.TakeLarge(fit, &changes)) give(block);
       }
       std::this_thread::yield();
     }

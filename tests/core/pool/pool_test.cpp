@@ -613,6 +613,29 @@ TEST_F(LargeTest, WhatMovesBetweenShelfAndGlobalPoolCountsOnce) {
   EXPECT_EQ(t.pool->ReleasableBytes(0), 48 * kMiB);
 }
 
+// One thread frees and another allocates: what the accounts learn of the one comes first.
+TEST_F(LargeTest, BlocksThatAnotherThreadTakesAreNotCountedTwice) {
+  Block* block = t.Alloc(32 * kMiB);
+  std::atomic<int> turn{0};
+  constexpr int kTurns = 100;
+  std::thread frees([&] {
+    for (int i = 0; i < kTurns; ++i) {
+      while (turn != 2 * i + 1) std::this_thread::yield();
+      EXPECT_TRUE(t.Free(block));
+      ++turn;
+    }
+  });
+  for (int i = 0; i < kTurns; ++i) {
+    ++turn;
+    while (turn != 2 * i + 2) std::this_thread::yield();
+    ASSERT_EQ(t.Alloc(32 * kMiB), block);
+  }
+  frees.join();
+  EXPECT_EQ(t.context->accounts().peak(), 32 * kMiB);
+  EXPECT_EQ(t.context->accounts().live(), 32 * kMiB);
+  ASSERT_TRUE(t.Free(block));
+}
+
 TEST_F(LargeTest, OverTheBoundNothingIsKept) {
   Block* block = t.Alloc(10 * kMiB);
   ASSERT_TRUE(t.Free(block));
