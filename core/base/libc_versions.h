@@ -24,6 +24,7 @@ CMP_BIND(pthread_attr_setstacksize);
 CMP_BIND(pthread_create);
 CMP_BIND(pthread_key_create);
 CMP_BIND(pthread_key_delete);
+CMP_BIND(pthread_mutex_trylock);
 CMP_BIND(pthread_setspecific);
 CMP_BIND(pthread_sigmask);
 #undef CMP_BIND
