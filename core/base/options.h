@@ -77,6 +77,18 @@ bool IsRightValue(const char* name, const char* value);
 // False when `text` is not of that form or overflows.
 bool ParseBytes(const char* text, size_t* bytes);
 
+// The decimal digits at `text`, behind spaces, as a number; 0 where there are none. Wraps. In place
+// of strto* and atoi, here and elsewhere: newer headers bind those to symbols that older C
+// libraries lack, and then no program would start with the preload.
+inline uint64_t NumberAt(const char* text) {
+  while (*text == ' ') ++text;
+  uint64_t number = 0;
+  for (; *text >= '0' && *text <= '9'; ++text) {
+    number = 10 * number + static_cast<uint64_t>(*text - '0');
+  }
+  return number;
+}
+
 }  // namespace cmp
 
 #endif  // CMP_CORE_BASE_OPTIONS_H_

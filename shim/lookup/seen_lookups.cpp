@@ -8,7 +8,7 @@
 #include <atomic>
 
 #include "core/base/dynamic_symbols.h"
-#include "core/base/number_at.h"
+#include "core/base/options.h"
 #include "shim/lookup/dlsym.h"
 #include "shim/lookup/entry_points.h"
 #include "shim/state/runtime_pool.h"

@@ -7,7 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "core/base/number_at.h"
+#include "core/base/options.h"
 #include "core/pool/pool_instance.h"
 #include "shim/record/own_files.h"
 
