@@ -33,8 +33,8 @@ class Pool {
   static size_t StatisticsBytes(const Options& options);
 
   // The hit path of an allocation in the context that current() says is current, where it is asked:
-  // a block of this thread's cache, handed out, or 0, which says nothing (call Alloc).
-  // Of what has a shelf of its tier alone.
+  // a block of this thread's cache, handed out, or 0, which says nothing (call Alloc). Of what has
+  // a shelf of its tier.
   template <typename Current>
   DeviceAddress AllocSmallHit(Current current, size_t bytes) {
     // bytes - 1 wraps for 0, which is never a hit. hit_bytes_ is 0 where hits must not happen.
@@ -46,11 +46,12 @@ class Pool {
       return last.cache->AllocHit(bytes);
     return AllocHitElsewhere(handle, bytes);
   }
-  // Of what has none.
+  // Of what has none: from the cache, or the global pool.
   template <typename Current>
   DeviceAddress AllocLargeHit(Current current, size_t bytes) {
     return hit_bytes_ == 0 || bytes <= hit_bytes_ ? 0 : AllocLargeHitIn(current(), bytes);
   }
+  // Of either.
   DeviceAddress AllocHit(ContextHandle current, size_t bytes) {
     const auto given = [=] { return current; };
     const DeviceAddress address = AllocSmallHit(given, bytes);
@@ -67,9 +68,8 @@ class Pool {
     return false;
   }
   // And then, if the block is ready and its context's pool is on: Retire, where that is only to put
-  // the block back on this thread's shelf. False: nothing was done.
-  // Only for a block with a shelf, of the context that this thread used last; RetireHitElsewhere:
-  // for any, and requires nothing.
+  // the block back on this thread's shelf. False: nothing was done. Only for a block with a shelf,
+  // of the context that this thread used last; RetireHitElsewhere: for any, and requires no more.
   // REQUIRES: `owner` is block's, and owner.fences().Settled()
   bool RetireHit(Block* block, const ContextPool& owner) {
     const ThreadMemory::Entry& last = t_memory.last;

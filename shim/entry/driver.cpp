@@ -8,6 +8,7 @@
 #include "shim/service/service.h"
 #include "shim/service/verified.h"
 #include "shim/state/aside.h"
+#include "shim/state/captures.h"
 #include "shim/visible/visible_memory.h"
 #include "shim/work/owed.h"
 #include "shim/work/submission.h"

@@ -1,5 +1,5 @@
-// The interposed entry points of the CUDA runtime. A hit reads from here through the functions of
-// the same name, AllocHit, in shim/service/service.h, core/pool/pool.h and
+// The interposed entry points of the CUDA runtime. A hit reads from here through AllocHit in
+// shim/service/service.h, Pool::AllocSmallHit in core/pool/pool.h and ThreadCache::AllocHit in
 // core/lists/thread_cache.h. Whatever else a runtime does, the driver's entry points see.
 #include <stdint.h>
 
@@ -12,6 +12,7 @@
 #include "shim/service/service.h"
 #include "shim/service/verified.h"
 #include "shim/state/aside.h"
+#include "shim/state/captures.h"
 #include "shim/state/runtime_pool.h"
 #include "shim/work/owed.h"
 

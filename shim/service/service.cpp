@@ -3,6 +3,7 @@
 #include "core/driver/driver_api.h"
 #include "core/pool/fill.h"
 #include "shim/record/held_up.h"
+#include "shim/state/captures.h"
 #include "shim/work/context_work.h"
 
 namespace cmp {

@@ -9,7 +9,6 @@
 #include "shim/record/trace.h"
 #include "shim/service/pitches.h"
 #include "shim/state/aside.h"
-#include "shim/state/captures.h"
 #include "shim/work/free_sync.h"
 
 namespace cmp {
@@ -21,11 +20,12 @@ inline DeviceAddress AllocHit(Pool* pool, size_t bytes, const Driver* driver) {
     return 0;
   return pool->AllocSmallHit([=] { return CurrentOrNone(*driver); }, bytes);
 }
+// The same of what has no shelf of its tier.
 inline DeviceAddress AllocLargeHit(Pool* pool, size_t bytes, const Driver* driver) {
   if (pool == nullptr) return 0;
   return pool->AllocLargeHit([=] { return CurrentOrNone(*driver); }, bytes);
 }
-// The same for `rows` rows of `width` bytes, if their pitch is known to this thread.
+// Both for `rows` rows of `width` bytes, if their pitch is known to this thread.
 inline DeviceAddress AllocPitchedHit(Pool* pool, size_t width, size_t rows, uint64_t element,
                                      size_t* pitch) {
   if (pool == nullptr) [[unlikely]]
@@ -62,7 +62,8 @@ inline bool FreeHit(Pool& pool, Block* block, DeviceAddress address, bool* live)
   const ContextPool& owner = *block->owner();
   return IsSettled(owner) && pool.RetireHit(block, owner);
 }
-// The rest of the hit path, after that: of another context than this thread used last.
+// The rest of the hit path, where that took the block: of a block without a shelf of its tier, of
+// another context than this thread used last, or where there are several contexts.
 inline bool FreeHitElsewhere(Pool& pool, Block* block) {
   return IsSettledAmongSeveral(pool, *block) && pool.RetireHitElsewhere(block);
 }

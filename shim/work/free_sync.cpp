@@ -4,6 +4,7 @@
 
 #include "core/pool/pool_instance.h"
 #include "shim/state/aside.h"
+#include "shim/state/captures.h"
 #include "shim/visible/visible_memory.h"
 #include "shim/work/context_work.h"
 #include "shim/work/owed.h"

@@ -19,17 +19,15 @@
 
 #include "core/driver/driver.h"
 #include "core/pool/pool.h"
-#include "shim/state/captures.h"
 
 namespace cmp {
 
 // The usual free: no work is unfinished, so `block` is ready and nothing is owed. False says
 // nothing (call SettleFree). Loads only. REQUIRES: the caller took the block from the program, and
 // will find out whether its context is open. (Whether the process exits, it need not ask as
-// SettleFree does: nothing here calls CUDA.)
-// While a capture is under way, hits are barred.
+// SettleFree does: nothing here calls CUDA. While a capture is under way, hits are barred.)
 inline bool IsSettled(const ContextPool& owner) { return owner.fences().Settled(); }
-// The same where there are several contexts.
+// The same where there are several contexts, whose work is looked at, too.
 inline bool IsSettledAmongSeveral(Pool& pool, const Block& block) {
   return pool.readiness().StampNow(*block.owner()) == kReady;
 }
