@@ -167,8 +167,9 @@ Rescue::Rescue(Need need, CUresult status, const RescuedArguments& arguments,
   if (!Allowed()) return;
   const Uncancelled uncancelled;
   releases_ = pool_->releases();
-  by_others_ = pool_->OthersMadeRoomJustNow();
   Look();
+  // After the look, which may have waited for them.
+  by_others_ = pool_->OthersMadeRoomJustNow();
   if (Lacks() && IsVain()) here_ = elsewhere_ = 0;
   if (Lacks()) {
     step_ = known_ == 0 ? kMostHere : kKnownHere;
