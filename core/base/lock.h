@@ -39,17 +39,53 @@ class Mutex {
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
   void Lock() { pthread_mutex_lock(&mutex_); }
+  // Asks done() while another thread has the lock, for about two microseconds, before it sleeps for
+  // it. False: it was done, and the lock is not held.
+  template <typename Done>
+  [[nodiscard]] bool LockUnless(Done done) {
+    constexpr int kMostLooks = 50;
+    for (int i = 0; !TryLock(); ++i) {
+      if (done()) return false;
+      if (i == kMostLooks) {
+        Lock();
+        break;
+      }
+      Relax();
+    }
+    return true;
+  }
   void Unlock() { pthread_mutex_unlock(&mutex_); }
   // False: not within a tenth of a second. For what runs at exit, which a signal handler may have
   // called on the very thread that holds it.
   [[nodiscard]] bool LockSoon();
 
  private:
+  bool TryLock() { return pthread_mutex_trylock(&mutex_) == 0; }
+  static void Relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  }
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
 };
 
 // Sleeps: no cancellation point, and errno stays as it was.
 void SleepNs(long ns);
+
+// What one thread sleeps on until another rings. Not forgotten: who sleeps after that wakes at
+// once.
+class Bell {
+ public:
+  // Release: who wakes by it sees what was done before. A system call, unless it has rung already.
+  void Ring();
+  // Sleeps as above, at most `ns`. True: it has rung since this was true last; acquire.
+  bool Sleep(long ns);
+
+ private:
+  std::atomic<uint32_t> rung_{0};
+};
 
 // A wait for what takes no lock to wait for, asked for again and again: yields a few times, then
 // sleeps for longer and longer.
@@ -74,10 +110,13 @@ class [[nodiscard]] Uncancelled {
   int before_ = PTHREAD_CANCEL_ENABLE;
 };
 
+enum class Taken { kYes };
+
 template <typename LockType>
 class [[nodiscard]] Held {
  public:
   explicit Held(LockType& lock) : lock_(lock) { lock_.Lock(); }
+  Held(LockType& lock, Taken) : lock_(lock) {}  // by the caller already
   ~Held() { lock_.Unlock(); }
   Held(const Held&) = delete;
   Held& operator=(const Held&) = delete;

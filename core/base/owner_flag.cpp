@@ -18,12 +18,21 @@
 namespace cmp {
 
 namespace {
+constexpr int kQuery = 0;             // MEMBARRIER_CMD_QUERY: those that there are, in one word
 constexpr int kBarrier = 1 << 3;      // MEMBARRIER_CMD_PRIVATE_EXPEDITED
 constexpr int kRegister = 1 << 4;     // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED
 constexpr int kMostFlagPauses = 100;  // less than a tenth of a second
 
-bool Membarrier(int command) { return syscall(SYS_membarrier, command, 0, 0) == 0; }
+long Ask(int command) { return syscall(SYS_membarrier, command, 0, 0); }
+bool Membarrier(int command) { return Ask(command) == 0; }
 }  // namespace
+
+bool HasBarriers() {
+  const int error = errno;
+  const long commands = Ask(kQuery);
+  errno = error;
+  return commands >= 0 && (commands & kBarrier) != 0 && (commands & kRegister) != 0;
+}
 
 bool BarrierOnEveryThread() {
   const int error = errno;

@@ -36,6 +36,7 @@ bool ContextPool::Open(const ContextIdentity& identity, const Options& options, 
   scarce.store(false, std::memory_order_relaxed);
   next_tick_ns.store(0, std::memory_order_relaxed);
   aged_before.store(0, std::memory_order_relaxed);
+  trim_due.store(false, std::memory_order_relaxed);
   phase_.store(0, std::memory_order_seq_cst);
   return true;
 }

@@ -57,6 +57,7 @@ class ContextPool {
   const Accounts& accounts() const { return accounts_; }
   Arena& arena() { return *arena_; }
   ReleaseStream& release_stream() { return release_stream_; }
+  const ReleaseStream& release_stream() const { return release_stream_; }
 
   // While anybody holds it, it is not used again for another context. Who found it where it may be
   // gone by now must find it there once more after this. acq_rel: whose hold comes after TakeSpare
@@ -330,6 +331,8 @@ class ContextPool {
   // when on the global pool's clock what is to be released has been idle; 0: nothing is.
   std::atomic<uint64_t> next_tick_ns{0};
   std::atomic<uint64_t> aged_before{0};
+  // A free has left it to the ageing thread to bring the context under its bound.
+  std::atomic<bool> trim_due{false};
   // Through the records that nobody may need any more; see Contexts.
   ContextPool* next_spare = nullptr;
 

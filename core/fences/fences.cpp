@@ -48,11 +48,16 @@ uint64_t Fences::Begin() {
 Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, const Of& of,
                                 FencePurpose purpose) {
   const uint64_t seen = Now();
-  Held recorder(recorder_);
-  // Begun after we came, so it covers us.
+  // Begun after we came, so it covers us. A record takes 1 us, a sleep for the lock more.
   const bool for_order = purpose == FencePurpose::kOrder;
-  const uint64_t newest = for_order ? newest_for_order() : published();
-  if (newest > seen) return {kSuccess, newest};
+  uint64_t newest = 0;
+  const auto covered = [&] {
+    newest = for_order ? newest_for_order() : published();
+    return newest > seen && published() >= newest;
+  };
+  if (!recorder_.LockUnless(covered)) return {kSuccess, newest};
+  const Held recorder(recorder_, Taken::kYes);
+  if (covered()) return {kSuccess, newest};
   int status = kSuccess;
   Fence* fence = TakeFence(driver, of, &status);
   if (fence == nullptr) return {status, 0};

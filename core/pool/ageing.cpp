@@ -1,7 +1,7 @@
 #include "core/pool/ageing.h"
 
-#include "core/base/lock.h"
 #include "core/base/own_thread.h"
+#include "core/base/owner_flag.h"
 #include "core/base/warnings.h"
 #include "core/driver/driver_api.h"
 #include "core/pool/pool.h"
@@ -41,31 +41,36 @@ bool Ageing::Spawn() {
   return StartOwnThread(run, this);
 }
 
-// Sleeps. False: the process exits.
-bool Ageing::Rest(uint64_t ns) {
-  for (uint64_t left = ns; left != 0 && !stopped();) {
-    const uint64_t now = left < kMostSleepNs ? left : kMostSleepNs;
-    SleepNs(static_cast<long>(now));
-    left -= now;
+// Sleeps until then, or until TrimSoon rings.
+Ageing::Rested Ageing::Rest(uint64_t until_ns) {
+  for (uint64_t now = NowNs(); now < until_ns && !stopped(); now = NowNs()) {
+    const uint64_t left = until_ns - now;
+    if (bell_.Sleep(static_cast<long>(left < kMostSleepNs ? left : kMostSleepNs)))
+      return Rested::kRung;
   }
-  return !stopped();
+  return stopped() ? Rested::kStopped : Rested::kWhole;
 }
 
 void Ageing::Run() {
   const Driver& driver = *host_.driver();
   const DriverApi api(driver);
+  // The first one takes long; better here than in a call of the program's.
+  BarrierOnEveryThread();
   // The first tick is soon, for what it pays once; but not for a process that is over by then.
-  bool first = true;
-  while (Rest(first && tick_ns_ > kFirstTickNs ? kFirstTickNs : tick_ns_)) {
-    first = false;
+  uint64_t tick_at = NowNs() + (tick_ns_ > kFirstTickNs ? kFirstTickNs : tick_ns_);
+  for (;;) {
+    const Rested rested = Rest(tick_at);
+    if (rested == Rested::kStopped) return;
     // seq_cst on both sides: either Stop sees that calls are made, or this that they must not be.
     inside_.store(true, std::memory_order_seq_cst);
     bool idle = true;
     if (!stopped()) {
       const RelaxedCaptureMode relaxed(driver);
-      idle = pool_.Age(api);
+      pool_.TrimDue(api);
+      if (rested == Rested::kWhole) idle = pool_.Age(api);
     }
     inside_.store(false, std::memory_order_seq_cst);
+    if (rested == Rested::kWhole) tick_at = NowNs() + tick_ns_;
     if (!pool_.CanFreeQuietly()) {  // as it turned out
       by_.store(By::kFrees, std::memory_order_seq_cst);
       return;

@@ -6,8 +6,8 @@ namespace cmp {
 
 namespace {
 constexpr size_t kLeastTrim = 64 * kMiB;
-// Released by one free where the bound is crossed a little: 0.2 ms each beside kernels, 1 ms at
-// worst (measured, H200).
+// Released at once where the bound is crossed a little: 0.2 ms each beside kernels, 1 ms at worst
+// (measured, H200).
 constexpr uint32_t kMostTrimmed = 1;
 // Of a portion of what has aged: a free pays for no more; an exit, and who asks how much is free,
 // wait for no more.
@@ -22,6 +22,10 @@ size_t BytesOf(const Batch& batch) {
   const Block* block = batch.head;
   for (uint32_t i = 0; i < batch.count; ++i, block = block->next) bytes += block->bytes;
   return bytes;
+}
+
+bool IsLittleOver(const Accounts& accounts, size_t excess) {
+  return accounts.reserve().grows() && excess <= kLeastTrim + accounts.bound() / 16;
 }
 }  // namespace
 
@@ -40,7 +44,7 @@ int BlockSource::FreeIdle(ContextPool& context, DeviceAddress address, Work work
     const int status = stream.Free(*host_.driver(), handle, address);
     if (status != ReleaseStream::kUnavailable) return CountFree(begin, status);
   }
-  if (work == Work::kDoneQuietly) return ReleaseStream::kUnavailable;
+  if (IsQuiet(work)) return ReleaseStream::kUnavailable;
   return RealFree(address, api);
 }
 
@@ -84,7 +88,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
   size_t bytes = 0;
   const Uncancelled uncancelled;
   Accounts& accounts = context.accounts();
-  auto when = work == Work::kDoneQuietly ? ContextPool::When::kAtOnce : ContextPool::When::kSoon;
+  auto when = IsQuiet(work) ? ContextPool::When::kAtOnce : ContextPool::When::kSoon;
   const Stamp stamp = batch.stamp;
   accounts.BeginLeaving(BytesOf(batch));
   while (batch.count != 0) {
@@ -121,7 +125,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
     Forget(block);
     accounts.EndLeaving(leaving);  // after it was taken from what is reserved
     bytes += leaving;
-    if (work == Work::kDoneForBound && stamp == kReady)
+    if ((work == Work::kDoneForBound || work == Work::kDoneForBoundAside) && stamp == kReady)
       accounts.reserve().NoteReleased(leaving, NowNs(), context.arena());
     statistics_.shared_slot()[tier].blocks_released.AddShared(1);
     if (IsBrokenContextStatus(status)) Close(context);
@@ -210,7 +214,6 @@ bool BlockSource::OthersMadeRoomJustNow() const {
 void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api) {
   Accounts& accounts = context.accounts();
   const uint64_t begin = Fences::Step();
-  readiness_.PromotePassed(context);
   context.SetOverBound(false);
   const size_t excess = accounts.Excess();
   if (excess == 0) return;
@@ -223,7 +226,7 @@ void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api)
   // than one ready block then, and the next ones go on with it. Not for nothing: where only
   // blocks in use are left, the next real allocation looks again.
   const bool follows = accounts.reserve().grows();
-  if (follows && excess <= kLeastTrim + accounts.bound() / 16) {
+  if (IsLittleOver(accounts, excess)) {
     size_t released = trim(excess, kMostTrimmed);
     if (released == 0 && context.EmptyCaches() != 0) released = trim(excess, kMostTrimmed);
     if (accounts.Excess() != 0 && (released != 0 || context.global().HasIdle())) {
@@ -245,6 +248,28 @@ void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api)
     }
   }
   if (accounts.Excess() != 0) context.SetOverBound(true);
+}
+
+bool BlockSource::MayTrimAside(const ContextPool& context) const {
+  const Accounts& accounts = context.accounts();
+  const size_t excess = accounts.Excess();
+  return excess != 0 && IsLittleOver(accounts, excess) && context.ready() != 0 &&
+         context.release_stream().warm() && CanFreeQuietly() && LeavesRoom(context);
+}
+
+size_t BlockSource::TrimAside(ContextPool& context, const DeviceApi& api) {
+  const Hand hand(*this, context, Quietly::kYes);
+  const size_t excess = context.accounts().Excess();
+  if (!hand.user.entered() || excess == 0) return 0;
+  const auto release = [&] {
+    const Batch oldest = context.global().TakeOldest(excess, GlobalPool::kAnyTime, kMostTrimmed);
+    return Destroy(context, oldest, Work::kDoneForBoundAside, api);
+  };
+  size_t released = release();
+  if (released == 0 && context.EmptyCaches() != 0) released = release();
+  // What is retired a free makes ready, and then looks again.
+  if (released == 0 && context.global().HasIdle()) context.SetOverBound(true);
+  return released;
 }
 
 }  // namespace cmp

@@ -173,6 +173,10 @@ class BlockSource {
   // is not far over it: no free pays for much. Waits for retired ones as ReleaseIdle does, where
   // the ready ones are not that much.
   void Trim(ContextPool& context, size_t freed, const DeviceApi& api);
+  // Is it not far over it, and can a thread of the pool's release what is ready without a wait?
+  bool MayTrimAside(const ContextPool& context) const;
+  // In that thread: releases one block. Returns its bytes; 0: nothing is over, or ready.
+  size_t TrimAside(ContextPool& context, const DeviceApi& api);
 
   // A block of `bytes` was really allocated, with no memory released for it; one of at most `most`
   // would have served. If such a one was released for the bound since `since_ns`, the bound grows.
@@ -220,10 +224,14 @@ class BlockSource {
   // cannot be freed (the context is ending, a capture forbids it) goes back to the global pool,
   // with the batch's stamp: kReady, or another context may still use it. kDone: the context's work
   // is done, and the real free need not wait for others'. kDoneQuietly: see ReleaseAged.
-  // kDoneForBound: in a free of the program's, which would have waited itself. kRetired: work is
+  // kDoneForBound: in a free of the program's, which would have waited itself. kDoneForBoundAside:
+  // the same in the ageing thread, and quietly. kRetired: work is
   // not done that the real free has to wait for. REQUIRES: the caller is one of the takers since
   // before it took the batch
-  enum class Work { kDone, kDoneForBound, kDoneQuietly, kRetired };
+  enum class Work { kDone, kDoneForBound, kDoneForBoundAside, kDoneQuietly, kRetired };
+  static bool IsQuiet(Work work) {
+    return work == Work::kDoneQuietly || work == Work::kDoneForBoundAside;
+  }
   size_t Destroy(ContextPool& context, Batch batch, Work work, const DeviceApi& api);
   // About `bytes` of the global pool's, retired ones included, of what was freed before `begin`, a
   // Fences::Step.

@@ -406,6 +406,11 @@ bool Pool::IsNearBound(const ContextPool& context, size_t more) {
 bool Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
                      const DeviceApi& api) {
   if (context.over_bound()) {
+    readiness_.PromotePassed(context);
+    if (source_.MayTrimAside(context)) {
+      context.SetOverBound(false);  // first: the thread says if it finds nothing
+      if (ageing_.TrimSoon(context)) return false;
+    }
     const size_t reserved = context.accounts().reserved();
     source_.Trim(context, bytes, api);
     context.Settle(*cache);
@@ -513,8 +518,7 @@ Pool::Pool(const Options& options, const PoolHost& host)
                                                                 : static_cast<uint32_t>(blocks);
   }
   limits_.steps = tiers_.steps();
-  // While the process is small: its first barrier registers it, which takes longer beside threads.
-  if (!BarrierOnEveryThread()) limits_.flag = OwnerFlag::Kind::kOrdinary;
+  if (!HasBarriers()) limits_.flag = OwnerFlag::Kind::kOrdinary;
   limits_.bytes = options.thread_cache_bytes;
   limits_.large_bytes = kLargeShare * limits_.bytes;
   limits_.spare = &spare_caches_;

@@ -180,6 +180,8 @@ class Pool {
 
   // A tick of CMP_DECAY: see ageing.h. False: nothing is idle any more. One caller at a time.
   bool Age(const DeviceApi& api);
+  // What Ageing::TrimSoon was asked for. In its thread.
+  void TrimDue(const DeviceApi& api);
   // The same in a free of the program's, of a block of `context` of `freed` bytes, of that alone:
   // no more than a portion at once, so the frees after a tick go on with it.
   void AgeInFree(ContextPool& context, bool tick, size_t freed, const DeviceApi& api);

@@ -8,6 +8,7 @@ namespace cmp {
 namespace {
 constexpr int kMostWaitsForRoom = 100;  // less than a tenth of a second
 constexpr long kBetweenPortionsNs = 300'000;
+constexpr long kBetweenTrimsNs = 50'000;
 constexpr size_t kPortion = 64 * kMiB;  // of what has aged, released at once
 }  // namespace
 
@@ -134,6 +135,14 @@ bool Pool::TidyUnasked(ContextPool& context, const DeviceApi& api) {
   source_.WarmUp(context, api);
   readiness_.PromotePassed(context);
   return true;
+}
+
+// Cleared before the look: a free that leaves more to it after that rings again.
+void Pool::TrimDue(const DeviceApi& api) {
+  ForEachPresent([&](ContextPool& context) {
+    if (!context.trim_due.exchange(false, std::memory_order_acq_rel)) return;
+    while (!ageing_.stopped() && source_.TrimAside(context, api) != 0) SleepNs(kBetweenTrimsNs);
+  });
 }
 
 bool Pool::Age(const DeviceApi& api) {

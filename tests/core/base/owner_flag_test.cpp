@@ -96,6 +96,16 @@ TEST(OwnerFlagTest, AnOrdinaryOneIsHadByWhoWaits) {
   EXPECT_FALSE(flag.TryLock());
 }
 
+TEST(OwnerFlagTest, WhetherThereAreBarriers) {
+  EXPECT_TRUE(HasBarriers());
+  const bool tried = test::WithoutBarriers([] {
+    errno = EBADF;
+    EXPECT_FALSE(HasBarriers());
+    EXPECT_EQ(errno, EBADF);
+  });
+  if (!tried) GTEST_SKIP() << "no filters of system calls here";
+}
+
 TEST(OwnerFlagTest, AForkedChildHasBarriers) {
   ASSERT_TRUE(BarrierOnEveryThread());
   const pid_t child = fork();

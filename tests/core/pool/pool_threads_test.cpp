@@ -22,6 +22,16 @@ using test::TestPool;
 
 // ---- Threads
 
+// It would take milliseconds in a process with threads.
+TEST(ThreadsTest, NoBarrierIsRegisteredBeforeOneIsNeeded) {
+  constexpr int kPrivateExpedited = 8;
+  TestPool t;
+  ASSERT_TRUE(t.Free(t.Alloc(1000)));
+  EXPECT_EQ(syscall(SYS_membarrier, kPrivateExpedited, 0, 0), -1);
+  OnAnotherThread([&] { t.context->EmptyCaches(); });
+  EXPECT_EQ(syscall(SYS_membarrier, kPrivateExpedited, 0, 0), 0);
+}
+
 TEST(ThreadsTest, AThreadThatExitsHandsItsBlocksToOthers) {
   TestPool t;
   Block* block = nullptr;
