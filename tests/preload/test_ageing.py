@@ -77,6 +77,16 @@ class Ageing(TestCase):
         self.assertLess(within.process["real_malloc_calls"], 60)
         self.assertGreaterEqual(self.told(within, "used")[0], 20)
 
+    def test_a_little_over_the_bound(self):
+        """No call of the program's pays for it where the pool has a thread."""
+        bound = 400 * 115 // 100 + 256
+        for decay, ours in (("10s", True), ("off", False)):
+            with self.subTest(decay=decay):
+                within = self.aged(["bound", bound], {"CMP_DECAY": decay, "CMPSIM_MEMORY": "16G"})
+                self.assertIn("over the bound: 0\n", within.results)
+                own, others = map(int, re.findall(r"\d+", within.notes["released"]))
+                self.assertEqual((own == 0, others != 0), (ours, ours), within.notes)
+
     def test_beside_kernels_that_stay(self):
         """A free that waits for the kernel, or holds up the next launch, would never end."""
         frees = 0  # a busy machine may leave none in some of the runs

@@ -8,6 +8,7 @@
 //   ageing captures MILLISECONDS   sleeps during a capture of each mode
 //   ageing threads MILLISECONDS    several threads, some of which end
 //   ageing devices MILLISECONDS    two of them; the second goes on with one size meanwhile
+//   ageing bound MIB               a little over the bound, which is MIB: who releases
 //   ageing ends WAY                _exit | exec | fork | reset | return, while memory ages
 #include <dirent.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <string>
 #include <thread>
@@ -154,6 +156,31 @@ void TwoDevices(int milliseconds) {
   tell("both rest");
 }
 
+// Frees without a wait, by the program's thread and by others.
+std::atomic<int> g_own{0};
+std::atomic<int> g_others{0};
+
+void Bound(size_t bound) {
+  static thread_local bool t_program = false;
+  t_program = true;
+  const auto count = [](void*) { ++(t_program ? g_own : g_others); };
+  simOnCall("cuMemFreeAsync", SIM_BEFORE_CALL, count, nullptr);
+  const auto round = [](size_t blocks, size_t bytes) {
+    std::vector<char*> made;
+    for (size_t i = 0; i < blocks; ++i) made.push_back(Allocate(bytes));
+    for (char* block : made) MUST(cudaFree(block));
+  };
+  round(10, 40 * kMiB);
+  // Until the thread has paid what its first release costs, or there is none.
+  for (int i = 0; i < 500 && simCallCount("cuMemFreeAsync") == 0; ++i) Sleep(1);
+  const int paid = g_others;
+  round(8, 45 * kMiB);  // no block of 40 MiB serves
+  for (int i = 0; i < 20000 && simUsedBytes(0) > bound; ++i) Sleep(1);
+  printf("# released: %d by the program, %d by others\n", g_own.load(), g_others - paid);
+  printf("over the bound: %d\n", simUsedBytes(0) > bound ? 1 : 0);
+  simOnCall("cuMemFreeAsync", SIM_BEFORE_CALL, nullptr, nullptr);
+}
+
 int End(const char* way, char* program) {
   Idle();
   for (int i = 0; i < 1000; ++i) MUST(cudaFree(Allocate(static_cast<size_t>(i) * 1024 + 1)));
@@ -223,6 +250,8 @@ int main(int count, char** arguments) {
     TwoDevices(number);
   } else if (strcmp(scenario, "threads") == 0) {
     ManyThreads(number);
+  } else if (strcmp(scenario, "bound") == 0) {
+    Bound(static_cast<size_t>(number) * kMiB);
   } else if (strcmp(scenario, "ends") == 0) {
     code = End(arguments[2], arguments[0]);
   } else {

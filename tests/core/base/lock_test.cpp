@@ -18,6 +18,48 @@ TEST(MutexTest, WhoWaitsSleeps) {
   EXPECT_TRUE(Sleeps([&] { const Held held(mutex); }, [&] { mutex.Unlock(); }));
 }
 
+TEST(MutexTest, WhoIsDoneMeanwhileDoesNotWait) {
+  Mutex mutex;
+  mutex.Lock();
+  int asked = 0;
+  EXPECT_FALSE(mutex.LockUnless([&] { return ++asked == 3; }));
+  EXPECT_EQ(asked, 3);
+  EXPECT_TRUE(Sleeps(
+      [&] {
+        ASSERT_TRUE(mutex.LockUnless([] { return false; }));
+        const Held held(mutex, Taken::kYes);
+      },
+      [&] { mutex.Unlock(); }));
+  EXPECT_TRUE(mutex.LockUnless([] { return true; })) << "nobody has it";
+  mutex.Unlock();
+}
+
+TEST(BellTest, WakesWhoSleepsAndWhoComesLater) {
+  constexpr long kLong = 999'999'999;
+  Bell bell;
+  errno = EBADF;
+  EXPECT_FALSE(bell.Sleep(1));
+  bell.Ring();
+  bell.Ring();
+  EXPECT_TRUE(bell.Sleep(kLong));
+  EXPECT_FALSE(bell.Sleep(1)) << "two that nobody heard are one";
+  EXPECT_EQ(errno, EBADF);
+  EXPECT_TRUE(Sleeps(
+      [&] {
+        while (!bell.Sleep(kLong)) {
+        }
+      },
+      [&] { bell.Ring(); }));
+}
+
+TEST(BellTest, IsNoCancellationPoint) {
+  EXPECT_TRUE(ReturnsThoughCancelled([] {
+    Bell bell;
+    bell.Sleep(1000);
+    bell.Ring();
+  }));
+}
+
 TEST(PauseTest, IsNoCancellationPoint) {
   EXPECT_TRUE(ReturnsThoughCancelled([] {
     Pause pause;
