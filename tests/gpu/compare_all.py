@@ -34,6 +34,7 @@ from against import alternatives, report, rows
 from against.alternatives import Alternative, Failed, Missing, Process
 from against.rows import Part, Row
 
+STARTING_AT_ONCE = 3
 REQUEST_S = 20  # a request that takes longer has failed
 START_S = 60  # a process that takes longer to start, too
 NO_TIME = "no time was left"
@@ -172,8 +173,7 @@ class Comparison:
                     self.stop(one)
                     self.write()
             else:
-                for one in turned:  # they start side by side
-                    self.process(one, part)
+                self.start(turned, part)
                 for row in part.rows:
                     for one in turned:
                         self.turn(part, row, one, deadline)
@@ -213,6 +213,29 @@ class Comparison:
             self.failures[one.name] = self.failures.get(one.name, 0) + 1
             self.say(f"{one.name} failed in {part.name}, {row.name}: {reason}")
             self.stop(one)
+
+    def start(self, here: list[Alternative], part: Part) -> None:
+        """Side by side, but few at once: of 18 that began together the driver refused nine (H200)."""
+        starting: list[Alternative] = []
+        for one in here:
+            if len(starting) == STARTING_AT_ONCE:
+                self.introduce(starting.pop(0), part)
+            self.process(one, part)
+            starting.append(one)
+        for one in starting:
+            self.introduce(one, part)
+
+    def introduce(self, one: Alternative, part: Part) -> None:
+        """Waits until it has started; once more, alone, where it could not."""
+        try:
+            self.process(one, part).introduction(START_S)
+        except Missing as reason:
+            self.say(f"{one.name}: {reason}; once more")
+            self.stop(one)
+            try:
+                self.process(one, part).introduction(START_S)
+            except Missing:
+                pass  # the first turn says so
 
     def process(self, one: Alternative, part: Part) -> Process:
         if one.name not in self.processes:

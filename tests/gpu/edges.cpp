@@ -82,13 +82,22 @@ void OtherAllocations() {
   SAY(cudaGetLastError());
 }
 
-// The real cudaFree waits for every stream; cudaMalloc for nothing.
+// The real cudaFree waits for every stream; cudaMalloc for nothing. The kernel that they find runs
+// until another stream writes a word, so it outlasts the calls before that, however long they take.
 void Waiting(const Kernels& kernels) {
   std::printf("== waiting\n");
   cudaStream_t streams[3] = {};
   cudaStreamCreateWithFlags(&streams[0], cudaStreamNonBlocking);
   cudaStreamCreate(&streams[1]);
   streams[2] = cudaStreamLegacy;
+  cudaStream_t opening = nullptr;
+  cudaStreamCreateWithFlags(&opening, cudaStreamNonBlocking);
+  void* memory = nullptr;
+  cudaMalloc(&memory, 2 * sizeof(uint32_t));
+  auto* words = static_cast<uint32_t*>(memory);  // what is waited for, whether that was given up
+  cudaMemset(words, 0, 2 * sizeof(uint32_t));
+  cudaDeviceSynchronize();
+  uint32_t turn = 0;
   for (cudaStream_t stream : streams) {
     for (const size_t bytes : {size_t{256}, 4 * kMiB}) {
       void* p = nullptr;
@@ -96,17 +105,21 @@ void Waiting(const Kernels& kernels) {
       cudaMalloc(&p, bytes);
       cudaMalloc(&q, bytes);
       cudaFree(q);
-      kernels.Delay(stream, 20000000);
+      kernels.SpinUntil(stream, words, ++turn, words + 1);
       cudaMalloc(&q, bytes);
       Say("after cudaMalloc the stream is", cudaStreamQuery(stream));
       cudaGetLastError();
+      kernels.WriteLate(opening, words, turn, 20000000);
       cudaFree(p);
       Say("after cudaFree the stream is", cudaStreamQuery(stream));
       cudaFree(q);
     }
   }
-  cudaStreamDestroy(streams[0]);
-  cudaStreamDestroy(streams[1]);
+  uint32_t given_up = 0;
+  cudaMemcpy(&given_up, words + 1, sizeof(given_up), cudaMemcpyDeviceToHost);
+  std::printf("waits given up: %u\n", given_up);
+  cudaFree(words);
+  for (cudaStream_t stream : {streams[0], streams[1], opening}) cudaStreamDestroy(stream);
 }
 
 void Captures() {

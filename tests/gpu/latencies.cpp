@@ -71,6 +71,7 @@ int main(int argc, char** argv) {
       kernels.WriteLate(streams[random() % streams.size()], static_cast<uint32_t*>(block), 1,
                         20000);
       launches.push_back(SecondsSince(launch));
+      calls.push_back({launches.back(), "the launch", i, bytes});
     } else {
       std::swap(live[random() % live.size()], live.back());
       CHECK(cudaFree(live.back().pointer));

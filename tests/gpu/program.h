@@ -48,8 +48,10 @@ inline void Check(cudaError_t status, const char* call, const char* file = __bui
 // More hardware queues than the default 8, so that streams run side by side. Before CUDA starts.
 inline void StartCudaOrSkip() {
   setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
-  if (cudaFree(nullptr) == cudaSuccess) return;
-  std::fprintf(stderr, "%s: no CUDA device\n", program_invocation_short_name);
+  const cudaError_t status = cudaFree(nullptr);
+  if (status == cudaSuccess) return;
+  std::fprintf(stderr, "%s: no CUDA device: %s\n", program_invocation_short_name,
+               cudaGetErrorName(status));
   std::exit(kNoDevice);
 }
 
