@@ -85,7 +85,10 @@ def loops(size: Size) -> list[Row]:
     return [row(size, f"{several(streams, 'stream')}, "
                 f"freed on {'another one' if other else 'the same'}",
                 "loop", streams=streams, other=other, iterations=size.iterations)
-            for other in (0, 1) for streams in (1, 4)]
+            for other in (0, 1) for streams in (1, 4)] + [
+        row(size, f"{several(streams, 'stream')}, kernels that do nothing: the host's time",
+            "loop", streams=streams, kernel_ns=0, iterations=4 * size.iterations)
+        for streams in (1, 2)]
 
 
 def hand_overs(size: Size) -> list[Row]:

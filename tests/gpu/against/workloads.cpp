@@ -85,11 +85,12 @@ Figures Random(const Memory& memory, const Request& request) {
   const bool is_new = request.number("new", 0) != 0;
   const size_t least = request.number("rounds", 4);
   std::vector<double> took;
-  const auto begin = Clock::now();
+  auto begin = Clock::now();
   for (unsigned round = 0; round < least || SecondsSince(begin) * 1e3 < request.milliseconds();
        ++round) {
+    if (round == least / 2) begin = Clock::now();  // until then a pool learns how much it needs
     const double ns = rounds.Round(is_new ? round : 1);
-    if (round >= least / 2) took.push_back(ns);  // until then a pool learns how much it needs
+    if (round >= least / 2) took.push_back(ns);
   }
   Figures figures;
   figures.ns = Median(std::move(took));
@@ -98,8 +99,12 @@ Figures Random(const Memory& memory, const Request& request) {
 
 class Loop {
  public:
-  Loop(const Memory& memory, const demo::Kernels& kernels, size_t streams, bool other)
-      : memory_(memory), kernels_(kernels), streams_(streams), other_(other) {
+  Loop(const Memory& memory, const demo::Kernels& kernels, const Request& request)
+      : memory_(memory),
+        kernels_(kernels),
+        streams_(request.number("streams", 1)),
+        other_(request.number("other", 0) != 0),
+        kernel_ns_(request.number("kernel_ns", 20000)) {
     for (Stage& stage : streams_) {
       CHECK(cudaEventCreateWithFlags(&stage.end, cudaEventDisableTiming));
     }
@@ -128,7 +133,11 @@ class Loop {
 
   void Iterate(const Stage& stage, bool allocates) {
     void* block = allocates ? memory_.Allocate(kMiB, stage.stream) : nullptr;
-    kernels_.Delay(stage.stream, 20000);
+    if (kernel_ns_ == 0) {
+      kernels_.Empty(stage.stream);
+    } else {
+      kernels_.Delay(stage.stream, kernel_ns_);
+    }
     if (other_) {
       CHECK(cudaEventRecord(stage.end, stage.stream));
       CHECK(cudaStreamWaitEvent(stage.freeing, stage.end, 0));
@@ -140,10 +149,11 @@ class Loop {
   const demo::Kernels& kernels_;
   std::vector<Stage> streams_;
   const bool other_;
+  const uint64_t kernel_ns_;
 };
 
 Figures Loops(const Memory& memory, const demo::Kernels& kernels, const Request& request) {
-  Loop loop(memory, kernels, request.number("streams", 1), request.number("other", 0) != 0);
+  Loop loop(memory, kernels, request);
   const size_t iterations = request.number("iterations", 500);
   loop.Run(iterations / 4 + 1, true);
   Figures figures;

@@ -6,9 +6,9 @@
 //               blocks of up to 4 KiB: count, threads
 //   random      RMM's random_allocations, an allocation or free of it: count, most (bytes), new=1,
 //               rounds (at least so many, the first half of them unmeasured)
-//   loop        allocate, a kernel of 20 us, free, an iteration; alone: without allocation and
+//   loop        allocate, a kernel, free, an iteration; alone: without allocation and
 //               free: streams, other=1 (freed on another stream, which waits for the kernel),
-//               iterations
+//               iterations, kernel_ns (20000; 0: one that does nothing)
 //   hand-over   a block of 4 KiB that one thread allocates and another frees: pairs (of threads)
 //   thread      a thread that lives for one pair of 4 KiB; alone: for none
 //   first       each of `count` blocks of log-uniform sizes that the process has not had before;
