@@ -1,11 +1,14 @@
 """cmp-preload on real programs: trials, tuning, and what statistics and traces cost. Prints every
 table; one that fails stops nothing. Four minutes on an H200 with PyTorch and CuPy.
 
-  CMP_BUILD=FOLDER trials.py [--simulated]
+  CMP_BUILD=FOLDER trials.py [--simulated] [--trials]
 
 Build first, the target nvcc_programs too. --simulated: on the simulated CUDA, with small sizes.
+--trials: those alone, of eight programs, two minutes. Two gain nothing (one makes no allocation in
+its loop, one has a pool of its own), and one takes as long as chance has it.
 """
 
+import importlib.util
 import os
 import shlex
 import signal
@@ -116,35 +119,42 @@ def parts():
         churn = [built("churn"), "2", "60"]
         # Of blocks that share a chunk of the driver's, how many chunks are wholly idle is chance.
         loop = ["--iterations", "20", "--repetitions", "1", "--bytes", str(2 << 20)]
-        launches, runs = "1", 1
+        launches, runs, most_sleep = "1", 1, 1
     else:
         churn = [built("churn"), "8", "3000"]
         loop = ["--iterations", "500", "--repetitions", "3"]
-        launches, runs = "30", 5
+        launches, runs, most_sleep = "30", 5, 30
 
     def trial(title, options, command):
         return title, cmp_preload, ["trial", *options, "--", *command]
 
     few = ["-n", "1" if SIMULATED else "6"]  # with fewer a trial says nothing of times
+    auto = [*few, "--modes", "auto"]
     if os.path.exists(built("thrust_static")):
         yield trial("thrust sorts (and with them CUB's), static runtime", few,
                     [built("thrust_static")])
     if os.path.exists(built("thrust_shared")):
-        yield trial("the same, shared runtime", [*few, "--modes", "auto"],
-                    [built("thrust_shared")])
+        yield trial("the same, shared runtime", auto, [built("thrust_shared")])
     yield trial("threads and streams: mixed sizes, kernels that check their data",
                 [*few, "--modes", "auto,order"], churn)
-    yield trial("4 streams: 1 MiB, kernel, free", [*few, "--modes", "auto,order"],
+    yield trial("one stream: 1 MiB, kernel, free", auto, [built("loop"), *loop])
+    yield trial("4 streams: the same", [*few, "--modes", "auto,order"],
                 [built("loop"), "--streams", "4", *loop])
-    yield trial("launches alone", quick, [built("launches"), launches])
+    yield trial("launches alone", auto, [built("launches"), launches])
+    yield trial("a program that takes as long as chance has it", auto,
+                ["sh", "-c", f"sleep $(shuf -i 1-{most_sleep} -n 1)e-1; exec "
+                 + shlex.join([built("loop"), *loop])])
+    cupy = [*python, str(programs.HERE / "cupy_run.py")]
+    if not SIMULATED and importlib.util.find_spec("cupy"):
+        yield trial("CuPy, its pool off", auto, cupy)
+        yield trial("CuPy, its own pool", auto, [*cupy, "--pool"])
+    if "--trials" in sys.argv[1:]:
+        return
     if not SIMULATED and importlib.util.find_spec("torch"):
         train = [*python, str(programs.HERE / "torch_train.py"), "50"]
         yield trial("PyTorch, uncached", quick,
                     ["env", "PYTORCH_NO_CUDA_MEMORY_CACHING=1", *train])
         yield trial("PyTorch, its own cache", quick, train)
-    cupy = [*python, str(programs.HERE / "cupy_run.py")]
-    if not SIMULATED and importlib.util.find_spec("cupy"):
-        yield trial("CuPy, its pool off", ["-n", "1"], cupy)
     yield "tuning churn", cmp_preload, ["tune", *few, "--", *churn]
     if not SIMULATED and importlib.util.find_spec("cupy"):
         yield "tuning CuPy", cmp_preload, ["tune", "-n", "2", "--", *cupy]
