@@ -25,6 +25,8 @@ using test::TestPool;
 // It would take milliseconds in a process with threads.
 TEST(ThreadsTest, NoBarrierIsRegisteredBeforeOneIsNeeded) {
   constexpr int kPrivateExpedited = 8;
+  if (syscall(SYS_membarrier, kPrivateExpedited, 0, 0) == 0)
+    GTEST_SKIP() << "another test of this process has registered it; ctest runs each in its own";
   TestPool t;
   ASSERT_TRUE(t.Free(t.Alloc(1000)));
   EXPECT_EQ(syscall(SYS_membarrier, kPrivateExpedited, 0, 0), -1);
