@@ -19,6 +19,8 @@ inline constexpr unsigned kMaxTierSteps = 16;
 inline constexpr unsigned kMaxTiers = kMaxTierSteps * (48 - 8 + 1);
 // Below 2 MiB, hence with a free list of their own: 256 B << 13 is 2 MiB.
 inline constexpr unsigned kMaxSmallTiers = kMaxTierSteps * 14;
+// The largest request that has a tier; no device has more.
+inline constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
 
 class Tiers {
  public:

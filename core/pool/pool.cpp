@@ -7,8 +7,6 @@ namespace cmp {
 namespace {
 constexpr uint32_t kMaxBatchBlocks = 128;
 constexpr unsigned kLargeBlocks = ~0U;  // in place of a tier: all blocks of 2 MiB and more
-// The largest request that has a tier; no device has more.
-constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
 // The large shelf of a cache may have so many times what is on those of its tiers.
 constexpr size_t kLargeShare = 4;
 constexpr int kMostWaitsForLeaving = 100;  // about a tenth of a second
@@ -174,18 +172,6 @@ Allocation Pool::HandOut(ContextPool& context, ThreadCache* cache, Block* block,
   return Allocation{kSuccess, address, block_bytes, Served::kGlobalPool};
 }
 
-DeviceAddress Pool::AllocLargeHitIn(ContextHandle current, size_t bytes) {
-  ThreadCache* cache = t_memory.FindCache(current);
-  if (cache == nullptr || cache->IsRequested() || bytes - 1 >= kMostTierBytes) return 0;
-  const unsigned tier = tiers_.TierOf(bytes);
-  const size_t rounded = tiers_.RoundedBytes(bytes);
-  ContextPool& context = *cache->owner();
-  if (bytes > context.max_block()) return 0;
-  if (const DeviceAddress address = cache->AllocLarge(tier, rounded, bytes)) return address;
-  const size_t slack = rounded < kLargeGranule ? 0 : SlackFor(context, rounded);
-  return TakeShared(context, cache, bytes, rounded, tier, slack).address;
-}
-
 // The stamp of what has been retired longest and might serve the tier; kReady: nothing is retired.
 Stamp Pool::OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded) {
   const Stamp here = HasShelf(tier) ? cache->OldestStamp(tier) : kReady;
@@ -226,16 +212,6 @@ bool Pool::MayRoundUp(const ContextPool& context, size_t bytes, size_t rounded) 
   const bool plenty =
       accounts.live() <= device / 4 && !context.scarce.load(std::memory_order_relaxed);
   return plenty || accounts.rounding() + waste <= device / 256;
-}
-
-// From 2 MiB up it is a sixty-fourth, and there is none once the program has half of the device, or
-// once less than a tenth of it is free.
-size_t Pool::SlackFor(const ContextPool& context, size_t rounded) const {
-  const size_t device = context.device_bytes.load(std::memory_order_relaxed);
-  const Accounts& accounts = context.accounts();
-  if (context.scarce.load(std::memory_order_relaxed) || accounts.live() > device / 2) return 0;
-  const auto slack = static_cast<size_t>(static_cast<double>(rounded) * options_.slack);
-  return accounts.slack() + slack > device / 64 ? 0 : slack;
 }
 
 // Idle blocks of `tier` go into this thread's cache.
@@ -341,41 +317,6 @@ bool Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
     return TidyInFree(context, cache, bytes, tier, api);
   ageing_.InFree(context, bytes, api);
   return false;
-}
-
-// Beside managed memory each free looks whether what is idle leaves that its room: on the lists of
-// the global pool.
-bool Pool::KeepsLarge(const ContextPool& context) const {
-  return limits_.tiers != 0 && !context.accounts().reserve().IsBesideManaged();
-}
-
-// A ready block goes on this thread's large shelf. False: nothing was done, that is not open.
-bool Pool::FreeLarge(ContextPool& context, ThreadCache& cache, Block* block) {
-  Batch leaving;
-  ThreadCache::Changes changes;
-  Takers::Taking taking;
-  Takers& takers = source_.takers().Of(context.device());
-  if (!cache.FreeLarge(block, &leaving, &changes, takers, &taking)) return false;
-  if (leaving.count != 0) [[unlikely]] {
-    context.Settle(changes);
-    context.global().PutEach(leaving);
-  }
-  return true;
-}
-
-// The same, and it is opened. False: it is to have none, or the context has ended.
-bool Pool::FreeLargeListed(ContextPool& context, ThreadCache& cache, Block* block) {
-  while (KeepsLarge(context)) {
-    if (FreeLarge(context, cache, block)) return true;
-    if (!context.ListCache(cache, ThreadCache::Shelves::kAll)) return false;
-  }
-  return false;
-}
-
-// Where the shelf is open somebody looks after idle memory already; see Ageing::MemoryIsIdle.
-bool Pool::RetireLargeHit(ContextPool& context, ThreadCache& cache, Block* block) {
-  return KeepsLarge(context) && ageing_.IsBesideFrees() && !cache.IsRequested() &&
-         FreeLarge(context, cache, block);
 }
 
 // The rare end of a free, apart so that the usual one need not remember whether it waited.
