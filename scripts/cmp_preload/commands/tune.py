@@ -12,10 +12,10 @@ from cmp_preload.console.arguments import Parser, add_command, add_runs, command
 from cmp_preload.console.errors import Failure
 from cmp_preload.measuring.judgement import is_better, waits_for_memory
 from cmp_preload.measuring.measurer import Measurer, Run
-from cmp_preload.measuring.noise import Found, Outcome, order_of
+from cmp_preload.measuring.noise import LEAST_ROUNDS, Found, Outcome, order_of
 from cmp_preload.measuring.replays import Replays
 from cmp_preload.measuring.series import Series
-from cmp_preload.measuring.verdict import times
+from cmp_preload.measuring.verdict import TOO_FEW, times, too_short
 from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.pool.library import Library
 from cmp_preload.records import traces
@@ -150,8 +150,8 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> 
     print("\n" + text.tuning(all_series) + "\n")
     if best:
         print(gain_and_price(gain, all_series[0], all_series[best]))
-    elif judged.outcome in (Outcome.MORE, Outcome.NOISY):
-        print(unclear(judged))
+    elif judged.outcome in (Outcome.MORE, Outcome.NOISY, Outcome.SHORT):
+        print(unclear(judged, all_series[0]))
     else:
         print(f"{what} are right: the program gains nothing by these.")
     for series in all_series[1:]:
@@ -174,7 +174,14 @@ def gain_and_price(gain: Found, usual: Series, tuned: Series) -> str:
     return f"Gain: {faster}. Price: {price}."
 
 
-def unclear(judged: Found) -> str:
+def unclear(judged: Found, usual: Series) -> str:
+    if judged.outcome is Outcome.SHORT:
+        return (
+            "Runs are too short to say whether the program gains by these. "
+            + too_short(usual.median)
+        )
+    if len(usual.runs) < LEAST_ROUNDS:
+        return TOO_FEW
     if judged.outcome is Outcome.MORE:
         return (
             f"Whether the program gains by these, {judged.rounds} runs of each would tell: "
