@@ -9,7 +9,8 @@ import tempfile
 
 from cmp_preload.console import progress, words
 from cmp_preload.console.arguments import Parser, add_command, add_runs, command_of
-from cmp_preload.console.errors import Failure
+from cmp_preload.console.errors import Failure, Interrupted
+from cmp_preload.diagnosis import driver
 from cmp_preload.measuring.judgement import is_better, waits_for_memory
 from cmp_preload.measuring.measurer import Measurer, Run
 from cmp_preload.measuring.noise import LEAST_ROUNDS, Found, Outcome, order_of
@@ -118,13 +119,13 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> 
         print_rejected(replays.rejected)
         return 0
     all_series = [Series(name, {**fixed, **chosen}, runs) for name, chosen, _ in tried]
-    interrupted = False
+    interrupted = 0  # the exit code then
     try:
         tuning.measure(all_series)
-    except KeyboardInterrupt:
+    except Interrupted as signaled:
         if not all(series.runs for series in all_series):
             raise  # nothing to compare yet
-        interrupted = True
+        interrupted = signaled.code
     progress.clear()
     if interrupted:
         print("Interrupted: this is what the runs until then show.")
@@ -158,7 +159,7 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> 
         if series is not all_series[best] and best:
             print(f"Measured, not recommended: {series.name}.")
     print_rejected(replays.rejected)
-    return 130 if interrupted else 0
+    return interrupted
 
 
 def gain_and_price(gain: Found, usual: Series, tuned: Series) -> str:
@@ -217,4 +218,7 @@ def main(arguments: list[str], find_library) -> int:
     with tempfile.TemporaryDirectory(prefix="cmp-preload-") as folder:
         measurer = Measurer(command, parsed.stdin, [], parsed.tee, find_library)
         tuning = Tuning(measurer, library.preload_path(folder), folder)
-        return tune(tuning, library, fixed, parsed.runs)
+        code = tune(tuning, library, fixed, parsed.runs)
+    if driver.is_simulated(preloading.own_environment()):
+        print(driver.SIMULATED)
+    return code

@@ -255,7 +255,7 @@ def why_not(
             return [f"Nothing to gain: the pool served nothing: {reason}."]
         return [
             "Nothing to gain: no process of it made a CUDA call that reached the pool; "
-            f"cmp-preload doctor {shlex.quote(command[0])} may say why."
+            f"{own_command()} doctor -- {shlex.join(command)} may say why."
         ]
     inside = observed.allocation_s()
     totals, process = usual.counters["totals"], usual.counters["process"]

@@ -13,7 +13,7 @@ OUTCOME_WORDS = {
     "real": "allocated: real call",
     "failed": "not allocated",
     "pooled": "freed into the pool",
-    "waited": "the same, after a wait",
+    "waited": "freed into the pool, after a wait",
     "real_free": "freed: real call",
     "foreign_free": "not the pool's: real call",
     "double_free": "not freed: was free already",

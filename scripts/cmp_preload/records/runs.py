@@ -76,8 +76,11 @@ def date_of(unix_ns: int):
 
 
 def setting(one: dict, name: str):
-    """The value of a variable of the process, None where it was not set."""
-    found = [line.split("=", 1)[1] for line in of(one)["settings"] if line.startswith(name + "=")]
+    """The value of a variable of the process in lower case, as it counts; None where it was not
+    set."""
+    found = [
+        line.split("=", 1)[1].lower() for line in of(one)["settings"] if line.startswith(name + "=")
+    ]
     return found[0] if found else None
 
 

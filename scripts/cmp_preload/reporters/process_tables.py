@@ -55,9 +55,22 @@ def _text(value) -> str:
     return "" if value is None else str(value)
 
 
-def busiest(processes: list[dict]) -> list[dict]:
-    """Those that a table or a plot has room for, in the order of all."""
-    most = sorted(processes, key=lambda one: -one["totals"]["requests"])[:MANY]
+def notable(processes: list[dict]) -> list[dict]:
+    """Those of a table that has no room for all: with most allocations, or time in them."""
+    requests = sum(one["totals"]["requests"] for one in processes) or 1
+    ns = sum(counters.allocation_ns(one["process"]) for one in processes) or 1
+
+    def weight(one: dict) -> float:
+        return max(
+            one["totals"]["requests"] / requests, counters.allocation_ns(one["process"]) / ns
+        )
+
+    return with_most(processes, weight)
+
+
+def with_most(processes: list[dict], weight) -> list[dict]:
+    """As many as a table or a plot has room for, in the order of all."""
+    most = sorted(processes, key=lambda one: -weight(one))[:MANY]
     return [one for one in runs.in_order(processes) if any(one is other for other in most)]
 
 
@@ -97,7 +110,7 @@ def _cells(one: dict) -> list[str]:
     ran = runs.of(one)["nanoseconds"]
     return [
         f"{totals['requests']:,}",
-        words.floor_percent(totals["hit_rate"]),
+        words.floor_percent(totals["hit_rate"]) if totals["requests"] else "",
         f"{counters.real_calls(process):,}",
         "" if ran is None else words.seconds(ran / 1e9),
         words.seconds(counters.allocation_ns(process) / 1e9),

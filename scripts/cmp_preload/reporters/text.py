@@ -15,7 +15,7 @@ def report(found: Collection, everything: bool) -> str:
     """A headline, findings with advice, then tables; what has no room is counted."""
     parts = [advice.headline(found), _findings(advice.findings(found), everything)]
     if found.processes:
-        shown = found.processes if everything else process_tables.busiest(found.processes)
+        shown = found.processes if everything else process_tables.notable(found.processes)
         for rows, left in (
             (process_tables.process_rows(found.processes, found.together), (-1,)),
             (process_tables.memory_rows(found.processes, found.together), ()),
@@ -65,14 +65,10 @@ def _with(
         for one, row in zip(runs.in_order(processes), of_each)
         if any(one is other for other in shown)
     ]
-    return [rows[0], *kept, _more(len(processes) - len(shown), "", rows), *rows[len(rows) - sums :]]
-
-
-def _more(count: int, what: str, rows: list[list[str]]) -> list[str]:
-    what = f" {what}" if what else ""
-    first = [""] * (process_tables.names_in(rows) - 1) if "process" in rows[0] else []
-    rest = len(rows[0]) - len(first) - 1
-    return [*first, f"… {count} more{what} (--all)", *[""] * rest]
+    before = process_tables.names_in(rows) - 1
+    left_out = f"… {len(processes) - len(shown)} more (--all)"
+    more = [*[""] * before, left_out, *[""] * (len(rows[0]) - before - 1)]
+    return [rows[0], *kept, more, *rows[len(rows) - sums :]]
 
 
 def _cut(rows: list[list[str]], what: str) -> list[list[str]]:
