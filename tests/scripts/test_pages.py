@@ -16,7 +16,7 @@ sys.path.insert(0, str(SOURCE / "scripts"))
 from cmp_preload.records import rounding, trace_file
 from cmp_preload.records.calls import Call, Trace
 from cmp_preload.records.collection import Collection
-from cmp_preload.reporters import advice, drawing, page, plots, process_tables, text
+from cmp_preload.reporters import advice, drawing, page, plots, process_tables, text, trace_tables
 
 FORMATS = SOURCE / "scripts" / "docs" / "formats"
 SAMPLE = json.loads((FORMATS / "statistics.sample.json").read_text())
@@ -403,7 +403,7 @@ class Ranks(Written):
         everyone[7]["devices"] = [{**SAMPLE["devices"][0], "device": 1}]
         everyone[9]["run"]["begin"] = "2030-01-01T00:00:00Z"
         everyone[9]["run"]["nanoseconds"] = 90 * 10**9
-        rows = process_tables.run_rows(self.collection(*everyone).everyone)
+        rows = process_tables.run_rows(self.collection(*everyone).everyone, False)
         self.assertEqual(
             [tuple(row) for row in rows],
             [
@@ -421,8 +421,39 @@ class Ranks(Written):
             ],
         )
         many = [process(i, None, {"command": f"./a {i}"}) for i in range(7)]
-        rows = process_tables.run_rows(self.collection(*many).everyone)
-        self.assertIn(["command", "… 3 others"], rows)
+        rows = process_tables.run_rows(self.collection(*many).everyone, False)
+        self.assertIn(["command", "… 3 others (--all)"], rows)
+        rows = process_tables.run_rows(self.collection(*many).everyone, True)
+        self.assertEqual([row[1] for row in rows if row[0] == "command"][-1], "./a 6 (1 process)")
+
+    def test_traces_of_ranks(self):
+        """Rows by rank, and which runs they were, as of statistics; each run once."""
+        calls = [Call.of(0, 1, 1, "refill", 4096, MIB)]
+
+        def trace(rank, host):
+            more = {"command": "./solver 9", "settings": {"CMP_DECAY": "1s"}, "version": "1.0"}
+            return Trace(calls, program="solver", pid=rank + 9, rank=rank, host=host, **more)
+
+        found = self.collection(trace(1, "n2"), trace(0, "n1"))
+        head, *rows = self.rows(text.report(found, False), "peak asked for")
+        self.assertEqual(head[:3], ["rank", "host", "trace"])
+        self.assertEqual([row[:3] for row in rows[:2]], [["0", "n1", "solver 9"], ["1", "n2", "solver 10"]])
+        rows = trace_tables.run_rows(found, False)
+        self.assertEqual(
+            rows,
+            [
+                ["command", "./solver 9"],
+                ["host", "n2 (1 process)"],
+                ["host", "n1 (1 process)"],
+                ["rank", "0–1"],
+                ["pool", "cmp 1.0"],
+                ["settings", "CMP_DECAY=1s"],
+            ],
+        )
+        one = process(9, None, {"rank": 0})  # on n1: the first of the traces is of it, too
+        rows = trace_tables.run_rows(self.collection(one, trace(0, "n1"), trace(1, "n2")), False)
+        self.assertIn(["command", "./solver 9"], rows)
+        self.assertIn(["host", "n2 (1 process)"], rows)
 
     def test_a_file_of_a_library_that_did_not_say(self):
         one = process(1)

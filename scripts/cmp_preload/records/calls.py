@@ -55,6 +55,8 @@ class Trace:
 
     def __init__(self, calls=(), **header) -> None:
         self.program, self.pid, self.version, self.settings = "", 0, "", {}
+        self.host = self.rank = None
+        self.command = ""
         self.begin = self.begin_unix = self.lost = 0
         self.ended = True
         self.__dict__.update(header)

@@ -47,7 +47,7 @@ def read_page(data: bytes, offset: int) -> dict:
     return {
         "command": command,
         "host": host or None,
-        "rank": int(rank) if rank.isascii() and rank.isdigit() and len(rank) < 10 else None,
+        "rank": rank_of(rank),
         "begin": date_of(begin),
         "nanoseconds": None,
         "driver": driver or None,
@@ -58,6 +58,11 @@ def read_page(data: bytes, offset: int) -> dict:
         ],
         "settings": [line for line in settings.split("\n") if line],
     }
+
+
+def rank_of(text: str):
+    """None where it is no number."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _text(field: bytes) -> str:

@@ -289,7 +289,7 @@ def _of_traces(found: Collection) -> str:
             tables.append(("Block sizes", process_tables.tier_rows(whole.used_tiers())))
         tables.append(("Calls", trace_tables.outcome_rows(whole)))
     result += "".join(_table(title, rows) for title, rows in tables)
-    return result + _paragraphs([ROUNDING, *trace_tables.notes(found.traces)])
+    return result + (_paragraphs([ROUNDING]) if whole.used_tiers() else "")
 
 
 def _title(found: Collection) -> str:
@@ -305,7 +305,7 @@ def write(path: str, found: Collection) -> None:
     """Failure with one line if it cannot."""
     parts = [f'<p class="headline">{html.escape(advice.headline(found))}</p>']
     parts.append(_findings(advice.findings(found)))
-    facts = process_tables.run_rows(found.everyone) or trace_tables.run_rows(found.traces)
+    facts = trace_tables.run_rows(found, False)
     if facts:
         parts.append(_facts(facts))
     if found.processes:

@@ -35,14 +35,14 @@ def report(found: Collection, everything: bool) -> str:
         rows = trace_tables.trace_rows(found.traces, whole)
         many = not everything and len(found.traces) > MANY
         last = [rows[-1]] if many else []
-        parts.append(words.table(_cut(rows[:-1], "traces") + last if many else rows))
+        names = tuple(range(rows[0].index("trace") + 1))
+        rows = _cut(rows[:-1], "traces") + last if many else rows
+        parts.append(words.table(rows, left=names))
         if any(whole.calls):
             parts.append(words.table(trace_tables.time_rows(whole), left=()))
             parts.append(_tiers(whole.used_tiers(), everything))
             parts.append(words.table(trace_tables.outcome_rows(whole)))
-        notes = trace_tables.notes(found.traces)
-        parts.append("\n".join(notes if everything else _cut_lines(notes)))
-    facts = process_tables.run_rows(found.everyone) or trace_tables.run_rows(found.traces)
+    facts = trace_tables.run_rows(found, everything)
     if facts:
         parts.append(words.table(facts, left=(0, 1)))
     return "\n\n".join(filter(None, parts))
