@@ -99,7 +99,7 @@ class Written(TestCase):
 
     def page(self, *everyone):
         path = self.folder() / "page.html"
-        page.write(str(path), self.collection(*everyone))
+        page.write(str(path), self.collection(*everyone), False)
         return path.read_text()
 
 
@@ -753,7 +753,7 @@ class Pages(Written):
     def test_a_page_of_ours_is_replaced(self):
         path = self.folder() / "page.html"
         for pid in (1, 2):
-            page.write(str(path), self.collection(process(pid)))
+            page.write(str(path), self.collection(process(pid)), False)
         self.assertIn("solver 2", path.read_text())
 
 

@@ -179,7 +179,7 @@ def _calls_of_traces(found: Collection) -> list[Finding]:
                 f"{words.seconds(seconds)} in {words.count(calls, 'free')} into the pool (threads "
                 f"added up), {words.seconds(of('waited')[1])} of it in {of('waited')[0]:,} that "
                 "waited for the GPU",
-                "run it with CMP_STATS=FILE, too: its report says what they waited for",
+                "run it with CMP_STATS=FILE, too: its report says what frees waited for",
                 seconds,
             )
         )

@@ -301,11 +301,11 @@ def _title(found: Collection) -> str:
     return f"cmp: {' and '.join(counted)}{of}"
 
 
-def write(path: str, found: Collection) -> None:
+def write(path: str, found: Collection, everything: bool) -> None:
     """Failure with one line if it cannot."""
     parts = [f'<p class="headline">{html.escape(advice.headline(found))}</p>']
     parts.append(_findings(advice.findings(found)))
-    facts = trace_tables.run_rows(found, False)
+    facts = trace_tables.run_rows(found, everything)
     if facts:
         parts.append(_facts(facts))
     if found.processes:
