@@ -509,7 +509,14 @@ class Ranks(Written):
         process_counters = found["process"]
         self.assertEqual(process_counters["bound_waits"] > 0, process_counters["bound_wait_ns"] > 0)
         self.assertLessEqual(process_counters["bound_wait_ns"], process_counters["wait_ns"])
-        result = run("run", "--stats", "1", "--", *churn)
+        result = run("run", "--reserve", "1x", "--stats", "1", "--", *churn)
+        # What the limit gives back by real frees is its cost as well.
+        (freed,) = re.findall(r"\ncmp:   real calls: .* frees in ([\d.]+) ms;", result.stderr)
+        self.assertRegex(
+            result.stderr,
+            rf"\ncmp:   the bound took [\d.]+ ms in waits and {freed} ms in real frees: set a larger "
+            "CMP_RESERVE, as 1.5x\\+1G ",
+        )
         line = r"\ncmp:   on \S+, Simulated CUDA device, CUDA \d+\.\d; ran \d"
         self.assertRegex(result.stderr, line)
 
