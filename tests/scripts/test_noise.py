@@ -223,23 +223,48 @@ class Properties(TestCase):
                     self.assertGreaterEqual(found[Outcome.FASTER] + found[Outcome.MORE], 0.95)
         self.assertEqual(shares(trial, "normal, 1%", GAIN, 200)[Outcome.FASTER], 1)
 
+    def asked(self, kind, r, count):
+        """Of trials with a gain those that ask for more runs: what the second says that has as many
+        as were asked for, or the third."""
+        asked = []
+        for _ in range(count):
+            rounds, outcomes = ROUNDS, []
+            for _ in range(3):
+                result = trial(kind, GAIN, r, rounds)
+                outcomes.append(result.outcome)
+                if result.outcome is not Outcome.MORE:
+                    break
+                self.assertGreater(result.rounds, rounds)
+                self.assertLessEqual(result.rounds, noise.MOST_ROUNDS)
+                rounds = result.rounds
+            if len(outcomes) > 1:
+                asked.append(outcomes[-1])
+        return asked
+
     def test_as_many_runs_as_asked_for_are_enough(self):
         """A second trial with that many, and a third, find the gain."""
         r = random.Random(1)
-        for kind in ("normal, 3%", "heavy tails, 2%", "skewed, 5%"):
-            found = 0
-            for _ in range(60):
-                rounds = ROUNDS
-                for _ in range(3):
-                    result = trial(kind, GAIN, r, rounds)
-                    if result.outcome is not Outcome.MORE:
-                        break
-                    self.assertGreater(result.rounds, rounds)
-                    self.assertLessEqual(result.rounds, noise.MOST_ROUNDS)
-                    rounds = result.rounds
-                found += result.outcome is Outcome.FASTER
+        for kind in (
+            "normal, 3%",
+            "outliers, 5% of the runs",
+            "heavy tails, 2%",
+            "skewed, 5%",
+            "the first runs are slow",
+            "the first run alone is slow",
+            "in units of 5%",
+        ):
+            asked = self.asked(kind, r, 60)
             with self.subTest(kind=kind):
-                self.assertGreaterEqual(found, 0.9 * 60)
+                self.assertGreater(len(asked), 2)
+                self.assertGreaterEqual(asked.count(Outcome.FASTER), 0.9 * len(asked))
+
+    def test_more_runs_of_several_speeds(self):
+        """They were asked for in vain, and then it says so."""
+        r = random.Random(2)
+        for kind in ("two speeds, 30% of the runs", "a neighbour for 3 runs", "one run in two"):
+            asked = self.asked(kind, r, 100)
+            with self.subTest(kind=kind):
+                self.assertGreaterEqual(asked.count(Outcome.NOISY), 0.6 * len(asked))
 
     def test_a_busy_machine(self):
         """It is too noisy; but what is far beyond the noise is seen."""
