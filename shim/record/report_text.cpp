@@ -147,7 +147,8 @@ void AddRun(Text& text, const StatisticsRun& run) {
   text.Add("; ran %.2f s\n", static_cast<double>(UnixNs() - run.begin_unix_ns) / 1e9);
 }
 
-// Where the memory limit costs more than a fiftieth of the run (as in cmp-preload report).
+// Where the memory limit costs more than a fiftieth of the run, and a millisecond (as in
+// cmp-preload report).
 void AddAdvice(Text& text, Pool& pool) {
   const ProcessCounters& process = pool.statistics().process();
   const TierTotals totals = pool.statistics().Totals();
@@ -156,7 +157,7 @@ void AddAdvice(Text& text, Pool& pool) {
   const bool released = totals.blocks_released > totals.real_frees;
   const uint64_t freed = released ? process.real_free_ns.Get() : 0;
   const uint64_t ran = UnixNs() - pool.statistics().header()->run.begin_unix_ns;
-  if (waited + freed < ran / 50) return;
+  if (waited + freed < ran / 50 || waited + freed < 1000000) return;
   text.Add(
       "cmp:   the bound took %.2f ms in waits and %.2f ms in real frees: set a larger CMP_RESERVE, "
       "as 1.5x+1G (cmp-preload tune measures what it gains)\n",

@@ -56,7 +56,11 @@ SOURCES = (
 )
 SIZES = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 PASSED = (("seconds", 1e9), ("milliseconds", 1e6), ("microseconds", 1e3))
-WAITS = {"bound": "the memory limit was reached", "unknown": "work from before the pool"}
+WAITS = {
+    **advice.REASONS,
+    "bound": "the memory limit was reached",
+    "unknown": "work from before the pool",
+}
 MOST_STAYS = 20  # letters of a first column: half of a narrow screen
 TIMES = (("hours", 1 / 3600), ("minutes", 1 / 60), ("seconds", 1), ("milliseconds", 1e3))
 
@@ -206,7 +210,7 @@ def _plots(processes: list[dict], together: dict) -> list[str]:
     if reasons:
         plots.bars(
             "Why frees waited",
-            [WAITS.get(name) or advice.REASONS.get(name, name) for name in reasons],
+            [WAITS.get(name, name.replace("_", " ")) for name in reasons],
             [("frees", "#6d597a", [float(v) for v in reasons.values()])],
             "frees",
         )
