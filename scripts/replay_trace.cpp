@@ -40,7 +40,7 @@ std::string ReadTrace(const void* data, size_t size, Trace* trace) {
       std::memcmp(header->magic, kTraceMagic, sizeof(header->magic)) != 0) {
     return "not a trace";
   }
-  if (header->schema != kTraceSchema) {
+  if (header->schema < kOldestTraceSchema || header->schema > kTraceSchema) {
     return "a trace of format " + std::to_string(header->schema) + "; this cmp-replay reads " +
            std::to_string(kTraceSchema);
   }

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-from cmp_preload.console.errors import Failure, warn
+from cmp_preload.console.errors import Failure, Interrupted, warn
 from cmp_preload.pool.library import find
 
 COMMANDS = ("run", "trial", "doctor", "report", "replay", "tune")
@@ -21,7 +21,8 @@ USAGE = """usage: cmp-preload [--library PATH] COMMAND ...
   replay  [OPTION...] TRACE                        the same allocations, for real and under the pool
   tune    [OPTION...] [--] PROGRAM [ARGUMENT...]   which settings are best for it
 
-cmp-preload COMMAND --help has the options of one command.
+cmp-preload COMMAND --help has the options of one command; --version: which it is; --library: which
+libcmp_preload.so, if not the one beside cmp-preload.
 """
 
 
@@ -51,8 +52,11 @@ def main(arguments: list[str], here: str) -> int:
         where = f" to {error.filename}" if error.filename else ""
         warn(f"cannot write{where}: {error.strerror}")
         return 1
+    except Interrupted as signaled:
+        warn("interrupted, before there was anything to tell")
+        return signaled.code
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
 
 
 def _end_output() -> None:

@@ -147,13 +147,21 @@ void AddRun(Text& text, const StatisticsRun& run) {
   text.Add("; ran %.2f s\n", static_cast<double>(UnixNs() - run.begin_unix_ns) / 1e9);
 }
 
-// Where the memory limit costs more than a fiftieth of the run (as in cmp-preload report).
-void AddAdvice(Text& text, const ProcessCounters& process, const StatisticsRun& run) {
-  if (process.bound_wait_ns.Get() < (UnixNs() - run.begin_unix_ns) / 50) return;
+// Where the memory limit costs more than a fiftieth of the run, and a millisecond (as in
+// cmp-preload report).
+void AddAdvice(Text& text, Pool& pool) {
+  const ProcessCounters& process = pool.statistics().process();
+  const TierTotals totals = pool.statistics().Totals();
+  const uint64_t waited = process.bound_wait_ns.Get();
+  // Its own, where most of the real frees are of idle blocks.
+  const bool released = totals.blocks_released > totals.real_frees;
+  const uint64_t freed = released ? process.real_free_ns.Get() : 0;
+  const uint64_t ran = UnixNs() - pool.statistics().header()->run.begin_unix_ns;
+  if (waited + freed < ran / 50 || waited + freed < 1000000) return;
   text.Add(
-      "cmp:   those for the bound took %.2f ms: set a larger CMP_RESERVE, as 1.5x+1G (cmp-preload "
-      "tune measures what it gains)\n",
-      Milliseconds(process.bound_wait_ns.Get()));
+      "cmp:   the bound took %.2f ms in waits and %.2f ms in real frees: set a larger CMP_RESERVE, "
+      "as 1.5x+1G (cmp-preload tune measures what it gains)\n",
+      Milliseconds(waited), Milliseconds(freed));
 }
 
 void AddDevices(Text& text, Pool& pool) {
@@ -221,7 +229,7 @@ void AddSummary(Text& text, Pool& pool) {
                Count{process.bound_waits.Get()});
     }
     AddReasons(text, process);
-    AddAdvice(text, process, pool.statistics().header()->run);
+    AddAdvice(text, pool);
   }
   if (process.skipped_waits.Get() != 0) {
     text.Add(

@@ -121,13 +121,18 @@ void CopySettings(char* settings, size_t room) {
   memcpy(settings + length, whole ? "" : kMore, whole ? 1 : sizeof(kMore));
 }
 
+void CopyNames(char (&host)[80], char (&rank)[16], char (&command)[1024]) {
+  if (gethostname(host, sizeof(host)) != 0) host[0] = '\0';
+  host[sizeof(host) - 1] = '\0';
+  const char* given = RankOfLauncher();
+  snprintf(rank, sizeof(rank), "%.15s", given == nullptr ? "" : given);
+  CopyCommand(command, sizeof(command));
+}
+
 void DescribeRun(StatisticsRun& run) {
   run.begin_unix_ns = UnixNs() - Age();
-  if (gethostname(run.host, sizeof(run.host)) != 0) run.host[0] = '\0';
-  run.host[sizeof(run.host) - 1] = '\0';
-  if (const char* rank = RankOfLauncher()) snprintf(run.rank, sizeof(run.rank), "%.15s", rank);
+  CopyNames(run.host, run.rank, run.command);
   CopyDriverVersion(run.driver, sizeof(run.driver));
-  CopyCommand(run.command, sizeof(run.command));
   CopySettings(run.settings, sizeof(run.settings));
 }
 

@@ -16,6 +16,10 @@ uint64_t UnixNs();
 // room.
 void CopySettings(char* settings, size_t room);
 
+// Where the process runs, which rank of a launcher's it is (empty: none), and its command as a
+// shell takes it; a longer one ends with "...".
+void CopyNames(char (&host)[80], char (&rank)[16], char (&command)[1024]);
+
 // All that is known without CUDA. REQUIRES: `run` is zeroed
 void DescribeRun(StatisticsRun& run);
 

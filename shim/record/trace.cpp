@@ -310,6 +310,7 @@ bool BeginTrace(const Options& options) {
   snprintf(header.version, sizeof(header.version), "%s", Version());
   snprintf(header.program, sizeof(header.program), "%s", ProgramName());
   CopySettings(header.settings, sizeof(header.settings));
+  CopyNames(header.host, header.rank, header.command);
   memcpy(header.magic, kTraceMagic, sizeof(header.magic));
   // With room for a first record, or there is no trace.
   if (!g_trace.file.Write({{g_trace.next, &kEmptyChunk, sizeof(kEmptyChunk)}}) || !WriteHeader()) {

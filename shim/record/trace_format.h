@@ -58,7 +58,8 @@ struct TraceChunk {
 };
 static_assert(sizeof(TraceChunk) == kTraceChunkBytes);
 
-inline constexpr uint32_t kTraceSchema = 1;
+inline constexpr uint32_t kTraceSchema = 2;
+inline constexpr uint32_t kOldestTraceSchema = 1;  // the same, with zeros behind the settings
 inline constexpr char kTraceMagic[] = "CMPTRACE";
 
 struct TraceHeader {
@@ -74,6 +75,9 @@ struct TraceHeader {
   char version[16];
   char program[64];
   char settings[2048];  // the process's CMP_ variables, each with a newline; "..." for more
+  char host[80];
+  char rank[16];       // of a launcher's; empty: none
+  char command[1024];  // as a shell takes it; a longer one ends with "..."
 };
 static_assert(sizeof(TraceHeader) <= kTraceChunkBytes);
 

@@ -175,11 +175,14 @@ class Calls(Traces):
         self.assertLess(writes() - before, 50 * 800 / 8)
 
     def test_header(self):
-        env = {"CMP_TIER_STEPS": "8", "CMP_SLACK": "10%"}
+        env = {"CMP_TIER_STEPS": "8", "CMP_SLACK": "10%", "SLURM_PROCID": "7"}
         result, found = self.traced("plain", [5], env=env)
         self.assertEqual((found.program, found.pid, found.version),
                          ("plain", result.stats["pid"], result.stats["version"]))
-        self.assertEqual({name: found.settings[name] for name in env}, env)
+        self.assertEqual(found.settings["CMP_TIER_STEPS"], "8")
+        self.assertEqual(found.settings["CMP_SLACK"], "10%")
+        self.assertEqual((found.host, found.rank), (socket.gethostname(), 7))
+        self.assertRegex(found.command, r"/plain 5$")
 
     def test_layout_is_that_of_the_code(self):
         """What shim/record/trace_format.h declares, and what stands in a file."""
@@ -513,14 +516,14 @@ class Csv(Traces):
         trace_file.write(found, whole)
         data = whole.read_bytes()
         for content in (b"", b"text", b"\xff\xfe", b"a,b\n1,2\n", data[:100],
-                        data[:8] + b"\x02" + data[9:],
+                        data[:8] + b"\x00" + data[9:], data[:8] + b"\x03" + data[9:],
                         b"Thread,Time,Action,Pointer,Size,Stream\n1,0,other,0x1,1,0\n",
                         b"Thread,Time,Action,Pointer,Size,Stream\n1,0,free\n",
                         b"Thread,Time,Action,Pointer,Size,Stream\n1,0,free,0x1,-1,0\n",
                         b"Thread,Time,Action,Pointer,Size,Stream\n-1,0,free,0x1,1,0\n"):
             path = folder / "t"
             path.write_bytes(content)
-            with self.assertRaises(Failure, msg=content):
+            with self.assertRaises(Failure, msg=content[:60]):
                 traces.read(path)
 
     def test_damaged_records(self):

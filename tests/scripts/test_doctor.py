@@ -34,6 +34,12 @@ class Doctor(TestCase):
             "asks the driver for its functions itself", self.doctor(PROGRAMS / "driver_opened")
         )
         self.assertIn("shows no use of CUDA", self.doctor("sleep"))
+        self.assertIn(
+            "-> cmp-preload run --stats 1 -- sleep 'a b' tells whether it was reached\n",
+            self.doctor("sleep", "a b"),
+        )
+        said = self.doctor("sh", self.script("true"))
+        self.assertRegex(said, r"ok +\S*/(da|ba)?sh is a shell; what it starts is served\n")
         self.assertIn("Python is served", self.doctor(sys.executable))
         self.assertIn("is a script of /bin/sh", self.doctor(self.script("true")))
         python = self.folder() / "app.py"

@@ -20,6 +20,7 @@ except ImportError:  # or one from before that draft
 
 FORMATS = SOURCE / "scripts" / "docs" / "formats"
 SCHEMA = json.loads((FORMATS / "statistics.schema.json").read_text())
+REPORT_SCHEMA = json.loads((FORMATS / "report.schema.json").read_text())
 SAMPLE = json.loads((FORMATS / "statistics.sample.json").read_text())
 OPENS = "import ctypes; ctypes.CDLL('libcuda.so.1').cuInit(0)"
 
@@ -229,6 +230,82 @@ class Statistics(TestCase):
             self.assertEqual(set(tier), names_in("tier"))
 
 
+class Reports(TestCase):
+    """report --json, against its schema."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.reports = {}
+
+    def of_each(self):
+        if not self.reports:
+            folder, others = self.folder(), self.folder()
+            two = f"{PLAIN} 10; {BUILD}/churn 2 60"
+            self.assert_ok(
+                run("run", "--reports", folder, "--trace", folder / "%p.trace", "--", "sh", "-c", two)
+            )
+            traced, csv, unreached = others / "trace", others / "t.csv", others / "unreached"
+            self.assert_ok(run("run", "--trace", traced, "--", PLAIN, "9", env={"RANK": "3"}))
+            self.assert_ok(run("replay", "--csv", csv, traced))
+            self.assert_ok(run("run", "--stats", unreached, "--", sys.executable, "-c", OPENS))
+            killed = others / "killed"
+            run("run", "--stats", killed, "--", PROGRAMS / "endings", "kill")
+            for name, files in {
+                "processes and traces": [folder],
+                "a trace": [traced],
+                "a CSV": [csv],
+                "not reached": [unreached],
+                "killed": [f"{killed}.live"],
+            }.items():
+                said = run("report", "--json", *files)
+                self.assert_ok(said)
+                self.reports[name] = json.loads(said.stdout)
+        return self.reports.items()
+
+    @unittest.skipUnless(Draft202012Validator, "needs Python's jsonschema, 4 or later")
+    def test_as_the_schema_says(self):
+        Draft202012Validator.check_schema(REPORT_SCHEMA)
+        validator = Draft202012Validator(REPORT_SCHEMA)
+        for name, found in self.of_each():
+            with self.subTest(report=name):
+                errors = [f"{e.json_path}: {e.message[:200]}" for e in validator.iter_errors(found)]
+                self.assertEqual(errors, [])
+
+    @unittest.skipUnless(Draft202012Validator, "needs Python's jsonschema, 4 or later")
+    def test_another_field_is_refused(self):
+        validator = Draft202012Validator(REPORT_SCHEMA)
+        found = dict(self.of_each())["a trace"]
+        (trace,) = found["traces"]
+        for part in (found, trace, *trace["outcomes"].values()):
+            for name in list(part):
+                value = part.pop(name)
+                optional = part is found and name == "traces"
+                self.assertEqual(validator.is_valid(found), optional, name)
+                part[name] = value
+            part["new"] = 0
+            self.assertFalse(validator.is_valid(found))
+            del part["new"]
+        self.assertTrue(validator.is_valid(found))
+
+    def test_fields_are_those_of_the_schema(self):
+        """And each is described; without Python's jsonschema, too."""
+        parts = {"the whole": REPORT_SCHEMA, **REPORT_SCHEMA["$defs"]}
+        for name, part in parts.items():
+            for field, about in part.get("properties", {}).items():
+                self.assertRegex(about.get("description", ""), r"\w.*\.$", f"{name}.{field}")
+        for _, found in self.of_each():
+            self.assertLessEqual(set(found), set(REPORT_SCHEMA["properties"]))
+            for trace in found.get("traces", []):
+                self.assertEqual(set(trace), set(REPORT_SCHEMA["$defs"]["trace"]["properties"]))
+        found = dict(self.of_each())
+        self.assertEqual(len(found["processes and traces"]["processes"]), 2)
+        (trace,) = found["a trace"]["traces"]
+        self.assertEqual((trace["rank"], trace["host"]), (3, os.uname().nodename))
+        self.assertEqual(shlex.split(trace["command"]), [PLAIN, "9"])
+        self.assertEqual(found["a CSV"]["traces"][0]["pid"], 0)
+        self.assertTrue(found["killed"]["processes"][0]["live"])
+
+
 class Versions(TestCase):
     """A file of another format is refused in one line, which names both."""
 
@@ -247,10 +324,16 @@ class Versions(TestCase):
         path = self.folder() / "trace"
         self.assert_ok(run("run", "--trace", path, "--", PLAIN, "10"))
         data = bytearray(path.read_bytes())
-        data[8:12] = (2).to_bytes(4, "little")
+        # Of before there were host, rank and command.
+        data[8:12] = (1).to_bytes(4, "little")
+        data[2184:4096] = bytes(4096 - 2184)
+        path.write_bytes(data)
+        self.assertIn("20 calls", run("report", path).stdout)
+        self.assertIn("cuMemAlloc", run("replay", "--backend", "real", path).stdout)
+        data[8:12] = (3).to_bytes(4, "little")
         path.write_bytes(data)
         for command in ("report", "replay"):
-            words = "a trace of format 2; this", "reads 1"
+            words = "a trace of format 3; this", "reads 2"
             self.assert_refused(run(command, path), *words, code=1)
         done = subprocess.run(
             [BUILD / "cmp-replay", path],
@@ -259,7 +342,7 @@ class Versions(TestCase):
             text=True,
             check=False,
         )
-        said = f"cmp-replay: {path}: a trace of format 2; this cmp-replay reads 1\n"
+        said = f"cmp-replay: {path}: a trace of format 3; this cmp-replay reads 2\n"
         self.assertEqual((done.returncode, done.stdout, done.stderr), (1, "", said))
 
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(SOURCE / "scripts"))
 from cmp_preload.records import rounding, trace_file
 from cmp_preload.records.calls import Call, Trace
 from cmp_preload.records.collection import Collection
-from cmp_preload.reporters import advice, drawing, page, plots, process_tables, text
+from cmp_preload.reporters import advice, drawing, page, plots, process_tables, text, trace_tables
 
 FORMATS = SOURCE / "scripts" / "docs" / "formats"
 SAMPLE = json.loads((FORMATS / "statistics.sample.json").read_text())
@@ -99,7 +99,7 @@ class Written(TestCase):
 
     def page(self, *everyone):
         path = self.folder() / "page.html"
-        page.write(str(path), self.collection(*everyone))
+        page.write(str(path), self.collection(*everyone), False)
         return path.read_text()
 
 
@@ -142,7 +142,7 @@ class Headline(Written):
             self.of(Trace([])), "No allocation and no free is in the trace. Nothing to do."
         )
         calls = [Call.of(0, 1, 1, "refill", 4096, MIB), Call.of(9, 1, 1, "pooled", 4096, 0)]
-        self.assertIn("2 calls, 50% of them real; the program held 1 MiB", self.of(Trace(calls)))
+        self.assertIn("2 calls, 50% of them real, took 0.002 µs (threads added up); the program held 1 MiB", self.of(Trace(calls)))
 
     def test_in_json(self):
         folder = self.folder()
@@ -266,6 +266,7 @@ class Advice(Written):
             name: SAMPLE[name] for name in ("cmp_statistics", "version", "pid", "mode", "run")
         }
         unreached.update(program="tool", reached=False, reason="it is past us")
+        unreached["run"] = {**unreached["run"], "gpus": []}
         aside = process(2)
         aside["aside"] = "x.so is in front"
         said = self.findings(unreached, {**unreached, "pid": 5}, aside)
@@ -274,13 +275,50 @@ class Advice(Written):
             [
                 (
                     "2 processes of tool used CUDA, but the pool served nothing: it is past us",
-                    "run cmp-preload doctor tool",
+                    f"run cmp-preload doctor -- {SAMPLE['run']['command']}",
                 ),
                 (
                     "solver: every call was real: x.so is in front",
-                    "run cmp-preload doctor solver",
+                    "run cmp-preload doctor -- ./solver 9",
                 ),
             ],
+        )
+
+    def test_of_traces(self):
+        """Where the time of the calls went: what a trace knows of it, and how to know more."""
+        calls = [Call.of(0, 10**9, 1, "refill", 4096, MIB), Call.of(10**9, 5, 1, "pooled", 4096, MIB)]
+        calls += [Call.of(2 * 10**9, 10, 1, "thread_cache", 4096, MIB)]
+        calls += [Call.of(3 * 10**9, 4 * 10**9, 1, "waited", 4096, MIB)]
+        free, real = self.findings(Trace(calls))
+        self.assertEqual(
+            free.what,
+            "4.000 s in 2 frees into the pool (threads added up), 4.000 s of it in 1 that waited for "
+            "the GPU",
+        )
+        self.assertIn("CMP_STATS=FILE", free.to_do)
+        self.assertEqual(real.what, "1.000 s in 1 real call (threads added up)")
+        self.assertIn("cmp-preload tune", real.to_do)
+        self.assertIn("took 5.000 s", advice.headline(self.collection(Trace(calls))))
+        (real,) = self.findings(Trace([Call.of(0, 10**9, 1, "real", 4096, MIB)]))
+        self.assertIn("cmp-preload trial", real.to_do)
+        # Statistics of the same run know better; a CSV has no times.
+        self.assertEqual(self.findings(process(1), Trace(calls)), [])
+        quick = [Call.of(0, 0, 1, "real", 4096, MIB), Call.of(10**9, 0, 1, "real_free", 4096, MIB)]
+        self.assertEqual(self.findings(Trace(quick)), [])
+        self.assertNotIn("took", advice.headline(self.collection(Trace(quick))))
+
+    def test_values_in_any_case(self):
+        waits = {"wait_calls": 9, "wait_ns": 10**9}
+        (one,) = self.findings(process(1, None, {"settings": ["CMP_FREE_SYNC=WAIT"]}, **waits))
+        self.assertIn("set CMP_FREE_SYNC=auto", one.to_do)
+        one = process(1, None, {"settings": ["CMP_RESERVE=1.5X+1g"]}, bound_waits=9, **waits)
+        one["process"]["bound_wait_ns"] = 10**9
+        self.assertIn("set CMP_RESERVE=2x+4G (", self.findings(one)[0].to_do)
+
+    def test_simulated(self):
+        (one,) = self.findings(process(1, None, {"gpus": ["Simulated CUDA device"]}))
+        self.assertEqual(
+            one, ("it ran on the simulated CUDA: its times say nothing about a GPU", "", 0)
         )
 
     def test_in_text_and_page(self):
@@ -337,9 +375,25 @@ class Ranks(Written):
             self.assertEqual(rows[20], ["… 12 more (--all)"])
             self.assertEqual(len(self.rows(text.report(found, True), word)), 1 + 32 + 2 + 1)
         shown = self.page(*ranks(32, 2))
-        self.assertIn("Peak memory, 20 of 32: those with most allocations", Page(shown).titles)
+        self.assertIn("Peak memory, 20 of 32: those with most of it", Page(shown).titles)
         for rank in range(32):
             self.assertIn(f"<td>solver {100 + rank}</td>", shown)
+
+    def test_who_spends_most_is_shown(self):
+        """Also where it allocates least."""
+        everyone = ranks(32, 2)
+        everyone[3]["process"]["real_malloc_ns"] = 9 * 10**9
+        found = self.collection(*everyone)
+        (finding,) = [one for one in advice.findings(found) if "rank 3 " in one.what]
+        self.assertRegex(
+            finding.what,
+            r"^rank 3 on n2 spent 9\.003 s in real calls and waits; half of the 32 processes no more "
+            r"than 17\.00 ms$",
+        )
+        self.assertIn("3", [row[0] for row in self.rows(text.report(found, False), "allocations")])
+        shown = Page(self.page(*everyone))
+        title = "Time in allocation, threads together, 20 of 32: those with most of it"
+        self.assertIn("rank 3 n2", shown.figure(title))
 
     def test_facts(self):
         """Command, host, GPU, driver, settings and time of all, each value once."""
@@ -349,7 +403,7 @@ class Ranks(Written):
         everyone[7]["devices"] = [{**SAMPLE["devices"][0], "device": 1}]
         everyone[9]["run"]["begin"] = "2030-01-01T00:00:00Z"
         everyone[9]["run"]["nanoseconds"] = 90 * 10**9
-        rows = process_tables.run_rows(self.collection(*everyone).everyone)
+        rows = process_tables.run_rows(self.collection(*everyone).everyone, False)
         self.assertEqual(
             [tuple(row) for row in rows],
             [
@@ -367,8 +421,39 @@ class Ranks(Written):
             ],
         )
         many = [process(i, None, {"command": f"./a {i}"}) for i in range(7)]
-        rows = process_tables.run_rows(self.collection(*many).everyone)
-        self.assertIn(["command", "… 3 others"], rows)
+        rows = process_tables.run_rows(self.collection(*many).everyone, False)
+        self.assertIn(["command", "… 3 others (--all)"], rows)
+        rows = process_tables.run_rows(self.collection(*many).everyone, True)
+        self.assertEqual([row[1] for row in rows if row[0] == "command"][-1], "./a 6 (1 process)")
+
+    def test_traces_of_ranks(self):
+        """Rows by rank, and which runs they were, as of statistics; each run once."""
+        calls = [Call.of(0, 1, 1, "refill", 4096, MIB)]
+
+        def trace(rank, host):
+            more = {"command": "./solver 9", "settings": {"CMP_DECAY": "1s"}, "version": "1.0"}
+            return Trace(calls, program="solver", pid=rank + 9, rank=rank, host=host, **more)
+
+        found = self.collection(trace(1, "n2"), trace(0, "n1"))
+        head, *rows = self.rows(text.report(found, False), "peak asked for")
+        self.assertEqual(head[:3], ["rank", "host", "trace"])
+        self.assertEqual([row[:3] for row in rows[:2]], [["0", "n1", "solver 9"], ["1", "n2", "solver 10"]])
+        rows = trace_tables.run_rows(found, False)
+        self.assertEqual(
+            rows,
+            [
+                ["command", "./solver 9"],
+                ["host", "n2 (1 process)"],
+                ["host", "n1 (1 process)"],
+                ["rank", "0–1"],
+                ["pool", "cmp 1.0"],
+                ["settings", "CMP_DECAY=1s"],
+            ],
+        )
+        one = process(9, None, {"rank": 0})  # on n1: the first of the traces is of it, too
+        rows = trace_tables.run_rows(self.collection(one, trace(0, "n1"), trace(1, "n2")), False)
+        self.assertIn(["command", "./solver 9"], rows)
+        self.assertIn(["host", "n2 (1 process)"], rows)
 
     def test_a_file_of_a_library_that_did_not_say(self):
         one = process(1)
@@ -424,7 +509,14 @@ class Ranks(Written):
         process_counters = found["process"]
         self.assertEqual(process_counters["bound_waits"] > 0, process_counters["bound_wait_ns"] > 0)
         self.assertLessEqual(process_counters["bound_wait_ns"], process_counters["wait_ns"])
-        result = run("run", "--stats", "1", "--", *churn)
+        result = run("run", "--reserve", "1x", "--stats", "1", "--", *churn)
+        # What the limit gives back by real frees is its cost as well.
+        (freed,) = re.findall(r"\ncmp:   real calls: .* frees in ([\d.]+) ms;", result.stderr)
+        self.assertRegex(
+            result.stderr,
+            rf"\ncmp:   the bound took [\d.]+ ms in waits and {freed} ms in real frees: set a larger "
+            "CMP_RESERVE, as 1.5x\\+1G ",
+        )
         line = r"\ncmp:   on \S+, Simulated CUDA device, CUDA \d+\.\d; ran \d"
         self.assertRegex(result.stderr, line)
 
@@ -588,10 +680,18 @@ class Pages(Written):
         ):
             self.assertEqual(shown.figure(title)[-1], unit)
 
+    def test_nothing_to_plot(self):
+        """No axis without a bar, and no rate of nothing."""
+        one = process(1, [tier(4096, 0, 0)], live_peak_bytes=0, reserved_peak_bytes=0)
+        one["tiers"] = []
+        shown = self.page(one)
+        self.assertEqual(Page(shown).titles, [])
+        self.assertNotIn("0.0%", shown)
+
     def test_ranks_on_two_hosts(self):
         shown = Page(self.page(*ranks(32, 2)))
         shown.check(self)
-        title = "Peak memory, 20 of 32: those with most allocations"
+        title = "Peak memory, 20 of 32: those with most of it"
         self.assertIn("rank 31 n2", shown.figure(title))
 
     def test_long_names(self):
@@ -624,7 +724,7 @@ class Pages(Written):
         shown = Page(self.page(long_trace()))
         shown.check(self)
         title = "Memory over time: the most in each moment"
-        self.assertEqual(shown.figure(title)[-1], "hours from the begin")
+        self.assertEqual(shown.figure(title)[-1], "hours from the beginning")
         self.assertEqual(shown.figure("How long calls took")[-1], "µs")
 
     def test_an_empty_trace(self):
@@ -660,7 +760,7 @@ class Pages(Written):
     def test_a_page_of_ours_is_replaced(self):
         path = self.folder() / "page.html"
         for pid in (1, 2):
-            page.write(str(path), self.collection(process(pid)))
+            page.write(str(path), self.collection(process(pid)), False)
         self.assertIn("solver 2", path.read_text())
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from command import BUILD, PLAIN, SOURCE, TestCase, environment, main, run
+from cmp_preload.diagnosis.driver import SIMULATED as SIMULATED_SAYS
 
 SIMULATED = {"CMPSIM_COSTS": "h200"}
 
@@ -23,7 +24,8 @@ class Replays(TestCase):
         result = run("replay", self.traced(PLAIN, "2000"), env=SIMULATED)
         self.assert_ok(result)
         self.assertEqual(result.stderr, "")
-        head, *rows = result.stdout.splitlines()
+        head, *rows, last = result.stdout.splitlines()
+        self.assertEqual(last, SIMULATED_SAYS)
         self.assertEqual(re.split(r"  +", head.strip())[:2], ["wall time", "in calls"])
         self.assertEqual(
             [re.split(r"  +", row)[0] for row in rows],

@@ -134,8 +134,13 @@ class Reports(TestCase):
             self.report(folder), r"\n- python\S* used CUDA, but the pool served nothing: it alloc"
         )
         self.assertRegex(
-            self.report(folder), "^The pool served nothing. What to do: run cmp-preload doctor python"
+            self.report(folder), "^The pool served nothing. What to do: run cmp-preload doctor -- "
         )
+
+    def test_a_file_that_is_named_twice_counts_once(self):
+        folder = self.reports(f"{PLAIN} 10")
+        (path,) = folder.iterdir()
+        self.assertEqual(self.report(folder, path, folder / ".." / folder.name), self.report(folder))
 
     def test_a_process_that_was_killed(self):
         """Its counters live on in FILE.live; names and layout are asked of the library."""

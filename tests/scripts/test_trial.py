@@ -80,7 +80,7 @@ class Trials(TestCase):
         self.assertIn(
             f"Recommended: {own_command()} run --free-sync wait -- {PLAIN} 4000\n"
             "    Gain: 10 times faster with wait; price: no memory.\n"
-            "    Tried, not recommended: order (no faster than wait).\n",
+            "    Tried, not recommended: order (not shown to be faster than wait).\n",
             words_of(result),
         )
         self.assertNotIn("SLOWER", words_of(result))
@@ -108,6 +108,10 @@ class Trials(TestCase):
         self.assertIn("2,000 requests went past the pool because of their size", words_of(result))
         zero = self.trial("-n", "1", "--fill", "zero", "--modes", "wait", "--", PLAIN, "10")
         self.assertEqual(list(rows(zero)), ["without", "observed", "wait"])
+
+    def test_modes_in_any_case_once(self):
+        result = self.trial("-n", "1", "--modes", "Wait, AUTO,wait", "--no-fill", "--", PLAIN, "10")
+        self.assertEqual(list(rows(result)), ["without", "observed", "wait", "auto"])
 
     def test_several_processes_are_added_up(self):
         script = self.script(f"{PLAIN} 300 & {PLAIN} 200; wait")
@@ -260,6 +264,22 @@ class Verdicts(TestCase):
         some = [(1.00, 1.09, 1.02), (1.05, 1.02, 1.10), (0.90, 1.02, 0.96)]
         self.assertRegex(self.verdict(some), r"\. (\d+) would tell: -n \1\.")
 
+    def test_runs_that_are_too_short(self):
+        """No number of runs is asked for, and a quiet machine would not help either."""
+        told = self.verdict([(0.020, 0.021, 0.020), (0.020, 0.020, 0.021), (0.018, 0.018, 0.017)])
+        self.assertIn("Runs are too short to say whether it is faster with auto; allocation", told)
+        self.assertIn(
+            "They take 20.00 ms, and starts of a process alone differ by 5.000 ms: no number of runs "
+            "would tell. Give it more work.",
+            told,
+        )
+        for words in ("-n", "noisy", "Try again", "times faster", "The time of allocation is saved"):
+            self.assertNotIn(words, told)
+
+    def test_more_runs_than_are_asked_for(self):
+        told = self.verdict([(1.0, 3.0, 1.4) * 8, (1.5, 1.0, 2.5) * 8, (1.4, 2.0, 1.2) * 8])
+        self.assertIn("does not show in 48 of each. Try again when", told)
+
     def test_another_mode_saves_no_more_than_was_there(self):
         both = ("auto", "order")
         runs = [self.SECOND, self.SECOND, self.HALF, (0.30, 0.31, 0.32)]
@@ -381,7 +401,12 @@ class Edges(TestCase):
         for words, said in (
             (["--modes", "wait,later", "true"], "later"),
             (["--ignore", "(", "true"], "--ignore"),
-            (["-n", "0", "true"], "-n"),
+            (["-n", "0", "true"], "-n '0' is not understood; right: a number, 1 or more"),
+            (["--limit", "0", "true"], "--limit '0' is not understood; right: a number, more than 0"),
+            (["--limit", "nan", "true"], "--limit 'nan'"),
+            (["--tolerance", "-1", "true"], "--tolerance '-1' is not understood"),
+            (["--tolerance", "inf", "true"], "--tolerance 'inf'"),
+            (["--decay", "-1s", "true"], "--decay needs a value"),
             (["--mode", "pool", "true"], "--mode"),
             (["--slack", "1", "true"], "--slack"),
             (["--stdin", "/nowhere", "true"], "/nowhere"),
@@ -394,10 +419,14 @@ class Edges(TestCase):
     def test_programs_that_fail_without_the_pool(self):
         result = run("trial", "--", "sh", "-c", "echo no input >&2; exit 4")
         self.assert_ok(result, 1)
-        self.assertIn("fails without the pool: exit code 4", result.stderr)
+        self.assertIn(
+            "fails without the pool: exit code 4 (if that is right: --code 4)\n", result.stderr
+        )
         self.assertIn("no input", result.stderr)
         self.assertEqual(result.stdout, "")
         self.assert_ok(run("trial", "-n", "1", "--code", "4", "--", "sh", "-c", "exit 4"))
+        result = run("trial", "--code", "4", "--", "sh", "-c", "exit 0")
+        self.assertIn("fails without the pool: exit code 0, not the 4 of --code\n", result.stderr)
         self.assertIn("cannot run nowhere", run("trial", "--", "nowhere").stderr)
 
     def test_a_program_that_hangs_in_one_mode(self):
@@ -449,7 +478,7 @@ class Edges(TestCase):
 
     def test_interrupted(self):
         """What runs is ended, what was made is removed."""
-        for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 130)):
+        for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
             folder = self.folder()
             pid_file = folder / "pid"
             script = self.script(
@@ -462,8 +491,9 @@ class Edges(TestCase):
                 time.sleep(0.01)
             child = int(pid_file.read_text())
             running.send_signal(number)
-            running.communicate(timeout=30)
+            said = running.communicate(timeout=30)[1].splitlines()
             self.assertEqual(running.returncode, code)
+            self.assertEqual(said, ["cmp-preload: interrupted, before there was anything to tell"])
             self.assertEqual(list(temporary.iterdir()), [])
             while self.runs(child):  # for ever, if it is not ended: the alarm is the failure
                 time.sleep(0.01)

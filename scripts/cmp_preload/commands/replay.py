@@ -8,8 +8,9 @@ import sys
 
 from cmp_preload.console.arguments import Parser
 from cmp_preload.console.errors import Failure
+from cmp_preload.diagnosis import driver
 from cmp_preload.measuring.replays import BACKENDS, replay
-from cmp_preload.pool import settings
+from cmp_preload.pool import preloading, settings
 from cmp_preload.records import rmm_csv, traces
 from cmp_preload.records.calls import Trace
 from cmp_preload.reporters import text
@@ -28,7 +29,8 @@ def main(arguments: list[str], find_library) -> int:
         "--backend",
         choices=[*BACKENDS, "all"],
         default="all",
-        help=", ".join(f"{name}: {meaning}" for name, meaning in BACKENDS.items()),
+        help=", ".join(f"{name}: {meaning}" for name, meaning in BACKENDS.items())
+        + ", all (default): one after the other",
     )
     parser.add_argument(
         "--order",
@@ -58,6 +60,8 @@ def main(arguments: list[str], find_library) -> int:
             print(json.dumps(results[-1]), flush=True)
     if not parsed.json:
         print(text.replays(results))
+        if driver.is_simulated(preloading.own_environment()):
+            print(driver.SIMULATED)
     return 0
 
 

@@ -29,6 +29,6 @@ def main(arguments: list[str], find_library) -> int:
         raise Failure("which file? Give statistics files or traces, or a folder of them", 2)
     found = Collection(parsed.files, find_library)
     if parsed.html is not None:
-        page.write(parsed.html, found)
+        page.write(parsed.html, found, parsed.all)
     print(json.report(found) if parsed.json else text.report(found, parsed.all))
     return 0

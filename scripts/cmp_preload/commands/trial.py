@@ -8,8 +8,15 @@ import shlex
 import tempfile
 
 from cmp_preload.console import progress, words
-from cmp_preload.console.arguments import Parser, add_command, add_runs, command_of, own_command
-from cmp_preload.console.errors import Failure, warn
+from cmp_preload.console.arguments import (
+    Parser,
+    add_command,
+    add_runs,
+    command_of,
+    number,
+    own_command,
+)
+from cmp_preload.console.errors import Failure, Interrupted, warn
 from cmp_preload.diagnosis import driver
 from cmp_preload.measuring import outputs, verdict
 from cmp_preload.measuring.measurer import Measurer, Run
@@ -132,7 +139,8 @@ def require_success(run: Run, code: int, command: list[str]) -> None:
     if run.over_limit or run.code != code:
         raise Failure(
             f"{command[0]} fails without the pool: {run.ending()}"
-            + (", expected with --code" if code else "")
+            + (f", not the {code} of --code" if code else "")
+            + (f" (if that is right: --code {run.code})" if run.code > 0 and not code else "")
             + "".join(f"\n    {line}" for line in run.last_lines(3))
         )
 
@@ -168,7 +176,7 @@ def main(arguments: list[str], find_library) -> int:
     )
     parser.add_argument(
         "--tolerance",
-        type=float,
+        type=number("0 or more", lambda value: value >= 0),
         default=0.0,
         metavar="RATIO",
         help="numbers that differ by no more are the same, as 1e-6 (default: 0)",
@@ -192,7 +200,7 @@ def main(arguments: list[str], find_library) -> int:
     )
     parser.add_argument(
         "--limit",
-        type=float,
+        type=number("more than 0", lambda value: value > 0),
         metavar="SECONDS",
         help="a run that takes longer is ended (default: ten times the first run, and a minute)",
     )
@@ -204,7 +212,8 @@ def main(arguments: list[str], find_library) -> int:
     parsed = parser.parse(arguments)
     command = command_of(parsed)
     chosen = settings.settings_of(parsed, options, library)
-    modes = parsed.modes.split(",")
+    # Each once, however it is written.
+    modes = list(dict.fromkeys(mode.strip().lower() for mode in parsed.modes.split(",")))
     for mode in modes:
         if not library.is_right("CMP_FREE_SYNC", mode):
             raise Failure(f"--modes: {mode!r} is not understood; right: {free_sync.values}", 2)
@@ -214,7 +223,7 @@ def main(arguments: list[str], find_library) -> int:
     if parsed.save is not None:
         settings.require_writable(parsed.save)
     all_series = series_of(modes, parsed.runs, not parsed.no_fill and "CMP_FILL" not in chosen)
-    interrupted = False
+    interrupted = 0  # the exit code then
     with _PrivateFolder() as folder:
         trial = Trial(
             parsed,
@@ -228,10 +237,10 @@ def main(arguments: list[str], find_library) -> int:
         try:
             try:
                 trial.measure(all_series)
-            except KeyboardInterrupt:
+            except Interrupted as signaled:
                 if not all(series.runs for series in all_series[:3]):
                     raise  # nothing to compare yet
-                interrupted = True
+                interrupted = signaled.code
                 all_series = [series for series in all_series if series.runs]
             comparisons = trial.compare(all_series)
             cure = None
@@ -241,8 +250,8 @@ def main(arguments: list[str], find_library) -> int:
                 if usual.different or (filled and filled.different):
                     try:
                         cure = trial.cure(usual)
-                    except KeyboardInterrupt:
-                        interrupted = True
+                    except Interrupted as signaled:
+                        interrupted = signaled.code
         finally:
             progress.clear()
     shown = all_series + ([cure] if cure else [])
@@ -252,11 +261,11 @@ def main(arguments: list[str], find_library) -> int:
     if interrupted:
         print("Interrupted: this is what the runs until then show.")
     if driver.is_simulated(environment):
-        print("These runs were on the simulated CUDA: their times say nothing about a GPU.")
+        print(driver.SIMULATED)
     print("\n".join(found.lines))
     if parsed.save is not None:
         _save(parsed.save, found, command)
-    return 130 if interrupted else 0 if found.same else 1
+    return interrupted or (0 if found.same else 1)
 
 
 def _save(path: str, found: verdict.Verdict, command: list[str]) -> None:

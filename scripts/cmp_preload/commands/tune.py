@@ -9,13 +9,14 @@ import tempfile
 
 from cmp_preload.console import progress, words
 from cmp_preload.console.arguments import Parser, add_command, add_runs, command_of
-from cmp_preload.console.errors import Failure
+from cmp_preload.console.errors import Failure, Interrupted
+from cmp_preload.diagnosis import driver
 from cmp_preload.measuring.judgement import is_better, waits_for_memory
 from cmp_preload.measuring.measurer import Measurer, Run
-from cmp_preload.measuring.noise import Found, Outcome, order_of
+from cmp_preload.measuring.noise import LEAST_ROUNDS, Found, Outcome, order_of
 from cmp_preload.measuring.replays import Replays
 from cmp_preload.measuring.series import Series
-from cmp_preload.measuring.verdict import times
+from cmp_preload.measuring.verdict import TOO_FEW, times, too_short
 from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.pool.library import Library
 from cmp_preload.records import traces
@@ -118,13 +119,13 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> 
         print_rejected(replays.rejected)
         return 0
     all_series = [Series(name, {**fixed, **chosen}, runs) for name, chosen, _ in tried]
-    interrupted = False
+    interrupted = 0  # the exit code then
     try:
         tuning.measure(all_series)
-    except KeyboardInterrupt:
+    except Interrupted as signaled:
         if not all(series.runs for series in all_series):
             raise  # nothing to compare yet
-        interrupted = True
+        interrupted = signaled.code
     progress.clear()
     if interrupted:
         print("Interrupted: this is what the runs until then show.")
@@ -150,15 +151,15 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> 
     print("\n" + text.tuning(all_series) + "\n")
     if best:
         print(gain_and_price(gain, all_series[0], all_series[best]))
-    elif judged.outcome in (Outcome.MORE, Outcome.NOISY):
-        print(unclear(judged))
+    elif judged.outcome in (Outcome.MORE, Outcome.NOISY, Outcome.SHORT):
+        print(unclear(judged, all_series[0]))
     else:
         print(f"{what} are right: the program gains nothing by these.")
     for series in all_series[1:]:
         if series is not all_series[best] and best:
             print(f"Measured, not recommended: {series.name}.")
     print_rejected(replays.rejected)
-    return 130 if interrupted else 0
+    return interrupted
 
 
 def gain_and_price(gain: Found, usual: Series, tuned: Series) -> str:
@@ -174,7 +175,14 @@ def gain_and_price(gain: Found, usual: Series, tuned: Series) -> str:
     return f"Gain: {faster}. Price: {price}."
 
 
-def unclear(judged: Found) -> str:
+def unclear(judged: Found, usual: Series) -> str:
+    if judged.outcome is Outcome.SHORT:
+        return (
+            "Runs are too short to say whether the program gains by these. "
+            + too_short(usual.median)
+        )
+    if len(usual.runs) < LEAST_ROUNDS:
+        return TOO_FEW
     if judged.outcome is Outcome.MORE:
         return (
             f"Whether the program gains by these, {judged.rounds} runs of each would tell: "
@@ -210,4 +218,7 @@ def main(arguments: list[str], find_library) -> int:
     with tempfile.TemporaryDirectory(prefix="cmp-preload-") as folder:
         measurer = Measurer(command, parsed.stdin, [], parsed.tee, find_library)
         tuning = Tuning(measurer, library.preload_path(folder), folder)
-        return tune(tuning, library, fixed, parsed.runs)
+        code = tune(tuning, library, fixed, parsed.runs)
+    if driver.is_simulated(preloading.own_environment()):
+        print(driver.SIMULATED)
+    return code

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -32,6 +34,9 @@ class Parser(argparse.ArgumentParser):
         print(self.format_help(), end="", file=file)  # argparse would hide that it cannot
 
     def error(self, message: str):
+        # Of "argument -n/--runs: ..." the name and what is wrong.
+        message = re.sub(r"^argument (--?[\w-]+)(?:/[\w-]+)*: ", r"\1 ", message)
+        message = message.replace(" expected one argument", " needs a value")
         raise Failure(f"{message} ({self.prog} --help has all options)", 2)
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
@@ -70,11 +75,19 @@ def command_of(parsed: argparse.Namespace) -> list[str]:
     return command
 
 
-def positive(word: str) -> int:
-    value = int(word)
-    if value < 1:
-        raise ValueError(word)
-    return value
+def number(what: str, is_right, kind=float):
+    """The type of an option that takes numbers; `what`: which, in words."""
+
+    def convert(word: str):
+        try:
+            value = kind(word)
+            if is_right(value) and value < math.inf:
+                return value
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"{word!r} is not understood; right: a number, {what}")
+
+    return convert
 
 
 def add_runs(parser: Parser, of_what: str) -> None:
@@ -82,7 +95,7 @@ def add_runs(parser: Parser, of_what: str) -> None:
     parser.add_argument(
         "-n",
         "--runs",
-        type=positive,
+        type=number("1 or more", lambda value: value >= 1, int),
         default=6,
         metavar="RUNS",
         help=f"{of_what} (default: 6; no verdict on times with fewer)",

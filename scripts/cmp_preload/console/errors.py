@@ -5,6 +5,14 @@ from __future__ import annotations
 import sys
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal that asks the command to end; it ends with the code that a shell gives for it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.code = 128 + number
+
+
 class Failure(Exception):
     """Ends the command with one line on stderr."""
 

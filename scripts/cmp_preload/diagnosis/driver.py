@@ -15,6 +15,9 @@ from cmp_preload.pool import preloading
 from cmp_preload.records import counters, statistics
 
 
+SIMULATED = "These runs were on the simulated CUDA: their times say nothing about a GPU."
+
+
 def _probe(environment: dict, *arguments: str) -> dict | None:
     """What probe.py found; None if it crashed or hung."""
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "probe.py")

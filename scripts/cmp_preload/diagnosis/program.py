@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 
 from cmp_preload.diagnosis.findings import Findings
@@ -38,6 +39,7 @@ PACKAGES = {
 STARTERS = ("srun", "mpirun", "mpiexec", "sudo", "env", "nice", "nohup", "numactl", "setsid", "stdbuf")
 STARTERS += ("taskset", "time", "timeout")
 
+SHELL = re.compile(r"(bash|dash|sh|zsh|ksh)$")
 INTERPRETERS = re.compile(r"(python|pypy|perl|bash|dash|sh)[\d.]*$")
 
 
@@ -91,8 +93,10 @@ def check_program(findings: Findings, command: list[str], environment: dict) -> 
         check_script(findings, path, arguments)
     if re.match(r"python[\d.]*$", os.path.basename(path)):
         check_python(findings, path, environment)
+    elif words is None and SHELL.match(os.path.basename(path)):
+        findings.ok(f"{path} is a shell; what it starts is served")
     elif words is None:
-        check_cuda_of(findings, path, environment)
+        check_cuda_of(findings, path, command, environment)
 
 
 def started_by(arguments: list[str], environment: dict) -> list[str]:
@@ -121,7 +125,7 @@ def check_script(findings: Findings, interpreter: str, arguments: list[str]) -> 
             takes_next = word in ("-W", "-X", "-I", "-o", "-O")
 
 
-def check_cuda_of(findings: Findings, path: str, environment: dict) -> None:
+def check_cuda_of(findings: Findings, path: str, command: list[str], environment: dict) -> None:
     """How the program comes to CUDA."""
     elf = program_file.read_elf(path)
     if elf is None:
@@ -185,7 +189,7 @@ def check_cuda_of(findings: Findings, path: str, environment: dict) -> None:
         else:
             findings.note(
                 f"{path} shows no use of CUDA; it may load it later, as a plugin",
-                "cmp-preload run --stats 1 -- tells whether it was reached",
+                f"cmp-preload run --stats 1 -- {shlex.join(command)} tells whether it was reached",
             )
 
 

@@ -66,7 +66,7 @@ def is_better(all_series: list[Series], tuned: Series, usual: Series, in_calls_s
     found = noise.compare(
         Noise([series.seconds for series in all_series]), tuned.seconds, usual.seconds, least=least
     )
-    if least > 1 - LITTLE and found.outcome in (Outcome.MORE, Outcome.NOISY):
+    if least > 1 - LITTLE and found.outcome in (Outcome.MORE, Outcome.NOISY, Outcome.SHORT):
         return found._replace(outcome=Outcome.ALIKE)  # no number of runs would show a gain
     gain = min(times[0]) - max(times[1])
     if found.outcome is Outcome.ALIKE and gain > LITTLE * usual.median:

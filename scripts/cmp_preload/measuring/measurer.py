@@ -10,7 +10,7 @@ import threading
 import time
 
 from cmp_preload.console import words
-from cmp_preload.console.errors import Failure, warn
+from cmp_preload.console.errors import Failure, Interrupted, warn
 from cmp_preload.records import counters, statistics
 
 STRAGGLERS_S = 3  # what may outlive the program and hold its output open
@@ -57,27 +57,28 @@ class Run:
 
 
 class Interruptions:
-    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, but not while they are held."""
+    """SIGINT, SIGTERM and SIGHUP raise Interrupted, but not while they are held."""
 
     def __init__(self) -> None:
         self._held = False
-        self._came = False
+        self._came: int | None = None  # the first that came
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup
                 signal.signal(number, self._on_signal)
 
-    def _on_signal(self, *_) -> None:
-        self._came = True
+    def _on_signal(self, number: int, _) -> None:
+        if self._came is None:
+            self._came = number
         if not self._held:
-            raise KeyboardInterrupt
+            raise Interrupted(number)
 
     def hold(self) -> None:
         self._held = True
 
     def release(self) -> None:
         self._held = False
-        if self._came:
-            raise KeyboardInterrupt
+        if self._came is not None:
+            raise Interrupted(self._came)
 
 
 class Measurer:

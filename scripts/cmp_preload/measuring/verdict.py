@@ -8,9 +8,14 @@ import shlex
 from cmp_preload.console import words
 from cmp_preload.console.arguments import own_command
 from cmp_preload.measuring.judgement import LITTLE, Judgement, waits_for_memory
-from cmp_preload.measuring.noise import LEAST_ROUNDS, MOST_ROUNDS, Found, Outcome
+from cmp_preload.measuring.noise import LEAST_ROUNDS, LEAST_S, MOST_ROUNDS, Found, Outcome
 from cmp_preload.pool.library import flag_of
 from cmp_preload.records import counters
+
+
+TOO_FEW = (
+    f"With fewer than {LEAST_ROUNDS} runs of each any difference may be chance: -n {LEAST_ROUNDS}."
+)
 
 
 class Verdict:
@@ -54,7 +59,7 @@ def of(
     headline = "; ".join(part for part in parts if part) + "."
     found.say(headline[0].upper() + headline[1:])
     if judged:
-        found.lines += noise(of_usual, len(usual.runs), judgement.share)
+        found.lines += noise(of_usual, plain, judgement.share)
     for comparison in comparisons:
         if comparison.incomparable:
             found.say(
@@ -177,12 +182,14 @@ def speed(found: Found, plain, usual, share: float) -> str:
         return f"no faster with {usual.name} than without"
     if found.outcome is Outcome.MORE:
         return f"too few runs to say whether it is faster with {usual.name}"
+    if found.outcome is Outcome.SHORT:
+        return f"runs are too short to say whether it is faster with {usual.name}"
     return f"too noisy to say whether it is faster with {usual.name}"
 
 
-def noise(found: Found, runs: int, share: float) -> list[str]:
+def noise(found: Found, plain, share: float) -> list[str]:
     """What could have been seen at all, and how to see more."""
-    least = words.share(found.shows - 1, 1)
+    runs, least = len(plain.runs), words.share(found.shows - 1, 1)
     if found.outcome in (Outcome.FASTER, Outcome.SLOWER):
         return [f"From {least} on a difference shows in {runs} runs of each."]
     if share < LITTLE:
@@ -190,19 +197,26 @@ def noise(found: Found, runs: int, share: float) -> list[str]:
     if found.outcome is Outcome.ALIKE:
         return [f"A difference of {least} would have shown in {runs} runs of each."]
     if runs < LEAST_ROUNDS:
-        return [
-            f"With fewer than {LEAST_ROUNDS} runs of each any difference may be chance: "
-            f"-n {found.rounds}."
-        ]
+        return [TOO_FEW]
+    if found.outcome is Outcome.SHORT:
+        return [too_short(plain.median)]
     if found.outcome is Outcome.MORE:
         return [
             f"Runs differ among themselves: less than {least} does not show in {runs} of each. "
             f"{found.rounds} would tell: -n {found.rounds}."
         ]
+    even = f", and even {MOST_ROUNDS} would not tell" if runs < MOST_ROUNDS else ""
     return [
-        f"Runs differ among themselves: less than {least} does not show in {runs} of each, and even "
-        f"{MOST_ROUNDS} would not tell. Try again when the machine does nothing else."
+        f"Runs differ among themselves: less than {least} does not show in {runs} of each{even}. "
+        "Try again when the machine does nothing else."
     ]
+
+
+def too_short(seconds: float) -> str:
+    return (
+        f"They take {words.seconds(seconds)}, and starts of a process alone differ by "
+        f"{words.seconds(LEAST_S)}: no number of runs would tell. Give it more work."
+    )
 
 
 def share_of_allocation(observed, share: float) -> str:
@@ -241,7 +255,7 @@ def why_not(
             return [f"Nothing to gain: the pool served nothing: {reason}."]
         return [
             "Nothing to gain: no process of it made a CUDA call that reached the pool; "
-            f"cmp-preload doctor {shlex.quote(command[0])} may say why."
+            f"{own_command()} doctor -- {shlex.join(command)} may say why."
         ]
     inside = observed.allocation_s()
     totals, process = usual.counters["totals"], usual.counters["process"]
@@ -259,7 +273,7 @@ def why_not(
         ]
     if process["wait_ns"] / 1e9 > LITTLE * usual.median:
         return [f"Frees still waited for the GPU: {counters.waits_in_words(process)}."]
-    if judged.outcome in (Outcome.MORE, Outcome.NOISY):
+    if judged.outcome in (Outcome.MORE, Outcome.NOISY, Outcome.SHORT):
         return []
     return [
         "The time of allocation is saved, but the run is as long: it waits for the GPU or others."

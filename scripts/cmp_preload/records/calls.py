@@ -13,7 +13,7 @@ OUTCOME_WORDS = {
     "real": "allocated: real call",
     "failed": "not allocated",
     "pooled": "freed into the pool",
-    "waited": "the same, after a wait",
+    "waited": "freed into the pool, after a wait",
     "real_free": "freed: real call",
     "foreign_free": "not the pool's: real call",
     "double_free": "not freed: was free already",
@@ -55,6 +55,8 @@ class Trace:
 
     def __init__(self, calls=(), **header) -> None:
         self.program, self.pid, self.version, self.settings = "", 0, "", {}
+        self.host = self.rank = None
+        self.command = ""
         self.begin = self.begin_unix = self.lost = 0
         self.ended = True
         self.__dict__.update(header)

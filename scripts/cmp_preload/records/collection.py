@@ -12,7 +12,7 @@ class Collection:
     """What is in the files, of one or many processes."""
 
     def __init__(self, paths: list[str], find_library) -> None:
-        files = [file for path in paths for file in files_of(path)]
+        files = _each_once([file for path in paths for file in files_of(path)])
         recorded = [file for file in files if is_recorded(file)]
         self.everyone = [
             {"file": file, **statistics.read(file, find_library)}
@@ -24,6 +24,14 @@ class Collection:
         self.together = counters.add_up(self.everyone)
         self.traces = traces.read_all(recorded, find_library)
         self.timeline = traces.together(self.traces) if self.traces else None
+
+
+def _each_once(files: list[str]) -> list[str]:
+    """One that is named twice, as itself and by its folder, counts once."""
+    found: dict[str, str] = {}
+    for file in files:
+        found.setdefault(os.path.realpath(file), file)
+    return list(found.values())
 
 
 def files_of(path: str) -> list[str]:

@@ -47,7 +47,7 @@ def read_page(data: bytes, offset: int) -> dict:
     return {
         "command": command,
         "host": host or None,
-        "rank": int(rank) if rank.isascii() and rank.isdigit() and len(rank) < 10 else None,
+        "rank": rank_of(rank),
         "begin": date_of(begin),
         "nanoseconds": None,
         "driver": driver or None,
@@ -58,6 +58,11 @@ def read_page(data: bytes, offset: int) -> dict:
         ],
         "settings": [line for line in settings.split("\n") if line],
     }
+
+
+def rank_of(text: str):
+    """None where it is no number."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _text(field: bytes) -> str:
@@ -76,8 +81,11 @@ def date_of(unix_ns: int):
 
 
 def setting(one: dict, name: str):
-    """The value of a variable of the process, None where it was not set."""
-    found = [line.split("=", 1)[1] for line in of(one)["settings"] if line.startswith(name + "=")]
+    """The value of a variable of the process in lower case, as it counts; None where it was not
+    set."""
+    found = [
+        line.split("=", 1)[1].lower() for line in of(one)["settings"] if line.startswith(name + "=")
+    ]
     return found[0] if found else None
 
 

@@ -7,11 +7,14 @@ import operator
 import struct
 
 from cmp_preload.console.errors import Failure
+from cmp_preload.records import runs
 from cmp_preload.records.calls import FIRST_FREE, OUTCOMES, Call, Trace
 
-FORMAT = 1
+FORMAT = 2
+OLDEST = 1  # the same, with zeros in place of host, rank and command
 MAGIC = b"CMPTRACE"
-HEADER = struct.Struct("<8sIIIIQQQQ16s64s2048s")
+HEADER = struct.Struct("<8sIIIIQQQQ16s64s2048s80s16s1024s")
+TEXTS = 6  # of these at its end
 CHUNK = struct.Struct("<QI20x")
 RECORD = struct.Struct("<QQQQ")
 CHUNK_BYTES = 4096
@@ -113,16 +116,15 @@ def read(path) -> Recorded:
         beginning = file.read(HEADER.size)
         if len(beginning) < HEADER.size:
             raise ValueError("the file is cut off")
-        _, form, *sizes, ended, pid, begin, begin_unix, lost, version, program, settings = (
-            HEADER.unpack(beginning)
-        )
-        if form != FORMAT:
+        header = HEADER.unpack(beginning)
+        _, form, *sizes, ended, pid, begin, begin_unix, lost = header[:-TEXTS]
+        if not OLDEST <= form <= FORMAT:
             raise ValueError(f"a trace of format {form}; this cmp-preload reads {FORMAT}")
         if sizes != [CHUNK_BYTES, RECORD.size]:
             raise ValueError("the file is damaged")
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    version, program, settings = (
-        field.rstrip(b"\0").decode(errors="replace") for field in (version, program, settings)
+    version, program, settings, host, rank, command = (
+        field.rstrip(b"\0").decode(errors="replace") for field in header[-TEXTS:]
     )
     return Recorded(
         data,
@@ -132,6 +134,9 @@ def read(path) -> Recorded:
         begin=begin,
         begin_unix=begin_unix,
         version=version,
+        host=host or None,
+        rank=runs.rank_of(rank),
+        command=command,
         settings=dict(line.split("=", 1) for line in settings.split("\n") if "=" in line),
         lost=lost,
         ended=bool(ended),
@@ -157,6 +162,9 @@ def write(trace, path) -> None:
         trace.version.encode(),
         trace.program.encode(),
         settings.encode(),
+        (trace.host or "").encode(),
+        ("" if trace.rank is None else str(trace.rank)).encode(),
+        trace.command.encode(),
     )
     with open(path, "wb") as file:
         file.write(header.ljust(CHUNK_BYTES, b"\0"))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import NamedTuple
 
 from cmp_preload.console import words
 from cmp_preload.records import counters, rounding, runs
 from cmp_preload.records.collection import Collection
+from cmp_preload.records.timeline import REAL
 
 MORE_MEMORY = (("1.5x+1G", 1.5, 1 << 30), ("2x+4G", 2, 4 << 30), ("4x+16G", 4, 16 << 30))
 LITTLE = 0.02  # a share of the run, or of its memory, that is not worth a word
 MUCH_ROUNDING = 0.1
 FAR_MORE = 4  # times as much
+LONG = 120  # letters of a command that are too many for a line
 LIMIT = "the memory limit"
+SIMULATED = "Simulated CUDA device"
 SMALL = 256 << 20  # bytes of the device that are not worth a word
 
 # What frees wait for, in words, and whether the program can do without.
@@ -52,7 +56,7 @@ def _how_it_went(found: Collection) -> str:
     cost = f"{words.seconds(counters.allocation_ns(process) / 1e9)} (threads added up)"
     if seconds:
         many = len(found.processes) > 1
-        cost += f", the {'runs' if many else 'run'} {words.seconds(seconds)}"
+        cost += f", the {'runs together' if many else 'run'} {words.seconds(seconds)}"
     if all(one.get("mode") == "off" for one in found.processes):
         return "The pool was off (CMP_MODE=off): nothing was counted."
     if not totals["requests"]:
@@ -71,16 +75,21 @@ def _how_the_trace_went(found: Collection) -> str:
     if not calls:
         return "No allocation and no free is in the trace."
     real = sum(whole.real_calls)
+    took = sum(row["ns"] for row in whole.outcomes().values())
     return (
-        f"{words.count(calls, 'call')}, {words.share(real, calls)} of them real; the program held "
-        f"{words.size(whole.peak)} at most, in blocks of {words.size(whole.block_peak)}."
+        f"{words.count(calls, 'call')}, {words.share(real, calls)} of them real"
+        + (f", took {words.seconds(took / 1e9)} (threads added up)" if took else "")
+        + f"; the program held {words.size(whole.peak)} at most, in blocks of "
+        f"{words.size(whole.block_peak)}."
     )
 
 
 def findings(found: Collection) -> list[Finding]:
     """Worst first: what was not served, errors, time, memory."""
     result = _unserved(found)
-    if found.processes:
+    if not found.processes:
+        result += sorted(_calls_of_traces(found), key=lambda one: -one.seconds)
+    else:
         process, totals = found.together["process"], found.together["totals"]
         result += _errors(process)
         times = [
@@ -99,6 +108,8 @@ def findings(found: Collection) -> list[Finding]:
                 "what is here is as far as it came"
             )
         )
+    if any(SIMULATED in runs.of(one)["gpus"] for one in found.everyone):
+        result.append(Finding("it ran on the simulated CUDA: its times say nothing about a GPU"))
     lost = sum(one.recorded.lost for one in found.traces)
     if lost:
         result.append(
@@ -117,18 +128,61 @@ def run_seconds(processes: list[dict]) -> float:
 
 
 def _unserved(found: Collection) -> list[Finding]:
-    groups: dict[tuple, int] = {}
+    groups: dict[tuple, list[dict]] = {}
     for one in found.unreached:
         key = (one["program"], " used CUDA, but the pool served nothing", one["reason"])
-        groups[key] = groups.get(key, 0) + 1
+        groups.setdefault(key, []).append(one)
     for one in found.processes:
         if one.get("aside"):
             key = (one["program"], ": every call was real", one["aside"])
-            groups[key] = groups.get(key, 0) + 1
+            groups.setdefault(key, []).append(one)
     result = []
-    for (program, what, why), count in groups.items():
-        who = program if count == 1 else f"{count} processes of {program}"
-        result.append(Finding(f"{who}{what}: {why}", f"run cmp-preload doctor {program}"))
+    for (program, what, why), its in groups.items():
+        who = program if len(its) == 1 else f"{len(its)} processes of {program}"
+        command = runs.of(its[0])["command"]
+        if not command or len(command) > LONG:
+            command = program
+        result.append(Finding(f"{who}{what}: {why}", f"run cmp-preload doctor -- {command}"))
+    return result
+
+
+def _calls_of_traces(found: Collection) -> list[Finding]:
+    """Where the time of calls went, as far as traces tell: not what frees waited for."""
+    if found.timeline is None:
+        return []
+    lasted = sum(one.recorded.nanoseconds for one in found.traces)
+    outcomes = found.timeline.outcomes()
+
+    def of(*names: str) -> tuple[int, float]:
+        rows = [outcomes[name] for name in names if name in outcomes]
+        return sum(row["calls"] for row in rows), sum(row["ns"] for row in rows) / 1e9
+
+    result = []
+    calls, seconds = of(*REAL)
+    if seconds > max(LITTLE * lasted / 1e9, 1e-3):
+        result.append(
+            Finding(
+                f"{words.seconds(seconds)} in {words.count(calls, 'real call')} (threads added up)",
+                "run cmp-preload "
+                + (
+                    "trial, which measures what the pool saves of them"
+                    if calls == sum(found.timeline.calls)
+                    else "tune, which tries other settings"
+                ),
+                seconds,
+            )
+        )
+    calls, seconds = of("pooled", "waited")
+    if seconds > max(LITTLE * lasted / 1e9, 1e-3):
+        result.append(
+            Finding(
+                f"{words.seconds(seconds)} in {words.count(calls, 'free')} into the pool (threads "
+                f"added up), {words.seconds(of('waited')[1])} of it in {of('waited')[0]:,} that "
+                "waited for the GPU",
+                "run it with CMP_STATS=FILE, too: its report says what frees waited for",
+                seconds,
+            )
+        )
     return result
 
 
@@ -222,7 +276,7 @@ def _larger_reserve(found: Collection) -> str:
     now = {runs.setting(one, "CMP_RESERVE") for one in found.processes} - {None, "auto"}
     for value, ratio, more in MORE_MEMORY:
         most = ratio * peak + more
-        if value not in now and most > 1.2 * held:
+        if value.lower() not in now and most > 1.2 * held:
             return (
                 f"set CMP_RESERVE={value} (a process may then hold up to {words.size(most)}, so far "
                 f"{words.size(held)}); cmp-preload tune measures what it gains"
@@ -290,10 +344,11 @@ def _one_of_many(found: Collection) -> list[Finding]:
     who = f"rank {run['rank']}" if runs.ranked(found.processes) else f"process {slowest[-1]['pid']}"
     where = f" on {run['host']}" if len(runs.hosts(found.processes)) > 1 else ""
     what = (
-        f"{who}{where} spent {words.seconds(most / 1e9)} in real calls and waits, half of all "
-        f"{words.seconds(usual / 1e9)} at most"
+        f"{who}{where} spent {words.seconds(most / 1e9)} in real calls and waits; half of the "
+        f"{len(slowest)} processes no more than {words.seconds(usual / 1e9)}"
     )
-    return [Finding(what, f"see it alone: cmp-preload report {slowest[-1]['file']}")]
+    file = shlex.quote(slowest[-1]["file"])
+    return [Finding(what, f"see it alone: cmp-preload report {file}")]
 
 
 def _memory(found: Collection, process: dict, limited: bool) -> list[Finding]:

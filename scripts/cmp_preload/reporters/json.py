@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from cmp_preload.records import runs
 from cmp_preload.records.collection import Collection
 from cmp_preload.records.timeline import Timeline
 from cmp_preload.records.traces import Traced
@@ -29,6 +30,10 @@ def _trace(one: Traced) -> dict:
         "program": one.recorded.program,
         "pid": one.recorded.pid,
         "version": one.recorded.version,
+        "command": one.recorded.command,
+        "host": one.recorded.host,
+        "rank": one.recorded.rank,
+        "begin": runs.date_of(one.recorded.begin_unix),
         "ended": one.recorded.ended,
         "lost": one.recorded.lost,
         "settings": one.recorded.settings,

@@ -25,7 +25,7 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 .headline { font-size: 1.1rem; padding: .6rem 1rem; border-left: 4px solid #2a9d8f;
             background: #f1f8f7; }
 .findings li { margin-bottom: .5rem; } .do { font-weight: 600; }
-.figures { columns: 22rem; column-gap: 1rem; }
+.figures { columns: 22rem; column-gap: 1rem; margin-top: 1.5rem; }
 figure { break-inside: avoid; margin: 0 0 1rem; border: 1px solid #ddd;
          border-radius: 6px; padding: .5rem; }
 svg { display: block; width: 100%; height: auto; max-width: 34rem; margin: auto;
@@ -56,8 +56,13 @@ SOURCES = (
 )
 SIZES = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 PASSED = (("seconds", 1e9), ("milliseconds", 1e6), ("microseconds", 1e3))
+WAITS = {
+    **advice.REASONS,
+    "bound": "the memory limit was reached",
+    "unknown": "work from before the pool",
+}
 MOST_STAYS = 20  # letters of a first column: half of a narrow screen
-TIMES = (("hours", 1 / 3600), ("minutes", 1 / 60), ("s", 1), ("ms", 1e3))
+TIMES = (("hours", 1 / 3600), ("minutes", 1 / 60), ("seconds", 1), ("milliseconds", 1e3))
 
 
 def _unit(units, values: list[list[float]]) -> tuple[str, float]:
@@ -123,7 +128,7 @@ def _trace_plots(whole: Timeline) -> list[str]:
     def over_time(values: list[int], divisor: float = 1) -> list[float]:
         return [value / divisor for value in (*values, values[-1])]
 
-    begin = f"{unit} from the begin"
+    begin = f"{unit} from the beginning"
     size, bytes_of_it = _unit(SIZES, [whole.blocks, whole.live])
     plots.areas(
         "Memory over time: the most in each moment",
@@ -165,36 +170,47 @@ def _trace_plots(whole: Timeline) -> list[str]:
 def _plots(processes: list[dict], together: dict) -> list[str]:
     plots = Plots()
     _plot_tiers(plots, together["tiers"])
-    busiest = process_tables.busiest(processes)
-    names = [process_tables.label_of(one, processes) for one in busiest]
-    of_all = _of(len(busiest), len(processes), "allocations")
 
-    def counter(name: str) -> list[float]:
-        return [one["process"][name] for one in busiest]
+    def plot(title: str, most: str, units, weight, parts) -> None:
+        shown = process_tables.with_most(processes, lambda one: weight(one["process"]))
+        names = [process_tables.label_of(one, processes) for one in shown]
+        values = [
+            (name, colour, [value(one["process"]) for one in shown])
+            for name, colour, value in parts
+        ]
+        values, unit = _parts(units, values)
+        plots.bars(title + _of(len(shown), len(processes), most), names, values, unit)
 
-    parts, unit = _parts(
+    plot(
+        "Time in allocation, threads together",
+        "of it",
         PASSED,
+        counters.allocation_ns,
         [
-            ("real allocations", "#e9c46a", counter("real_malloc_ns")),
-            ("real frees", "#e76f51", counter("real_free_ns")),
-            ("waiting for the GPU", "#6d597a", counter("wait_ns")),
+            ("real allocations", "#e9c46a", lambda of: of["real_malloc_ns"]),
+            ("real frees", "#e76f51", lambda of: of["real_free_ns"]),
+            ("waiting for the GPU", "#6d597a", lambda of: of["wait_ns"]),
         ],
     )
-    plots.bars("Time in allocation, threads together" + of_all, names, parts, unit)
-    live, held = counter("live_peak_bytes"), counter("reserved_peak_bytes")
-    parts, unit = _parts(
+    plot(
+        "Peak memory",
+        "of it",
         SIZES,
+        lambda of: of["reserved_peak_bytes"],
         [
-            ("program", "#457b9d", live),
-            ("more, held by the pool", "#a8dadc", [max(0, h - l) for h, l in zip(held, live)]),
+            ("program", "#457b9d", lambda of: of["live_peak_bytes"]),
+            (
+                "more, held by the pool",
+                "#a8dadc",
+                lambda of: max(0, of["reserved_peak_bytes"] - of["live_peak_bytes"]),
+            ),
         ],
     )
-    plots.bars("Peak memory" + of_all, names, parts, unit)
     reasons = counters.wait_reasons(together["process"])
     if reasons:
         plots.bars(
             "Why frees waited",
-            [name.replace("_", " ") for name in reasons],
+            [WAITS.get(name, name.replace("_", " ")) for name in reasons],
             [("frees", "#6d597a", [float(v) for v in reasons.values()])],
             "frees",
         )
@@ -277,7 +293,7 @@ def _of_traces(found: Collection) -> str:
             tables.append(("Block sizes", process_tables.tier_rows(whole.used_tiers())))
         tables.append(("Calls", trace_tables.outcome_rows(whole)))
     result += "".join(_table(title, rows) for title, rows in tables)
-    return result + _paragraphs([ROUNDING, *trace_tables.notes(found.traces)])
+    return result + (_paragraphs([ROUNDING]) if whole.used_tiers() else "")
 
 
 def _title(found: Collection) -> str:
@@ -289,11 +305,11 @@ def _title(found: Collection) -> str:
     return f"cmp: {' and '.join(counted)}{of}"
 
 
-def write(path: str, found: Collection) -> None:
+def write(path: str, found: Collection, everything: bool) -> None:
     """Failure with one line if it cannot."""
     parts = [f'<p class="headline">{html.escape(advice.headline(found))}</p>']
     parts.append(_findings(advice.findings(found)))
-    facts = process_tables.run_rows(found.everyone) or trace_tables.run_rows(found.traces)
+    facts = trace_tables.run_rows(found, everything)
     if facts:
         parts.append(_facts(facts))
     if found.processes:

@@ -43,13 +43,15 @@ class Plots:
         self.figures.append(f"<figure>{drawing.svg()}</figure>")
 
     def bars(self, title: str, labels: list[str], parts: list[Part], unit: str) -> None:
-        """Horizontal bars, the first on top; what is on the axis is `unit`."""
-        drawing = Drawing(title)
+        """Horizontal bars, the first on top; what is on the axis is `unit`. None, if all are 0."""
         shown = [part for part in parts if any(part[2])]
+        if not shown:
+            return
+        drawing = Drawing(title)
         if len(parts) > 1 and shown:
             drawing.legend([(name, colour) for name, colour, _ in shown])
         sums = [sum(values) for values in zip(*(values for _, _, values in parts))]
-        most = max(sums, default=0) or 1.0
+        most = max(sums)
         top = drawing.y
         places, left = _place_labels(drawing, labels)
         right = WIDTH - 26

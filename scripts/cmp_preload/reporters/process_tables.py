@@ -55,9 +55,22 @@ def _text(value) -> str:
     return "" if value is None else str(value)
 
 
-def busiest(processes: list[dict]) -> list[dict]:
-    """Those that a table or a plot has room for, in the order of all."""
-    most = sorted(processes, key=lambda one: -one["totals"]["requests"])[:MANY]
+def notable(processes: list[dict]) -> list[dict]:
+    """Those of a table that has no room for all: with most allocations, or time in them."""
+    requests = sum(one["totals"]["requests"] for one in processes) or 1
+    ns = sum(counters.allocation_ns(one["process"]) for one in processes) or 1
+
+    def weight(one: dict) -> float:
+        return max(
+            one["totals"]["requests"] / requests, counters.allocation_ns(one["process"]) / ns
+        )
+
+    return with_most(processes, weight)
+
+
+def with_most(processes: list[dict], weight) -> list[dict]:
+    """As many as a table or a plot has room for, in the order of all."""
+    most = sorted(processes, key=lambda one: -weight(one))[:MANY]
     return [one for one in runs.in_order(processes) if any(one is other for other in most)]
 
 
@@ -97,7 +110,7 @@ def _cells(one: dict) -> list[str]:
     ran = runs.of(one)["nanoseconds"]
     return [
         f"{totals['requests']:,}",
-        words.floor_percent(totals["hit_rate"]),
+        words.floor_percent(totals["hit_rate"]) if totals["requests"] else "",
         f"{counters.real_calls(process):,}",
         "" if ran is None else words.seconds(ran / 1e9),
         words.seconds(counters.allocation_ns(process) / 1e9),
@@ -188,8 +201,12 @@ def notable_tiers(tiers: list[dict]) -> list[dict]:
     return [tier for tier in tiers if any(tier is one for one in most)]
 
 
-def run_rows(processes: list[dict]) -> list[list[str]]:
+def run_rows(processes: list[dict], everything: bool) -> list[list[str]]:
     """Command, host, GPU, settings and the like: each value once, and of how many processes."""
+
+    def counted(values: list[str]) -> list[str]:
+        return _counted(values, len(values) if everything else SEVERAL)
+
     everyone = [runs.of(one) for one in processes]
     ranks = sorted({run["rank"] for run in everyone} - {None})
     begins = sorted({run["begin"] for run in everyone} - {None})
@@ -202,16 +219,16 @@ def run_rows(processes: list[dict]) -> list[list[str]]:
         )
         for run in everyone
     ]
-    gpus = [", ".join(_counted(runs.gpus_of(one), " × ")) for one in processes]
+    gpus = [", ".join(_numbered(runs.gpus_of(one))) for one in processes]
     times = [run["nanoseconds"] for run in everyone if run["nanoseconds"] is not None]
     facts = {
-        "command": _counted([run["command"] for run in everyone]),
-        "host": _counted([run["host"] or "" for run in everyone]),
+        "command": counted([run["command"] for run in everyone]),
+        "host": counted([run["host"] or "" for run in everyone]),
         "rank": [_ranges(ranks)] if ranks else [],
-        "GPU": _counted(gpus),
-        "driver": _counted(drivers),
-        "pool": _counted(versions),
-        "settings": _counted([" ".join(run["settings"]) for run in everyone]),
+        "GPU": counted(gpus),
+        "driver": counted(drivers),
+        "pool": counted(versions),
+        "settings": counted([" ".join(run["settings"]) for run in everyone]),
         "began": [begins[0] + (f" to {begins[-1]}" if len(begins) > 1 else "")] if begins else [],
         "ran": [
             words.seconds(min(times) / 1e9)
@@ -223,20 +240,28 @@ def run_rows(processes: list[dict]) -> list[list[str]]:
     return [[name, value] for name, values in facts.items() for value in values]
 
 
-def _counted(values: list[str], by: str = "") -> list[str]:
-    """Each value once, most frequent first, with its number where there are several."""
+def _counts(values: list[str]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for value in filter(None, values):
         counts[value] = counts.get(value, 0) + 1
-    if by:
-        return [value if count == 1 else f"{count}{by}{value}" for value, count in counts.items()]
-    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return counts
+
+
+def _numbered(values: list[str]) -> list[str]:
+    """As 2 × NVIDIA H200."""
+    found = _counts(values).items()
+    return [value if count == 1 else f"{count} × {value}" for value, count in found]
+
+
+def _counted(values: list[str], most: int) -> list[str]:
+    """Each value once, most frequent first, with its number where there are several."""
+    ordered = sorted(_counts(values).items(), key=lambda item: -item[1])
     alone = len(ordered) == 1 and ordered[0][1] == len(values)
     shown = [
         value if alone else f"{value} ({words.count(count, 'process')})"
-        for value, count in ordered[:SEVERAL]
+        for value, count in ordered[:most]
     ]
-    return shown + ([f"… {len(ordered) - SEVERAL} others"] if len(ordered) > SEVERAL else [])
+    return shown + ([f"… {len(ordered) - most} others (--all)"] if len(ordered) > most else [])
 
 
 def _ranges(numbers: list[int]) -> str:

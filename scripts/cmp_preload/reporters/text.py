@@ -15,7 +15,7 @@ def report(found: Collection, everything: bool) -> str:
     """A headline, findings with advice, then tables; what has no room is counted."""
     parts = [advice.headline(found), _findings(advice.findings(found), everything)]
     if found.processes:
-        shown = found.processes if everything else process_tables.busiest(found.processes)
+        shown = found.processes if everything else process_tables.notable(found.processes)
         for rows, left in (
             (process_tables.process_rows(found.processes, found.together), (-1,)),
             (process_tables.memory_rows(found.processes, found.together), ()),
@@ -35,14 +35,14 @@ def report(found: Collection, everything: bool) -> str:
         rows = trace_tables.trace_rows(found.traces, whole)
         many = not everything and len(found.traces) > MANY
         last = [rows[-1]] if many else []
-        parts.append(words.table(_cut(rows[:-1], "traces") + last if many else rows))
+        names = tuple(range(rows[0].index("trace") + 1))
+        rows = _cut(rows[:-1], "traces") + last if many else rows
+        parts.append(words.table(rows, left=names))
         if any(whole.calls):
             parts.append(words.table(trace_tables.time_rows(whole), left=()))
             parts.append(_tiers(whole.used_tiers(), everything))
             parts.append(words.table(trace_tables.outcome_rows(whole)))
-        notes = trace_tables.notes(found.traces)
-        parts.append("\n".join(notes if everything else _cut_lines(notes)))
-    facts = process_tables.run_rows(found.everyone) or trace_tables.run_rows(found.traces)
+    facts = trace_tables.run_rows(found, everything)
     if facts:
         parts.append(words.table(facts, left=(0, 1)))
     return "\n\n".join(filter(None, parts))
@@ -65,14 +65,10 @@ def _with(
         for one, row in zip(runs.in_order(processes), of_each)
         if any(one is other for other in shown)
     ]
-    return [rows[0], *kept, _more(len(processes) - len(shown), "", rows), *rows[len(rows) - sums :]]
-
-
-def _more(count: int, what: str, rows: list[list[str]]) -> list[str]:
-    what = f" {what}" if what else ""
-    first = [""] * (process_tables.names_in(rows) - 1) if "process" in rows[0] else []
-    rest = len(rows[0]) - len(first) - 1
-    return [*first, f"… {count} more{what} (--all)", *[""] * rest]
+    before = process_tables.names_in(rows) - 1
+    left_out = f"… {len(processes) - len(shown)} more (--all)"
+    more = [*[""] * before, left_out, *[""] * (len(rows[0]) - before - 1)]
+    return [rows[0], *kept, more, *rows[len(rows) - sums :]]
 
 
 def _cut(rows: list[list[str]], what: str) -> list[list[str]]:

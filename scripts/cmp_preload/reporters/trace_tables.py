@@ -5,20 +5,49 @@ from __future__ import annotations
 from cmp_preload.console import words
 from cmp_preload.records import runs
 from cmp_preload.records.calls import OUTCOME_WORDS
+from cmp_preload.records.collection import Collection
 from cmp_preload.records.timeline import STEPS, Timeline
 from cmp_preload.records.traces import Traced
+from cmp_preload.reporters import process_tables
 
 ROWS = 12  # of the table over time
 
 
+def as_processes(traces: list[Traced]) -> list[dict]:
+    """What traces know of their runs, as statistics have it."""
+    return [
+        {
+            "pid": one.recorded.pid,
+            "version": one.recorded.version or None,
+            "reached": True,
+            "totals": {"requests": sum(one.timeline.calls)},
+            "run": {
+                "command": one.recorded.command,
+                "host": one.recorded.host,
+                "rank": one.recorded.rank,
+                "begin": runs.date_of(one.recorded.begin_unix),
+                "settings": [f"{name}={value}" for name, value in one.recorded.settings.items()],
+            },
+        }
+        for one in traces
+    ]
+
+
 def trace_rows(traces: list[Traced], whole: Timeline) -> list[list[str]]:
-    rows = [["trace", "calls", "threads", "lasted", "peak asked for", "in blocks", "at the end"]]
-    for one in sorted(traces, key=lambda one: -sum(one.timeline.calls)):
+    """One row for each trace, by rank or busiest first; one for all."""
+    processes = as_processes(traces)
+    ranks, hosts = runs.ranked(processes), len(runs.hosts(processes)) > 1
+    head = [*(["rank"] if ranks else []), *(["host"] if hosts else []), "trace"]
+    rows = [[*head, "calls", "threads", "lasted", "peak asked for", "in blocks", "at the end"]]
+    of = {id(process): one for process, one in zip(processes, traces)}
+    for one in (of[id(process)] for process in runs.in_order(processes)):
         lasted = words.seconds(one.recorded.nanoseconds / 1e9)
-        rows.append([one.name(), *_cells(one.timeline, lasted)])
+        names = ["" if one.recorded.rank is None else str(one.recorded.rank)] if ranks else []
+        names += [one.recorded.host or ""] if hosts else []
+        rows.append([*names, one.name(), *_cells(one.timeline, lasted)])
     if len(traces) > 1:
         lasted = words.seconds(whole.step_ns * STEPS / 1e9)
-        rows.append([f"all {len(traces)}", *_cells(whole, lasted)])
+        rows.append([*[""] * (len(head) - 1), f"all {len(traces)}", *_cells(whole, lasted)])
     return rows
 
 
@@ -60,26 +89,12 @@ def outcome_rows(whole: Timeline) -> list[list[str]]:
     return rows
 
 
-def notes(traces: list[Traced]) -> list[str]:
-    """What else is worth a line: settings, once for the traces that share them."""
-    found: dict[str, list[str]] = {}
-    for one in traces:
-        if one.recorded.settings:
-            pairs = " ".join(f"{name}={value}" for name, value in one.recorded.settings.items())
-            found.setdefault(pairs, []).append(one.name())
-    return [
-        f"settings of {names[0]}"
-        + (f" and {words.count(len(names) - 1, 'other')}" if len(names) > 1 else "")
-        + f": {pairs}"
-        for pairs, names in found.items()
+def run_rows(found: Collection, everything: bool) -> list[list[str]]:
+    """Which runs the files are of; traces of processes that left statistics, too, add nothing."""
+    known = {(one["pid"], runs.of(one)["host"]) for one in found.everyone}
+    others = [
+        one
+        for one in as_processes(found.traces)
+        if (one["pid"], one["run"]["host"]) not in known
     ]
-
-
-def run_rows(traces: list[Traced]) -> list[list[str]]:
-    """When they began, and what recorded them, as far as a trace knows."""
-    begins = sorted({runs.date_of(one.recorded.begin_unix) for one in traces} - {None})
-    versions = sorted({one.recorded.version for one in traces} - {""})
-    return [
-        *([["pool", ", ".join(f"cmp {version}" for version in versions)]] if versions else []),
-        *([["began", " to ".join(dict.fromkeys((begins[0], begins[-1])))]] if begins else []),
-    ]
+    return process_tables.run_rows([*found.everyone, *others], everything)
