@@ -25,6 +25,11 @@ cmp-preload COMMAND --help has the options of one command.
 """
 
 
+def command() -> int:
+    """cmp-preload of the Python package, which holds the library, too."""
+    return main(sys.argv[1:], os.path.dirname(os.path.abspath(__file__)))
+
+
 def main(arguments: list[str], here: str) -> int:
     """`here`: the folder that cmp-preload was started in the name of."""
     for stream in (sys.stdout, sys.stderr):
