@@ -1,5 +1,6 @@
 # What is installed, and where. Afterwards the bare LD_PRELOAD=libcmp_preload.so works (run ldconfig
-# where the library folder is one of the system's), find_package(cmp) gives cmp::cmp.
+# where the library folder is one of the system's), find_package(cmp) gives cmp::cmp, and pkg-config
+# knows cmp.
 #
 # In a wheel (scikit-build-core sets SKBUILD) the library lies in the Python package, which has the
 # modules already; the C++ library is left out.
@@ -27,6 +28,10 @@ else()
   write_basic_package_version_file(cmp-config-version.cmake COMPATIBILITY SameMinorVersion)
   install(FILES ${PROJECT_BINARY_DIR}/cmp-config.cmake ${PROJECT_BINARY_DIR}/cmp-config-version.cmake
           DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/cmp)
+  file(RELATIVE_PATH CMP_PC_TO_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+  configure_file(scripts/packaging/cmp.pc.in cmp.pc @ONLY)
+  install(FILES ${PROJECT_BINARY_DIR}/cmp.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+  install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/cmp-preload RENAME copyright)
 endif()
 
 # The pages that messages of the command name.
