@@ -34,5 +34,18 @@ else()
   install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/cmp-preload RENAME copyright)
 endif()
 
+# The manual page, and what shells complete (scripts/generate-manual).
+if(SKBUILD)
+  set(CMP_SHARE_DIR ${SKBUILD_DATA_DIR}/share)
+else()
+  set(CMP_SHARE_DIR ${CMAKE_INSTALL_DATADIR})
+endif()
+configure_file(scripts/manual/cmp-preload.1.in cmp-preload.1 @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/cmp-preload.1 DESTINATION ${CMP_SHARE_DIR}/man/man1)
+install(FILES scripts/manual/cmp-preload.bash RENAME cmp-preload
+        DESTINATION ${CMP_SHARE_DIR}/bash-completion/completions)
+install(FILES scripts/manual/_cmp-preload DESTINATION ${CMP_SHARE_DIR}/zsh/site-functions)
+install(FILES scripts/manual/cmp-preload.fish DESTINATION ${CMP_SHARE_DIR}/fish/vendor_completions.d)
+
 # The pages that messages of the command name.
 install(DIRECTORY scripts/docs DESTINATION ${CMP_PACKAGE_DIR})
