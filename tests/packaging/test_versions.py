@@ -49,6 +49,17 @@ class Versions(unittest.TestCase):
         """Its newest entry is of this version."""
         self.assertEqual(re.findall(r"^## (\S+)", text_of(ROOT / "CHANGELOG.md"), re.M)[0], VERSION)
 
+    def test_the_recipes(self):
+        packaging = ROOT / "scripts" / "packaging"
+        conda = text_of(packaging / "conda" / "recipe.yaml")
+        self.assertEqual(re.findall(r"^  version: ([\d.]+)$", conda, re.M), [VERSION])
+        spack = text_of(packaging / "spack" / "packages" / "cmp_preload" / "package.py")
+        self.assertEqual(re.findall(r'version\("([\d.]+)"', spack)[0], VERSION)
+
+    def test_the_packages_of_cmake(self):
+        self.assertIn(f'set(CPACK_PACKAGE_VERSION "{VERSION}")', text_of(BUILD / "CPackConfig.cmake"))
+        self.assertIn(f"\nVersion: {VERSION}\n", text_of(BUILD / "cmp.pc"))
+
     def test_the_cmake_package(self):
         self.assertIn(f'set(PACKAGE_VERSION "{VERSION}")', text_of(BUILD / "cmp-config-version.cmake"))
 
