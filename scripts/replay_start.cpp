@@ -36,11 +36,11 @@ void operator delete(void* made, size_t, std::align_val_t) noexcept { std::free(
 
 // libstdc++ calls these, by these names, for want of exceptions in its headers.
 namespace std {
-[[noreturn]] void __throw_bad_alloc() { End("out of memory"); }
-[[noreturn]] void __throw_bad_array_new_length() { End("out of memory"); }
-[[noreturn]] void __throw_length_error(const char* what) { End(what); }
-[[noreturn]] void __throw_logic_error(const char* what) { End(what); }
-[[noreturn]] void __throw_system_error(int) { End("a wait failed"); }
+void __throw_bad_alloc() { End("out of memory"); }
+void __throw_bad_array_new_length() { End("out of memory"); }
+void __throw_length_error(const char* what) { End(what); }
+void __throw_logic_error(const char* what) { End(what); }
+void __throw_system_error(int) { End("a wait failed"); }
 }  // namespace std
 
 #if defined(CMP_OLDEST)
