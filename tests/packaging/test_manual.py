@@ -132,7 +132,7 @@ class Zsh(TestCase):
         (self.folder / "bin" / "own-app").touch(0o755)
         setup = (f"fpath=({MANUAL} {self.folder} $fpath) path=({self.folder}/bin $path); autoload -U compinit; "
                  "compinit -u -D; unsetopt autolist; bindkey '^I' complete-word; PS1=; RPS1=; "
-                 "cmp-preload() { print -r -- \"GOT:${(j:|:)@}:END\" }\n")
+                 "cmp-preload() { print -r -- G''OT:${(j:|:)@}:END }\n")
         child, terminal = pty.fork()
         if child == 0:
             os.chdir(self.folder)
