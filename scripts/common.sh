@@ -51,6 +51,16 @@ static_assert(std::bit_width(4u) == 3); thread_local constinit int x = 0; int ma
     die "${CXX:-g++} does not know C++20; g++ 11 or clang 14 and later do (set CXX)"
 }
 
+# check_wheel WHEEL: with auditwheel, which scripts/package has a place for: does what is in it need no
+# more than its name says?
+check_wheel() {
+  local tools=build-packages/tools/bin said
+  "$tools/python" -c 'import auditwheel' 2>/dev/null ||
+    "$tools/pip" install -q --disable-pip-version-check auditwheel
+  said=$("$tools/auditwheel" show "$1" 2>&1) || die "auditwheel: $said"
+  [[ $(echo $said) == *'following platform tag: "manylinux_2_17_'* ]] || die "auditwheel: $said"
+}
+
 # cuda_headers FOLDER [VERSION]: prints the include folder of the CUDA headers: the toolkit's, or
 # those of NVIDIA's packages on PyPI, unpacked below FOLDER. VERSION (such as 12.4) asks for those
 # of that version, whatever is installed.

@@ -14,20 +14,18 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <barrier>
-#include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "replay_trace.h"
@@ -39,7 +37,6 @@ using cmp::replay::kFailed;
 using cmp::replay::kNotYet;
 using cmp::replay::Object;
 using cmp::replay::Trace;
-using Clock = std::chrono::steady_clock;
 using Count = unsigned long long;
 
 [[noreturn, gnu::format(printf, 1, 2)]] void Fail(const char* format, ...) {
@@ -90,9 +87,9 @@ void Check(CUresult status, const char* what) {
 
 Trace ReadTrace(const char* path) {
   const int file = open(path, O_RDONLY | O_CLOEXEC);
-  struct stat status;
-  if (file < 0 || fstat(file, &status) != 0) Fail("%s: %s", path, std::strerror(errno));
-  const auto size = static_cast<size_t>(status.st_size);
+  const off_t end = file < 0 ? -1 : lseek(file, 0, SEEK_END);
+  if (end < 0) Fail("%s: %s", path, std::strerror(errno));
+  const auto size = static_cast<size_t>(end);
   void* data = size == 0 ? nullptr : mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0);
   if (data == MAP_FAILED) Fail("%s: %s", path, std::strerror(errno));
   close(file);
@@ -105,9 +102,19 @@ Trace ReadTrace(const char* path) {
 
 // ---- Playing it again
 
+uint64_t Now() {
+  timespec now = {};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000000000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
 enum class Order { kStart, kCall, kThread };
 
+class Replay;
+
 struct alignas(64) ThreadState {
+  Replay* replay = nullptr;
+  pthread_t handle{};
   std::atomic<uint32_t> turn{0};  // plus one: the call that may start
   std::vector<uint64_t> allocation_ns;
   std::vector<uint64_t> free_ns;
@@ -132,24 +139,17 @@ class Replay {
   }
 
   void Run() {
-    const auto count = static_cast<ptrdiff_t>(states().size());
-    std::barrier ready(count + 1);
-    std::vector<std::thread> threads;
-    for (unsigned i = 0; i < states().size(); ++i) {
-      threads.emplace_back([this, &ready, i] {
-        UseDevice(0);
-        std::vector<CUstream> streams = MakeStreams();
-        ready.arrive_and_wait();
-        ready.arrive_and_wait();
-        Play(i, streams);
-      });
+    pthread_barrier_init(&ready_, nullptr, static_cast<unsigned>(states().size()) + 1);
+    for (ThreadState& state : states()) {
+      state.replay = this;
+      if (pthread_create(&state.handle, nullptr, RunThread, &state) != 0) Fail("no more threads");
     }
-    ready.arrive_and_wait();  // all have what they need
+    pthread_barrier_wait(&ready_);  // all have what they need
     PassTurn(0);
-    const auto begin = Clock::now();
-    ready.arrive_and_wait();
-    for (std::thread& thread : threads) thread.join();
-    wall_ns_ = Since(begin);
+    const uint64_t begin = Now();
+    pthread_barrier_wait(&ready_);
+    for (ThreadState& state : states()) pthread_join(state.handle, nullptr);
+    wall_ns_ = Now() - begin;
   }
 
   void Print(const char* backend) {
@@ -179,9 +179,15 @@ class Replay {
  private:
   std::vector<ThreadState>& states() { return states_; }
 
-  static uint64_t Since(Clock::time_point begin) {
-    return static_cast<uint64_t>(
-        std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin).count());
+  static void* RunThread(void* argument) {
+    ThreadState& state = *static_cast<ThreadState*>(argument);
+    Replay& replay = *state.replay;
+    replay.UseDevice(0);
+    const std::vector<CUstream> streams = replay.MakeStreams();
+    pthread_barrier_wait(&replay.ready_);
+    pthread_barrier_wait(&replay.ready_);
+    replay.Play(static_cast<unsigned>(&state - replay.states().data()), streams);
+    return nullptr;
   }
 
   static void PrintLatencies(const char* name, std::vector<uint64_t>& ns) {
@@ -259,10 +265,10 @@ class Replay {
 
   void Allocate(ThreadState& state, Object& object, CUstream stream) {
     CUdeviceptr pointer = 0;
-    const auto begin = Clock::now();
+    const uint64_t begin = Now();
     const CUresult status = async_ ? driver_.cuMemAllocAsync(&pointer, object.bytes, stream)
                                    : driver_.cuMemAlloc_v2(&pointer, object.bytes);
-    state.allocation_ns.push_back(Since(begin));
+    state.allocation_ns.push_back(Now() - begin);
     if (status != CUDA_SUCCESS) {
       ++state.failures;
       pointer = kFailed;
@@ -281,10 +287,10 @@ class Replay {
     const CUdeviceptr pointer = object.address.load(std::memory_order_acquire);
     if (pointer == kFailed) return;
     live_.fetch_sub(object.bytes);
-    const auto begin = Clock::now();
+    const uint64_t begin = Now();
     const CUresult status =
         async_ ? driver_.cuMemFreeAsync(pointer, stream) : driver_.cuMemFree_v2(pointer);
-    state.free_ns.push_back(Since(begin));
+    state.free_ns.push_back(Now() - begin);
     if (status != CUDA_SUCCESS) ++state.failures;
   }
 
@@ -296,6 +302,7 @@ class Replay {
   std::vector<ThreadState> states_{trace_.of_thread.size()};
   std::atomic<size_t> live_{0};
   std::atomic<size_t> peak_{0};
+  pthread_barrier_t ready_{};
   uint64_t wall_ns_ = 0;
 };
 

@@ -12,6 +12,7 @@ namespace {
 
 struct ThreadRecord {
   unsigned thread;
+  size_t place;  // in the file
   TraceRecord record;
   bool Allocates() const { return record.outcome <= static_cast<unsigned>(TraceOutcome::failed); }
   bool Is(TraceOutcome outcome) const { return record.outcome == static_cast<unsigned>(outcome); }
@@ -27,7 +28,9 @@ std::vector<ThreadRecord> ReadRecords(const TraceChunk* chunks, size_t chunk_cou
     if (count == 0) continue;
     const auto next = static_cast<unsigned>(threads.size());
     const unsigned thread = threads.try_emplace(chunk.thread, next).first->second;
-    for (uint32_t j = 0; j < count; ++j) records.push_back({thread, chunk.records[j]});
+    for (uint32_t j = 0; j < count; ++j) {
+      records.push_back({thread, records.size(), chunk.records[j]});
+    }
   }
   return records;
 }
@@ -49,8 +52,10 @@ std::string ReadTrace(const void* data, size_t size, Trace* trace) {
   }
   std::vector<ThreadRecord> records =
       ReadRecords(static_cast<const TraceChunk*>(data), size / kTraceChunkBytes);
-  std::stable_sort(records.begin(), records.end(), [](const auto& left, const auto& right) {
-    return left.Moment() < right.Moment();
+  std::sort(records.begin(), records.end(), [](const auto& left, const auto& right) {
+    const uint64_t one = left.Moment();
+    const uint64_t other = right.Moment();
+    return one != other ? one < other : left.place < right.place;
   });
   trace->objects = std::make_unique<Object[]>(records.size());
   std::unordered_map<uint64_t, uint32_t> live;

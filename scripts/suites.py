@@ -79,8 +79,9 @@ def suite_of(name: str, include: str, old_include: str) -> Suite:
     if name == "release":
         return Suite(name, [release, built("build")], [tested("build")])
     if name == "install":
-        check = script(["scripts/test-install", "build"], "build/install.log")
-        return Suite(name, [release, built("build")], [check])
+        checks = [script([f"scripts/test-{what}", "build"], f"build/{what}.log")
+                  for what in ("install", "packages")]
+        return Suite(name, [release, built("build")], checks)
     if name == "aarch64":
         check = script(["scripts/test-aarch64", include], "build-aarch64/log")
         return Suite(name, [], [check])

@@ -1,9 +1,10 @@
 // Binds functions that the C library gave a newer symbol version to their oldest one, so that what
-// is built here starts on older systems too. Included before everything else in both libraries.
+// is built here starts on older systems too. Included before everything else in both libraries and
+// in cmp-replay.
 //
 // The versions: glibc 2.34 moved libdl's and part of libpthread's functions into libc under new
 // versions. The old ones are still there, and on older systems libdl.so.2 and libpthread.so.0,
-// which both libraries need, provide them. aarch64 begins at 2.17.
+// which all three need, provide them. aarch64 begins at 2.17.
 #ifndef CMP_CORE_BASE_LIBC_VERSIONS_H_
 #define CMP_CORE_BASE_LIBC_VERSIONS_H_
 
@@ -16,12 +17,16 @@
 #if defined(CMP_OLDEST) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
 #define CMP_BIND(name) __asm__(".symver " #name "," #name "@" CMP_OLDEST)
 CMP_BIND(dladdr);
-CMP_BIND(dlopen);
 CMP_BIND(dlclose);
+CMP_BIND(dlerror);
+CMP_BIND(dlopen);
 CMP_BIND(dlsym);
 CMP_BIND(dlvsym);
 CMP_BIND(pthread_attr_setstacksize);
+CMP_BIND(pthread_barrier_init);
+CMP_BIND(pthread_barrier_wait);
 CMP_BIND(pthread_create);
+CMP_BIND(pthread_join);
 CMP_BIND(pthread_key_create);
 CMP_BIND(pthread_key_delete);
 CMP_BIND(pthread_mutex_trylock);

@@ -3,3 +3,14 @@ that stand after it here:
 
 commands, reporters, measuring, diagnosis, records, pool, console
 """
+
+
+def library() -> str:
+    """The path of libcmp_preload.so in an installed package, for a launcher to put into LD_PRELOAD.
+    FileNotFoundError where it is not in the package, as in a source tree."""
+    import os
+
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "libcmp_preload.so")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path} is not there: this is not the installed package")
+    return path

@@ -8,22 +8,37 @@ import os
 import signal
 import sys
 
+from cmp_preload.console import words
 from cmp_preload.console.errors import Failure, Interrupted, warn
 from cmp_preload.pool.library import find
 
-COMMANDS = ("run", "trial", "doctor", "report", "replay", "tune")
-USAGE = """usage: cmp-preload [--library PATH] COMMAND ...
+# Of each: its arguments, and what it does.
+COMMANDS = {
+    "run": ("[OPTION...] [--] PROGRAM [ARGUMENT...]", "start a program under the pool"),
+    "trial": (
+        "[OPTION...] [--] PROGRAM [ARGUMENT...]",
+        "without and with it: what is gained, is it safe",
+    ),
+    "doctor": (
+        "[OPTION...] [--] [PROGRAM [ARGUMENT...]]",
+        "does it work on this machine, for this program",
+    ),
+    "report": ("[OPTION...] FILE...", "what statistics and traces say"),
+    "replay": ("[OPTION...] TRACE", "the same allocations, for real and under the pool"),
+    "tune": ("[OPTION...] [--] PROGRAM [ARGUMENT...]", "which settings are best for it"),
+}
+USAGE = f"""usage: cmp-preload [--library PATH] COMMAND ...
 
-  run     [OPTION...] [--] PROGRAM [ARGUMENT...]   start a program under the pool
-  trial   [OPTION...] [--] PROGRAM [ARGUMENT...]   without and with it: what is gained, is it safe
-  doctor  [OPTION...] [--] [PROGRAM [ARGUMENT...]] does it work on this machine, for this program
-  report  [OPTION...] FILE...                      what statistics and traces say
-  replay  [OPTION...] TRACE                        the same allocations, for real and under the pool
-  tune    [OPTION...] [--] PROGRAM [ARGUMENT...]   which settings are best for it
+{words.table([[f"  {name}", *about] for name, about in COMMANDS.items()], left=(0, 1, 2))}
 
 cmp-preload COMMAND --help has the options of one command; --version: which it is; --library: which
 libcmp_preload.so, if not the one beside cmp-preload.
 """
+
+
+def command() -> int:
+    """cmp-preload of the Python package, which holds the library, too."""
+    return main(sys.argv[1:], os.path.dirname(os.path.abspath(__file__)))
 
 
 def main(arguments: list[str], here: str) -> int:

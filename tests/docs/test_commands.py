@@ -30,6 +30,7 @@ NOT_RUN = {
     "sudo cmake --install": INSTALLS,
     "cmake --install": INSTALLS,
     "LD_PRELOAD=libcmp_preload.so": INSTALLS,
+    "python3 -m venv": "scripts/packaging/try-in-root does, in a root of its own",
     "LD_PRELOAD=$HOME/.local/": INSTALLS,
     "xargs": INSTALLS,
     "docker": ENGINE,
@@ -40,7 +41,6 @@ PLACES = {
     "/path/to/": f"{BUILD}/",
     "FILE...": "stats.json trace",
     "TRACE": "trace",
-    "build/churn 8 3000": "build/churn 2 100",  # a simulated GPU is slow
 }
 # Stands for srun, mpirun and torchrun: one rank.
 LAUNCHER = """#!/bin/sh

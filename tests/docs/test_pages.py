@@ -89,6 +89,8 @@ class Links(unittest.TestCase):
                 if path.suffix in (".py", ".h", ".cpp", ".sh", ".inc", "") and path.is_file():
                     text = path.read_text(encoding="utf-8", errors="replace")
                     named |= set(re.findall(r"scripts/docs/[\w-]+\.md", text))
+                    pages = re.findall(r"\bdocument\([\"']([\w-]+)[\"']\)", text)
+                    named |= {f"scripts/docs/{page}.md" for page in pages}
                     if path.suffix in (".h", ".cpp", ".inc"):
                         named |= set(re.findall(
                             r"(?<![\w/.])(?:core|shim|tests|scripts)/[\w/]+\.(?:h|cpp|py|inc)\b", text))

@@ -1,12 +1,11 @@
-"""The built libraries themselves: what they need, export, and do when they are loaded."""
+"""What is built to be delivered: what it needs, exports, and does when it is loaded."""
 
-import ctypes
 import platform
 import re
 import subprocess
 import unittest
 
-from preload import LIBRARY, PRELOAD, SANITIZE, SOURCE, TestCase, interposed, main, run
+from preload import LIBRARY, PRELOAD, SANITIZE, TestCase, interposed, main
 
 LIBC = {
     "libc.so.6",
@@ -15,6 +14,8 @@ LIBC = {
     "ld-linux-x86-64.so.2",
     "ld-linux-aarch64.so.1",
 }
+REPLAY = PRELOAD.parent / "cmp-replay"
+DELIVERED = (PRELOAD, LIBRARY, REPLAY)
 OWN_EXPORTS = {
     "cmp_preload_version",
     "cmp_preload_pool",
@@ -39,7 +40,7 @@ def exports(library):
 @unittest.skipIf(SANITIZE, "a sanitizer brings its own needs and symbols")
 class Files(TestCase):
     def test_needed(self):
-        for library in (PRELOAD, LIBRARY):
+        for library in DELIVERED:
             with self.subTest(library=library.name):
                 needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", tool("readelf", "-dW", library)))
                 self.assertIn("libc.so.6", needed)
@@ -49,7 +50,7 @@ class Files(TestCase):
         """Starts on every C library since 2.17."""
         if platform.machine() not in ("x86_64", "aarch64"):
             self.skipTest("no rule for this machine")
-        for library in (PRELOAD, LIBRARY):
+        for library in DELIVERED:
             with self.subTest(library=library.name):
                 symbols = tool("nm", "-D", "--undefined-only", library)
                 found = re.findall(r"(\w+)@(\w+?)_([\d.]+)", symbols)
@@ -85,7 +86,7 @@ class Files(TestCase):
             self.assertRegex(name, r"CudaMemoryPool|^cmp_")
 
     def test_no_static_constructors(self):
-        for library in (PRELOAD, LIBRARY):
+        for library in DELIVERED:
             with self.subTest(library=library.name):
                 self.assertEqual(self.initialisers(library), {"frame_dummy"})
 
@@ -118,17 +119,6 @@ class Files(TestCase):
                 self.assertNotIn("TEXTREL", tool("readelf", "-dW", library))
                 stack = [l for l in tool("readelf", "-lW", library).splitlines() if "GNU_STACK" in l]
                 self.assertNotIn("RWE", stack[0])
-
-
-class Version(TestCase):
-    @unittest.skipIf(SANITIZE, "python is not built with the sanitizer")
-    def test_version(self):
-        library = ctypes.CDLL(str(PRELOAD))
-        library.cmp_preload_version.restype = ctypes.c_char_p
-        version = library.cmp_preload_version().decode()
-        cmake = (SOURCE / "CMakeLists.txt").read_text()
-        self.assertEqual(version, re.search(r"project\(cmp VERSION ([\d.]+)", cmake).group(1))
-        self.assertEqual(version, run("errors", ["first"]).stats["version"])
 
 
 if __name__ == "__main__":

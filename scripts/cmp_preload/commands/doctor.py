@@ -14,14 +14,18 @@ to do. The program is not started; its arguments tell which script an interprete
 launcher starts. Exit code 0: nothing stands in the way; 1: something does."""
 
 
-def main(arguments: list[str], find_library) -> int:
+def parser_of(_library=None) -> Parser:
     parser = Parser(
         prog="cmp-preload doctor",
         description=ABOUT,
         usage="cmp-preload doctor [OPTION...] [--] [PROGRAM [ARGUMENT...]]",
     )
     add_command(parser)
-    parsed = parser.parse(arguments)
+    return parser
+
+
+def main(arguments: list[str], find_library) -> int:
+    parsed = parser_of().parse(arguments)
     command = parsed.command[1:] if parsed.command[:1] == ["--"] else parsed.command
     environment = preloading.own_environment()
     findings = Findings()

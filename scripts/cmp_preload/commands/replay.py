@@ -11,6 +11,7 @@ from cmp_preload.console.errors import Failure
 from cmp_preload.diagnosis import driver
 from cmp_preload.measuring.replays import BACKENDS, replay
 from cmp_preload.pool import preloading, settings
+from cmp_preload.pool.library import Library
 from cmp_preload.records import rmm_csv, traces
 from cmp_preload.records.calls import Trace
 from cmp_preload.reporters import text
@@ -20,8 +21,7 @@ resource. Threads and the order of the calls are kept; kernels, and the time bet
 in a trace, so that its frees wait for nothing."""
 
 
-def main(arguments: list[str], find_library) -> int:
-    library = find_library()
+def parser_of(library: Library) -> Parser:
     parser = Parser(
         prog="cmp-preload replay", description=ABOUT, usage="cmp-preload replay [OPTION...] TRACE"
     )
@@ -43,16 +43,21 @@ def main(arguments: list[str], find_library) -> int:
     parser.add_argument(
         "--csv", metavar="OUT", help="no replay: write it as a CSV of RMM's (-: to stdout)"
     )
-    options = settings.add_settings(parser, library, ("CMP_MODE", "CMP_STATS", "CMP_TRACE"))
+    settings.add_settings(parser, library, ("CMP_MODE", "CMP_STATS", "CMP_TRACE"))
     parser.add_argument("file", nargs="?", metavar="TRACE")
-    parsed = parser.parse(arguments)
+    return parser
+
+
+def main(arguments: list[str], find_library) -> int:
+    library = find_library()
+    parsed = parser_of(library).parse(arguments)
     if parsed.file is None:
         raise Failure("which trace? Give the file", 2)
     recorded = traces.read(parsed.file)
     if parsed.csv is not None:
         write_csv(recorded, parsed.csv)
         return 0
-    chosen = settings.settings_of(parsed, options, library)
+    chosen = settings.settings_of(parsed, library)
     results = []
     for backend in BACKENDS if parsed.backend == "all" else [parsed.backend]:
         results.append(replay(parsed.file, library, backend, parsed.order, chosen))

@@ -12,7 +12,7 @@ ended, or FILE.live of one that runs or was killed; or a trace (CMP_TRACE, cmp-p
 or a CSV of RMM's logging resource. A folder stands for all statistics and traces in it."""
 
 
-def main(arguments: list[str], find_library) -> int:
+def parser_of(_library=None) -> Parser:
     parser = Parser(
         prog="cmp-preload report", description=ABOUT, usage="cmp-preload report [OPTION...] FILE..."
     )
@@ -24,7 +24,11 @@ def main(arguments: list[str], find_library) -> int:
         "--all", action="store_true", help="every process and size, not the busiest alone"
     )
     parser.add_argument("files", nargs="*", metavar="FILE")
-    parsed = parser.parse(arguments)
+    return parser
+
+
+def main(arguments: list[str], find_library) -> int:
+    parsed = parser_of().parse(arguments)
     if not parsed.files:
         raise Failure("which file? Give statistics files or traces, or a folder of them", 2)
     found = Collection(parsed.files, find_library)

@@ -9,6 +9,7 @@ import signal
 from cmp_preload.console.arguments import Parser, add_command, command_of
 from cmp_preload.console.errors import Failure, warn
 from cmp_preload.pool import preloading, program_file, settings
+from cmp_preload.pool.library import Library
 
 ABOUT = """Starts PROGRAM with the pool under it. Children inherit the pool (shell scripts, mpirun,
 torchrun); with --reports each process that uses CUDA leaves a report of its own, for
@@ -42,7 +43,7 @@ def become(command: list[str], environment: dict[str, str]) -> None:
         ) from None
 
 
-def main(arguments: list[str], find_library) -> int:
+def parser_of(library: Library) -> Parser:
     parser = Parser(
         prog="cmp-preload run",
         description=ABOUT,
@@ -58,12 +59,16 @@ def main(arguments: list[str], find_library) -> int:
         metavar="FILE",
         help="lines CMP_NAME=VALUE, as trial --save writes them; options count for more",
     )
-    library = find_library()
-    options = settings.add_settings(parser, library)
+    settings.add_settings(parser, library)
     add_command(parser)
-    parsed = parser.parse(arguments)
+    return parser
+
+
+def main(arguments: list[str], find_library) -> int:
+    library = find_library()
+    parsed = parser_of(library).parse(arguments)
     command = command_of(parsed)
-    chosen = settings.settings_of(parsed, options, library)
+    chosen = settings.settings_of(parsed, library)
     if parsed.settings is not None:
         chosen = {**settings.read_file(parsed.settings, library), **chosen}
     if parsed.reports is not None:

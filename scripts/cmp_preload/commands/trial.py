@@ -23,6 +23,7 @@ from cmp_preload.measuring.measurer import Measurer, Run
 from cmp_preload.measuring.noise import order_of
 from cmp_preload.measuring.series import Series, series_of
 from cmp_preload.pool import preloading, program_file, settings
+from cmp_preload.pool.library import Library, Option
 from cmp_preload.reporters import text
 
 ABOUT = """Runs PROGRAM without the pool, observed (real calls, counted and timed), with the pool in
@@ -145,9 +146,12 @@ def require_success(run: Run, code: int, command: list[str]) -> None:
         )
 
 
-def main(arguments: list[str], find_library) -> int:
-    library = find_library()
-    free_sync = next(option for option in library.options() if option.name == "CMP_FREE_SYNC")
+def free_sync_of(library: Library) -> Option:
+    return next(option for option in library.options() if option.name == "CMP_FREE_SYNC")
+
+
+def parser_of(library: Library) -> Parser:
+    free_sync = free_sync_of(library)
     values = [value.strip() for value in free_sync.values.split(",")]
     # The default first.
     usual = [free_sync.default] + [v for v in values if v not in (free_sync.default, STRICTEST)]
@@ -207,11 +211,17 @@ def main(arguments: list[str], find_library) -> int:
     parser.add_argument(
         "--save", metavar="FILE", help="write what is recommended there, for run --settings FILE"
     )
-    options = settings.add_settings(parser, library, ("CMP_MODE", "CMP_FREE_SYNC", "CMP_STATS"))
+    settings.add_settings(parser, library, ("CMP_MODE", "CMP_FREE_SYNC", "CMP_STATS"))
     add_command(parser)
-    parsed = parser.parse(arguments)
+    return parser
+
+
+def main(arguments: list[str], find_library) -> int:
+    library = find_library()
+    free_sync = free_sync_of(library)
+    parsed = parser_of(library).parse(arguments)
     command = command_of(parsed)
-    chosen = settings.settings_of(parsed, options, library)
+    chosen = settings.settings_of(parsed, library)
     # Each once, however it is written.
     modes = list(dict.fromkeys(mode.strip().lower() for mode in parsed.modes.split(",")))
     for mode in modes:

@@ -200,19 +200,23 @@ def print_rejected(rejected: list[tuple[str, str, float]]) -> None:
         print(f"Replayed, not kept (calls take this part of their time without): {tried}.")
 
 
-def main(arguments: list[str], find_library) -> int:
-    library = find_library()
+def parser_of(library: Library) -> Parser:
     parser = Parser(
         prog="cmp-preload tune",
         description=ABOUT,
         usage="cmp-preload tune [OPTION...] [--] PROGRAM [ARGUMENT...]",
     )
     add_runs(parser, "of the program with each")
-    options = settings.add_settings(parser, library, ("CMP_MODE", "CMP_STATS", "CMP_TRACE"))
+    settings.add_settings(parser, library, ("CMP_MODE", "CMP_STATS", "CMP_TRACE"))
     add_command(parser)
-    parsed = parser.parse(arguments)
+    return parser
+
+
+def main(arguments: list[str], find_library) -> int:
+    library = find_library()
+    parsed = parser_of(library).parse(arguments)
     command = command_of(parsed)
-    fixed = settings.settings_of(parsed, options, library)
+    fixed = settings.settings_of(parsed, library)
     program_file.require_preload(command[0], preloading.own_environment().get("PATH"), "tune")
     library.replay_program()  # a missing one is told before the first run
     with tempfile.TemporaryDirectory(prefix="cmp-preload-") as folder:

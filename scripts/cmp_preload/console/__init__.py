@@ -1,4 +1,5 @@
-"""What the user of any command meets: arguments, errors of one line, progress, numbers and tables.
+"""What the user of any command meets: arguments, errors of one line, progress, numbers and
+tables, where the documentation is.
 
 Uses: no other room.
 """

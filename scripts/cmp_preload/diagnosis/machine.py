@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 
+from cmp_preload.console.documents import document
 from cmp_preload.console.errors import Failure
 from cmp_preload.diagnosis.findings import Findings
 
@@ -71,7 +72,7 @@ def check_environment(findings: Findings, environment: dict, library) -> None:
         else:
             findings.note(
                 f"another preload stays, behind the pool: {preload}",
-                "scripts/docs/neighbours.md says what to expect of which kind",
+                f"{document('neighbours')} says what to expect of which kind",
             )
     if environment.get("LD_AUDIT"):
         findings.note("LD_AUDIT is set: an auditor may bind symbols past the pool")
@@ -97,7 +98,7 @@ def check_places(findings: Findings, environment: dict) -> None:
     if inside is not None:
         findings.note(
             f"this is a container ({inside}): it sees its own files and processes alone",
-            "see scripts/docs/mpi-and-containers.md",
+            f"see {document('mpi-and-containers')}",
         )
     if "SLURM_JOB_ID" in environment:
         findings.note(

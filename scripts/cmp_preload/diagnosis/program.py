@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 
+from cmp_preload.console.documents import document
 from cmp_preload.diagnosis.findings import Findings
 from cmp_preload.pool import preloading, program_file
 
@@ -60,7 +61,7 @@ def check_program(findings: Findings, command: list[str], environment: dict) -> 
     base = os.path.basename(path)
     if base in LAUNCHERS:
         findings.note(
-            f"{base} is a launcher", LAUNCHERS[base] + "; see scripts/docs/mpi-and-containers.md"
+            f"{base} is a launcher", f"{LAUNCHERS[base]}; see {document('mpi-and-containers')}"
         )
     if base in STARTERS:
         started = started_by(arguments, environment)

@@ -7,6 +7,7 @@ import shlex
 
 from cmp_preload.console import words
 from cmp_preload.console.arguments import own_command
+from cmp_preload.console.documents import document
 from cmp_preload.measuring.judgement import LITTLE, Judgement, waits_for_memory
 from cmp_preload.measuring.noise import LEAST_ROUNDS, LEAST_S, MOST_ROUNDS, Found, Outcome
 from cmp_preload.pool.library import flag_of
@@ -305,7 +306,7 @@ def hints(found: Verdict, judgement, observed, usual, modes: list) -> None:
             found.say(
                 f"--free-sync {mode.name} is {times(compared.ratio)} times faster than "
                 f"{usual.name}, with the same results here; it keeps less of what cudaFree gives "
-                "(scripts/docs/free-sync.md)."
+                f"({document('free-sync')})."
             )
     oversized = totals["real"] - process.get("capture_real_calls", 0)
     if oversized > LITTLE * totals["requests"]:

@@ -9,19 +9,19 @@ import os
 from cmp_preload.console.arguments import Parser
 from cmp_preload.console.errors import Failure
 from cmp_preload.console.words import shorten
-from cmp_preload.pool.library import Library, Option
+from cmp_preload.pool.library import Library
 
 
-def add_settings(parser: Parser, library: Library, without: tuple[str, ...] = ()) -> list[Option]:
+def add_settings(parser: Parser, library: Library, without: tuple[str, ...] = ()) -> None:
     """An option for every setting that the library has, but those `without`."""
     group = parser.add_argument_group("settings of the pool")
-    options = [option for option in library.options() if option.name not in without]
-    for option in options:
+    for option in library.options():
+        if option.name in without:
+            continue
         text = f"{option.values}; {option.meaning.replace('`', '')} (default: {option.default})"
         group.add_argument(
             option.flag, dest=option.name, metavar="VALUE", help=text.replace("%", "%%")
         )
-    return options
 
 
 def read_file(path: str, library: Library) -> dict[str, str]:
@@ -76,13 +76,11 @@ def write_file(path: str, settings: dict[str, str], comments: list[str]) -> None
         raise Failure(f"{path}: {error.strerror}") from None
 
 
-def settings_of(
-    parsed: argparse.Namespace, options: list[Option], library: Library
-) -> dict[str, str]:
+def settings_of(parsed: argparse.Namespace, library: Library) -> dict[str, str]:
     """The settings that were given, each one a value that the library takes."""
     settings = {}
-    for option in options:
-        value = getattr(parsed, option.name)
+    for option in library.options():
+        value = getattr(parsed, option.name, None)
         if value is None:
             continue
         if not library.is_right(option.name, value):
