@@ -29,11 +29,13 @@ void Pause::Wait() {
   }
 }
 
+bool Mutex::TryLock() { return pthread_mutex_trylock(&mutex_) == 0; }
+
 bool Mutex::LockSoon() {
   constexpr int kMostWaits = 100;
   Pause pause;
   for (int i = 0; i < kMostWaits; ++i) {
-    if (pthread_mutex_trylock(&mutex_) == 0) return true;
+    if (TryLock()) return true;
     pause.Wait();
   }
   return false;

@@ -113,7 +113,7 @@ void Pool::AwaitRoom(ContextPool& context, const DeviceApi& api) {
 
 size_t Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes,
                              const ContextPool* except) {
-  size_t released = 0;
+  size_t released = source_.ReleaseKept(device);
   const Driver* driver = host_.driver();
   const ContextHandle current = driver == nullptr ? nullptr : CurrentContext(*driver);
   ForEachPresent([&](ContextPool& context) {
@@ -145,6 +145,7 @@ bool Pool::Age(const DeviceApi& api) {
       SleepNs(kBetweenPortionsNs);  // who wants to know what is free finds nothing on its way
     }
   });
+  if (!ageing_.stopped()) host_.age_kept();
   return HasIdle();
 }
 
@@ -161,7 +162,7 @@ void Pool::AgeInFree(ContextPool& context, bool tick, size_t freed, const Device
 }
 
 bool Pool::HasIdle() {
-  bool idle = false;
+  bool idle = DevicesWithKept() != 0;
   ForEachContext([&](ContextPool& context) { idle |= context.open() && context.HasIdle(); });
   return idle;
 }
