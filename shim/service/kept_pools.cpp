@@ -15,7 +15,8 @@ namespace cmp {
 
 namespace {
 
-constexpr size_t kMostPools = 64;  // more are left alone
+constexpr size_t kMostPools = 63;  // more are left alone
+constexpr uint64_t kPlaceOfNone = kMostPools;
 constexpr int64_t kNeverLook = INT64_MAX;
 constexpr int64_t kLeastBetweenLooks = 64 * kMiB;
 constexpr cuuint64_t kAllOfIt = ~cuuint64_t{0};
@@ -48,14 +49,19 @@ struct KeptPool {
 };
 
 constinit Mutex g_lock;
-constinit KeptPool g_pools[kMostPools];
-constinit KeptPool g_no_pool;  // in place of those that are left alone
+constinit KeptPool g_pools[kMostPools + 1];  // the last stands for those that are left alone
 constinit unsigned g_tick = 0;
 // The devices of which a pool may have memory. seq_cst: who allocates sets it after that, and who
 // clears it asks the pools after that; see also Ageing::MemoryIsIdle.
 constinit std::atomic<Devices> g_devices{0};
 constinit std::atomic<uint64_t> g_next_tick_ns{0};  // where allocations are to see to it
-// Changes when what threads remember may be wrong. acquire, release.
+// Which pool a stream, or a context's default stream, allocated from, or which it named: all but
+// the last 6 bits are of its handle and the epoch, these are the pool's place. What is in such a
+// word is right or for another one. (Threads have no memory of their own for it: libraries that are
+// loaded late have little.)
+constexpr size_t kMostKnown = 256;
+constinit std::atomic<uint64_t> g_known[kMostKnown];
+// Changes when that may be wrong. acquire, release.
 constinit std::atomic<uint64_t> g_epoch{1};
 
 bool Get(const KeptPool& pool, CUmemPool_attribute attribute, cuuint64_t* value) {
@@ -122,7 +128,8 @@ void Clear(KeptPool& pool) {
 KeptPool* Add(CUmemoryPool handle, int device) {
   KeptPool* pool = Find(handle);
   for (KeptPool& place : g_pools) {
-    if (pool == nullptr && place.Is() == Kind::kUnknown) pool = &place;
+    const bool free = place.Is() == Kind::kUnknown && &place != &g_pools[kPlaceOfNone];
+    if (pool == nullptr && free) pool = &place;
   }
   if (pool == nullptr) return nullptr;
   Clear(*pool);
@@ -174,7 +181,7 @@ KeptPool* FindUsed(const Driver& driver, CUstream stream, CUmemoryPool handle) {
   const int device = DeviceWithDefault(driver, handle);
   if (pool != nullptr) pool->device.store(device, std::memory_order_relaxed);
   if (pool == nullptr && device >= 0) pool = Add(handle, device);
-  return pool != nullptr ? pool : &g_no_pool;
+  return pool != nullptr ? pool : &g_pools[kPlaceOfNone];
 }
 
 // ---- How much
@@ -262,29 +269,25 @@ void LookSoon(const Driver& driver, Pool& started, KeptPool& pool) {
   g_lock.Unlock();
 }
 
-// The pool that something was just allocated from, as this thread remembers it.
-KeptPool* UsedPoolOf(const Driver& driver, CUstream stream, CUmemoryPool from) {
-  struct Last {
-    uintptr_t key = 0;
-    uint64_t epoch = 0;
-    KeptPool* pool = nullptr;
-  };
-  constexpr size_t kPlaces = 4;
-  static thread_local constinit Last t_last[kPlaces];
+// The pool that something was just allocated from.
+KeptPool& UsedPoolOf(const Driver& driver, CUstream stream, CUmemoryPool from) {
   const auto key = reinterpret_cast<uintptr_t>(from != nullptr     ? from
                                                : IsDefault(stream) ? CurrentOrNone(driver)
                                                                    : stream);
-  Last& last = t_last[(key >> 4 ^ key >> 12) % kPlaces];
   const uint64_t epoch = g_epoch.load(std::memory_order_acquire);
-  if (last.key == key && last.epoch == epoch) [[likely]]
-    return last.pool;
+  const uint64_t name = (key + epoch * 0x9E3779B97F4A7C15) * 0xBF58476D1CE4E5B9 | kPlaceOfNone;
+  std::atomic<uint64_t>& known = g_known[(name >> 48) % kMostKnown];
+  const uint64_t found = known.load(std::memory_order_relaxed);
+  if ((found | kPlaceOfNone) == name) [[likely]]
+    return g_pools[found & kPlaceOfNone];
   const Uncancelled uncancelled;
-  if (g_captures.UnderWay() || !g_lock.TryLock()) return &g_no_pool;
-  KeptPool* found = FindUsed(driver, stream, from);
+  if (g_captures.UnderWay() || !g_lock.TryLock()) return g_pools[kPlaceOfNone];
+  KeptPool* pool = FindUsed(driver, stream, from);
   g_lock.Unlock();
-  if (found == nullptr) return &g_no_pool;
-  last = {key, epoch, found};
-  return found;
+  if (pool == nullptr) return g_pools[kPlaceOfNone];
+  known.store((name ^ kPlaceOfNone) | static_cast<uint64_t>(pool - g_pools),
+              std::memory_order_relaxed);
+  return *pool;
 }
 
 // What ticks would do, where no thread makes them.
@@ -322,7 +325,7 @@ void NoteAllocatedInOrder(CUstream stream, CUmemoryPool from, size_t bytes) {
   started->statistics().process().async_allocations.AddShared(1);
   if (g_async_use.load(std::memory_order_relaxed) != AsyncUse::kKept) return;
   const Driver& driver = *LoadedDriver();
-  KeptPool& pool = *UsedPoolOf(driver, stream, from);
+  KeptPool& pool = UsedPoolOf(driver, stream, from);
   if (pool.Is() == Kind::kUnknown) return;
   const auto taken = static_cast<int64_t>(bytes);
   if (pool.unlooked.fetch_sub(taken, std::memory_order_relaxed) < taken) [[unlikely]]

@@ -209,9 +209,6 @@ struct FakeHost {
   static inline std::atomic<unsigned> failed{0};
   // Called where the pool asks whether frees are seen.
   static inline std::function<void()> on_question = [] {};
-  // What it keeps idle, of device 0, and how often that aged.
-  static inline size_t kept = 0;
-  static inline int kept_ticks = 0;
   static bool Enter() {
     if (capturing) return false;
     ++recording;
@@ -231,9 +228,9 @@ struct FakeHost {
       },
       [] { return on_question(), true; },
       [] { return size_t{0}; },
-      [] { return uint64_t{kept != 0}; },
-      [](int) { return std::exchange(kept, 0); },
-      [] { return ++kept_ticks, kept != 0; },
+      kBlindHost.devices_with_kept,
+      kBlindHost.release_kept,
+      kBlindHost.age_kept,
       true,
       [](ContextPool&) {},
       [](ContextPool&) {},

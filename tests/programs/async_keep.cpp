@@ -108,6 +108,11 @@ void Rounds() {
   Note("by cudaFree");
 }
 
+void Loop(int rounds) {
+  for (int i = 0; i < rounds; ++i) Round(kMiB);
+  printf("%d rounds\n", rounds);
+}
+
 void Calls() {
   const auto count = [] {
     return simCallCount("cuMemPoolGetAttribute") + simCallCount("cuMemPoolSetAttribute") +
@@ -462,7 +467,9 @@ int main(int count, char** arguments) {
   const std::string more = count > 2 ? arguments[2] : "";
   int code = 0;
   MUST(cudaSetDevice(0));
-  if (scenario == "ages") {
+  if (scenario == "loop") {
+    Loop(atoi(more.c_str()));
+  } else if (scenario == "ages") {
     Ages(atoi(more.c_str()), count > 3 ? arguments[3] : "sleeps");
   } else if (scenario == "threads") {
     Threads(atoi(more.c_str()));
