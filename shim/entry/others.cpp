@@ -86,7 +86,7 @@ CUresult Driver_cuMemPoolDestroy(CUmemoryPool pool) {
   cmp::PayBeforeDestruction();
   cmp::PoolInHand in_hand(pool);
   const CUresult status = real->cuMemPoolDestroy(pool);
-  if (status == CUDA_SUCCESS) in_hand.Destroyed();
+  if (status == CUDA_SUCCESS) in_hand.Forget();
   return status;
 }
 

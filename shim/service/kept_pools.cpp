@@ -103,7 +103,10 @@ size_t Trim(const KeptPool& pool, cuuint64_t least) {
 
 void CountReleased(size_t bytes) {
   Pool* started = g_started.load(std::memory_order_acquire);
-  if (started != nullptr) started->statistics().process().kept_released_bytes.AddShared(bytes);
+  if (started == nullptr) return;
+  ProcessCounters& process = started->statistics().process();
+  process.kept_released_bytes.AddShared(bytes);
+  process.kept_peak_bytes.RaiseTo(bytes);
 }
 
 bool MayKeep(const KeptPool& pool) {
@@ -428,7 +431,7 @@ void PoolInHand::SetByTheProgram() {
   if (pool != nullptr) LeaveAlone(*pool);
 }
 
-void PoolInHand::Destroyed() {
+void PoolInHand::Forget() {
   if (KeptPool* pool = Find(handle_)) Clear(*pool);
   g_epoch.fetch_add(1, std::memory_order_acq_rel);
 }

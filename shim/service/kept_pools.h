@@ -79,7 +79,7 @@ class [[nodiscard]] PoolInHand {
   bool raised() const;
   void GiveBack();         // what it keeps
   void SetByTheProgram();  // its threshold was
-  void Destroyed();
+  void Forget();           // it was destroyed
 
  private:
   const Uncancelled uncancelled_;

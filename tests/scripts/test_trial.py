@@ -330,7 +330,7 @@ class Verdicts(TestCase):
         self.assertIn("CMP_ASYNC_KEEP=off and CMP_ASYNC_KEEP=1T gain nothing.", told)
         self.assertIn(f"Recommended: {own_command()} run -- app", told)
         told = self.in_order(second, second, half, second, third)
-        self.assertIn("CMP_ASYNC_KEEP=1T is 1.4 times faster than auto without it.", told)
+        self.assertIn("CMP_ASYNC_KEEP=1T is 1.5 times faster than auto without it.", told)
         self.assertIn(f"Recommended: {own_command()} run --async-keep 1T -- app", told)
         told = self.in_order(half, half, second, half, second)
         self.assertIn("1.9 times SLOWER with auto", told)

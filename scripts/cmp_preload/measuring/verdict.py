@@ -143,7 +143,7 @@ def recommend(
     if not reached or gain.outcome is not Outcome.FASTER:
         return
     process = best.counters["process"]
-    idle = process["reserved_peak_bytes"] - process["live_peak_bytes"]
+    idle = counters.held_peak(process) - process["live_peak_bytes"]
     price = f"up to {words.size(idle)} of memory that the pool keeps idle"
     found.why = (
         f"gain: {times(gain.ratio)} times faster with {best.name}; price: "

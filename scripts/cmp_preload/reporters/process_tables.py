@@ -255,10 +255,12 @@ def _stream_ordered(process: dict) -> str:
     if not process["kept_pools"]:
         return f"{what}; the driver's pools that serve them kept no memory"
     aged, released = process["kept_aged_bytes"], process["kept_released_bytes"]
+    seen = process["kept_peak_bytes"]  # in short runs never
     return (
-        f"{what}; {words.count(process['kept_pools'], 'pool')} of the driver's kept memory, up to "
-        f"{words.size(process['kept_peak_bytes'])}, and gave back {words.size(aged)} after "
-        f"CMP_DECAY, {words.size(released)} for calls that lacked memory or asked about it"
+        f"{what}; {words.count(process['kept_pools'], 'pool')} of the driver's kept memory"
+        + (f", up to {words.size(seen)}" if seen else "")
+        + f", and gave back {words.size(aged)} after CMP_DECAY, {words.size(released)} for calls "
+        "that lacked memory or asked about it"
     )
 
 
