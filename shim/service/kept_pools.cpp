@@ -51,9 +51,6 @@ struct KeptPool {
 constinit Mutex g_lock;
 constinit KeptPool g_pools[kMostPools + 1];  // the last stands for those that are left alone
 constinit unsigned g_tick = 0;
-// The devices of which a pool may have memory. seq_cst: who allocates sets it after that, and who
-// clears it asks the pools after that; see also Ageing::MemoryIsIdle.
-constinit std::atomic<Devices> g_devices{0};
 constinit std::atomic<uint64_t> g_next_tick_ns{0};  // where allocations are to see to it
 // Which pool a stream, or a context's default stream, allocated from, or which it named: all but
 // the last 6 bits are of its handle and the epoch, these are the pool's place. What is in such a
@@ -335,17 +332,15 @@ void NoteAllocatedInOrder(CUstream stream, CUmemoryPool from, size_t bytes) {
     LookSoon(driver, *started, pool);
   if (pool.Is() == Kind::kLeftAlone) return;
   const Devices device = DeviceBit(pool.Device());
-  if ((g_devices.load(std::memory_order_seq_cst) & device) == 0) {
-    g_devices.fetch_or(device, std::memory_order_seq_cst);
+  if ((g_devices_with_kept.load(std::memory_order_seq_cst) & device) == 0) {
+    g_devices_with_kept.fetch_or(device, std::memory_order_seq_cst);
   }
   started->ageing().MemoryIsIdle();
   if (started->ageing().IsInCalls()) [[unlikely]]
     TickInCalls(started->options());
 }
 
-Devices DevicesWithKept() { return g_devices.load(std::memory_order_seq_cst); }
-
-size_t ReleaseKept(int device) {
+size_t ReleaseKeptSlow(int device) {
   const Devices wanted = device == kAllDevices ? kAnyDevice : DeviceBit(device);
   if ((DevicesWithKept() & wanted) == 0) return 0;
   const Driver* driver = LoadedDriver();
@@ -371,7 +366,7 @@ bool AgeKept() {
   const RelaxedCaptureMode relaxed(*driver);
   size_t aged = 0;
   const Held held(g_lock);
-  g_devices.store(0, std::memory_order_seq_cst);
+  g_devices_with_kept.store(0, std::memory_order_seq_cst);
   Devices devices = 0;
   ++g_tick;
   for (KeptPool& pool : g_pools) {
@@ -392,7 +387,7 @@ bool AgeKept() {
       started->statistics().process().kept_peak_bytes.RaiseTo(reserved - used);
     }
   }
-  g_devices.fetch_or(devices, std::memory_order_seq_cst);
+  g_devices_with_kept.fetch_or(devices, std::memory_order_seq_cst);
   if (aged != 0) started->statistics().process().kept_aged_bytes.AddShared(aged);
   return DevicesWithKept() != 0;
 }
@@ -460,7 +455,7 @@ PoolsEnding::~PoolsEnding() {
 void ForgetKeptPools() {
   new (&g_lock) Mutex;
   for (KeptPool& pool : g_pools) Clear(pool);
-  g_devices.store(0, std::memory_order_relaxed);
+  g_devices_with_kept.store(0, std::memory_order_relaxed);
   g_async_use.store(AsyncUse::kUnknown, std::memory_order_relaxed);
   g_epoch.fetch_add(1, std::memory_order_acq_rel);
 }

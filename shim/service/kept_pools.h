@@ -56,11 +56,16 @@ void NoteAllocatedInOrder(CUstream stream, CUmemoryPool from, size_t bytes);
 
 // ---- What is kept
 
+// The devices of which a pool may have memory. seq_cst: who allocates sets it after that, and who
+// clears it asks the pools after that; see also Ageing::MemoryIsIdle.
+inline constinit std::atomic<Devices> g_devices_with_kept{0};
+inline Devices DevicesWithKept() { return g_devices_with_kept.load(std::memory_order_seq_cst); }
 // Gives back what the device's pools keep, or with kAllDevices those of all; returns the bytes.
 // One load where there is nothing. Thread-safe, in captures too.
-size_t ReleaseKept(int device);
-// Where anything may be kept. One load.
-Devices DevicesWithKept();
+size_t ReleaseKeptSlow(int device);
+inline size_t ReleaseKept(int device) {
+  return DevicesWithKept() == 0 ? 0 : ReleaseKeptSlow(device);
+}
 // A tick of CMP_DECAY. False: nothing is kept, nor can be before the next allocation.
 bool AgeKept();
 

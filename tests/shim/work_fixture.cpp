@@ -6,8 +6,7 @@ namespace cmp {
 bool FreesAreUnseen() { return true; }
 
 // Of kept_pools.cpp, likewise: there are no stream-ordered pools.
-Devices DevicesWithKept() { return 0; }
-size_t ReleaseKept(int) { return 0; }
+size_t ReleaseKeptSlow(int) { return 0; }
 bool AgeKept() { return false; }
 
 }  // namespace cmp
