@@ -19,18 +19,11 @@ constexpr size_t kMostPools = 63;  // more are left alone
 constexpr uint64_t kPlaceOfNone = kMostPools;
 constexpr int64_t kNeverLook = INT64_MAX;
 constexpr int64_t kLeastBetweenLooks = 64 * kMiB;
-constexpr cuuint64_t kAllOfIt = ~cuuint64_t{0};
 
 enum class Kind : uint8_t { kUnknown, kKnown, kRaised, kLeftAlone };
 
-struct KeptPool {
-  // What may be allocated before it is looked at. Relaxed, as `kind` and `device` are where no lock
-  // is held: hints.
-  std::atomic<int64_t> unlooked{0};
-  std::atomic<Kind> kind{Kind::kUnknown};  // kUnknown: a free place
-  std::atomic<int> device{0};              // -1: not known
-
-  // ---- Under g_lock.
+// Under g_lock.
+struct PoolState {
   CUmemoryPool handle = nullptr;
   int ending = 0;       // calls that may end it are on their way
   bool gone = false;    // one was made: it may be there no more
@@ -42,6 +35,14 @@ struct KeptPool {
   size_t peak = 0;                       // the most that was seen in use
   size_t bytes = 0;                      // what CMP_RESERVE adds to that
   cuuint64_t used[Ageing::kTicks] = {};  // the most that was seen in use, by tick
+};
+
+struct KeptPool : PoolState {
+  // What may be allocated before it is looked at. Relaxed, as `kind` and `device` are where no lock
+  // is held: hints.
+  std::atomic<int64_t> unlooked{0};
+  std::atomic<Kind> kind{Kind::kUnknown};  // kUnknown: a free place
+  std::atomic<int> device{0};              // -1: not known
 
   bool may_be_asked() const { return ending == 0 && !gone; }
   Kind Is() const { return kind.load(std::memory_order_relaxed); }
@@ -120,8 +121,9 @@ KeptPool* Find(CUmemoryPool handle) {
 }
 
 void Clear(KeptPool& pool) {
-  pool.~KeptPool();
-  new (&pool) KeptPool;
+  static_cast<PoolState&>(pool) = PoolState{};
+  pool.kind.store(Kind::kUnknown, std::memory_order_relaxed);
+  pool.unlooked.store(0, std::memory_order_relaxed);
 }
 
 // nullptr: there is no place.
@@ -134,7 +136,6 @@ KeptPool* Add(CUmemoryPool handle, int device) {
   if (pool == nullptr) return nullptr;
   Clear(*pool);
   pool->handle = handle;
-  for (cuuint64_t& used : pool->used) used = kAllOfIt;  // nothing is old yet
   pool->device.store(device, std::memory_order_relaxed);
   pool->kind.store(Kind::kKnown, std::memory_order_relaxed);
   return pool;
@@ -236,7 +237,7 @@ void Look(const Driver& driver, Pool& started, KeptPool& pool) {
     return;
   }
   cuuint64_t& now = pool.used[g_tick % Ageing::kTicks];
-  now = now == kAllOfIt ? used : std::max(now, used);
+  now = std::max(now, used);
   pool.unasked -= pool.unlooked_then;
   const bool rose = used > pool.peak;
   if (rose) pool.peak = static_cast<size_t>(used);

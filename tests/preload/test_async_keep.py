@@ -86,7 +86,7 @@ class AsyncKeep(TestCase):
         kept, _ = self.kept("reset")
         for i in range(3):
             self.assertEqual((kept[f"before reset {i}"], kept[f"after reset {i}"]), (24, 0))
-        self.assertEqual(kept["set"], 0)
+        self.assertEqual((kept["set"], kept["still set"]), (0, 0))
 
     def test_each_device_its_own(self):
         kept, _ = self.kept("devices", CMPSIM_DEVICES="2")
@@ -129,6 +129,11 @@ class AsyncKeep(TestCase):
         kept, within = self.kept("captures")
         self.assertEqual(kept, {"kept": 102})
         self.assertEqual(within.results.count("end of the capture: 0"), 3)
+
+    def test_a_capture_that_begins_meanwhile(self):
+        kept, within = self.kept("begins")
+        self.assertEqual(kept, {"began": 1})
+        self.assertIn("end of the capture: 0, last error 0\n", within.results)
 
     def test_drivers_functions(self):
         kept, _ = self.kept("driver")

@@ -189,6 +189,12 @@ void Reset() {
   Round(8 * kMiB);
   Note("set");
   SayPool("set", DefaultPool());
+  // (That a reset leaves a program's own pool as it was is the simulated CUDA's.)
+  SetThreshold(own, 4 * kMiB);
+  MUST(cudaDeviceReset());
+  MUST(cudaSetDevice(0));
+  RoundOf(own, 8 * kMiB);
+  Note("still set");
 }
 
 void Devices() {
@@ -439,6 +445,30 @@ void Aside() {
   SayPool("aside", DefaultPool());
 }
 
+// Another thread begins a capture at the moment at which the shim asks about a pool.
+void Begins() {
+  const cudaStream_t stream = program::NonBlockingStream();
+  program::Helper helper;
+  program::AtPlace at{std::this_thread::get_id(), helper,
+                      [=] { MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal)); },
+                      false};
+  simOnCall("cuMemPoolGetAttribute", SIM_BEFORE_CALL, &program::AtPlace::Called, &at);
+  const cudaStream_t other = program::NonBlockingStream();
+  void* block = AllocateAsync(8 * kMiB, other);
+  helper.Wait();
+  simOnCall("cuMemPoolGetAttribute", SIM_BEFORE_CALL, nullptr, nullptr);
+  printf("# began: %d\n", at.done ? 1 : 0);
+  helper.Do([=, done = at.done] {
+    if (!done) MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+    cudaGraph_t graph = nullptr;
+    program::Say("end of the capture", cudaStreamEndCapture(stream, &graph));
+    if (graph != nullptr) MUST(cudaGraphDestroy(graph));
+  });
+  helper.Wait();
+  MUST(cudaFreeAsync(block, other));
+  MUST(cudaDeviceSynchronize());
+}
+
 int Ends(const std::string& way) {
   Round(64 * kMiB);
   if (way == "fork") {
@@ -481,7 +511,7 @@ int main(int count, char** arguments) {
         {"programs", Programs},  {"current", Current},   {"reset", Reset},
         {"devices", Devices},    {"full", Full},         {"scarce", Scarce},
         {"managed", Managed},    {"captures", Captures}, {"race", Race},
-        {"driver", DriverCalls}, {"aside", Aside}};
+        {"driver", DriverCalls}, {"aside", Aside},       {"begins", Begins}};
     const auto found = scenarios.find(scenario);
     if (found == scenarios.end()) return 2;
     found->second();

@@ -60,6 +60,11 @@ class Reports(TestCase):
     def test_stream_ordered_pools(self):
         loop = f"{PROGRAMS / 'async_keep'} loop 20"
         said = self.report(self.reports(loop))
+        self.assertIn(
+            "20 stream-ordered allocations and no other; the driver's pools that serve them kept "
+            "memory. Nothing to do.\n",
+            said,
+        )
         self.assertIn("20 stream-ordered allocations; 1 pool of the driver's kept memory", said)
         said = self.report(self.reports(loop, env={"CMP_ASYNC_KEEP": "off"}))
         self.assertIn(

@@ -278,7 +278,7 @@ def why_not(
             f"Nothing to gain: its {words.count(calls, 'allocation')} took {words.seconds(inside)} "
             f"of {words.seconds(observed.median)}."
         ]
-    if totals.get("hit_rate", 0) < 0.5:
+    if totals.get("requests") and totals["hit_rate"] < 0.5:
         return [
             "Little was reused: it allocates memory that it keeps, sizes that do not come again, or "
             "more before the GPU is done with what was freed; the first allocation of each block is "

@@ -46,11 +46,13 @@ class KeptTest : public testing::Test {
   TestPool t;
 };
 
-TEST_F(KeptTest, AFailedAllocationFindsIt) {
+TEST_F(KeptTest, AFailedAllocationFindsItBeforeBlocksGo) {
+  t.Free(t.Alloc(10 * kMiB));
   Keep(80 * kMiB);
   Block* block = t.Alloc(60 * kMiB);
   ASSERT_NE(block, nullptr);
   EXPECT_EQ(g_kept, 0u);
+  EXPECT_EQ(t.pool->ReleasableBytes(0), 10 * kMiB);
   EXPECT_EQ(t.pool->statistics().process().out_of_memory_rescues.Get(), 1u);
   t.Free(block);
 }
