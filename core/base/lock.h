@@ -17,8 +17,9 @@
 //   arena lock     bookkeeping memory                           (one per process)
 //
 // Those of the statistics, and of the shim's trace, pitches, events and visible memory, are taken
-// last or alone. No lock is held across a CUDA call, but for the recorder's and the poller's
-// (fences.h) and that of the captures (captures.cpp), which say why.
+// last or alone, that of its kept pools alone. No lock is held across a CUDA call, but for the
+// recorder's and the poller's (fences.h), that of the captures (captures.cpp) and that of the kept
+// pools (kept_pools.h), which say why.
 //
 // Who waits sleeps: beside a real-time thread that only yields, no ordinary thread on its processor
 // would ever get to what it waits for. No wait of ours is a cancellation point: a thread that ended
@@ -55,6 +56,7 @@ class Mutex {
     return true;
   }
   void Unlock() { pthread_mutex_unlock(&mutex_); }
+  [[nodiscard]] bool TryLock();
   // False: not within a tenth of a second. For what runs at exit, which a signal handler may have
   // called on the very thread that holds it.
   [[nodiscard]] bool LockSoon();

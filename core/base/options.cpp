@@ -166,6 +166,12 @@ bool ParseDecay(const char* text, Options* options) {
   return true;
 }
 
+bool ParseAsyncKeep(const char* text, Options* options) {
+  if (IsWord(text, "auto")) return options->async_keep = kByReserve, true;
+  if (IsWord(text, "off")) return options->async_keep = 0, true;
+  return ParseBytes(text, &options->async_keep);
+}
+
 bool ParseFreeSync(const char* text, Options* options) {
   if (IsWord(text, "wait")) return options->free_sync = FreeSync::kWait, true;
   if (IsWord(text, "auto")) return options->free_sync = FreeSync::kAuto, true;
@@ -273,6 +279,11 @@ constexpr Option kOptions[] = {
      "idle memory that is unused for so long goes back to the driver; `oncall`: in `cudaFree` "
      "alone; `off`: it stays",
      ParseDecay},
+    {"CMP_ASYNC_KEEP", "auto", "auto, off, bytes",
+     "what stream-ordered pools (`cudaMallocAsync`) keep at a synchronisation, where the program "
+     "leaves their release threshold at 0; `auto`: as much as `CMP_RESERVE` allows; bytes: that "
+     "threshold",
+     ParseAsyncKeep},
     {"CMP_FREE_SYNC", "auto", "wait, auto, order, none",
      "what `cudaFree` keeps; `wait`: it waits for all work; `auto`: it waits where the host could "
      "notice, the device keeps the order; `order`: the order alone; `none`: only that memory is "

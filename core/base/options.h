@@ -29,6 +29,9 @@ struct ReserveRule {
 // CMP_MAX_BLOCK: an eighth of the device, at least 1 GiB.
 inline constexpr size_t kOfTheDevice = 0;
 
+// CMP_ASYNC_KEEP=auto: as much as CMP_RESERVE says.
+inline constexpr size_t kByReserve = ~size_t{0};
+
 struct Options {
   Mode mode = Mode::kPool;
   FreeSync free_sync = FreeSync::kAuto;
@@ -41,7 +44,8 @@ struct Options {
   ReserveRule reserve = {1.15, 256 * kMiB, true};
   uint64_t decay_ns = 10'000'000'000;
   DecayBy decay_by = DecayBy::kThread;
-  int fill = -1;  // a byte, or -1: leave the contents alone
+  size_t async_keep = kByReserve;  // 0: off
+  int fill = -1;                   // a byte, or -1: leave the contents alone
   bool verbose = false;
   const char* programs = nullptr;  // into the environment, nullptr: all
   const char* stats = nullptr;     // nullptr: off, "1": summary, else a file name pattern

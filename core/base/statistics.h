@@ -106,6 +106,11 @@ class Counter {
   X(foreign_frees, "frees of pointers that are not ours")                                   \
   X(capture_real_calls, "calls that were real because a capture was under way")             \
   X(unpooled_blocks, "blocks that left the pool (IPC, asynchronous free)")                  \
+  X(async_allocations, "stream-ordered allocations, which the driver's own pools serve")    \
+  X(kept_pools, "of those pools, they that were told to keep memory (CMP_ASYNC_KEEP)")      \
+  X(kept_peak_bytes, "the most that they were seen to keep, now and then")                  \
+  X(kept_aged_bytes, "bytes that they gave back after CMP_DECAY")                           \
+  X(kept_released_bytes, "and for a call that lacked memory, or asked how much is free")    \
   X(contexts, "contexts that got a pool")                                                   \
   X(contexts_dropped, "contexts that were reset, destroyed or had failed")                  \
   X(thread_caches, "thread caches made")                                                    \

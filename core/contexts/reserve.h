@@ -62,6 +62,12 @@
 
 namespace cmp {
 
+inline bool IsScarce(size_t free, size_t total) { return free < total / 10; }
+// What the rule adds to the peak where so much is free.
+inline size_t BytesWith(const ReserveRule& rule, size_t free) {
+  return rule.grows && free / 16 < rule.bytes ? free / 16 : rule.bytes;
+}
+
 // Of one context. All functions are thread-safe.
 class Reserve {
  public:
@@ -82,9 +88,9 @@ class Reserve {
   }
   // The device really has `free` of `total` bytes free. Returns whether memory is scarce.
   bool NoteFree(size_t free, size_t total) {
-    const bool scarce = free < total / 10;
+    const bool scarce = IsScarce(free, total);
     if (!rule_.grows) return scarce;
-    bytes_.store(free / 16 < rule_.bytes ? free / 16 : rule_.bytes, std::memory_order_relaxed);
+    bytes_.store(BytesWith(rule_, free), std::memory_order_relaxed);
     if (scarce) extra_.store(0, std::memory_order_relaxed);
     Update();
     return scarce;

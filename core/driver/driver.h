@@ -49,6 +49,9 @@ namespace cmp {
   X(mem_free, "cuMemFree_v2", true, (CUdeviceptr address))                                    \
   X(mem_free_async, "cuMemFreeAsync", false, (CUdeviceptr address, CUstream stream))          \
   X(mem_get_info, "cuMemGetInfo_v2", true, (size_t * free, size_t * total))                   \
+  X(default_pool, "cuDeviceGetDefaultMemPool", false, (CUmemoryPool * pool, CUdevice device)) \
+  X(current_pool, "cuDeviceGetMemPool", false, (CUmemoryPool * pool, CUdevice device))        \
+  X(trim_pool, "cuMemPoolTrimTo", false, (CUmemoryPool pool, size_t least))                   \
   X(stream_create, "cuStreamCreate", true, (CUstream * stream, unsigned flags))               \
   X(stream_context, "cuStreamGetCtx", true, (CUstream stream, CUcontext * context))           \
   X(stream_flags, "cuStreamGetFlags", false, (CUstream stream, unsigned* flags))              \

@@ -26,6 +26,9 @@ constinit const PoolHost kBlindHost = {
       return own != 0 && !IsPatched(free);
     },
     [] { return size_t{0}; },
+    [] { return uint64_t{0}; },
+    [](int) { return size_t{0}; },
+    [] { return false; },
     false,
     [](ContextPool&) {},
     [](ContextPool&) {},

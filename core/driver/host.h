@@ -40,6 +40,13 @@ struct PoolHost {
   // What the program had from cuMemAllocManaged; variables and pools are not counted.
   size_t (*managed_bytes)();
 
+  // Memory of a device, or all, that the host keeps idle elsewhere, and that goes as the pool's
+  // does: where there may be any, as bits (contexts/device_links.h); gives it back, and says how
+  // much; a tick of CMP_DECAY, false where nothing is kept.
+  uint64_t (*devices_with_kept)();
+  size_t (*release_kept)(int device);
+  bool (*age_kept)();
+
   // Whether every end of a context reaches the pool. If not, the pool makes sure of a context
   // before it really frees memory of it.
   bool sees_contexts_end;

@@ -73,6 +73,8 @@ class Ageing {
     const By by = by_.load(std::memory_order_seq_cst);
     return by == By::kThread || by == By::kNobody;
   }
+  // Are ticks due in the program's own calls?
+  bool IsInCalls() const { return by_.load(std::memory_order_relaxed) == By::kFrees; }
   // Will there be ticks, in a thread or in frees?
   bool HasTicks() const { return by_.load(std::memory_order_relaxed) != By::kNobody; }
   // The process exits: no call from now on. Waits for one that is under way, but not long.

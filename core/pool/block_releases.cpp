@@ -200,10 +200,21 @@ size_t BlockSource::ReleaseForMemory(ContextPool& context, size_t bytes, Patienc
   size_t released = Destroy(context, context.global().TakeOldestLarge(bytes), Work::kDone, api);
   if (released < bytes) released += DestroyIdle(context, bytes - released, begin, patience, api);
   NoteGivenBack(context, released);
+  if (released != 0) NoteRoomMade();
+  return released;
+}
+
+size_t BlockSource::ReleaseKept(int device) {
+  const size_t released = host_.release_kept(device);
   if (released == 0) return 0;
+  releases_.fetch_add(1, std::memory_order_release);
+  NoteRoomMade();
+  return released;
+}
+
+void BlockSource::NoteRoomMade() {
   room_by_.store(&t_thread_name, std::memory_order_relaxed);
   room_at_.store(NowNs(), std::memory_order_relaxed);
-  return released;
 }
 
 bool BlockSource::OthersMadeRoomJustNow() const {

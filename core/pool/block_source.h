@@ -126,6 +126,8 @@ class BlockSource {
   // for other contexts a while, before the real free has to. kElsewhere: that is not tried.
   size_t ReleaseForMemory(ContextPool& context, size_t bytes, Patience patience,
                           const DeviceApi& api);
+  // The same of what the host keeps idle of the device, which goes at once and waits for nothing.
+  size_t ReleaseKept(int device);
   // Has another thread released anything for a real call that lacked memory, within the last
   // second? One that failed before that is worth another try.
   bool OthersMadeRoomJustNow() const;
@@ -240,6 +242,7 @@ class BlockSource {
   // The same of retired ones, one fence after the other; what is done is destroyed as `done` says.
   size_t DestroyRetired(ContextPool& context, size_t bytes, uint64_t begin, Patience patience,
                         Work done, const DeviceApi& api);
+  void NoteRoomMade();
   bool MakeAndFree(ContextPool& context, const DeviceApi& api);
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
   static bool MustLook(ContextPool& context, size_t bytes);

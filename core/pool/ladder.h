@@ -73,7 +73,9 @@ Allocation BlockSource::MakeAfterReleases(ContextPool& context, const Request& r
     context.EmptyCaches(true);
     made = find_fit();
     if (made.pooled()) return Ladder::kFound;
-    const size_t own = ReleaseForMemory(context, bytes, Patience::kAllocation, api);
+    const size_t kept = ReleaseKept(context.device());
+    if (kept >= bytes) return kept;
+    const size_t own = kept + ReleaseForMemory(context, bytes - kept, Patience::kAllocation, api);
     // A part may do: other contexts are asked where it did not.
     const bool enough = own != 0 && !ask_others;
     ask_others = own < bytes;

@@ -172,6 +172,8 @@ class Pool {
   // about `bytes`, large ready blocks first. Of all contexts but one.
   size_t ReleaseForRetry(const DeviceApi& api, int device, size_t bytes,
                          const ContextPool* except = nullptr);
+  // Of which the host keeps memory idle (PoolHost).
+  Devices DevicesWithKept() const { return host_.devices_with_kept(); }
   // What other threads release is worth another try, too: BlockSource.
   void AwaitTakers(int device) { source_.AwaitTakers(device); }
   bool OthersMadeRoomJustNow() const { return source_.OthersMadeRoomJustNow(); }

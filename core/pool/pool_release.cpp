@@ -114,7 +114,7 @@ void Pool::AwaitRoom(ContextPool& context, const DeviceApi& api) {
 
 size_t Pool::ReleaseForRetry(const DeviceApi& api, int device, size_t bytes,
                              const ContextPool* except) {
-  size_t released = 0;
+  size_t released = source_.ReleaseKept(device);
   const Driver* driver = host_.driver();
   const ContextHandle current = driver == nullptr ? nullptr : CurrentContext(*driver);
   ForEachPresent([&](ContextPool& context) {
@@ -154,6 +154,7 @@ bool Pool::Age(const DeviceApi& api) {
       SleepNs(kBetweenPortionsNs);  // who wants to know what is free finds nothing on its way
     }
   });
+  if (!ageing_.stopped()) host_.age_kept();
   return HasIdle();
 }
 
@@ -170,7 +171,7 @@ void Pool::AgeInFree(ContextPool& context, bool tick, size_t freed, const Device
 }
 
 bool Pool::HasIdle() {
-  bool idle = false;
+  bool idle = DevicesWithKept() != 0;
   ForEachContext([&](ContextPool& context) { idle |= context.open() && context.HasIdle(); });
   return idle;
 }

@@ -35,6 +35,7 @@ MEANINGS = {
     "ends a context": "or gives up a reference to one",
     "captures": "begins or ends a stream's capture",
     "records an event": "from which the program learns that earlier work is done",
+    "sets up a pool": "of stream-ordered memory: what it keeps, or that a device uses it",
     "ends a handle": "which may name another object afterwards",
     "may run out of memory, again": "and may be tried again when memory was released",
     "may run out of memory, never again": "and may have begun in part",
@@ -133,8 +134,9 @@ EFFECTS = {
             cuMemGetInfo cuMemGetAddressRange cuPointerGetAttribute cuPointerGetAttributes"""),
         ("real", "about memory that is never of the pool", """
             cuMemGetAccess cuMemGetAllocationPropertiesFromHandle cuMemRetainAllocationHandle
-            cuMemHostGetFlags cuMemRangeGetAttribute cuMemRangeGetAttributes cuMemPoolGetAttribute
+            cuMemHostGetFlags cuMemRangeGetAttribute cuMemRangeGetAttributes
             cuMemPoolGetAccess cuDeviceGetGraphMemAttribute cuMemGetLocationInfo"""),
+        ("served", "as if a pool kept nothing and had its own threshold", "cuMemPoolGetAttribute"),
         ("missing", "counts idle blocks as used", "cuDeviceRegisterAsyncNotification"),
         ("missing", "saves idle blocks too", "cuCheckpointProcessCheckpoint"),
     ),
@@ -172,7 +174,7 @@ EFFECTS = {
         ("noted", "memory or a pool that may lie with the host, or be managed", """
             cuMemCreate cuMemPoolCreate cuMemGetDefaultMemPool cuMemGetMemPool"""),
         ("real", "a pool that was noted when it was made", """
-            cuMemSetMemPool cuDeviceSetMemPool cuDeviceGetMemPool cuDeviceGetDefaultMemPool"""),
+            cuDeviceGetMemPool cuDeviceGetDefaultMemPool"""),
         ("noted", "gives access to the host, or to another device", """
             cuMemPoolSetAccess cuMemSetAccess"""),
         ("noted", "with another device of this process: links them for the reuse of memory", """
@@ -225,7 +227,12 @@ EFFECTS = {
         ("noted", "by an attribute of the launch: the event is not known afterwards",
          "cuLaunchKernelEx"),
     ),
+    "sets up a pool": (
+        ("noted", "the driver's own pools keep memory: CMP_ASYNC_KEEP", """
+            cuMemPoolCreate cuMemPoolSetAttribute cuMemSetMemPool cuDeviceSetMemPool"""),
+    ),
     "ends a handle": (
+        ("noted", "of a pool", "cuMemPoolDestroy"),
         ("noted", "of an event", "cuEventDestroy"),
         ("noted", "of a stream, and its capture with it", "cuStreamDestroy"),
         ("noted", "of a context", """
@@ -404,7 +411,7 @@ EFFECTS = {
             cuGraphExecExternalSemaphoresWaitNodeSetParams cuGraphExecHostNodeSetParams
             cuUserObjectCreate cuUserObjectRetain cuGraphRetainUserObject"""),
         ("real", "asks about, and sets, how memory that is never of the pool is allocated", """
-            cuMemGetAllocationGranularity cuMulticastGetGranularity cuMemPoolSetAttribute
+            cuMemGetAllocationGranularity cuMulticastGetGranularity
             cuDeviceSetGraphMemAttribute cuLogicalEndpointGetLimits cuLogicalEndpointQuery
             cuLogicalEndpointIdReserve cuLogicalEndpointIdRelease"""),
         ("real", "orders writes of other machines, no work", "cuFlushGPUDirectRDMAWrites"),

@@ -37,7 +37,7 @@ POINTERS = set("""
 BY_VALUE = {
     **{name: name for name in """
         CUarray CUcontext CUdevice CUdeviceptr CUevent CUfunction CUgraph CUgraphExec CUgraphNode
-        CUhostFn CUipcEventHandle CUipcMemHandle CUlimit CUmemLocation CUmemoryPool CUmodule
+        CUhostFn CUipcEventHandle CUipcMemHandle CUlimit CUmemLocation CUmemPool_attribute CUmemoryPool CUmodule
         CUoccupancyB2DSize CUpointer_attribute CUstream CUstreamCallback CUstreamCaptureMode
         cuuint32_t cuuint64_t float int size_t unsigned
         """.split()},

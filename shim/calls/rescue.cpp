@@ -33,9 +33,10 @@ void ForEachDevice(Devices devices, Visitor visit) {
   }
 }
 
-// Those with contexts of which anything may be idle, on the way between two lists, or leaving.
+// Those with contexts of which anything may be idle, on the way between two lists, or leaving; or
+// with stream-ordered pools that may keep something.
 Devices DevicesWithIdle(Pool& pool) {
-  Devices devices = 0;
+  Devices devices = pool.DevicesWithKept();
   pool.ForEachContext([&](ContextPool& context) {
     if (context.open() && context.HasIdle()) devices |= DeviceBit(context.identity().device);
   });

@@ -1,5 +1,6 @@
 // The interposed entry points of the driver that make and end contexts.
 #include "shim/lookup/entry_points.h"
+#include "shim/service/kept_pools.h"
 #include "shim/service/service.h"
 #include "shim/state/aside.h"
 #include "shim/state/captures.h"
@@ -121,6 +122,7 @@ CUresult EndContext(CUcontext context, Call call) {
   if (status == CUDA_SUCCESS) {
     g_captures.EndedIn(context);
     context_ending.Ended();
+    CurrentPoolsChange();  // of who has its handle next
   }
   return status == CUDA_SUCCESS ? told : status;
 }
@@ -152,9 +154,11 @@ CUresult ResetPrimary(CUdevice device, Call call) {
   CUcontext primary = PrimaryHandle(device);
   const Captures::Ending ending(g_captures);
   ContextEnding context_ending(PrimaryMade(device));
+  PoolsEnding pools_ending(device);
   const CUresult told = CrashBehindFrees(PrimaryOf(device));
   const CUresult status = EndContexts(PrimaryOf(device), call);
   if (status == CUDA_SUCCESS) context_ending.Ended();
+  if (status == CUDA_SUCCESS) pools_ending.Ended();
   if (status == CUDA_SUCCESS && primary != nullptr) g_captures.EndedIn(primary);
   return status == CUDA_SUCCESS ? told : status;
 }
@@ -175,6 +179,7 @@ template <typename Call>
 CUresult ReleasePrimary(CUdevice device, Call call) {
   const Captures::Ending ending(g_captures);
   ContextEnding context_ending(PrimaryMade(device));
+  PoolsEnding pools_ending(device);
   const CUresult status = EndReferences(PrimaryOf(device), call, IsOverPrimary);
   const Driver* driver = LoadedDriver();
   if (status != CUDA_SUCCESS || driver == nullptr || g_exiting.load(std::memory_order_acquire)) {
@@ -184,6 +189,7 @@ CUresult ReleasePrimary(CUdevice device, Call call) {
   int active = 0;
   if (driver->primary_state(device, &flags, &active) == CUDA_SUCCESS && active == 0) {
     context_ending.Ended();
+    pools_ending.Ended();
   }
   return status;
 }

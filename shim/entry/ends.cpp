@@ -39,8 +39,6 @@ CUresult Driver_cuMulticastUnbind(unsigned long long object, CUdevice device, si
   CMP_PAY_AND_CALL(cuMulticastUnbind, (object, device, offset, bytes));
 }
 
-CUresult Driver_cuMemPoolDestroy(CUmemoryPool pool) { CMP_PAY_AND_CALL(cuMemPoolDestroy, (pool)); }
-
 CUresult Driver_cuLogicalEndpointUnbind(unsigned endpoint, CUdevice device, cuuint64_t offset,
                                         cuuint64_t bytes) {
   CMP_PAY_AND_CALL(cuLogicalEndpointUnbind, (endpoint, device, offset, bytes));

@@ -11,6 +11,7 @@
 #include "shim/record/report.h"
 #include "shim/record/run.h"
 #include "shim/record/trace.h"
+#include "shim/service/kept_pools.h"
 #include "shim/service/pitches.h"
 #include "shim/service/pool_host.h"
 #include "shim/state/captures.h"
@@ -25,6 +26,7 @@ namespace {
 void Forked() {
   g_captures.Forget();
   ForgetWork();
+  ForgetKeptPools();
   g_runtime_pool.Forget();
   g_pitches.Forget();
   ForgetReport();

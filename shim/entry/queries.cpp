@@ -5,6 +5,7 @@
 
 #include "shim/loaded/nvidia_libraries.h"
 #include "shim/lookup/entry_points.h"
+#include "shim/service/kept_pools.h"
 #include "shim/service/placement.h"
 #include "shim/service/service.h"
 #include "shim/visible/visible_memory.h"
@@ -154,6 +155,7 @@ CUresult Driver_cuMemGetInfo_v2(size_t* free, size_t* total) {
       driver->context_device(&device) != CUDA_SUCCESS) {
     return real->cuMemGetInfo_v2(free, total);
   }
+  cmp::ReleaseKept(device);
   return cmp::MemoryWithIdle(*real, *pool, device, free, total);
 }
 

@@ -5,6 +5,7 @@
 #include "shim/loaded/nvidia_libraries.h"
 #include "shim/lookup/entry_points.h"
 #include "shim/lookup/lookup.h"
+#include "shim/service/kept_pools.h"
 #include "shim/service/service.h"
 #include "shim/visible/copied_memory.h"
 #include "shim/visible/visible_memory.h"
@@ -145,7 +146,12 @@ CUresult Driver_cuMemPoolCreate(void* pool, const void* properties) {
     const auto* of_pool = static_cast<const CUmemPoolProps*>(properties);
     cmp::NotePlace(static_cast<int>(of_pool->allocType), of_pool->location, CMP_CALLER);
   }
-  return real->cuMemPoolCreate(pool, properties);
+  const CUresult status = real->cuMemPoolCreate(pool, properties);
+  if (status == CUDA_SUCCESS) {
+    cmp::PoolMade(*static_cast<CUmemoryPool*>(pool),
+                  *static_cast<const CUmemPoolProps*>(properties));
+  }
+  return status;
 }
 
 CUresult Driver_cuMemGetDefaultMemPool(void* pool, void* location, int type) {

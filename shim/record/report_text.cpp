@@ -264,6 +264,13 @@ void AddSummary(Text& text, Pool& pool) {
         "%.1f MiB\n",
         Count{process.regretted_releases.Get()}, Mebibytes(process.reserve_extra_peak_bytes.Get()));
   }
+  if (process.async_allocations.Get() != 0) {
+    text.Add(
+        "cmp:   stream-ordered allocations: %llu; pools of the driver's that kept memory: %llu, up "
+        "to %.1f MiB\n",
+        Count{process.async_allocations.Get()}, Count{process.kept_pools.Get()},
+        Mebibytes(process.kept_peak_bytes.Get()));
+  }
   const Count wrong = process.double_frees.Get();
   if (wrong != 0) text.Add("cmp:   double frees: %llu\n", wrong);
   if (s.failed_allocations != 0 || process.out_of_memory_rescues.Get() != 0) {

@@ -1,6 +1,7 @@
 #include "shim/service/pool_host.h"
 
 #include "shim/lookup/lookup.h"
+#include "shim/service/kept_pools.h"
 #include "shim/state/captures.h"
 #include "shim/visible/visible_memory.h"
 #include "shim/work/made_contexts.h"
@@ -65,6 +66,9 @@ constinit const PoolHost kShimHost = {
     [](ContextPool& context) { WorkIn(context).FenceFailed(); },
     &FreesAreUnseen,
     [] { return g_visible_memory.managed_bytes(); },
+    &DevicesWithKept,
+    &ReleaseKept,
+    &AgeKept,
     true,
     &ContextOpened,
     &ContextEnded,

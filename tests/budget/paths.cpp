@@ -19,6 +19,7 @@ constexpr size_t kGlobalBytes = size_t{128} << 20;  // more than a thread keeps
 void* g_pointer = nullptr;
 void* g_page_locked = nullptr;
 void* g_other_pointer = nullptr;
+CUdeviceptr g_in_order = 0;
 CUdeviceptr g_address = 0;
 size_t g_pitch = 0;
 cudaPitchedPtr g_pitched = {};
@@ -108,6 +109,8 @@ PATH(cudaMemcpyAsync_quiet) {
   g_status = cudaMemcpyAsync(g_pointer, g_host, sizeof(g_host), cudaMemcpyHostToDevice, g_stream);
 }
 PATH(cuMemcpyHtoD_v2_quiet) { g_status = cuMemcpyHtoD_v2(g_address, g_host, sizeof(g_host)); }
+PATH(cuMemAllocAsync_kept) { g_status = cuMemAllocAsync(&g_in_order, kBytes, g_stream); }
+PATH(cuMemFreeAsync_kept) { g_status = cuMemFreeAsync(g_in_order, g_stream); }
 PATH(cuMemsetD8Async_quiet) { g_status = cuMemsetD8Async(g_address, 0, 64, g_stream); }
 PATH(cuEventRecord_quiet) { g_status = cuEventRecord(g_event, g_stream); }
 PATH(cuStreamWaitEvent) { g_status = cuStreamWaitEvent(g_stream, g_event, 0); }
@@ -286,6 +289,12 @@ void QuietSubmissions() {
   RUN(path_cudaMemcpyAsync_quiet);
   RUN(path_cuMemsetD8Async_quiet);
   RUN(path_cuEventRecord_quiet);
+  for (int i = 0; i < 2; ++i) {  // the first is looked at
+    MUST_BE_0(cuMemAllocAsync(&g_in_order, kBytes, g_stream));
+    MUST_BE_0(cuMemFreeAsync(g_in_order, g_stream));
+  }
+  RUN(path_cuMemAllocAsync_kept);
+  RUN(path_cuMemFreeAsync_kept);
   RUN(path_cuStreamWaitEvent);
 
   MUST(cudaDeviceSynchronize());

@@ -157,6 +157,7 @@ class Definitions(unittest.TestCase):
         "ends a handle": "Forget|DestroyStream|EndContext|DetachContext|ReleasePrimary"
                          "|ResetPrimary|EndGreenContext",
         "submits in stream order": "Submission",
+        "sets up a pool": "PoolMade|SetByTheProgram|CurrentPoolsChange",
     }
 
     def test_every_row_is_defined_once(self):

@@ -7,34 +7,9 @@
 // then uses the first MIB (4096) of it N times (5). Prints a line of JSON: what NVML says is used,
 // in MiB, after the frees and before the first touch, and milliseconds of each pass.
 #include "../demo/kernels.h"
-#include "program.h"
-
-namespace {
+#include "used_memory.h"
 
 using namespace cmp::gpu;
-
-struct NvmlMemory {
-  unsigned long long total, free, used;
-};
-
-// What NVML says is used of the first device, by all processes; 0: there is no NVML.
-double UsedMiB() {
-  using Init = int (*)();
-  using HandleOf = int (*)(unsigned, void**);
-  using MemoryOf = int (*)(void*, NvmlMemory*);
-  static void* const library = dlopen("libnvidia-ml.so.1", RTLD_NOW);
-  if (library == nullptr) return 0;
-  const auto init = reinterpret_cast<Init>(dlsym(library, "nvmlInit_v2"));
-  const auto handle_of =
-      reinterpret_cast<HandleOf>(dlsym(library, "nvmlDeviceGetHandleByIndex_v2"));
-  const auto memory_of = reinterpret_cast<MemoryOf>(dlsym(library, "nvmlDeviceGetMemoryInfo"));
-  void* device = nullptr;
-  NvmlMemory memory{};
-  if (init() != 0 || handle_of(0, &device) != 0 || memory_of(device, &memory) != 0) return 0;
-  return static_cast<double>(memory.used) / kMiB;
-}
-
-}  // namespace
 
 int main(int argc, char** argv) {
   StartCudaOrSkip();

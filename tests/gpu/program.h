@@ -55,19 +55,12 @@ inline void StartCudaOrSkip() {
   std::exit(kNoDevice);
 }
 
-// Keeps what cudaFreeAsync gets, as programs that use it set it up. False: the simulated CUDA has
-// no such setting, so it is found by name.
+// Keeps what cudaFreeAsync gets, as programs that use it set it up. False: that cannot be set.
 inline bool KeepAsyncPool() {
-  const auto get = reinterpret_cast<cudaError_t (*)(cudaMemPool_t*, int)>(
-      dlsym(RTLD_DEFAULT, "cudaDeviceGetDefaultMemPool"));
-  const auto set = reinterpret_cast<cudaError_t (*)(cudaMemPool_t, cudaMemPoolAttr, void*)>(
-      dlsym(RTLD_DEFAULT, "cudaMemPoolSetAttribute"));
   cudaMemPool_t pool = nullptr;
   uint64_t threshold = ~uint64_t{0};
-  if (get == nullptr || set == nullptr) return false;
-  CHECK(get(&pool, 0));
-  CHECK(set(pool, cudaMemPoolAttrReleaseThreshold, &threshold));
-  return true;
+  CHECK(cudaDeviceGetDefaultMemPool(&pool, 0));
+  return cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &threshold) == cudaSuccess;
 }
 
 template <typename T>

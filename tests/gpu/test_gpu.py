@@ -99,6 +99,29 @@ class Gpu(unittest.TestCase):
                 side_by_side(name, *results)
                 self.assertGreaterEqual(results[1].statistics["totals"]["hit_rate"], hit_rate)
 
+    def test_async_keep(self):
+        """Stream-ordered pools: the same answers, memory that ages, and what a round takes."""
+        program = str(programs.BUILD / "async_keep")
+        without = programs.run(program, "checks", "--rest", "3", preload=False)
+        within = programs.run(program, "checks", "--rest", "3", preload=True, CMP_DECAY="1s")
+        self.assertEqual(without.code, 0, without.everything())
+        self.assertEqual(within.code, 0, within.everything())
+        self.assertEqual(without.output, within.output, within.everything())
+        self.assertGreaterEqual(within.number("kept"), 60)  # others use the device, too
+        for when in ("aged", "asked"):
+            self.assertLess(within.number(when), 40, within.errors)
+        self.assertGreaterEqual(within.statistics["process"]["out_of_memory_rescues"], 1)
+        for what in (("rounds", "--mib", "1"), ("rounds", "--mib", "64"), ("threads",)):
+            times = [json.loads(result.output) for result in (
+                programs.run(program, *what, preload=False),
+                programs.run(program, *what, "--threshold", "most", preload=False),
+                programs.run(program, *what, preload=True),
+                programs.run(program, *what, preload=True, CMP_ASYNC_KEEP="off"))]
+            for each, name in zip(times, ("as it is", "largest threshold", "auto", "off")):
+                key = "pair_us" if what[0] == "threads" else "round_us"
+                add_figure(f"async_keep {' '.join(what)}", name, f"{each[key]:.2f} us")
+            print(f"async_keep {' '.join(what)}: {times}", flush=True)
+
     def test_ipc(self):
         _, with_pool = self.compare(str(programs.BUILD / "ipc"))
         self.assertIn("importer without a preload: 512 700 4096 70000 ", with_pool.output)

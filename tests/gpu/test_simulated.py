@@ -57,6 +57,27 @@ class Simulated(unittest.TestCase):
             with self.subTest(way=way):
                 self.compare("out_of_memory", way)
 
+    def test_async_keep(self):
+        for settings in ({}, {"CMP_ASYNC_KEEP": "off"}):
+            with self.subTest(**settings):
+                without = programs.run(str(programs.BUILD / "async_keep"), "checks", "--rest", "1",
+                                       preload=False, simulated=True, CMPSIM_MEMORY="2G")
+                within = programs.run(str(programs.BUILD / "async_keep"), "checks", "--rest", "1",
+                                      preload=True, simulated=True, CMPSIM_MEMORY="2G",
+                                      CMP_DECAY="200ms", **settings)
+                self.assertEqual(without.code, 0, without.everything())
+                self.assertEqual(within.code, 0, within.everything())
+                self.assertEqual(without.output, within.output, within.everything())
+                kept = 0 if settings else 64
+                self.assertEqual([within.number(when) for when in ("kept", "aged", "asked")],
+                                 [kept, 0, 0])
+        self.assertIn("after a reset: threshold 0, used 0, reserved 0\n", without.output)
+        for arguments in (("rounds", "--rounds", "20"), ("threads", "--pairs", "50")):
+            for threshold in ((), ("--threshold", "most")):
+                self.both("async_keep", *arguments, *threshold, mode="auto")
+        self.assertIn("capture 2, trim by the same thread: 0, its end: 0\n",
+                      self.both("async_keep", "probe", CMPSIM_MEMORY="2G"))
+
     def test_ipc(self):
         without, with_pool = self.compare("ipc")
         self.assertIn("8 blocks shared, 0 wrong", without.output)

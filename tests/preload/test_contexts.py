@@ -92,7 +92,7 @@ class Contexts(TestCase):
         for how in ("release", "reset", "detach", "destroy"):
             with self.subTest(how=how):
                 without, within = self.run_both(
-                    "contexts", ["end-beside", how], {"CMPSIM_MEMORY": "1G"}
+                    "contexts", ["end-beside", how], {"CMPSIM_MEMORY": "1G", "CMP_ASYNC_KEEP": "off"}
                 )
                 self.assertEqual(within.notes["at the address of a dead block"], "yes")
                 self.assertIn("its attribute: 0, 2\ntoo much: 2\nuse: 0, 0\n", without.results)

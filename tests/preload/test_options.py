@@ -26,6 +26,7 @@ OPTIONS = {
     "CMP_RESERVE": (["auto", "Auto", "1X", "1x", "1.15x+256M", "512M", "2x+0"], ["0.5x", "x", "2x+", "2x-1", "+1M"]),
     "CMP_DECAY": (["10s", "0.5", "500ms", "oncall", "oncall:1s", "off", "10S", "OnCall:50MS"],
                   ["0", "-1s", "1h", "ms", "oncall:", "on"]),
+    "CMP_ASYNC_KEEP": (["auto", "OFF", "0", "64M", "1T"], ["on", "1x", "-1", "10%"]),
     "CMP_FREE_SYNC": (["wait", "WAIT"], ["none of these", "waits"]),
     "CMP_FILL": (["off", "zero", "ZERO", "0", "171", "0xAB", "0xff", "255"], ["256", "0x", "0x100", "on"]),
     "CMP_STATS": (["0", "off", "OFF", "No"], []),

@@ -175,6 +175,14 @@ class Doctor(TestCase):
         self.assertIn("PROBLEM  there is no script trian.py", said)
 
     def test_surroundings(self):
+        keeps = "ok       stream-ordered pools (cudaMallocAsync) keep memory: CMP_ASYNC_KEEP="
+        self.assertIn(f"{keeps}auto\n", self.doctor())
+        self.assertIn(f"{keeps}64M\n", self.doctor(env={"CMP_ASYNC_KEEP": "64M"}))
+        said = self.doctor(env={"CMP_ASYNC_KEEP": "off"})
+        self.assertIn("note     CMP_ASYNC_KEEP=off is set: every program", said)
+        self.assertIn("(cudaMallocAsync) keep no memory: CMP_ASYNC_KEEP=off\n", said)
+        said = self.doctor(env={"CMPSIM_FAIL": "cuMemAllocAsync:1+:801"})
+        self.assertIn("note     this device has no stream-ordered pools (cudaMallocAsync)\n", said)
         said = self.doctor(env={"CMP_SLACK": "half", "CMP_FILL": "zero"}, code=1)
         self.assertIn("PROBLEM  CMP_SLACK=half is not understood", said)
         self.assertIn("right: a percentage, as 12.5%", said)

@@ -36,6 +36,7 @@ RUNS = {
     "two devices": ([PROGRAMS / "devices", "stays"], {"CMPSIM_DEVICES": "2"}),
     "contexts": ([PROGRAMS / "contexts", "devices"], {"CMPSIM_DEVICES": "2"}),
     "a memory limit": ([PROGRAMS / "memory", "rounds"], {}),
+    "stream order": ([PROGRAMS / "async_keep", "rounds"], {}),
     "aside": ([PLAIN, "10"], {"LD_PRELOAD": PROGRAMS / "wrapper.so"}),
     "not reached": ([sys.executable, "-c", OPENS], {}),
 }
@@ -155,6 +156,7 @@ class Statistics(TestCase):
         self.assertEqual(len(self.of("two devices")["devices"]), 2)
         self.assertGreater(self.of("contexts")["process"]["contexts_dropped"], 0)
         self.assertGreater(self.of("a memory limit")["process"]["regretted_releases"], 0)
+        self.assertGreater(self.of("stream order")["process"]["kept_released_bytes"], 0)
         self.assertIn("wrapper.so", self.of("aside")["aside"])
         self.assertFalse(self.of("not reached")["reached"])
 

@@ -57,6 +57,26 @@ class Reports(TestCase):
         self.assertNotIn("all 1", said)
         self.assertEqual(said, self.report(folder))
 
+    def test_stream_ordered_pools(self):
+        loop = f"{PROGRAMS / 'async_keep'} loop 20"
+        said = self.report(self.reports(loop))
+        self.assertIn(
+            "20 stream-ordered allocations and no other; the driver's pools that serve them kept "
+            "memory. Nothing to do.\n",
+            said,
+        )
+        self.assertIn("20 stream-ordered allocations; 1 pool of the driver's kept memory", said)
+        said = self.report(self.reports(loop, env={"CMP_ASYNC_KEEP": "off"}))
+        self.assertIn(
+            "20 stream-ordered allocations; the driver's pools that serve them kept no memory", said
+        )
+        self.assertNotIn("stream-ordered", self.report(self.reports(f"{PLAIN} 10")))
+        result = run("run", "--stats", "1", "--", PROGRAMS / "async_keep", "loop", "20")
+        self.assertIn(
+            "cmp:   stream-ordered allocations: 20; pools of the driver's that kept memory: 1, up to ",
+            result.stderr,
+        )
+
     def test_many_processes(self):
         folder = self.reports(f"{PLAIN} 1000; {PLAIN} 200; {PROGRAMS}/work 2 50 1")
         said = self.report(folder)

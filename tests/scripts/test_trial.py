@@ -15,7 +15,7 @@ from cmp_preload.commands import trial
 from cmp_preload.console.arguments import own_command
 from cmp_preload.measuring import verdict
 from cmp_preload.measuring.measurer import Measurer
-from cmp_preload.measuring.series import series_of
+from cmp_preload.measuring.series import async_keep_series, series_of
 from cmp_preload.pool import preloading
 
 COSTS = {"CMPSIM_COSTS": "h200"}
@@ -112,6 +112,19 @@ class Trials(TestCase):
     def test_modes_in_any_case_once(self):
         result = self.trial("-n", "1", "--modes", "Wait, AUTO,wait", "--no-fill", "--", PLAIN, "10")
         self.assertEqual(list(rows(result)), ["without", "observed", "wait", "auto"])
+
+    def test_a_program_of_stream_ordered_allocations(self):
+        """What its pools keep is tried; of a program that has none, or that is told, it is not."""
+        program = (BUILD / "programs" / "async_keep", "loop", "20")
+        tried = ["CMP_ASYNC_KEEP=off", "CMP_ASYNC_KEEP=1T"]
+        result = self.trial("-n", "2", "--modes", "wait", "--", *program, env=COSTS)
+        self.assertEqual(list(rows(result)), ["without", "observed", "wait", *tried, "filled"])
+        self.assertIn("results identical in 9 runs", words_of(result))
+        self.assertIn("run 12 of 12: ", result.stderr)
+        result = self.trial(
+            "-n", "1", "--modes", "wait", "--async-keep", "8M", "--", *program, env=COSTS
+        )
+        self.assertEqual(list(rows(result)), ["without", "observed", "wait", "filled"])
 
     def test_several_processes_are_added_up(self):
         script = self.script(f"{PLAIN} 300 & {PLAIN} 200; wait")
@@ -320,6 +333,32 @@ class Verdicts(TestCase):
         self.assertIn(f"Recommended: {own_command()} run -- app", told)
         few = self.verdict(runs, wait_calls=100, bound_waits=10, wait_ns=50_000_000)
         self.assertNotIn("limit", few)
+
+    def in_order(self, *runs):
+        """Of a program that calls cudaMallocAsync: nearly none of its time is in real calls."""
+        compared = series_of(["auto"], 6, False)
+        compared += async_keep_series(compared[2])
+        for series, seconds in zip(compared, runs, strict=True):
+            series.runs = [measured(one, 1e-6, async_allocations=9) for one in seconds * 2]
+        return "\n".join(verdict.of(compared, [], {}, ["app"], "auto").lines)
+
+    def test_stream_ordered_allocations(self):
+        third = (0.33, 0.34, 0.35)
+        second, half = self.SECOND, self.HALF
+        told = self.in_order(second, second, half, second, half)
+        self.assertIn("1.9 times faster with auto; allocation was 0.0% of the run;", told)
+        self.assertIn("CMP_ASYNC_KEEP=off and CMP_ASYNC_KEEP=1T gain nothing.", told)
+        self.assertIn(f"Recommended: {own_command()} run -- app", told)
+        told = self.in_order(second, second, half, second, third)
+        self.assertIn("CMP_ASYNC_KEEP=1T is 1.5 times faster than auto without it.", told)
+        self.assertIn(f"Recommended: {own_command()} run --async-keep 1T -- app", told)
+        told = self.in_order(half, half, second, half, second)
+        self.assertIn("1.9 times SLOWER with auto", told)
+        self.assertIn("CMP_ASYNC_KEEP=off is 1.9 times faster than auto without it.", told)
+        self.assertNotIn("Recommended", told)
+        told = self.in_order(second, second, second, second, second)
+        self.assertIn("No faster with auto than without", told)
+        self.assertNotIn("Nothing to gain: its", told)
 
     def test_slower(self):
         told = self.verdict([self.HALF, self.HALF, self.SECOND])

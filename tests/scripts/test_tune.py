@@ -61,6 +61,19 @@ class Tunes(TestCase):
             r"shows: measured with CMP_RESERVE=1\.5x\+1G, too\.\n",
         )
 
+    def test_a_program_of_stream_ordered_allocations(self):
+        """None of them is in a trace."""
+        program = (BUILD / "programs" / "async_keep", "loop", "20")
+        result = run("tune", "-n", "1", "--", *program, env=SIMULATED)
+        self.assert_ok(result)
+        self.assertRegex(result.stdout, r"\n(Use|Tried): CMP_ASYNC_KEEP=(off|1T)\n")
+        self.assertIn("\nNo replay shows what its stream-ordered allocations cost", result.stdout)
+        for name in ("the defaults", "async off", "async 1T"):
+            self.assertIn(f"\n{name}  ", result.stdout)
+        result = run("tune", "-n", "1", "--async-keep", "off", "--", *program, env=SIMULATED)
+        self.assert_ok(result)
+        self.assertIn("Your settings are right", result.stdout)
+
     def test_a_program_that_does_not(self):
         result = run("tune", "--", PLAIN, "2000")
         self.assert_ok(result)

@@ -328,6 +328,24 @@ void Allocations::Release(Allocation& allocation) {
   live_.erase(base);
 }
 
+Allocation* Allocations::AllocateKept(const Context& context, uintptr_t base, size_t bytes) {
+  Allocation allocation;
+  allocation.base = base;
+  allocation.bytes = bytes;
+  allocation.kind = MemoryKind::kPool;
+  return Insert(context, allocation);
+}
+
+std::vector<Allocation*> Allocations::PooledIn(uint64_t context_id) {
+  std::vector<Allocation*> found;
+  for (auto& [base, allocation] : live_) {
+    if (allocation.context_id == context_id && allocation.pool != nullptr) {
+      found.push_back(&allocation);
+    }
+  }
+  return found;
+}
+
 void Allocations::ReleaseContext(uint64_t context_id) {
   for (auto at = live_.begin(); at != live_.end();) {
     Allocation& allocation = at->second;

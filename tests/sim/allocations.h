@@ -90,6 +90,14 @@ class Allocations {
   Allocation* FindBase(uintptr_t address);   // the one that begins there
   Allocation* FindFreeable(uintptr_t base);  // one that cuMemFree takes
   void Release(Allocation& allocation);
+  // Of a pool's memory: the pool keeps it; it hands it out again; it goes back to the device.
+  void Keep(Allocation& allocation) { live_.erase(allocation.base); }
+  Allocation* AllocateKept(const Context& context, uintptr_t base, size_t bytes);
+  void ReleaseKept(int device_index, uintptr_t base, size_t bytes) {
+    device(device_index).Free(base, bytes);
+  }
+  // Those from pools that go with the context.
+  std::vector<Allocation*> PooledIn(uint64_t context_id);
   void ReleaseContext(uint64_t context_id);
 
   // Managed memory in these ranges is used by work of the device: it comes there, from wherever it

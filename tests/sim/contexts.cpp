@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "device_memory.h"
+#include "memory_pools.h"
 #include "streams.h"
 
 namespace cmp::sim {
@@ -212,6 +213,7 @@ void EndContext(Simulation& sim, Lock& lock, CUcontext handle) {
   RemoveThoseOf(context->id, sim.mipmapped_arrays);
   RemoveThoseOf(context->id, sim.device_objects);
   RemoveThoseOf(context->id, sim.modules);
+  EndPoolsIn(sim, *context);
   sim.allocations.ReleaseContext(context->id);
   sim.contexts.Remove(handle, context->primary);
 }

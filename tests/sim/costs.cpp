@@ -72,4 +72,10 @@ void NoteFreeCost(size_t bytes, bool last_of_chunk) {
   t_block_us = ClassOf(bytes).free_us + (last_of_chunk && bytes < kMiB ? kLastOfChunkUs : 0);
 }
 
+// A round of an allocation, a free and a synchronisation took 86 us more at 1 MiB, and 149 us at
+// 64 MiB, where the pool kept nothing.
+void NotePoolCost(size_t bytes) {
+  t_block_us += 42.5 + static_cast<double>(bytes) / (2.0 * static_cast<double>(kMiB));
+}
+
 }  // namespace cmp::sim

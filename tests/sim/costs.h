@@ -24,6 +24,8 @@ class Stopwatch {
 // chunk goes back with it.
 void NoteAllocationCost(size_t bytes);
 void NoteFreeCost(size_t bytes, bool last_of_chunk);
+// Memory that it brings into a pool of the stream-ordered allocator, or out of it.
+void NotePoolCost(size_t bytes);
 
 }  // namespace cmp::sim
 

@@ -1,5 +1,6 @@
 // Driver entry points about contexts.
 #include "driver_entry.h"
+#include "memory_pools.h"
 
 namespace cmp::sim {
 namespace {
@@ -35,7 +36,8 @@ CUresult Synchronize(Simulation& sim, Lock& lock, CUcontext handle) {
   const CUresult result = RequireContext(sim, handle, &context);
   if (result != CUDA_SUCCESS) return result;
   const CUresult capturing = CheckContextCall(sim, *context);
-  return capturing != CUDA_SUCCESS ? capturing : Drain(sim, lock, context->handle);
+  return capturing != CUDA_SUCCESS ? capturing
+                                   : PoolsSynchronised(sim, Drain(sim, lock, context->handle));
 }
 
 CUresult Release(Simulation& sim, Lock& lock, CUdevice device) {

@@ -5,6 +5,7 @@
 
 #include "driver_entry.h"
 #include "events.h"
+#include "memory_pools.h"
 
 namespace cmp::sim {
 namespace {
@@ -213,7 +214,7 @@ CUresult cuEventSynchronize(CUevent handle) {
     Event* event = nullptr;
     const CUresult result = RequireAskable(sim, handle, &event);
     if (result != CUDA_SUCCESS) return result;
-    return WaitFor(sim, lock, event->context->handle, {event->marker()});
+    return PoolsSynchronised(sim, WaitFor(sim, lock, event->context->handle, {event->marker()}));
   });
 }
 

@@ -1,5 +1,6 @@
 // Driver entry points that allocate and free memory.
 #include "driver_entry.h"
+#include "memory_pools.h"
 
 namespace cmp::sim {
 namespace {
@@ -63,6 +64,7 @@ CUresult Free(Simulation& sim, Lock& lock, CUdeviceptr pointer) {
   const size_t bytes = allocation->bytes;
   const DeviceMemory& memory = sim.allocations.device(allocation->device);
   const size_t used_before = memory.used();
+  if (allocation->pool != nullptr) return FreeInPool(sim, *allocation), CUDA_SUCCESS;
   sim.allocations.Release(*allocation);
   NoteFreeCost(bytes, memory.used() < used_before);
   return CUDA_SUCCESS;

@@ -1,6 +1,4 @@
-// Driver entry points of the stream-ordered allocator, and of its pools.
-//
-// A pool says where its memory is and whether it may be shared; nothing is kept in one.
+// Driver entry points of the stream-ordered allocator, and of its pools (memory_pools.h).
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -9,12 +7,10 @@
 #include <utility>
 
 #include "driver_entry.h"
+#include "memory_pools.h"
 
 namespace cmp::sim {
 namespace {
-
-constexpr CUmemLocation kThisDevice = {CU_MEM_LOCATION_TYPE_DEVICE, {0}};
-constexpr MemoryPool kDefaultPool = {kThisDevice, CU_MEM_HANDLE_TYPE_NONE, false};
 
 // What is in the file that stands for a shareable handle.
 struct SharedPool {
@@ -23,25 +19,9 @@ struct SharedPool {
 };
 constexpr char kPoolMagic[8] = {'c', 'm', 'p', 's', 'i', 'm', 'p', 0};
 
-// One default pool per device; the handle says no more than which.
-CUmemoryPool DefaultPool(Simulation& sim, CUdevice device) {
-  return reinterpret_cast<CUmemoryPool>(&sim.devices[static_cast<size_t>(device)]);
-}
-
-// Null: no pool's handle.
-const MemoryPool* FindPool(Simulation& sim, CUmemoryPool pool) {
-  for (Device& device : sim.devices) {
-    if (pool == reinterpret_cast<CUmemoryPool>(&device)) return &kDefaultPool;
-  }
-  return sim.pools.Find(pool);
-}
-
 // The device whose memory it is; -1: the host's.
-int OwnerOf(Simulation& sim, CUmemoryPool handle, const MemoryPool& pool) {
-  if (&pool != &kDefaultPool) {
-    return pool.location.type == CU_MEM_LOCATION_TYPE_DEVICE ? pool.location.id : -1;
-  }
-  return static_cast<int>(reinterpret_cast<Device*>(handle) - sim.devices.data());
+int OwnerOf(const MemoryPool& pool) {
+  return pool.location.type == CU_MEM_LOCATION_TYPE_DEVICE ? pool.location.id : -1;
 }
 
 CUresult Create(Simulation& sim, CUmemoryPool* pool, const CUmemPoolProps& properties) {
@@ -93,18 +73,7 @@ CUresult Import(Simulation& sim, int shared, CUmemoryPool* pool) {
   return CUDA_SUCCESS;
 }
 
-// On the stream's device, if not of the host's, whichever the pool was made for.
-Allocation* Allocate(Simulation& sim, const Context& context, size_t bytes, bool on_host) {
-  if (!on_host) {
-    bool spoiled = false;
-    return sim.allocations.AllocateDevice(context, bytes, MemoryKind::kPool, &spoiled);
-  }
-  Allocation* allocation = sim.allocations.AllocateHost(context, bytes, MemoryKind::kPool, 0);
-  if (allocation != nullptr) allocation->on_host = true;
-  return allocation;
-}
-
-// Memory of the stream-ordered allocator; no pool stands for the default one. The block is there at
+// Memory of the stream-ordered allocator; no pool stands for the current one. The block is there at
 // once; when the device is full, frees that are pending on any stream are run first.
 CUresult AllocateAsync(Simulation& sim, Lock& lock, CUdeviceptr* pointer, size_t bytes,
                        CUmemoryPool of_pool, CUstream handle, DefaultStream null_means) {
@@ -112,7 +81,7 @@ CUresult AllocateAsync(Simulation& sim, Lock& lock, CUdeviceptr* pointer, size_t
   Stream* stream = nullptr;
   const CUresult result = RequireStream(sim, handle, null_means, &stream);
   if (result != CUDA_SUCCESS) return result;
-  if (of_pool == nullptr) of_pool = DefaultPool(sim, stream->context->device);
+  if (of_pool == nullptr) of_pool = CurrentPool(sim, stream->context->device);
   const MemoryPool* pool = FindPool(sim, of_pool);
   if (stream->capture != nullptr) return CUDA_ERROR_NOT_SUPPORTED;  // memory nodes: left out
   const CUresult unsafe = CheckUnsafeCall(sim);
@@ -121,23 +90,77 @@ CUresult AllocateAsync(Simulation& sim, Lock& lock, CUdeviceptr* pointer, size_t
   if (bytes == 0) return CUDA_SUCCESS;
   const CUcontext context = stream->context->handle;
   const bool on_host = pool->location.type != CU_MEM_LOCATION_TYPE_DEVICE;
-  Allocation* allocation = Allocate(sim, *stream->context, bytes, on_host);
+  Allocation* allocation = AllocateFrom(sim, *stream->context, of_pool, bytes);
   if (allocation == nullptr && !on_host) {
     const CUresult drained = Drain(sim, lock, context);
     if (drained != CUDA_SUCCESS) return drained;
-    allocation = Allocate(sim, *sim.contexts.Find(context), bytes, on_host);
+    allocation = AllocateFrom(sim, *sim.contexts.Find(context), of_pool, bytes);
   }
   if (allocation == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
-  allocation->pool = of_pool;
   *pointer = allocation->base;
   return CUDA_SUCCESS;
 }
 
-CUresult AllocateFrom(Simulation& sim, Lock& lock, CUdeviceptr* pointer, size_t bytes,
-                      CUmemoryPool handle, CUstream stream, DefaultStream null_means) {
+CUresult AllocateFromPool(Simulation& sim, Lock& lock, CUdeviceptr* pointer, size_t bytes,
+                          CUmemoryPool handle, CUstream stream, DefaultStream null_means) {
   const MemoryPool* pool = FindPool(sim, handle);
   if (pool == nullptr || pool->imported) return CUDA_ERROR_INVALID_VALUE;
   return AllocateAsync(sim, lock, pointer, bytes, handle, stream, null_means);
+}
+
+// A handle of none is misuse: the real driver may crash (a guess).
+MemoryPool* FindKnownPool(Simulation& sim, CUmemoryPool handle) {
+  MemoryPool* pool = FindPool(sim, handle);
+  if (pool == nullptr) sim.misuse.Add("a pool was asked about that there is not");
+  return pool;
+}
+
+CUresult Get(const MemoryPool& pool, CUmemPool_attribute attribute, void* value) {
+  auto* bytes = static_cast<cuuint64_t*>(value);
+  switch (attribute) {
+    case CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES:
+    case CU_MEMPOOL_ATTR_REUSE_ALLOW_OPPORTUNISTIC:
+    case CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES:
+      *static_cast<int*>(value) = pool.reuses[attribute - 1];
+      return CUDA_SUCCESS;
+    case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD:
+      return *bytes = pool.threshold, CUDA_SUCCESS;
+    case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT:
+      return *bytes = pool.reserved.now, CUDA_SUCCESS;
+    case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH:
+      return *bytes = pool.reserved.high, CUDA_SUCCESS;
+    case CU_MEMPOOL_ATTR_USED_MEM_CURRENT:
+      return *bytes = pool.used.now, CUDA_SUCCESS;
+    case CU_MEMPOOL_ATTR_USED_MEM_HIGH:
+      return *bytes = pool.used.high, CUDA_SUCCESS;
+    default:
+      return CUDA_ERROR_INVALID_VALUE;
+  }
+}
+
+// The highest values can be set to what they are now, by a 0.
+CUresult Set(MemoryPool& pool, CUmemPool_attribute attribute, const void* value) {
+  const auto* bytes = static_cast<const cuuint64_t*>(value);
+  const auto restart = [&](MemoryPool::Bytes& of) {
+    if (*bytes != 0) return CUDA_ERROR_INVALID_VALUE;
+    of.high = of.now;
+    return CUDA_SUCCESS;
+  };
+  switch (attribute) {
+    case CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES:
+    case CU_MEMPOOL_ATTR_REUSE_ALLOW_OPPORTUNISTIC:
+    case CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES:
+      pool.reuses[attribute - 1] = *static_cast<const int*>(value);
+      return CUDA_SUCCESS;
+    case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD:
+      return pool.threshold = *bytes, CUDA_SUCCESS;
+    case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH:
+      return restart(pool.reserved);
+    case CU_MEMPOOL_ATTR_USED_MEM_HIGH:
+      return restart(pool.used);
+    default:
+      return CUDA_ERROR_INVALID_VALUE;
+  }
 }
 
 // Pending work of a device that loses its access is told so; whose own the memory is cannot lose
@@ -146,7 +169,7 @@ CUresult SetAccess(Simulation& sim, CUmemoryPool handle, const CUmemAccessDesc* 
                    size_t count) {
   const MemoryPool* pool = FindPool(sim, handle);
   if (pool == nullptr || (access == nullptr && count != 0)) return CUDA_ERROR_INVALID_VALUE;
-  const auto owner = OwnerOf(sim, handle, *pool);
+  const int owner = OwnerOf(*pool);
   for (size_t i = 0; i < count; ++i) {
     const CUmemLocation& place = access[i].location;
     if (place.type != CU_MEM_LOCATION_TYPE_DEVICE) return CUDA_ERROR_INVALID_VALUE;
@@ -198,7 +221,7 @@ CUresult FreeAsync(Simulation& sim, CUdeviceptr pointer, CUstream handle,
     Allocation* freed = sim.allocations.FindBase(pointer);
     if (freed == nullptr || freed->buffer_id != id) return;
     sim.hazards.NoteReleased(freed->range(), "freed in the order of a stream");
-    sim.allocations.Release(*freed);
+    FreeInPool(sim, *freed);
   };
   return SubmitWork(sim, *stream, std::move(work));
 }
@@ -225,14 +248,14 @@ CUresult cuMemAllocAsync_ptsz(CUdeviceptr* pointer, size_t bytes, CUstream strea
 CUresult cuMemAllocFromPoolAsync(CUdeviceptr* pointer, size_t bytes, CUmemoryPool pool,
                                  CUstream stream) {
   return Enter("cuMemAllocFromPoolAsync", [&](Simulation& sim, Lock& lock) {
-    return AllocateFrom(sim, lock, pointer, bytes, pool, stream, kLegacy);
+    return AllocateFromPool(sim, lock, pointer, bytes, pool, stream, kLegacy);
   });
 }
 
 CUresult cuMemAllocFromPoolAsync_ptsz(CUdeviceptr* pointer, size_t bytes, CUmemoryPool pool,
                                       CUstream stream) {
   return Enter("cuMemAllocFromPoolAsync_ptsz", [&](Simulation& sim, Lock& lock) {
-    return AllocateFrom(sim, lock, pointer, bytes, pool, stream, kPerThread);
+    return AllocateFromPool(sim, lock, pointer, bytes, pool, stream, kPerThread);
   });
 }
 
@@ -259,7 +282,17 @@ CUresult cuDeviceGetMemPool(CUmemoryPool* pool, CUdevice device) {
   return Enter("cuDeviceGetMemPool", [&](Simulation& sim, Lock&) -> CUresult {
     if (pool == nullptr) return CUDA_ERROR_INVALID_VALUE;
     if (!IsDevice(sim, device)) return CUDA_ERROR_INVALID_DEVICE;
-    *pool = DefaultPool(sim, device);
+    *pool = CurrentPool(sim, device);
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuDeviceSetMemPool(CUdevice device, CUmemoryPool handle) {
+  return Enter("cuDeviceSetMemPool", [&](Simulation& sim, Lock&) -> CUresult {
+    if (!IsDevice(sim, device)) return CUDA_ERROR_INVALID_DEVICE;
+    const MemoryPool* pool = FindPool(sim, handle);
+    if (pool == nullptr || OwnerOf(*pool) != device) return CUDA_ERROR_INVALID_VALUE;
+    sim.devices[static_cast<size_t>(device)].current_pool = handle;
     return CUDA_SUCCESS;
   });
 }
@@ -272,9 +305,12 @@ CUresult cuMemPoolCreate(CUmemoryPool* pool, const CUmemPoolProps* properties) {
 }
 
 // Its memory stays until it is freed.
-CUresult cuMemPoolDestroy(CUmemoryPool pool) {
+CUresult cuMemPoolDestroy(CUmemoryPool handle) {
   return Enter("cuMemPoolDestroy", [&](Simulation& sim, Lock&) -> CUresult {
-    return sim.pools.Remove(pool) == nullptr ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+    const std::unique_ptr<MemoryPool> pool = sim.pools.Remove(handle);
+    if (pool == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    TrimPool(sim, *pool, 0);
+    return CUDA_SUCCESS;
   });
 }
 
@@ -283,9 +319,35 @@ CUresult cuMemPoolSetAccess(CUmemoryPool pool, const CUmemAccessDesc* access, si
                [&](Simulation& sim, Lock&) { return SetAccess(sim, pool, access, count); });
 }
 
-CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t) {
+// (That a capture forbids this and questions about attributes is a guess.)
+CUresult cuMemPoolTrimTo(CUmemoryPool handle, size_t least) {
   return Enter("cuMemPoolTrimTo", [&](Simulation& sim, Lock&) -> CUresult {
-    return FindPool(sim, pool) == nullptr ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
+    const CUresult unsafe = CheckUnsafeCall(sim);
+    if (unsafe != CUDA_SUCCESS) return unsafe;
+    MemoryPool* pool = FindKnownPool(sim, handle);
+    if (pool == nullptr) return CUDA_ERROR_INVALID_VALUE;
+    TrimPool(sim, *pool, least);
+    return CUDA_SUCCESS;
+  });
+}
+
+CUresult cuMemPoolGetAttribute(CUmemoryPool handle, CUmemPool_attribute attribute, void* value) {
+  return Enter("cuMemPoolGetAttribute", [&](Simulation& sim, Lock&) -> CUresult {
+    const CUresult unsafe = CheckUnsafeCall(sim);
+    if (unsafe != CUDA_SUCCESS) return unsafe;
+    MemoryPool* pool = FindKnownPool(sim, handle);
+    return pool == nullptr || value == nullptr ? CUDA_ERROR_INVALID_VALUE
+                                               : Get(*pool, attribute, value);
+  });
+}
+
+CUresult cuMemPoolSetAttribute(CUmemoryPool handle, CUmemPool_attribute attribute, void* value) {
+  return Enter("cuMemPoolSetAttribute", [&](Simulation& sim, Lock&) -> CUresult {
+    const CUresult unsafe = CheckUnsafeCall(sim);
+    if (unsafe != CUDA_SUCCESS) return unsafe;
+    MemoryPool* pool = FindKnownPool(sim, handle);
+    return pool == nullptr || value == nullptr ? CUDA_ERROR_INVALID_VALUE
+                                               : Set(*pool, attribute, value);
   });
 }
 

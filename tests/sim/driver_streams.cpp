@@ -1,5 +1,6 @@
 // Driver entry points about streams, but for work (driver_launch) and capture (driver_capture).
 #include "driver_entry.h"
+#include "memory_pools.h"
 
 namespace cmp::sim {
 namespace {
@@ -66,7 +67,7 @@ CUresult AskUncaptured(const char* name, CUstream handle, DefaultStream null_mea
 CUresult SynchronizeStream(Simulation& sim, Lock& lock, Stream& stream) {
   const CUresult capturing = CheckStreamCall(sim, stream);
   if (capturing != CUDA_SUCCESS) return capturing;
-  return WaitFor(sim, lock, stream.context->handle, TailsToWaitFor(stream));
+  return PoolsSynchronised(sim, WaitFor(sim, lock, stream.context->handle, TailsToWaitFor(stream)));
 }
 
 CUresult WaitEvent(Simulation& sim, Stream& stream, CUevent handle) {

@@ -192,6 +192,44 @@ cudaError_t cudaDeviceGetMemPool(cudaMemPool_t* pool, int device) {
   });
 }
 
+cudaError_t cudaDeviceSetMemPool(int device, cudaMemPool_t pool) {
+  return CallDriver("cudaDeviceSetMemPool", [&](const Driver& driver) {
+    return driver.legacy.cuDeviceSetMemPool(device, pool);
+  });
+}
+
+cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* properties) {
+  return CallDriver("cudaMemPoolCreate", [&](const Driver& driver) {
+    static_assert(sizeof(cudaMemPoolProps) == sizeof(CUmemPoolProps));
+    return driver.legacy.cuMemPoolCreate(pool, reinterpret_cast<const CUmemPoolProps*>(properties));
+  });
+}
+
+cudaError_t cudaMemPoolDestroy(cudaMemPool_t pool) {
+  return CallDriver("cudaMemPoolDestroy",
+                    [&](const Driver& driver) { return driver.legacy.cuMemPoolDestroy(pool); });
+}
+
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, size_t least) {
+  return CallDriver("cudaMemPoolTrimTo", [&](const Driver& driver) {
+    return driver.legacy.cuMemPoolTrimTo(pool, least);
+  });
+}
+
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribute, void* value) {
+  return CallDriver("cudaMemPoolGetAttribute", [&](const Driver& driver) {
+    return driver.legacy.cuMemPoolGetAttribute(pool, static_cast<CUmemPool_attribute>(attribute),
+                                               value);
+  });
+}
+
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribute, void* value) {
+  return CallDriver("cudaMemPoolSetAttribute", [&](const Driver& driver) {
+    return driver.legacy.cuMemPoolSetAttribute(pool, static_cast<CUmemPool_attribute>(attribute),
+                                               value);
+  });
+}
+
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
   return CallDriver("cudaMemGetInfo", [&](const Driver& driver) {
     return driver.legacy.cuMemGetInfo(free_bytes, total_bytes);

@@ -53,6 +53,9 @@ __attribute__((destructor)) void WriteReportAtEnd() {
 
 Simulation::Simulation() : scheduler(hazards, allocations) {
   devices.resize(static_cast<size_t>(TheSettings().devices));
+  for (size_t i = 0; i < devices.size(); ++i) {
+    devices[i].default_pool.location = {CU_MEM_LOCATION_TYPE_DEVICE, {static_cast<int>(i)}};
+  }
 }
 
 Simulation& TheSimulation() {

@@ -6,6 +6,7 @@
 #ifndef CMP_TESTS_SIM_SIMULATION_H_
 #define CMP_TESTS_SIM_SIMULATION_H_
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdint>
 #include <map>
@@ -24,13 +25,6 @@
 #include "types.h"
 
 namespace cmp::sim {
-
-struct Device {
-  // Stays the same for ever; stands for a context while the primary one is active.
-  CUcontext primary_handle = nullptr;
-  unsigned primary_flags = 0;
-  unsigned primary_retained = 0;
-};
 
 struct GraphExec {
   GraphPtr graph;
@@ -82,10 +76,30 @@ struct Module {
   CUcontext context = nullptr;
 };
 
+// A pool of the stream-ordered allocator: memory_pools.h says what it does.
 struct MemoryPool {
   CUmemLocation location{};
   CUmemAllocationHandleType handle_types = CU_MEM_HANDLE_TYPE_NONE;
   bool imported = false;  // its pointers alone can be imported
+  cuuint64_t threshold = 0;
+  struct Bytes {
+    cuuint64_t now = 0;
+    cuuint64_t high = 0;
+    void Add(size_t bytes) { high = std::max(high, now += bytes); }
+  };
+  Bytes used;
+  Bytes reserved;                         // that, and what is kept
+  std::multimap<size_t, uintptr_t> kept;  // freed, by its size
+  int reuses[3] = {1, 1, 1};              // attributes that are only remembered
+};
+
+struct Device {
+  // Stays the same for ever; stands for a context while the primary one is active.
+  CUcontext primary_handle = nullptr;
+  unsigned primary_flags = 0;
+  unsigned primary_retained = 0;
+  MemoryPool default_pool;
+  CUmemoryPool current_pool = nullptr;  // null: that one
 };
 
 struct ExternalSemaphore {

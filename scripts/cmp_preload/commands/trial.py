@@ -21,13 +21,15 @@ from cmp_preload.diagnosis import driver
 from cmp_preload.measuring import outputs, verdict
 from cmp_preload.measuring.measurer import Measurer, Run
 from cmp_preload.measuring.noise import order_of
-from cmp_preload.measuring.series import Series, series_of
+from cmp_preload.measuring.series import Series, async_keep_series, series_of
 from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.pool.library import Library, Option
+from cmp_preload.records import counters
 from cmp_preload.reporters import text
 
 ABOUT = """Runs PROGRAM without the pool, observed (real calls, counted and timed), with the pool in
-each mode of CMP_FREE_SYNC, and once with new memory filled with 0xFF, in turn, several times.
+each mode of CMP_FREE_SYNC, of a program that calls cudaMallocAsync with other values of
+CMP_ASYNC_KEEP, and once with new memory filled with 0xFF, in turn, several times.
 Compares exit code and output; prints times, what the pool did, a verdict and what to set. The
 table goes to stdout, progress to stderr. Exit code 1: the results were not the same.
 
@@ -94,13 +96,31 @@ class Trial:
         if self._limit is None:
             self._limit = 60 + 10 * self.warm.seconds
         for i in range(max(series.times for series in all_series)):
-            for which in order_of(i, len(all_series)):
-                series = all_series[which]
-                if i >= series.times or (series.runs and series.runs[-1].over_limit):
-                    continue
-                series.runs.append(self.run(series))
-                if series is plain:
-                    require_success(series.runs[-1], self._parsed.code, self._measurer.command)
+            self._round(i, [all_series[which] for which in order_of(i, len(all_series))])
+            if i == 0:  # known by now
+                more = self._more_to_try(all_series)
+                self._round(i, more)
+                checks = sum(series.is_check for series in all_series)  # they stand last
+                place = len(all_series) - checks
+                all_series[place:place] = more
+
+    def _round(self, number: int, in_turn: list[Series]) -> None:
+        for series in in_turn:
+            if number >= series.times or (series.runs and series.runs[-1].over_limit):
+                continue
+            series.runs.append(self.run(series))
+            if series is self.plain:
+                require_success(series.runs[-1], self._parsed.code, self._measurer.command)
+
+    def _more_to_try(self, all_series: list[Series]) -> list[Series]:
+        """What helps only programs that do what this one does."""
+        observed, usual = all_series[1:3]
+        in_order = counters.allocates_in_order(observed.counters["process"])
+        if not in_order or "CMP_ASYNC_KEEP" in self._chosen:
+            return []
+        more = async_keep_series(usual)
+        self._total += sum(series.times for series in more)
+        return more
 
     def compare(self, all_series: list[Series]) -> list[outputs.Comparison]:
         """Fills in where results differ."""

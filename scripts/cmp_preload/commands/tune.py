@@ -3,6 +3,7 @@ pool, and measures the program with the best ones."""
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import tempfile
@@ -15,17 +16,18 @@ from cmp_preload.measuring.judgement import is_better, waits_for_memory
 from cmp_preload.measuring.measurer import Measurer, Run
 from cmp_preload.measuring.noise import LEAST_ROUNDS, Found, Outcome, order_of
 from cmp_preload.measuring.replays import Replays
-from cmp_preload.measuring.series import Series
+from cmp_preload.measuring.series import ASYNC_KEEPS, Series
 from cmp_preload.measuring.verdict import TOO_FEW, times, too_short
 from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.pool.library import Library
-from cmp_preload.records import traces
+from cmp_preload.records import counters, traces
 from cmp_preload.reporters import text
 
 ABOUT = """Records PROGRAM's allocations once, replays them under other settings, then runs PROGRAM
 with the defaults and with the best settings in turn. Prints the environment to use, what the
 replays predict and what was measured; or that the defaults are right. What is tried changes how
-much the pool keeps and where, never what the program sees; settings that are given stay."""
+much the pool keeps and where, never what the program sees; settings that are given stay. Of a
+program that calls cudaMallocAsync CMP_ASYNC_KEEP is tried, too, which no replay shows."""
 
 CANDIDATES = {
     "CMP_TIER_STEPS": ("1", "2", "8"),
@@ -92,12 +94,17 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> 
     path, run = tuning.record(fixed)
     recorded = traces.read(path)
     replays = Replays(path, library)
-    found, without, reached = replays.search(fixed, CANDIDATES)
+    in_order = counters.allocates_in_order(run.counters["process"])
+    if len(recorded) == 0 and in_order:
+        found, without = {}, {"ns": 0, "reserved": 0}  # no call to replay
+        reached = without
+    else:
+        found, without, reached = replays.search(fixed, CANDIDATES)
     tried = [("the defaults", {}, without)]
     if found:
         tried.append(("tuned", found, reached))
     bound = 0
-    if "CMP_RESERVE" not in fixed:
+    if "CMP_RESERVE" not in fixed and len(recorded) != 0:
         more, _, reached = replays.search({**fixed, **found}, MORE_MEMORY)
         # What frees wait for is not in a trace.
         bound = waits_for_memory(run.counters["process"], run.seconds)
@@ -105,6 +112,9 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> 
             more = {name: values[0] for name, values in MORE_MEMORY.items()}
         if more:
             tried.append(("more memory", {**found, **more}, reached))
+    if in_order and "CMP_ASYNC_KEEP" not in fixed:
+        for value in ASYNC_KEEPS:
+            tried.append((f"async {value}", {**found, "CMP_ASYNC_KEEP": value}, reached))
     progress.clear()
     print(
         f"{words.count(len(recorded), 'call')} of {recorded.program} recorded, "
@@ -131,7 +141,8 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> 
         print("Interrupted: this is what the runs until then show.")
     best, gain, judged = 0, None, None
     for i in range(1, len(tried)):
-        judged = is_better(all_series, all_series[i], all_series[best], tried[best][2]["ns"] / 1e9)
+        in_calls_s = math.inf if in_order else tried[best][2]["ns"] / 1e9
+        judged = is_better(all_series, all_series[i], all_series[best], in_calls_s)
         if judged.outcome is Outcome.FASTER:
             best, gain = i, judged
     _, chosen, reached = tried[best or -1]
@@ -148,6 +159,11 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> 
             "which no replay shows: measured with CMP_RESERVE="
             f"{MORE_MEMORY['CMP_RESERVE'][0]}, too."
         )
+    if in_order:
+        print(
+            "No replay shows what its stream-ordered allocations cost: measured with other values "
+            "of CMP_ASYNC_KEEP, too."
+        )
     print("\n" + text.tuning(all_series) + "\n")
     if best:
         print(gain_and_price(gain, all_series[0], all_series[best]))
@@ -163,7 +179,7 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> 
 
 
 def gain_and_price(gain: Found, usual: Series, tuned: Series) -> str:
-    peaks = [series.counters["process"]["reserved_peak_bytes"] for series in (usual, tuned)]
+    peaks = [counters.held_peak(series.counters["process"]) for series in (usual, tuned)]
     calls = [words.seconds(series.allocation_s()) for series in (usual, tuned)]
     faster = (
         f"{times(gain.ratio)} times faster"

@@ -131,3 +131,17 @@ def check_service(findings: Findings, environment: dict, library) -> None:
         findings.ok(
             f"a test of 100 allocations: {counters.hits(counted['totals'])} without a real call"
         )
+        _tell_of_kept_pools(findings, environment, found, counted["process"])
+
+
+def _tell_of_kept_pools(findings: Findings, environment: dict, found: dict, process: dict) -> None:
+    setting = f"CMP_ASYNC_KEEP={environment.get('CMP_ASYNC_KEEP') or 'auto'}"
+    if process.get("kept_pools"):
+        findings.ok(f"stream-ordered pools (cudaMallocAsync) keep memory: {setting}")
+    elif found.get("in_order"):
+        findings.note(
+            f"stream-ordered pools (cudaMallocAsync) keep no memory: {setting}",
+            "" if environment.get("CMP_ASYNC_KEEP") else "they do not while little is free",
+        )
+    else:
+        findings.note("this device has no stream-ordered pools (cudaMallocAsync)")

@@ -34,6 +34,7 @@ def main() -> None:
         found["devices"].append(name.value.decode(errors="replace"))
     if found["devices"]:
         found["allocated"] = _allocate(driver)
+        found["in_order"] = found["allocated"] == 0 and _allocate_in_order(driver)
     print(json.dumps(found))
 
 
@@ -49,6 +50,16 @@ def _allocate(driver) -> int:
         if error == 0:
             error = driver.cuMemFree_v2(pointer)
     return error
+
+
+def _allocate_in_order(driver) -> bool:
+    """In the order of a stream. Not every device can."""
+    pointer = ctypes.c_uint64()
+    return (
+        hasattr(driver, "cuMemAllocAsync")
+        and driver.cuMemAllocAsync(ctypes.byref(pointer), ctypes.c_size_t(4096), None) == 0
+        and driver.cuMemFreeAsync(pointer, None) == 0
+    )
 
 
 if __name__ == "__main__":

@@ -39,6 +39,9 @@ class Judgement:
         self._plain = plain
         self._observed = observed
         self.share = share_in_calls(observed)
+        # The part that could be saved, as far as that is known.
+        in_order = counters.allocates_in_order(observed.counters["process"])
+        self.could_save = 1.0 if in_order else self.share
         compared = [s for s in (plain, observed, *modes) if not s.runs[-1].over_limit]
         self._noise = Noise([series.seconds for series in compared])
 
@@ -48,12 +51,12 @@ class Judgement:
             mode.seconds,
             self._plain.seconds,
             self._observed.seconds,
-            least=1 - self.share,
+            least=1 - self.could_save,
         )
 
     def against(self, mode: Series, usual: Series) -> Found:
         """The same of two modes. What the real calls took was all that could be saved, by either."""
-        least = (1 - self.share) * self._plain.median / usual.median
+        least = (1 - self.could_save) * self._plain.median / usual.median
         return noise.compare(self._noise, mode.seconds, usual.seconds, least=least)
 
 

@@ -6,17 +6,25 @@ import statistics
 
 from cmp_preload.measuring.measurer import Run
 
+ASYNC_KEEPS = ("off", "1T")  # nothing, and as much as there is
 POISON = "0xFF"  # NaN as a floating-point number of any size, -1 as an integer
 
 
 class Series:
     """The runs of one variant. A check is run once: it shows whether results depend on something,
-    and is nothing to choose."""
+    and is nothing to choose. `tried`: the setting that it tries beside a mode, if that is what it
+    is for."""
 
     def __init__(
-        self, name: str, added: dict[str, str] | None, times: int, is_check: bool = False
+        self,
+        name: str,
+        added: dict[str, str] | None,
+        times: int,
+        is_check: bool = False,
+        tried: tuple[str, str] | None = None,
     ) -> None:
         self.name = name
+        self.tried = tried
         self.settings = added  # None: without the pool
         self.times = times
         self.is_check = is_check
@@ -42,6 +50,19 @@ class Series:
 
     def allocation_s(self) -> float | None:
         return self.middle.allocation_s()
+
+
+def async_keep_series(usual: Series) -> list[Series]:
+    """Beside the usual mode: what stream-ordered pools keep."""
+    return [
+        Series(
+            f"CMP_ASYNC_KEEP={value}",
+            {**usual.settings, "CMP_ASYNC_KEEP": value},
+            usual.times,
+            tried=("CMP_ASYNC_KEEP", value),
+        )
+        for value in ASYNC_KEEPS
+    ]
 
 
 def series_of(modes: list[str], times: int, filled: bool) -> list[Series]:

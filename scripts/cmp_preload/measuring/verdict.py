@@ -38,7 +38,9 @@ def of(
     `default`: the mode that need not be typed."""
     by_name = {series.name: series for series in all_series}
     plain, observed = by_name["without"], by_name["observed"]
-    modes = [series for series in all_series[2:] if not series.is_check]
+    under = [series for series in all_series[2:] if not series.is_check]
+    modes = [series for series in under if series.tried is None]
+    tried = [series for series in under if series.tried is not None]
     usual = modes[0]
     found = Verdict()
     found.same = not usual.different and not observed.different
@@ -48,19 +50,19 @@ def of(
         for run in series.runs
         for one in run.statistics
     )
-    judgement = Judgement(plain, observed, modes)
+    judgement = Judgement(plain, observed, under)
     of_usual = judgement.against_real(usual)
     judged = reached and not usual.different
 
     parts = [
-        speed(of_usual, plain, usual, judgement.share) if judged else "",
+        speed(of_usual, plain, usual, judgement.could_save) if judged else "",
         share_of_allocation(observed, judgement.share),
         results(all_series, comparisons),
     ]
     headline = "; ".join(part for part in parts if part) + "."
     found.say(headline[0].upper() + headline[1:])
     if judged:
-        found.lines += noise(of_usual, plain, judgement.share)
+        found.lines += noise(of_usual, plain, judgement.could_save)
     for comparison in comparisons:
         if comparison.incomparable:
             found.say(
@@ -77,7 +79,7 @@ def of(
                 f"Times and rates in {words.count(len(comparison.measured), 'line')} of "
                 f"{comparison.name} differ, as they may (line {min(comparison.measured) + 1})."
             )
-    for series in [observed, *modes]:
+    for series in [observed, *under]:
         if series.different:
             found.say(
                 f"Results differ with {series.name} in {len(series.different)} of "
@@ -86,14 +88,15 @@ def of(
     zeros_help = reads_unwritten_memory(found, usual, by_name.get("filled"), by_name.get("zeroed"))
 
     if not reached or of_usual.outcome is not Outcome.FASTER:
-        found.lines += why_not(observed, usual, judgement.share, of_usual, reached, command)
+        found.lines += why_not(observed, usual, judgement.could_save, of_usual, reached, command)
     hints(found, judgement, observed, usual, modes)
     if zeros_help:
         found.say(
             f"What that costs and gains: {own_command()} trial --fill zero -- {shlex.join(command)}"
         )
         return found
-    recommend(found, judgement, modes, chosen, reached)
+    better = better_setting(found, judgement, usual, tried)
+    recommend(found, judgement, modes, chosen, reached, better)
     if found.recommended is not None:
         flags = "".join(
             f" {flag_of(name)} {shlex.quote(value)}"
@@ -109,26 +112,50 @@ def of(
     return found
 
 
+def better_setting(found: Verdict, judgement, usual, tried: list):
+    """The one of `tried` with the same results that makes the usual mode faster; None: none does."""
+    faster = [
+        series
+        for series in tried
+        if not series.different
+        and not usual.different
+        and judgement.against(series, usual).outcome is Outcome.FASTER
+    ]
+    best = min(faster, key=lambda series: series.median, default=None)
+    if best is not None:
+        gain = judgement.against(best, usual)
+        found.say(f"{best.name} is {times(gain.ratio)} times faster than {usual.name} without it.")
+    elif tried:
+        found.say(
+            "Stream-ordered pools keep the right amount: "
+            f"{' and '.join(series.name for series in tried)} gain nothing."
+        )
+    return best
+
+
 def recommend(
-    found: Verdict, judgement, modes: list, chosen: dict[str, str], reached: bool
+    found: Verdict, judgement, modes: list, chosen: dict[str, str], reached: bool, better
 ) -> None:
     """The mode that keeps most of those with the same results, if the program gains by it; what it
-    costs; and why none of the others."""
+    costs; and why none of the others. `better`: see better_setting."""
     best = next((mode for mode in modes if not mode.different), None)
     if best is None or (modes[0].different and not reached):
         found.say("Run this program without the pool.")
         return
+    if better is not None and best is modes[0]:
+        chosen = {**chosen, better.tried[0]: better.tried[1]}
+        best = better
     gain = judgement.against_real(best)
     if not reached or gain.outcome is not Outcome.FASTER:
         return
     process = best.counters["process"]
-    idle = process["reserved_peak_bytes"] - process["live_peak_bytes"]
+    idle = counters.held_peak(process) - process["live_peak_bytes"]
     price = f"up to {words.size(idle)} of memory that the pool keeps idle"
     found.why = (
         f"gain: {times(gain.ratio)} times faster with {best.name}; price: "
         f"{price if idle > 0 else 'no memory'}"
     )
-    found.recommended = {**chosen, "CMP_FREE_SYNC": best.name}
+    found.recommended = {**chosen, "CMP_FREE_SYNC": best.settings["CMP_FREE_SYNC"]}
     found.rejected = [
         f"{mode.name} ({why_rejected(judgement, mode, best)})" for mode in modes if mode is not best
     ]
@@ -266,7 +293,7 @@ def why_not(
             f"Nothing to gain: its {words.count(calls, 'allocation')} took {words.seconds(inside)} "
             f"of {words.seconds(observed.median)}."
         ]
-    if totals.get("hit_rate", 0) < 0.5:
+    if totals.get("requests") and totals["hit_rate"] < 0.5:
         return [
             "Little was reused: it allocates memory that it keeps, sizes that do not come again, or "
             "more before the GPU is done with what was freed; the first allocation of each block is "

@@ -73,6 +73,17 @@ def allocating_ns(process: dict) -> int:
     return process.get("allocating_ns") or (allocation_ns(process) if process else 0)
 
 
+def allocates_in_order(process: dict) -> bool:
+    """From stream-ordered pools. What these cost is no part of the time in real calls: they give
+    memory back in synchronisations."""
+    return process.get("async_allocations", 0) > 0
+
+
+def held_peak(process: dict) -> int:
+    """The most that the pool, and the driver's pools for it, held; maybe not at once."""
+    return process["reserved_peak_bytes"] + process.get("kept_peak_bytes", 0)
+
+
 def real_calls(process: dict) -> int:
     return process["real_malloc_calls"] + process["real_free_calls"]
 

@@ -59,6 +59,10 @@ def _how_it_went(found: Collection) -> str:
         cost += f", the {'runs together' if many else 'run'} {words.seconds(seconds)}"
     if all(one.get("mode") == "off" for one in found.processes):
         return "The pool was off (CMP_MODE=off): nothing was counted."
+    if not totals["requests"] and counters.allocates_in_order(process):
+        kept = "" if process["kept_pools"] else " no"
+        in_order = words.count(process["async_allocations"], "stream-ordered allocation")
+        return f"{in_order} and no other; the driver's pools that serve them kept{kept} memory."
     if not totals["requests"]:
         return "The pool was asked for nothing."
     if all(one.get("mode") == "observe" for one in found.processes):

@@ -275,6 +275,20 @@ def _ranges(numbers: list[int]) -> str:
     return ", ".join("–".join(map(str, part)) for part in parts)
 
 
+def _stream_ordered(process: dict) -> str:
+    what = words.count(process["async_allocations"], "stream-ordered allocation")
+    if not process["kept_pools"]:
+        return f"{what}; the driver's pools that serve them kept no memory"
+    aged, released = process["kept_aged_bytes"], process["kept_released_bytes"]
+    seen = process["kept_peak_bytes"]  # in short runs never
+    return (
+        f"{what}; {words.count(process['kept_pools'], 'pool')} of the driver's kept memory"
+        + (f", up to {words.size(seen)}" if seen else "")
+        + f", and gave back {words.size(aged)} after CMP_DECAY, {words.size(released)} for calls "
+        "that lacked memory or asked about it"
+    )
+
+
 def notes(together: dict) -> list[str]:
     """What else is worth a line."""
     totals, process = together["totals"], together["process"]
@@ -289,6 +303,8 @@ def notes(together: dict) -> list[str]:
             f"have, for {words.seconds(process['skipped_wait_min_ns'] / 1e9)} to "
             f"{words.seconds(process['skipped_wait_max_ns'] / 1e9)}"
         )
+    if process.get("async_allocations"):
+        found.append(_stream_ordered(process))
     for name, one, several in (
         (
             "capture_real_calls",

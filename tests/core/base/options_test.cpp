@@ -173,6 +173,16 @@ TEST_F(OptionsTest, Decay) {
       [](const Options& o) { return double(o.decay_ns) + double(o.decay_by); });
 }
 
+TEST_F(OptionsTest, AsyncKeep) {
+  EXPECT_EQ(Options().async_keep, kByReserve);
+  EXPECT_EQ(Good("CMP_ASYNC_KEEP", "Auto").async_keep, kByReserve);
+  EXPECT_EQ(Good("CMP_ASYNC_KEEP", "off").async_keep, 0u);
+  EXPECT_EQ(Good("CMP_ASYNC_KEEP", "0").async_keep, 0u);
+  EXPECT_EQ(Good("CMP_ASYNC_KEEP", "1.5G").async_keep, 3 * kGiB / 2);
+  Bad("CMP_ASYNC_KEEP", {"on", "-1", "1x", "10%", "200T", "auto "},
+      [](const Options& o) { return o.async_keep; });
+}
+
 TEST_F(OptionsTest, FreeSync) {
   EXPECT_EQ(Options().free_sync, FreeSync::kAuto);
   EXPECT_EQ(Good("CMP_FREE_SYNC", "wait").free_sync, FreeSync::kWait);

@@ -43,7 +43,7 @@ Made MakeCalls(const char* name) {
   if (is("malloc")) return {new Malloc, nullptr};
   if (!is("async") && !is("async-max")) return {nullptr, "no such allocator"};
   if (is("async-max") && !gpu::KeepAsyncPool()) {
-    return {nullptr, "the runtime has no setting of a pool's threshold"};
+    return {nullptr, "the threshold of its pool cannot be set"};
   }
   void* block = nullptr;
   if (cudaMallocAsync(&block, 256, nullptr) != cudaSuccess ||

@@ -1,0 +1,35 @@
+// What a device really holds, whoever asks and whatever is preloaded: by NVML, or on the simulated
+// CUDA by its own count. Found by name, so that nothing is linked.
+#ifndef CMP_TESTS_GPU_USED_MEMORY_H_
+#define CMP_TESTS_GPU_USED_MEMORY_H_
+
+#include "program.h"
+
+namespace cmp::gpu {
+
+// Of the first device, by all processes, in MiB; 0: nobody says.
+inline double UsedMiB() {
+  struct Memory {
+    unsigned long long total, free, used;
+  };
+  using Init = int (*)();
+  using HandleOf = int (*)(unsigned, void**);
+  using MemoryOf = int (*)(void*, Memory*);
+  static const auto simulated =
+      reinterpret_cast<uint64_t (*)(int)>(dlsym(RTLD_DEFAULT, "simUsedBytes"));
+  if (simulated != nullptr) return static_cast<double>(simulated(0)) / kMiB;
+  static void* const library = dlopen("libnvidia-ml.so.1", RTLD_NOW);
+  if (library == nullptr) return 0;
+  const auto init = reinterpret_cast<Init>(dlsym(library, "nvmlInit_v2"));
+  const auto handle_of =
+      reinterpret_cast<HandleOf>(dlsym(library, "nvmlDeviceGetHandleByIndex_v2"));
+  const auto memory_of = reinterpret_cast<MemoryOf>(dlsym(library, "nvmlDeviceGetMemoryInfo"));
+  void* device = nullptr;
+  Memory memory{};
+  if (init() != 0 || handle_of(0, &device) != 0 || memory_of(device, &memory) != 0) return 0;
+  return static_cast<double>(memory.used) / kMiB;
+}
+
+}  // namespace cmp::gpu
+
+#endif  // CMP_TESTS_GPU_USED_MEMORY_H_
