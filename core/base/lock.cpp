@@ -45,8 +45,6 @@ void Pause::Wait() {
   }
 }
 
-bool Mutex::TryLock() { return pthread_mutex_trylock(&mutex_) == 0; }
-
 bool Mutex::LockSoon() {
   constexpr int kMostWaits = 100;
   Pause pause;

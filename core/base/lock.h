@@ -56,13 +56,12 @@ class Mutex {
     return true;
   }
   void Unlock() { pthread_mutex_unlock(&mutex_); }
-  [[nodiscard]] bool TryLock();
+  [[nodiscard]] bool TryLock() { return pthread_mutex_trylock(&mutex_) == 0; }
   // False: not within a tenth of a second. For what runs at exit, which a signal handler may have
   // called on the very thread that holds it.
   [[nodiscard]] bool LockSoon();
 
  private:
-  bool TryLock() { return pthread_mutex_trylock(&mutex_) == 0; }
   static void Relax() {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
