@@ -365,6 +365,7 @@ bool AgeKept() {
   Pool* started = g_started.load(std::memory_order_acquire);
   const Driver* driver = LoadedDriver();
   if (DevicesWithKept() == 0 || started == nullptr || driver == nullptr) return false;
+  const Uncancelled uncancelled;
   const RelaxedCaptureMode relaxed(*driver);
   size_t aged = 0;
   const Held held(g_lock);
