@@ -25,15 +25,15 @@ enum class Kind : uint8_t { kUnknown, kKnown, kRaised, kLeftAlone };
 // Under g_lock.
 struct PoolState {
   CUmemoryPool handle = nullptr;
-  int ending = 0;       // calls that may end it are on their way
-  bool gone = false;    // one was made: it may be there no more
-  cuuint64_t ours = 0;  // the threshold that it was given; 0: its own
-  bool counted = false;
+  int ending = 0;             // calls that may end it are on their way
+  bool gone = false;          // one was made: it may be there no more
+  cuuint64_t ours = 0;        // the threshold that it was given; 0: its own
+  bool was_raised = false;    // it was given one at least once
   int64_t unlooked_then = 0;  // at the last look
   int64_t unasked = 0;        // what may be allocated before free memory is asked for again
-  bool scarce = false;
-  size_t peak = 0;                       // the most that was seen in use
-  size_t bytes = 0;                      // what CMP_RESERVE adds to that
+  bool has_room = false;      // memory was not scarce then
+  size_t peak = 0;            // the most that was seen in use
+  size_t bytes = 0;           // what CMP_RESERVE adds to that
   cuuint64_t used[Ageing::kTicks] = {};  // the most that was seen in use, by tick
 };
 
@@ -107,8 +107,9 @@ void CountReleased(size_t bytes) {
   process.kept_peak_bytes.RaiseTo(bytes);
 }
 
+// Its threshold may have fallen to 0 again; what it kept by then goes with a synchronisation.
 bool MayKeep(const KeptPool& pool) {
-  return pool.Is() == Kind::kRaised && pool.ours != 0 && pool.may_be_asked();
+  return pool.Is() == Kind::kRaised && pool.was_raised && pool.may_be_asked();
 }
 
 // ---- Which pool. REQUIRES for all: g_lock held
@@ -187,12 +188,12 @@ KeptPool* FindUsed(const Driver& driver, CUstream stream, CUmemoryPool handle) {
 
 // ---- How much
 
-// Asks how much is free on the pool's device. Managed memory that the process has may come there.
+// Asks how much is free on the pool's device, if that is the current one. Managed memory that the
+// process has may come there.
 void AskForMemory(const Driver& driver, const Options& options, KeptPool& pool) {
   CUdevice device = -1;
   size_t free = 0;
   size_t total = 0;
-  pool.scarce = true;
   pool.unasked = kLeastBetweenLooks;
   if (driver.context_device(&device) != CUDA_SUCCESS || device != pool.Device() ||
       driver.mem_get_info(&free, &total) != CUDA_SUCCESS) {
@@ -200,7 +201,7 @@ void AskForMemory(const Driver& driver, const Options& options, KeptPool& pool) 
   }
   const size_t managed = g_visible_memory.managed_bytes();
   free -= std::min(free, managed);
-  pool.scarce = IsScarce(free, total);
+  pool.has_room = !IsScarce(free, total);
   pool.bytes = BytesWith(options.reserve, free);
   const size_t eighth = free > total / 10 ? (free - total / 10) / 8 : 0;
   pool.unasked = static_cast<int64_t>(std::max(eighth, total / 1024));
@@ -208,7 +209,7 @@ void AskForMemory(const Driver& driver, const Options& options, KeptPool& pool) 
 
 cuuint64_t WantedThreshold(const Options& options, const KeptPool& pool) {
   if (options.async_keep != kByReserve) return options.async_keep;
-  if (pool.scarce) return 0;
+  if (!pool.has_room) return 0;
   return static_cast<size_t>(static_cast<double>(pool.peak) * options.reserve.ratio) + pool.bytes;
 }
 
@@ -245,8 +246,8 @@ void Look(const Driver& driver, Pool& started, KeptPool& pool) {
     AskForMemory(driver, options, pool);
   }
   const cuuint64_t wanted = WantedThreshold(options, pool);
-  if (wanted != pool.ours && SetThreshold(pool, wanted) && wanted != 0 && !pool.counted) {
-    pool.counted = true;
+  if (wanted != pool.ours && SetThreshold(pool, wanted) && wanted != 0 && !pool.was_raised) {
+    pool.was_raised = true;
     started.statistics().process().kept_pools.AddShared(1);
   }
   // So the peak is known to an eighth, which the ratio of CMP_RESERVE=auto makes up for.
@@ -364,6 +365,7 @@ bool AgeKept() {
   Pool* started = g_started.load(std::memory_order_acquire);
   const Driver* driver = LoadedDriver();
   if (DevicesWithKept() == 0 || started == nullptr || driver == nullptr) return false;
+  const Uncancelled uncancelled;
   const RelaxedCaptureMode relaxed(*driver);
   size_t aged = 0;
   const Held held(g_lock);
