@@ -1,6 +1,7 @@
 #include "shim/service/kept_pools.h"
 
 #include <algorithm>
+#include <iterator>
 #include <new>
 
 #include "core/base/lock.h"
