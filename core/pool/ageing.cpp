@@ -51,20 +51,30 @@ bool Ageing::Rest(uint64_t ns) {
   return !stopped();
 }
 
+// Page-locked memory ages faster.
+uint64_t Ageing::MayRest(uint64_t ns) const {
+  const bool faster = pool_.page_locked() != nullptr && ns > PageLockedPool::kTickNs;
+  return faster ? PageLockedPool::kTickNs : ns;
+}
+
 void Ageing::Run() {
   const Driver& driver = *host_.driver();
   const DriverApi api(driver);
   // The first tick is soon, for what it pays once; but not for a process that is over by then.
-  bool first = true;
-  while (Rest(first && tick_ns_ > kFirstTickNs ? kFirstTickNs : tick_ns_)) {
-    first = false;
+  uint64_t left_ns = tick_ns_ > kFirstTickNs ? kFirstTickNs : tick_ns_;
+  for (;;) {
+    const uint64_t rest_ns = MayRest(left_ns);
+    if (!Rest(rest_ns)) return;
+    left_ns -= rest_ns;
     // seq_cst on both sides: either Stop sees that calls are made, or this that they must not be.
     inside_.store(true, std::memory_order_seq_cst);
     bool idle = true;
     if (!stopped()) {
       const RelaxedCaptureMode relaxed(driver);
-      idle = pool_.Age(api);
+      if (left_ns == 0) idle = pool_.Age(api);
+      idle |= pool_.AgePageLocked(stop_);
     }
+    if (left_ns == 0) left_ns = tick_ns_;
     inside_.store(false, std::memory_order_seq_cst);
     if (!pool_.CanFreeQuietly()) {  // as it turned out
       by_.store(By::kFrees, std::memory_order_seq_cst);
@@ -91,6 +101,13 @@ void Ageing::DoWhatIsDue(ContextPool& context, size_t bytes, const DeviceApi& ap
     if (tick) context.next_tick_ns.store(now + tick_ns_, std::memory_order_relaxed);
     if (!tick || next != 0) pool_.AgeInFree(context, tick, bytes, api);  // 0: the time begins
   }
+  inside_.store(false, std::memory_order_seq_cst);
+}
+
+void Ageing::AgePageLocked() {
+  const Uncancelled uncancelled;
+  if (inside_.exchange(true, std::memory_order_seq_cst)) return;  // another thread is at it
+  if (!stopped()) pool_.AgePageLocked(stop_);                     // as in Run
   inside_.store(false, std::memory_order_seq_cst);
 }
 

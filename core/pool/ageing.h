@@ -57,6 +57,12 @@ class Ageing {
       }
     }
   }
+  // The same of page-locked memory, in a free of the program's.
+  void InPageLockedFree() {
+    MemoryIsIdle();
+    if (by_.load(std::memory_order_relaxed) == By::kFrees) [[unlikely]]
+      AgePageLocked();
+  }
   // Does a free of the program's have nothing to do? Loads only.
   bool IsBesideFrees() const {
     const By by = by_.load(std::memory_order_seq_cst);
@@ -74,7 +80,9 @@ class Ageing {
   bool Spawn();
   void Run();
   bool Rest(uint64_t ns);
+  uint64_t MayRest(uint64_t ns) const;
   bool Leave();
+  void AgePageLocked();
   void DoWhatIsDue(ContextPool& context, size_t bytes, const DeviceApi& api, uint64_t now);
 
   Pool& pool_;

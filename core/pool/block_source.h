@@ -118,6 +118,10 @@ class BlockSource {
   // first of them does.
   void WarmUp(ContextPool& context, const DeviceApi& api);
   void WillBeWarmedUp() { will_be_warmed_up_ = true; }  // before there are blocks
+  // Really frees idle blocks that are on no list, in the way that may wait; returns their bytes.
+  size_t Free(ContextPool& context, Batch batch, const DeviceApi& api) {
+    return Destroy(context, batch, Work::kRetired, api);
+  }
   // Can idle blocks be freed without a wait, as far as that is known?
   bool CanFreeQuietly() const;
   // The same as ReleaseIdle for a real call that lacks memory, and the bound falls: large ready

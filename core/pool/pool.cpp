@@ -539,6 +539,10 @@ Pool* Pool::Create(const Options& options, void* statistics_page, uint64_t pid, 
   if (memory == nullptr) return nullptr;
   Pool* pool = new (memory) Pool(options, host);
   if (!pool->side_table_.opened()) return nullptr;
+  if (options.page_locked != 0 && options.mode == Mode::kPool && host.page_locked != nullptr) {
+    pool->page_locked_ = PageLockedPool::Create(pool->options_, host, pool->contexts_,
+                                                pool->readiness_, pool->arena_);
+  }
   pool->statistics_.Open(statistics_page, pool->tiers_, pool->tiers_.TierOf(kMostTierBytes) + 1,
                          pid, program);
   return pool;

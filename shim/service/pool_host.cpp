@@ -1,6 +1,7 @@
 #include "shim/service/pool_host.h"
 
 #include "shim/lookup/lookup.h"
+#include "shim/service/page_locked.h"
 #include "shim/state/captures.h"
 #include "shim/visible/visible_memory.h"
 #include "shim/work/made_contexts.h"
@@ -68,6 +69,7 @@ constinit const PoolHost kShimHost = {
     true,
     &ContextOpened,
     &ContextEnded,
+    &kPageLockedCalls,
 };
 
 void ForgetWork() {

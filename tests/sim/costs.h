@@ -24,6 +24,9 @@ class Stopwatch {
 // chunk goes back with it.
 void NoteAllocationCost(size_t bytes);
 void NoteFreeCost(size_t bytes, bool last_of_chunk);
+// The same of page-locked memory.
+void NoteHostAllocationCost(size_t bytes);
+void NoteHostFreeCost(size_t bytes);
 
 }  // namespace cmp::sim
 
