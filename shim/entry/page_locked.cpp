@@ -48,14 +48,18 @@ cudaError_t RuntimeAlloc(const RuntimeCalls& real, unsigned which, Call call) {
   return status;
 }
 
-// The pool, where page-locked memory may be served: it is not started for other processes.
+bool IsSet(const char* variable) {
+  const char* value = secure_getenv(variable);
+  return value != nullptr && *value != '\0';
+}
+
+// The pool, where page-locked memory may be served. It is not started for that alone where nobody
+// asked for it, or for what it would count.
 Pool* PoolForPageLocked(bool odd) {
   Pool* pool = g_started.load(std::memory_order_acquire);
-  const char* wanted = pool != nullptr ? nullptr : secure_getenv("CMP_HOST");
-  if (pool != nullptr ? pool->page_locked() == nullptr : wanted == nullptr || *wanted == '\0') {
-    return nullptr;
-  }
-  return PoolForAlloc(odd);
+  if (pool == nullptr && !IsSet("CMP_HOST") && !IsSet("CMP_STATS")) return nullptr;
+  if (pool == nullptr) pool = StartedPool();
+  return pool == nullptr || pool->page_locked() == nullptr ? nullptr : PoolForAlloc(odd);
 }
 
 // Page-locked memory that is not the pool's. Kernels use it if it was made for them (a flag of both

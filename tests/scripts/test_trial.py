@@ -95,6 +95,49 @@ class Trials(TestCase):
         self.assertIn("\nCMP_FREE_SYNC=wait\n", used.stdout)
         self.assertIn("to warm up", result.stderr.splitlines()[0])
 
+    def page_locked_trial(self, seconds, *arguments, name="page_locked", code=0):
+        """Runs take a made-up time, by CMP_HOST; so do the real calls for page-locked memory."""
+        really = Measurer.run
+
+        def timed(measurer, its_environment, *more):
+            result = really(measurer, its_environment, *more)
+            kept = its_environment.get("CMP_HOST") == "on"
+            result.seconds = seconds if kept else 0.2
+            for one in result.statistics:
+                one["process"]["host_real_malloc_ns"] = 0 if kept else 170_000_000
+                one["process"]["allocating_ns"] = 0
+            return result
+
+        printed = io.StringIO()
+        with (
+            unittest.mock.patch.object(Measurer, "run", timed),
+            unittest.mock.patch.object(preloading, "own_environment", environment),
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            ended = trial.main(
+                ["-n", "6", "--modes", "auto", *arguments, "--", str(PROGRAMS / "page_locked"),
+                 name, "runtime", "30"],
+                lambda: LIBRARY,
+            )
+        self.assertEqual(ended, code, printed.getvalue())
+        return types.SimpleNamespace(stdout=printed.getvalue())
+
+    def test_page_locked_memory(self):
+        """CMP_HOST is tried where a program allocates page-locked memory in a loop, and recommended
+        where that gains."""
+        result = self.page_locked_trial(0.04, name="loop")
+        self.assertIn("CMP_HOST=on", rows(result))
+        self.assertIn("5.0 times faster than auto", result.stdout)
+        self.assertRegex(result.stdout, r"Recommended: .* run --host on -- ")
+        for what, seconds, more, name in (("no gain", 0.2, (), "loop"), ("given", 0.2, ("--host", "off"), "loop"),
+                                          ("no loop", 0.2, (), "exit")):
+            with self.subTest(what=what):
+                result = self.page_locked_trial(seconds, *more, name=name)
+                self.assertEqual("CMP_HOST=on" in rows(result), what == "no gain")
+                self.assertNotIn("Recommended", result.stdout)
+        self.assertNotIn("CMP_HOST", self.trial("-n", "2", "--", PLAIN, "10").stdout)
+
     def test_settings_are_passed_on(self):
         """And the values of CMP_FREE_SYNC that are tried come from the library's table."""
         result = self.trial("-n", "1", "--max-block", "1K", "--", PLAIN, "2000", env=COSTS)

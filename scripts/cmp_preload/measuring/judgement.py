@@ -32,6 +32,20 @@ def share_in_calls(observed: Series) -> float:
     )
 
 
+LOOP = 20  # frees of page-locked memory: a program with fewer allocates it at its start
+
+
+def page_locked_share(series: Series) -> float:
+    """The part of a run that is inside real calls for page-locked memory, if it allocates that in a
+    loop; else 0. Of several threads the parts are added up."""
+    run = series.middle
+    process = run.counters["process"]
+    if process.get("host_real_free_calls", 0) < LOOP:
+        return 0.0
+    share = min(1.0, counters.page_locked_ns(process) / 1e9 / run.seconds)
+    return share if share > LITTLE else 0.0
+
+
 class Judgement:
     """Of a trial's variants: `modes` are under the pool, the two others make the real calls."""
 
@@ -55,6 +69,14 @@ class Judgement:
         """The same of two modes. What the real calls took was all that could be saved, by either."""
         least = (1 - self.share) * self._plain.median / usual.median
         return noise.compare(self._noise, mode.seconds, usual.seconds, least=least)
+
+
+def keeping_page_locked(all_series: list[Series], keeping: Series, usual: Series) -> Found:
+    """Does the program gain by CMP_HOST? No more than its real calls take."""
+    compared = [s for s in all_series if not s.is_check and not s.runs[-1].over_limit]
+    noise_of = Noise([series.seconds for series in compared])
+    least = 1 - page_locked_share(usual)
+    return noise.compare(noise_of, keeping.seconds, usual.seconds, least=least)
 
 
 def is_better(all_series: list[Series], tuned: Series, usual: Series, in_calls_s: float) -> Found:

@@ -11,15 +11,21 @@ POISON = "0xFF"  # NaN as a floating-point number of any size, -1 as an integer
 
 class Series:
     """The runs of one variant. A check is run once: it shows whether results depend on something,
-    and is nothing to choose."""
+    and is nothing to choose. An addition may be chosen with any of the others."""
 
     def __init__(
-        self, name: str, added: dict[str, str] | None, times: int, is_check: bool = False
+        self,
+        name: str,
+        added: dict[str, str] | None,
+        times: int,
+        is_check: bool = False,
+        is_addition: bool = False,
     ) -> None:
         self.name = name
         self.settings = added  # None: without the pool
         self.times = times
         self.is_check = is_check
+        self.is_addition = is_addition
         self.runs: list[Run] = []
         self.different: list[str] = []  # for each run with other results, where
 
@@ -42,6 +48,15 @@ class Series:
 
     def allocation_s(self) -> float | None:
         return self.middle.allocation_s()
+
+
+KEEPS_PAGE_LOCKED = {"CMP_HOST": "on"}
+
+
+def keeping_of(usual: Series) -> Series:
+    """The same, page-locked memory kept."""
+    settings = {**(usual.settings or {}), **KEEPS_PAGE_LOCKED}
+    return Series("CMP_HOST=on", settings, usual.times, is_addition=True)
 
 
 def series_of(modes: list[str], times: int, filled: bool) -> list[Series]:

@@ -7,7 +7,12 @@ import shlex
 
 from cmp_preload.console import words
 from cmp_preload.console.arguments import own_command
-from cmp_preload.measuring.judgement import LITTLE, Judgement, waits_for_memory
+from cmp_preload.measuring.judgement import (
+    LITTLE,
+    Judgement,
+    keeping_page_locked,
+    waits_for_memory,
+)
 from cmp_preload.measuring.noise import LEAST_ROUNDS, MOST_ROUNDS, Found, Outcome
 from cmp_preload.pool.library import flag_of
 from cmp_preload.records import counters
@@ -32,7 +37,8 @@ def of(
     `default`: the mode that need not be typed."""
     by_name = {series.name: series for series in all_series}
     plain, observed = by_name["without"], by_name["observed"]
-    modes = [series for series in all_series[2:] if not series.is_check]
+    modes = [series for series in all_series[2:] if not series.is_check and not series.is_addition]
+    keeping = next((series for series in all_series if series.is_addition), None)
     usual = modes[0]
     found = Verdict()
     found.same = not usual.different and not observed.different
@@ -71,7 +77,7 @@ def of(
                 f"Times and rates in {words.count(len(comparison.measured), 'line')} of "
                 f"{comparison.name} differ, as they may (line {min(comparison.measured) + 1})."
             )
-    for series in [observed, *modes]:
+    for series in [observed, *modes, *([keeping] if keeping else [])]:
         if series.different:
             found.say(
                 f"Results differ with {series.name} in {len(series.different)} of "
@@ -88,6 +94,8 @@ def of(
         )
         return found
     recommend(found, judgement, modes, chosen, reached)
+    if keeping and not usual.different:
+        recommend_keeping(found, all_series, keeping, usual, chosen)
     if found.recommended is not None:
         flags = "".join(
             f" {flag_of(name)} {shlex.quote(value)}"
@@ -126,6 +134,32 @@ def recommend(
     found.rejected = [
         f"{mode.name} ({why_rejected(judgement, mode, best)})" for mode in modes if mode is not best
     ]
+
+
+def recommend_keeping(
+    found: Verdict, all_series: list, keeping, usual, chosen: dict[str, str]
+) -> None:
+    """CMP_HOST, with what is recommended already, or with the usual mode."""
+    calls = usual.counters["process"]["host_real_malloc_calls"]
+    tried = f"Page-locked memory: {words.count(calls, 'real allocation')} a run; {keeping.name}"
+    if keeping.different:
+        found.say(f"{tried} is not recommended: other results.")
+        return
+    compared = keeping_page_locked(all_series, keeping, usual)
+    if compared.outcome is not Outcome.FASTER:
+        found.say(f"{tried} was tried: not shown to be faster.")
+        return
+    idle = keeping.counters["process"]["host_reserved_peak_bytes"]
+    found.say(f"{tried} is {times(compared.ratio)} times faster than {usual.name}.")
+    gain = (
+        f"with {keeping.name} {times(compared.ratio)} times faster than without it; price: up to "
+        f"{words.size(idle)} of page-locked memory that the pool holds"
+    )
+    found.why = f"{found.why}; {gain}" if found.recommended is not None else f"gain: {gain}"
+    found.recommended = {
+        **(found.recommended or {**chosen, "CMP_FREE_SYNC": usual.name}),
+        "CMP_HOST": keeping.settings["CMP_HOST"],
+    }
 
 
 def why_rejected(judgement, mode, best) -> str:
