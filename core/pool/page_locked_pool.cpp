@@ -258,7 +258,7 @@ bool PageLockedPool::Put(PageLockedHeap& heap, Batch batch) {
   const size_t bytes = BytesOf(batch);
   const auto put = [&] {
     Held held(lock_);
-    if (IdleBytes() + bytes > bound()) return false;
+    if (IdleBytes() + bytes > bound() && RuleIsOn(Rule::kPageLockedBound)) return false;
     heap.global().Put(batch);
     return true;
   };
@@ -324,7 +324,7 @@ Allocation PageLockedPool::Alloc(ContextPool& context, unsigned flags, size_t by
   const size_t rounded = bytes < kMostTierBytes ? tiers_.RoundedBytes(bytes) : bytes;
   if (bypassed() || rounded > bound()) return Allocation{};
   const ContextHandle key = KeyOf(context.handle(), flags);
-  if (reinterpret_cast<uintptr_t>(context.handle()) % 16 != 0) return Allocation{};
+  if (reinterpret_cast<uintptr_t>(context.handle()) >> kKeyShift != 0) return Allocation{};
   PageLockedHeap* const heap = HeapFor(context, flags);
   if (heap == nullptr) return Allocation{};
   const HeldContext held(*heap);
@@ -599,7 +599,10 @@ bool PageLockedPool::Age(const std::atomic<bool>& stop) {
     PromotePassed(heap);
     uint64_t before = 0;
     for (uint64_t i = 0; i < ticks; ++i) before = heap.global().Mark();
-    while (!stop.load(std::memory_order_seq_cst) && readiness_.StampOfAll(heap) == kReady) {
+    const auto quiet = [&] {
+      return readiness_.StampOfAll(heap) == kReady || !RuleIsOn(Rule::kPageLockedQuietly);
+    };
+    while (!stop.load(std::memory_order_seq_cst) && quiet()) {
       Batch aged;
       {
         Held held(lock_);

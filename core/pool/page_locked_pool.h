@@ -99,7 +99,8 @@ class PageLockedPool {
   int Release(DeviceAddress address) { return calls_.release(address); }
   // The stamp of a block whose free is settled as `stamp` for its own context.
   Stamp StampFor(const PageLockedHeap& heap, Stamp stamp) const {
-    return contexts_.count() > 1 ? readiness_.StampOfAll(heap) : stamp;
+    const bool several = contexts_.count() > 1 && RuleIsOn(Rule::kPageLockedInEveryContext);
+    return several ? readiness_.StampOfAll(heap) : stamp;
   }
   // A block in use will be really freed when it is freed.
   void Unpool(DeviceAddress address);
@@ -129,10 +130,14 @@ class PageLockedPool {
   PageLockedPool(const Options& options, const PoolHost& host, Contexts& contexts,
                  Readiness& readiness, Arena& arena);
 
-  // What a thread remembers a heap's cache by: no context's handle, which is a multiple of 16.
+  // What a thread remembers a heap's cache by: no context's handle, and each is another one. Where
+  // it is remembered follows from the lower bits.
   static ContextHandle KeyOf(ContextHandle context, unsigned flags) {
-    return reinterpret_cast<ContextHandle>(reinterpret_cast<uintptr_t>(context) | (flags + 1));
+    const uintptr_t its = flags + 1;
+    return reinterpret_cast<ContextHandle>((reinterpret_cast<uintptr_t>(context) ^ its << 4) |
+                                           its << kKeyShift);
   }
+  static constexpr unsigned kKeyShift = 57;  // no address has higher bits
   DeviceAddress AllocLargeHit(ThreadCache& cache, size_t bytes);
   bool HasShelf(unsigned tier) const { return tier < limits_.tiers; }
   size_t SlackFor(size_t rounded) const {

@@ -29,8 +29,7 @@ struct ThreadMemory {
   // The entry of a context, or the one that it would get: one of two places.
   Entry& EntryOf(ContextHandle handle) {
     const auto bits = reinterpret_cast<uintptr_t>(handle);
-    // The lowest bits: the flags of page-locked memory.
-    const size_t first = ((bits >> 4) ^ (bits >> 12) ^ (bits & 15)) % kEntries;
+    const size_t first = ((bits >> 4) ^ (bits >> 12)) % kEntries;
     if (entries[first].handle == handle) [[likely]]
       return entries[first];
     const bool taken = entries[first].handle != nullptr;

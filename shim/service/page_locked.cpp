@@ -86,7 +86,9 @@ CUresult FreePageLocked(PageLockedPool& pool, Block* block, DeviceAddress addres
     const Settlement settled = SettleFree(of_process, *LoadedDriver(), heap.context());
     if (!settled.pooled()) return static_cast<CUresult>(pool.FreeReal(block));
     // What the program asked for meanwhile ends with its free.
-    if (g_visible_memory.HasMapped()) g_visible_memory.SetWhat(address, Visible::kCopies);
+    if (g_visible_memory.HasMapped() && RuleIsOn(Rule::kPageLockedNewRange)) {
+      g_visible_memory.SetWhat(address, Visible::kCopies);
+    }
     const int status = pool.Retire(block, pool.StampFor(heap, settled.stamp));
     of_process.ageing().InPageLockedFree();
     return static_cast<CUresult>(status);

@@ -374,6 +374,8 @@ int main(int, char** arguments) {
   const char* part = arguments[1] == nullptr ? "" : arguments[1];
   if (strcmp(part, "hits") == 0) {
     Hits();
+  } else if (strcmp(part, "page_locked") == 0) {
+    PageLocked();
   } else if (strcmp(part, "threads") == 0) {
     Threads();
   } else if (strcmp(part, "questions") == 0) {
