@@ -45,7 +45,7 @@ struct Options {
   uint64_t decay_ns = 10'000'000'000;
   DecayBy decay_by = DecayBy::kThread;
   size_t page_locked = 0;  // bytes of it that may be idle; 0: off
-  int fill = -1;  // a byte, or -1: leave the contents alone
+  int fill = -1;           // a byte, or -1: leave the contents alone
   bool verbose = false;
   const char* programs = nullptr;  // into the environment, nullptr: all
   const char* stats = nullptr;     // nullptr: off, "1": summary, else a file name pattern

@@ -16,16 +16,6 @@ constexpr size_t kBatchBytes = 256 * kKiB;
 constexpr uint32_t kMostBatchBlocks = 32;
 // Released by one free to make room for its block.
 constexpr uint32_t kMostReleased = 16;
-constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
-constexpr unsigned kLargeBlocks = ~0U;  // in place of a tier
-constexpr int kMostWaitsForLeaving = 100;
-
-size_t BytesOf(const Batch& batch) {
-  size_t bytes = 0;
-  const Block* block = batch.head;
-  for (uint32_t i = 0; i < batch.count; ++i, block = block->next) bytes += block->bytes;
-  return bytes;
-}
 
 Options HeapOptions(const Options& options, size_t bound) {
   Options of_heaps = options;
@@ -255,7 +245,7 @@ void PageLockedPool::EmptyAllCaches() {
 
 // Idle blocks go on the heap's lists. False: there is no room for them.
 bool PageLockedPool::Put(PageLockedHeap& heap, Batch batch) {
-  const size_t bytes = BytesOf(batch);
+  const size_t bytes = BytesIn(batch);
   const auto put = [&] {
     Held held(lock_);
     if (IdleBytes() + bytes > bound() && RuleIsOn(Rule::kPageLockedBound)) return false;
@@ -278,7 +268,7 @@ bool PageLockedPool::MakeRoom(PageLockedHeap& heap, size_t bytes) {
         const size_t now = IdleBytes() + bytes;
         if (now <= bound()) return;
         oldest = from.global().TakeOldest(now - bound(), GlobalPool::kAnyTime, 1);
-        leaving_.fetch_add(BytesOf(oldest), std::memory_order_acq_rel);
+        leaving_.fetch_add(BytesIn(oldest), std::memory_order_acq_rel);
       }
       if (oldest.count == 0) return;
       left -= oldest.count < left ? oldest.count : left;
@@ -295,7 +285,7 @@ bool PageLockedPool::MakeRoom(PageLockedHeap& heap, size_t bytes) {
 
 // Really frees idle blocks that are on no list, and counted as leaving.
 size_t PageLockedPool::Destroy(PageLockedHeap& heap, Batch batch) {
-  const size_t bytes = BytesOf(batch);
+  const size_t bytes = BytesIn(batch);
   size_t freed = 0;
   {
     const ContextPool::User user(heap.context());
@@ -328,6 +318,8 @@ Allocation PageLockedPool::Alloc(ContextPool& context, unsigned flags, size_t by
   PageLockedHeap* const heap = HeapFor(context, flags);
   if (heap == nullptr) return Allocation{};
   const HeldContext held(*heap);
+  // Its context may have ended before it was held, and it be another one's by now.
+  if (heap->context_ != &context || heap->flags_ != flags) return Allocation{};
   const bool known = t_memory.FindPageLocked(key) != nullptr;
   ThreadCache* const cache = CacheFor(*heap);
   if (cache == nullptr) return Allocation{};
@@ -390,7 +382,7 @@ Allocation PageLockedPool::TakeReady(PageLockedHeap& heap, ThreadCache& cache, s
   Block* block = batch.Pop();
   if (batch.count != 0) {
     // The rest only where the cache may hold it; else it stays where it is counted.
-    const bool stocked = has_shelf && cache.ready_bytes() + BytesOf(batch) <= cache.most_bytes() &&
+    const bool stocked = has_shelf && cache.ready_bytes() + BytesIn(batch) <= cache.most_bytes() &&
                          cache.Stock(tier, batch);
     if (!stocked) heap.global().Put(batch);
   }
@@ -460,7 +452,7 @@ bool PageLockedPool::RetireHit(Block* block, const PageLockedHeap& heap) {
   while (leaving.count != 0) {
     const Batch alone = Batch::Of(leaving.Pop());
     if (Put(of, alone)) continue;
-    leaving_.fetch_add(BytesOf(alone), std::memory_order_acq_rel);
+    leaving_.fetch_add(BytesIn(alone), std::memory_order_acq_rel);
     Destroy(of, alone);
   }
   return true;
@@ -525,7 +517,7 @@ int PageLockedPool::Retire(Block* block, Stamp stamp) {
       leaving = Batch{};
     }
     if (Put(heap, one)) continue;
-    leaving_.fetch_add(BytesOf(one), std::memory_order_acq_rel);
+    leaving_.fetch_add(BytesIn(one), std::memory_order_acq_rel);
     Destroy(heap, one);
   }
   return kSuccess;
@@ -539,16 +531,9 @@ int PageLockedPool::FreeReal(Block* block) {
 }
 
 bool PageLockedPool::StillHas(const Block* block, DeviceAddress address) const {
-  const HeldContext owner(*block->owner());
-  const Block* found = Find(address);
-  Pause pause;
-  for (int i = 0;
-       i < kMostWaitsForLeaving && found != nullptr && found == block && found->IsLeaving(); ++i) {
-    pause.Wait();
-    found = Find(address);
-  }
-  if (found != block || block->owner() != owner.get()) return found != nullptr;
-  return !HeapOf(*block).context().MayHaveEnded();
+  return StillFound(side_table_, block, address, [](const ContextPool& owner) {
+    return static_cast<const PageLockedHeap&>(owner).context().MayHaveEnded();
+  });
 }
 
 void PageLockedPool::Unpool(DeviceAddress address) {
@@ -572,7 +557,7 @@ size_t PageLockedPool::ReleaseAll() {
     {
       Held held(lock_);
       oldest = heap.global().TakeOldest(~size_t{0});
-      leaving_.fetch_add(BytesOf(oldest), std::memory_order_acq_rel);
+      leaving_.fetch_add(BytesIn(oldest), std::memory_order_acq_rel);
     }
     if (oldest.count != 0) bytes += Destroy(heap, oldest);
   });
@@ -607,7 +592,7 @@ bool PageLockedPool::Age(const std::atomic<bool>& stop) {
       {
         Held held(lock_);
         aged = heap.global().TakeOldest(1, before, 1);
-        leaving_.fetch_add(BytesOf(aged), std::memory_order_acq_rel);
+        leaving_.fetch_add(BytesIn(aged), std::memory_order_acq_rel);
       }
       if (aged.count == 0 || Destroy(heap, aged) == 0) return;
     }

@@ -6,12 +6,8 @@ namespace cmp {
 
 namespace {
 constexpr uint32_t kMaxBatchBlocks = 128;
-constexpr unsigned kLargeBlocks = ~0U;  // in place of a tier: all blocks of 2 MiB and more
-// The largest request that has a tier; no device has more.
-constexpr size_t kMostTierBytes = (size_t{1} << 47) - 1;
 // The large shelf of a cache may have so many times what is on those of its tiers.
 constexpr size_t kLargeShare = 4;
-constexpr int kMostWaitsForLeaving = 100;  // about a tenth of a second
 constexpr uint64_t kMostBoundWaitNs = 150'000;
 }  // namespace
 
@@ -457,19 +453,8 @@ int Pool::FreeReal(Block* block, const DeviceApi& api) {
 }
 
 bool Pool::StillHas(const Block* block, DeviceAddress address) const {
-  const HeldContext owner(*block->owner());
-  // Now it is the owner's as long as it is found. While it leaves, the driver may have given the
-  // address to somebody already: whose it is shows when it has left. But not for ever: as long as
-  // its real free waits, it is nobody's.
-  const Block* found = Find(address);
-  Pause pause;
-  for (int i = 0;
-       i < kMostWaitsForLeaving && found != nullptr && found == block && found->IsLeaving(); ++i) {
-    pause.Wait();
-    found = Find(address);
-  }
-  if (found != block || block->owner() != owner.get()) return found != nullptr;
-  return !owner->MayHaveEnded();
+  return StillFound(side_table_, block, address,
+                    [](const ContextPool& owner) { return owner.MayHaveEnded(); });
 }
 
 bool Pool::Unpool(DeviceAddress address) {

@@ -49,7 +49,8 @@ struct Freed {
 Freed Free(Pool& pool, const Driver& driver, Block* block, DeviceAddress address, BlockState taken,
            const DeviceApi& api) {
   if (taken == BlockState::kLive) [[likely]] {
-    if (const Settlement settled = SettleFree(pool, driver, *block->owner()); settled.pooled()) [[likely]] {
+    if (const Settlement settled = SettleFree(pool, driver, *block->owner()); settled.pooled())
+        [[likely]] {
       const bool waited = pool.Retire(block, settled.stamp, api) || settled.waited();
       return {kSuccess, waited ? TraceOutcome::waited : TraceOutcome::pooled};
     }

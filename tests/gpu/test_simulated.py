@@ -56,7 +56,7 @@ class Simulated(unittest.TestCase):
                     output = self.both("page_locked", part, *arguments, mode=mode, CMP_HOST="on")
                     output = "".join(line for line in output.splitlines(True)
                                      if not line.startswith("# "))
-                    self.assertNotRegex(output, "[1-9] wrong words")
+                    self.assertNotRegex(output, r"(?m)(^|: )[1-9]\d* wrong words")
                     said = said or output
                     self.assertEqual(output, said)
 
