@@ -7,6 +7,7 @@
 //   poller         a context's fences: who asks                 (one per context)
 //   work           what was submitted to a context              (one per context)
 //   fence queue    a context's recorded fences                  (one per context)
+//   page-locked    heaps of page-locked memory; what may idle   (one per process each)
 //   cache list     a context's list of thread caches            (one per context)
 //   cache flag     one thread cache                             (one per thread and context)
 //   spare          caches and lists of contexts that ended      (one per process each)

@@ -67,6 +67,20 @@ const char* ParseBytesPrefix(const char* text, size_t* bytes) {
   return at;
 }
 
+bool IsOff(const char* text) {
+  for (const char* off : {"0", "off", "no", "false"}) {
+    if (IsWord(text, off)) return true;
+  }
+  return false;
+}
+
+bool IsOn(const char* text) {
+  for (const char* on : {"1", "on", "yes", "true"}) {
+    if (IsWord(text, on)) return true;
+  }
+  return false;
+}
+
 bool ParseMode(const char* text, Options* options) {
   if (IsWord(text, "pool")) return options->mode = Mode::kPool, true;
   if (IsWord(text, "observe")) return options->mode = Mode::kObserve, true;
@@ -172,6 +186,16 @@ bool ParseAsyncKeep(const char* text, Options* options) {
   return ParseBytes(text, &options->async_keep);
 }
 
+// IsOff and IsOn take 0 and 1 for words, and so does this.
+bool ParseHost(const char* text, Options* options) {
+  if (IsOff(text)) return options->page_locked = 0, true;
+  if (IsOn(text)) return options->page_locked = kPageLockedAuto, true;
+  size_t bytes = 0;
+  if (!ParseBytes(text, &bytes)) return false;
+  options->page_locked = bytes;
+  return true;
+}
+
 bool ParseFreeSync(const char* text, Options* options) {
   if (IsWord(text, "wait")) return options->free_sync = FreeSync::kWait, true;
   if (IsWord(text, "auto")) return options->free_sync = FreeSync::kAuto, true;
@@ -198,20 +222,6 @@ bool ParseFill(const char* text, Options* options) {
   }
   options->fill = value;
   return true;
-}
-
-bool IsOff(const char* text) {
-  for (const char* off : {"0", "off", "no", "false"}) {
-    if (IsWord(text, off)) return true;
-  }
-  return false;
-}
-
-bool IsOn(const char* text) {
-  for (const char* on : {"1", "on", "yes", "true"}) {
-    if (IsWord(text, on)) return true;
-  }
-  return false;
 }
 
 // A number is no file name that anybody means.
@@ -290,6 +300,10 @@ constexpr Option kOptions[] = {
      "not "
      "reused too early",
      ParseFreeSync},
+    {"CMP_HOST", "off", "off, on, bytes",
+     "page-locked memory of the host is kept, too (`cudaMallocHost`, `cudaHostAlloc`); bytes: of "
+     "what is idle; `on`: 256M, less where the process may have little",
+     ParseHost},
     {"CMP_FILL", "off", "off, zero, a byte (171, 0xAB)", "written into every block handed out",
      ParseFill},
     {"CMP_STATS", "off", "off, on, a file name",

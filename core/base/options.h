@@ -32,6 +32,9 @@ inline constexpr size_t kOfTheDevice = 0;
 // CMP_ASYNC_KEEP=auto: as much as CMP_RESERVE says.
 inline constexpr size_t kByReserve = ~size_t{0};
 
+// CMP_HOST=on: what may be idle follows the memory that the process may have.
+inline constexpr size_t kPageLockedAuto = ~size_t{0};
+
 struct Options {
   Mode mode = Mode::kPool;
   FreeSync free_sync = FreeSync::kAuto;
@@ -45,6 +48,7 @@ struct Options {
   uint64_t decay_ns = 10'000'000'000;
   DecayBy decay_by = DecayBy::kThread;
   size_t async_keep = kByReserve;  // 0: off
+  size_t page_locked = 0;          // bytes of it that may be idle; 0: off
   int fill = -1;                   // a byte, or -1: leave the contents alone
   bool verbose = false;
   const char* programs = nullptr;  // into the environment, nullptr: all

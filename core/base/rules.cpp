@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include <atomic>
+#include <cstdint>
 
 namespace cmp {
 
@@ -35,15 +36,19 @@ constexpr const char* kNames[] = {"fence_before_reuse",
                                   "ask_again",
                                   "pay_before_destruction",
                                   "pay_at_exit",
-                                  "finished_if_begun_after"};
-constexpr unsigned kRead = 1U << 31;
-constinit std::atomic<unsigned> g_off{0};
+                                  "finished_if_begun_after",
+                                  "page_locked_in_every_context",
+                                  "page_locked_new_range",
+                                  "page_locked_quietly",
+                                  "page_locked_bound"};
+constexpr uint64_t kRead = uint64_t{1} << 63;
+constinit std::atomic<uint64_t> g_off{0};
 
-unsigned ReadOff() {
-  unsigned off = kRead;
+uint64_t ReadOff() {
+  uint64_t off = kRead;
   const char* text = getenv("CMP_TEST_RULES_OFF");
   for (unsigned i = 0; text != nullptr && i < sizeof(kNames) / sizeof(kNames[0]); ++i) {
-    if (strstr(text, kNames[i]) != nullptr) off |= 1U << i;
+    if (strstr(text, kNames[i]) != nullptr) off |= uint64_t{1} << i;
   }
   g_off.store(off, std::memory_order_relaxed);
   return off;
@@ -51,7 +56,7 @@ unsigned ReadOff() {
 }  // namespace
 
 bool RuleIsOn(Rule rule) {
-  unsigned off = g_off.load(std::memory_order_relaxed);
+  uint64_t off = g_off.load(std::memory_order_relaxed);
   if (off == 0) off = ReadOff();
   return (off >> static_cast<unsigned>(rule) & 1) == 0;
 }

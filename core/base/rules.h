@@ -34,6 +34,11 @@ enum class Rule {
   kPayBeforeDestruction,  // nothing is destroyed under work that a free would have waited for
   kPayAtExit,             // what was skipped is waited for before the process ends
   kFinishedIfBegunAfter,  // a synchronisation finishes only what was submitted before it began
+  // CMP_HOST
+  kPageLockedInEveryContext,  // a block is handed out once no context's work can touch it
+  kPageLockedNewRange,        // what kernels use of it ends with its free
+  kPageLockedQuietly,         // none is freed unasked while work is unfinished
+  kPageLockedBound,           // no more is idle than CMP_HOST says
 };
 
 #ifdef CMP_TEST_RULES

@@ -74,6 +74,25 @@ class Counter {
   X(wait_attributes, "because memory was given attributes")                       \
   X(wait_watched, "because another thread keeps asking whether work is done")
 
+// Of page-locked memory of the host. The first four also where CMP_HOST is off; the others are as
+// of the last real call or tick.
+#define CMP_PAGE_LOCKED_COUNTERS(X)                                                         \
+  X(host_real_malloc_calls, "real allocations of page-locked memory, failed ones included") \
+  X(host_real_malloc_ns, "nanoseconds inside them")                                         \
+  X(host_real_free_calls, "real frees of it, failed ones included")                         \
+  X(host_real_free_ns, "nanoseconds inside them")                                           \
+  X(host_requests, "requests for it that CMP_HOST served")                                  \
+  X(host_thread_cache_hits, "of those, from the thread's own cache")                        \
+  X(host_global_pool_hits, "of those, from the pool that all threads share")                \
+  X(host_refills, "of those, by real allocations")                                          \
+  X(host_frees, "frees that brought a block of it into the pool")                           \
+  X(host_real_frees, "frees of such blocks that were real frees")                           \
+  X(host_blocks_released, "idle blocks of it that were really freed")                       \
+  X(host_requested_bytes, "bytes of it that the program asked for")                         \
+  X(host_reserved_bytes, "bytes of it in blocks that the pool holds now")                   \
+  X(host_reserved_peak_bytes, "the most that it held")                                      \
+  X(host_bypassed, "1: not served any more, since a thread has a NUMA policy")
+
 // Once per process (atomic adds): rare beside the calls that they count.
 #define CMP_PROCESS_COUNTERS(X)                                                             \
   X(real_malloc_calls, "real allocation calls, failed ones included")                       \
@@ -119,7 +138,8 @@ class Counter {
   X(reserve_extra_peak_bytes, "the most that it had")                                       \
   X(reserved_bytes, "bytes of real allocations that the pool holds now")                    \
   X(reserved_peak_bytes, "the most that it held")                                           \
-  X(live_peak_bytes, "the most that the program held, sampled when the pool moves batches")
+  X(live_peak_bytes, "the most that the program held, sampled when the pool moves batches") \
+  CMP_PAGE_LOCKED_COUNTERS(X)
 
 struct TierCounters {
 #define CMP_DECLARE(name, meaning) Counter name;

@@ -29,6 +29,7 @@ bool ContextPool::Open(const ContextIdentity& identity, const Options& options, 
     ended_ = false;
   }
   cached_retired_.store(0, std::memory_order_relaxed);
+  allowed_.store(0, std::memory_order_relaxed);
   device_bytes.store(identity.device_bytes, std::memory_order_relaxed);
   unasked_bytes.store(0, std::memory_order_relaxed);
   waited_in_vain_at.store(kNever, std::memory_order_relaxed);
@@ -59,6 +60,16 @@ bool ContextPool::ListCache(ThreadCache& cache, ThreadCache::Shelves shelves) {
   return true;
 }
 
+bool ContextPool::Allow(ThreadCache& cache, size_t bytes, size_t large_bytes) {
+  Held held(caches_lock_);
+  if (ended_ || !cache.listed()) return false;
+  const size_t before = cache.allowed;
+  cache.Allow(bytes, large_bytes);
+  cache.allowed = bytes + large_bytes;
+  allowed_.fetch_add(cache.allowed - before, std::memory_order_acq_rel);
+  return true;
+}
+
 size_t ContextPool::EmptyListed(ThreadCache& cache, bool short_of_memory) {
   size_t bytes = 0;
   const auto put = [&](Batch batch) {
@@ -66,6 +77,10 @@ size_t ContextPool::EmptyListed(ThreadCache& cache, bool short_of_memory) {
     global_.Put(batch);
   };
   Settle(cache.Empty(put, short_of_memory));
+  // After its blocks have come to the lists: what is idle never seems less than it is.
+  if (cache.allowed != 0) {
+    allowed_.fetch_sub(std::exchange(cache.allowed, 0), std::memory_order_acq_rel);
+  }
   ThreadCache* const next = cache.next_of_context;
   ThreadCache* const previous = cache.previous_of_context;
   (previous == nullptr ? listed_ : previous->next_of_context) = next;

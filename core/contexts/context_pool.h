@@ -197,6 +197,11 @@ class ContextPool {
   // EmptyCaches was called last. False: it may not, the context has ended.
   [[nodiscard]] bool ListCache(ThreadCache& cache,
                                ThreadCache::Shelves shelves = ThreadCache::Shelves::kOfTiers);
+  // The same where caches share what they may hold, and one that was just listed may hold nothing:
+  // from now on it may have so much. False: it is not listed any more. By its thread.
+  [[nodiscard]] bool Allow(ThreadCache& cache, size_t bytes, size_t large_bytes);
+  // What listed caches may hold together by that.
+  size_t allowed() const { return allowed_.load(std::memory_order_acquire); }
   // Moves the blocks of every thread's cache to the global pool; returns their bytes. Costs nothing
   // for caches that were empty the last time and have been left alone since. `short_of_memory`:
   // what the threads make ahead begins small again. A cache that cannot be taken (owner_flag.h)
@@ -349,6 +354,7 @@ class ContextPool {
   ThreadCache* listed_ = nullptr;      // through next_of_context and previous_of_context
   ThreadCache* threadless_ = nullptr;  // through next_of_context
   std::atomic<int64_t> cached_retired_{0};
+  std::atomic<size_t> allowed_{0};  // written under caches_lock_
 };
 static_assert(alignof(Fences) == kCacheLine && alignof(Accounts) == kCacheLine);
 static_assert(sizeof(ContextPool) <= 24 * kCacheLine, "kept small: there may be many");

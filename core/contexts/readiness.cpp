@@ -64,8 +64,7 @@ void Readiness::CoverOne(ContextPool& context, Stamp stamp) {
   if (fences.published() <= stamp && !fences.Covers(stamp)) Record(context);
 }
 
-void Readiness::CoverOthers(ContextPool& context, Stamp stamp) {
-  if (contexts_.count() == 1) return;
+void Readiness::CoverEach(ContextPool& context, Stamp stamp) {
   ForEachOther(context, [&](ContextPool& other) {
     const ContextPool::Unasked unasked(other, ContextPool::When::kAtOnce);
     if (unasked.may_ask()) CoverOne(other, stamp);
@@ -77,8 +76,7 @@ void Readiness::Cover(ContextPool& context, Stamp stamp) {
   CoverOthers(context, stamp);
 }
 
-bool Readiness::AskOthers(ContextPool& context, Stamp stamp) {
-  if (!HasOthers()) return true;
+bool Readiness::AskEach(ContextPool& context, Stamp stamp) {
   bool passed = true;
   ForEachOther(context, [&](ContextPool& other) {
     const ContextPool::Unasked unasked(other, ContextPool::When::kAtOnce);

@@ -76,6 +76,18 @@ class Readiness {
     return HasOthers() ? WithOthers(context, kReady) : kReady;
   }
 
+  // ---- The same of memory that work of every context may use, on whatever device: page-locked.
+  // `all` is the pool that it is in, of no device (kAllDevices) and without work of its own.
+
+  // The stamp of a block whose free has begun.
+  Stamp StampOfAll(const ContextPool& all) const { return WithOthers(all, kReady); }
+  bool AllPassed(const ContextPool& all, Stamp stamp) const { return OthersPassed(all, stamp); }
+  // Asks, as Ask does.
+  bool AskAll(ContextPool& all, Stamp stamp) {
+    CoverEach(all, stamp);
+    return AskEach(all, stamp);
+  }
+
   // May blocks of `context` with this stamp be handed out? Loads only.
   bool HasPassed(const ContextPool& context, Stamp stamp) const {
     if (!context.fences().Covers(stamp)) return false;
@@ -156,9 +168,15 @@ class Readiness {
   bool OthersPassed(const ContextPool& context, Stamp stamp) const;
   int Synchronize(ContextPool& context, const Driver& driver);
   void CoverOne(ContextPool& context, Stamp stamp);
-  void CoverOthers(ContextPool& context, Stamp stamp);
+  void CoverOthers(ContextPool& context, Stamp stamp) {
+    if (contexts_.count() > 1) CoverEach(context, stamp);
+  }
+  void CoverEach(ContextPool& context, Stamp stamp);
   bool AskOne(ContextPool& context, Stamp stamp);
-  bool AskOthers(ContextPool& context, Stamp stamp);
+  bool AskOthers(ContextPool& context, Stamp stamp) {
+    return !HasOthers() || AskEach(context, stamp);
+  }
+  bool AskEach(ContextPool& context, Stamp stamp);  // of the others
   Next AskForNext(ContextPool& context, uint64_t begin, Patience patience);
   void CloseIfBroken(ContextPool& context, int status);
 

@@ -48,6 +48,9 @@ namespace cmp {
   X(mem_alloc, "cuMemAlloc_v2", true, (CUdeviceptr * address, size_t bytes))                  \
   X(mem_free, "cuMemFree_v2", true, (CUdeviceptr address))                                    \
   X(mem_free_async, "cuMemFreeAsync", false, (CUdeviceptr address, CUstream stream))          \
+  X(host_alloc, "cuMemHostAlloc", false, (void** pointer, size_t bytes, unsigned flags))      \
+  X(alloc_host, "cuMemAllocHost_v2", false, (void** pointer, size_t bytes))                   \
+  X(free_host, "cuMemFreeHost", false, (void* pointer))                                       \
   X(mem_get_info, "cuMemGetInfo_v2", true, (size_t * free, size_t * total))                   \
   X(default_pool, "cuDeviceGetDefaultMemPool", false, (CUmemoryPool * pool, CUdevice device)) \
   X(current_pool, "cuDeviceGetMemPool", false, (CUmemoryPool * pool, CUdevice device))        \

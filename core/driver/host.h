@@ -15,6 +15,13 @@ struct Driver;
 // may be recorded at any time, and so cover work that the program submitted after its last free.
 enum class FencePurpose : uint8_t { kReuse, kOrder };
 
+// The real calls for page-locked memory, as the host makes them. The status is the driver's.
+struct PageLockedCalls {
+  // Of the context, which is current. `flags`: PageLockedPool.
+  int (*allocate)(ContextPool& context, unsigned flags, size_t bytes, uintptr_t* address);
+  int (*release)(uintptr_t address);
+};
+
 struct PoolHost {
   // The driver's calls; nullptr while there is no driver.
   const Driver* (*driver)();
@@ -54,6 +61,9 @@ struct PoolHost {
   // context table's lock.
   void (*context_opened)(ContextPool& context);
   void (*context_ended)(ContextPool& context);
+
+  // nullptr: the host serves no page-locked memory.
+  const PageLockedCalls* page_locked = nullptr;
 };
 
 // The host that sees nothing: every free may leave work behind, no capture is ever under way.

@@ -33,10 +33,14 @@ class LargeShelf {
   template <typename Put>
   void Close(Put put) {
     open_ = false;
+    most_bytes_ = 0;
     for (Batch all = TakeOldest(count_); all.count != 0;) put(Batch::Of(all.Pop()));
   }
   // Under the flag, or under the list's lock.
   bool is_open() const { return open_; }
+  // It may have more from now on. REQUIRES: is_open()
+  void Raise(size_t most_bytes) { most_bytes_ = most_bytes; }
+  size_t most_bytes() const { return most_bytes_; }
 
   // For anybody, with no lock: exact for who holds the flag, recent for others. Relaxed: who acts
   // on it takes the flag and looks again.

@@ -271,13 +271,24 @@ class alignas(64) ThreadCache {
   enum class Shelves : bool { kOfTiers, kAll };
   [[nodiscard]] bool BeginListed(Shelves shelves = Shelves::kOfTiers) {
     Held held(flag_);
-    if (shelves == Shelves::kAll) large_.Open(limits_->large_bytes);
+    if (shelves == Shelves::kAll && !large_.is_open()) large_.Open(limits_->large_bytes);
     if (listed_) return false;
     owner_thread_ = pthread_self();
     most_bytes_ = limits_->bytes;
     SetMostReady();
     return listed_ = true;
   }
+  // For pools whose caches share what they may hold: this one may have so much from now on, on the
+  // shelves of its tiers and on the large one. By its owner. REQUIRES: listed(), with all shelves
+  void Allow(size_t bytes, size_t large_bytes) {
+    Held held(flag_);
+    most_bytes_ = bytes;
+    SetMostReady();
+    large_.Raise(large_bytes);
+  }
+  // For the owner, as of now; 0 where it is not listed. Others may end it at any time.
+  size_t most_bytes() const { return most_bytes_; }
+  size_t most_large_bytes() const { return large_.most_bytes(); }
   // REQUIRES: listed()
   bool IsOfThisThread() const { return pthread_equal(owner_thread_, pthread_self()) != 0; }
   // As those of OwnerFlag. REQUIRES: listed(), not of this thread
@@ -335,6 +346,8 @@ class alignas(64) ThreadCache {
   ThreadCache* next_of_context = nullptr;
   ThreadCache* previous_of_context = nullptr;
   ThreadCache* next_of_thread = nullptr;
+  // Under the cache list's lock: see ContextPool::Allow.
+  size_t allowed = 0;
   // A stream of the owner thread, made on first use; see fill.h.
   void* fill_stream = nullptr;
 

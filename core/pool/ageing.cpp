@@ -41,14 +41,13 @@ bool Ageing::Spawn() {
   return StartOwnThread(run, this);
 }
 
-// Sleeps until then, or until TrimSoon rings.
-Ageing::Rested Ageing::Rest(uint64_t until_ns) {
+// Sleeps until then, or until TrimSoon rings. False: the process exits.
+bool Ageing::Rest(uint64_t until_ns) {
   for (uint64_t now = NowNs(); now < until_ns && !stopped(); now = NowNs()) {
     const uint64_t left = until_ns - now;
-    if (bell_.Sleep(static_cast<long>(left < kMostSleepNs ? left : kMostSleepNs)))
-      return Rested::kRung;
+    if (bell_.Sleep(static_cast<long>(left < kMostSleepNs ? left : kMostSleepNs))) break;
   }
-  return stopped() ? Rested::kStopped : Rested::kWhole;
+  return !stopped();
 }
 
 void Ageing::Run() {
@@ -58,19 +57,27 @@ void Ageing::Run() {
   BarrierOnEveryThread();
   // The first tick is soon, for what it pays once; but not for a process that is over by then.
   uint64_t tick_at = NowNs() + (tick_ns_ > kFirstTickNs ? kFirstTickNs : tick_ns_);
-  for (;;) {
-    const Rested rested = Rest(tick_at);
-    if (rested == Rested::kStopped) return;
+  // Page-locked memory has ticks of its own, faster ones.
+  const uint64_t never = ~uint64_t{0};
+  uint64_t page_locked_at =
+      pool_.page_locked() == nullptr ? never : NowNs() + PageLockedPool::kTickNs;
+  while (Rest(tick_at < page_locked_at ? tick_at : page_locked_at)) {
+    // Each at its own time, however often the bell has rung since.
+    const uint64_t now = NowNs();
+    const bool tick = now >= tick_at;
+    const bool page_locked_tick = now >= page_locked_at;
     // seq_cst on both sides: either Stop sees that calls are made, or this that they must not be.
     inside_.store(true, std::memory_order_seq_cst);
     bool idle = true;
     if (!stopped()) {
       const RelaxedCaptureMode relaxed(driver);
       pool_.TrimDue(api);
-      if (rested == Rested::kWhole) idle = pool_.Age(api);
+      if (tick) idle = pool_.Age(api);
+      if (page_locked_tick) idle |= pool_.AgePageLocked(stop_);
     }
     inside_.store(false, std::memory_order_seq_cst);
-    if (rested == Rested::kWhole) tick_at = NowNs() + tick_ns_;
+    if (tick) tick_at = NowNs() + tick_ns_;
+    if (page_locked_tick) page_locked_at = NowNs() + PageLockedPool::kTickNs;
     if (!pool_.CanFreeQuietly()) {  // as it turned out
       by_.store(By::kFrees, std::memory_order_seq_cst);
       return;
@@ -96,6 +103,13 @@ void Ageing::DoWhatIsDue(ContextPool& context, size_t bytes, const DeviceApi& ap
     if (tick) context.next_tick_ns.store(now + tick_ns_, std::memory_order_relaxed);
     if (!tick || next != 0) pool_.AgeInFree(context, tick, bytes, api);  // 0: the time begins
   }
+  inside_.store(false, std::memory_order_seq_cst);
+}
+
+void Ageing::AgePageLocked() {
+  const Uncancelled uncancelled;
+  if (inside_.exchange(true, std::memory_order_seq_cst)) return;  // another thread is at it
+  if (!stopped()) pool_.AgePageLocked(stop_);                     // as in Run
   inside_.store(false, std::memory_order_seq_cst);
 }
 

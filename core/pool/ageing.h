@@ -68,6 +68,12 @@ class Ageing {
     if (!context.trim_due.exchange(true, std::memory_order_acq_rel)) bell_.Ring();
     return true;
   }
+  // The same of page-locked memory, in a free of the program's.
+  void InPageLockedFree() {
+    MemoryIsIdle();
+    if (by_.load(std::memory_order_relaxed) == By::kFrees) [[unlikely]]
+      AgePageLocked();
+  }
   // Does a free of the program's have nothing to do? Loads only.
   bool IsBesideFrees() const {
     const By by = by_.load(std::memory_order_seq_cst);
@@ -86,9 +92,9 @@ class Ageing {
   void Begin();
   bool Spawn();
   void Run();
-  enum class Rested { kWhole, kRung, kStopped };
-  Rested Rest(uint64_t until_ns);
+  bool Rest(uint64_t until_ns);
   bool Leave();
+  void AgePageLocked();
   void DoWhatIsDue(ContextPool& context, size_t bytes, const DeviceApi& api, uint64_t now);
 
   Pool& pool_;

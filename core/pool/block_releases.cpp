@@ -17,13 +17,6 @@ constexpr uint64_t kJustNowNs = 1'000'000'000;
 // Its address names the thread.
 thread_local constinit char t_thread_name = 0;
 
-size_t BytesOf(const Batch& batch) {
-  size_t bytes = 0;
-  const Block* block = batch.head;
-  for (uint32_t i = 0; i < batch.count; ++i, block = block->next) bytes += block->bytes;
-  return bytes;
-}
-
 bool IsLittleOver(const Accounts& accounts, size_t excess) {
   return accounts.reserve().grows() && excess <= kLeastTrim + accounts.bound() / 16;
 }
@@ -90,7 +83,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
   Accounts& accounts = context.accounts();
   auto when = IsQuiet(work) ? ContextPool::When::kAtOnce : ContextPool::When::kSoon;
   const Stamp stamp = batch.stamp;
-  accounts.BeginLeaving(BytesOf(batch));
+  accounts.BeginLeaving(BytesIn(batch));
   while (batch.count != 0) {
     Block* block = batch.Pop();
     const size_t leaving = block->bytes;

@@ -19,6 +19,37 @@
 
 namespace cmp {
 
+inline constexpr unsigned kLargeBlocks = ~0U;  // in place of a tier: all blocks of 2 MiB and more
+
+// Of blocks that may differ in size.
+inline size_t BytesIn(const Batch& batch) {
+  size_t bytes = 0;
+  const Block* block = batch.head;
+  for (uint32_t i = 0; i < batch.count; ++i, block = block->next) bytes += block->bytes;
+  return bytes;
+}
+
+// The block that was found in the table, and then not in use: is it still the pool's? False: it is
+// no affair of the pool's, its context has ended or may be ending, as may_have_ended(owner) says.
+// Waits where that is about to be decided.
+template <typename MayHaveEnded>
+bool StillFound(const SideTable& table, const Block* block, DeviceAddress address,
+                MayHaveEnded may_have_ended) {
+  constexpr int kMostWaits = 100;  // about a tenth of a second
+  const HeldContext owner(*block->owner());
+  // Now it is the owner's as long as it is found. While it leaves, the driver may have given the
+  // address to somebody already: whose it is shows when it has left. But not for ever: as long as
+  // its real free waits, it is nobody's.
+  const Block* found = table.Find(address);
+  Pause pause;
+  for (int i = 0; i < kMostWaits && found != nullptr && found == block && found->IsLeaving(); ++i) {
+    pause.Wait();
+    found = table.Find(address);
+  }
+  if (found != block || block->owner() != owner.get()) return found != nullptr;
+  return !may_have_ended(*owner);
+}
+
 // May a real free wait for the device, as cuMemFree does?
 enum class Quietly : uint8_t { kNo, kYes };
 
@@ -118,6 +149,10 @@ class BlockSource {
   // first of them does.
   void WarmUp(ContextPool& context, const DeviceApi& api);
   void WillBeWarmedUp() { will_be_warmed_up_ = true; }  // before there are blocks
+  // Really frees idle blocks that are on no list, in the way that may wait; returns their bytes.
+  size_t Free(ContextPool& context, Batch batch, const DeviceApi& api) {
+    return Destroy(context, batch, Work::kRetired, api);
+  }
   // Can idle blocks be freed without a wait, as far as that is known?
   bool CanFreeQuietly() const;
   // The same as ReleaseIdle for a real call that lacks memory, and the bound falls: large ready

@@ -6,10 +6,8 @@ namespace cmp {
 
 namespace {
 constexpr uint32_t kMaxBatchBlocks = 128;
-constexpr unsigned kLargeBlocks = ~0U;  // in place of a tier: all blocks of 2 MiB and more
 // The large shelf of a cache may have so many times what is on those of its tiers.
 constexpr size_t kLargeShare = 4;
-constexpr int kMostWaitsForLeaving = 100;  // about a tenth of a second
 constexpr uint64_t kMostBoundWaitNs = 150'000;
 }  // namespace
 
@@ -403,19 +401,8 @@ int Pool::FreeReal(Block* block, const DeviceApi& api) {
 }
 
 bool Pool::StillHas(const Block* block, DeviceAddress address) const {
-  const HeldContext owner(*block->owner());
-  // Now it is the owner's as long as it is found. While it leaves, the driver may have given the
-  // address to somebody already: whose it is shows when it has left. But not for ever: as long as
-  // its real free waits, it is nobody's.
-  const Block* found = Find(address);
-  Pause pause;
-  for (int i = 0;
-       i < kMostWaitsForLeaving && found != nullptr && found == block && found->IsLeaving(); ++i) {
-    pause.Wait();
-    found = Find(address);
-  }
-  if (found != block || block->owner() != owner.get()) return found != nullptr;
-  return !owner->MayHaveEnded();
+  return StillFound(side_table_, block, address,
+                    [](const ContextPool& owner) { return owner.MayHaveEnded(); });
 }
 
 bool Pool::Unpool(DeviceAddress address) {
@@ -484,6 +471,10 @@ Pool* Pool::Create(const Options& options, void* statistics_page, uint64_t pid, 
   if (memory == nullptr) return nullptr;
   Pool* pool = new (memory) Pool(options, host);
   if (!pool->side_table_.opened()) return nullptr;
+  if (options.page_locked != 0 && options.mode == Mode::kPool && host.page_locked != nullptr) {
+    pool->page_locked_ = PageLockedPool::Create(pool->options_, host, pool->contexts_,
+                                                pool->readiness_, pool->arena_);
+  }
   pool->statistics_.Open(statistics_page, pool->tiers_, pool->tiers_.TierOf(kMostTierBytes) + 1,
                          pid, program);
   return pool;

@@ -20,6 +20,7 @@
 #include "core/lists/thread_cache.h"
 #include "core/pool/ageing.h"
 #include "core/pool/block_source.h"
+#include "core/pool/page_locked_pool.h"
 #include "core/pool/thread_memory.h"
 
 namespace cmp {
@@ -184,6 +185,8 @@ class Pool {
   bool Age(const DeviceApi& api);
   // What Ageing::TrimSoon was asked for. In its thread.
   void TrimDue(const DeviceApi& api);
+  // The same of page-locked memory: see PageLockedPool::Age.
+  bool AgePageLocked(const std::atomic<bool>& stop);
   // The same in a free of the program's, of a block of `context` of `freed` bytes, of that alone:
   // no more than a portion at once, so the frees after a tick go on with it.
   void AgeInFree(ContextPool& context, bool tick, size_t freed, const DeviceApi& api);
@@ -191,6 +194,9 @@ class Pool {
   // Is any memory idle? Looks at every context.
   bool HasIdle();
   Ageing& ageing() { return ageing_; }
+
+  // Page-locked memory of the host; nullptr: it is not kept (CMP_HOST).
+  PageLockedPool* page_locked() const { return page_locked_; }
 
   Statistics& statistics() { return statistics_; }
   const Tiers& tiers() const { return tiers_; }
@@ -253,7 +259,6 @@ class Pool {
   static void Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch batch);
   // Of another context than this thread used last.
   [[gnu::noinline]] static DeviceAddress AllocHitElsewhere(ContextHandle current, size_t bytes);
-  static void MakeSpare(ThreadCache* cache);
   void NotePeak(ContextPool& context);
   bool HasShelf(unsigned tier) const { return tier < limits_.tiers; }
   // The epoch has changed if the context was closed.
@@ -284,6 +289,7 @@ class Pool {
   // Owner of what AllocReal allocates in contexts that have no pool; a closed context.
   ContextPool unpooled_{tiers_, options_, source_.slabs(), chunks_};
   Ageing ageing_{*this, options_, host_};
+  PageLockedPool* page_locked_ = nullptr;
   std::atomic<int64_t> peaks_{0};  // the sum of those of the contexts that there are
 };
 

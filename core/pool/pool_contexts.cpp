@@ -104,10 +104,11 @@ Pool::Presence Pool::PresenceOf(const ContextPool& context) const {
 
 void Pool::DropContext(ContextPool& context) {
   if (context.End()) statistics_.process().contexts_dropped.AddShared(1);
+  if (page_locked_ != nullptr) page_locked_->DropContext(context);
   // Who has a block of it in hand has it, too: nobody would tell when no longer.
   const bool in_hand = !source_.ForgetAll(context);
   if (in_hand) context.Hold();
-  while (ThreadCache* cache = context.AdoptCache()) MakeSpare(cache);
+  while (ThreadCache* cache = context.AdoptCache()) MakeSpareCache(cache);
   Held held(contexts_.lock());
   if (!contexts_.Remove(&context)) return;  // another thread's affair
   host_.context_ended(context);
@@ -117,27 +118,27 @@ void Pool::DropContext(ContextPool& context) {
   if (!in_hand) contexts_.PutSpare(&context);
 }
 
-// A cache whose context has ended is nobody's any more.
-void Pool::MakeSpare(ThreadCache* cache) {
+void MakeSpareCache(ThreadCache* cache) {
   ContextPool* const owner = cache->owner();
   ThreadCache::MakeSpare(cache);
   owner->LetGo();
 }
 
-ThreadCache* Pool::CacheFor(ContextPool& context) {
-  const ContextHandle handle = context.identity().handle;
+ThreadCache* FindOrMakeCache(ContextPool& pool, const ContextPool& context,
+                             const CachesOf& caches) {
+  const ContextHandle handle = pool.identity().handle;
   ThreadMemory& memory = t_memory;
   ThreadMemory::Entry& entry = memory.EntryOf(handle);
   const uint64_t epoch = g_hit_epoch.load(std::memory_order_seq_cst);  // first; see hits.h
-  if (entry.handle == handle && entry.epoch == epoch && entry.cache->owner() == &context) {
+  if (entry.handle == handle && entry.epoch == epoch && entry.cache->owner() == &pool) {
     return entry.cache;
   }
   ThreadCache* cache = nullptr;
   for (ThreadCache** link = &memory.caches; (cache = *link) != nullptr;) {
-    if (cache->owner() == &context) break;
+    if (cache->owner() == &pool) break;
     if (cache->owner()->ListsHaveEnded()) {
       *link = cache->next_of_thread;
-      MakeSpare(cache);
+      MakeSpareCache(cache);
     } else {
       link = &cache->next_of_thread;
     }
@@ -145,30 +146,35 @@ ThreadCache* Pool::CacheFor(ContextPool& context) {
   if (cache == nullptr) {
     // Nobody would give back what a cache of a thread holds of whose end we do not learn.
     if (!memory.exit_hook && !(memory.exit_hook = g_exit_hook.Arm())) return nullptr;
-    cache = context.AdoptCache();
+    cache = pool.AdoptCache();
     const bool holds = cache != nullptr;
-    if (cache == nullptr && (cache = spare_caches_.Take()) != nullptr) {
-      cache = ThreadCache::Renew(cache, &context);
+    if (cache == nullptr && (cache = caches.spare.Take()) != nullptr) {
+      cache = ThreadCache::Renew(cache, &pool);
     }
     if (cache == nullptr) {
-      TierCounters* counters = statistics_.TakeSlot();
+      TierCounters* counters = caches.statistics.TakeSlot();
       if (counters == nullptr) return nullptr;
       auto* shelves = static_cast<ThreadCache::Shelf*>(
-          arena_.Allocate(limits_.tiers * sizeof(ThreadCache::Shelf)));
+          caches.arena.Allocate(caches.limits.tiers * sizeof(ThreadCache::Shelf)));
       if (shelves == nullptr) return nullptr;
-      cache = arena_.New<ThreadCache>(&context, &limits_, counters, shelves);
+      cache = caches.arena.New<ThreadCache>(&pool, &caches.limits, counters, shelves);
       if (cache == nullptr) return nullptr;
-      statistics_.process().thread_caches.AddShared(1);
+      caches.statistics.process().thread_caches.AddShared(1);
     }
-    if (!holds) context.Hold();
+    if (!holds) pool.Hold();
     cache->next_of_thread = memory.caches;
     memory.caches = cache;
   }
-  if (context.open() && g_hits_barred.load(std::memory_order_seq_cst) == 0) {
-    entry = ThreadMemory::Entry{handle, epoch, cache, &context};
-    memory.last = entry;
+  const bool open = pool.open() && context.open();
+  if (open && g_hits_barred.load(std::memory_order_seq_cst) == 0) {
+    entry = ThreadMemory::Entry{handle, epoch, cache, &pool};
+    if (&pool == &context) memory.last = entry;
   }
   return cache;
+}
+
+ThreadCache* Pool::CacheFor(ContextPool& context) {
+  return FindOrMakeCache(context, context, {limits_, spare_caches_, statistics_, arena_});
 }
 
 void Pool::ThreadExit() {
@@ -177,7 +183,7 @@ void Pool::ThreadExit() {
   memory = ThreadMemory{};
   while (cache != nullptr) {
     ThreadCache* next = cache->next_of_thread;
-    if (!cache->owner()->AbandonCache(cache)) MakeSpare(cache);
+    if (!cache->owner()->AbandonCache(cache)) MakeSpareCache(cache);
     cache = next;
   }
 }

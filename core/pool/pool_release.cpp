@@ -158,6 +158,13 @@ bool Pool::Age(const DeviceApi& api) {
   return HasIdle();
 }
 
+bool Pool::AgePageLocked(const std::atomic<bool>& stop) {
+  if (page_locked_ == nullptr) return false;
+  const bool idle = page_locked_->Age(stop);
+  page_locked_->TellStatistics(statistics_.process());
+  return idle;
+}
+
 void Pool::AgeInFree(ContextPool& context, bool tick, size_t freed, const DeviceApi& api) {
   if (PresenceOf(context) != Presence::kThere) return;
   if (tick && TidyUnasked(context, api)) {
@@ -172,6 +179,7 @@ void Pool::AgeInFree(ContextPool& context, bool tick, size_t freed, const Device
 
 bool Pool::HasIdle() {
   bool idle = DevicesWithKept() != 0;
+  if (page_locked_ != nullptr) idle |= page_locked_->HasIdle();
   ForEachContext([&](ContextPool& context) { idle |= context.open() && context.HasIdle(); });
   return idle;
 }

@@ -45,11 +45,32 @@ struct ThreadMemory {
     const Entry* entry = Find(handle);
     return entry == nullptr ? nullptr : entry->cache;
   }
+  // The cache of page-locked memory, by context and flags (page_locked_pool.h). There is no first
+  // look: a preloaded library's static thread-local storage has no room left.
+  ThreadCache* FindPageLocked(ContextHandle key) {
+    const Entry& entry = EntryOf(key);
+    return entry.handle == key && entry.IsOfNow() ? entry.cache : nullptr;
+  }
 
  private:
   [[gnu::noinline]] const Entry* FindAmongAll(ContextHandle handle);
 };
 extern thread_local constinit ThreadMemory t_memory;
+
+// What the caches of one kind of memory have in common.
+struct CachesOf {
+  const CacheLimits& limits;
+  SpareCaches& spare;
+  Statistics& statistics;
+  Arena& arena;
+};
+// A cache whose context has ended is nobody's any more.
+void MakeSpareCache(ThreadCache* cache);
+// This thread's cache for a pool, which it holds from then on, remembered under its handle
+// while that pool and `context` are open; nullptr when memory is exhausted, or where we
+// would not learn of the thread's end. REQUIRES: the caller holds the pool, or has a block of it in
+// hand
+ThreadCache* FindOrMakeCache(ContextPool& pool, const ContextPool& context, const CachesOf& caches);
 
 }  // namespace cmp
 

@@ -53,13 +53,14 @@ EFFECTS = {
             cuMemAllocManaged cuMemAllocAsync cuMemAllocFromPoolAsync cuMemCreate"""),
         ("retried", "not from the pool, which makes room", """
             cuArrayCreate cuArray3DCreate cuMipmappedArrayCreate"""),
-        ("noted", "memory of the host", "cuMemHostAlloc cuMemAllocHost"),
+        ("served", "memory of the host, where CMP_HOST says so; else noted",
+         "cuMemHostAlloc cuMemAllocHost"),
     ),
     "frees": (
         ("served", "to the pool what is of the pool", "cuMemFree"),
         ("noted", "in stream order, not to the pool; a block of the pool is forgotten",
          "cuMemFreeAsync"),
-        ("noted", "memory of the host", "cuMemFreeHost"),
+        ("served", "memory of the host, likewise", "cuMemFreeHost"),
         ("paid", "not of the pool", "cuMemRelease cuMemPoolDestroy"),
         ("real", "not of the pool, and waits by itself (measured)", """
             cuArrayDestroy cuMipmappedArrayDestroy"""),
@@ -132,9 +133,11 @@ EFFECTS = {
     "tells about memory": (
         ("served", "as without the pool: idle blocks are free, sizes those that were asked for", """
             cuMemGetInfo cuMemGetAddressRange cuPointerGetAttribute cuPointerGetAttributes"""),
+        ("served", "page-locked memory that is idle is none of the program's",
+         "cuMemHostGetFlags cuMemHostGetDevicePointer"),
         ("real", "about memory that is never of the pool", """
             cuMemGetAccess cuMemGetAllocationPropertiesFromHandle cuMemRetainAllocationHandle
-            cuMemHostGetFlags cuMemRangeGetAttribute cuMemRangeGetAttributes
+            cuMemRangeGetAttribute cuMemRangeGetAttributes
             cuMemPoolGetAccess cuDeviceGetGraphMemAttribute cuMemGetLocationInfo"""),
         ("served", "as if a pool kept nothing and had its own threshold", "cuMemPoolGetAttribute"),
         ("missing", "counts idle blocks as used", "cuDeviceRegisterAsyncNotification"),

@@ -16,7 +16,9 @@ _cmp_preload_value() {
     --slack) echo ":" ;;
     --reserve) echo ":auto" ;;
     --decay) echo ":oncall off" ;;
+    --async-keep) echo ":auto off" ;;
     --free-sync) echo ":wait auto order none" ;;
+    --host) echo ":off on" ;;
     --fill) echo ":off zero" ;;
     --stats) echo "file:off on" ;;
     --trace) echo "file:off" ;;
@@ -81,12 +83,12 @@ _cmp_preload() {
   fi
   if ((at == COMP_CWORD)) && [[ $cur == -* && ${COMP_WORDS[at - 1]} != -- ]]; then
     case $command in
-      run) offer="--help --reports --settings --mode --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --free-sync --fill --stats --trace --verbose" ;;
-      trial) offer="--help --runs --stdin --tee --modes --no-fill --ignore --tolerance --stderr --file --code --limit --save --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --fill --trace --verbose" ;;
+      run) offer="--help --reports --settings --mode --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --stats --trace --verbose" ;;
+      trial) offer="--help --runs --stdin --tee --modes --no-fill --ignore --tolerance --stderr --file --code --limit --save --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --host --fill --trace --verbose" ;;
       doctor) offer="--help" ;;
       report) offer="--help --html --json --all" ;;
-      replay) offer="--help --backend --order --json --csv --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --free-sync --fill --verbose" ;;
-      tune) offer="--help --runs --stdin --tee --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --free-sync --fill --verbose" ;;
+      replay) offer="--help --backend --order --json --csv --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --verbose" ;;
+      tune) offer="--help --runs --stdin --tee --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --verbose" ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$offer" -- "$cur")
     return

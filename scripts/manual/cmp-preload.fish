@@ -29,7 +29,7 @@ function __cmp_preload_program
         if test "$words[1]" = --
             set -e words[1]
             break
-        else if contains -- "$words[1]" --backend --batch-bytes --code --csv --decay --file --fill --free-sync --html --ignore --limit --max-block --mode --modes --order --programs --reports --reserve --runs --save --settings --slack --stats --stdin --thread-cache-bytes --thread-cache-max-block --tier-steps --tolerance --trace --verbose -n
+        else if contains -- "$words[1]" --async-keep --backend --batch-bytes --code --csv --decay --file --fill --free-sync --host --html --ignore --limit --max-block --mode --modes --order --programs --reports --reserve --runs --save --settings --slack --stats --stdin --thread-cache-bytes --thread-cache-max-block --tier-steps --tolerance --trace --verbose -n
             set -e words[1]
             set -e words[1]
         else if string match -q -- '-*' "$words[1]"
@@ -68,7 +68,9 @@ complete -c cmp-preload -n '__cmp_preload_using run' -l batch-bytes -x -d 'bytes
 complete -c cmp-preload -n '__cmp_preload_using run' -l slack -x -d 'a percentage, as 12.5%'
 complete -c cmp-preload -n '__cmp_preload_using run' -l reserve -x -a 'auto' -d 'auto, RATIOx+BYTES, RATIOx (1 or more) or BYTES'
 complete -c cmp-preload -n '__cmp_preload_using run' -l decay -x -a 'oncall off' -d 'a time (10s, 500ms), oncall, oncall:TIME, off'
+complete -c cmp-preload -n '__cmp_preload_using run' -l async-keep -x -a 'auto off' -d 'auto, off, bytes'
 complete -c cmp-preload -n '__cmp_preload_using run' -l free-sync -x -a 'wait auto order none' -d 'wait, auto, order, none'
+complete -c cmp-preload -n '__cmp_preload_using run' -l host -x -a 'off on' -d 'off, on, bytes'
 complete -c cmp-preload -n '__cmp_preload_using run' -l fill -x -a 'off zero' -d 'off, zero, a byte (171, 0xAB)'
 complete -c cmp-preload -n '__cmp_preload_using run' -l stats -r -a 'off on' -F -d 'off, on, a file name'
 complete -c cmp-preload -n '__cmp_preload_using run' -l trace -r -a 'off' -F -d 'off, a file name'
@@ -97,6 +99,8 @@ complete -c cmp-preload -n '__cmp_preload_using trial' -l batch-bytes -x -d 'byt
 complete -c cmp-preload -n '__cmp_preload_using trial' -l slack -x -d 'a percentage, as 12.5%'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l reserve -x -a 'auto' -d 'auto, RATIOx+BYTES, RATIOx (1 or more) or BYTES'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l decay -x -a 'oncall off' -d 'a time (10s, 500ms), oncall, oncall:TIME, off'
+complete -c cmp-preload -n '__cmp_preload_using trial' -l async-keep -x -a 'auto off' -d 'auto, off, bytes'
+complete -c cmp-preload -n '__cmp_preload_using trial' -l host -x -a 'off on' -d 'off, on, bytes'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l fill -x -a 'off zero' -d 'off, zero, a byte (171, 0xAB)'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l trace -r -a 'off' -F -d 'off, a file name'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l verbose -x -a 'off on' -d 'off, on'
@@ -112,7 +116,7 @@ complete -c cmp-preload -n '__cmp_preload_using report' -l all -d 'every process
 complete -c cmp-preload -n __cmp_preload_needs_command -a replay -d 'the same allocations, for real and under the pool'
 complete -c cmp-preload -n '__cmp_preload_using replay' -a '(__fish_complete_path (commandline -ct))'
 complete -c cmp-preload -n '__cmp_preload_using replay' -s h -l help -d 'show this help message and exit'
-complete -c cmp-preload -n '__cmp_preload_using replay' -l backend -x -a 'real pool async all' -d 'real: cuMemAlloc and cuMemFree, pool: the same, under the pool, async: cuMemAllocAsync, memory kept'
+complete -c cmp-preload -n '__cmp_preload_using replay' -l backend -x -a 'real pool async all' -d 'real: cuMemAlloc and cuMemFree, pool: the same, under the pool, async: cuMemAllocAsync, memory kept, all (default): one after the other'
 complete -c cmp-preload -n '__cmp_preload_using replay' -l order -x -a 'start call thread' -d 'start (default): calls start in the order in which they did; call: one after the other in that order; thread: each thread\'s own order, and no free before its allocation'
 complete -c cmp-preload -n '__cmp_preload_using replay' -l json -d 'one line of JSON for each backend'
 complete -c cmp-preload -n '__cmp_preload_using replay' -l csv -r -F -d 'no replay: write it as a CSV of RMM\'s (-: to stdout)'
@@ -125,7 +129,9 @@ complete -c cmp-preload -n '__cmp_preload_using replay' -l batch-bytes -x -d 'by
 complete -c cmp-preload -n '__cmp_preload_using replay' -l slack -x -d 'a percentage, as 12.5%'
 complete -c cmp-preload -n '__cmp_preload_using replay' -l reserve -x -a 'auto' -d 'auto, RATIOx+BYTES, RATIOx (1 or more) or BYTES'
 complete -c cmp-preload -n '__cmp_preload_using replay' -l decay -x -a 'oncall off' -d 'a time (10s, 500ms), oncall, oncall:TIME, off'
+complete -c cmp-preload -n '__cmp_preload_using replay' -l async-keep -x -a 'auto off' -d 'auto, off, bytes'
 complete -c cmp-preload -n '__cmp_preload_using replay' -l free-sync -x -a 'wait auto order none' -d 'wait, auto, order, none'
+complete -c cmp-preload -n '__cmp_preload_using replay' -l host -x -a 'off on' -d 'off, on, bytes'
 complete -c cmp-preload -n '__cmp_preload_using replay' -l fill -x -a 'off zero' -d 'off, zero, a byte (171, 0xAB)'
 complete -c cmp-preload -n '__cmp_preload_using replay' -l verbose -x -a 'off on' -d 'off, on'
 complete -c cmp-preload -n __cmp_preload_needs_command -a tune -d 'which settings are best for it'
@@ -143,6 +149,8 @@ complete -c cmp-preload -n '__cmp_preload_using tune' -l batch-bytes -x -d 'byte
 complete -c cmp-preload -n '__cmp_preload_using tune' -l slack -x -d 'a percentage, as 12.5%'
 complete -c cmp-preload -n '__cmp_preload_using tune' -l reserve -x -a 'auto' -d 'auto, RATIOx+BYTES, RATIOx (1 or more) or BYTES'
 complete -c cmp-preload -n '__cmp_preload_using tune' -l decay -x -a 'oncall off' -d 'a time (10s, 500ms), oncall, oncall:TIME, off'
+complete -c cmp-preload -n '__cmp_preload_using tune' -l async-keep -x -a 'auto off' -d 'auto, off, bytes'
 complete -c cmp-preload -n '__cmp_preload_using tune' -l free-sync -x -a 'wait auto order none' -d 'wait, auto, order, none'
+complete -c cmp-preload -n '__cmp_preload_using tune' -l host -x -a 'off on' -d 'off, on, bytes'
 complete -c cmp-preload -n '__cmp_preload_using tune' -l fill -x -a 'off zero' -d 'off, zero, a byte (171, 0xAB)'
 complete -c cmp-preload -n '__cmp_preload_using tune' -l verbose -x -a 'off on' -d 'off, on'

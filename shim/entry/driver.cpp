@@ -17,20 +17,6 @@ namespace cmp {
 
 namespace {
 
-// The started pool for a call that it has something to say to; nullptr: the real call. `odd`: with
-// nothing to allocate, or nowhere to say where.
-Pool* PoolForAlloc(bool odd) {
-  if (odd || t_inside_real != 0) return nullptr;
-  Pool* pool = StartedPool();
-  const Driver* driver = LoadedDriver();
-  if (pool == nullptr || driver == nullptr || CurrentContext(*driver) == nullptr) return nullptr;
-  const bool observes = pool->options().mode == Mode::kObserve;
-  if (!observes && g_pool.load(std::memory_order_acquire) == nullptr) return nullptr;
-  CudaIsInitialised(*driver);
-  if (!observes) VerifyLookups();
-  return pool;
-}
-
 [[gnu::noinline]] CUresult MemAllocSlow(CUdeviceptr* pointer, size_t bytes) {
   CMP_REAL(cuMemAlloc_v2);
   Pool* pool = PoolForAlloc(pointer == nullptr || bytes == 0);

@@ -6,6 +6,7 @@
 #include "core/base/warnings.h"
 #include "core/library/pool_face.h"
 #include "shim/lookup/interposed.h"
+#include "shim/lookup/lookup.h"
 #include "shim/record/held_up.h"
 #include "shim/record/own_files.h"
 #include "shim/record/report.h"
@@ -14,6 +15,7 @@
 #include "shim/service/kept_pools.h"
 #include "shim/service/pitches.h"
 #include "shim/service/pool_host.h"
+#include "shim/service/verified.h"
 #include "shim/state/captures.h"
 #include "shim/state/runtime_pool.h"
 #include "shim/state/settings.h"
@@ -69,6 +71,18 @@ void CudaIsInitialised(const Driver& driver) {
            driver.record_context != nullptr ? "context events"
                                             : "no context events (driver before 12.5)");
   PrintWarning(line);
+}
+
+Pool* PoolForAlloc(bool odd) {
+  if (odd || t_inside_real != 0) return nullptr;
+  Pool* pool = StartedPool();
+  const Driver* driver = LoadedDriver();
+  if (pool == nullptr || driver == nullptr || CurrentContext(*driver) == nullptr) return nullptr;
+  const bool observes = pool->options().mode == Mode::kObserve;
+  if (!observes && g_pool.load(std::memory_order_acquire) == nullptr) return nullptr;
+  CudaIsInitialised(*driver);
+  if (!observes) VerifyLookups();
+  return pool;
 }
 
 }  // namespace cmp

@@ -14,6 +14,10 @@ namespace cmp {
 // is exhausted. Warns of wrong settings, once per process. Makes no CUDA call.
 Pool* StartedPool();
 
+// The started pool for an allocation that it has something to say to, made by the driver's call;
+// nullptr: the real call. `odd`: with nothing to allocate, or nowhere to say where.
+Pool* PoolForAlloc(bool odd);
+
 // Call once CUDA is initialised in this process: from then on its exit is watched, and CMP_VERBOSE
 // gets its line. Cheap after the first time.
 void CudaIsInitialised(const Driver& driver);

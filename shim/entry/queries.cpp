@@ -22,19 +22,42 @@ constexpr CUdeviceptr kNowhere = 1;
 struct Place {
   Block* block = nullptr;  // ours and in use
   bool freed = false;      // ours, but not the program's (any more, or beyond what it asked for)
+  bool page_locked = false;
 };
+
+bool IsInUse(const Block& block) {
+  const BlockState state = block.state.load(std::memory_order_acquire);
+  return state == BlockState::kLive || state == BlockState::kUnpooled;
+}
+
+// In a block whose context is there: of one that has ended the driver may have given the address to
+// somebody else.
+Place PlaceIn(Block* block, CUdeviceptr pointer, bool in_use, bool page_locked) {
+  if (!in_use || pointer - block->address >= block->requested) return {nullptr, true, page_locked};
+  return {block, false, page_locked};
+}
+
+[[gnu::noinline, gnu::cold]] Place PlaceIn(PageLockedPool& pool, CUdeviceptr pointer) {
+  Block* block = pool.FindAround(pointer);
+  if (block == nullptr) return Place{};
+  const bool in_use = IsInUse(*block);
+  const bool known = in_use ? PageLockedPool::HeapOf(*block).context().open()
+                            : pool.StillHas(block, block->address);
+  return known ? PlaceIn(block, pointer, in_use, true) : Place{};
+}
+Place PlaceOfPageLocked(CUdeviceptr pointer) {
+  PageLockedPool* pool = g_page_locked.load(std::memory_order_acquire);
+  return pool == nullptr ? Place{} : PlaceIn(*pool, pointer);
+}
 
 Place PlaceOf(CUdeviceptr pointer) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   if (pool == nullptr || t_inside_real != 0) return Place{};
   Block* block = pool->FindAround(pointer);
-  if (block == nullptr) return Place{};
-  const BlockState state = block->state.load(std::memory_order_acquire);
-  const bool in_use = state == BlockState::kLive || state == BlockState::kUnpooled;
-  // Of a context that has ended the driver may have given the address to somebody else.
-  if (in_use ? !block->owner()->open() : !pool->StillHas(block, block->address)) return Place{};
-  if (!in_use || pointer - block->address >= block->requested) return Place{nullptr, true};
-  return Place{block, false};
+  if (block == nullptr) return PlaceOfPageLocked(pointer);
+  const bool in_use = IsInUse(*block);
+  const bool known = in_use ? block->owner()->open() : pool->StillHas(block, block->address);
+  return known ? PlaceIn(block, pointer, in_use, false) : Place{};
 }
 
 // Which answers about a block in use are not the driver's own.
@@ -48,15 +71,17 @@ bool IsCorrected(CUpointer_attribute attribute) {
 }
 
 // Corrects one of these.
-[[gnu::noinline]] void CorrectAttribute(Block* block, CUpointer_attribute attribute, void* data) {
+[[gnu::noinline]] void CorrectAttribute(const Place& place, CUpointer_attribute attribute,
+                                        void* data) {
   if (data == nullptr) return;
+  Block* const block = place.block;
   auto* const number = static_cast<unsigned long long*>(data);
   switch (attribute) {
     case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
       *number = block->requested;
       break;
     case CU_POINTER_ATTRIBUTE_MAPPING_SIZE:
-      *number = CorrectedMappingBytes(*block, *number);
+      if (!place.page_locked) *number = CorrectedMappingBytes(*block, *number);
       break;
     case CU_POINTER_ATTRIBUTE_BUFFER_ID:
       // An allocation of its own each time that the block is handed out, as programs that cache by
@@ -64,7 +89,7 @@ bool IsCorrected(CUpointer_attribute attribute) {
       *number = BufferIdOf(block);
       break;
     case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
-      *number = CorrectedMemoryBlockId(*block, *number);
+      if (!place.page_locked) *number = CorrectedMemoryBlockId(*block, *number);
       break;
     default:
       break;
@@ -181,10 +206,11 @@ CUresult Driver_cuPointerGetAttribute(void* data, CUpointer_attribute attribute,
   }
   const CUresult status = real->cuPointerGetAttribute(data, attribute, pointer);
   if (status != CUDA_SUCCESS) return status;
-  if (place.block == nullptr) {
+  if (place.block == nullptr || place.page_locked) {
     cmp::NoteDevicePointer(attribute, pointer, CMP_CALLER);
-  } else if (cmp::IsCorrected(attribute)) {
-    cmp::CorrectAttribute(place.block, attribute, data);
+  }
+  if (place.block != nullptr && cmp::IsCorrected(attribute)) {
+    cmp::CorrectAttribute(place, attribute, data);
   }
   return status;
 }
@@ -205,7 +231,12 @@ CUresult Driver_cuPointerGetAttributes(unsigned count, CUpointer_attribute* attr
     if (place.block == nullptr) {
       cmp::NoteDevicePointer(attributes[i], pointer, CMP_CALLER);
     } else if (cmp::IsCorrected(attributes[i])) [[unlikely]] {
-      cmp::CorrectAttribute(place.block, attributes[i], data[i]);
+      cmp::CorrectAttribute(place, attributes[i], data[i]);
+    }
+  }
+  if (place.page_locked && status == CUDA_SUCCESS) [[unlikely]] {
+    for (unsigned i = 0; i < count; ++i) {
+      cmp::NoteDevicePointer(attributes[i], pointer, CMP_CALLER);
     }
   }
   return status;
@@ -221,6 +252,27 @@ CUresult Driver_cuPointerSetAttribute(const void* value, CUpointer_attribute att
   cmp::UnpoolRange(pointer);
   cmp::NoteShared(cmp::Visible::kAttributes, CMP_CALLER);
   return real->cuPointerSetAttribute(value, attribute, pointer);
+}
+
+// Page-locked memory that the program has freed is none any more.
+CUresult Driver_cuMemHostGetDevicePointer_v2(CUdeviceptr* address, void* pointer, unsigned flags) {
+  CMP_REAL(cuMemHostGetDevicePointer_v2);
+  const auto asked = reinterpret_cast<CUdeviceptr>(pointer);
+  const cmp::Place place = cmp::PlaceOfPageLocked(asked);
+  if (place.freed) {
+    return real->cuMemHostGetDevicePointer_v2(address, reinterpret_cast<void*>(kNowhere), flags);
+  }
+  const CUresult status = real->cuMemHostGetDevicePointer_v2(address, pointer, flags);
+  if (status == CUDA_SUCCESS && !cmp::IsNvidiaLibrary(CMP_CALLER)) {
+    cmp::g_visible_memory.SetMapped(asked);
+  }
+  return status;
+}
+
+CUresult Driver_cuMemHostGetFlags(unsigned* flags, void* pointer) {
+  CMP_REAL(cuMemHostGetFlags);
+  const bool freed = cmp::PlaceOfPageLocked(reinterpret_cast<CUdeviceptr>(pointer)).freed;
+  return real->cuMemHostGetFlags(flags, freed ? reinterpret_cast<void*>(kNowhere) : pointer);
 }
 
 CUresult Driver_cuIpcGetMemHandle(CUipcMemHandle* handle, CUdeviceptr pointer) {

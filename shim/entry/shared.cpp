@@ -70,25 +70,6 @@ void NoteAccesses(const void* accesses, size_t count, const void* caller) {
 
 // ---- Page-locked memory
 
-CUresult Driver_cuMemHostAlloc(void** pointer, size_t bytes, unsigned flags) {
-  CMP_REAL(cuMemHostAlloc);
-  const CUresult status = real->cuMemHostAlloc(pointer, bytes, flags);
-  return AddPageLocked(status, status == CUDA_SUCCESS ? *pointer : nullptr, bytes, flags,
-                       CMP_CALLER);
-}
-
-CUresult Driver_cuMemAllocHost_v2(void** pointer, size_t bytes) {
-  CMP_REAL(cuMemAllocHost_v2);
-  const CUresult status = real->cuMemAllocHost_v2(pointer, bytes);
-  return AddPageLocked(status, status == CUDA_SUCCESS ? *pointer : nullptr, bytes, 0, CMP_CALLER);
-}
-
-CUresult Driver_cuMemFreeHost(void* pointer) {
-  CMP_REAL(cuMemFreeHost);
-  const cmp::EndOfRange end(AddressOf(pointer));
-  return end.Done(real->cuMemFreeHost(pointer));
-}
-
 CUresult Driver_cuMemHostRegister(void* pointer, size_t bytes, unsigned flags) {
   CMP_REAL(cuMemHostRegister);
   const CUresult status = real->cuMemHostRegister(pointer, bytes, flags);
@@ -105,15 +86,6 @@ CUresult Driver_cuMemHostUnregister(void* pointer) {
   CMP_REAL(cuMemHostUnregister);
   const cmp::EndOfRange end(AddressOf(pointer));
   return end.Done(real->cuMemHostUnregister(pointer));
-}
-
-CUresult Driver_cuMemHostGetDevicePointer_v2(CUdeviceptr* address, void* pointer, unsigned flags) {
-  CMP_REAL(cuMemHostGetDevicePointer_v2);
-  const CUresult status = real->cuMemHostGetDevicePointer_v2(address, pointer, flags);
-  if (status == CUDA_SUCCESS && !cmp::IsNvidiaLibrary(CMP_CALLER)) {
-    cmp::g_visible_memory.SetMapped(AddressOf(pointer));
-  }
-  return status;
 }
 
 // ---- Managed variables, and memory that lies with the host

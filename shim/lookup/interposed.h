@@ -20,7 +20,10 @@
   X(cudaMalloc, (void** pointer, size_t bytes))                                    \
   X(cudaFree, (void* pointer))                                                     \
   X(cudaMallocPitch, (void** pointer, size_t* pitch, size_t width, size_t height)) \
-  X(cudaMalloc3D, (cudaPitchedPtr * pitched, cudaExtent extent))
+  X(cudaMalloc3D, (cudaPitchedPtr * pitched, cudaExtent extent))                   \
+  X(cudaMallocHost, (void** pointer, size_t bytes))                                \
+  X(cudaHostAlloc, (void** pointer, size_t bytes, unsigned flags))                 \
+  X(cudaFreeHost, (void* pointer))
 
 // Called by the shim, not interposed.
 #define CMP_RUNTIME_CALLED(X)     \

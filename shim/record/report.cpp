@@ -93,6 +93,9 @@ __attribute__((destructor)) void Report() {
       (g_is_forked_child || secure_getenv("CMP_STATS") == nullptr || !DriverIsLoaded())) {
     return;
   }
+  if (!is_unreached && pool->page_locked() != nullptr) {
+    pool->page_locked()->TellStatistics(pool->statistics().process());
+  }
   const WithoutWriteSignals without_signals;
   const Options options = is_unreached ? ReadShimOptions() : pool->options();
   if (options.stats == nullptr || g_no_report) return;

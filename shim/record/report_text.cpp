@@ -173,6 +173,31 @@ void AddDevices(Text& text, Pool& pool) {
   });
 }
 
+// Page-locked memory: what was kept, and where nothing was, what the real calls took.
+void AddPageLocked(Text& text, const ProcessCounters& process) {
+  const Count requests = process.host_requests.Get();
+  const Count real = process.host_real_malloc_calls.Get();
+  if (requests != 0) {
+    const Count hits = process.host_thread_cache_hits.Get() + process.host_global_pool_hits.Get();
+    text.Add(
+        "cmp:   page-locked memory: %llu allocations, %llu (%.1f%%) without a real call; MiB: "
+        "reserved %.1f, at most %.1f\n",
+        requests, hits, Percent(hits, requests), Mebibytes(process.host_reserved_bytes.Get()),
+        Mebibytes(process.host_reserved_peak_bytes.Get()));
+  }
+  if (real != 0) {
+    text.Add(
+        "cmp:   page-locked memory, real calls: %llu allocations in %.2f ms, %llu frees in "
+        "%.2f ms%s\n",
+        real, Milliseconds(process.host_real_malloc_ns.Get()),
+        Count{process.host_real_free_calls.Get()}, Milliseconds(process.host_real_free_ns.Get()),
+        requests == 0 && real >= 100 ? " (CMP_HOST=on keeps it)" : "");
+  }
+  if (process.host_bypassed.Get() != 0) {
+    text.Add("cmp:   page-locked memory was not kept: a thread has a NUMA policy\n");
+  }
+}
+
 void AddJsonDevices(Text& text, Pool& pool) {
   const char* separator = "\n";
   text.Add(",\n  \"devices\": [");
@@ -258,6 +283,7 @@ void AddSummary(Text& text, Pool& pool) {
       Mebibytes(s.retired_bytes), Mebibytes(s.reserved_bytes), Mebibytes(s.live_peak_bytes),
       Mebibytes(s.reserved_peak_bytes));
   AddDevices(text, pool);
+  AddPageLocked(text, process);
   if (process.regretted_releases.Get() != 0) {
     text.Add(
         "cmp:   blocks released for CMP_RESERVE and soon allocated again: %llu; it grew by up to "

@@ -2,6 +2,7 @@
 
 #include "shim/lookup/lookup.h"
 #include "shim/service/kept_pools.h"
+#include "shim/service/page_locked.h"
 #include "shim/state/captures.h"
 #include "shim/visible/visible_memory.h"
 #include "shim/work/made_contexts.h"
@@ -72,6 +73,7 @@ constinit const PoolHost kShimHost = {
     true,
     &ContextOpened,
     &ContextEnded,
+    &kPageLockedCalls,
 };
 
 void ForgetWork() {

@@ -49,7 +49,8 @@ struct Freed {
 Freed Free(Pool& pool, const Driver& driver, Block* block, DeviceAddress address, BlockState taken,
            const DeviceApi& api) {
   if (taken == BlockState::kLive) [[likely]] {
-    if (const Settlement settled = SettleFree(pool, driver, block); settled.pooled()) [[likely]] {
+    if (const Settlement settled = SettleFree(pool, driver, *block->owner()); settled.pooled())
+        [[likely]] {
       const bool waited = pool.Retire(block, settled.stamp, api) || settled.waited();
       return {kSuccess, waited ? TraceOutcome::waited : TraceOutcome::pooled};
     }
@@ -106,6 +107,9 @@ void UnpoolRange(CUdeviceptr pointer) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
   const Block* block = pool == nullptr ? nullptr : pool->FindAround(pointer);
   if (block != nullptr) pool->Unpool(block->address);
+  if (PageLockedPool* page_locked = g_page_locked.load(std::memory_order_acquire)) {
+    page_locked->Unpool(pointer);
+  }
 }
 
 }  // namespace cmp

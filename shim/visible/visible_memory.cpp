@@ -189,15 +189,25 @@ VisibleMemory::Range VisibleMemory::Remove(uintptr_t begin) {
   return range;
 }
 
+void VisibleMemory::Become(Node* node, Visible what) {
+  Count(*node, -1);
+  node->what.store(what, std::memory_order_release);
+  Count(*node, 1);
+}
+
 void VisibleMemory::SetMapped(uintptr_t address) {
   const Change change(*this);
   Node* node = AtOrBelow(address);
   if (node == nullptr) return;
   const Range range = Load(*node);
   if (address >= range.end || range.what != Visible::kCopies) return;
-  Count(*node, -1);
-  node->what.store(Visible::kMapped, std::memory_order_release);
-  Count(*node, 1);
+  Become(node, Visible::kMapped);
+}
+
+void VisibleMemory::SetWhat(uintptr_t begin, Visible what) {
+  const Change change(*this);
+  Node* node = AtOrBelow(begin);
+  if (node != nullptr && Load(*node).begin == begin) Become(node, what);
 }
 
 void VisibleMemory::ContextEnds(uint64_t context) {

@@ -34,6 +34,8 @@ class VisibleMemory {
   Range Remove(uintptr_t begin);
   // The page-locked range around `address` is used by kernels, too.
   void SetMapped(uintptr_t address);
+  // A range of page-locked memory that begins here is `what` from now on.
+  void SetWhat(uintptr_t begin, Visible what);
   // Ranges end with their context.
   void ContextEnds(uint64_t context);
 
@@ -43,6 +45,11 @@ class VisibleMemory {
   // Of managed memory, wherever it is now. Relaxed: how much there is, not what.
   size_t managed_bytes() const { return managed_bytes_.load(std::memory_order_relaxed); }
   bool HasPageLocked() const { return page_locked_.load(std::memory_order_acquire) != 0; }
+
+  // Is any range used by kernels, too? One load.
+  bool HasMapped() const {
+    return (ranges_.load(std::memory_order_acquire) & BitOf(Visible::kMapped)) != 0;
+  }
 
   // Something that stays: exports, imports, attributes, pageable access, variables.
   void NoteForGood(Visible what) { for_good_.fetch_or(BitOf(what), std::memory_order_acq_rel); }
@@ -90,6 +97,7 @@ class VisibleMemory {
   void Insert(Node* node);
   void Erase(Node* node);
   void Count(const Node& node, int change);
+  void Become(Node* node, Visible what);
 
   Mutex lock_;
   std::atomic<uint32_t> changes_{0};  // odd while one is under way

@@ -137,8 +137,7 @@ Settlement KeepVisible(Pool& pool, ContextPool& context) {
 
 }  // namespace
 
-Settlement SettleFree(Pool& pool, const Driver& driver, Block* block) {
-  ContextPool& context = *block->owner();
+Settlement SettleFree(Pool& pool, const Driver& driver, ContextPool& context) {
   if (!context.open() || IsAside() || g_exiting.load(std::memory_order_acquire)) return kRealFree;
   if (g_captures.UnderWay() && RuleIsOn(Rule::kCapture)) [[unlikely]] {
     pool.statistics().process().capture_real_calls.AddShared(1);

@@ -32,8 +32,8 @@ inline bool IsSettledAmongSeveral(Pool& pool, const Block& block) {
   return pool.readiness().StampNow(*block.owner()) == kReady;
 }
 
-// Pays what the free of `block` owes. REQUIRES: the caller took the block from the program.
-Settlement SettleFree(Pool& pool, const Driver& driver, Block* block);
+// Pays what the free of a block of `context` owes. REQUIRES: the caller took it from the program.
+Settlement SettleFree(Pool& pool, const Driver& driver, ContextPool& context);
 
 }  // namespace cmp
 

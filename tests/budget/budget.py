@@ -27,6 +27,8 @@ BUDGET = pathlib.Path(__file__).with_name("budget.txt")
 # The parts of paths.cpp, each with its environment, and whether the preload is there.
 PARTS = {
     "hits": (True, {}),
+    # Without ticks: each would empty the caches.
+    "page_locked": (True, {"CMP_HOST": "on", "CMP_DECAY": "off"}),
     "threads": (True, {}),
     "questions": (True, {}),
     "none": (True, {"CMP_FREE_SYNC": "none"}),

@@ -71,6 +71,13 @@ PATH(cudaMallocPitch_hit) { g_status = cudaMallocPitch(&g_pointer, &g_pitch, 100
 PATH(cudaMalloc3D_hit) { g_status = cudaMalloc3D(&g_pitched, {1000, 5, 1}); }
 PATH(cuMemAllocPitch_v2_hit) { g_status = cuMemAllocPitch_v2(&g_address, &g_pitch, 1000, 5, 4); }
 
+PATH(cudaMallocHost_hit) { g_status = cudaMallocHost(&g_pointer, kBytes); }
+PATH(cudaFreeHost_ready) { g_status = cudaFreeHost(g_pointer); }
+PATH(cuMemHostAlloc_hit) { g_status = cuMemHostAlloc(&g_pointer, kBytes, 0); }
+PATH(cuMemFreeHost_ready) { g_status = cuMemFreeHost(g_pointer); }
+PATH(cudaMallocHost_large_hit) { g_status = cudaMallocHost(&g_pointer, kGlobalBytes); }
+PATH(cudaFreeHost_large_ready) { g_status = cudaFreeHost(g_pointer); }
+
 // A thread that lives for ten pairs, where others have come and gone before.
 PATH(thread_of_ten_pairs) {
   std::thread([] {
@@ -172,6 +179,24 @@ void LargeHits() {
   RUN(path_cudaFree_large_ready);
   RUN(path_cudaMalloc_global_hit);
   RUN(path_cudaFree_global_ready);
+}
+
+// CMP_HOST=on
+void PageLocked() {
+  for (const size_t bytes : {kBytes, kGlobalBytes}) {
+    void* pointers[24] = {};
+    const size_t count = bytes == kBytes ? 24 : 1;
+    for (int round = 0; round < 3; ++round) {
+      for (size_t i = 0; i < count; ++i) MUST(cudaMallocHost(&pointers[i], bytes));
+      for (size_t i = 0; i < count; ++i) MUST(cudaFreeHost(pointers[i]));
+    }
+  }
+  RUN(path_cudaMallocHost_hit);
+  RUN(path_cudaFreeHost_ready);
+  RUN(path_cuMemHostAlloc_hit);
+  RUN(path_cuMemFreeHost_ready);
+  RUN(path_cudaMallocHost_large_hit);
+  RUN(path_cudaFreeHost_large_ready);
 }
 
 void Threads() {
@@ -358,6 +383,8 @@ int main(int, char** arguments) {
   const char* part = arguments[1] == nullptr ? "" : arguments[1];
   if (strcmp(part, "hits") == 0) {
     Hits();
+  } else if (strcmp(part, "page_locked") == 0) {
+    PageLocked();
   } else if (strcmp(part, "threads") == 0) {
     Threads();
   } else if (strcmp(part, "questions") == 0) {

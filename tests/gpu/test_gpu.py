@@ -67,6 +67,24 @@ class Gpu(unittest.TestCase):
                 side_by_side(f"{program}, {threads} threads", *results)
                 self.assertGreater(results[1].statistics["totals"]["hit_rate"], 0.8)
 
+    def test_page_locked(self):
+        """Page-locked memory, kept: the same answers and contents; figures, no assertions of time."""
+        for part in ("questions", "contents", "copies", "times"):
+            with self.subTest(part=part):
+                command = (str(programs.BUILD / "page_locked"), part)
+                said = []
+                for settings in ({}, {"CMP_HOST": "on"}):
+                    result = programs.run(*command, preload=bool(settings), **settings)
+                    self.assertEqual(result.code, 0, result.everything())
+                    lines = result.output.splitlines()
+                    said.append([line for line in lines if not line.startswith("# ")])
+                    for line in lines:
+                        if line.startswith("# "):
+                            what, _, figure = line[2:].rpartition(": ")
+                            add_figure(f"page-locked, {what}", "kept" if settings else "real", figure)
+                self.assertEqual(said[0], said[1])
+                self.assertNotRegex("\n".join(said[1]), r"(?m)(^|: )[1-9]\d* wrong words")
+
     def test_thrust(self):
         if not built_by_nvcc():
             self.skipTest("no nvcc")

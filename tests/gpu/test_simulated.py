@@ -46,6 +46,20 @@ class Simulated(unittest.TestCase):
         without, _ = self.compare("freed")
         self.assertEqual(without.output.count("0 1 1 1 1 0 1 1 1 1 0 1 1 1 1 0 1 1 1 1 0 1 0"), 26)
 
+    def test_page_locked(self):
+        """Page-locked memory, kept or not, in every mode."""
+        for part, arguments in (("questions", ()), ("contents", ("--rounds", "40")),
+                                ("copies", ("--rounds", "40")), ("times", ("--repetitions", "20"))):
+            said = ""
+            for mode in ("", *programs.MODES):
+                with self.subTest(part=part, mode=mode):
+                    output = self.both("page_locked", part, *arguments, mode=mode, CMP_HOST="on")
+                    output = "".join(line for line in output.splitlines(True)
+                                     if not line.startswith("# "))
+                    self.assertNotRegex(output, r"(?m)(^|: )[1-9]\d* wrong words")
+                    said = said or output
+                    self.assertEqual(output, said)
+
     def test_out_of_memory(self):
         for way in ("stack", "async", "physical", "array"):
             with self.subTest(way=way):

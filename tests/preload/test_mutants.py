@@ -24,6 +24,8 @@ class Mutants(TestCase):
     def run_rules(self, program, args, mode, rules_off, env):
         settings = {"CMP_FREE_SYNC": mode, "CMP_TEST_RULES_OFF": rules_off, **env}
         result = run(program, args, preload=[RULES], env=settings, stats=False, limit_s=120)
+        if program == "page_locked":
+            return result
         self.assertIn(result.code, (0, 1), repr(result))
         self.assertEqual(result.err, "")
         return result
@@ -40,6 +42,14 @@ class Mutants(TestCase):
                 self.assert_ok(self.run_rules("orders", args, mode, None, env))
                 return
         self.fail(f"orders {args} does not see that {rule} is off")
+
+    def page_locked(self, rule, part, is_right, **env):
+        """Of page-locked memory: is_right(result) with the rule, not without it."""
+        seen = []
+        for off in (rule, None):
+            result = self.run_rules("page_locked", [part], "auto", off, {"CMP_HOST": "on", **env})
+            seen.append(is_right(result))
+        self.assertEqual(seen, [False, True])
 
     def observed(self, rule):
         """The same, for each scenario that a host sees the rule in."""
@@ -198,6 +208,42 @@ class Mutants(TestCase):
     def test_finished_if_begun_after(self):
         self.observed("finished_if_begun_after")
 
+
+    def test_page_locked_in_every_context(self):
+        self.page_locked(
+            "page_locked_in_every_context",
+            "second_device",
+            lambda result: "wrong 0\nhazards 0" in result.results,
+            CMPSIM_DEVICES="2",
+        )
+
+    def test_page_locked_before_reuse(self):
+        self.page_locked(
+            "fence_before_reuse", "copies", lambda result: "wrong 0\nhazards 0" in result.results
+        )
+
+    def test_page_locked_new_range(self):
+        self.page_locked(
+            "page_locked_new_range",
+            "mapped",
+            lambda result: result.notes["mapped and freed"] == "does not wait",
+        )
+
+    def test_page_locked_quietly(self):
+        """Without it the program waits for what the free holds up, until it is found to hang."""
+        self.page_locked(
+            "page_locked_quietly",
+            "ageing_busy",
+            lambda result: result.notes.get("freed beside a kernel") == "0",
+        )
+
+    def test_page_locked_bound(self):
+        self.page_locked(
+            "page_locked_bound",
+            "bound",
+            lambda result: int(result.notes["idle at most"]) <= 8 << 20,
+            CMP_HOST="8M",
+        )
 
 if __name__ == "__main__":
     main()

@@ -73,7 +73,7 @@ class Dlsym(Neighbours):
 
     @unittest.skipIf(SANITIZE, "a sanitizer's runtime looks names up too")
     def test_sees_what_is_passed_on(self):
-        names = ["getpid", "malloc", "cudaMallocHost", "dlopen"]
+        names = ["getpid", "malloc", "cudaMallocManaged", "dlopen"]
         chain = PROGRAMS / "dlsym_chain.so"
         alone = run("lookups", names, preload=[chain])
         self.assertEqual(alone.notes["dlsym"], "12")

@@ -28,6 +28,7 @@ OPTIONS = {
                   ["0", "-1s", "1h", "ms", "oncall:", "on"]),
     "CMP_ASYNC_KEEP": (["auto", "OFF", "0", "64M", "1T"], ["on", "1x", "-1", "10%"]),
     "CMP_FREE_SYNC": (["wait", "WAIT"], ["none of these", "waits"]),
+    "CMP_HOST": (["off", "0", "on", "1", "64M", "1g"], ["auto", "64X", "-1", "10%"]),
     "CMP_FILL": (["off", "zero", "ZERO", "0", "171", "0xAB", "0xff", "255"], ["256", "0x", "0x100", "on"]),
     "CMP_STATS": (["0", "off", "OFF", "No"], []),
     "CMP_TRACE": (["0", "off", "no", "false"], []),

@@ -124,6 +124,18 @@ class Reports(TestCase):
         path.write_text(json.dumps(found, indent=2))
         self.assertIn("(copies 7, full moon 4, graphs 3, other reasons 3)", self.report(path))
 
+    def test_page_locked_memory(self):
+        (path,) = self.reports(f"{PLAIN} 10").iterdir()
+        found = json.loads(path.read_text())
+        found["run"]["nanoseconds"] = 1_000_000_000
+        for few, said in ((3, False), (300, True)):
+            found["process"].update(
+                host_real_malloc_calls=few, host_real_free_calls=few, host_real_malloc_ns=200_000_000
+            )
+            path.write_text(json.dumps(found, indent=2))
+            self.assertEqual("set CMP_HOST=on" in self.report(path), said)
+        self.assertIn("200.0 ms in real calls for page-locked memory", self.report(path))
+
     def test_what_was_released_and_is_allocated_again(self):
         (path,) = self.reports(f"{PROGRAMS}/memory rounds").iterdir()
         process = json.loads(path.read_text())["process"]

@@ -15,7 +15,7 @@ from cmp_preload.commands import trial
 from cmp_preload.console.arguments import own_command
 from cmp_preload.measuring import verdict
 from cmp_preload.measuring.measurer import Measurer
-from cmp_preload.measuring.series import async_keep_series, series_of
+from cmp_preload.measuring.series import async_keep_series, page_locked_series, series_of
 from cmp_preload.pool import preloading
 
 COSTS = {"CMPSIM_COSTS": "h200"}
@@ -94,6 +94,49 @@ class Trials(TestCase):
         used = run("run", "--settings", path, "--", "env")
         self.assertIn("\nCMP_FREE_SYNC=wait\n", used.stdout)
         self.assertIn("to warm up", result.stderr.splitlines()[0])
+
+    def page_locked_trial(self, seconds, *arguments, name="page_locked", code=0):
+        """Runs take a made-up time, by CMP_HOST; so do the real calls for page-locked memory."""
+        really = Measurer.run
+
+        def timed(measurer, its_environment, *more):
+            result = really(measurer, its_environment, *more)
+            kept = its_environment.get("CMP_HOST") == "on"
+            result.seconds = seconds if kept else 0.2
+            for one in result.statistics:
+                one["process"]["host_real_malloc_ns"] = 0 if kept else 170_000_000
+                one["process"]["allocating_ns"] = 0
+            return result
+
+        printed = io.StringIO()
+        with (
+            unittest.mock.patch.object(Measurer, "run", timed),
+            unittest.mock.patch.object(preloading, "own_environment", environment),
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            ended = trial.main(
+                ["-n", "6", "--modes", "auto", *arguments, "--", str(PROGRAMS / "page_locked"),
+                 name, "runtime", "30"],
+                lambda: LIBRARY,
+            )
+        self.assertEqual(ended, code, printed.getvalue())
+        return types.SimpleNamespace(stdout=printed.getvalue())
+
+    def test_page_locked_memory(self):
+        """CMP_HOST is tried where a program allocates page-locked memory in a loop, and recommended
+        where that gains."""
+        result = self.page_locked_trial(0.04, name="loop")
+        self.assertIn("CMP_HOST=on", rows(result))
+        self.assertIn("5.0 times faster than auto", result.stdout)
+        self.assertRegex(result.stdout, r"Recommended: .* run --host on -- ")
+        for what, seconds, more, name in (("no gain", 0.2, (), "loop"), ("given", 0.2, ("--host", "off"), "loop"),
+                                          ("no loop", 0.2, (), "exit")):
+            with self.subTest(what=what):
+                result = self.page_locked_trial(seconds, *more, name=name)
+                self.assertEqual("CMP_HOST=on" in rows(result), what == "no gain")
+                self.assertNotIn("Recommended", result.stdout)
+        self.assertNotIn("CMP_HOST", self.trial("-n", "2", "--", PLAIN, "10").stdout)
 
     def test_settings_are_passed_on(self):
         """And the values of CMP_FREE_SYNC that are tried come from the library's table."""
@@ -359,6 +402,32 @@ class Verdicts(TestCase):
         told = self.in_order(second, second, second, second, second)
         self.assertIn("No faster with auto than without", told)
         self.assertNotIn("Nothing to gain: its", told)
+
+    def test_stream_ordered_and_page_locked(self):
+        """Of a program that has both, each is judged by itself, and both are recommended."""
+        third = (0.33, 0.34, 0.35)
+        compared = series_of(["auto"], 6, False)
+        compared += [*async_keep_series(compared[2]), page_locked_series(compared[2])]
+        calls = {"async_allocations": 9, "host_real_malloc_calls": 90, "host_real_free_calls": 90}
+
+        def told(*runs):
+            for series, seconds in zip(compared, runs, strict=True):
+                ns = int(0.3e9) if "CMP_HOST" not in (series.settings or {}) else 0
+                counted = {**calls, "host_real_malloc_ns": ns, "host_reserved_peak_bytes": 1 << 20}
+                series.runs = [measured(one, 1e-6, **counted) for one in seconds * 2]
+            return "\n".join(verdict.of(compared, [], {}, ["app"], "auto").lines)
+
+        second, half = self.SECOND, self.HALF
+        said = told(second, second, half, half, third, third)
+        self.assertIn("CMP_ASYNC_KEEP=1T is 1.5 times faster than auto without it.", said)
+        self.assertIn("90 real allocations a run; CMP_HOST=on is 1.5 times faster than auto.", said)
+        self.assertIn(f"Recommended: {own_command()} run --async-keep 1T --host on -- app", said)
+        said = told(second, second, half, half, half, third)
+        self.assertIn("CMP_ASYNC_KEEP=off and CMP_ASYNC_KEEP=1T gain nothing.", said)
+        self.assertIn(f"Recommended: {own_command()} run --host on -- app", said)
+        said = told(second, second, half, half, third, half)
+        self.assertIn("CMP_HOST=on was tried: not shown to be faster.", said)
+        self.assertIn(f"Recommended: {own_command()} run --async-keep 1T -- app", said)
 
     def test_slower(self):
         told = self.verdict([self.HALF, self.HALF, self.SECOND])

@@ -74,6 +74,15 @@ class Tunes(TestCase):
         self.assert_ok(result)
         self.assertIn("Your settings are right", result.stdout)
 
+    def test_a_program_of_page_locked_memory(self):
+        """No call of it is in a trace, so there is nothing to replay."""
+        program = (BUILD / "programs" / "page_locked", "loop", "runtime", "100")
+        result = run("tune", "-n", "1", "--", *program, env=SIMULATED)
+        self.assert_ok(result)
+        self.assertIn("0 calls of page_locked recorded, 0 replays.", result.stdout)
+        # How much of the run its calls take is a busy machine's affair.
+        self.assertRegex(result.stdout, "The defaults are right|\npage-locked memory kept  ")
+
     def test_a_program_that_does_not(self):
         result = run("tune", "--", PLAIN, "2000")
         self.assert_ok(result)
@@ -136,10 +145,11 @@ class Tunes(TestCase):
 class Verdicts(TestCase):
     """From times that are made up: those of a busy machine say anything."""
 
-    def tuned(self, calls_s, *runs, fixed=None, waits=0):
+    def tuned(self, calls_s, *runs, fixed=None, waits=0, page_locked=0):
         """What is printed of a program whose calls take `calls_s` in all in a replay, half of it
         with larger blocks. `runs`: with the defaults and with each of what is tried, (seconds, of
-        that in real calls and waits). `waits`: frees of the recorded run that waited for memory."""
+        that in real calls and waits). `waits`: frees of the recorded run that waited for memory;
+        `page_locked`: its frees of page-locked memory, which take 10 ms each."""
 
         def replay(path, library, backend, order, chosen):
             ns = calls_s * 1e9 * (0.5 if chosen.get("CMP_MAX_BLOCK") == "64G" else 1)
@@ -154,6 +164,8 @@ class Verdicts(TestCase):
         path = str(self.folder() / "t")
         trace_file.write(Trace([Call.of(0, 0, 1, "real", 0x1000, 3 << 29)]), path)
         waited = {"bound_waits": waits, "wait_calls": waits, "wait_ns": waits * 1_000_000}
+        waited["host_real_free_calls"] = page_locked
+        waited["host_real_free_ns"] = page_locked * 10_000_000
         record = lambda fixed: (path, measured(*runs[0][0], **waited))
         tuning = types.SimpleNamespace(record=record, measure=measure)
         printed = io.StringIO()
@@ -224,6 +236,19 @@ class Verdicts(TestCase):
         self.assertRegex(said, r"\nReplayed, not kept \(.*\): CMP_TIER_STEPS=2 1\.00, ")
         said = self.tuned(1.0, self.USUAL, [(1.00, 0.1), (1.01, 0.1), (1.02, 0.1)])
         self.assertIn("\nGain: 100.0 ms in real calls and waits in place of 200.0 ms.", said)
+
+    def test_page_locked_memory(self):
+        """No replay shows what keeping it gains: it is measured, where it is allocated in a loop."""
+        gains = [(0.50, 0.2), (0.51, 0.2), (0.52, 0.2)]
+        said = self.tuned(0.1, self.USUAL, self.USUAL, gains, page_locked=60)
+        self.assertIn("CMP_HOST=on", said.splitlines()[1])
+        self.assertIn("\nUse:", said)
+        said = self.tuned(0.1, self.USUAL, self.USUAL, self.USUAL, page_locked=60)
+        self.assertIn("\npage-locked memory kept", said)
+        self.assertNotIn("\nUse:", said)
+        for few, fixed in ((3, {}), (60, {"CMP_HOST": "off"})):
+            said = self.tuned(0.1, self.USUAL, self.USUAL, page_locked=few, fixed=fixed)
+            self.assertNotIn("CMP_HOST", said)
 
     def test_a_program_that_loses(self):
         """If only by what runs differ by, whatever the calls take."""

@@ -53,7 +53,7 @@ class WorkTest : public testing::Test {
   Settlement FreeIn(ContextPool& in) {
     Block block;
     block.owner_context = &in;
-    return SettleFree(*pool_.pool, driver_.table(), &block);
+    return SettleFree(*pool_.pool, driver_.table(), *block.owner());
   }
   // A wait of the program's; `meanwhile` happens while it is on its way.
   template <typename Meanwhile>

@@ -402,6 +402,14 @@ bool Allocations::Covers(const Range& range) const {
   return false;
 }
 
+size_t Allocations::PageLockedBytes() const {
+  size_t bytes = 0;
+  for (const auto& [base, allocation] : live_) {
+    if (allocation.kind == MemoryKind::kHost) bytes += allocation.bytes;
+  }
+  return bytes;
+}
+
 size_t Allocations::LiveOnDevice(int index) const {
   size_t count = 0;
   for (const auto& [base, allocation] : live_) {

@@ -113,6 +113,7 @@ class Allocations {
   // An address that can only be a device's: of its memory, or reserved.
   bool IsDeviceAddress(uintptr_t address) const;
   size_t LiveOnDevice(int index) const;
+  size_t PageLockedBytes() const;  // not what was registered
 
  private:
   // Where the granules begin that have a part of the range: managed memory's own, from its base.

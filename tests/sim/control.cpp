@@ -154,6 +154,12 @@ uint64_t simLiveAllocations(int device) {
   return sim.allocations.LiveOnDevice(device);
 }
 
+uint64_t simHostBytes(void) {
+  Simulation& sim = TheSimulation();
+  const std::lock_guard<std::mutex> guard(sim.lock);
+  return sim.allocations.PageLockedBytes();
+}
+
 uint64_t simManagedMigrations(int device) { return ManagedCounts(device).migrations; }
 uint64_t simManagedEvictions(int device) { return ManagedCounts(device).evictions; }
 uint64_t simManagedRemoteUses(int device) { return ManagedCounts(device).remote_uses; }

@@ -22,6 +22,9 @@ constexpr SizeClass kSizeClasses[] = {
     {16 * kMiB, 42, 45},  {256 * kMiB, 62, 116}, {SIZE_MAX, 122, 345},
 };
 constexpr double kLastOfChunkUs = 74;
+// Page-locked memory of the host, likewise, as the only block.
+constexpr SizeClass kHostSizeClasses[] = {
+    {kMiB, 510, 220}, {16 * kMiB, 5100, 1500}, {SIZE_MAX, 113000, 25000}};
 
 struct NamedCost {
   const char* name;
@@ -42,8 +45,7 @@ uint64_t NowNs() {
                                    .count());
 }
 
-const SizeClass& ClassOf(size_t bytes) {
-  const SizeClass* size_class = kSizeClasses;
+const SizeClass& ClassOf(size_t bytes, const SizeClass* size_class = kSizeClasses) {
   while (bytes > size_class->up_to) ++size_class;
   return *size_class;
 }
@@ -67,6 +69,12 @@ void Stopwatch::Spend(const char* name) const {
 }
 
 void NoteAllocationCost(size_t bytes) { t_block_us = ClassOf(bytes).allocate_us; }
+
+void NoteHostAllocationCost(size_t bytes) {
+  t_block_us = ClassOf(bytes, kHostSizeClasses).allocate_us;
+}
+
+void NoteHostFreeCost(size_t bytes) { t_block_us = ClassOf(bytes, kHostSizeClasses).free_us; }
 
 void NoteFreeCost(size_t bytes, bool last_of_chunk) {
   t_block_us = ClassOf(bytes).free_us + (last_of_chunk && bytes < kMiB ? kLastOfChunkUs : 0);

@@ -26,6 +26,9 @@ void NoteAllocationCost(size_t bytes);
 void NoteFreeCost(size_t bytes, bool last_of_chunk);
 // Memory that it brings into a pool of the stream-ordered allocator, or out of it.
 void NotePoolCost(size_t bytes);
+// The same of page-locked memory.
+void NoteHostAllocationCost(size_t bytes);
+void NoteHostFreeCost(size_t bytes);
 
 }  // namespace cmp::sim
 

@@ -83,6 +83,7 @@ CUresult AllocateHost(Simulation& sim, void** pointer, size_t bytes, unsigned fl
       sim.allocations.AllocateHost(*context, bytes, MemoryKind::kHost, flags);
   if (allocation == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
   *pointer = PointerTo(allocation->base);
+  NoteHostAllocationCost(bytes);
   return CUDA_SUCCESS;
 }
 
@@ -101,6 +102,8 @@ CUresult FreeHost(Simulation& sim, Lock& lock, void* pointer) {
   if (drained != CUDA_SUCCESS) return drained;
   Allocation* allocation = find();
   if (allocation == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  NoteHostFreeCost(allocation->bytes);
+  sim.hazards.NoteReleased(allocation->range(), "freed by cuMemFreeHost");  // by other contexts
   sim.allocations.Release(*allocation);
   return CUDA_SUCCESS;
 }

@@ -46,6 +46,41 @@ class HostView : public SimTest {
   std::vector<unsigned char> pageable_;
 };
 
+// A pool that hands a buffer out again too early is found out, as with device memory.
+TEST_F(HostView, APageLockedBufferUnderAPendingCopyIsAHazard) {
+  const CUstream s = NewStream();
+  simNoteAlloc(locked_, kMiB);
+  LaunchHash(s, 1, kLong, {}, {{Word(block_), 8}});
+  ASSERT_EQ(cuMemcpyDtoHAsync(locked_, block_, kMiB, s), CUDA_SUCCESS);
+  simNoteFree(locked_);
+  EXPECT_EQ(simHazardCount(), 0U);
+  simNoteAlloc(locked_, kMiB);
+  EXPECT_EQ(simHazardCount(), 1U) << simHazardReport();
+  simNoteFree(locked_);
+  EXPECT_EQ(simHostBytes(), kMiB);
+  ASSERT_EQ(cuMemFreeHost(locked_), CUDA_SUCCESS);  // waits
+  EXPECT_EQ(cuStreamQuery(s), CUDA_SUCCESS);
+  EXPECT_EQ(simHostBytes(), 0U);
+  expected_hazards_ = 1;
+}
+
+// The real free waits for its own context's work alone.
+TEST_F(HostView, APageLockedBufferThatAnotherContextUsesIsAHazardToFree) {
+  CUcontext other = nullptr;
+#if CUDA_VERSION >= 13000
+  ASSERT_EQ(cuCtxCreate(&other, nullptr, 0, 0), CUDA_SUCCESS);
+#else
+  ASSERT_EQ(cuCtxCreate(&other, 0, 0), CUDA_SUCCESS);
+#endif
+  const CUstream s = NewStream();
+  LaunchHash(s, 1, kLong, {}, {{locked_, 8}});
+  ASSERT_EQ(cuCtxSetCurrent(context_), CUDA_SUCCESS);
+  ASSERT_EQ(cuMemFreeHost(locked_), CUDA_SUCCESS);
+  EXPECT_EQ(simHazardCount(), 1U) << simHazardReport();
+  ASSERT_EQ(cuCtxDestroy(other), CUDA_SUCCESS);
+  expected_hazards_ = 1;
+}
+
 TEST_F(HostView, AsynchronousCopiesThatReturnAtOnceAndThoseThatWait) {
   const CUstream s = NewStream();
   struct Case {

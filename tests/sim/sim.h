@@ -129,6 +129,7 @@ uint64_t simFingerprint(void);
 uint64_t simCallCount(const char* name);  // calls of an entry point, by its symbol's name
 uint64_t simUsedBytes(int device);        // what cuMemGetInfo would subtract from the total
 uint64_t simLiveAllocations(int device);  // device allocations that were not freed
+uint64_t simHostBytes(void);  // page-locked memory of the host that was not freed, as asked for
 // Of managed memory, in granules of 2 MiB: how many came to the device, went from it to the host
 // for want of room, were used by the device where they were, since blocks left no room. See
 // README.md.

@@ -19,9 +19,15 @@ from cmp_preload.console.arguments import (
 from cmp_preload.console.errors import Failure, Interrupted, warn
 from cmp_preload.diagnosis import driver
 from cmp_preload.measuring import outputs, verdict
+from cmp_preload.measuring.judgement import page_locked_share
 from cmp_preload.measuring.measurer import Measurer, Run
 from cmp_preload.measuring.noise import order_of
-from cmp_preload.measuring.series import Series, async_keep_series, series_of
+from cmp_preload.measuring.series import (
+    Series,
+    async_keep_series,
+    page_locked_series,
+    series_of,
+)
 from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.pool.library import Library, Option
 from cmp_preload.records import counters
@@ -115,10 +121,13 @@ class Trial:
     def _more_to_try(self, all_series: list[Series]) -> list[Series]:
         """What helps only programs that do what this one does."""
         observed, usual = all_series[1:3]
+        more = []
         in_order = counters.allocates_in_order(observed.counters["process"])
-        if not in_order or "CMP_ASYNC_KEEP" in self._chosen:
-            return []
-        more = async_keep_series(usual)
+        if in_order and "CMP_ASYNC_KEEP" not in self._chosen:
+            more += async_keep_series(usual)
+        in_time = not usual.runs[-1].over_limit
+        if in_time and page_locked_share(usual) and "CMP_HOST" not in self._chosen:
+            more.append(page_locked_series(usual))
         self._total += sum(series.times for series in more)
         return more
 

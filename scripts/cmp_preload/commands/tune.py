@@ -12,11 +12,11 @@ from cmp_preload.console import progress, words
 from cmp_preload.console.arguments import Parser, add_command, add_runs, command_of
 from cmp_preload.console.errors import Failure, Interrupted
 from cmp_preload.diagnosis import driver
-from cmp_preload.measuring.judgement import is_better, waits_for_memory
+from cmp_preload.measuring.judgement import is_better, page_locked_share, waits_for_memory
 from cmp_preload.measuring.measurer import Measurer, Run
 from cmp_preload.measuring.noise import LEAST_ROUNDS, Found, Outcome, order_of
 from cmp_preload.measuring.replays import Replays
-from cmp_preload.measuring.series import ASYNC_KEEPS, Series
+from cmp_preload.measuring.series import ASYNC_KEEPS, KEEPS_PAGE_LOCKED, Series
 from cmp_preload.measuring.verdict import TOO_FEW, times, too_short
 from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.pool.library import Library
@@ -95,7 +95,7 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> 
     recorded = traces.read(path)
     replays = Replays(path, library)
     in_order = counters.allocates_in_order(run.counters["process"])
-    if len(recorded) == 0 and in_order:
+    if len(recorded) == 0:
         found, without = {}, {"ns": 0, "reserved": 0}  # no call to replay
         reached = without
     else:
@@ -115,6 +115,12 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> 
     if in_order and "CMP_ASYNC_KEEP" not in fixed:
         for value in ASYNC_KEEPS:
             tried.append((f"async {value}", {**found, "CMP_ASYNC_KEEP": value}, reached))
+    recording = Series("recorded", fixed, 1)
+    recording.runs.append(run)
+    page_locked_s = 0.0  # inside its real calls, which no replay makes
+    if "CMP_HOST" not in fixed and page_locked_share(recording):
+        page_locked_s = counters.page_locked_ns(run.counters["process"]) / 1e9
+        tried.append(("page-locked memory kept", {**found, **KEEPS_PAGE_LOCKED}, reached))
     progress.clear()
     print(
         f"{words.count(len(recorded), 'call')} of {recorded.program} recorded, "
@@ -142,6 +148,8 @@ def tune(tuning: Tuning, library: Library, fixed: dict[str, str], runs: int) -> 
     best, gain, judged = 0, None, None
     for i in range(1, len(tried)):
         in_calls_s = math.inf if in_order else tried[best][2]["ns"] / 1e9
+        if "CMP_HOST" in tried[i][1]:
+            in_calls_s += page_locked_s
         judged = is_better(all_series, all_series[i], all_series[best], in_calls_s)
         if judged.outcome is Outcome.FASTER:
             best, gain = i, judged

@@ -32,6 +32,20 @@ def share_in_calls(observed: Series) -> float:
     )
 
 
+LOOP = 20  # frees of page-locked memory: a program with fewer allocates it at its start
+
+
+def page_locked_share(series: Series) -> float:
+    """The part of a run that is inside real calls for page-locked memory, if it allocates that in a
+    loop; else 0. Of several threads the parts are added up."""
+    run = series.middle
+    process = run.counters["process"]
+    if process.get("host_real_free_calls", 0) < LOOP:
+        return 0.0
+    share = min(1.0, counters.page_locked_ns(process) / 1e9 / run.seconds)
+    return share if share > LITTLE else 0.0
+
+
 class Judgement:
     """Of a trial's variants: `modes` are under the pool, the two others make the real calls."""
 
@@ -58,6 +72,11 @@ class Judgement:
         """The same of two modes. What the real calls took was all that could be saved, by either."""
         least = (1 - self.could_save) * self._plain.median / usual.median
         return noise.compare(self._noise, mode.seconds, usual.seconds, least=least)
+
+    def of_page_locked(self, keeping: Series, usual: Series) -> Found:
+        """Does the program gain by CMP_HOST? No more than its real calls take."""
+        least = 1 - page_locked_share(usual)
+        return noise.compare(self._noise, keeping.seconds, usual.seconds, least=least)
 
 
 def is_better(all_series: list[Series], tuned: Series, usual: Series, in_calls_s: float) -> Found:

@@ -7,6 +7,7 @@ import statistics
 from cmp_preload.measuring.measurer import Run
 
 ASYNC_KEEPS = ("off", "1T")  # nothing, and as much as there is
+KEEPS_PAGE_LOCKED = {"CMP_HOST": "on"}
 POISON = "0xFF"  # NaN as a floating-point number of any size, -1 as an integer
 
 
@@ -63,6 +64,12 @@ def async_keep_series(usual: Series) -> list[Series]:
         )
         for value in ASYNC_KEEPS
     ]
+
+
+def page_locked_series(usual: Series) -> Series:
+    """Beside the usual mode: page-locked memory of the host is kept."""
+    settings = {**usual.settings, **KEEPS_PAGE_LOCKED}
+    return Series("CMP_HOST=on", settings, usual.times, tried=("CMP_HOST", "on"))
 
 
 def series_of(modes: list[str], times: int, filled: bool) -> list[Series]:

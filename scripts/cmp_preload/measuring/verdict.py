@@ -40,7 +40,8 @@ def of(
     plain, observed = by_name["without"], by_name["observed"]
     under = [series for series in all_series[2:] if not series.is_check]
     modes = [series for series in under if series.tried is None]
-    tried = [series for series in under if series.tried is not None]
+    of_pools = [series for series in under if series.tried and series.tried[0] == "CMP_ASYNC_KEEP"]
+    page_locked = [series for series in under if series.tried and series.tried[0] == "CMP_HOST"]
     usual = modes[0]
     found = Verdict()
     found.same = not usual.different and not observed.different
@@ -95,8 +96,10 @@ def of(
             f"What that costs and gains: {own_command()} trial --fill zero -- {shlex.join(command)}"
         )
         return found
-    better = better_setting(found, judgement, usual, tried)
+    better = better_setting(found, judgement, usual, of_pools)
     recommend(found, judgement, modes, chosen, reached, better)
+    if page_locked and not usual.different:
+        recommend_keeping(found, judgement, page_locked[0], usual, chosen)
     if found.recommended is not None:
         flags = "".join(
             f" {flag_of(name)} {shlex.quote(value)}"
@@ -159,6 +162,30 @@ def recommend(
     found.rejected = [
         f"{mode.name} ({why_rejected(judgement, mode, best)})" for mode in modes if mode is not best
     ]
+
+
+def recommend_keeping(found: Verdict, judgement, keeping, usual, chosen: dict[str, str]) -> None:
+    """CMP_HOST, with what is recommended already, or with the usual mode."""
+    calls = usual.counters["process"]["host_real_malloc_calls"]
+    tried = f"Page-locked memory: {words.count(calls, 'real allocation')} a run; {keeping.name}"
+    if keeping.different:
+        found.say(f"{tried} is not recommended: other results.")
+        return
+    compared = judgement.of_page_locked(keeping, usual)
+    if compared.outcome is not Outcome.FASTER:
+        found.say(f"{tried} was tried: not shown to be faster.")
+        return
+    idle = keeping.counters["process"]["host_reserved_peak_bytes"]
+    found.say(f"{tried} is {times(compared.ratio)} times faster than {usual.name}.")
+    gain = (
+        f"with {keeping.name} {times(compared.ratio)} times faster than without it; price: up to "
+        f"{words.size(idle)} of page-locked memory that the pool holds"
+    )
+    found.why = f"{found.why}; {gain}" if found.recommended is not None else f"gain: {gain}"
+    found.recommended = {
+        **(found.recommended or {**chosen, "CMP_FREE_SYNC": usual.name}),
+        "CMP_HOST": keeping.settings["CMP_HOST"],
+    }
 
 
 def why_rejected(judgement, mode, best) -> str:

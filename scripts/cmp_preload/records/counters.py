@@ -84,6 +84,12 @@ def held_peak(process: dict) -> int:
     return process["reserved_peak_bytes"] + process.get("kept_peak_bytes", 0)
 
 
+def page_locked_ns(process: dict) -> int:
+    """Inside real calls for page-locked memory of the host, all threads together; 0 where a library
+    did not count them."""
+    return process.get("host_real_malloc_ns", 0) + process.get("host_real_free_ns", 0)
+
+
 def real_calls(process: dict) -> int:
     return process["real_malloc_calls"] + process["real_free_calls"]
 

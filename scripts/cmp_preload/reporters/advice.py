@@ -15,6 +15,7 @@ LITTLE = 0.02  # a share of the run, or of its memory, that is not worth a word
 MUCH_ROUNDING = 0.1
 FAR_MORE = 4  # times as much
 LONG = 120  # letters of a command that are too many for a line
+LOOP = 20  # frees of page-locked memory: a program with fewer allocates it at its start
 LIMIT = "the memory limit"
 SIMULATED = "Simulated CUDA device"
 SMALL = 256 << 20  # bytes of the device that are not worth a word
@@ -100,6 +101,7 @@ def findings(found: Collection) -> list[Finding]:
             *_limit(found, totals, process),
             *_waits(found, process),
             *_real_calls(found, totals, process),
+            *_page_locked(found, process),
         ]
         result += sorted(times, key=lambda one: -one.seconds)
         result += _one_of_many(found)
@@ -321,6 +323,23 @@ def _real_calls(found: Collection, totals: dict, process: dict) -> list[Finding]
     else:
         what += "the pool's first blocks of each size; a longer run has no more of them"
     return [Finding(what, to_do, real_ns / 1e9)]
+
+
+def _page_locked(found: Collection, process: dict) -> list[Finding]:
+    """What real calls for page-locked memory cost, where it is allocated in a loop."""
+    spent_ns = counters.page_locked_ns(process)
+    calls = process.get("host_real_malloc_calls", 0)
+    if process.get("host_real_free_calls", 0) < LOOP or not _is_notable(found.processes, spent_ns):
+        return []
+    what = (
+        f"{words.seconds(spent_ns / 1e9)} in real calls for page-locked memory of the host "
+        f"({words.count(calls, 'allocation')})"
+    )
+    if process.get("host_bypassed"):
+        return [Finding(f"{what}: a thread has a NUMA policy", "", spent_ns / 1e9)]
+    to_do = "set a larger CMP_HOST, as 1G" if process.get("host_requests") else "set CMP_HOST=on"
+    to_do += " (cmp-preload trial measures what it saves)"
+    return [Finding(what, to_do, spent_ns / 1e9)]
 
 
 def _observed(found: Collection, real_ns: float) -> list[Finding]:

@@ -72,6 +72,7 @@ TEST_F(OptionsTest, DefaultsAreThoseOfTheDesign) {
   EXPECT_EQ(options.reserve.bytes, 256 * kMiB);
   EXPECT_TRUE(options.reserve.grows);
   EXPECT_EQ(options.fill, -1);
+  EXPECT_EQ(options.page_locked, 0U);
   EXPECT_FALSE(options.verbose);
   EXPECT_EQ(options.programs, nullptr);
   EXPECT_EQ(options.stats, nullptr);
@@ -190,6 +191,16 @@ TEST_F(OptionsTest, FreeSync) {
   Bad("CMP_FREE_SYNC", {"Waits", "sync", "1"}, [](const Options& o) { return o.free_sync; });
 }
 
+TEST_F(OptionsTest, Host) {
+  EXPECT_EQ(Good("CMP_HOST", "off").page_locked, 0U);
+  EXPECT_EQ(Good("CMP_HOST", "0").page_locked, 0U);
+  EXPECT_EQ(Good("CMP_HOST", "on").page_locked, kPageLockedAuto);
+  EXPECT_EQ(Good("CMP_HOST", "1").page_locked, kPageLockedAuto);
+  EXPECT_EQ(Good("CMP_HOST", "64M").page_locked, 64 * kMiB);
+  Bad("CMP_HOST", {"auto", "-1", "64X", "1%", "some"},
+      [](const Options& o) { return o.page_locked; });
+}
+
 TEST_F(OptionsTest, Fill) {
   EXPECT_EQ(Good("CMP_FILL", "off").fill, -1);
   EXPECT_EQ(Good("CMP_FILL", "zero").fill, 0);
@@ -298,6 +309,7 @@ TEST_F(OptionsTest, WordsAndUnitsInAnyCase) {
       {"CMP_RESERVE", {"auto", "2x", "1.5x+64m", "512mb"}},
       {"CMP_DECAY", {"off", "oncall", "oncall:2s", "500ms", "3s"}},
       {"CMP_FREE_SYNC", {"wait", "auto", "order", "none"}},
+      {"CMP_HOST", {"off", "on", "64M"}},
       {"CMP_FILL", {"off", "zero", "0xab"}},
       {"CMP_STATS", {"on", "off", "true", "no"}},
       {"CMP_TRACE", {"off", "false"}},
