@@ -34,13 +34,14 @@ void operator delete[](void* made, size_t) noexcept { std::free(made); }
 void operator delete(void* made, std::align_val_t) noexcept { std::free(made); }
 void operator delete(void* made, size_t, std::align_val_t) noexcept { std::free(made); }
 
-// libstdc++ calls these, by these names, for want of exceptions in its headers.
+// libstdc++ calls these, by these names, for want of exceptions in its headers. Weak: where a newer
+// one's headers call others of its own beside them, the linker takes all of them from there.
 namespace std {
-void __throw_bad_alloc() { End("out of memory"); }
-void __throw_bad_array_new_length() { End("out of memory"); }
-void __throw_length_error(const char* what) { End(what); }
-void __throw_logic_error(const char* what) { End(what); }
-void __throw_system_error(int) { End("a wait failed"); }
+[[gnu::weak]] void __throw_bad_alloc() { End("out of memory"); }
+[[gnu::weak]] void __throw_bad_array_new_length() { End("out of memory"); }
+[[gnu::weak]] void __throw_length_error(const char* what) { End(what); }
+[[gnu::weak]] void __throw_logic_error(const char* what) { End(what); }
+[[gnu::weak]] void __throw_system_error(int) { End("a wait failed"); }
 }  // namespace std
 
 #if defined(CMP_OLDEST)
