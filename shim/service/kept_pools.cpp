@@ -229,7 +229,7 @@ bool IsToBeRaised(KeptPool& pool) {
 }
 
 // After an allocation. REQUIRES: g_lock held
-void Look(const Driver& driver, Pool& started, KeptPool& pool) {
+void LookAt(const Driver& driver, Pool& started, KeptPool& pool) {
   const Options& options = started.options();
   const RelaxedCaptureMode relaxed(driver);
   cuuint64_t used = 0;
@@ -268,7 +268,7 @@ void Lower(KeptPool& pool) {
 void LookSoon(const Driver& driver, Pool& started, KeptPool& pool) {
   const Uncancelled uncancelled;
   if (g_captures.UnderWay() || !g_lock.TryLock()) return;
-  IsAside() ? Lower(pool) : Look(driver, started, pool);
+  IsAside() ? Lower(pool) : LookAt(driver, started, pool);
   g_lock.Unlock();
 }
 
@@ -435,11 +435,21 @@ void PoolInHand::Forget() {
   g_epoch.fetch_add(1, std::memory_order_acq_rel);
 }
 
+// The threshold outlives the context, and with it what the pool keeps (measured, H200): so both go
+// before. If the context stays, the next allocation raises it again.
 PoolsEnding::PoolsEnding(CUdevice device) : device_(device) {
+  const Driver* driver = LoadedDriver();
+  const bool may_ask = driver != nullptr && !g_exiting.load(std::memory_order_acquire);
   const Uncancelled uncancelled;
   const Held held(g_lock);
   for (KeptPool& pool : g_pools) {
-    if (pool.Device() == device_) ++pool.ending;
+    if (pool.Device() != device_) continue;
+    if (may_ask && MayKeep(pool)) {
+      const RelaxedCaptureMode relaxed(*driver);
+      if (SetThreshold(pool, 0)) Trim(pool, 0);
+      pool.unlooked.store(0, std::memory_order_relaxed);
+    }
+    ++pool.ending;
   }
 }
 

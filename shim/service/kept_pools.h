@@ -20,10 +20,9 @@
 //   unknown                    made by the program, or first use       known
 //   known                      an allocation, and its threshold is 0   raised
 //   raised                     the program sets its threshold          left alone
-//   any                        its device's primary context ends, or   not to be asked about, until
-//   an
-//                              may end                                 allocation shows that it is
-//                              there
+//   any                        its device's primary context ends, or   at 0, then not to be asked
+//                              may end                                 about, until an allocation
+//                                                                      shows that it is there
 //
 // One lock, which is held across calls of the driver about pools: so none is destroyed, or has its
 // threshold set by the program, meanwhile. They wait for no work (as documented, not measured) and

@@ -7,13 +7,13 @@
 
 namespace cmp::gpu {
 
-// Of the first device, by all processes, in MiB; 0: nobody says.
+// Of the current device, by all processes, in MiB; 0: nobody says.
 inline double UsedMiB() {
   struct Memory {
     unsigned long long total, free, used;
   };
   using Init = int (*)();
-  using HandleOf = int (*)(unsigned, void**);
+  using HandleOf = int (*)(const char*, void**);
   using MemoryOf = int (*)(void*, Memory*);
   static const auto simulated =
       reinterpret_cast<uint64_t (*)(int)>(dlsym(RTLD_DEFAULT, "simUsedBytes"));
@@ -22,11 +22,18 @@ inline double UsedMiB() {
   if (library == nullptr) return 0;
   const auto init = reinterpret_cast<Init>(dlsym(library, "nvmlInit_v2"));
   const auto handle_of =
-      reinterpret_cast<HandleOf>(dlsym(library, "nvmlDeviceGetHandleByIndex_v2"));
+      reinterpret_cast<HandleOf>(dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2"));
   const auto memory_of = reinterpret_cast<MemoryOf>(dlsym(library, "nvmlDeviceGetMemoryInfo"));
+  // NVML counts other devices than CUDA_VISIBLE_DEVICES leaves.
+  int current = 0;
+  char place[32] = "";
   void* device = nullptr;
   Memory memory{};
-  if (init() != 0 || handle_of(0, &device) != 0 || memory_of(device, &memory) != 0) return 0;
+  if (cudaGetDevice(&current) != cudaSuccess ||
+      cudaDeviceGetPCIBusId(place, sizeof(place), current) != cudaSuccess || init() != 0 ||
+      handle_of(place, &device) != 0 || memory_of(device, &memory) != 0) {
+    return 0;
+  }
   return static_cast<double>(memory.used) / kMiB;
 }
 

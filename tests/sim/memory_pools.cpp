@@ -96,12 +96,7 @@ void EndPoolsIn(Simulation& sim, const Context& context) {
     if (pool->location.id == context.device) TrimPool(sim, *pool, 0);
   }
   MemoryPool& pool = sim.devices[static_cast<size_t>(context.device)].default_pool;
-  TrimPool(sim, pool, 0);
-  const CUmemLocation location = pool.location;
-  const MemoryPool::Bytes used = pool.used;  // by other contexts
-  pool = MemoryPool{};
-  pool.location = location;
-  pool.used = pool.reserved = used;
+  TrimPool(sim, pool, pool.threshold);
 }
 
 }  // namespace cmp::sim

@@ -27,8 +27,8 @@ void FreeInPool(Simulation& sim, Allocation& allocation);
 void TrimPool(Simulation& sim, MemoryPool& pool, size_t least);
 // A synchronisation that ended with `status`, which it returns.
 CUresult PoolsSynchronised(Simulation& sim, CUresult status);
-// What they had in the context, which ends; with a device's primary one its default pool begins
-// anew (a guess).
+// What they had in the context, which ends. The default pool of a device keeps its threshold, and
+// what it may keep by that, beyond its primary context (measured, H200).
 void EndPoolsIn(Simulation& sim, const Context& context);
 
 }  // namespace cmp::sim
