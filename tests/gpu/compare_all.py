@@ -215,7 +215,7 @@ class Comparison:
             self.stop(one)
 
     def start(self, here: list[Alternative], part: Part) -> None:
-        """Side by side, but few at once: of 18 that began together the driver refused nine (H200)."""
+        """Side by side, a few at once; who could not once more, alone."""
         starting: list[Alternative] = []
         for one in here:
             if len(starting) == STARTING_AT_ONCE:

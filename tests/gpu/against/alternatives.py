@@ -53,13 +53,12 @@ def library(name: str, what: str, **settings: str) -> Alternative:
 
 
 def every() -> list[Alternative]:
-    """The first is what the others are compared with."""
+    """The first is what the others are compared with. No more than 15: of more contexts at once the
+    driver refuses some (H200)."""
     found = [
         pool("cmp", ""),
-        pool("cmp-order", ", CMP_FREE_SYNC=order", CMP_FREE_SYNC="order"),
         pool("cmp-none", ", CMP_FREE_SYNC=none", CMP_FREE_SYNC="none"),
         library("cmp-library", ""),
-        library("cmp-library-order", ", CMP_FREE_SYNC=order", CMP_FREE_SYNC="order"),
         library("cmp-library-none", ", CMP_FREE_SYNC=none", CMP_FREE_SYNC="none"),
         Alternative("real", "cudaMalloc and cudaFree", "real"),
         Alternative("async", "cudaMallocAsync, its pool as it is", "async"),
@@ -71,11 +70,10 @@ def every() -> list[Alternative]:
                                  ("async", "cuda_async"))),
         Alternative("malloc", "the host's malloc, which is no device memory: a limit", "malloc"),
     ]
-    for name in ("mimalloc", "jemalloc"):
-        path = ctypes.util.find_library(name) or ""
-        found.append(Alternative(name, f"the same of {name}", "malloc", preload=path,
-                                 missing=None if path else f"there is no lib{name}"))
-    return found
+    paths = {name: ctypes.util.find_library(name) or "" for name in ("jemalloc", "mimalloc")}
+    name = next((name for name, path in paths.items() if path), "jemalloc")
+    return [*found, Alternative(name, f"the same of {name}", "malloc", preload=paths[name],
+                                missing=None if paths[name] else "no libjemalloc or libmimalloc")]
 
 
 # ---- Adaptors of other projects
