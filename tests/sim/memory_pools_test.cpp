@@ -91,15 +91,17 @@ TEST_F(MemoryPools, RestartTheirHighestValues) {
             CUDA_ERROR_INVALID_VALUE);
 }
 
-TEST_F(MemoryPools, BeginAnewWithTheirDevice) {
-  SetThreshold(~cuuint64_t{0});
+// Found on an H200: 104 GiB were reserved after a reset.
+TEST_F(MemoryPools, KeepWhatTheyMayBeyondTheirContext) {
+  SetThreshold(5 * kMiB);
   FreeInOrder(Allocate(4 * kMiB));
   Allocate(2 * kMiB);
   ASSERT_EQ(cudaDeviceReset(), cudaSuccess);
   ASSERT_EQ(cudaSetDevice(0), cudaSuccess);
-  EXPECT_EQ(Ask(CU_MEMPOOL_ATTR_RELEASE_THRESHOLD), 0U);
+  EXPECT_EQ(Ask(CU_MEMPOOL_ATTR_RELEASE_THRESHOLD), 5 * kMiB);
   EXPECT_EQ(Used(), 0U);
-  EXPECT_EQ(Reserved(), 0U);
+  EXPECT_GT(Reserved(), 0U);
+  EXPECT_LE(Reserved(), 5 * kMiB);
 }
 
 TEST_F(MemoryPools, OnesOwnCanBeTheDevices) {
