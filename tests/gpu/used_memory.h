@@ -15,6 +15,7 @@ inline double UsedMiB() {
   using Init = int (*)();
   using HandleOf = int (*)(const char*, void**);
   using MemoryOf = int (*)(void*, Memory*);
+  using PlaceOf = int (*)(char*, int, int);
   static const auto simulated =
       reinterpret_cast<uint64_t (*)(int)>(dlsym(RTLD_DEFAULT, "simUsedBytes"));
   if (simulated != nullptr) return static_cast<double>(simulated(0)) / kMiB;
@@ -23,15 +24,15 @@ inline double UsedMiB() {
   const auto init = reinterpret_cast<Init>(dlsym(library, "nvmlInit_v2"));
   const auto handle_of =
       reinterpret_cast<HandleOf>(dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2"));
+  const auto place_of = reinterpret_cast<PlaceOf>(dlsym(RTLD_DEFAULT, "cudaDeviceGetPCIBusId"));
   const auto memory_of = reinterpret_cast<MemoryOf>(dlsym(library, "nvmlDeviceGetMemoryInfo"));
   // NVML counts other devices than CUDA_VISIBLE_DEVICES leaves.
   int current = 0;
   char place[32] = "";
   void* device = nullptr;
   Memory memory{};
-  if (cudaGetDevice(&current) != cudaSuccess ||
-      cudaDeviceGetPCIBusId(place, sizeof(place), current) != cudaSuccess || init() != 0 ||
-      handle_of(place, &device) != 0 || memory_of(device, &memory) != 0) {
+  if (cudaGetDevice(&current) != cudaSuccess || place_of(place, sizeof(place), current) != 0 ||
+      init() != 0 || handle_of(place, &device) != 0 || memory_of(device, &memory) != 0) {
     return 0;
   }
   return static_cast<double>(memory.used) / kMiB;
