@@ -26,21 +26,22 @@ class LargeShelf {
 
   // REQUIRES for these two: the lock of the list of caches as well
   void Open(size_t most_bytes) {
-    most_bytes_ = most_bytes;
+    Raise(most_bytes);
     open_ = true;
   }
   // Calls put(batch) for each block, the oldest first: it is empty, and closed.
   template <typename Put>
   void Close(Put put) {
     open_ = false;
-    most_bytes_ = 0;
+    Raise(0);
     for (Batch all = TakeOldest(count_); all.count != 0;) put(Batch::Of(all.Pop()));
   }
   // Under the flag, or under the list's lock.
   bool is_open() const { return open_; }
-  // It may have more from now on. REQUIRES: is_open()
-  void Raise(size_t most_bytes) { most_bytes_ = most_bytes; }
-  size_t most_bytes() const { return most_bytes_; }
+  // It may have so much from now on. REQUIRES, for others: is_open()
+  void Raise(size_t most_bytes) { most_bytes_.store(most_bytes, std::memory_order_relaxed); }
+  // With no flag, too: as of now.
+  size_t most_bytes() const { return most_bytes_.load(std::memory_order_relaxed); }
 
   // For anybody, with no lock: exact for who holds the flag, recent for others. Relaxed: who acts
   // on it takes the flag and looks again.
@@ -70,14 +71,14 @@ class LargeShelf {
   // Takes a block. `*leaving`: those for which there is no room, each a batch of its own, the
   // oldest on top; perhaps the block itself. REQUIRES: is_open(), and *leaving is empty
   void Put(Block* block, Batch* leaving) {
-    if (block->bytes > most_bytes_) {
+    if (block->bytes > most_bytes()) {
       leaving->Push(block);
       return;
     }
     unsigned gone = count_ == kSlots ? kSlots / 2 : 0;
     size_t sum = bytes() + block->bytes;
     for (unsigned slot = 0; slot < gone; ++slot) sum -= blocks_[slot]->bytes;
-    while (sum > most_bytes_) sum -= blocks_[gone++]->bytes;
+    while (sum > most_bytes()) sum -= blocks_[gone++]->bytes;
     if (gone != 0) *leaving = TakeOldest(gone);
     blocks_[count_] = block;
     sizes_[count_].store(block->bytes, std::memory_order_relaxed);
@@ -111,7 +112,7 @@ class LargeShelf {
   Block* blocks_[kSlots] = {};
   unsigned count_ = 0;
   bool open_ = false;
-  size_t most_bytes_ = 0;
+  std::atomic<size_t> most_bytes_{0};
   std::atomic<size_t> bytes_{0};
 };
 

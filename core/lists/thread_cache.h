@@ -274,7 +274,7 @@ class alignas(64) ThreadCache {
     if (shelves == Shelves::kAll && !large_.is_open()) large_.Open(limits_->large_bytes);
     if (listed_) return false;
     owner_thread_ = pthread_self();
-    most_bytes_ = limits_->bytes;
+    most_bytes_.store(limits_->bytes, std::memory_order_relaxed);
     SetMostReady();
     return listed_ = true;
   }
@@ -282,12 +282,13 @@ class alignas(64) ThreadCache {
   // shelves of its tiers and on the large one. By its owner. REQUIRES: listed(), with all shelves
   void Allow(size_t bytes, size_t large_bytes) {
     Held held(flag_);
-    most_bytes_ = bytes;
+    most_bytes_.store(bytes, std::memory_order_relaxed);
     SetMostReady();
     large_.Raise(large_bytes);
   }
-  // For the owner, as of now; 0 where it is not listed. Others may end it at any time.
-  size_t most_bytes() const { return most_bytes_; }
+  // For the owner, as of now, with no flag; 0 where it is not listed. Others may end it at any
+  // time.
+  size_t most_bytes() const { return most_bytes_.load(std::memory_order_relaxed); }
   size_t most_large_bytes() const { return large_.most_bytes(); }
   // REQUIRES: listed()
   bool IsOfThisThread() const { return pthread_equal(owner_thread_, pthread_self()) != 0; }
@@ -313,7 +314,7 @@ class alignas(64) ThreadCache {
     }
     large_.Close(put);
     listed_ = false;
-    most_bytes_ = 0;
+    most_bytes_.store(0, std::memory_order_relaxed);
     SetMostReady();
     return SettleHeld();
   }
@@ -374,10 +375,11 @@ class alignas(64) ThreadCache {
   }
   // After a change of most_bytes_ or of what is retired.
   void SetMostReady() {
-    most_ready_ = most_bytes_ > retired_bytes_ ? most_bytes_ - retired_bytes_ : 0;
+    const size_t most = most_bytes();
+    most_ready_ = most > retired_bytes_ ? most - retired_bytes_ : 0;
   }
   static size_t BytesOf(const Batch& batch) { return batch.count * batch.head->bytes; }
-  bool OverLimit() const { return ready_bytes() + retired_bytes() > most_bytes_; }
+  bool OverLimit() const { return ready_bytes() + retired_bytes() > most_bytes(); }
   // A block that is on no shelf of a tier: bytes beyond what was asked for are rounding below 2
   // MiB, slack from there.
   static size_t SlackOf(size_t bytes, size_t requested) {
@@ -452,7 +454,7 @@ class alignas(64) ThreadCache {
   TierCounters* counters_;
   const CacheLimits* limits_;
   size_t retired_bytes_ = 0;
-  size_t most_bytes_ = 0;  // 0 while it is not listed
+  std::atomic<size_t> most_bytes_{0};  // 0 while it is not listed; relaxed, for who only looks
   bool listed_ = false;
   pthread_t owner_thread_ = {};  // that listed it
   // The bytes here as the accounts know them, moved batches included; and those that were retired
