@@ -25,7 +25,7 @@
 //                                                                      shows that it is there
 //
 // One lock, which is held across calls of the driver about pools: so none is destroyed, or has its
-// threshold set by the program, meanwhile. They wait for no work (as documented, not measured) and
+// threshold set by the program, meanwhile. They wait for no work (measured, H200) and
 // run no code of the program's. An allocation never waits for that lock: it looks the next time.
 #ifndef CMP_SHIM_SERVICE_KEPT_POOLS_H_
 #define CMP_SHIM_SERVICE_KEPT_POOLS_H_
