@@ -95,6 +95,16 @@ class Outputs(unittest.TestCase):
         self.assertEqual(comparison.varying, 1)
         self.assertIn("'pid 17 sum 5', then", compared(references, "pid 99 sum 6")[1])
 
+    def test_what_differs_is_shown(self):
+        """However far in a line it stands."""
+        line = '{"size": 1, "us": 2.5, "streams": 1, "a name": "long", "held_mib": %s, "more": 9}'
+        self.assertEqual(
+            compared([line % 2], line % 194)[1],
+            """stdout line 1: '…"a name": "long", "held_mib": 2, "more": 9}', """
+            """then '…"a name": "long", "held_mib": 194, "more": 9}'""",
+        )
+        self.assertIn('"long", "held', compared([line % 2], line.replace("held", "kept") % 2)[1])
+
     def test_columns_may_move_with_their_numbers(self):
         self.assertIsNone(compared(["took    9.5 ms"], "took   10.5 ms")[1])
 

@@ -253,6 +253,26 @@ class Trials(TestCase):
         )
         self.assertNotIn("Recommended", words_of(result))  # its gain was not measured
 
+    def test_results_that_depend_on_time(self):
+        """A fill takes time: what it changes, or happens to mend, tells nothing of memory."""
+        seen = self.folder() / "seen"
+        for case, line, says in (
+            # what helps, and what is said
+            ("any fill helps", '[ -n "$CMP_FILL" ]', None),
+            ("zeros help once", f'[ "$CMP_FILL" = zero ] && mkdir {seen}', None),
+            ("all help once", f'[ -n "$CMP_FILL" ] && mkdir {seen}.$CMP_FILL', None),
+            ("zeros help", '[ "$CMP_FILL" = zero ]', "as without the pool, in 2 runs."),
+            ("fills spoil", '[ -z "$CMP_FILL" ]', "or its results depend on time"),
+        ):
+            with self.subTest(case):
+                script = self.script(f'[ "$CMP_FREE_SYNC" != wait ] || {{ {line}; }} || echo other')
+                code = 0 if case == "fills spoil" else 1
+                result = self.trial("-n", "2", "--modes", "wait", "--", script, code=code)
+                if says is None:
+                    self.assertNotIn("It reads memory", words_of(result))
+                else:
+                    self.assertIn(says, words_of(result))
+
 
 class Verdicts(TestCase):
     """From times and counters that are made up."""

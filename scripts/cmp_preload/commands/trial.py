@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import tempfile
+from typing import Callable
 
 from cmp_preload.console import progress, words
 from cmp_preload.console.arguments import (
@@ -151,12 +152,24 @@ class Trial:
             ]
         return comparisons
 
-    def cure(self, usual: Series) -> Series:
-        """Does it read memory before it writes there? Then zeros help."""
-        series = Series("zeroed", {**usual.settings, "CMP_FILL": "zero"}, 1, is_check=True)
-        series.runs.append(self.run(series))
-        self.compare([self.plain, series])
-        return series
+    def cure(self, usual: Series, filled: Series | None) -> Series:
+        """Does it read memory before it writes there? Then zeros help each time, and nothing else
+        does. A fill takes time, too, and that alone may change results: so as often as the usual
+        mode ran, until one run tells against it."""
+        zeroed = Series(
+            "zeroed", {**usual.settings, "CMP_FILL": "zero"}, len(usual.runs), is_check=True
+        )
+        zeroed.runs.append(self.run(zeroed))
+        self.compare([self.plain, zeroed])
+        self._repeat(zeroed, len(usual.runs), lambda: not zeroed.different)
+        if filled is not None and usual.different and not zeroed.different:
+            self._repeat(filled, len(usual.runs), lambda: len(filled.different) == len(filled.runs))
+        return zeroed
+
+    def _repeat(self, series: Series, runs: int, goes_on: Callable[[], bool]) -> None:
+        while len(series.runs) < runs and goes_on():
+            series.runs.append(self.run(series))
+            self.compare([self.plain, series])
 
     def _difference(self, run: Run, comparisons: list[outputs.Comparison]) -> str | None:
         if run.over_limit or run.code != self._parsed.code:
@@ -288,7 +301,7 @@ def main(arguments: list[str], find_library) -> int:
             if "CMP_FILL" not in chosen and not interrupted:
                 if usual.different or (filled and filled.different):
                     try:
-                        cure = trial.cure(usual)
+                        cure = trial.cure(usual, filled)
                     except Interrupted as signaled:
                         interrupted = signaled.code
         finally:

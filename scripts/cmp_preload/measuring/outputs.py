@@ -4,6 +4,7 @@ about the pool, and neither do times and rates, nor what the user calls noise.""
 from __future__ import annotations
 
 import itertools
+import os
 import re
 
 from cmp_preload.console.errors import Failure
@@ -95,8 +96,8 @@ class Comparison:
             if different is None:
                 return self._difference(i, left, right)
             different -= self._varying.get(i, set())
-            if different - measurements(left):
-                return self._difference(i, left, right)
+            if results := different - measurements(left):
+                return self._difference(i, left, right, min(results))
             if different:
                 self.measured.add(i)
         return None
@@ -116,11 +117,28 @@ class Comparison:
         pairs = zip(NUMBER.findall(left), NUMBER.findall(right))
         return {i for i, (a, b) in enumerate(pairs) if not _close(a, b, self._tolerance)}
 
-    def _difference(self, i: int, left: str | None, right: str | None) -> str:
-        def shown(line: str | None) -> str:
-            return "nothing" if line is None else f"'{shorten(line, 60)}'"
+    def _difference(self, i: int, left: str | None, right: str | None, at: int = 0) -> str:
+        """In words: of both lines what is around the first difference, or around number `at`."""
+        if left is None or right is None:
+            return f"{self.name} line {i + 1}: {_shown(left)}, then {_shown(right)}"
+        if NUMBER.sub("#", left) == NUMBER.sub("#", right):
+            begins = [
+                next(itertools.islice(NUMBER.finditer(line), at, None)).start()
+                for line in (left, right)
+            ]
+        else:
+            same = len(os.path.commonprefix([left, right]))
+            begins = [same, same]
+        parts = (_shown(line, begin) for line, begin in zip((left, right), begins))
+        return f"{self.name} line {i + 1}: {', then '.join(parts)}"
 
-        return f"{self.name} line {i + 1}: {shown(left)}, then {shown(right)}"
+
+def _shown(line: str | None, at: int = 0) -> str:
+    """The line, or what is around the place `at`."""
+    if line is None:
+        return "nothing"
+    begin = 0 if at < 50 or len(line) <= 60 else at - 30
+    return f"'{'…' if begin else ''}{shorten(line[begin:], 60)}'"
 
 
 def measurements(line: str) -> set[int]:

@@ -203,16 +203,29 @@ def why_rejected(judgement, mode, best) -> str:
 def reads_unwritten_memory(found: Verdict, usual, filled, zeroed) -> bool:
     """Says so if it shows. True if zeros in new memory are needed, and help."""
     shows = filled is not None and filled.different and not usual.different
-    helps = zeroed is not None and not zeroed.different and (shows or bool(usual.different))
+    # What also a fill with something else mends is a matter of time, not of what is there.
+    spoils = filled is None or (bool(filled.runs) and len(filled.different) == len(filled.runs))
+    helps = (
+        zeroed is not None and not zeroed.different and (shows or (bool(usual.different) and spoils))
+    )
     if shows:
         found.say(
             f"With new memory filled with {filled.settings['CMP_FILL']}: {filled.different[0]}."
         )
-    if shows or helps:
+    if shows and zeroed is not None and zeroed.different:
+        found.say(
+            "With zeros there they differ, too: it may read memory before it writes there, or its "
+            "results depend on time."
+        )
+    elif shows or helps:
         found.say(
             "It reads memory before it writes there; what is in new memory is not defined, with "
             "the pool often old data."
-            + (" With zeros there the results are as without the pool." if helps else "")
+        )
+    if helps:
+        found.say(
+            "With zeros there the results are as without the pool, in "
+            f"{words.count(len(zeroed.runs), 'run')}."
         )
     return helps
 
