@@ -100,7 +100,8 @@ size_t Reserve::FindRegretted(size_t bytes, size_t most, uint64_t since_ns) {
   return regretted;
 }
 
-void Reserve::Grow(size_t bytes, size_t most) {
+void Reserve::Grow(size_t bytes, size_t held, size_t most) {
+  if (held >= near_bound()) bytes += (wanted() > peak() ? wanted() - peak() : 0) / kGrowthPart;
   size_t extra = extra_.load(std::memory_order_relaxed);
   for (;;) {
     const size_t sum = extra + bytes;

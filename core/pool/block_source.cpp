@@ -208,7 +208,7 @@ void BlockSource::NoteMade(ContextPool& context, size_t bytes, size_t most, uint
   size_t free = 0;
   if (!LookAtMemory(context, api, &free)) return;
   if (context.scarce.load(std::memory_order_relaxed)) return;
-  accounts.reserve().Grow(regretted, (free + accounts.idle()) / 4);
+  accounts.reserve().Grow(regretted, accounts.reserved(), (free + accounts.idle()) / 4);
   CountExtra(context);
 }
 

@@ -23,6 +23,7 @@ enum class What {
   kAllocate,  // and really allocated, where one of a half more would have served
   kGiveBack,  // idle memory is released for another reason
   kFree,      // the device is found to have `bytes` free
+  kHold,      // the pool holds `bytes`
 };
 
 struct Event {
@@ -56,7 +57,7 @@ class History {
         const size_t most = event.bytes * 3 / 2;
         const size_t regretted = reserve_.TakeRegretted(event.bytes, most, now - kDecay);
         if (regretted != 0 && !reserve_.NoteFree(free_, kTotal)) {
-          reserve_.Grow(regretted, free_ / 4);
+          reserve_.Grow(regretted, held_, free_ / 4);
         }
         return;
       }
@@ -66,12 +67,16 @@ class History {
       case What::kFree:
         free_ = event.bytes;
         reserve_.NoteFree(free_, kTotal);
+        return;
+      case What::kHold:
+        held_ = event.bytes;
     }
   }
 
   Arena arena_;
   Reserve reserve_{kAuto};
   size_t free_ = 80 * kGiB;
+  size_t held_ = 0;
   int64_t counted_ = 0;
 };
 
@@ -110,6 +115,17 @@ TEST(ReserveTest, TheLast512AreRemembered) {
   events.push_back({2, What::kAllocate, kGiB, 0});
   events.push_back({2, What::kAllocate, kMiB, kMiB});
   History().Run(events);
+}
+
+TEST(ReserveTest, NearTheBoundByAnEighthOfWhatMayBeIdleBesides) {
+  History().Run({{0, What::kRelease, 16 * kMiB, 0},
+                 {0, What::kRelease, 16 * kMiB, 0},
+                 {0, What::kRelease, 16 * kMiB, 0},
+                 {1, What::kHold, 191 * kMiB, 0},  // three quarters of what may be idle, hardly
+                 {1, What::kAllocate, 16 * kMiB, 16 * kMiB},
+                 {2, What::kHold, 204 * kMiB, 16 * kMiB},
+                 {2, What::kAllocate, 16 * kMiB, 66 * kMiB},    // 272 MiB may be idle
+                 {3, What::kAllocate, 16 * kMiB, 82 * kMiB}});  // 204 are not near 322
 }
 
 TEST(ReserveTest, AtMostAQuarterOfWhatIsFree) {
