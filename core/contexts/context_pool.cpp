@@ -38,6 +38,8 @@ bool ContextPool::Open(const ContextIdentity& identity, const Options& options, 
   next_tick_ns.store(0, std::memory_order_relaxed);
   aged_before.store(0, std::memory_order_relaxed);
   trim_due.store(false, std::memory_order_relaxed);
+  made_before_tick.store(0, std::memory_order_relaxed);
+  warm_ups_put_off.store(0, std::memory_order_relaxed);
   phase_.store(0, std::memory_order_seq_cst);
   return true;
 }

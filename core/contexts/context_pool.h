@@ -336,6 +336,10 @@ class ContextPool {
   // when on the global pool's clock what is to be released has been idle; 0: nothing is.
   std::atomic<uint64_t> next_tick_ns{0};
   std::atomic<uint64_t> aged_before{0};
+  // For BlockSource::WarmUp: how many real allocations there had been at the last tick, and how
+  // many ticks have left it to the next. Relaxed: one thread at a time.
+  std::atomic<uint64_t> made_before_tick{0};
+  std::atomic<uint32_t> warm_ups_put_off{0};
   // A free has left it to the ageing thread to bring the context under its bound.
   std::atomic<bool> trim_due{false};
   // Through the records that nobody may need any more; see Contexts.

@@ -71,8 +71,8 @@ void Ageing::Run() {
     bool idle = true;
     if (!stopped()) {
       const RelaxedCaptureMode relaxed(driver);
-      pool_.TrimDue(api);
       if (tick) idle = pool_.Age(api);
+      pool_.TrimDue(api);
       if (page_locked_tick) idle |= pool_.AgePageLocked(stop_);
     }
     inside_.store(false, std::memory_order_seq_cst);

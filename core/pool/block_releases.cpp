@@ -9,6 +9,7 @@ constexpr size_t kLeastTrim = 64 * kMiB;
 // Released at once where the bound is crossed a little: 0.2 ms each beside kernels, 1 ms at worst
 // (measured, H200).
 constexpr uint32_t kMostTrimmed = 1;
+constexpr uint32_t kMostPutOff = 4;  // ticks: some 1.3 s of ten
 // Of a portion of what has aged: a free pays for no more; an exit, and who asks how much is free,
 // wait for no more.
 constexpr uint32_t kMostAgedInFree = 64;
@@ -50,8 +51,16 @@ void BlockSource::WarmUp(ContextPool& context, const DeviceApi& api) {
   // Not at the cost of who needs the memory: a later tick looks again.
   const bool scarce = context.scarce.load(std::memory_order_relaxed);
   if (AnyLack() || scarce || accounts.reserve().IsBesideManaged()) return;
+  // Nor of the program's real allocations, which wait for it: a tick without any comes soon, as a
+  // rule.
+  const Counter& calls = statistics_.process().real_malloc_calls;
+  const uint64_t made = calls.Get();
+  const bool quiet = context.made_before_tick.exchange(made, std::memory_order_relaxed) == made;
+  if (!quiet && context.warm_ups_put_off.fetch_add(1, std::memory_order_relaxed) < kMostPutOff)
+    return;
   // Once, though the driver may have refused: each try would leave a block.
   if (MakeAndFree(context, api)) stream.SetWarm();
+  context.made_before_tick.store(calls.Get(), std::memory_order_relaxed);
 }
 
 // False: nothing was made.
@@ -258,7 +267,14 @@ bool BlockSource::MayTrimAside(const ContextPool& context) const {
   const Accounts& accounts = context.accounts();
   const size_t excess = accounts.Excess();
   return excess != 0 && IsLittleOver(accounts, excess) && context.ready() != 0 &&
-         context.release_stream().warm() && CanFreeQuietly() && LeavesRoom(context);
+         (context.release_stream().warm() || WillBeWarm(context)) && CanFreeQuietly() &&
+         LeavesRoom(context);
+}
+
+// As WarmUp does it, sooner or later.
+bool BlockSource::WillBeWarm(const ContextPool& context) const {
+  return will_be_warmed_up_ && !context.scarce.load(std::memory_order_relaxed) &&
+         !context.accounts().reserve().IsBesideManaged();
 }
 
 size_t BlockSource::TrimAside(ContextPool& context, const DeviceApi& api) {

@@ -144,8 +144,9 @@ class BlockSource {
   size_t ReleaseAged(ContextPool& context, uint64_t before, size_t bytes, Quietly quietly,
                      const DeviceApi& api);
   // Pays what the first free without a wait costs (release_stream.h), with a block made for it,
-  // unless it is paid, or memory is scarce or wanted by managed memory. Until then the program's
-  // frees keep the bound with cuMemFree, as it would free itself; but where nobody will pay, the
+  // unless it is paid, or memory is scarce or wanted by managed memory; and for some ticks not
+  // while there are real allocations. Until then a little over the bound stays, and beyond that the
+  // program's frees keep it with cuMemFree, as it would free itself; but where nobody will pay, the
   // first of them does.
   void WarmUp(ContextPool& context, const DeviceApi& api);
   void WillBeWarmedUp() { will_be_warmed_up_ = true; }  // before there are blocks
@@ -210,7 +211,8 @@ class BlockSource {
   // is not far over it: no free pays for much. Waits for retired ones as ReleaseIdle does, where
   // the ready ones are not that much.
   void Trim(ContextPool& context, size_t freed, const DeviceApi& api);
-  // Is it not far over it, and can a thread of the pool's release what is ready without a wait?
+  // Is it not far over it, and can a thread of the pool's release what is ready without a wait, now
+  // or before long?
   bool MayTrimAside(const ContextPool& context) const;
   // In that thread: releases one block. Returns its bytes; 0: nothing is over, or ready.
   size_t TrimAside(ContextPool& context, const DeviceApi& api);
@@ -257,6 +259,7 @@ class BlockSource {
   }
 
  private:
+  bool WillBeWarm(const ContextPool& context) const;
   // Really frees idle blocks of `context` that are on no list any more; returns their bytes. What
   // cannot be freed (the context is ending, a capture forbids it) goes back to the global pool,
   // with the batch's stamp: kReady, or another context may still use it. kDone: the context's work

@@ -121,6 +121,7 @@ const DriverCalls* RealDriverSlow() {
                                           std::memory_order_acquire);
   const DriverTables* tables = expected != nullptr ? expected : made;
   g_driver_calls.store(&tables->calls, std::memory_order_release);
+  (void)LoadedDriver();  // what the pool needs of it: here rather than in the first allocation
   return &tables->calls;
 }
 

@@ -76,6 +76,15 @@ class FakeDriver {
       return CUDA_SUCCESS;
     };
     table_.stream_synchronize = [](CUstream) { return CUDA_SUCCESS; };
+    table_.mem_alloc = [](CUdeviceptr* address, size_t bytes) {
+      DeviceAddress made = 0;
+      const int status = only_->freed_from_->Allocate(bytes, false, &made);
+      *address = made;
+      return static_cast<CUresult>(status);
+    };
+    table_.mem_get_info = [](size_t* free, size_t* total) {
+      return only_->freed_from_->MemoryInfo(free, total) ? CUDA_SUCCESS : CUDA_ERROR_UNKNOWN;
+    };
     table_.mem_free_async = [](CUdeviceptr address, CUstream) {
       if (only_->free_status != CUDA_SUCCESS) return only_->free_status.load();
       ++only_->quiet_frees;

@@ -1,5 +1,5 @@
 """What the slowest calls cost, without and with the pool: of RUNS runs in turn the median of each
-figure that latencies.cpp prints, as a table.
+figure that latencies.cpp prints, as a table; and of each run with the pool its slowest calls.
 
   compare_latencies.py [RUNS] [ARGUMENT of latencies ...]
 """
@@ -17,6 +17,7 @@ def main() -> int:
         programs.skip_all("no GPU")
     under = {"real calls": {}, "auto": {"CMP_FREE_SYNC": "auto"}, "none": {"CMP_FREE_SYNC": "none"}}
     found: dict[str, list[dict]] = {name: [] for name in under}
+    slowest = []
     for run in range(runs):
         for name, settings in under.items():
             result = programs.run(str(programs.BUILD / "latencies"), "--seed", str(run),
@@ -24,6 +25,8 @@ def main() -> int:
             if result.code != 0:
                 sys.exit(result.everything())
             found[name].append(json.loads(result.output))
+            if settings:
+                slowest.append(f"{name}, seed {run}: {'; '.join(result.errors.splitlines()[:3])}")
     print("| call | under | median | 99% | 99.9% | worst |")
     print("|---|---|---|---|---|---|")
     for call in ("malloc", "free", "launch"):
@@ -31,6 +34,7 @@ def main() -> int:
             cells = [statistics.median(one[call][figure] for one in results)
                      for figure in ("median", "p99", "p99.9", "worst")]
             print(f"| {call} | {name} | " + " | ".join(f"{us:.2f} us" for us in cells) + " |")
+    print("\n".join(slowest))
     return 0
 
 

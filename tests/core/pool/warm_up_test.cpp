@@ -23,6 +23,8 @@ class WarmUpTest : public testing::Test {
   WarmUpTest() {
     driver_.FreesQuietly(t_.device);
     EXPECT_TRUE(t_.Free(t_.Alloc(4 * kMiB)));
+    Tick();  // there was a real allocation just before
+    EXPECT_FALSE(IsWarm());
   }
   ~WarmUpTest() override {
     FakeHost::on_question = [] {};
@@ -49,6 +51,47 @@ class WarmUpTest : public testing::Test {
 TEST_F(WarmUpTest, IsPaidOnce) {
   for (int i = 0; i < 3; ++i) Tick();
   ExpectPaid();
+}
+
+// Each would wait for it in the driver, up to 1 ms.
+TEST_F(WarmUpTest, IsPutOffWhileThereAreRealAllocations) {
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(t_.Free(t_.Alloc(static_cast<size_t>(8 << i) * kMiB)));
+    Tick();
+    EXPECT_FALSE(IsWarm());
+  }
+  Tick();
+  EXPECT_TRUE(IsWarm());
+}
+
+TEST_F(WarmUpTest, IsNotPutOffForEver) {
+  int ticks = 1;
+  for (size_t bytes = 8 * kMiB; ticks < 20 && !IsWarm(); bytes += bytes / 4, ++ticks) {
+    EXPECT_TRUE(t_.Free(t_.Alloc(bytes)));
+    Tick();
+  }
+  EXPECT_EQ(ticks, 5);
+}
+
+// A thread has the ticks. What is a little over the bound stays until then; no free of the
+// program's pays for it with one that waits.
+TEST(WarmUpInThreadTest, ALittleOverTheBoundWaitsForIt) {
+  FakeDriver driver;
+  TestPool t({}, FakeDevice::kPlenty, FakeHost::table);
+  driver.FreesQuietly(t.device);
+  const Accounts& accounts = t.context->accounts();
+  size_t bytes = 20 * kMiB;
+  while (accounts.Excess() == 0) {
+    bytes += 2 * kMiB;  // none serves the next one
+    Block* block = t.Alloc(bytes);
+    ASSERT_NE(block, nullptr);
+    ASSERT_TRUE(t.Free(block));
+  }
+  for (int i = 0; i < 1000 && accounts.Excess() != 0; ++i) SleepNs(10'000'000);
+  EXPECT_EQ(accounts.Excess(), 0u);
+  t.pool->ageing().Stop();
+  EXPECT_EQ(t.device.release_calls(), driver.quiet_frees);
+  EXPECT_GE(driver.quiet_frees, 2u);
 }
 
 // Found by review: where nothing was paid, the program's own free did later.
