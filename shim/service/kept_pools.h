@@ -9,7 +9,8 @@
 //              holds what the pool has in use; 0 while memory is scarce. Looked at again now and
 //              then, after allocations.
 //   how long   what was not seen in use during the last 32 ticks of CMP_DECAY goes back
-//   for whom   it goes before a call that lacked memory is tried again, before managed memory needs
+//   for whom   the driver gives it to cuMemAlloc and to its other pools itself (measured, H200); it
+//              goes before any call that lacked memory is tried again, before managed memory needs
 //              its room, and before any question about free or reserved memory is answered, so that
 //              the answer is the driver's own
 //

@@ -128,7 +128,8 @@ class Gpu(unittest.TestCase):
         self.assertGreaterEqual(within.number("kept"), 60)  # others use the device, too
         for when in ("aged", "asked"):
             self.assertLess(within.number(when), 40, within.errors)
-        self.assertGreaterEqual(within.statistics["process"]["out_of_memory_rescues"], 1)
+        # What was kept was there for whoever lacked memory (cudaMalloc takes it by itself).
+        self.assertGreater(within.statistics["process"]["kept_peak_bytes"], 20 << 30)
         for what in (("rounds", "--mib", "1"), ("rounds", "--mib", "64"), ("threads",)):
             times = [json.loads(result.output) for result in (
                 programs.run(program, *what, preload=False),

@@ -98,9 +98,10 @@ class AsyncKeep(TestCase):
             with self.subTest(**settings):
                 kept, within = self.kept("full", **settings)
                 self.assertEqual(set(kept.values()), {600})
-                # And those that followed cudaMalloc: the pool kept its block.
-                self.assertEqual(within.process["out_of_memory_rescues"], 5)
-                self.assertGreaterEqual(within.process["kept_released_bytes"], 4 * (600 << 20))
+                # cuMemCreate and cudaStreamCreate; to cudaMalloc and another pool the driver gives it
+                # itself. And what followed cudaMalloc: the pool kept its block.
+                self.assertEqual(within.process["out_of_memory_rescues"], 3)
+                self.assertGreaterEqual(within.process["kept_released_bytes"], 2 * (600 << 20))
 
     def test_nothing_while_memory_is_scarce(self):
         self.real = {960}

@@ -26,8 +26,11 @@ CUresult Allocate(Simulation& sim, CUdeviceptr* pointer, size_t bytes) {
   if (pointer == nullptr || bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   NoteAllocationCost(bytes);
   bool spoiled = false;
-  const Allocation* allocation =
-      sim.allocations.AllocateDevice(*context, bytes, MemoryKind::kDevice, &spoiled);
+  const auto allocate = [&] {
+    return sim.allocations.AllocateDevice(*context, bytes, MemoryKind::kDevice, &spoiled);
+  };
+  const Allocation* allocation = allocate();
+  if (allocation == nullptr && TrimPoolsOf(sim, context->device)) allocation = allocate();
   if (allocation == nullptr) {
     *pointer = 0;
     return CUDA_ERROR_OUT_OF_MEMORY;

@@ -47,10 +47,7 @@ Allocation* AllocateFrom(Simulation& sim, const Context& context, CUmemoryPool h
       return sim.allocations.AllocateDevice(context, bytes, MemoryKind::kPool, &spoiled);
     };
     allocation = allocate();
-    if (allocation == nullptr && !pool.kept.empty()) {
-      TrimPool(sim, pool, 0);
-      allocation = allocate();
-    }
+    if (allocation == nullptr && TrimPoolsOf(sim, context.device)) allocation = allocate();
     if (allocation == nullptr) return nullptr;
     NotePoolCost(bytes);
     pool.used.Add(Rounded(bytes));
@@ -77,6 +74,15 @@ void TrimPool(Simulation& sim, MemoryPool& pool, size_t least) {
     pool.reserved.now -= largest->first;
     pool.kept.erase(largest);
   }
+}
+
+bool TrimPoolsOf(Simulation& sim, CUdevice device) {
+  const size_t used = sim.allocations.device(device).used();
+  TrimPool(sim, sim.devices[static_cast<size_t>(device)].default_pool, 0);
+  for (const auto& [handle, pool] : sim.pools.all()) {
+    if (pool->location.id == device) TrimPool(sim, *pool, 0);
+  }
+  return sim.allocations.device(device).used() < used;
 }
 
 CUresult PoolsSynchronised(Simulation& sim, CUresult status) {

@@ -131,10 +131,20 @@ TEST_F(MemoryPools, UseWhatTheyKeepBeforeTheyFail) {
   const size_t most = FreeMemory();
   FreeInOrder(Allocate(most / 2 / kMiB * kMiB));
   ASSERT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
-  CUdeviceptr block = 0;
-  EXPECT_EQ(cuMemAlloc(&block, most - 4 * kMiB), CUDA_ERROR_OUT_OF_MEMORY);
   const CUdeviceptr large = Allocate(most - 4 * kMiB);
   EXPECT_NE(large, 0U);
+}
+
+TEST_F(MemoryPools, GiveWhatTheyKeepToWhatLacksMemory) {
+  SetThreshold(~cuuint64_t{0});
+  const size_t most = FreeMemory();
+  FreeInOrder(Allocate(most / 2 / kMiB * kMiB));
+  ASSERT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
+  EXPECT_GT(Reserved(), 0U);
+  CUdeviceptr block = 0;
+  ASSERT_EQ(cuMemAlloc(&block, most - 4 * kMiB), CUDA_SUCCESS);
+  EXPECT_EQ(Reserved(), 0U);
+  EXPECT_EQ(cuMemFree(block), CUDA_SUCCESS);
 }
 
 TEST_F(MemoryPools, WhatTheyKeepIsNotThePrograms) {
