@@ -69,6 +69,11 @@ class CMP_PUBLIC CudaMemoryPool {
   // preload is there to see the capture.
   bool Free(void* pointer, std::size_t bytes = 0);
 
+  // The same without the wait, for who needs none: the memory is handed out again, to whatever
+  // stream, only when the GPU is done with all work that its context had been given by now. What
+  // follows is the caller's to order. (Drivers before CUDA 12.5 cannot mark that: there it waits.)
+  bool FreeWithoutWait(void* pointer);
+
   // Really frees the idle blocks that all threads share; thread caches and blocks in use are not
   // touched. Returns the bytes freed.
   std::size_t ReleaseAll();

@@ -80,6 +80,28 @@ TEST_F(WorkTest, AFreeRecordsAtOnceAndFreesWithNothingInBetweenShareTheFence) {
   EXPECT_EQ(driver_.waits, 0u);
 }
 
+// A free that is asked for without a wait owes the host nothing, in any mode.
+class AnyModeTest : public WorkTest, public testing::WithParamInterface<FreeSync> {
+ protected:
+  AnyModeTest() : WorkTest(GetParam()) { Synchronize(); }
+};
+INSTANTIATE_TEST_SUITE_P(Modes, AnyModeTest,
+                         testing::Values(FreeSync::kWait, FreeSync::kAuto, FreeSync::kOrder,
+                                         FreeSync::kNone));
+
+TEST_P(AnyModeTest, ForAFreeWithoutAWaitTheBlockWaitsAndNotTheHost) {
+  const auto settle = [this] { return SettleWithoutWait(*pool_.pool, driver_.table(), context()); };
+  EXPECT_EQ(settle().stamp, kReady) << "nothing is unfinished";
+  const Submission visible(kA, false, Visible::kHostFunctions);
+  const size_t waits = driver_.waits;
+  const Settlement settled = settle();
+  EXPECT_TRUE(settled.pooled());
+  EXPECT_NE(settled.stamp, kReady);
+  EXPECT_FALSE(pool_.pool->readiness().HasPassed(context(), settled.stamp));
+  EXPECT_EQ(driver_.waits, waits);
+  EXPECT_EQ(driver_.records, GetParam() == FreeSync::kNone ? 0u : 1u);
+}
+
 TEST_F(WorkTest, WhereARecordFailsTheFreeIsReal) {
   Submit(kA);
   driver_.record_status = CUDA_ERROR_NOT_PERMITTED;
