@@ -22,7 +22,7 @@ else()
   include(CMakePackageConfigHelpers)
   install(TARGETS cmp cmp_cuda_headers EXPORT cmp-targets)
   install(FILES core/cuda_memory_pool.h core/device_allocator.h core/device_buffer.h
-                core/device_memory_resource.h core/stream_allocator.h
+                core/device_memory_resource.h core/rmm_resource.h core/stream_allocator.h
           DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/cmp/core)
   install(EXPORT cmp-targets NAMESPACE cmp:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/cmp)
   file(WRITE ${PROJECT_BINARY_DIR}/cmp-config.cmake
