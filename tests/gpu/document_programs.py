@@ -94,7 +94,8 @@ class Page:
         return env
 
     def _build_rmm(self) -> str | None:
-        """./app of the example, with RMM's packages. What is missing, if anything."""
+        """./app, a program with RMM's default resource, and ./rmm_resource, the page's own. What is
+        missing, if anything."""
         packages = rmm_packages()
         if packages is None:
             return "RMM"
@@ -104,13 +105,17 @@ class Page:
                    programs.BUILD]
         self.rmm_folders = [str(folder) for folder in folders]
         runtime = programs.runtime_folder() or "/usr/local/cuda/lib64"
-        made = subprocess.run(
-            ["g++", "-w", "-std=c++20", str(DOCS / "examples" / "rmm_resource.cpp"), "-I", str(ROOT),
-             *(f"-I{folder}" for folder in includes), "-o", str(self.folder / "app"),
-             *(f"-L{folder}" for folder in [*folders, runtime]), "-lrmm", "-lrapids_logger", "-lcmp",
-             "-lcudart", *(f"-Wl,-rpath,{folder}" for folder in [*folders, runtime])],
-            capture_output=True, text=True, check=False)
-        return None if made.returncode == 0 else "RMM of 26.06 or later: " + last_line(made.stderr)
+        for source, program in ((programs.HERE / "rmm_run.cpp", "app"),
+                                (DOCS / "examples" / "rmm_resource.cpp", "rmm_resource")):
+            made = subprocess.run(
+                ["g++", "-w", "-std=c++20", str(source), "-o", str(self.folder / program),
+                 *(f"-I{folder}" for folder in [ROOT, *includes]),
+                 *(f"-L{folder}" for folder in [*folders, runtime]), "-lrmm", "-lrapids_logger",
+                 "-lcmp", "-lcudart", *(f"-Wl,-rpath,{folder}" for folder in [*folders, runtime])],
+                capture_output=True, text=True, check=False)
+            if made.returncode != 0:
+                return "RMM of 26.06 or later: " + last_line(made.stderr)
+        return None
 
     def lacks(self, line: str) -> str | None:
         """What a command needs that is not here."""
@@ -189,9 +194,15 @@ class Page:
                 continue
             rows.append(f"{self.name}: {self.run(line)}  $ {line}")
             if line.startswith("python scripts/docs/examples/"):
-                preloaded = self.run(line, LD_PRELOAD=str(programs.LIBRARY))
-                rows.append(f"{self.name}: {preloaded}  (the same, preloaded)")
+                rows.append(self.preloaded(line))
+        if (self.folder / "rmm_resource").exists():
+            rows.append(f"{self.name}: {self.run('./rmm_resource')}  $ ./rmm_resource")
+            rows.append(self.preloaded("./rmm_resource"))
         return rows
+
+    def preloaded(self, line: str) -> str:
+        """What has the pool as a library, which prints no statistics, in the preload's pool."""
+        return f"{self.name}: {self.run(line, LD_PRELOAD=str(programs.LIBRARY))}  (the same, preloaded)"
 
 
 def rmm_packages() -> pathlib.Path | None:
