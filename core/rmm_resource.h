@@ -6,11 +6,11 @@
 //   rmm::device_uvector<int> numbers(n, stream, resource);  // or one container
 //
 // It is a resource as RMM's own, of the concept cuda::mr::resource_with<..., device_accessible>:
-// copyable, without state, all of them equal. For RMM from 26.06 on; in older releases resources are
-// classes derived from one of theirs.
+// copyable, without state, all of them equal. For RMM from 26.06 on; in older releases resources
+// are classes derived from one of theirs.
 //
 // Memory is of the calling thread's current context, as that of rmm::mr::cuda_memory_resource. It
-// may be used on any stream at once. deallocate() waits for nothing: what it gives back is handed
+// may be used on any stream at once. deallocate() does not wait: what it gives back is handed
 // out again, to whatever stream, only when the GPU is done with all work that its context had been
 // given by then (CudaMemoryPool::FreeWithoutWait), so work of other streams need not be made to
 // wait first.

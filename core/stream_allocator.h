@@ -4,7 +4,8 @@
    Memory from here may be used on any stream at once. A free waits for nothing. What it frees is
    handed out again, to whatever stream, only when the GPU is done with all work that its context
    had been given by then, on all of its streams: which stream is named, and whether the memory was
-   used on others as well, does not matter. (Drivers before CUDA 12.5: the free waits.)
+   used on others as well, does not matter. (It waits where CudaMemoryPool::FreeWithoutWait does:
+   at the bound, and with drivers before CUDA 12.5.)
 
    Thread-safe; neither throws. Without the preload not to be called while a stream is captured. */
 #ifndef CMP_CORE_STREAM_ALLOCATOR_H_

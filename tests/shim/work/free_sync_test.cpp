@@ -1,6 +1,8 @@
 // What a free comes to in each mode: shim/work/free_sync.h.
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "work_fixture.h"
 
 namespace cmp {
@@ -85,9 +87,14 @@ class AnyModeTest : public WorkTest, public testing::WithParamInterface<FreeSync
  protected:
   AnyModeTest() : WorkTest(GetParam()) { Synchronize(); }
 };
+std::string NameOf(const testing::TestParamInfo<FreeSync>& mode) {
+  const char* const names[] = {"wait", "auto", "order", "none"};
+  return names[static_cast<size_t>(mode.param)];
+}
 INSTANTIATE_TEST_SUITE_P(Modes, AnyModeTest,
                          testing::Values(FreeSync::kWait, FreeSync::kAuto, FreeSync::kOrder,
-                                         FreeSync::kNone));
+                                         FreeSync::kNone),
+                         NameOf);
 
 TEST_P(AnyModeTest, ForAFreeWithoutAWaitTheBlockWaitsAndNotTheHost) {
   const auto settle = [this] { return SettleWithoutWait(*pool_.pool, driver_.table(), context()); };
