@@ -5,9 +5,13 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <functional>
+#include <random>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "core/cuda_memory_pool.h"
 #include "sim.h"
@@ -172,6 +176,57 @@ TEST_F(StreamAllocatorDeathTest, ManyRoundsNeedNoWaitOfTheHost) {
     return simCallCount("cuCtxSynchronize") + simCallCount("cuEventSynchronize") == 0 &&
            simHazardCount() == 0 && CudaMemoryPool::Instance().Statistics().refills < 5;
   });
+}
+
+// Each thread with streams of its own, memory passed from one stream to another, freed while both
+// may use it: the simulator knows of every use too early or too late.
+bool ThreadsShare() {
+  NewStream();
+  std::vector<std::thread> threads;
+  std::atomic<bool> right{true};
+  for (unsigned seed = 1; seed <= 4; ++seed) {
+    threads.emplace_back([seed, &right] {
+      CUstream streams[] = {NewStream(), NewStream()};
+      std::minstd_rand random(seed);
+      for (int i = 0; i < 200; ++i) {
+        const ssize_t bytes =
+            1 + static_cast<ssize_t>(random() % (random() % 4 == 0 ? kBytes : 4096));
+        void* p = cmp_stream_alloc(bytes, 0, streams[0]);
+        simNoteAlloc(p, static_cast<size_t>(bytes));
+        for (CUstream stream : streams) {
+          const SimRange range = {p, static_cast<size_t>(bytes)};
+          SimWork work = {};
+          work.id = random();
+          work.duration_ns = random() % 100000;
+          (stream == streams[0] ? work.writes : work.reads) = &range;
+          (stream == streams[0] ? work.write_count : work.read_count) = 1;
+          CUevent written = nullptr;
+          if (p == nullptr || simLaunch(stream, &work) != CUDA_SUCCESS ||
+              cuEventCreate(&written, CU_EVENT_DISABLE_TIMING) != CUDA_SUCCESS ||
+              cuEventRecord(written, stream) != CUDA_SUCCESS ||
+              cuStreamWaitEvent(streams[1], written, 0) != CUDA_SUCCESS ||
+              cuEventDestroy(written) != CUDA_SUCCESS) {
+            right = false;
+          }
+        }
+        simNoteFree(p);
+        cmp_stream_free(p, bytes, 0, streams[0]);
+        if (random() % 32 == 0) CudaMemoryPool::Instance().ReleaseAll();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  cuCtxSynchronize();
+  return right && simHazardCount() == 0 && simMisuseCount() == 0 &&
+         CudaMemoryPool::Instance().Statistics().live_blocks == 0;
+}
+
+TEST_F(StreamAllocatorDeathTest, ThreadsAndStreamsShareMemory) {
+  for (const char* mode : {"auto", "none"}) {
+    setenv("CMP_FREE_SYNC", mode, 1);
+    ExpectInFreshProcess([] { return ThreadsShare(); });
+    unsetenv("CMP_FREE_SYNC");
+  }
 }
 
 TEST_F(StreamAllocatorDeathTest, TheDeviceIsTheOneThatIsNamed) {
