@@ -69,6 +69,12 @@ class CMP_PUBLIC CudaMemoryPool {
   // preload is there to see the capture.
   bool Free(void* pointer, std::size_t bytes = 0);
 
+  // The same without the wait, for who needs none: the memory is handed out again, to whatever
+  // stream, only when the GPU is done with all work that its context had been given by now. What
+  // follows is the caller's to order. (It waits for older work where the bound of CMP_RESERVE is
+  // reached, and with drivers before CUDA 12.5, which cannot mark what the GPU was given.)
+  bool FreeWithoutWait(void* pointer);
+
   // Really frees the idle blocks that all threads share; thread caches and blocks in use are not
   // touched. Returns the bytes freed.
   std::size_t ReleaseAll();

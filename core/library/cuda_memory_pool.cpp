@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "core/library/pool_face.h"
+#include "core/stream_allocator.h"
 
 namespace {
 
@@ -23,12 +24,20 @@ const cmp::PoolFace& Face() {
   return *face;
 }
 
-void ReportWrongFree(const void* pointer) {
+void* ResultOf(int status, void* pointer) {
+  if (status == cmp::kSuccess) return pointer;
+  t_last_status = status;
+  return nullptr;
+}
+
+// false, as the free that failed
+bool ReportWrongFree(const void* pointer) {
   char line[120];
   const int length =
       snprintf(line, sizeof(line),
                "cmp: Free(%p): not a block in use (foreign, interior or freed before)\n", pointer);
-  if (write(STDERR_FILENO, line, static_cast<size_t>(length)) < 0) return;
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line, static_cast<size_t>(length));
+  return false;
 }
 
 }  // namespace
@@ -41,15 +50,15 @@ void* CudaMemoryPool::Alloc(std::size_t bytes) {
   if (bytes == 0) return nullptr;
   void* pointer = nullptr;
   const int status = Face().alloc(bytes, &pointer);
-  if (status == cmp::kSuccess) return pointer;
-  t_last_status = status;
-  return nullptr;
+  return ResultOf(status, pointer);
 }
 
 bool CudaMemoryPool::Free(void* pointer, std::size_t) {
-  if (pointer == nullptr || Face().free(pointer)) return true;
-  ReportWrongFree(pointer);
-  return false;
+  return pointer == nullptr || Face().free(pointer) || ReportWrongFree(pointer);
+}
+
+bool CudaMemoryPool::FreeWithoutWait(void* pointer) {
+  return pointer == nullptr || Face().free_without_wait(pointer) || ReportWrongFree(pointer);
 }
 
 std::size_t CudaMemoryPool::ReleaseAll() { return Face().release_all(); }
@@ -73,3 +82,22 @@ CudaMemoryPoolStatistics CudaMemoryPool::Statistics(unsigned tier) const {
 unsigned CudaMemoryPool::tier_count() const { return Face().tier_count(); }
 
 std::size_t CudaMemoryPool::tier_bytes(unsigned tier) const { return Face().tier_bytes(tier); }
+
+void* cmp_stream_alloc(ssize_t bytes, int device, CUstream_st*) {
+  if (bytes <= 0) return nullptr;
+  void* pointer = nullptr;
+  const int status = Face().alloc_on(device, static_cast<size_t>(bytes), &pointer);
+  if (status != cmp::kSuccess) {
+    char line[120];
+    const int length =
+        snprintf(line, sizeof(line), "cmp: no memory for %zd bytes on device %d (CUresult %d)\n",
+                 bytes, device, status);
+    [[maybe_unused]] const ssize_t written =
+        write(STDERR_FILENO, line, static_cast<size_t>(length));
+  }
+  return ResultOf(status, pointer);
+}
+
+void cmp_stream_free(void* pointer, ssize_t, int, CUstream_st*) {
+  CudaMemoryPool::Instance().FreeWithoutWait(pointer);
+}

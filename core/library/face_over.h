@@ -6,7 +6,8 @@
 //     static constexpr bool kSeesContextsEnd;         // resets and destructions drop the pool
 //     static bool Capturing();                         // this thread captures, as far as is known
 //     static Allocation Alloc(...);                    // AllocFilled, watched
-//     static void FreeTaken(Pool&, const Driver&, Block*, BlockState taken, const DeviceApi&);
+//     static void FreeTaken(Pool&, const Driver&, Block*, BlockState taken, Wait,
+//                           const DeviceApi&);
 //   };
 #ifndef CMP_CORE_LIBRARY_FACE_OVER_H_
 #define CMP_CORE_LIBRARY_FACE_OVER_H_
@@ -18,6 +19,9 @@
 
 namespace cmp {
 
+// What a free owes besides that the memory is not handed out too early.
+enum class Wait : uint8_t { kAsFreeSync, kNever };
+
 template <typename Host>
 class FaceOver {
  public:
@@ -25,7 +29,9 @@ class FaceOver {
     static constexpr PoolFace kFace = {
         kPoolFaceVersion,
         &Alloc,
-        &Free,
+        &AllocOn,
+        &Free<Wait::kAsFreeSync>,
+        &Free<Wait::kNever>,
         [] { return Release(&Pool::ReleaseAll); },
         [] { return Release(&Pool::ReleaseThreadCaches); },
         [](CudaMemoryPoolStatistics* statistics) {
@@ -78,6 +84,34 @@ class FaceOver {
     return made.status;
   }
 
+  static int AllocOn(int device, size_t bytes, void** pointer) {
+    const Driver* driver = LoadDriver(DriverSource::kLoad);
+    if (driver == nullptr) return CUDA_ERROR_NOT_FOUND;
+    CUdevice current = -1;
+    if (driver->context_device(&current) == CUDA_SUCCESS && current == device) {
+      return Alloc(bytes, pointer);
+    }
+    if (const CUresult status = driver->init(0); status != CUDA_SUCCESS) return status;
+    unsigned flags = 0;
+    int active = 0;
+    if (const CUresult status = driver->primary_state(device, &flags, &active);
+        status != CUDA_SUCCESS) {
+      return status;
+    }
+    CUcontext primary = nullptr;
+    if (const CUresult status = driver->primary_retain(&primary, device); status != CUDA_SUCCESS) {
+      return status;
+    }
+    int status = driver->push_current(primary);
+    if (status == kSuccess) {
+      status = Alloc(bytes, pointer);
+      driver->pop_current(&primary);
+    }
+    if (active != 0) driver->primary_release(device);  // else it would end, and the memory with it
+    return status;
+  }
+
+  template <Wait wait>
   static bool Free(void* pointer) {
     Pool* pool = g_started.load(std::memory_order_acquire);
     const Driver* driver = LoadedDriver();
@@ -96,7 +130,7 @@ class FaceOver {
     const DriverApi api(*driver);
     const BlockState taken = pool->Take(block, address);
     if (taken == BlockState::kLive || taken == BlockState::kUnpooled) {
-      Host::FreeTaken(*pool, *driver, block, taken, api);
+      Host::FreeTaken(*pool, *driver, block, taken, wait, api);
       return true;
     }
     pool->statistics().process().double_frees.AddShared(1);

@@ -24,7 +24,7 @@ struct Library {
 
   // Submissions are not seen either: every free is followed by a fence, and by what the mode owes.
   // What the host could notice is not known: `auto` waits.
-  static Settlement SettleFree(Pool& pool, const Driver& driver, Block* block) {
+  static Settlement SettleFree(Pool& pool, const Driver& driver, Block* block, Wait wait) {
     ContextPool& context = *block->owner();
     Readiness& readiness = pool.readiness();
     if (!context.open() || g_exiting.load(std::memory_order_acquire)) return kRealFree;
@@ -32,10 +32,12 @@ struct Library {
     if (pool.options().free_sync == FreeSync::kNone && fences) {
       return Settlement::Pooled(readiness.StampNow(context));
     }
-    if (pool.options().free_sync == FreeSync::kOrder && fences) {
+    if ((wait == Wait::kNever || pool.options().free_sync == FreeSync::kOrder) && fences) {
       const Fences::Recorded fence = readiness.Record(context, FencePurpose::kOrder);
       if (fence.status == kSuccess &&
-          context.fences().OrderAfter(driver, context.handle(), fence.number).status == kSuccess) {
+          (wait == Wait::kNever ||
+           context.fences().OrderAfter(driver, context.handle(), fence.number).status ==
+               kSuccess)) {
         return Settlement::Pooled(readiness.StampFor(context, fence.number));
       }
     }
@@ -51,10 +53,10 @@ struct Library {
     return AllocFilled(pool, driver, context, real, bytes, api);
   }
 
-  static void FreeTaken(Pool& pool, const Driver& driver, Block* block, BlockState taken,
+  static void FreeTaken(Pool& pool, const Driver& driver, Block* block, BlockState taken, Wait wait,
                         const DeviceApi& api) {
     const bool live = taken == BlockState::kLive;
-    if (const Settlement settled = live ? SettleFree(pool, driver, block) : kRealFree;
+    if (const Settlement settled = live ? SettleFree(pool, driver, block, wait) : kRealFree;
         settled.pooled()) {
       pool.Retire(block, settled.stamp, api);
     } else {

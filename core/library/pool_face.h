@@ -11,12 +11,15 @@
 
 namespace cmp {
 
-inline constexpr uint32_t kPoolFaceVersion = 1;
+inline constexpr uint32_t kPoolFaceVersion = 2;
 
 struct PoolFace {
   uint32_t version;
   int (*alloc)(size_t bytes, void** pointer);  // a CUresult
+  // Of a device, whose primary context it is made in if none of it is current.
+  int (*alloc_on)(int device, size_t bytes, void** pointer);
   bool (*free)(void* pointer);
+  bool (*free_without_wait)(void* pointer);
   size_t (*release_all)();
   size_t (*release_thread_caches)();
   void (*statistics)(CudaMemoryPoolStatistics* statistics);

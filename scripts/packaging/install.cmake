@@ -2,11 +2,13 @@
 # where the library folder is one of the system's), find_package(cmp) gives cmp::cmp, and pkg-config
 # knows cmp.
 #
-# In a wheel (scikit-build-core sets SKBUILD) the library lies in the Python package, which has the
-# modules already; the C++ library is left out.
+# In a wheel (scikit-build-core sets SKBUILD) the libraries lie in the Python package, which has the
+# modules already; that of the pool as one file (a wheel has no links), for programs in Python, and
+# without its headers.
 if(SKBUILD)
   set(CMP_PACKAGE_DIR cmp_preload)
   install(TARGETS cmp_preload LIBRARY DESTINATION ${CMP_PACKAGE_DIR})
+  install(PROGRAMS $<TARGET_FILE:cmp> DESTINATION ${CMP_PACKAGE_DIR} RENAME libcmp.so)
   install(TARGETS cmp-replay RUNTIME DESTINATION ${CMP_PACKAGE_DIR})
 else()
   set(CMP_PACKAGE_DIR ${CMAKE_INSTALL_DATADIR}/cmp/cmp_preload)
@@ -20,7 +22,7 @@ else()
   include(CMakePackageConfigHelpers)
   install(TARGETS cmp cmp_cuda_headers EXPORT cmp-targets)
   install(FILES core/cuda_memory_pool.h core/device_allocator.h core/device_buffer.h
-                core/device_memory_resource.h
+                core/device_memory_resource.h core/rmm_resource.h core/stream_allocator.h
           DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/cmp/core)
   install(EXPORT cmp-targets NAMESPACE cmp:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/cmp)
   file(WRITE ${PROJECT_BINARY_DIR}/cmp-config.cmake

@@ -47,9 +47,9 @@ struct Freed {
 };
 
 Freed Free(Pool& pool, const Driver& driver, Block* block, DeviceAddress address, BlockState taken,
-           const DeviceApi& api) {
+           const DeviceApi& api, Settle settle) {
   if (taken == BlockState::kLive) [[likely]] {
-    if (const Settlement settled = SettleFree(pool, driver, *block->owner()); settled.pooled())
+    if (const Settlement settled = settle(pool, driver, *block->owner()); settled.pooled())
         [[likely]] {
       const bool waited = pool.Retire(block, settled.stamp, api) || settled.waited();
       return {kSuccess, waited ? TraceOutcome::waited : TraceOutcome::pooled};
@@ -69,16 +69,16 @@ Freed Free(Pool& pool, const Driver& driver, Block* block, DeviceAddress address
 int FreeBlock(Pool& pool, const Driver& driver, Block* block, DeviceAddress address, bool live,
               const DeviceApi& api) {
   const BlockState taken = live ? BlockState::kLive : pool.Take(block, address);
-  return Free(pool, driver, block, address, taken, api).status;
+  return Free(pool, driver, block, address, taken, api, &SettleFree).status;
 }
 
 int FreeTaken(Pool& pool, const Driver& driver, Block* block, DeviceAddress address,
-              BlockState taken, const DeviceApi& api) {
+              BlockState taken, const DeviceApi& api, Settle settle) {
   const uint64_t begin = NowNs();
   const bool ours = taken == BlockState::kLive || taken == BlockState::kUnpooled;
   const ContextIdentity of = ours ? block->owner()->identity() : ContextIdentity{};
   const size_t bytes = ours ? block->requested : 0;
-  const Freed freed = Free(pool, driver, block, address, taken, api);
+  const Freed freed = Free(pool, driver, block, address, taken, api, settle);
   if (!IsTraced()) return freed.status;
   TraceFree(of, bytes, address, freed.outcome, freed.status, begin);
   return freed.status;

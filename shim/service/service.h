@@ -73,7 +73,7 @@ int FreeBlock(Pool& pool, const Driver& driver, Block* block, DeviceAddress addr
               const DeviceApi& api);
 // The same after Take returned `taken`, recorded if calls are traced.
 int FreeTaken(Pool& pool, const Driver& driver, Block* block, DeviceAddress address,
-              BlockState taken, const DeviceApi& api);
+              BlockState taken, const DeviceApi& api, Settle settle = &SettleFree);
 
 // The block of ours at `address` where calls are traced: frees of it are for FreeTaken. nullptr:
 // not ours, or found by the hit path.

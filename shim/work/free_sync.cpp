@@ -135,27 +135,50 @@ Settlement KeepVisible(Pool& pool, ContextPool& context) {
   return {end, pool.readiness().StampFor(context, fence)};
 }
 
-}  // namespace
+// Only the block waits, for a fence for order: what the pool expects of each free in every mode but
+// `none` (Readiness).
+Settlement KeepBlock(Pool& pool, ContextPool& context) {
+  const uint64_t fence = FenceForOrder(pool, context);
+  if (fence == 0) return WaitForAll(pool, context);
+  return Settlement::Pooled(pool.readiness().StampFor(context, fence));
+}
 
-Settlement SettleFree(Pool& pool, const Driver& driver, ContextPool& context) {
+// Where work is unfinished, `keep` decides.
+template <typename Keep>
+Settlement SettleBy(Pool& pool, const Driver& driver, ContextPool& context, Keep keep) {
   if (!context.open() || IsAside() || g_exiting.load(std::memory_order_acquire)) return kRealFree;
   if (g_captures.UnderWay() && RuleIsOn(Rule::kCapture)) [[unlikely]] {
     pool.statistics().process().capture_real_calls.AddShared(1);
     g_captures.Revisit(driver);
     return kRealFree;
   }
-  const FreeSync mode = pool.options().free_sync;
   const Stamp stamp = pool.readiness().StampNow(context);
   if (stamp == kReady) [[likely]]
     return Settlement::Pooled(kReady);
   if (InHostFunction(driver)) return kRealFree;
   const bool can_record = Readiness::HasContextEvents(driver);
-  if (mode == FreeSync::kNone && (can_record || !IsTimeToWait())) {
+  if (pool.options().free_sync == FreeSync::kNone && (can_record || !IsTimeToWait())) {
     return Settlement::Pooled(stamp);
   }
-  if (mode == FreeSync::kOrder && can_record) return KeepOrder(pool, context);
-  if (mode == FreeSync::kAuto && can_record) return KeepVisible(pool, context);
+  return can_record ? keep(pool, context) : WaitForAll(pool, context);
+}
+
+// What CMP_FREE_SYNC says, of the modes but `none`.
+Settlement KeepMode(Pool& pool, ContextPool& context) {
+  const FreeSync mode = pool.options().free_sync;
+  if (mode == FreeSync::kOrder) return KeepOrder(pool, context);
+  if (mode == FreeSync::kAuto) return KeepVisible(pool, context);
   return WaitForAll(pool, context);
+}
+
+}  // namespace
+
+Settlement SettleFree(Pool& pool, const Driver& driver, ContextPool& context) {
+  return SettleBy(pool, driver, context, KeepMode);
+}
+
+Settlement SettleWithoutWait(Pool& pool, const Driver& driver, ContextPool& context) {
+  return SettleBy(pool, driver, context, KeepBlock);
 }
 
 }  // namespace cmp

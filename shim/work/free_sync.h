@@ -34,6 +34,11 @@ inline bool IsSettledAmongSeveral(Pool& pool, const Block& block) {
 
 // Pays what the free of a block of `context` owes. REQUIRES: the caller took it from the program.
 Settlement SettleFree(Pool& pool, const Driver& driver, ContextPool& context);
+// The same of a free that is asked for without a wait (CudaMemoryPool::FreeWithoutWait): it owes
+// the host nothing in any mode. (Under `auto` and `order` its fence orders later work, as every
+// free's.)
+Settlement SettleWithoutWait(Pool& pool, const Driver& driver, ContextPool& context);
+using Settle = Settlement (*)(Pool& pool, const Driver& driver, ContextPool& context);
 
 }  // namespace cmp
 

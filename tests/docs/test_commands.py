@@ -12,6 +12,9 @@ import sys
 import tempfile
 import unittest
 
+sys.dont_write_bytecode = True
+from page_commands import lines_of  # noqa: E402
+
 ROOT = pathlib.Path(sys.argv.pop(1)).resolve()
 BUILD = pathlib.Path(sys.argv.pop(1)).resolve()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "scripts/docs").glob("*.md"))]
@@ -19,6 +22,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "scripts/
 INSTALLS = "scripts/test-install does the same, into a folder of its own"
 BUILDS = "configures, builds or tests the folder that this test uses"
 ENGINE = "needs a container engine"
+ON_A_GPU = "tests/gpu/document_programs.py runs it where there is a GPU and what it needs"
 # Line, or its beginning: why it is not run.
 NOT_RUN = {
     "scripts/quickstart": BUILDS,
@@ -35,6 +39,17 @@ NOT_RUN = {
     "xargs": INSTALLS,
     "docker": ENGINE,
     "apptainer": ENGINE,
+    "python scripts/docs/examples/": ON_A_GPU,
+    "cmake -S": INSTALLS,
+    "g++": INSTALLS,
+    "build-user/": INSTALLS,
+    "nvcc": ON_A_GPU,
+    "LD_LIBRARY_PATH=/opt/cmp/lib": ON_A_GPU,
+    "nsys": ON_A_GPU,
+    "ncu": ON_A_GPU,
+    "compute-sanitizer": ON_A_GPU,
+    "nvidia-cuda-mps-control": ON_A_GPU,
+    "echo quit | nvidia-cuda-mps-control": ON_A_GPU,
 }
 # What stands for something of the reader's.
 PLACES = {
@@ -42,6 +57,9 @@ PLACES = {
     "FILE...": "stats.json trace",
     "TRACE": "trace",
 }
+# Kinds of blocks that show a part of a program.
+PROGRAMS = ("c++", "cmake", "dockerfile", "python", "yaml")
+EXAMPLES = ROOT / "scripts" / "docs" / "examples"
 # Stands for srun, mpirun and torchrun: one rank.
 LAUNCHER = """#!/bin/sh
 export RANK=3
@@ -57,15 +75,6 @@ done
 APP = f"#!/bin/sh\nexec {BUILD}/churn 2 100\n"
 TRAIN = 'import subprocess\nsubprocess.run(["./app"], check=True)\n'
 SERVED = re.compile(r"^cmp: churn .* without a real call$", re.M)
-
-
-def lines_of(page):
-    """The commands: those that go on in the next line are one, comments are none."""
-    for block in re.findall(r"^ *```sh\n(.*?)^ *```$", page.read_text(encoding="utf-8"), re.M | re.S):
-        for line in block.replace("\\\n", " ").splitlines():
-            line = re.sub(r"(^|\s+)# .*", "", line).strip()
-            if line:
-                yield line
 
 
 def reason_of(line):
@@ -114,7 +123,8 @@ class Commands(unittest.TestCase):
             (folder / name).symlink_to(ROOT / name)
         (folder / "build").symlink_to(BUILD)
         write_script(folder / "app", APP)
-        (folder / "train.py").write_text(TRAIN, encoding="utf-8")
+        for name in ("train.py", "app.py"):
+            (folder / name).write_text(TRAIN, encoding="utf-8")
         (folder / "result.bin").write_text("as ever", encoding="utf-8")
         made = self.run_line("LD_PRELOAD=build/libcmp_preload.so ./app", folder,
                              CMP_STATS="stats.json", CMP_TRACE="trace")
@@ -122,9 +132,13 @@ class Commands(unittest.TestCase):
         return folder
 
     def test_each_works(self):
+        """A trial that several pages show, once."""
         count = 0
+        trials = set()
         for page in PAGES:
-            lines = [line for line in lines_of(page) if reason_of(line) is None]
+            lines = [line for line in lines_of(page) if reason_of(line) is None
+                     and line not in trials]
+            trials |= {line for line in lines if "cmp-preload trial" in line}
             if not lines:
                 continue
             folder = self.folder_for(page)
@@ -154,12 +168,24 @@ class Commands(unittest.TestCase):
         used = {reason_of(line) for page in PAGES for line in lines_of(page)}
         self.assertEqual(set(NOT_RUN) - used, set())
 
+    def test_programs_shown_are_parts_of_those_that_run(self):
+        """Whole lines of one file of scripts/docs/examples."""
+        examples = [f"\n{path.read_text(encoding='utf-8')}" for path in EXAMPLES.iterdir()]
+        count = 0
+        for page in PAGES:
+            for block in re.findall(rf"^```(?:{'|'.join(map(re.escape, PROGRAMS))})\n(.*?)^```$",
+                                    page.read_text(encoding="utf-8"), re.M | re.S):
+                count += 1
+                with self.subTest(page=page.name, block=block):
+                    self.assertTrue(any(f"\n{block}" in text for text in examples))
+        self.assertGreater(count, 8)
+
     def test_every_block_says_what_it_is(self):
         """A fence without a word would be run by nobody."""
         for page in PAGES:
             fences = re.findall(r"^ *```(.*)$", page.read_text(encoding="utf-8"), re.M)
             self.assertEqual(len(fences) % 2, 0, page)
-            self.assertLessEqual(set(fences[::2]), {"sh", "text", "c++", "cmake"}, page)
+            self.assertLessEqual(set(fences[::2]), {"sh", "text", *PROGRAMS}, page)
             self.assertEqual(set(fences[1::2]), {""} if fences else set(), page)
 
 

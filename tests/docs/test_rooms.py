@@ -14,6 +14,7 @@ PUBLIC = "core"  # the headers that users include
 # What tests that mirror no room include of the sources: those of one command or format.
 OTHERS = {
     "tests/budget": {PUBLIC}, "tests/programs": {PUBLIC}, "tests/core/examples": {PUBLIC},
+    "scripts/docs/examples": {PUBLIC},
     "tests/docs": {"core/base"}, "tests/gpu/against": {PUBLIC}, "scripts": {"core/base", "shim/record"},
     "tests/fuzz": {"core/base", "core/driver", "core/library", "core/pool", "shim/record", "shim/state"},
 }

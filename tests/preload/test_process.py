@@ -314,14 +314,25 @@ class Libraries(TestCase):
         self.assertEqual(within.notes["again"], "0 1")
         self.assertEqual(within.notes["real"], "0")
         self.assertEqual(within.notes["seen"], f"{within.totals['requests']} requests, {within.hits} hits")
-        self.assertEqual(within.totals["requests"], 22)
+        self.assertEqual(within.notes["without a wait"], "1 1 1")
+        self.assertEqual(within.totals["requests"], 24)
         self.assertGreaterEqual(within.hits, 20)
         self.assertGreater(int(within.notes["released"]), 0)
         self.assertEqual(within.notes["live"], "0")
 
+    def test_a_free_without_a_wait_waits_in_no_mode(self):
+        for mode in ("wait", "auto", "order", "none"):
+            with self.subTest(mode=mode):
+                result = run("shared_pool", env={"CMP_FREE_SYNC": mode})
+                self.assert_ok(result)
+                self.assertEqual(result.notes["without a wait"], "1 1 1")
+                result = run("shared_pool", preload=False, env={"CMP_FREE_SYNC": mode})
+                self.assert_ok(result)
+
     def test_library_alone(self):
         without = run("shared_pool", preload=False)
         self.assert_ok(without)
+        self.assertEqual(without.notes["without a wait"], "1 1 1")
         self.assertEqual(without.notes["seen"].split()[1], "requests,")
 
 

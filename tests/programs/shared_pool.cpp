@@ -2,7 +2,32 @@
 #include <string.h>
 
 #include "core/cuda_memory_pool.h"
+#include "core/stream_allocator.h"
 #include "program.h"
+
+// The host goes on, and the block does not come back before the kernel is done.
+static void FreeWithoutWait(CudaMemoryPool& pool) {
+  constexpr size_t kBytes = 4096;
+  void* used = pool.Alloc(kBytes);
+  const SimRange written = {used, kBytes};
+  SimWork work = {};
+  work.id = 1;
+  work.duration_ns = 1000000000;
+  work.writes = &written;
+  work.write_count = 1;
+  cudaStream_t stream = nullptr;
+  MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  simNoteAlloc(used, kBytes);
+  simLaunch(stream, &work);
+  simNoteFree(used);
+  const bool freed = pool.FreeWithoutWait(used);
+  const bool runs = cudaStreamQuery(stream) == cudaErrorNotReady;
+  void* next = cmp_stream_alloc(kBytes, 0, stream);
+  printf("# without a wait: %d %d %d\n", freed, runs, next != used);
+  cmp_stream_free(next, kBytes, 0, stream);
+  MUST(cudaStreamDestroy(stream));
+  MUST(cudaDeviceSynchronize());
+}
 
 int main() {
   CudaMemoryPool& pool = CudaMemoryPool::Instance();
@@ -32,6 +57,7 @@ int main() {
     }
   }
   printf("# real: %llu\n", static_cast<unsigned long long>(program::RealAllocations() - before));
+  FreeWithoutWait(pool);
   const CudaMemoryPoolStatistics statistics = pool.Statistics();
   printf(
       "# seen: %llu requests, %llu hits\n", static_cast<unsigned long long>(statistics.requests),

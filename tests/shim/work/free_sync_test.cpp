@@ -1,6 +1,8 @@
 // What a free comes to in each mode: shim/work/free_sync.h.
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "work_fixture.h"
 
 namespace cmp {
@@ -78,6 +80,33 @@ TEST_F(WorkTest, AFreeRecordsAtOnceAndFreesWithNothingInBetweenShareTheFence) {
   EXPECT_GT(Free().stamp, first.stamp);
   EXPECT_EQ(driver_.records, 2u);
   EXPECT_EQ(driver_.waits, 0u);
+}
+
+// A free that is asked for without a wait owes the host nothing, in any mode.
+class AnyModeTest : public WorkTest, public testing::WithParamInterface<FreeSync> {
+ protected:
+  AnyModeTest() : WorkTest(GetParam()) { Synchronize(); }
+};
+std::string NameOf(const testing::TestParamInfo<FreeSync>& mode) {
+  const char* const names[] = {"wait", "auto", "order", "none"};
+  return names[static_cast<size_t>(mode.param)];
+}
+INSTANTIATE_TEST_SUITE_P(Modes, AnyModeTest,
+                         testing::Values(FreeSync::kWait, FreeSync::kAuto, FreeSync::kOrder,
+                                         FreeSync::kNone),
+                         NameOf);
+
+TEST_P(AnyModeTest, ForAFreeWithoutAWaitTheBlockWaitsAndNotTheHost) {
+  const auto settle = [this] { return SettleWithoutWait(*pool_.pool, driver_.table(), context()); };
+  EXPECT_EQ(settle().stamp, kReady) << "nothing is unfinished";
+  const Submission visible(kA, false, Visible::kHostFunctions);
+  const size_t waits = driver_.waits;
+  const Settlement settled = settle();
+  EXPECT_TRUE(settled.pooled());
+  EXPECT_NE(settled.stamp, kReady);
+  EXPECT_FALSE(pool_.pool->readiness().HasPassed(context(), settled.stamp));
+  EXPECT_EQ(driver_.waits, waits);
+  EXPECT_EQ(driver_.records, GetParam() == FreeSync::kNone ? 0u : 1u);
 }
 
 TEST_F(WorkTest, WhereARecordFailsTheFreeIsReal) {

@@ -4,17 +4,20 @@
 #include <cstdio>
 
 int main() {
-  CudaMemoryPool& pool = CudaMemoryPool::Instance();
   const std::size_t bytes = 1000;
 
-  for (int step = 0; step < 100; ++step) {
-    void* p = pool.Alloc(bytes);
+  CudaMemoryPool& pool = CudaMemoryPool::Instance();
+  void* p = pool.Alloc(bytes);  // nullptr: out of memory, or no GPU; pool.last_status() says which
+  pool.Free(p, bytes);          // waits for the GPU, as cudaFree does
+
+  for (int step = 0; step < 99; ++step) {
+    p = pool.Alloc(bytes);
     if (p == nullptr) {
       std::fprintf(stderr, "no memory: CUresult %d\n", pool.last_status());
       return 1;
     }
     // ... launch kernels that use p ...
-    pool.Free(p, bytes);
+    pool.FreeWithoutWait(p);
   }
 
   const CudaMemoryPoolStatistics statistics = pool.Statistics();
