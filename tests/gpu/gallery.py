@@ -1,4 +1,4 @@
-"""Programs that nobody here wrote, from wheels, each tried by cmp-preload trial. A table, and all of it as JSON.
+"""Programs that nobody here wrote, from wheels, each tried by cmp-preload trial: a table, and JSON.
 
   CMP_BUILD=FOLDER gallery.py [--commit X] [--only NAME,...] [--limit SECONDS] [--output FILE.json]
   gallery.py --document FILE.json      puts what was found into scripts/docs/gallery.md
@@ -30,7 +30,9 @@ BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 LIMIT_S = 300
 LEAST_S = 20  # of a program, so that a slow one before it does not take all
 MOST_ROUNDS = 6  # more are not needed to say faster
-VARIANTS = 4  # without, observed and with; some programs get more to try
+VARIANTS = 3  # without, observed and with
+POOLS = 5  # of a program that calls cudaMallocAsync: with other values of CMP_ASYNC_KEEP, too
+PAGE_LOCKED = 4  # of one that allocates page-locked memory in a loop: with CMP_HOST, too
 
 
 class Program(NamedTuple):
@@ -40,6 +42,7 @@ class Program(NamedTuple):
     environment: dict[str, str] = {}
     wheels: str = ""  # what pip installs
     compiles: bool = True  # kernels, in its first run, and keeps them on disk
+    variants: int = VARIANTS  # that a trial of it runs in each round
 
 
 class Failed(Exception):
@@ -56,14 +59,14 @@ PROGRAMS = [
     Program("XGBoost, predictions", "xgboost", own("xgboost_predict.py"), compiles=False),
     Program("KeOps", "pykeops", own("keops_predict.py"), wheels="pykeops"),
     Program("Warp", "warp", ["python3", "-m", "warp.examples.fem.example_navier_stokes", "--headless",
-                             "--num_frames", "40"], wheels="warp-lang"),
+                             "--num_frames", "40"], wheels="warp-lang", variants=POOLS),
     Program("OpenMM", "openmm", own("openmm_villin.py"), wheels="openmm[cuda13]"),
-    Program("Dr.Jit", "drjit", own("drjit_integral.py"), wheels="drjit"),
+    Program("Dr.Jit", "drjit", own("drjit_integral.py"), wheels="drjit", variants=POOLS),
     Program("tinygrad", "tinygrad", own("tinygrad_train.py"), {"DEV": "CUDA"}, wheels="tinygrad"),
     Program("tinygrad, its cache off", "tinygrad", own("tinygrad_train.py"),
-            {"DEV": "CUDA", "LRU": "0"}),
+            {"DEV": "CUDA", "LRU": "0"}, variants=PAGE_LOCKED),
     Program("Taichi", "taichi", own("taichi_mpm.py"), {"TI_ARCH": "cuda"}, wheels="taichi"),
-    Program("MLX", "mlx", own("mlx_train.py"), wheels="mlx[cuda13]"),
+    Program("MLX", "mlx", own("mlx_train.py"), wheels="mlx[cuda13]", variants=POOLS),
     Program("transformers, PyTorch's cache off", "transformers",
             ["python3", str(programs.HERE / "transformers_run.py")], UNCACHED,
             wheels="torch transformers", compiles=False),
@@ -85,9 +88,9 @@ def as_typed(line: str) -> str:
     return line.replace(sys.executable, "python3")
 
 
-def rounds_that_fit(left_s: float, run_s: float) -> int:
+def rounds_that_fit(left_s: float, run_s: float, variants: int) -> int:
     """Of a trial, whose first run is one to warm up, and last a check."""
-    return max(1, min(MOST_ROUNDS, int((left_s / run_s - 2) / VARIANTS)))
+    return max(1, min(MOST_ROUNDS, int((left_s / run_s - 2) / variants)))
 
 
 def run(command: list[str], environment: dict[str, str], limit_s: float) -> tuple[int, str, str]:
@@ -150,10 +153,10 @@ class Gallery:
             part_s -= run_s
             if code != 0:
                 raise Failed(f"without the pool: {ended(code)}: {last_line(errors)}")
-        rounds = rounds_that_fit(part_s, run_s)
+        rounds = rounds_that_fit(part_s, run_s, program.variants)
         code, said, errors = run(
             [sys.executable, str(programs.BUILD / "cmp-preload"), "trial", "--json", "--modes",
-             "auto", "-n", str(rounds), "--", *command], environment, max(part_s, 7 * run_s))
+             "auto", "-n", str(rounds), "--", *command], environment, max(part_s, (program.variants + 4) * run_s))
         try:
             found = json.loads(said)
         except ValueError:
@@ -215,6 +218,8 @@ def cells(row: dict) -> list[str]:
 
 
 def gain(row: dict) -> str:
+    if not row["same"]:
+        return ""
     if not row["gain"]:
         return "none: not served"
     words = {"alike": "none", "more": "too few runs", "noisy": "too noisy", "short": "runs too short"}
