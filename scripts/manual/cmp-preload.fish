@@ -90,6 +90,7 @@ complete -c cmp-preload -n '__cmp_preload_using trial' -l file -r -F -d 'a file 
 complete -c cmp-preload -n '__cmp_preload_using trial' -l code -x -d 'the exit code of a run that went well (default: 0)'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l limit -x -d 'a run that takes longer is ended (default: ten times the first run, and a minute)'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l save -r -F -d 'write what is recommended there, for run --settings FILE'
+complete -c cmp-preload -n '__cmp_preload_using trial' -l json -d 'print what it found as JSON'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l programs -x -d 'globs, comma-separated'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l max-block -x -a 'auto' -d 'auto, bytes (at least 256)'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l tier-steps -x -a '1 2 4 8 16' -d '1, 2, 4, 8, 16'

@@ -23,6 +23,7 @@ INSTALLS = "scripts/test-install does the same, into a folder of its own"
 BUILDS = "configures, builds or tests the folder that this test uses"
 ENGINE = "needs a container engine"
 ON_A_GPU = "tests/gpu/document_programs.py runs it where there is a GPU and what it needs"
+WHEELS = "needs a GPU, and packages of others; sim.gallery compares the commands"
 # Line, or its beginning: why it is not run.
 NOT_RUN = {
     "scripts/quickstart": BUILDS,
@@ -38,6 +39,14 @@ NOT_RUN = {
     "LD_PRELOAD=$HOME/.local/": INSTALLS,
     "xargs": INSTALLS,
     "docker": ENGINE,
+    "pip install xgboost": WHEELS,
+    "cmp-preload trial -- python3 tests/gpu/": WHEELS,
+    "cmp-preload trial -- python3 -m warp": WHEELS,
+    "DEV=CUDA": WHEELS,
+    "TI_ARCH=cuda": WHEELS,
+    "PYTORCH_NO_CUDA_MEMORY_CACHING=1 cmp-preload": WHEELS,
+    "CMP_BUILD=build tests/gpu/gallery.py": WHEELS,
+    "tests/gpu/gallery.py": WHEELS,
     "apptainer": ENGINE,
     "python scripts/docs/examples/": ON_A_GPU,
     "cmake -S": INSTALLS,

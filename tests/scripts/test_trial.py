@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import shutil
 import signal
@@ -60,6 +61,32 @@ class Trials(TestCase):
             ended = trial.main([*map(str, arguments)], lambda: LIBRARY)
         self.assertEqual(ended, code, printed.getvalue() + shown.getvalue())
         return types.SimpleNamespace(stdout=printed.getvalue(), stderr=shown.getvalue())
+
+    def test_json(self):
+        path = self.folder() / "settings"
+        said = self.timed_trial(
+            "--json", "--save", path, "--modes", "order", "--", PLAIN, "400"
+        )
+        found = json.loads(said.stdout)
+        self.assertEqual(found["cmp_trial"], 1)
+        self.assertEqual(found["command"], [str(PLAIN), "400"])
+        self.assertTrue(found["simulated"] and found["same"])
+        self.assertEqual(found["gain"]["outcome"], "faster")
+        self.assertAlmostEqual(found["gain"]["ratio"], 10)
+        self.assertIn("10 times faster with order", " ".join(found["verdict"]))
+        self.assertEqual(found["recommended"], {"CMP_FREE_SYNC": "order"})
+        self.assertIn("Written to", said.stderr)
+        variants = {one["name"]: one for one in found["variants"]}
+        self.assertEqual(list(variants), ["without", "observed", "order", "filled"])
+        self.assertEqual(variants["without"]["process"], {})
+        self.assertEqual(variants["order"]["seconds"], [0.02] * 6)
+        self.assertEqual(variants["order"]["different"], [])
+        self.assertEqual(variants["order"]["totals"]["requests"], 400)
+
+    def test_json_of_a_program_of_which_nothing_is_told(self):
+        found = json.loads(self.trial("-n", "1", "--json", "--", "true").stdout)
+        self.assertIsNone(found["gain"])
+        self.assertIn("made a CUDA call", " ".join(found["verdict"]))
 
     def test_a_program_that_gains(self):
         path = self.folder() / "settings"

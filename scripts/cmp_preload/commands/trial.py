@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import sys
 import tempfile
 from typing import Callable
 
@@ -32,7 +33,7 @@ from cmp_preload.measuring.series import (
 from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.pool.library import Library, Option
 from cmp_preload.records import counters
-from cmp_preload.reporters import text
+from cmp_preload.reporters import json, text
 
 ABOUT = """Runs PROGRAM without the pool, observed (real calls, counted and timed), with the pool in
 each mode of CMP_FREE_SYNC, of a program that calls cudaMallocAsync with other values of
@@ -253,6 +254,7 @@ def parser_of(library: Library) -> Parser:
     parser.add_argument(
         "--save", metavar="FILE", help="write what is recommended there, for run --settings FILE"
     )
+    parser.add_argument("--json", action="store_true", help="print what it found as JSON")
     settings.add_settings(parser, library, ("CMP_MODE", "CMP_FREE_SYNC", "CMP_STATS"))
     add_command(parser)
     return parser
@@ -307,26 +309,28 @@ def main(arguments: list[str], find_library) -> int:
         finally:
             progress.clear()
     shown = all_series + ([cure] if cure else [])
-    print(text.trial(shown))
     found = verdict.of(shown, comparisons, chosen, command, free_sync.default)
-    print()
-    if interrupted:
-        print("Interrupted: this is what the runs until then show.")
+    said = ["Interrupted: this is what the runs until then show."] if interrupted else []
     if driver.is_simulated(environment):
-        print(driver.SIMULATED)
-    print("\n".join(found.lines))
+        said.append(driver.SIMULATED)
+    found.lines[:0] = said
+    if parsed.json:
+        print(json.trial(command, shown, found, driver.is_simulated(environment)))
+    else:
+        print(text.trial(shown), "", *found.lines, sep="\n")
     if parsed.save is not None:
-        _save(parsed.save, found, command)
+        saved = _save(parsed.save, found, command)
+        print(saved, file=sys.stderr if parsed.json else sys.stdout)
     return interrupted or (0 if found.same else 1)
 
 
-def _save(path: str, found: verdict.Verdict, command: list[str]) -> None:
+def _save(path: str, found: verdict.Verdict, command: list[str]) -> str:
+    """Says what was done."""
     if found.recommended is None:
-        print(f"Nothing is recommended, so nothing was written to {path}.")
-        return
+        return f"Nothing is recommended, so nothing was written to {path}."
     said = f"cmp-preload trial -- {shlex.join(command)}: {found.why}"
     settings.write_file(path, found.recommended, [said])
-    print(f"Written to {path}: {own_command()} run --settings {shlex.quote(path)} -- ...")
+    return f"Written to {path}: {own_command()} run --settings {shlex.quote(path)} -- ..."
 
 
 class _PrivateFolder:

@@ -23,6 +23,7 @@ class Verdict:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.same = True
+        self.gain: Found | None = None  # of the usual mode; None: not to be told
         self.recommended: dict[str, str] | None = None  # settings; None: nothing is
         self.why = ""  # with their gain and price
         self.rejected: list[str] = []  # what else was tried, and why not
@@ -54,6 +55,7 @@ def of(
     judgement = Judgement(plain, observed, under)
     of_usual = judgement.against_real(usual)
     judged = reached and not usual.different
+    found.gain = of_usual if judged else None
 
     parts = [
         speed(of_usual, plain, usual, judgement.could_save) if judged else "",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 
+from cmp_preload.measuring.series import Series
+from cmp_preload.measuring.verdict import Verdict
 from cmp_preload.records import runs
 from cmp_preload.records.collection import Collection
 from cmp_preload.records.timeline import Timeline
@@ -22,6 +25,38 @@ def report(found: Collection) -> str:
     if found.traces:
         whole["traces"] = [{**_trace(one), **_timeline(one.timeline)} for one in found.traces]
     return json.dumps(whole, indent=2)
+
+
+def trial(command: list[str], all_series: list[Series], found: Verdict, simulated: bool) -> str:
+    gain = found.gain
+    whole = {
+        "cmp_trial": 1,
+        "command": command,
+        "simulated": simulated,
+        "verdict": found.lines,
+        "same": found.same,
+        "gain": gain
+        and {
+            "outcome": gain.outcome.name.lower(),
+            "ratio": gain.ratio if math.isfinite(gain.ratio) else None,
+        },
+        "recommended": found.recommended,
+        "variants": [_variant(series) for series in all_series],
+    }
+    return json.dumps(whole, indent=2)
+
+
+def _variant(series: Series) -> dict:
+    counted = series.counters
+    return {
+        "name": series.name,
+        "settings": series.settings,
+        "seconds": series.seconds,
+        "median_s": series.median,
+        "different": series.different,
+        "totals": counted["totals"],
+        "process": counted["process"],
+    }
 
 
 def _trace(one: Traced) -> dict:
