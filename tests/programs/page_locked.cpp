@@ -395,6 +395,21 @@ void Ageing() {
   FreeHost(Host(1 << 20));
 }
 
+// Work is done, as the program knows by its streams: nothing tells of the context.
+void AgeingStreams() {
+  FreeHost(Host(1 << 20));
+  for (int i = 0; i < 2; ++i) {
+    cudaStream_t stream = program::NonBlockingStream();
+    Busy(stream, 1000);
+    MUST(cudaStreamSynchronize(stream));
+    Busy(stream, 1000);
+  }
+  MUST(cudaStreamSynchronize(program::NonBlockingStream()));
+  const uint64_t before = RealFreeHosts();
+  for (int i = 0; i < 500 && RealFreeHosts() == before; ++i) usleep(20000);
+  printf("# freed later: %llu\n", static_cast<unsigned long long>(RealFreeHosts() - before));
+}
+
 // Idle memory is not freed while work is unfinished: that would wait, and hold up launches.
 void AgeingBusy() {
   cudaStream_t stream = program::NonBlockingStream();
@@ -656,6 +671,7 @@ int main(int count, char** arguments) {
   if (is("bound")) Bound();
   if (is("ageing")) Ageing();
   if (is("ageing_busy")) AgeingBusy();
+  if (is("ageing_streams")) AgeingStreams();
   if (is("reset")) Reset();
   if (is("contexts")) OtherContexts();
   if (is("fork")) Fork();
