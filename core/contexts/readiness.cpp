@@ -85,6 +85,18 @@ bool Readiness::AskEach(ContextPool& context, Stamp stamp) {
   return passed;
 }
 
+void Readiness::SeekIdleness(const ContextPool& all) {
+  const Driver* driver = host_.driver();
+  if (driver == nullptr || !HasContextEvents(*driver)) return;
+  ForEachOther(all, [&](ContextPool& other) {
+    const ContextPool::Unasked unasked(other, ContextPool::When::kAtOnce);
+    const Fences& fences = other.fences();
+    if (!unasked.may_ask() || fences.Idle()) return;
+    if (fences.work_since()) Record(other, FencePurpose::kIdleness);
+    if (fences.passed() < fences.started()) AskOne(other, fences.started() - 1);
+  });
+}
+
 bool Readiness::Ask(ContextPool& context, Stamp stamp) {
   Cover(context, stamp);
   return AskOne(context, stamp) && AskOthers(context, stamp);

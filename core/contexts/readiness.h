@@ -87,6 +87,9 @@ class Readiness {
     CoverEach(all, stamp);
     return AskEach(all, stamp);
   }
+  // Asks whether anything is unfinished where that is not known: a program may know by its streams
+  // alone that its work is done. What is missing is recorded, for the next time. StampOfAll tells.
+  void SeekIdleness(const ContextPool& all);
 
   // May blocks of `context` with this stamp be handed out? Loads only.
   bool HasPassed(const ContextPool& context, Stamp stamp) const {

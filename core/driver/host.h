@@ -13,7 +13,8 @@ struct Driver;
 
 // What a fence is recorded for. Only one for order may let later submissions wait: one for reuse
 // may be recorded at any time, and so cover work that the program submitted after its last free.
-enum class FencePurpose : uint8_t { kReuse, kOrder };
+// One to see idleness is one for reuse, after which every submission shows (Fences::work_since).
+enum class FencePurpose : uint8_t { kReuse, kOrder, kIdleness };
 
 // The real calls for page-locked memory, as the host makes them. The status is the driver's.
 struct PageLockedCalls {

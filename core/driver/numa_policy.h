@@ -8,7 +8,9 @@
 namespace cmp {
 
 // Has the calling thread a policy of its own (set_mempolicy, numactl)? Its new memory goes where
-// that says, and a recycled block would not. A system call; false where the system has none.
+// that says, and a recycled block would not. A system call; false where the system has none. (To
+// see policies being set would take less: but numactl sets them before the program begins, and
+// libnuma and others make that system call themselves, past whatever can be interposed.)
 inline bool HasNumaPolicy() {
 #ifdef SYS_get_mempolicy
   int mode = 0;  // MPOL_DEFAULT

@@ -1,307 +1,11 @@
+// Page-locked memory: allocated and freed. (Where it is: page_locked_heaps.cpp; how much of it, and
+// how it goes back: page_locked_release.cpp.)
 #include "core/pool/page_locked_pool.h"
 
-#include "core/driver/driver.h"
-#include "core/driver/memory_limit.h"
 #include "core/driver/numa_policy.h"
+#include "core/pool/page_locked_api.h"
 
 namespace cmp {
-
-namespace {
-// By default at most this, and this part of what the process may have, is idle.
-constexpr size_t kMostIdle = 256 * kMiB;
-constexpr size_t kShareOfLimit = 16;
-// Of what may be idle, one thread's cache may have this part on the shelves of its tiers.
-constexpr size_t kShareOfCache = 64;
-constexpr size_t kBatchBytes = 256 * kKiB;
-constexpr uint32_t kMostBatchBlocks = 32;
-// Released by one free to make room for its block.
-constexpr uint32_t kMostReleased = 16;
-
-Options HeapOptions(const Options& options, size_t bound) {
-  Options of_heaps = options;
-  of_heaps.max_block = bound < kMinBlock ? kMinBlock : bound;
-  return of_heaps;
-}
-
-unsigned TierCount(const Tiers& tiers) { return tiers.TierOf(kMostTierBytes) + 1; }
-}  // namespace
-
-// The real calls, for one heap's flags.
-class PageLockedPool::Api : public DeviceApi {
- public:
-  Api(const PageLockedCalls& calls, const PageLockedHeap& heap)
-      : DeviceApi(
-            this,
-            [](const void* self, size_t bytes, bool, DeviceAddress* address) {
-              const Api& api = *static_cast<const Api*>(self);
-              return api.calls_.allocate(api.heap_.context(), api.heap_.flags(), bytes, address);
-            },
-            [](const void*) {},
-            [](const void* self, DeviceAddress address) {
-              return static_cast<const Api*>(self)->calls_.release(address);
-            },
-            [](const void*, size_t*, size_t*) { return false; }),
-        calls_(calls),
-        heap_(heap) {}
-  Api(const Api&) = delete;
-  Api& operator=(const Api&) = delete;
-
- private:
-  const PageLockedCalls& calls_;
-  const PageLockedHeap& heap_;
-};
-
-// The driver frees page-locked memory for who has a context, whichever; a thread of the pool's own
-// has none.
-class InContext {
- public:
-  InContext(const Driver& driver, ContextHandle context)
-      : driver_(driver),
-        pushed_(CurrentContext(driver) == nullptr &&
-                driver.push_current(static_cast<CUcontext>(context)) == CUDA_SUCCESS) {}
-  ~InContext() {
-    CUcontext popped = nullptr;
-    if (pushed_) driver_.pop_current(&popped);
-  }
-  InContext(const InContext&) = delete;
-  InContext& operator=(const InContext&) = delete;
-
- private:
-  const Driver& driver_;
-  const bool pushed_;
-};
-
-// ---- Creation
-
-PageLockedPool::PageLockedPool(const Options& options, const PoolHost& host, Contexts& contexts,
-                               Readiness& readiness, Arena& arena)
-    : options_(options),
-      host_(host),
-      calls_(*host.page_locked),
-      contexts_(contexts),
-      readiness_(readiness),
-      arena_(arena),
-      tiers_(options.tier_steps),
-      source_(host, arena, tiers_, side_table_, chunks_, readiness, statistics_) {
-  size_t bound = options.page_locked;
-  if (bound == kPageLockedAuto) {
-    const size_t share = ControlGroupLimit() / kShareOfLimit;
-    bound = share < kMostIdle ? share : kMostIdle;
-  }
-  bound_.store(bound, std::memory_order_relaxed);
-  heap_options_ = HeapOptions(options, bound);
-  cache_bytes_ = bound / kShareOfCache < options.thread_cache_bytes ? bound / kShareOfCache
-                                                                    : options.thread_cache_bytes;
-  while (limits_.tiers < tiers_.TierOf(kLargeGranule) &&
-         tiers_.SizeOf(limits_.tiers) <= options.thread_cache_max_block &&
-         tiers_.SizeOf(limits_.tiers) <= cache_bytes_ / 4) {
-    const size_t blocks = kBatchBytes / tiers_.SizeOf(limits_.tiers);
-    limits_.batch[limits_.tiers++] = blocks < 2                  ? 2
-                                     : blocks > kMostBatchBlocks ? kMostBatchBlocks
-                                                                 : static_cast<uint32_t>(blocks);
-  }
-  limits_.steps = tiers_.steps();
-  if (!HasBarriers()) limits_.flag = OwnerFlag::Kind::kOrdinary;
-  limits_.spare = &spare_caches_;  // and no bytes: see Allow
-  if (limits_.tiers != 0) hit_bytes_ = tiers_.SizeOf(limits_.tiers - 1);
-}
-
-PageLockedPool* PageLockedPool::Create(const Options& options, const PoolHost& host,
-                                       Contexts& contexts, Readiness& readiness, Arena& arena) {
-  const Tiers tiers(options.tier_steps);
-  void* page = MapPages(Statistics::PageBytes(tiers, TierCount(tiers)));
-  void* memory = page == nullptr ? nullptr : MapPages(sizeof(PageLockedPool));
-  if (memory == nullptr) return nullptr;
-  auto* pool = new (memory) PageLockedPool(options, host, contexts, readiness, arena);
-  if (!pool->side_table_.opened() || pool->bound() == 0) return nullptr;
-  pool->statistics_.Open(page, pool->tiers_, TierCount(pool->tiers_), 0, "");
-  return pool;
-}
-
-// ---- Heaps
-
-// Held meanwhile: see Contexts::ForEachIf.
-template <typename Visitor>
-void PageLockedPool::ForEachHeap(Visitor visit) const {
-  const size_t used = heaps_used_.load(std::memory_order_acquire);
-  for (size_t i = 0; i < used; ++i) {
-    PageLockedHeap* heap = heaps_[i].load(std::memory_order_acquire);
-    if (heap == nullptr) continue;
-    const HeldContext held(*heap);
-    if (heaps_[i].load(std::memory_order_acquire) == heap) visit(*heap);
-  }
-}
-
-// What it returns is held by the caller's cache from then on, or by the context, which the caller
-// holds, and which is not ended before its heaps are.
-PageLockedHeap* PageLockedPool::HeapFor(ContextPool& context, unsigned flags) {
-  PageLockedHeap* found = nullptr;
-  const auto look = [&](PageLockedHeap& heap) {
-    if (heap.context_ == &context && heap.flags_ == flags && heap.open()) found = &heap;
-  };
-  ForEachHeap(look);
-  if (found != nullptr) return found;
-  Held held(heaps_lock_);
-  ForEachHeap(look);
-  if (found != nullptr) return found;
-  size_t place = 0;
-  while (place < kMostHeaps && heaps_[place].load(std::memory_order_relaxed) != nullptr) ++place;
-  if (place == kMostHeaps) return nullptr;
-  PageLockedHeap* heap = nullptr;
-  for (ContextPool** link = &spare_heaps_; *link != nullptr; link = &(*link)->next_spare) {
-    if (!(*link)->HoldSpare()) continue;
-    heap = static_cast<PageLockedHeap*>(*link);
-    *link = heap->next_spare;
-    break;
-  }
-  if (heap == nullptr) {
-    heap = arena_.New<PageLockedHeap>(tiers_, heap_options_, source_.slabs(), chunks_);
-    if (heap == nullptr) return nullptr;
-  }
-  const HeldContext opening = HeldContext::Adopt(*heap);
-  ContextIdentity identity = context.identity();
-  identity.handle = KeyOf(identity.handle, flags);
-  identity.device = kAllDevices;
-  context.Hold();
-  heap->context_ = &context;
-  heap->flags_ = flags;
-  // Not of a context that ends: what is dropped with it is dropped after this.
-  const ContextPool::User user(context);
-  if (user.ended() || !heap->Open(identity, heap_options_, arena_, spare_lists_)) {
-    context.LetGo();
-    heap->next_spare = spare_heaps_;
-    spare_heaps_ = heap;
-    return nullptr;
-  }
-  heaps_[place].store(heap, std::memory_order_release);
-  if (place >= heaps_used_.load(std::memory_order_relaxed)) {
-    heaps_used_.store(place + 1, std::memory_order_release);
-  }
-  return heap;
-}
-
-void PageLockedPool::DropContext(ContextPool& context) {
-  ForEachHeap([&](PageLockedHeap& heap) {
-    if (heap.context_ != &context) return;
-    heap.End();
-    const bool in_hand = !source_.ForgetAll(heap);
-    if (in_hand) heap.Hold();
-    while (ThreadCache* cache = heap.AdoptCache()) MakeSpareCache(cache);
-    Held held(heaps_lock_);
-    bool there = false;
-    for (std::atomic<PageLockedHeap*>& place : heaps_) {
-      if (place.load(std::memory_order_relaxed) != &heap) continue;
-      place.store(nullptr, std::memory_order_release);
-      there = true;
-    }
-    if (!there) return;  // another thread's affair
-    heap.global().GiveListsBack(spare_lists_);
-    if (in_hand) return;
-    context.LetGo();
-    heap.next_spare = spare_heaps_;
-    spare_heaps_ = &heap;
-  });
-}
-
-ThreadCache* PageLockedPool::CacheFor(PageLockedHeap& heap) {
-  return FindOrMakeCache(heap, heap.context(), {limits_, spare_caches_, statistics_, arena_});
-}
-
-// ---- How much may be idle
-
-size_t PageLockedPool::IdleBytes() const {
-  size_t bytes = leaving_.load(std::memory_order_acquire);
-  ForEachHeap([&](PageLockedHeap& heap) {
-    // In this order: what becomes ready, or comes from a cache, is counted twice meanwhile.
-    bytes += heap.allowed() + heap.global().retired_bytes() + heap.global().ready_bytes();
-  });
-  return bytes;
-}
-
-// What a real allocation counts against is seen by the first one.
-void PageLockedPool::LearnWhatCounts(size_t bytes) {
-  if (options_.page_locked != kPageLockedAuto ||
-      knows_what_counts_.exchange(true, std::memory_order_relaxed)) {
-    return;
-  }
-  const size_t limit = LockedMemoryLimit();
-  if (limit == kNoMemoryLimit || LockedMemory() < bytes) return;
-  if (limit / kShareOfLimit < bound()) {
-    bound_.store(limit / kShareOfLimit, std::memory_order_relaxed);
-  }
-}
-
-// A cache may hold more, where the bound has room. REQUIRES: the calling thread's
-void PageLockedPool::AllowMore(PageLockedHeap& heap, ThreadCache& cache, size_t bytes,
-                               size_t large_bytes) {
-  Held held(lock_);
-  const size_t more = bytes + large_bytes - cache.most_bytes() - cache.most_large_bytes();
-  if (IdleBytes() + more <= bound()) (void)heap.Allow(cache, bytes, large_bytes);
-}
-
-void PageLockedPool::EmptyAllCaches() {
-  ForEachHeap([](PageLockedHeap& heap) { heap.EmptyCaches(); });
-}
-
-// Idle blocks go on the heap's lists. False: there is no room for them.
-bool PageLockedPool::Put(PageLockedHeap& heap, Batch batch) {
-  const size_t bytes = BytesIn(batch);
-  const auto put = [&] {
-    Held held(lock_);
-    if (IdleBytes() + bytes > bound() && RuleIsOn(Rule::kPageLockedBound)) return false;
-    heap.global().Put(batch);
-    return true;
-  };
-  return put() || (MakeRoom(heap, bytes) && put());
-}
-
-// In a free of the program's: its real free would have waited for the device, as those here do.
-bool PageLockedPool::MakeRoom(PageLockedHeap& heap, size_t bytes) {
-  if (bytes > bound()) return false;
-  EmptyAllCaches();  // what they may hold and do not is room, too
-  uint32_t left = kMostReleased;
-  const auto release = [&](PageLockedHeap& from) {
-    while (left != 0) {
-      Batch oldest;
-      {
-        Held held(lock_);
-        const size_t now = IdleBytes() + bytes;
-        if (now <= bound()) return;
-        oldest = from.global().TakeOldest(now - bound(), GlobalPool::kAnyTime, 1);
-        leaving_.fetch_add(BytesIn(oldest), std::memory_order_acq_rel);
-      }
-      if (oldest.count == 0) return;
-      left -= oldest.count < left ? oldest.count : left;
-      Destroy(from, oldest);
-    }
-  };
-  release(heap);
-  ForEachHeap([&](PageLockedHeap& other) {
-    if (&other != &heap && other.context_ == heap.context_) release(other);
-  });
-  Held held(lock_);
-  return IdleBytes() + bytes <= bound();
-}
-
-// Really frees idle blocks that are on no list, and counted as leaving.
-size_t PageLockedPool::Destroy(PageLockedHeap& heap, Batch batch) {
-  const size_t bytes = BytesIn(batch);
-  size_t freed = 0;
-  {
-    const ContextPool::User user(heap.context());
-    const ContextPool::Unasked unasked(heap.context(), ContextPool::When::kAtOnce);
-    const Uncancelled uncancelled;
-    if (unasked.allowed()) {
-      const BlockSource::Hand hand(source_, heap);
-      const InContext in_context(*host_.driver(), heap.context().handle());
-      freed = source_.Free(heap, batch, Api(calls_, heap));
-    } else {
-      heap.global().Put(batch);
-    }
-  }
-  leaving_.fetch_sub(bytes, std::memory_order_acq_rel);
-  return freed;
-}
 
 // ---- Alloc
 
@@ -336,24 +40,16 @@ Allocation PageLockedPool::Alloc(ContextPool& context, unsigned flags, size_t by
   const Allocation idle = TakeIdle(*heap, *cache, bytes, rounded, tier);
   if (idle.pooled()) return idle;
   if (known && has_policy()) return Allocation{};
-  Allocation made = Make(*heap, {bytes, rounded, tier, BlockState::kLive});
-  // The caller's real call may find more to release, and says what the program is to see.
+  const Uncancelled uncancelled;
+  Allocation made = source_.Make(*heap, {bytes, rounded, tier, BlockState::kLive}, false,
+                                 PageLockedApi(calls_, *heap));
+  // Idle memory is released for the caller's real call, which says what the program is to see.
   if (made.status == kOutOfMemory) return Allocation{};
   if (!made.pooled()) return made;
   LearnWhatCounts(rounded);
   made.served = Served::kRefill;
   cache->Count(tier, &TierCounters::refills, bytes, made.bytes);
   statistics_.shared_slot()[tier].blocks_made.AddShared(1);
-  return made;
-}
-
-Allocation PageLockedPool::Make(PageLockedHeap& heap, const Request& request) {
-  const Uncancelled uncancelled;
-  const Api api(calls_, heap);
-  Allocation made = source_.Make(heap, request, false, api);
-  if (made.status == kOutOfMemory && ReleaseAll() != 0) {
-    made = source_.Make(heap, request, false, api);
-  }
   return made;
 }
 
@@ -377,14 +73,18 @@ Allocation PageLockedPool::TakeReady(PageLockedHeap& heap, ThreadCache& cache, s
     if (shared.pooled()) return shared;
     return HandOut(heap, cache, heap.TakeFromShelves(rounded, most), bytes, tier);
   }
-  Batch batch = heap.global().TakeBatch(tier);
-  if (batch.count == 0) return Allocation{};
-  Block* block = batch.Pop();
-  if (batch.count != 0) {
-    // The rest only where the cache may hold it; else it stays where it is counted.
-    const bool stocked = has_shelf && cache.ready_bytes() + BytesIn(batch) <= cache.most_bytes() &&
+  Block* block = nullptr;
+  {
+    // The rest only where the cache may hold it; else it goes back to where it is counted. So it
+    // is not missed meanwhile, and its place given away.
+    Held held(lock_);
+    Batch batch = heap.global().TakeBatch(tier);
+    if (batch.count == 0) return Allocation{};
+    block = batch.Pop();
+    const bool stocked = batch.count != 0 && has_shelf &&
+                         cache.ready_bytes() + BytesIn(batch) <= cache.most_bytes() &&
                          cache.Stock(tier, batch);
-    if (!stocked) heap.global().Put(batch);
+    if (batch.count != 0 && !stocked) heap.global().Put(batch);
   }
   return HandOut(heap, cache, block, bytes, tier);
 }
@@ -415,18 +115,6 @@ bool PageLockedPool::PromoteRetired(PageLockedHeap& heap, ThreadCache& cache, un
   heap.global().Promote(list, passed);
   if (HasShelf(tier)) cache.Promote(tier, passed);
   return true;
-}
-
-void PageLockedPool::PromotePassed(PageLockedHeap& heap) {
-  GlobalPool& global = heap.global();
-  if (global.retired_bytes() == 0) return;
-  const unsigned small_tiers = tiers_.TierOf(kLargeGranule);
-  for (unsigned tier = 0; tier <= small_tiers; ++tier) {
-    const Stamp oldest = global.OldestStamp(tier);
-    if (oldest == kReady) continue;
-    if (!readiness_.AllPassed(heap, oldest) && !readiness_.AskAll(heap, oldest)) continue;
-    global.Promote(tier, [&](Stamp stamp) { return readiness_.AllPassed(heap, stamp); });
-  }
 }
 
 // ---- Free
@@ -525,7 +213,7 @@ int PageLockedPool::Retire(Block* block, Stamp stamp) {
 
 int PageLockedPool::FreeReal(Block* block) {
   const PageLockedHeap& heap = HeapOf(*block);
-  const Api api(calls_, heap);
+  const PageLockedApi api(calls_, heap);
   const DeviceAddress address = block->address;
   return source_.RealFree(source_.ForgetFreed(block) ? address : address + 1, api);
 }
@@ -544,60 +232,6 @@ void PageLockedPool::Unpool(DeviceAddress address) {
                                            std::memory_order_acq_rel)) {
     statistics_.process().unpooled_blocks.AddShared(1);
   }
-}
-
-// ---- How idle memory goes back
-
-size_t PageLockedPool::ReleaseAll() {
-  size_t bytes = 0;
-  ForEachHeap([&](PageLockedHeap& heap) {
-    heap.EmptyCaches();
-    PromotePassed(heap);
-    Batch oldest;
-    {
-      Held held(lock_);
-      oldest = heap.global().TakeOldest(~size_t{0});
-      leaving_.fetch_add(BytesIn(oldest), std::memory_order_acq_rel);
-    }
-    if (oldest.count != 0) bytes += Destroy(heap, oldest);
-  });
-  return bytes;
-}
-
-bool PageLockedPool::HasIdle() {
-  bool idle = false;
-  ForEachHeap([&](PageLockedHeap& heap) { idle |= heap.open() && heap.HasIdle(); });
-  return idle;
-}
-
-// The real free waits for the device, and other threads' launches for that: so it is made only
-// while nothing is unfinished that was submitted to any context, one block at a time.
-bool PageLockedPool::Age(const std::atomic<bool>& stop) {
-  const uint64_t now = NowNs();
-  uint64_t ticks = marked_ns_ == 0 ? 1 : (now - marked_ns_) / kTickNs;
-  if (ticks == 0) return HasIdle();
-  if (ticks > GlobalPool::kMarks) ticks = GlobalPool::kMarks;
-  marked_ns_ = now;
-  ForEachHeap([&](PageLockedHeap& heap) {
-    if (!heap.open()) return;
-    heap.EmptyCaches();
-    PromotePassed(heap);
-    uint64_t before = 0;
-    for (uint64_t i = 0; i < ticks; ++i) before = heap.global().Mark();
-    const auto quiet = [&] {
-      return readiness_.StampOfAll(heap) == kReady || !RuleIsOn(Rule::kPageLockedQuietly);
-    };
-    while (!stop.load(std::memory_order_seq_cst) && quiet()) {
-      Batch aged;
-      {
-        Held held(lock_);
-        aged = heap.global().TakeOldest(1, before, 1);
-        leaving_.fetch_add(BytesIn(aged), std::memory_order_acq_rel);
-      }
-      if (aged.count == 0 || Destroy(heap, aged) == 0) return;
-    }
-  });
-  return HasIdle();
 }
 
 void PageLockedPool::TellStatistics(ProcessCounters& process) {

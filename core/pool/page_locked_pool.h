@@ -6,12 +6,11 @@
 //   ready                    every context's work may use it, on whatever device, and the host
 //                            writes it as soon as it has it: no fence of any context may be open
 //                            that was begun for work from before the free (Readiness::StampOfAll)
-//   how much is kept         what is idle, not what is held: there is no rescue from the host's own
-//                            shortage, which kills (CMP_HOST)
+//   how much is kept         what is idle, not what is held: the host's own shortage kills, and
+//                            no call fails before that could be tried again (CMP_HOST)
 //   how it goes back         the real free waits for the device, and there is none that does not:
-//   it
-//                            is made in frees of the program's, which would have waited, and else
-//                            only while no work is known to be unfinished
+//                            it is made in frees of the program's, which would have waited, and
+//                            else only while no work is known to be unfinished
 //
 // A heap is a ContextPool of no device, whose fences are not used: caches, lists, records and
 // accounts are what it is for. Its context holds the fences.
@@ -113,8 +112,9 @@ class PageLockedPool {
   static constexpr uint64_t kTickNs = kDecayNs / GlobalPool::kMarks;
   bool Age(const std::atomic<bool>& stop);
   bool HasIdle();
-  // Really frees what is idle; waits for the device. Returns the bytes.
-  size_t ReleaseAll();
+  // Really frees what is idle, about `bytes` of it, for a call that lacks memory; waits for the
+  // work that was submitted by now, but not for ever. Not during captures. Returns the bytes.
+  size_t ReleaseForMemory(size_t bytes);
   // The heaps' counters have changed: those of the process say so (host_*).
   void TellStatistics(ProcessCounters& process);
 
@@ -126,9 +126,12 @@ class PageLockedPool {
   const Statistics& statistics() const { return statistics_; }
 
  private:
-  class Api;
   PageLockedPool(const Options& options, const PoolHost& host, Contexts& contexts,
                  Readiness& readiness, Arena& arena);
+
+  // By default at most this, and this part of what the process may have, is idle.
+  static constexpr size_t kMostIdle = 256 * kMiB;
+  static constexpr size_t kShareOfLimit = 16;
 
   // What a thread remembers a heap's cache by: no context's handle, and each is another one. Where
   // it is remembered follows from the lower bits.
@@ -147,8 +150,17 @@ class PageLockedPool {
   // The heap, made if there is none; nullptr: no place, no memory.
   PageLockedHeap* HeapFor(ContextPool& context, unsigned flags);
   ThreadCache* CacheFor(PageLockedHeap& heap);
+  // Held meanwhile: see Contexts::ForEachIf.
   template <typename Visitor>
-  void ForEachHeap(Visitor visit) const;
+  void ForEachHeap(Visitor visit) const {
+    const size_t used = heaps_used_.load(std::memory_order_acquire);
+    for (size_t i = 0; i < used; ++i) {
+      PageLockedHeap* heap = heaps_[i].load(std::memory_order_acquire);
+      if (heap == nullptr) continue;
+      const HeldContext held(*heap);
+      if (heaps_[i].load(std::memory_order_acquire) == heap) visit(*heap);
+    }
+  }
   Allocation TakeIdle(PageLockedHeap& heap, ThreadCache& cache, size_t bytes, size_t rounded,
                       unsigned tier);
   Allocation TakeReady(PageLockedHeap& heap, ThreadCache& cache, size_t bytes, size_t rounded,
@@ -157,7 +169,6 @@ class PageLockedPool {
                      unsigned tier);
   bool PromoteRetired(PageLockedHeap& heap, ThreadCache& cache, unsigned tier, size_t rounded);
   void PromotePassed(PageLockedHeap& heap);
-  Allocation Make(PageLockedHeap& heap, const Request& request);
   void LearnWhatCounts(size_t bytes);
   void AllowMore(PageLockedHeap& heap, ThreadCache& cache, size_t bytes, size_t large_bytes);
   bool PutOnShelf(PageLockedHeap& heap, ThreadCache& cache, Block* block, Stamp stamp,
@@ -166,6 +177,8 @@ class PageLockedPool {
   bool MakeRoom(PageLockedHeap& heap, size_t bytes);
   size_t Destroy(PageLockedHeap& heap, Batch batch);
   void EmptyAllCaches();
+  bool IsCaptureUnderWay() const;
+  bool AwaitWork(PageLockedHeap& heap);
 
   const Options& options_;
   const PoolHost& host_;

@@ -250,7 +250,7 @@ EFFECTS = {
             cuMemAllocPitch cuArrayCreate cuArray3DCreate cuMipmappedArrayCreate"""),
         ("retried", "unknown: takes the device's memory only when it is used", """
             cuMemAllocManaged"""),
-        ("retried", "unknown: page tables of every device, for memory of the host", """
+        ("retried", "host: page-locked memory, and page tables of every device for it", """
             cuMemHostAlloc cuMemAllocHost cuMemHostRegister"""),
         ("retried", "unknown: a context", """
             cuDevicePrimaryCtxRetain cuCtxCreate cuGLCtxCreate cuVDPAUCtxCreate cuGreenCtxCreate
@@ -463,6 +463,7 @@ NEEDS = {
     "any": "kAny",
     "unknown": "kUnknown",
     "unknown here": "kUnknownHere",
+    "host": "kHost",
 }
 
 # Older ABI versions that CUDA 3.2 replaced, but not for 32-bit addresses.

@@ -167,6 +167,7 @@ Rescue::Rescue(Need need, CUresult status, const RescuedArguments& arguments,
       driver_(LoadedDriver()) {
   if (!Allowed()) return;
   const Uncancelled uncancelled;
+  if (need_ == Need::kHost) host_bytes_ = arguments_.second;
   releases_ = pool_->releases();
   Look();
   // After the look, which may have waited for them.
@@ -251,9 +252,20 @@ void Rescue::Take(Step step) {
   }
 }
 
+// As much as the call needs, then all.
+bool Rescue::MakesRoomInHost() {
+  PageLockedPool* page_locked = pool_ == nullptr ? nullptr : pool_->page_locked();
+  if (page_locked == nullptr || host_bytes_ == 0) return false;
+  const RelaxedCaptureMode relaxed(*driver_);
+  const bool released = page_locked->ReleaseForMemory(host_bytes_) != 0;
+  host_bytes_ = released && host_bytes_ != kAnyBytes ? kAnyBytes : 0;
+  return released;
+}
+
 bool Rescue::MakesRoom(CUresult status) {
   if (!MayLackMemory(need_, status)) return false;
   const Uncancelled uncancelled;
+  if (MakesRoomInHost()) return ++tries_, true;
   while (step_ < kGiveUp) {
     if (step_ >= kWait && !Lacks()) return false;  // it fails for a reason of its own
     const Step step = static_cast<Step>(step_++);

@@ -32,12 +32,13 @@ struct Driver;
 
 // What a function can be short of (scripts/driver_table/effects.py).
 enum class Need : uint8_t {
-  kNothing,        // it is not tried again
-  kUnknown,        // a gigabyte, which every other need comes with
-  kUnknownHere,    // the same, of the current device
-  kAny,            // as much as the device has
-  kGraph,          // the same; other devices may have begun with the graph before it failed
-  kDescribed,      // the same; by what stands behind a pointer, so the next call may need less
+  kNothing,      // it is not tried again
+  kUnknown,      // a gigabyte, which every other need comes with
+  kUnknownHere,  // the same, of the current device
+  kHost,         // the same, but first page-locked memory of the host, as its second argument says
+  kAny,          // as much as the device has
+  kGraph,        // the same; other devices may have begun with the graph before it failed
+  kDescribed,    // the same; by what stands behind a pointer, so the next call may need less
   kDescribedHere,  // the same, of the current device
   kSized,          // of the current device, at least as much as its description says
   kBytes,          // what its second argument says
@@ -264,6 +265,7 @@ class [[nodiscard]] Rescue {
   };
 
   bool Allowed() const;
+  bool MakesRoomInHost();
   bool Lacks() const { return (here_ | elsewhere_) != 0; }
   bool IsVain() const;
   void Look();
@@ -276,6 +278,7 @@ class [[nodiscard]] Rescue {
   std::atomic<uint64_t>& in_vain_;
   Pool* const pool_;
   const Driver* const driver_;
+  size_t host_bytes_ = 0;   // to be released of page-locked memory next
   int step_ = kGiveUp;      // the next one
   uint64_t known_ = 0;      // bytes that it needs; 0: that is not known
   uint64_t most_ = 0;       // bytes that it can need

@@ -109,6 +109,11 @@ CUresult Driver_cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute att
                                       void* value) {
   CMP_REAL(cuMemPoolSetAttribute);
   cmp::PoolInHand in_hand(pool);
+  // What it kept for us would be its own affair from then on, or the most that it reserved.
+  if (attribute == CU_MEMPOOL_ATTR_RELEASE_THRESHOLD ||
+      attribute == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH) {
+    in_hand.GiveBack();
+  }
   const CUresult status = real->cuMemPoolSetAttribute(pool, attribute, value);
   if (status == CUDA_SUCCESS && attribute == CU_MEMPOOL_ATTR_RELEASE_THRESHOLD) {
     in_hand.SetByTheProgram();

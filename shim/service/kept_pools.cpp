@@ -11,6 +11,7 @@
 #include "shim/state/aside.h"
 #include "shim/state/captures.h"
 #include "shim/visible/visible_memory.h"
+#include "shim/work/work_of_stream.h"
 
 namespace cmp {
 
@@ -60,7 +61,7 @@ constinit std::atomic<uint64_t> g_next_tick_ns{0};  // where allocations are to 
 // loaded late have little.)
 constexpr size_t kMostKnown = 256;
 constinit std::atomic<uint64_t> g_known[kMostKnown];
-// Changes when that may be wrong. acquire, release.
+// With StreamEpoch(): changes when that may be wrong. acquire, release.
 constinit std::atomic<uint64_t> g_epoch{1};
 
 bool Get(const KeptPool& pool, CUmemPool_attribute attribute, cuuint64_t* value) {
@@ -277,7 +278,8 @@ KeptPool& UsedPoolOf(const Driver& driver, CUstream stream, CUmemoryPool from) {
   const auto key = reinterpret_cast<uintptr_t>(from != nullptr     ? from
                                                : IsDefault(stream) ? CurrentOrNone(driver)
                                                                    : stream);
-  const uint64_t epoch = g_epoch.load(std::memory_order_acquire);
+  // Both only grow: so does their sum with either.
+  const uint64_t epoch = g_epoch.load(std::memory_order_acquire) + StreamEpoch();
   const uint64_t name = (key + epoch * 0x9E3779B97F4A7C15) * 0xBF58476D1CE4E5B9 | kPlaceOfNone;
   std::atomic<uint64_t>& known = g_known[(name >> 48) % kMostKnown];
   const uint64_t found = known.load(std::memory_order_relaxed);
@@ -291,6 +293,20 @@ KeptPool& UsedPoolOf(const Driver& driver, CUstream stream, CUmemoryPool from) {
   known.store((name ^ kPlaceOfNone) | static_cast<uint64_t>(pool - g_pools),
               std::memory_order_relaxed);
   return *pool;
+}
+
+// Nothing is kept on other devices. Their bits go once that is so, not before: who finds none asks
+// nothing. And come back where somebody allocated meanwhile, who found his.
+void ForgetDevicesBut(Devices devices) {
+  const Devices gone = g_devices_with_kept.fetch_and(devices, std::memory_order_seq_cst) & ~devices;
+  for (const KeptPool& pool : g_pools) {
+    cuuint64_t reserved = 0;
+    const Devices device = DeviceBit(pool.Device());
+    if ((gone & device) == 0 || !MayKeep(pool)) continue;
+    if (!Get(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reserved) || reserved != 0) {
+      g_devices_with_kept.fetch_or(device, std::memory_order_seq_cst);
+    }
+  }
 }
 
 // What ticks would do, where no thread makes them.
@@ -369,9 +385,8 @@ bool AgeKept() {
   const Uncancelled uncancelled;
   const RelaxedCaptureMode relaxed(*driver);
   size_t aged = 0;
-  const Held held(g_lock);
-  g_devices_with_kept.store(0, std::memory_order_seq_cst);
   Devices devices = 0;
+  const Held held(g_lock);
   ++g_tick;
   for (KeptPool& pool : g_pools) {
     if (!MayKeep(pool)) continue;
@@ -391,7 +406,7 @@ bool AgeKept() {
       started->statistics().process().kept_peak_bytes.RaiseTo(reserved - used);
     }
   }
-  g_devices_with_kept.fetch_or(devices, std::memory_order_seq_cst);
+  ForgetDevicesBut(devices);
   if (aged != 0) started->statistics().process().kept_aged_bytes.AddShared(aged);
   return DevicesWithKept() != 0;
 }

@@ -57,7 +57,7 @@ void NoteAllocatedInOrder(CUstream stream, CUmemoryPool from, size_t bytes);
 // ---- What is kept
 
 // The devices of which a pool may have memory. seq_cst: who allocates sets it after that, and who
-// clears it asks the pools after that; see also Ageing::MemoryIsIdle.
+// clears it, once it has found nothing, asks again after that; see also Ageing::MemoryIsIdle.
 inline constinit std::atomic<Devices> g_devices_with_kept{0};
 inline Devices DevicesWithKept() { return g_devices_with_kept.load(std::memory_order_seq_cst); }
 // Gives back what the device's pools keep, or with kAllDevices those of all; returns the bytes.

@@ -26,7 +26,7 @@ void FenceBegins(ContextPool& context, uint64_t number, FencePurpose purpose) {
   }
   if (purpose == FencePurpose::kOrder) return work.FenceForOrderBegins(number);
   const bool several = g_owner_of_all.load(std::memory_order_acquire).IsOneOfSeveral();
-  work.FenceForReuseBegins(number, several);
+  work.FenceForReuseBegins(number, several || purpose == FencePurpose::kIdleness);
 }
 
 void ContextOpened(ContextPool& context) {

@@ -25,7 +25,7 @@ void GiveEverythingBack(Pool& pool) {
     pool.ReleaseThreadCaches(DriverApi(*driver));
     SleepNs(1'000'000);  // calls that were on their way
     pool.ReleaseThreadCaches(DriverApi(*driver));
-    if (pool.page_locked() != nullptr) pool.page_locked()->ReleaseAll();
+    if (pool.page_locked() != nullptr) pool.page_locked()->ReleaseForMemory(~size_t{0});
   }
   pool.ForEachContext([&](ContextPool& context) { pool.CloseContext(context); });
 }

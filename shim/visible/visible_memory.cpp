@@ -207,7 +207,11 @@ void VisibleMemory::SetMapped(uintptr_t address) {
 void VisibleMemory::SetWhat(uintptr_t begin, Visible what) {
   const Change change(*this);
   Node* node = AtOrBelow(begin);
-  if (node != nullptr && Load(*node).begin == begin) Become(node, what);
+  if (node != nullptr && Load(*node).begin == begin) {
+    Become(node, what);
+  } else if (what != Visible::kCopies) {
+    NoteForGood(what);  // there was no memory to add it
+  }
 }
 
 void VisibleMemory::ContextEnds(uint64_t context) {

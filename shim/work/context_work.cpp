@@ -211,15 +211,16 @@ void ContextWork::FenceForOrderBegins(uint64_t number) {
   PublishFenced();
 }
 
-void ContextWork::FenceForReuseBegins(uint64_t number, bool several_contexts) {
+void ContextWork::FenceForReuseBegins(uint64_t number, bool shows_later) {
   if (context_ == nullptr) return;
   Held held(lock_);
   const WorkState::Beginning fence = Beginning(number);
   visible_.FenceBegins(fence.begun);
-  state_.FenceForReuseBegins(fence, several_contexts);
+  state_.FenceForReuseBegins(fence, shows_later);
   // Where there are several contexts, what each has not fenced delays the reuse of all others'
-  // blocks. Where there is one, the next free fences this work once more, for order.
-  if (!several_contexts) return;
+  // blocks, and where somebody waits for idleness, that. Else the next free fences this work once
+  // more, for order.
+  if (!shows_later) return;
   PublishQuiet();
   context_->fences().SetWorkSince(false);
 }

@@ -80,7 +80,8 @@ class alignas(64) ContextWork {
   void FenceForOrderBegins(uint64_t number);
   // One for the reuse of blocks. Where order is kept, none is owed for it: what was submitted since
   // the last free may have to run beside what is submitted next.
-  void FenceForReuseBegins(uint64_t number, bool several_contexts);
+  // `shows_later`: what is submitted after it shows at once, though nobody frees.
+  void FenceForReuseBegins(uint64_t number, bool shows_later);
   // One in a mode that keeps no order, or a synchronisation of the context, which has no number.
   void FenceOwingNothingBegins();
   // It could not be recorded.

@@ -67,7 +67,7 @@ WorkOwner OpenOwner(const Driver& driver, ContextHandle context) {
 
 WorkOwner FindOwner(StreamName stream) {
   if (IsOfCurrentContext(stream)) return FindCurrentOwner();
-  const uint64_t epoch = g_stream_epoch.load(std::memory_order_acquire);
+  const uint64_t epoch = StreamEpoch();
   KnownStream& known = t_known[(stream >> 4 ^ stream >> 9) % kKnownStreams];
   if (known.stream == stream && known.epoch == epoch) return WorkOwner::Of(*known.work);
   return AskForOwner(stream, epoch, known);
@@ -95,5 +95,6 @@ void SomeStreamsEnd() {
 }
 
 void ForgetStreams() { g_stream_epoch.fetch_add(1, std::memory_order_acq_rel); }
+uint64_t StreamEpoch() { return g_stream_epoch.load(std::memory_order_acquire); }
 
 }  // namespace cmp

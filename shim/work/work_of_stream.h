@@ -27,6 +27,8 @@ void SomeStreamsEnd();
 // A context begins or ends, and with it streams: where streams belong is looked up anew. Before the
 // change shows in g_owner_of_all.
 void ForgetStreams();
+// What is known of a stream's handle is of now as long as this stays. acquire.
+uint64_t StreamEpoch();
 
 }  // namespace cmp
 

@@ -13,8 +13,9 @@
 //               may overtake earlier work of its own stream
 //   debt_of     the streams that had work before that fence; none while there is no debt
 //   unnoted     a fence for reuse covers what is in `since`, for which nobody owes order: the next
-//               submission is to be noted, whatever its stream is. Only in one of several contexts:
-//               there, work of one that no fence covers delays the blocks of all others
+//               submission is to be noted, whatever its stream is. Only in one of several contexts,
+//               where work of one that no fence covers delays the blocks of all others, and where
+//               somebody waits until nothing is unfinished
 //
 // A set of streams is none (-), one of them (s), or several, which may be any.
 //
@@ -28,7 +29,7 @@
 //     while there is                      -          =           the fence  + since
 //   FenceForReuseBegins
 //     in the only context                            =
-//     in one of several                              =                                   yes
+//     in one of several, or for idleness             =                                   yes
 //   FenceOwingNothingBegins               -          =
 //   FenceFailed: that began last          several    several     as before  several (*)  no
 //   Paid: this debt, unless it is another                        -          -
@@ -102,9 +103,9 @@ struct WorkState {
     }
     since = kNoStream;
   }
-  void FenceForReuseBegins(const Beginning& fence, bool several_contexts) {
+  void FenceForReuseBegins(const Beginning& fence, bool shows_later) {
     FenceBegins(fence);
-    if (several_contexts) unnoted = true;
+    if (shows_later) unnoted = true;
   }
   void FenceOwingNothingBegins(const Beginning& fence) {
     FenceBegins(fence);

@@ -78,6 +78,19 @@ class AsyncKeep(TestCase):
         self.assertEqual((kept["before it is set"], kept["set to 4 MiB"]), (32, 0))
         self.assertEqual(within.process["kept_pools"], 2)
 
+    def test_set_by_the_program(self):
+        """What a pool keeps is gone once the program decides about it."""
+        kept, _ = self.kept("sets")
+        self.assertEqual(kept, {"before it is set": 32, "after it was set": 0})
+
+    def test_handles_of_streams_are_used_again(self):
+        kept, _ = self.kept("streams", CMPSIM_DEVICES="2")
+        self.assertEqual(kept, {"first": 8, "second": 16, "asked": 0})
+
+    def test_asked_during_a_tick(self):
+        kept, _ = self.kept("ticks", **SHORT)
+        self.assertEqual(kept, {"kept": 32, "asked": 0})
+
     def test_the_devices_current_pool(self):
         kept, _ = self.kept("current")
         self.assertEqual(kept, {"the default one": 8, "the other one": 24, "without it": 8})

@@ -237,6 +237,10 @@ class Mutants(TestCase):
             lambda result: result.notes.get("freed beside a kernel") == "0",
         )
 
+    def test_page_locked_quietly_short_of_memory(self):
+        """Likewise, in a call that fails."""
+        self.page_locked("page_locked_quietly", "failures_busy", lambda result: result.code == 0)
+
     def test_page_locked_bound(self):
         self.page_locked(
             "page_locked_bound",

@@ -150,6 +150,16 @@ class PageLocked(TestCase):
         self.assertEqual(within.notes["freed beside a kernel"], "0")
         self.assertNotEqual(within.notes["freed later"], "0")
 
+    def test_ageing_of_streams(self):
+        """The program waits for its streams alone; and nothing tells of their context."""
+        within = self.both("ageing_streams")
+        self.assertNotEqual(within.notes["freed later"], "0")
+
+    def test_ageing_beside_captures(self):
+        within = self.both("ageing_capture")
+        self.assertEqual(within.notes["freed beside a capture"], "0")
+        self.assertNotEqual(within.notes["freed later"], "0")
+
     def test_contexts_and_processes(self):
         for part in ("reset", "contexts", "fork", "exit", "capture"):
             for way in ("runtime", "driver"):
@@ -179,6 +189,22 @@ class PageLocked(TestCase):
             with self.subTest(way=way):
                 within = self.both("failures", way)
                 self.assertEqual(within.notes, {"released": "6", "once": "0"})
+
+    def test_failures_of_others(self):
+        """What else lacks page-locked memory finds what is idle: as much as it needs, then all."""
+        for way in ("runtime", "driver"):
+            with self.subTest(way=way):
+                within = self.both("failures_others", way, env={"CMP_HOST": "16M"})
+                self.assertEqual(within.notes, {"registered": "0", "released for it": "3",
+                                                "released in vain": "6", "large": "0"})
+                self.assertEqual(within.process["out_of_memory_rescues"], 2)
+
+    def test_failures_wait_for_nothing_later(self):
+        """A failure is one at last, where a kernel waits for what the program does next."""
+        self.both("failures_busy")
+
+    def test_stepping_aside(self):
+        self.both("aside")
 
     def test_numa_policy(self):
         """A process with a thread that says where its memory lies gets the real calls."""

@@ -161,6 +161,52 @@ void Programs() {
   Note("set to 4 MiB");
 }
 
+// What it keeps is gone when the program sets what it may keep, or asks anew for the most.
+void Sets() {
+  for (const bool device : {false, true}) {
+    for (const uint64_t threshold : {uint64_t{0}, uint64_t{100 * kMiB}}) {
+      const cudaMemPool_t pool = MakePool();
+      for (int i = 0; i < 2; ++i) RoundOf(pool, 32 * kMiB);
+      Note("before it is set");
+      SetThreshold(pool, threshold);
+      if (device) {
+        printf("free %zu\n", FreeMiB());
+      } else {
+        SayPool("set", pool);
+      }
+      Note("after it was set");
+      MUST(cudaMemPoolDestroy(pool));
+    }
+  }
+  const cudaMemPool_t pool = MakePool();
+  for (int i = 0; i < 2; ++i) RoundOf(pool, 32 * kMiB);
+  uint64_t none = 0;
+  MUST(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReservedMemHigh, &none));
+  printf("reserved at most %llu\n",
+         static_cast<unsigned long long>(Ask(pool, cudaMemPoolAttrReservedMemHigh)));
+  MUST(cudaMemPoolDestroy(pool));
+}
+
+// Streams of one device and the other, one after the other: handles are used again.
+void Streams() {
+  for (int i = 0; i < 3; ++i) {
+    for (const int device : {0, 1}) {
+      MUST(cudaSetDevice(device));
+      cudaStream_t stream = nullptr;
+      MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+      Round((device + 1) * 8 * kMiB, stream);
+      MUST(cudaStreamDestroy(stream));
+    }
+  }
+  Note("first", 0);
+  Note("second", 1);
+  for (const int device : {0, 1}) {
+    MUST(cudaSetDevice(device));
+    printf("free %zu\n", FreeMiB());
+    Note("asked", device);
+  }
+}
+
 void Current() {
   const cudaMemPool_t own = MakePool();
   Round(8 * kMiB);
@@ -400,6 +446,30 @@ void Race() {
   SayPool("set by another thread", DefaultPool());
 }
 
+// Another thread asks what is free while the shim's looks after the pools.
+void Ticks() {
+  program::Helper helper;
+  const auto ask = [] { printf("free %zu\n", FreeMiB()); };
+  struct Place {
+    std::thread::id program;
+    std::function<void()> task;
+    std::atomic<bool> done;
+  } place{std::this_thread::get_id(), [&] { helper.Do(ask); }, {false}};
+  const auto called = [](void* data) {
+    auto* at = static_cast<Place*>(data);
+    const bool is_program = std::this_thread::get_id() == at->program;
+    if (!is_program && !at->done.exchange(true)) at->task();
+  };
+  Round(32 * kMiB);
+  Note("kept");
+  simOnCall("cuMemPoolGetAttribute", SIM_BEFORE_CALL, called, &place);
+  for (int i = 0; i < 100 && !place.done; ++i) Sleep(10);
+  if (!place.done.exchange(true)) place.task();  // there is no such thread
+  helper.Wait();
+  simOnCall("cuMemPoolGetAttribute", SIM_BEFORE_CALL, nullptr, nullptr);
+  Note("asked");
+}
+
 // The driver's own functions, by their symbols.
 void DriverCalls() {
   CUmemoryPool pool = nullptr;
@@ -511,7 +581,8 @@ int main(int count, char** arguments) {
         {"programs", Programs},  {"current", Current},   {"reset", Reset},
         {"devices", Devices},    {"full", Full},         {"scarce", Scarce},
         {"managed", Managed},    {"captures", Captures}, {"race", Race},
-        {"driver", DriverCalls}, {"aside", Aside},       {"begins", Begins}};
+        {"driver", DriverCalls}, {"aside", Aside},       {"begins", Begins},
+        {"sets", Sets},          {"streams", Streams},   {"ticks", Ticks}};
     const auto found = scenarios.find(scenario);
     if (found == scenarios.end()) return 2;
     found->second();

@@ -390,9 +390,39 @@ void Ageing() {
   for (void* pointer : pointers) FreeHost(pointer);
   const uint64_t before = RealFreeHosts();
   printf("# freed at once: %llu\n", static_cast<unsigned long long>(before));
-  for (int i = 0; i < 1000 && RealFreeHosts() - before < 8; ++i) usleep(20000);
+  for (int i = 0; i < 1000 && simHostBytes() != 0; ++i) usleep(20000);
   printf("# freed later: %llu\n", static_cast<unsigned long long>(RealFreeHosts() - before));
   FreeHost(Host(1 << 20));
+}
+
+// Work is done, as the program knows by its streams: nothing tells of the context.
+void AgeingStreams() {
+  FreeHost(Host(1 << 20));
+  for (int i = 0; i < 2; ++i) {
+    cudaStream_t stream = program::NonBlockingStream();
+    Busy(stream, 1000);
+    MUST(cudaStreamSynchronize(stream));
+    Busy(stream, 1000);
+  }
+  MUST(cudaStreamSynchronize(program::NonBlockingStream()));
+  const uint64_t before = RealFreeHosts();
+  for (int i = 0; i < 1000 && simHostBytes() != 0; ++i) usleep(20000);
+  printf("# freed later: %llu\n", static_cast<unsigned long long>(RealFreeHosts() - before));
+}
+
+// Nor during a capture.
+void AgeingCapture() {
+  FreeHost(Host(1 << 20));
+  cudaStream_t stream = program::NonBlockingStream();
+  MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+  const uint64_t before = RealFreeHosts();
+  for (int i = 0; i < 30 && simHostBytes() != 0; ++i) usleep(100'000);
+  printf("# freed beside a capture: %llu\n",
+         static_cast<unsigned long long>(RealFreeHosts() - before));
+  cudaGraph_t graph = nullptr;
+  MUST(cudaStreamEndCapture(stream, &graph));
+  for (int i = 0; i < 1000 && simHostBytes() != 0; ++i) usleep(20000);
+  printf("# freed later: %llu\n", static_cast<unsigned long long>(RealFreeHosts() - before));
 }
 
 // Idle memory is not freed while work is unfinished: that would wait, and hold up launches.
@@ -406,14 +436,14 @@ void AgeingBusy() {
   work.spin_until_id = 2;
   MUST(program::Launch(stream, work));
   const uint64_t before = RealFreeHosts();
-  usleep(3'000'000);
+  for (int i = 0; i < 30 && simHostBytes() != 0; ++i) usleep(100'000);
   printf("# freed beside a kernel: %llu\n",
          static_cast<unsigned long long>(RealFreeHosts() - before));
   SimWork last = {};
   last.id = 2;
   MUST(program::Launch(program::NonBlockingStream(), last));
   MUST(cudaDeviceSynchronize());
-  for (int i = 0; i < 1000 && RealFreeHosts() == before; ++i) usleep(20000);
+  for (int i = 0; i < 1000 && simHostBytes() != 0; ++i) usleep(20000);
   printf("# freed later: %llu\n", static_cast<unsigned long long>(RealFreeHosts() - before));
   MUST(cudaFree(device));
 }
@@ -555,6 +585,71 @@ void Failures() {
   cudaGetLastError();
 }
 
+// What else lacks page-locked memory.
+void FailuresOfOthers() {
+  const auto keep = [] {
+    char* kept[6];
+    for (char*& one : kept) one = Host(1 << 20);
+    for (char* one : kept) FreeHost(one);
+  };
+  std::vector<char> memory(3 << 20);
+  keep();
+  const uint64_t freed = RealFreeHosts();
+  simFailNext("cuMemHostRegister_v2", 1, CUDA_ERROR_OUT_OF_MEMORY);
+  const int status = cudaHostRegister(memory.data(), memory.size(), cudaHostRegisterDefault);
+  printf("# registered: %d\n", status);
+  printf("# released for it: %llu\n", static_cast<unsigned long long>(RealFreeHosts() - freed));
+  if (status == 0) MUST(cudaHostUnregister(memory.data()));
+  simFailFrom("cuMemHostRegister_v2", 1, CUDA_ERROR_OUT_OF_MEMORY);
+  printf("not registered: %d\n",
+         static_cast<int>(cudaHostRegister(memory.data(), memory.size(), cudaHostRegisterDefault)));
+  simFailNever();
+  printf("# released in vain: %llu\n", static_cast<unsigned long long>(RealFreeHosts() - freed));
+  // More than may be idle is not the pool's.
+  keep();
+  void* large = nullptr;
+  simFailNext("cuMemHostAlloc", 1, CUDA_ERROR_OUT_OF_MEMORY);
+  simFailNext("cuMemAllocHost_v2", 1, CUDA_ERROR_OUT_OF_MEMORY);
+  const int of_large = Alloc(&large, 20 << 20);
+  printf("# large: %d\n", of_large);
+  if (of_large == 0) Free(large);
+  simFailNever();
+  cudaGetLastError();
+}
+
+// A call that fails for want of memory waits for no work that waits for what the program does next.
+void FailuresBusy() {
+  for (int i = 0; i < 2; ++i) FreeHost(Host(1 << 20));
+  cudaStream_t stream = program::NonBlockingStream();
+  cudaStream_t other = program::NonBlockingStream();
+  SimWork work = {};
+  work.id = 1;
+  work.spin_until_id = 2;
+  MUST(program::Launch(stream, work));
+  simFailFrom("cuMemHostAlloc", 1, CUDA_ERROR_OUT_OF_MEMORY);
+  simFailFrom("cuMemAllocHost_v2", 1, CUDA_ERROR_OUT_OF_MEMORY);
+  void* pointer = nullptr;
+  printf("fails: %d", Alloc(&pointer, 3 << 20));
+  printf(", last error %d\n", static_cast<int>(cudaGetLastError()));
+  simFailNever();
+  SimWork last = {};
+  last.id = 2;
+  MUST(program::Launch(other, last));
+  MUST(cudaDeviceSynchronize());
+}
+
+// The shim steps aside: what is idle goes, what is in use is freed when it is.
+void Aside() {
+  char* live = Host(1 << 20);
+  FreeHost(Host(2 << 20));
+  CUcontext context = nullptr;
+  printf("%d\n", cuCtxFromGreenCtx(&context, nullptr));
+  printf("beside: %zu\n", simHostBytes() >> 20);
+  FreeHost(live);
+  FreeHost(Host(1 << 20));
+  printf("left: %zu\n", simHostBytes() >> 20);
+}
+
 void Threads(uint64_t seed, int rounds) {
   char* device = program::Allocate(kBytes);
   std::atomic<uint64_t> wrong{0};
@@ -656,6 +751,11 @@ int main(int count, char** arguments) {
   if (is("bound")) Bound();
   if (is("ageing")) Ageing();
   if (is("ageing_busy")) AgeingBusy();
+  if (is("ageing_streams")) AgeingStreams();
+  if (is("ageing_capture")) AgeingCapture();
+  if (is("failures_others")) FailuresOfOthers();
+  if (is("failures_busy")) FailuresBusy();
+  if (is("aside")) Aside();
   if (is("reset")) Reset();
   if (is("contexts")) OtherContexts();
   if (is("fork")) Fork();

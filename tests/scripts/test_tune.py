@@ -148,7 +148,7 @@ class Verdicts(TestCase):
     def tuned(self, calls_s, *runs, fixed=None, waits=0, page_locked=0):
         """What is printed of a program whose calls take `calls_s` in all in a replay, half of it
         with larger blocks. `runs`: with the defaults and with each of what is tried, (seconds, of
-        that in real calls and waits). `waits`: frees of the recorded run that waited for memory;
+        that in real calls and waits, maybe other counters). `waits`: frees of the recorded run that waited for memory;
         `page_locked`: its frees of page-locked memory, which take 10 ms each."""
 
         def replay(path, library, backend, order, chosen):
@@ -159,7 +159,7 @@ class Verdicts(TestCase):
 
         def measure(all_series):
             for series, its_runs in zip(all_series, runs, strict=True):
-                series.runs = [measured(*run) for run in its_runs * 2]
+                series.runs = [measured(*run[:2], **dict(*run[2:])) for run in its_runs * 2]
 
         path = str(self.folder() / "t")
         trace_file.write(Trace([Call.of(0, 0, 1, "real", 0x1000, 3 << 29)]), path)
@@ -239,10 +239,13 @@ class Verdicts(TestCase):
 
     def test_page_locked_memory(self):
         """No replay shows what keeping it gains: it is measured, where it is allocated in a loop."""
-        gains = [(0.50, 0.2), (0.51, 0.2), (0.52, 0.2)]
+        held = {"host_reserved_peak_bytes": 3 << 20}
+        gains = [(0.50, 0.2, held), (0.51, 0.2, held), (0.52, 0.2, held)]
         said = self.tuned(0.1, self.USUAL, self.USUAL, gains, page_locked=60)
         self.assertIn("CMP_HOST=on", said.splitlines()[1])
         self.assertIn("\nUse:", said)
+        price = "Price: up to 3 MiB of page-locked memory that the pool holds.\n"
+        self.assertIn(price, said)
         said = self.tuned(0.1, self.USUAL, self.USUAL, self.USUAL, page_locked=60)
         self.assertIn("\npage-locked memory kept", said)
         self.assertNotIn("\nUse:", said)

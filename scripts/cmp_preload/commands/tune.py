@@ -195,8 +195,12 @@ def gain_and_price(gain: Found, usual: Series, tuned: Series) -> str:
         else f"{calls[1]} in real calls and waits in place of {calls[0]}"
     )
     more = peaks[1] - peaks[0]
-    price = f"{words.size(more)} more memory at the peak" if more > 0 else "no more memory"
-    return f"Gain: {faster}. Price: {price}."
+    prices = [f"{words.size(more)} more memory at the peak"] if more > 0 else []
+    # What the program holds of it by itself is counted only where the pool serves it.
+    held = [series.counters["process"].get("host_reserved_peak_bytes", 0) for series in (usual, tuned)]
+    if held[1] > held[0]:
+        prices.append(f"up to {words.size(held[1])} of page-locked memory that the pool holds")
+    return f"Gain: {faster}. Price: {' and '.join(prices) or 'no more memory'}."
 
 
 def unclear(judged: Found, usual: Series) -> str:

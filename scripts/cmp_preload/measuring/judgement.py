@@ -32,15 +32,12 @@ def share_in_calls(observed: Series) -> float:
     )
 
 
-LOOP = 20  # frees of page-locked memory: a program with fewer allocates it at its start
-
-
 def page_locked_share(series: Series) -> float:
     """The part of a run that is inside real calls for page-locked memory, if it allocates that in a
     loop; else 0. Of several threads the parts are added up."""
     run = series.middle
     process = run.counters["process"]
-    if process.get("host_real_free_calls", 0) < LOOP:
+    if not counters.allocates_page_locked_in_a_loop(process):
         return 0.0
     share = min(1.0, counters.page_locked_ns(process) / 1e9 / run.seconds)
     return share if share > LITTLE else 0.0

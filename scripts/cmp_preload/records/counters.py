@@ -90,6 +90,11 @@ def page_locked_ns(process: dict) -> int:
     return process.get("host_real_malloc_ns", 0) + process.get("host_real_free_ns", 0)
 
 
+def allocates_page_locked_in_a_loop(process: dict) -> bool:
+    """By real calls. With fewer frees of them it is allocated at the program's start."""
+    return process.get("host_real_free_calls", 0) >= 20
+
+
 def real_calls(process: dict) -> int:
     return process["real_malloc_calls"] + process["real_free_calls"]
 

@@ -15,7 +15,6 @@ LITTLE = 0.02  # a share of the run, or of its memory, that is not worth a word
 MUCH_ROUNDING = 0.1
 FAR_MORE = 4  # times as much
 LONG = 120  # letters of a command that are too many for a line
-LOOP = 20  # frees of page-locked memory: a program with fewer allocates it at its start
 LIMIT = "the memory limit"
 SIMULATED = "Simulated CUDA device"
 SMALL = 256 << 20  # bytes of the device that are not worth a word
@@ -329,7 +328,8 @@ def _page_locked(found: Collection, process: dict) -> list[Finding]:
     """What real calls for page-locked memory cost, where it is allocated in a loop."""
     spent_ns = counters.page_locked_ns(process)
     calls = process.get("host_real_malloc_calls", 0)
-    if process.get("host_real_free_calls", 0) < LOOP or not _is_notable(found.processes, spent_ns):
+    in_a_loop = counters.allocates_page_locked_in_a_loop(process)
+    if not in_a_loop or not _is_notable(found.processes, spent_ns):
         return []
     what = (
         f"{words.seconds(spent_ns / 1e9)} in real calls for page-locked memory of the host "

@@ -47,6 +47,19 @@ TEST_F(VisibleMemoryTest, ManagedMemoryExistsAsLongAsItsRange) {
   EXPECT_EQ(memory_.Exists(), Visible::kNothing);
 }
 
+// A block that is handed out again is a new range, of what it was asked for.
+TEST_F(VisibleMemoryTest, ARangeBecomesSomethingElse) {
+  memory_.Add(Range(0x1000, 0x2000));
+  memory_.SetWhat(0x1000, Visible::kMapped);
+  EXPECT_EQ(memory_.Exists(), Visible::kMapped);
+  memory_.SetWhat(0x1000, Visible::kCopies);
+  EXPECT_EQ(memory_.Exists(), Visible::kNothing);
+  memory_.SetWhat(0x1800, Visible::kCopies);
+  EXPECT_EQ(memory_.Exists(), Visible::kNothing);
+  memory_.SetWhat(0x1800, Visible::kMapped);
+  EXPECT_EQ(memory_.Exists(), Visible::kMapped) << "there was no memory to list it";
+}
+
 TEST_F(VisibleMemoryTest, PageLockedMemoryIsMappedOnceItsDevicePointerIsAskedFor) {
   memory_.Add(Range(0x1000, 0x2000));
   EXPECT_EQ(memory_.Exists(), Visible::kNothing);
