@@ -188,6 +188,10 @@ class Commands(unittest.TestCase):
                 with self.subTest(page=page.name, block=block):
                     self.assertTrue(any(f"\n{block}" in text for text in examples))
         self.assertGreater(count, 8)
+        shown = list(lines_of(ROOT / "scripts" / "docs" / "mpi-and-containers.md"))
+        for line in (EXAMPLES / "job.sh").read_text(encoding="utf-8").splitlines():
+            if not line.startswith("#"):
+                self.assertIn(line, shown)
 
     def test_every_block_says_what_it_is(self):
         """A fence without a word would be run by nobody."""
