@@ -41,8 +41,8 @@ NOT_RUN = {
     "DEV=CUDA": WHEELS,
     "TI_ARCH=cuda": WHEELS,
     "PYTORCH_NO_CUDA_MEMORY_CACHING=1 cmp-preload": WHEELS,
-    "CMP_BUILD=build tests/gpu/gallery.py": WHEELS,
-    "tests/gpu/gallery.py": WHEELS,
+    "CMP_BUILD=build python3 tests/gpu/gallery.py": WHEELS,
+    "python3 tests/gpu/gallery.py": WHEELS,
     "apptainer": ENGINE,
 }
 # What stands for something of the reader's.
