@@ -1,7 +1,7 @@
 """Programs that nobody here wrote, from wheels, each tried by cmp-preload trial: a table, and JSON.
 
   CMP_BUILD=FOLDER gallery.py [--commit X] [--only NAME,...] [--limit SECONDS] [--output FILE.json]
-  gallery.py --document FILE.json      puts what was found into scripts/docs/gallery.md
+  gallery.py --document FILE.json...      puts what these runs found into scripts/docs/gallery.md
 
 One that is missing, fails or takes too long is a row that says so. --limit is for all together (300): each
 program may take its part of what is left, so the more time, the more rounds, six at most. --simulated: on the
@@ -67,7 +67,8 @@ PROGRAMS = [
     Program("tinygrad", "tinygrad", own("tinygrad_train.py"), {"DEV": "CUDA"}, wheels="tinygrad"),
     Program("tinygrad, its cache off", "tinygrad", own("tinygrad_train.py"),
             {"DEV": "CUDA", "LRU": "0"}, variants=PAGE_LOCKED),
-    Program("Taichi", "taichi", own("taichi_mpm.py"), {"TI_ARCH": "cuda"}, wheels="taichi"),
+    Program("Taichi", "taichi", own("taichi_mpm.py"), {"TI_ARCH": "cuda", "TI_ENABLE_TORCH": "0"},
+            wheels="taichi"),
     Program("MLX", "mlx", own("mlx_train.py"), wheels="mlx[cuda13]", variants=POOLS),
     Program("transformers, PyTorch's cache off", "transformers",
             ["python3", str(programs.HERE / "transformers_run.py")], UNCACHED,
@@ -251,6 +252,12 @@ def block(found: dict) -> list[str]:
     return lines
 
 
+def together(runs: list[dict]) -> dict:
+    """Several runs of one day as one; of a program that was run again the last counts."""
+    rows = {row["name"]: row for found in runs for row in found["rows"]}
+    return {**runs[0], "seconds": sum(found["seconds"] for found in runs), "rows": list(rows.values())}
+
+
 def document(text: str, found: dict) -> str:
     """The page, with the block in its place."""
     if not re.search(f"{BEGIN}.*{END}", text, re.S):
@@ -265,11 +272,11 @@ def main(everyone: list[Program]) -> int:
     parser.add_argument("--only", default="")
     parser.add_argument("--limit", type=float, default=LIMIT_S)
     parser.add_argument("--output", type=pathlib.Path, default=programs.BUILD / "gallery.json")
-    parser.add_argument("--document", type=pathlib.Path)
+    parser.add_argument("--document", type=pathlib.Path, nargs="+")
     parser.add_argument("--simulated", action="store_true")
     arguments = parser.parse_args()
     if arguments.document:
-        found = json.loads(arguments.document.read_text(encoding="utf-8"))
+        found = together([json.loads(path.read_text(encoding="utf-8")) for path in arguments.document])
         DOCUMENT.write_text(document(DOCUMENT.read_text(encoding="utf-8"), found), encoding="utf-8")
         return 0
     if not arguments.simulated and programs.gpu_count() == 0:

@@ -99,6 +99,12 @@ class Runs(unittest.TestCase):
 
 
 class Words(unittest.TestCase):
+    def test_several_runs_are_one(self):
+        first = {"commit": "1", "seconds": 2.0, "rows": [{"name": "a", "missing": "x"}, {"name": "b"}]}
+        second = {"commit": "1", "seconds": 3.0, "rows": [{"name": "a"}, {"name": "c"}]}
+        self.assertEqual(gallery.together([first, second]),
+                         {"commit": "1", "seconds": 5.0, "rows": [{"name": name} for name in "abc"]})
+
     def test_no_place_of_a_machine_is_told(self):
         line = f"Recommended: {programs.BUILD}/cmp-preload run -- {sys.executable} {gallery.FOLDER}/x.py"
         self.assertEqual(gallery.as_typed(line),
