@@ -34,6 +34,10 @@ def main() -> int:
             cells = [statistics.median(one[call][figure] for one in results)
                      for figure in ("median", "p99", "p99.9", "worst")]
             print(f"| {call} | {name} | " + " | ".join(f"{us:.2f} us" for us in cells) + " |")
+    firsts = {name: statistics.median(one["first_malloc"]["median"] for one in results)
+              for name, results in found.items()}
+    print("The first cudaMalloc: " + ", ".join(f"{us:.0f} us ({name})"
+                                                for name, us in firsts.items()))
     print("\n".join(slowest))
     return 0
 
