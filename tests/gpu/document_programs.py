@@ -229,10 +229,11 @@ def hit_rate(folder: pathlib.Path, output: str, errors: str) -> str:
     for text in (output, errors):
         if row := re.search(r"^auto .* ([\d.]+%)", text, re.M):
             return row[1]
-    most = (0, None)
+    most = (0, 0.0)
     for file in folder.glob("*.json"):
         totals = json.loads(file.read_text(encoding="utf-8")).get("totals") or {}
-        most = max(most, (totals.get("requests", 0), totals.get("hit_rate")))
+        if totals.get("hit_rate") is not None:
+            most = max(most, (totals["requests"], totals["hit_rate"]))
     if most[0]:
         return f"{100 * most[1]:.1f}%"
     said = re.search(r"\(([\d.]+%)\) without a real call", errors)
