@@ -8,7 +8,7 @@ namespace {
 constexpr uint32_t kMaxBatchBlocks = 128;
 // The large shelf of a cache may have so many times what is on those of its tiers.
 constexpr size_t kLargeShare = 4;
-constexpr uint64_t kMostBoundWaitNs = 150'000;
+constexpr uint64_t kMostBoundWaitNs = 100'000;
 }  // namespace
 
 // ---- Alloc
