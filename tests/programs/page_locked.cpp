@@ -295,7 +295,9 @@ void Questions() {
   printf("set: %d\n",
          static_cast<int>(cuPointerSetAttribute(&on, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS,
                                                 reinterpret_cast<CUdeviceptr>(sticky))));
+  const uint64_t freed = RealFreeHosts();
   FreeHost(sticky);
+  printf("# really freed: %llu\n", static_cast<unsigned long long>(RealFreeHosts() - freed));
   char* next = Host(4096);
   unsigned is_on = 7;
   const int status = cuPointerGetAttribute(&is_on, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS,
@@ -382,6 +384,41 @@ void Bound() {
     if (simHostBytes() > peak) peak = simHostBytes();
   }
   printf("# idle at most: %zu\n", peak);
+}
+
+// What is idle with other flags makes room, as far as it is of the same context.
+void Room() {
+  std::vector<char*> blocks;
+  for (int i = 0; i < 8; ++i) blocks.push_back(Host(1 << 20));
+  for (char* block : blocks) FreeHost(block);
+  const uint64_t before = RealAllocs();
+  for (int i = 0; i < 20; ++i) {
+    void* pointer = nullptr;
+    MUST(cudaHostAlloc(&pointer, 4 << 20, cudaHostAllocPortable));
+    MUST(cudaFreeHost(pointer));
+  }
+  printf("# real of 20: %llu\n", static_cast<unsigned long long>(RealAllocs() - before));
+}
+
+// That of a device whose kernel waits for what the program does next stays: its real free would
+// wait.
+void RoomElsewhere() {
+  MUST(cudaSetDevice(1));
+  std::vector<char*> blocks;
+  for (int i = 0; i < 8; ++i) blocks.push_back(Host(1 << 20));
+  for (char* block : blocks) FreeHost(block);
+  cudaStream_t stream = program::NonBlockingStream();
+  SimWork work = {};
+  work.id = 1;
+  work.spin_until_id = 2;
+  MUST(program::Launch(stream, work));
+  MUST(cudaSetDevice(0));
+  for (int i = 0; i < 5; ++i) FreeHost(Host(4 << 20));
+  MUST(cudaSetDevice(1));
+  SimWork last = {};
+  last.id = 2;
+  MUST(program::Launch(program::NonBlockingStream(), last));
+  MUST(cudaDeviceSynchronize());
 }
 
 void Ageing() {
@@ -492,6 +529,21 @@ void OtherContexts() {
   FreeHost(last);
 }
 
+// More contexts, one after the other, than there are places for them.
+void ManyContexts() {
+  FreeHost(Host(4096));
+  CUcontext first = nullptr;
+  cuCtxGetCurrent(&first);
+  const uint64_t before = RealAllocs();
+  for (int i = 0; i < 300; ++i) {
+    CUcontext context = NewContext();
+    for (int j = 0; j < 2; ++j) FreeHost(Host(4096));
+    cuCtxDestroy(context);
+    cuCtxSetCurrent(first);
+  }
+  printf("# real of 600: %llu\n", static_cast<unsigned long long>(RealAllocs() - before));
+}
+
 void Fork() {
   char* live = Host(4096);
   FreeHost(Host(4096));
@@ -544,6 +596,7 @@ void Capture() {
        {cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal,
         cudaStreamCaptureModeRelaxed}) {
     char* before = Host(4096);
+    FreeHost(Host(4096));  // one is idle
     cudaStream_t stream = program::NonBlockingStream();
     MUST(cudaStreamBeginCapture(stream, mode));
     void* pointer = nullptr;
@@ -749,6 +802,8 @@ int main(int count, char** arguments) {
   if (is("mapped")) Mapped();
   if (is("flags")) Flags();
   if (is("bound")) Bound();
+  if (is("room")) Room();
+  if (is("room_elsewhere")) RoomElsewhere();
   if (is("ageing")) Ageing();
   if (is("ageing_busy")) AgeingBusy();
   if (is("ageing_streams")) AgeingStreams();
@@ -758,6 +813,7 @@ int main(int count, char** arguments) {
   if (is("aside")) Aside();
   if (is("reset")) Reset();
   if (is("contexts")) OtherContexts();
+  if (is("many_contexts")) ManyContexts();
   if (is("fork")) Fork();
   if (is("exit")) Exit();
   if (is("callback")) Callback();
