@@ -764,15 +764,21 @@ void Threads(uint64_t seed, int rounds) {
 }
 
 // A thread that asks for its memory's place.
-void Numa() {
+// `known`: one that had memory before.
+void Numa(bool known) {
   FreeHost(Host(4096));
   const unsigned long nodes = 1;
   const long status = syscall(SYS_set_mempolicy, 2 /* MPOL_BIND */, &nodes, 8 * sizeof(nodes));
   printf("# policy: %ld\n", status);
   uint64_t before = RealAllocs();
-  std::thread([&] {
+  const auto allocate = [] {
     for (int i = 0; i < 10; ++i) FreeHost(Host(1 << 19));
-  }).join();
+  };
+  if (known) {
+    allocate();
+  } else {
+    std::thread(allocate).join();
+  }
   for (int i = 0; i < 10; ++i) FreeHost(Host(1 << 20));
   printf("# real of 20: %llu\n", static_cast<unsigned long long>(RealAllocs() - before));
 }
@@ -820,7 +826,8 @@ int main(int count, char** arguments) {
   if (is("capture")) Capture();
   if (is("failures")) Failures();
   if (is("threads")) Threads(count > 3 ? strtoull(arguments[3], nullptr, 10) : 1, 300);
-  if (is("numa")) Numa();
+  if (is("numa")) Numa(false);
+  if (is("numa_known")) Numa(true);
   if (is("loop")) {
     Loop(count > 3 ? atoi(arguments[3]) : 100,
          count > 4 ? strtoull(arguments[4], nullptr, 10) : 4096);
