@@ -434,6 +434,11 @@ void Ageing() {
 
 // Work is done, as the program knows by its streams: nothing tells of the context.
 void AgeingStreams() {
+  const auto await = [] {
+    MUST(cudaStreamSynchronize(program::NonBlockingStream()));
+    for (int i = 0; i < 1000 && simHostBytes() != 0; ++i) usleep(20000);
+    printf("left: %zu\n", simHostBytes());
+  };
   FreeHost(Host(1 << 20));
   for (int i = 0; i < 2; ++i) {
     cudaStream_t stream = program::NonBlockingStream();
@@ -441,10 +446,11 @@ void AgeingStreams() {
     MUST(cudaStreamSynchronize(stream));
     Busy(stream, 1000);
   }
-  MUST(cudaStreamSynchronize(program::NonBlockingStream()));
-  const uint64_t before = RealFreeHosts();
-  for (int i = 0; i < 1000 && simHostBytes() != 0; ++i) usleep(20000);
-  printf("# freed later: %llu\n", static_cast<unsigned long long>(RealFreeHosts() - before));
+  await();
+  char* beside_work = Host(1 << 20);
+  Busy(program::NonBlockingStream(), 10'000);
+  FreeHost(beside_work);
+  await();
 }
 
 // Nor during a capture.

@@ -17,7 +17,8 @@ HEADER = struct.Struct("<8sIIIIQQQQ16s64s2048s80s16s1024s")
 TEXTS = 6  # of these at its end
 CHUNK = struct.Struct("<QI20x")
 RECORD = struct.Struct("<QQQQ")
-MARK, PAGE_LOCKED = 30, 5  # the byte of a record, and its bit, that says that it is of the host
+MARK = 30  # the byte of a record with the bit that says that it is of page-locked memory
+MARKED = bytes(mark for mark in range(256) if mark >> 5 & 1)
 CHUNK_BYTES = 4096
 CHUNK_RECORDS = CHUNK_BYTES // RECORD.size - 1
 CHUNKS_AT_ONCE = 256
@@ -43,7 +44,7 @@ class Recorded(Trace):
                 last = RECORD.unpack_from(data, first + (count - 1) * RECORD.size)
                 self._chunks.append((begin, at, thread, count))
                 marks = data[first + MARK : first + count * RECORD.size : RECORD.size]
-                self._page_locked += sum(mark >> PAGE_LOCKED & 1 for mark in marks)
+                self._page_locked += count - len(marks.translate(None, MARKED))
                 self._count += count
                 self._end = max(self._end, last[0] + _cost(last))
         self._chunks.sort()
