@@ -29,6 +29,7 @@ std::vector<ThreadRecord> ReadRecords(const TraceChunk* chunks, size_t chunk_cou
     const auto next = static_cast<unsigned>(threads.size());
     const unsigned thread = threads.try_emplace(chunk.thread, next).first->second;
     for (uint32_t j = 0; j < count; ++j) {
+      if (chunk.records[j].page_locked != 0) continue;  // not of the device
       records.push_back({thread, records.size(), chunk.records[j]});
     }
   }

@@ -20,6 +20,7 @@ void ForkedChild() {
   // The lock may have been held by a thread that the child does not have.
   new (&g_process_lock) Mutex;
   g_hit_pool.store(nullptr, std::memory_order_release);
+  g_hit_page_locked.store(nullptr, std::memory_order_release);
   g_page_locked.store(nullptr, std::memory_order_release);
   g_pool.store(nullptr, std::memory_order_release);
   g_started.store(nullptr, std::memory_order_release);
@@ -51,7 +52,10 @@ Pool* StartPool(const PoolStart& start) {
   if (options.mode == Mode::kPool) {
     g_pool.store(pool, std::memory_order_release);
     g_page_locked.store(pool->page_locked(), std::memory_order_release);
-    if (options.trace == nullptr) g_hit_pool.store(pool, std::memory_order_release);
+    if (options.trace == nullptr) {
+      g_hit_page_locked.store(pool->page_locked(), std::memory_order_release);
+      g_hit_pool.store(pool, std::memory_order_release);
+    }
   }
   g_started.store(pool, std::memory_order_release);
   return pool;
@@ -65,6 +69,7 @@ void WatchExit() {
     if (Pool* pool = g_started.load(std::memory_order_acquire)) pool->ageing().Stop();
     g_exiting.store(true, std::memory_order_release);
     g_hit_pool.store(nullptr, std::memory_order_release);
+    g_hit_page_locked.store(nullptr, std::memory_order_release);
     g_page_locked.store(nullptr, std::memory_order_release);
     g_pool.store(nullptr, std::memory_order_release);  // what the program still calls is real
   });

@@ -17,8 +17,9 @@ inline constinit OwnLine<Pool*> g_pool{nullptr};
 // (CMP_TRACE), so that recording costs nothing where it is off.
 inline constinit OwnLine<Pool*> g_hit_pool{nullptr};
 
-// That pool's page-locked memory; nullptr where it is not kept.
-inline constinit OwnLine<PageLockedPool*> g_page_locked{nullptr};
+// That pool's page-locked memory; nullptr where it is not kept. And as g_hit_pool.
+inline constinit std::atomic<PageLockedPool*> g_page_locked{nullptr};
+inline constinit OwnLine<PageLockedPool*> g_hit_page_locked{nullptr};
 
 // The same object once it was started, in every mode: options and statistics.
 inline constinit std::atomic<Pool*> g_started{nullptr};

@@ -85,6 +85,7 @@ CUresult Driver_cuMemPoolDestroy(CUmemoryPool pool) {
   CMP_REAL(cuMemPoolDestroy);
   cmp::PayBeforeDestruction();
   cmp::PoolInHand in_hand(pool);
+  in_hand.GiveBack();  // while something of it is in use it may stay, and nobody could trim it
   const CUresult status = real->cuMemPoolDestroy(pool);
   if (status == CUDA_SUCCESS) in_hand.Forget();
   return status;

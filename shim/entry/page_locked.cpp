@@ -9,6 +9,7 @@
 #include "shim/loaded/nvidia_libraries.h"
 #include "shim/lookup/entry_points.h"
 #include "shim/lookup/runtime_calls.h"
+#include "shim/record/trace.h"
 #include "shim/state/runtime_pool.h"
 
 namespace cmp {
@@ -57,43 +58,76 @@ bool IsSet(const char* variable) {
 // asked for it, or for what it would count.
 Pool* PoolForPageLocked(bool odd) {
   Pool* pool = g_started.load(std::memory_order_acquire);
-  if (pool == nullptr && !IsSet("CMP_HOST") && !IsSet("CMP_STATS")) return nullptr;
+  if (pool == nullptr && !IsSet("CMP_HOST") && !IsSet("CMP_STATS") && !IsSet("CMP_TRACE")) {
+    return nullptr;
+  }
   if (pool == nullptr) pool = StartedPool();
   return pool == nullptr || pool->page_locked() == nullptr ? nullptr : PoolForAlloc(odd);
 }
 
 // Page-locked memory that is not the pool's. Kernels use it if it was made for them (a flag of both
 // calls), or once its device pointer was asked for.
-CUresult NotePageLocked(CUresult status, void* const* pointer, size_t bytes, unsigned flags,
-                        const void* caller) {
+void NotePageLocked(const void* pointer, size_t bytes, unsigned flags, const void* caller) {
   const bool mapped = (flags & CU_MEMHOSTALLOC_DEVICEMAP) != 0;
-  if (status == CUDA_SUCCESS) {
-    AddRange(mapped ? Visible::kMapped : Visible::kCopies, reinterpret_cast<uintptr_t>(*pointer),
-             bytes, caller);
-  }
-  return status;
+  AddRange(mapped ? Visible::kMapped : Visible::kCopies, reinterpret_cast<uintptr_t>(pointer),
+           bytes, caller);
 }
 
 template <typename Call>
 [[gnu::noinline]] CUresult HostAllocSlow(void** pointer, size_t bytes, unsigned flags,
                                          const void* caller, Call call) {
-  CUresult status = CUDA_SUCCESS;
-  Pool* pool = PoolForPageLocked(pointer == nullptr || bytes == 0);
-  if (pool != nullptr && AllocPageLocked(*pool, pointer, bytes, flags, caller, &status)) {
-    return status;
+  const bool odd = pointer == nullptr || bytes == 0;
+  Pool* pool = PoolForPageLocked(odd);
+  const uint64_t begin = NowNs();  // not before the trace's
+  Allocation made;
+  if (pool != nullptr) made = AllocPageLocked(*pool, bytes, flags, caller);
+  if (made.status != kSuccess || made.address != 0) {
+    *pointer = reinterpret_cast<void*>(made.address);
+  } else {
+    const uint64_t begin_real = NowNs();
+    made.status = call();
+    CountPageLockedAlloc(begin_real);
+    if (made.status == kSuccess) {
+      NotePageLocked(*pointer, bytes, flags, caller);
+      made.address = reinterpret_cast<uintptr_t>(*pointer);
+    }
   }
-  const uint64_t begin = NowNs();
-  status = call();
-  CountPageLockedAlloc(begin);
-  return NotePageLocked(status, pointer, bytes, flags, caller);
+  if (IsTraced() && !odd && t_inside_real == 0) {
+    TraceAlloc(LoadedDriver(), nullptr, bytes, made, begin, Traced::kPageLocked);
+  }
+  return static_cast<CUresult>(made.status);
 }
 
-CUresult FreeHostReal(void* pointer) {
+// The free of a block, recorded.
+CUresult FreeHostTraced(PageLockedPool& pool, Block* block, DeviceAddress address) {
+  const uint64_t begin = NowNs();
+  const BlockState taken = block->TakeFromProgramAt(address);
+  const bool ours = taken == BlockState::kLive || taken == BlockState::kUnpooled;
+  const ContextIdentity of =
+      ours ? PageLockedPool::HeapOf(*block).context().identity() : ContextIdentity{};
+  const size_t bytes = ours ? block->requested : 0;
+  TraceOutcome outcome{};
+  const CUresult status = FreePageLocked(pool, block, address, taken, &outcome);
+  TraceFree(of, bytes, address, outcome, status, begin, Traced::kPageLocked);
+  return status;
+}
+
+// A pointer that is not ours: the real call. And every pointer, where calls are traced.
+[[gnu::noinline]] CUresult FreeHostForeign(void* pointer) {
   CMP_REAL(cuMemFreeHost);
-  const EndOfRange end(reinterpret_cast<uintptr_t>(pointer));
+  const auto address = reinterpret_cast<DeviceAddress>(pointer);
+  const bool traced = IsTraced() && t_inside_real == 0 && pointer != nullptr;
+  PageLockedPool* pool = traced ? g_page_locked.load(std::memory_order_acquire) : nullptr;
+  if (Block* block = pool == nullptr ? nullptr : pool->Find(address)) {
+    return FreeHostTraced(*pool, block, address);
+  }
+  const EndOfRange end(address);
   const uint64_t begin = NowNs();
   const CUresult status = end.Done(real->cuMemFreeHost(pointer));
   if (pointer != nullptr) CountPageLockedFree(begin);
+  if (traced) {
+    TraceFree({}, 0, address, TraceOutcome::foreign_free, status, begin, Traced::kPageLocked);
+  }
   return status;
 }
 
@@ -155,13 +189,14 @@ CUresult Driver_cuMemAllocHost_v2(void** pointer, size_t bytes) {
 
 CUresult Driver_cuMemFreeHost(void* pointer) {
   const auto address = reinterpret_cast<cmp::DeviceAddress>(pointer);
-  cmp::PageLockedPool* pool = cmp::g_page_locked.load(std::memory_order_acquire);
+  cmp::PageLockedPool* pool = cmp::g_hit_page_locked.load(std::memory_order_acquire);
   cmp::Block* block = pool == nullptr || cmp::t_inside_real != 0 ? nullptr : pool->Find(address);
-  if (block == nullptr) return cmp::FreeHostReal(pointer);
+  if (block == nullptr) return cmp::FreeHostForeign(pointer);
   const cmp::BlockState taken = block->TakeFromProgramAt(address);
   if (taken == cmp::BlockState::kLive && cmp::FreePageLockedHit(*pool, block)) [[likely]]
     return CUDA_SUCCESS;
-  return cmp::FreePageLocked(*pool, block, address, taken);
+  cmp::TraceOutcome outcome{};
+  return cmp::FreePageLocked(*pool, block, address, taken, &outcome);
 }
 
 // ---- The runtime's
@@ -188,7 +223,7 @@ CMP_EXPORT cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned flag
 
 CMP_EXPORT cudaError_t cudaFreeHost(void* pointer) {
   const auto address = reinterpret_cast<cmp::DeviceAddress>(pointer);
-  cmp::PageLockedPool* pool = cmp::g_page_locked.load(std::memory_order_acquire);
+  cmp::PageLockedPool* pool = cmp::g_hit_page_locked.load(std::memory_order_acquire);
   cmp::Block* block =
       pool == nullptr || cmp::g_runtime_pool.forbidden() ? nullptr : pool->Find(address);
   if (block != nullptr && cmp::t_inside_real == 0) {

@@ -271,7 +271,8 @@ TraceOutcome OutcomeOf(const Allocation& made) {
 }
 
 void RecordCall(const ContextIdentity& context, size_t bytes, DeviceAddress address,
-                TraceOutcome outcome, int status, uint64_t begin_ns, uint64_t end_ns) {
+                TraceOutcome outcome, int status, uint64_t begin_ns, uint64_t end_ns,
+                Traced memory) {
   constexpr uint64_t kMostCost = (uint64_t{1} << 40) - 1;
   constexpr uint64_t kMostBytes = (uint64_t{1} << 48) - 1;
   const uint64_t cost = end_ns - begin_ns;
@@ -282,7 +283,8 @@ void RecordCall(const ContextIdentity& context, size_t bytes, DeviceAddress addr
   record.context = static_cast<uint16_t>(context.id);
   record.cost_ns = cost < kMostCost ? cost : kMostCost;
   record.device = static_cast<uint8_t>(context.device);
-  record.outcome = static_cast<uint8_t>(outcome) & 63;
+  record.outcome = static_cast<uint8_t>(outcome) & 31;
+  record.page_locked = memory == Traced::kPageLocked ? 1 : 0;
   record.status = static_cast<unsigned>(status) & 1023;
   Record(record);
 }
@@ -332,7 +334,7 @@ void ForgetTrace() {
 }
 
 void TraceAlloc(const Driver* driver, const ContextPool* context, size_t bytes,
-                const Allocation& made, uint64_t begin_ns) {
+                const Allocation& made, uint64_t begin_ns, Traced memory) {
   const uint64_t end_ns = NowNs();
   ContextIdentity of;
   if (context != nullptr) {
@@ -341,13 +343,13 @@ void TraceAlloc(const Driver* driver, const ContextPool* context, size_t bytes,
     of.id = ContextId(*driver, of.handle);
     driver->context_device(&of.device);
   }
-  RecordCall(of, bytes, made.address, OutcomeOf(made), made.status, begin_ns, end_ns);
+  RecordCall(of, bytes, made.address, OutcomeOf(made), made.status, begin_ns, end_ns, memory);
 }
 
 void TraceFree(const ContextIdentity& of, size_t bytes, DeviceAddress address, TraceOutcome outcome,
-               int status, uint64_t begin_ns) {
+               int status, uint64_t begin_ns, Traced memory) {
   const uint64_t end_ns = NowNs();
-  RecordCall(of, bytes, address, outcome, status, begin_ns, end_ns);
+  RecordCall(of, bytes, address, outcome, status, begin_ns, end_ns, memory);
 }
 
 }  // namespace cmp

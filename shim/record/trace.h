@@ -35,13 +35,16 @@ bool BeginTrace(const Options& options);
 // In a forked child: the parent's trace is not the child's.
 void ForgetTrace();
 
+// Of what memory.
+enum class Traced : bool { kDevice, kPageLocked };
+
 // An allocation that began at `begin_ns` and has ended now. `context` may be nullptr: the current
 // one's, if it has any.
 void TraceAlloc(const Driver* driver, const ContextPool* context, size_t bytes,
-                const Allocation& made, uint64_t begin_ns);
+                const Allocation& made, uint64_t begin_ns, Traced memory = Traced::kDevice);
 // A free, likewise. nullptr, 0: not known.
 void TraceFree(const ContextIdentity& of, size_t bytes, DeviceAddress address, TraceOutcome outcome,
-               int status, uint64_t begin_ns);
+               int status, uint64_t begin_ns, Traced memory = Traced::kDevice);
 
 }  // namespace cmp
 

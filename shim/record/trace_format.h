@@ -36,14 +36,15 @@ enum class TraceOutcome : uint8_t {
 };
 
 struct TraceRecord {
-  uint64_t begin_ns;      // of the clock of the header's begin_ns
-  uint64_t address;       // 0 where nothing was allocated
-  uint64_t bytes : 48;    // asked for; of a free too, 0 where it is not known
-  uint64_t context : 16;  // of its id; 0 where it is not known
-  uint64_t cost_ns : 40;  // inside the call
-  uint64_t device : 8;    //
-  uint64_t outcome : 6;   // a TraceOutcome
-  uint64_t status : 10;   // of the call: a cudaError_t or a CUresult
+  uint64_t begin_ns;         // of the clock of the header's begin_ns
+  uint64_t address;          // 0 where nothing was allocated
+  uint64_t bytes : 48;       // asked for; of a free too, 0 where it is not known
+  uint64_t context : 16;     // of its id; 0 where it is not known
+  uint64_t cost_ns : 40;     // inside the call
+  uint64_t device : 8;       //
+  uint64_t outcome : 5;      // a TraceOutcome
+  uint64_t page_locked : 1;  // of memory of the host
+  uint64_t status : 10;      // of the call: a cudaError_t or a CUresult
 };
 static_assert(sizeof(TraceRecord) == 32);
 
@@ -58,8 +59,9 @@ struct TraceChunk {
 };
 static_assert(sizeof(TraceChunk) == kTraceChunkBytes);
 
-inline constexpr uint32_t kTraceSchema = 2;
-inline constexpr uint32_t kOldestTraceSchema = 1;  // the same, with zeros behind the settings
+inline constexpr uint32_t kTraceSchema = 3;
+// 2: without page-locked memory; 1: with zeros behind the settings, too.
+inline constexpr uint32_t kOldestTraceSchema = 1;
 inline constexpr char kTraceMagic[] = "CMPTRACE";
 
 struct TraceHeader {

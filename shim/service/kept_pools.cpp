@@ -232,7 +232,6 @@ bool IsToBeRaised(KeptPool& pool) {
 // After an allocation. REQUIRES: g_lock held
 void LookAt(const Driver& driver, Pool& started, KeptPool& pool) {
   const Options& options = started.options();
-  const RelaxedCaptureMode relaxed(driver);
   cuuint64_t used = 0;
   pool.unlooked.store(kLeastBetweenLooks, std::memory_order_relaxed);
   if (pool.ending != 0 || !IsToBeRaised(pool) ||
@@ -269,6 +268,7 @@ void Lower(KeptPool& pool) {
 void LookSoon(const Driver& driver, Pool& started, KeptPool& pool) {
   const Uncancelled uncancelled;
   if (g_captures.UnderWay() || !g_lock.TryLock()) return;
+  const RelaxedCaptureMode relaxed(driver);  // one may begin meanwhile
   IsAside() ? Lower(pool) : LookAt(driver, started, pool);
   g_lock.Unlock();
 }

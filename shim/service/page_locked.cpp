@@ -58,45 +58,50 @@ void CountPageLockedFree(uint64_t begin_ns) {
   }
 }
 
-bool AllocPageLocked(Pool& pool, void** pointer, size_t bytes, unsigned flags, const void* caller,
-                     CUresult* status) {
+Allocation AllocPageLocked(Pool& pool, size_t bytes, unsigned flags, const void* caller) {
   PageLockedPool* page_locked = pool.page_locked();
-  if (page_locked == nullptr || flags > PageLockedPool::kMostFlags) return false;
+  if (page_locked == nullptr || flags > PageLockedPool::kMostFlags) return Allocation{};
   // What NVIDIA's libraries have for themselves is not the program's.
-  if (page_locked->bypassed() || IsNvidiaLibrary(caller)) return false;
+  if (page_locked->bypassed() || IsNvidiaLibrary(caller)) return Allocation{};
   const HeldContext context = ServingContext(pool, *LoadedDriver());
   // As in AllocInContext.
-  if (!context || (g_captures.UnderWay() && g_captures.OfThisThread())) return false;
+  if (!context || (g_captures.UnderWay() && g_captures.OfThisThread())) return Allocation{};
   const Allocation made = page_locked->Alloc(*context, flags, bytes);
   if (made.served == Served::kRefill) page_locked->TellStatistics(pool.statistics().process());
-  if (made.status == kSuccess && made.address == 0) return false;
   if (made.pooled() && (flags & CU_MEMHOSTALLOC_DEVICEMAP) != 0) {
     g_visible_memory.SetWhat(made.address, Visible::kMapped);
   }
-  *status = static_cast<CUresult>(made.status);
-  *pointer = reinterpret_cast<void*>(made.address);
-  return true;
+  return made;
 }
 
-CUresult FreePageLocked(PageLockedPool& pool, Block* block, DeviceAddress address,
-                        BlockState taken) {
+CUresult FreePageLocked(PageLockedPool& pool, Block* block, DeviceAddress address, BlockState taken,
+                        TraceOutcome* outcome) {
   Pool& of_process = *g_started.load(std::memory_order_acquire);
   if (taken == BlockState::kLive) {
     const PageLockedHeap& heap = PageLockedPool::HeapOf(*block);
     const Settlement settled = SettleFree(of_process, *LoadedDriver(), heap.context());
-    if (!settled.pooled()) return static_cast<CUresult>(pool.FreeReal(block));
-    // What the program asked for meanwhile ends with its free.
-    if (g_visible_memory.HasMapped() && RuleIsOn(Rule::kPageLockedNewRange)) {
-      g_visible_memory.SetWhat(address, Visible::kCopies);
+    if (settled.pooled()) {
+      // What the program asked for meanwhile ends with its free.
+      if (g_visible_memory.HasMapped() && RuleIsOn(Rule::kPageLockedNewRange)) {
+        g_visible_memory.SetWhat(address, Visible::kCopies);
+      }
+      *outcome = settled.waited() ? TraceOutcome::waited : TraceOutcome::pooled;
+      const int status = pool.Retire(block, pool.StampFor(heap, settled.stamp));
+      of_process.ageing().InPageLockedFree();
+      return static_cast<CUresult>(status);
     }
-    const int status = pool.Retire(block, pool.StampFor(heap, settled.stamp));
-    of_process.ageing().InPageLockedFree();
-    return static_cast<CUresult>(status);
   }
-  if (taken == BlockState::kUnpooled) return static_cast<CUresult>(pool.FreeReal(block));
-  if (!pool.StillHas(block, address)) return static_cast<CUresult>(pool.Release(address));
+  if (taken == BlockState::kLive || taken == BlockState::kUnpooled) {
+    *outcome = TraceOutcome::real_free;
+    return static_cast<CUresult>(pool.FreeReal(block));
+  }
+  if (!pool.StillHas(block, address)) {
+    *outcome = TraceOutcome::foreign_free;
+    return static_cast<CUresult>(pool.Release(address));
+  }
   // Freed before: as of device memory.
   of_process.statistics().process().double_frees.AddShared(1);
+  *outcome = TraceOutcome::double_free;
   return static_cast<CUresult>(pool.Release(address + 1));
 }
 

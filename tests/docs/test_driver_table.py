@@ -150,10 +150,10 @@ class Definitions(unittest.TestCase):
         "makes a context": "ContextMade|StepAside",
         "ends a context": "EndContext|DetachContext|ReleasePrimary|ResetPrimary|EndGreenContext",
         "captures": "BeginCapture|AfterEndCapture",
-        "waits": "[wW]ait|EndOfRange|FreeHostReal|EndContext|ReleasePrimary|ResetPrimary",
+        "waits": "[wW]ait|EndOfRange|FreeHostForeign|EndContext|ReleasePrimary|ResetPrimary",
         "tells of completion": "Ask\\(",
         "shares": "NoteShared|NOTE_AND_CALL|NotePlace|NoteAccesses|device_links|AddRange|AddPageLocked"
-                  "|EndOfRange|SetMapped|AfterGetGlobal|HostAllocSlow|FreeHostReal",
+                  "|EndOfRange|SetMapped|AfterGetGlobal|HostAllocSlow|FreeHostForeign",
         "ends a handle": "Forget|DestroyStream|EndContext|DetachContext|ReleasePrimary"
                          "|ResetPrimary|EndGreenContext",
         "submits in stream order": "Submission",

@@ -83,6 +83,11 @@ class AsyncKeep(TestCase):
         kept, _ = self.kept("sets")
         self.assertEqual(kept, {"before it is set": 32, "after it was set": 0})
 
+    def test_one_that_ends_while_it_is_in_use(self):
+        self.real = {8}
+        kept, _ = self.kept("in_use")
+        self.assertEqual(kept, {"before": 40, "when it ends": 8, "after": 0})
+
     def test_handles_of_streams_are_used_again(self):
         kept, _ = self.kept("streams", CMPSIM_DEVICES="2")
         self.assertEqual(kept, {"first": 8, "second": 16, "asked": 0})

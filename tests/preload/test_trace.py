@@ -516,7 +516,7 @@ class Csv(Traces):
         trace_file.write(found, whole)
         data = whole.read_bytes()
         for content in (b"", b"text", b"\xff\xfe", b"a,b\n1,2\n", data[:100],
-                        data[:8] + b"\x00" + data[9:], data[:8] + b"\x03" + data[9:],
+                        data[:8] + b"\x00" + data[9:], data[:8] + bytes([trace_file.FORMAT + 1]) + data[9:],
                         b"Thread,Time,Action,Pointer,Size,Stream\n1,0,other,0x1,1,0\n",
                         b"Thread,Time,Action,Pointer,Size,Stream\n1,0,free\n",
                         b"Thread,Time,Action,Pointer,Size,Stream\n1,0,free,0x1,-1,0\n",

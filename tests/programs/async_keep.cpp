@@ -187,6 +187,22 @@ void Sets() {
   MUST(cudaMemPoolDestroy(pool));
 }
 
+// One that ends while something of it is in use keeps nothing else: nobody could give that back.
+void InUse() {
+  const cudaMemPool_t pool = MakePool();
+  void* block = nullptr;
+  MUST(cudaMallocFromPoolAsync(&block, 8 * kMiB, pool, nullptr));
+  for (int i = 0; i < 2; ++i) RoundOf(pool, 32 * kMiB);
+  Note("before");
+  simOnCall(
+      "cuMemPoolDestroy", SIM_BEFORE_CALL, [](void*) { Note("when it ends"); }, nullptr);
+  MUST(cudaMemPoolDestroy(pool));
+  simOnCall("cuMemPoolDestroy", SIM_BEFORE_CALL, nullptr, nullptr);
+  MUST(cudaFreeAsync(block, nullptr));
+  MUST(cudaDeviceSynchronize());
+  Note("after");
+}
+
 // Streams of one device and the other, one after the other: handles are used again.
 void Streams() {
   for (int i = 0; i < 3; ++i) {
@@ -582,7 +598,8 @@ int main(int count, char** arguments) {
         {"devices", Devices},    {"full", Full},         {"scarce", Scarce},
         {"managed", Managed},    {"captures", Captures}, {"race", Race},
         {"driver", DriverCalls}, {"aside", Aside},       {"begins", Begins},
-        {"sets", Sets},          {"streams", Streams},   {"ticks", Ticks}};
+        {"sets", Sets},          {"streams", Streams},   {"ticks", Ticks},
+        {"in_use", InUse}};
     const auto found = scenarios.find(scenario);
     if (found == scenarios.end()) return 2;
     found->second();

@@ -295,7 +295,9 @@ void Questions() {
   printf("set: %d\n",
          static_cast<int>(cuPointerSetAttribute(&on, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS,
                                                 reinterpret_cast<CUdeviceptr>(sticky))));
+  const uint64_t freed = RealFreeHosts();
   FreeHost(sticky);
+  printf("# really freed: %llu\n", static_cast<unsigned long long>(RealFreeHosts() - freed));
   char* next = Host(4096);
   unsigned is_on = 7;
   const int status = cuPointerGetAttribute(&is_on, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS,
@@ -384,6 +386,41 @@ void Bound() {
   printf("# idle at most: %zu\n", peak);
 }
 
+// What is idle with other flags makes room, as far as it is of the same context.
+void Room() {
+  std::vector<char*> blocks;
+  for (int i = 0; i < 8; ++i) blocks.push_back(Host(1 << 20));
+  for (char* block : blocks) FreeHost(block);
+  const uint64_t before = RealAllocs();
+  for (int i = 0; i < 20; ++i) {
+    void* pointer = nullptr;
+    MUST(cudaHostAlloc(&pointer, 4 << 20, cudaHostAllocPortable));
+    MUST(cudaFreeHost(pointer));
+  }
+  printf("# real of 20: %llu\n", static_cast<unsigned long long>(RealAllocs() - before));
+}
+
+// That of a device whose kernel waits for what the program does next stays: its real free would
+// wait.
+void RoomElsewhere() {
+  MUST(cudaSetDevice(1));
+  std::vector<char*> blocks;
+  for (int i = 0; i < 8; ++i) blocks.push_back(Host(1 << 20));
+  for (char* block : blocks) FreeHost(block);
+  cudaStream_t stream = program::NonBlockingStream();
+  SimWork work = {};
+  work.id = 1;
+  work.spin_until_id = 2;
+  MUST(program::Launch(stream, work));
+  MUST(cudaSetDevice(0));
+  for (int i = 0; i < 5; ++i) FreeHost(Host(4 << 20));
+  MUST(cudaSetDevice(1));
+  SimWork last = {};
+  last.id = 2;
+  MUST(program::Launch(program::NonBlockingStream(), last));
+  MUST(cudaDeviceSynchronize());
+}
+
 void Ageing() {
   void* pointers[8];
   for (void*& pointer : pointers) pointer = Host(1 << 20);
@@ -397,6 +434,11 @@ void Ageing() {
 
 // Work is done, as the program knows by its streams: nothing tells of the context.
 void AgeingStreams() {
+  const auto await = [] {
+    MUST(cudaStreamSynchronize(program::NonBlockingStream()));
+    for (int i = 0; i < 1000 && simHostBytes() != 0; ++i) usleep(20000);
+    printf("left: %zu\n", simHostBytes());
+  };
   FreeHost(Host(1 << 20));
   for (int i = 0; i < 2; ++i) {
     cudaStream_t stream = program::NonBlockingStream();
@@ -404,10 +446,11 @@ void AgeingStreams() {
     MUST(cudaStreamSynchronize(stream));
     Busy(stream, 1000);
   }
-  MUST(cudaStreamSynchronize(program::NonBlockingStream()));
-  const uint64_t before = RealFreeHosts();
-  for (int i = 0; i < 1000 && simHostBytes() != 0; ++i) usleep(20000);
-  printf("# freed later: %llu\n", static_cast<unsigned long long>(RealFreeHosts() - before));
+  await();
+  char* beside_work = Host(1 << 20);
+  Busy(program::NonBlockingStream(), 10'000);
+  FreeHost(beside_work);
+  await();
 }
 
 // Nor during a capture.
@@ -492,6 +535,21 @@ void OtherContexts() {
   FreeHost(last);
 }
 
+// More contexts, one after the other, than there are places for them.
+void ManyContexts() {
+  FreeHost(Host(4096));
+  CUcontext first = nullptr;
+  cuCtxGetCurrent(&first);
+  const uint64_t before = RealAllocs();
+  for (int i = 0; i < 300; ++i) {
+    CUcontext context = NewContext();
+    for (int j = 0; j < 2; ++j) FreeHost(Host(4096));
+    cuCtxDestroy(context);
+    cuCtxSetCurrent(first);
+  }
+  printf("# real of 600: %llu\n", static_cast<unsigned long long>(RealAllocs() - before));
+}
+
 void Fork() {
   char* live = Host(4096);
   FreeHost(Host(4096));
@@ -544,6 +602,7 @@ void Capture() {
        {cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal,
         cudaStreamCaptureModeRelaxed}) {
     char* before = Host(4096);
+    FreeHost(Host(4096));  // one is idle
     cudaStream_t stream = program::NonBlockingStream();
     MUST(cudaStreamBeginCapture(stream, mode));
     void* pointer = nullptr;
@@ -711,15 +770,21 @@ void Threads(uint64_t seed, int rounds) {
 }
 
 // A thread that asks for its memory's place.
-void Numa() {
+// `known`: one that had memory before.
+void Numa(bool known) {
   FreeHost(Host(4096));
   const unsigned long nodes = 1;
   const long status = syscall(SYS_set_mempolicy, 2 /* MPOL_BIND */, &nodes, 8 * sizeof(nodes));
   printf("# policy: %ld\n", status);
   uint64_t before = RealAllocs();
-  std::thread([&] {
+  const auto allocate = [] {
     for (int i = 0; i < 10; ++i) FreeHost(Host(1 << 19));
-  }).join();
+  };
+  if (known) {
+    allocate();
+  } else {
+    std::thread(allocate).join();
+  }
   for (int i = 0; i < 10; ++i) FreeHost(Host(1 << 20));
   printf("# real of 20: %llu\n", static_cast<unsigned long long>(RealAllocs() - before));
 }
@@ -749,6 +814,8 @@ int main(int count, char** arguments) {
   if (is("mapped")) Mapped();
   if (is("flags")) Flags();
   if (is("bound")) Bound();
+  if (is("room")) Room();
+  if (is("room_elsewhere")) RoomElsewhere();
   if (is("ageing")) Ageing();
   if (is("ageing_busy")) AgeingBusy();
   if (is("ageing_streams")) AgeingStreams();
@@ -758,13 +825,15 @@ int main(int count, char** arguments) {
   if (is("aside")) Aside();
   if (is("reset")) Reset();
   if (is("contexts")) OtherContexts();
+  if (is("many_contexts")) ManyContexts();
   if (is("fork")) Fork();
   if (is("exit")) Exit();
   if (is("callback")) Callback();
   if (is("capture")) Capture();
   if (is("failures")) Failures();
   if (is("threads")) Threads(count > 3 ? strtoull(arguments[3], nullptr, 10) : 1, 300);
-  if (is("numa")) Numa();
+  if (is("numa")) Numa(false);
+  if (is("numa_known")) Numa(true);
   if (is("loop")) {
     Loop(count > 3 ? atoi(arguments[3]) : 100,
          count > 4 ? strtoull(arguments[4], nullptr, 10) : 4096);

@@ -1,11 +1,23 @@
 """cmp-preload doctor: what it finds, and what it says to do."""
 
+import ctypes
 import os
 import pathlib
+import platform
 import subprocess
 import sys
 
 from command import BUILD, PLAIN, PROGRAMS, TestCase, main, run
+
+
+def set_numa_policy():
+    """As numactl does, of this process and its children."""
+    numbers = {"x86_64": 238, "aarch64": 237}  # of set_mempolicy
+    nodes, bits = ctypes.c_ulong(1), ctypes.c_ulong(64)
+    bind = 2
+    number = numbers.get(platform.machine(), -1)
+    if ctypes.CDLL(None).syscall(number, bind, ctypes.byref(nodes), bits) != 0:
+        raise OSError
 
 
 class Doctor(TestCase):
@@ -183,6 +195,10 @@ class Doctor(TestCase):
         self.assertIn("(cudaMallocAsync) keep no memory: CMP_ASYNC_KEEP=off\n", said)
         said = self.doctor(env={"CMPSIM_FAIL": "cuMemAllocAsync:1+:801"})
         self.assertIn("note     this device has no stream-ordered pools (cudaMallocAsync)\n", said)
+        kept = "page-locked memory (cudaMallocHost) is"
+        self.assertNotIn(kept, self.doctor())
+        self.assertIn(f"ok       {kept} kept: CMP_HOST=on\n", self.doctor(env={"CMP_HOST": "on"}))
+        self.assertNotIn(kept, self.doctor(env={"CMP_HOST": "off"}))
         said = self.doctor(env={"CMP_SLACK": "half", "CMP_FILL": "zero"}, code=1)
         self.assertIn("PROBLEM  CMP_SLACK=half is not understood", said)
         self.assertIn("right: a percentage, as 12.5%", said)
@@ -200,6 +216,14 @@ class Doctor(TestCase):
         )
         said = run("doctor", env={"LD_PRELOAD": "/nowhere/lib.so"}).stdout
         self.assertIn("PROBLEM  the preload /nowhere/lib.so is not there", said)
+
+
+    def test_numa_policy(self):
+        try:
+            said = run("doctor", env={"CMP_HOST": "on"}, preexec_fn=set_numa_policy).stdout
+        except subprocess.SubprocessError:
+            self.skipTest("this system lets nobody set a policy")
+        self.assertIn("is not kept in spite of CMP_HOST=on: there is a NUMA policy", said)
 
 
 if __name__ == "__main__":

@@ -332,10 +332,10 @@ class Versions(TestCase):
         path.write_bytes(data)
         self.assertIn("20 calls", run("report", path).stdout)
         self.assertIn("cuMemAlloc", run("replay", "--backend", "real", path).stdout)
-        data[8:12] = (3).to_bytes(4, "little")
+        data[8:12] = (4).to_bytes(4, "little")
         path.write_bytes(data)
         for command in ("report", "replay"):
-            words = "a trace of format 3; this", "reads 2"
+            words = "a trace of format 4; this", "reads 3"
             self.assert_refused(run(command, path), *words, code=1)
         done = subprocess.run(
             [BUILD / "cmp-replay", path],
@@ -344,7 +344,7 @@ class Versions(TestCase):
             text=True,
             check=False,
         )
-        said = f"cmp-replay: {path}: a trace of format 3; this cmp-replay reads 2\n"
+        said = f"cmp-replay: {path}: a trace of format 4; this cmp-replay reads 3\n"
         self.assertEqual((done.returncode, done.stdout, done.stderr), (1, "", said))
 
 

@@ -136,6 +136,21 @@ class Reports(TestCase):
             self.assertEqual("set CMP_HOST=on" in self.report(path), said)
         self.assertIn("200.0 ms in real calls for page-locked memory", self.report(path))
 
+    def test_page_locked_memory_in_traces(self):
+        """Beside the calls for device memory, and in no table of that."""
+        trace = self.folder() / "trace"
+        program = (PROGRAMS / "page_locked", "loop", "runtime", "100")
+        env = {"CMP_HOST": "on", "CMP_DECAY": "off"}  # no tick moves what the cache has
+        self.assert_ok(run("run", "--trace", trace, "--", *program, env=env))
+        said = self.report(trace)
+        self.assertRegex(said, r"page-locked memory allocated: thread cache +99 ")
+        self.assertIn("200 calls for page-locked memory, none for the device's.", said)
+        (one,) = json.loads(self.report("--json", trace))["traces"]
+        self.assertEqual((one["calls"], one["outcomes"], one["peak_bytes"]), (0, {}, 0))
+        outcomes = one["page_locked_outcomes"]
+        freed = [outcomes.get(name, {"calls": 0})["calls"] for name in ("pooled", "waited")]
+        self.assertEqual(sum(freed), 100)
+
     def test_what_was_released_and_is_allocated_again(self):
         (path,) = self.reports(f"{PROGRAMS}/memory rounds").iterdir()
         process = json.loads(path.read_text())["process"]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 
+from cmp_preload.console.documents import document
 from cmp_preload.console.errors import Failure
 from cmp_preload.diagnosis.findings import Findings
 from cmp_preload.pool import preloading
@@ -132,6 +133,7 @@ def check_service(findings: Findings, environment: dict, library) -> None:
             f"a test of 100 allocations: {counters.hits(counted['totals'])} without a real call"
         )
         _tell_of_kept_pools(findings, environment, found, counted["process"])
+        _tell_of_page_locked(findings, environment, counted["process"])
 
 
 def _tell_of_kept_pools(findings: Findings, environment: dict, found: dict, process: dict) -> None:
@@ -145,3 +147,16 @@ def _tell_of_kept_pools(findings: Findings, environment: dict, found: dict, proc
         )
     else:
         findings.note("this device has no stream-ordered pools (cudaMallocAsync)")
+
+
+def _tell_of_page_locked(findings: Findings, environment: dict, process: dict) -> None:
+    """Where somebody asked for it to be kept."""
+    setting = f"CMP_HOST={environment.get('CMP_HOST')}"
+    if process.get("host_bypassed"):
+        findings.note(
+            f"page-locked memory (cudaMallocHost) is not kept in spite of {setting}: there is a "
+            "NUMA policy, as of numactl",
+            f"{document('page-locked')} says why",
+        )
+    elif process.get("host_requests"):
+        findings.ok(f"page-locked memory (cudaMallocHost) is kept: {setting}")

@@ -70,6 +70,11 @@ class Trace:
         return len(self._calls)
 
     @property
+    def page_locked(self):
+        """Those for page-locked memory of the host, which are not among the others."""
+        return iter(())
+
+    @property
     def calls(self) -> list[Call]:
         return list(self)
 

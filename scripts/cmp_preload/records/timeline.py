@@ -57,6 +57,10 @@ class Latencies:
         }
 
 
+def _summaries(latencies: dict[str, Latencies]) -> dict[str, dict]:
+    return {name: latencies[name].summary() for name in OUTCOMES if name in latencies}
+
+
 class Timeline:
     """Of one trace, or of several together; time in equal steps, from the first one's begin."""
 
@@ -68,6 +72,7 @@ class Timeline:
         self.calls = [0] * STEPS
         self.real_calls = [0] * STEPS
         self.latencies: dict[str, Latencies] = {}
+        self.page_locked: dict[str, Latencies] = {}  # of calls for memory of the host
         self.tiers: dict[int, dict] = {}
         self.peak = self.block_peak = self.at_end = self.threads = 0
 
@@ -115,6 +120,8 @@ class Timeline:
                 live -= size
                 blocks -= block
         self._fill(reached + 1, STEPS, live, blocks)
+        for call in recorded.page_locked:
+            self.page_locked.setdefault(call.outcome, Latencies()).add(call.cost)
         self.peak, self.block_peak = max(self.live), max(self.blocks)
         self.at_end, self.threads = live, len(threads)
 
@@ -144,8 +151,12 @@ class Timeline:
         for name in ("live", "blocks", "real_calls", "calls"):
             both = zip(getattr(self, name), getattr(other, name))
             setattr(self, name, [a + b for a, b in both])
-        for name, latencies in other.latencies.items():
-            self.latencies.setdefault(name, Latencies()).add_all(latencies)
+        for mine, others in (
+            (self.latencies, other.latencies),
+            (self.page_locked, other.page_locked),
+        ):
+            for name, latencies in others.items():
+                mine.setdefault(name, Latencies()).add_all(latencies)
         for size, tier in other.tiers.items():
             mine = self.tiers.setdefault(size, dict.fromkeys(tier, 0))
             for name, value in tier.items():
@@ -156,7 +167,10 @@ class Timeline:
         self.threads += other.threads
 
     def outcomes(self) -> dict[str, dict]:
-        return {name: self.latencies[name].summary() for name in OUTCOMES if name in self.latencies}
+        return _summaries(self.latencies)
+
+    def page_locked_outcomes(self) -> dict[str, dict]:
+        return _summaries(self.page_locked)
 
     def used_tiers(self) -> list[dict]:
         """As in a statistics file, smallest first."""

@@ -10,13 +10,15 @@ from cmp_preload.console.errors import Failure
 from cmp_preload.records import runs
 from cmp_preload.records.calls import FIRST_FREE, OUTCOMES, Call, Trace
 
-FORMAT = 2
-OLDEST = 1  # the same, with zeros in place of host, rank and command
+FORMAT = 3
+OLDEST = 1  # 2: no page-locked memory; 1: zeros in place of host, rank and command, too
 MAGIC = b"CMPTRACE"
 HEADER = struct.Struct("<8sIIIIQQQQ16s64s2048s80s16s1024s")
 TEXTS = 6  # of these at its end
 CHUNK = struct.Struct("<QI20x")
 RECORD = struct.Struct("<QQQQ")
+MARK = 30  # the byte of a record with the bit that says that it is of page-locked memory
+MARKED = bytes(mark for mark in range(256) if mark >> 5 & 1)
 CHUNK_BYTES = 4096
 CHUNK_RECORDS = CHUNK_BYTES // RECORD.size - 1
 CHUNKS_AT_ONCE = 256
@@ -32,7 +34,7 @@ class Recorded(Trace):
         # Where each chunk begins, in the order of their first calls; chunks without calls are the
         # rest of the last step of a process that runs or was killed.
         self._chunks = []
-        self._count = self._end = 0
+        self._count = self._page_locked = self._end = 0
         for at in range(CHUNK_BYTES, len(data) - CHUNK_BYTES + 1, CHUNK_BYTES):
             thread, count = CHUNK.unpack_from(data, at)
             count = min(count, CHUNK_RECORDS)
@@ -41,16 +43,26 @@ class Recorded(Trace):
                 begin = RECORD.unpack_from(data, first)[0]
                 last = RECORD.unpack_from(data, first + (count - 1) * RECORD.size)
                 self._chunks.append((begin, at, thread, count))
+                marks = data[first + MARK : first + count * RECORD.size : RECORD.size]
+                self._page_locked += count - len(marks.translate(None, MARKED))
                 self._count += count
                 self._end = max(self._end, last[0] + _cost(last))
         self._chunks.sort()
 
     def __iter__(self):
+        return self._select(0)
+
+    @property
+    def page_locked(self):
+        return self._select(1) if self._page_locked else iter(())
+
+    def _select(self, page_locked):
         waiting = []  # what may come after calls of chunks that were not read yet
         for i in range(0, len(self._chunks), CHUNKS_AT_ONCE):
             for _, at, thread, count in self._chunks[i : i + CHUNKS_AT_ONCE]:
                 first = at + CHUNK.size
-                self._read(self._data[first : first + count * RECORD.size], thread, waiting.append)
+                records = self._data[first : first + count * RECORD.size]
+                self._read(records, thread, page_locked, waiting.append)
             waiting.sort(key=operator.itemgetter(0))
             if i + CHUNKS_AT_ONCE < len(self._chunks):
                 until = self._chunks[i + CHUNKS_AT_ONCE][0] - self.begin
@@ -59,14 +71,16 @@ class Recorded(Trace):
                 del waiting[:ready]
         yield from waiting
 
-    def _read(self, records, thread, add) -> None:
+    def _read(self, records, thread, page_locked, add) -> None:
         begin = self.begin
         for time, pointer, size, rest in RECORD.iter_unpack(records):
             time -= begin
             cost = rest & 0xFFFFFFFFFF
-            outcome = rest >> 48 & 63
+            outcome = rest >> 48 & 31
             if time < 0 or outcome >= len(OUTCOMES):
                 raise Failure(f"{self.path}: a record is damaged")
+            if rest >> 53 & 1 != page_locked:
+                continue
             add(
                 Call(
                     time + cost if outcome < FIRST_FREE else time,
@@ -83,7 +97,7 @@ class Recorded(Trace):
             )
 
     def __len__(self) -> int:
-        return self._count
+        return self._count - self._page_locked
 
     @property
     def nanoseconds(self) -> int:

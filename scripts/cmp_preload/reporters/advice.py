@@ -76,6 +76,9 @@ def _how_the_trace_went(found: Collection) -> str:
     if whole is None:
         return "The pool served nothing."
     calls = sum(whole.calls)
+    page_locked = sum(one.calls for one in whole.page_locked.values())
+    if not calls and page_locked:
+        return f"{words.count(page_locked, 'call')} for page-locked memory, none for the device's."
     if not calls:
         return "No allocation and no free is in the trace."
     real = sum(whole.real_calls)

@@ -84,6 +84,7 @@ def _timeline(timeline: Timeline) -> dict:
         "peak_block_bytes": timeline.block_peak,
         "live_bytes_at_end": timeline.at_end,
         "outcomes": timeline.outcomes(),
+        "page_locked_outcomes": timeline.page_locked_outcomes(),
         "tiers": timeline.used_tiers(),
         "step_ns": timeline.step_ns,
         "live_bytes": timeline.live,

@@ -291,6 +291,7 @@ def _of_traces(found: Collection) -> str:
         tables.append(("Memory over time", trace_tables.time_rows(whole)))
         if whole.used_tiers():
             tables.append(("Block sizes", process_tables.tier_rows(whole.used_tiers())))
+    if any(whole.calls) or whole.page_locked:
         tables.append(("Calls", trace_tables.outcome_rows(whole)))
     result += "".join(_table(title, rows) for title, rows in tables)
     return result + (_paragraphs([ROUNDING]) if whole.used_tiers() else "")

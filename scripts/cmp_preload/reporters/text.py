@@ -41,6 +41,7 @@ def report(found: Collection, everything: bool) -> str:
         if any(whole.calls):
             parts.append(words.table(trace_tables.time_rows(whole), left=()))
             parts.append(_tiers(whole.used_tiers(), everything))
+        if any(whole.calls) or whole.page_locked:
             parts.append(words.table(trace_tables.outcome_rows(whole)))
     facts = trace_tables.run_rows(found, everything)
     if facts:

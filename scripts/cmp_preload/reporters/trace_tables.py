@@ -82,10 +82,15 @@ def time_rows(whole: Timeline) -> list[list[str]]:
 
 def outcome_rows(whole: Timeline) -> list[list[str]]:
     rows = [["outcome", "calls", "time", "p50", "p99", "max"]]
-    for name, row in whole.outcomes().items():
-        times = [words.seconds(row[key] / 1e9) for key in ("ns", "p50_ns", "p99_ns", "max_ns")]
-        timed = row["ns"] != 0  # in a CSV they are not
-        rows.append([OUTCOME_WORDS[name], f"{row['calls']:,}", *(times if timed else [""] * 4)])
+    for of, outcomes in (
+        ("", whole.outcomes()),
+        ("page-locked memory ", whole.page_locked_outcomes()),
+    ):
+        for name, row in outcomes.items():
+            times = [words.seconds(row[key] / 1e9) for key in ("ns", "p50_ns", "p99_ns", "max_ns")]
+            timed = row["ns"] != 0  # in a CSV they are not
+            calls = f"{row['calls']:,}"
+            rows.append([of + OUTCOME_WORDS[name], calls, *(times if timed else [""] * 4)])
     return rows
 
 
