@@ -225,13 +225,15 @@ void ContextWork::FenceForReuseBegins(uint64_t number, bool shows_later) {
   context_->fences().SetWorkSince(false);
 }
 
-void ContextWork::FenceOwingNothingBegins() {
+void ContextWork::FenceOwingNothingBegins(bool for_order) {
   if (context_ == nullptr) return;
   Held held(lock_);
   const WorkState::Beginning fence = Beginning(0);
   visible_.FenceBegins(fence.begun);
   state_.FenceOwingNothingBegins(fence);
-  PublishFenced();
+  if (for_order) return PublishFenced();
+  PublishQuiet();
+  context_->fences().SetWorkSince(false);
 }
 
 void ContextWork::FenceFailed() {

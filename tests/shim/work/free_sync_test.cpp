@@ -109,6 +109,15 @@ TEST_P(AnyModeTest, ForAFreeWithoutAWaitTheBlockWaitsAndNotTheHost) {
   EXPECT_EQ(driver_.records, GetParam() == FreeSync::kNone ? 0u : 1u);
 }
 
+// Found by review: under `wait`, where fences owe nothing, the free joined one that another
+// context's blocks had needed. A release then took the work for done.
+TEST_P(AnyModeTest, AFenceForReuseDoesNotStandForTheOneOfAFreeWithoutAWait) {
+  Submit(kA);
+  pool_.pool->readiness().Record(context());
+  EXPECT_NE(SettleWithoutWait(*pool_.pool, driver_.table(), context()).stamp, kReady);
+  EXPECT_FALSE(pool_.pool->readiness().IsOwnWorkDone(context(), Fences::Step()));
+}
+
 TEST_F(WorkTest, WhereARecordFailsTheFreeIsReal) {
   Submit(kA);
   driver_.record_status = CUDA_ERROR_NOT_PERMITTED;
