@@ -11,9 +11,9 @@ from cmp_preload.console import progress, words
 from cmp_preload.console.arguments import (
     Parser,
     add_command,
+    add_results,
     add_runs,
     command_of,
-    number,
     own_command,
 )
 from cmp_preload.console.errors import Failure, Interrupted, warn
@@ -22,6 +22,7 @@ from cmp_preload.measuring import outputs, verdict
 from cmp_preload.measuring.judgement import page_locked_share
 from cmp_preload.measuring.measurer import Measurer, Run
 from cmp_preload.measuring.noise import order_of
+from cmp_preload.measuring.results import Results, require_files
 from cmp_preload.measuring.series import (
     Series,
     async_keep_series,
@@ -63,6 +64,7 @@ class Trial:
         self._chosen = chosen
         self._folder = folder
         self._limit: float | None = parsed.limit
+        self.results = Results(parsed.code, parsed.stderr, parsed.ignore, parsed.tolerance)
         self._total = total
         self._number = 0  # of the latest run
 
@@ -95,10 +97,8 @@ class Trial:
         plain = self.plain = all_series[0]
         # The first run finds caches cold. Its results count, its time does not.
         self.warm = self.run(plain, "without, to warm up")
-        require_success(self.warm, self._parsed.code, self._measurer.command)
-        for path in self._parsed.file:
-            if not os.path.exists(path):
-                raise Failure(f"--file: the program did not write {path}")
+        self.results.require(self.warm, self._measurer.command)
+        require_files(self._parsed.file)
         if self._limit is None:
             self._limit = 60 + 10 * self.warm.seconds
         for i in range(max(series.times for series in all_series)):
@@ -116,7 +116,7 @@ class Trial:
                 continue
             series.runs.append(self.run(series))
             if series is self.plain:
-                require_success(series.runs[-1], self._parsed.code, self._measurer.command)
+                self.results.require(series.runs[-1], self._measurer.command)
 
     def _more_to_try(self, all_series: list[Series]) -> list[Series]:
         """What helps only programs that do what this one does."""
@@ -133,22 +133,10 @@ class Trial:
 
     def compare(self, all_series: list[Series]) -> list[outputs.Comparison]:
         """Fills in where results differ."""
-        plain = all_series[0]
-        references = [self.warm, *plain.runs]
-        names = [name for name in self.warm.outputs if name != "stderr" or self._parsed.stderr]
-        rules = outputs.rules_of(self._parsed.ignore)
-        comparisons = [
-            outputs.Comparison(
-                name, [run.outputs[name] for run in references], rules, self._parsed.tolerance
-            )
-            for name in names
-        ]
+        comparisons = self.results.learn([self.warm, *all_series[0].runs])
         for series in all_series[1:]:
-            series.different = [
-                where
-                for where in (self._difference(run, comparisons) for run in series.runs)
-                if where
-            ]
+            found = map(self.results.difference, series.runs)
+            series.different = [where for where in found if where]
         return comparisons
 
     def cure(self, usual: Series) -> Series:
@@ -157,22 +145,6 @@ class Trial:
         series.runs.append(self.run(series))
         self.compare([self.plain, series])
         return series
-
-    def _difference(self, run: Run, comparisons: list[outputs.Comparison]) -> str | None:
-        if run.over_limit or run.code != self._parsed.code:
-            return run.failure()
-        found = (comparison.difference(run.outputs[comparison.name]) for comparison in comparisons)
-        return next((where for where in found if where), None)
-
-
-def require_success(run: Run, code: int, command: list[str]) -> None:
-    if run.over_limit or run.code != code:
-        raise Failure(
-            f"{command[0]} fails without the pool: {run.ending()}"
-            + (f", not the {code} of --code" if code else "")
-            + (f" (if that is right: --code {run.code})" if run.code > 0 and not code else "")
-            + "".join(f"\n    {line}" for line in run.last_lines(3))
-        )
 
 
 def free_sync_of(library: Library) -> Option:
@@ -189,7 +161,7 @@ def parser_of(library: Library) -> Parser:
         description=ABOUT,
         usage="cmp-preload trial [OPTION...] [--] PROGRAM [ARGUMENT...]",
     )
-    add_runs(parser, "of each variant")
+    add_runs(parser, "of each variant (default: 6; no verdict on times with fewer)")
     parser.add_argument(
         "--modes",
         default=",".join(usual),
@@ -200,43 +172,7 @@ def parser_of(library: Library) -> Parser:
     parser.add_argument(
         "--no-fill", action="store_true", help="leave out the run with filled memory"
     )
-    parser.add_argument(
-        "--ignore",
-        action="append",
-        default=[],
-        metavar="REGEX",
-        help="parts of output lines that are noise; may be given several times",
-    )
-    parser.add_argument(
-        "--tolerance",
-        type=number("0 or more", lambda value: value >= 0),
-        default=0.0,
-        metavar="RATIO",
-        help="numbers that differ by no more are the same, as 1e-6 (default: 0)",
-    )
-    parser.add_argument(
-        "--stderr", action="store_true", help="compare what it writes on stderr too"
-    )
-    parser.add_argument(
-        "--file",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a file that it writes, compared too; may be given several times",
-    )
-    parser.add_argument(
-        "--code",
-        type=int,
-        default=0,
-        metavar="N",
-        help="the exit code of a run that went well (default: 0)",
-    )
-    parser.add_argument(
-        "--limit",
-        type=number("more than 0", lambda value: value > 0),
-        metavar="SECONDS",
-        help="a run that takes longer is ended (default: ten times the first run, and a minute)",
-    )
+    add_results(parser)
     parser.add_argument(
         "--save", metavar="FILE", help="write what is recommended there, for run --settings FILE"
     )
@@ -256,7 +192,6 @@ def main(arguments: list[str], find_library) -> int:
     for mode in modes:
         if not library.is_right("CMP_FREE_SYNC", mode):
             raise Failure(f"--modes: {mode!r} is not understood; right: {free_sync.values}", 2)
-    outputs.rules_of(parsed.ignore)  # a wrong one is told before the first run
     environment = preloading.own_environment()
     program_file.require_preload(command[0], environment.get("PATH"), "try")
     if parsed.save is not None:

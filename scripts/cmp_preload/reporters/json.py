@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 
+from cmp_preload.measuring.shaking import Found, Outcome, Race, Tried
 from cmp_preload.records import runs
 from cmp_preload.records.collection import Collection
 from cmp_preload.records.timeline import Timeline
@@ -22,6 +24,58 @@ def report(found: Collection) -> str:
     if found.traces:
         whole["traces"] = [{**_trace(one), **_timeline(one.timeline)} for one in found.traces]
     return json.dumps(whole, indent=2)
+
+
+def shake(found: Found, command: list[str], symbols) -> str:
+    whole = {
+        "cmp_shake": 1,
+        "command": shlex.join(command),
+        "verdict": found.outcome.value,
+        "why": found.why_none() if found.outcome is Outcome.NONE else None,
+        "interrupted": found.interrupted,
+        "unshaken_runs": found.unshaken,
+        "kinds": [_tried(one) for one in found.tried],
+        "races": [_race(one, symbols) for one in found.races],
+    }
+    return json.dumps(whole, indent=2)
+
+
+def _tried(one: Tried) -> dict:
+    return {
+        "kind": one.kind,
+        "sites": [site._asdict() for site in one.sites],
+        "runs": [
+            {
+                "seed": run.seed,
+                "different": run.different,
+                "holds": run.holds,
+                "effective": run.effective,
+            }
+            for run in one.runs
+        ],
+        "effective_sites": one.effective_sites,
+    }
+
+
+def _race(one: Race, symbols) -> dict:
+    return {
+        "kind": one.kind,
+        "seed": one.seed,
+        "different": one.different,
+        "complete": one.complete,
+        "again": one.again,
+        "tries": one.tries,
+        "sites": [
+            {
+                **site._asdict(),
+                "functions": {
+                    name: symbols.function(getattr(site, f"{name}_where"))
+                    for name in ("earlier", "free", "later")
+                },
+            }
+            for site in one.sites
+        ],
+    }
 
 
 def _trace(one: Traced) -> dict:
