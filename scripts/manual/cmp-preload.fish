@@ -29,7 +29,7 @@ function __cmp_preload_program
         if test "$words[1]" = --
             set -e words[1]
             break
-        else if contains -- "$words[1]" --async-keep --backend --batch-bytes --code --csv --decay --file --fill --free-sync --host --html --ignore --kind --limit --max-block --mode --modes --order --programs --reports --reserve --runs --save --seed --settings --slack --stats --stdin --thread-cache-bytes --thread-cache-max-block --tier-steps --tolerance --trace --unshaken --verbose -n
+        else if contains -- "$words[1]" --async-keep --backend --batch-bytes --code --csv --decay --file --fill --free-sync --host --html --ignore --kind --limit --max-block --mode --modes --order --programs --reports --reserve --runs --save --seed --settings --shake --slack --stats --stdin --thread-cache-bytes --thread-cache-max-block --tier-steps --tolerance --trace --unshaken --verbose -n
             set -e words[1]
             set -e words[1]
         else if string match -q -- '-*' "$words[1]"
@@ -83,6 +83,7 @@ complete -c cmp-preload -n '__cmp_preload_using trial' -l stdin -r -F -d 'what i
 complete -c cmp-preload -n '__cmp_preload_using trial' -l tee -d 'show what it writes, on stderr'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l modes -x -a 'wait auto order none' -d 'values of CMP_FREE_SYNC to try, of: wait, auto, order, none (default: auto,order,none)'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l no-fill -d 'leave out the run with filled memory'
+complete -c cmp-preload -n '__cmp_preload_using trial' -l shake -x -d 'shaken runs of each kind, of a program that gains by a mode that keeps less than auto; such a mode is recommended only if they agree (default: 8; 0: none)'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l ignore -x -d 'parts of output lines that are noise; may be given several times'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l tolerance -x -d 'numbers that differ by no more are the same, as 1e-6 (default: 0)'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l stderr -d 'compare what it writes on stderr too'

@@ -185,15 +185,15 @@ class Invention(TestCase):
         found = shake_program(Invented([], effective=False), [site(1)])
         self.assertIs(found.outcome, Outcome.NONE)
         self.assertIn("no hold was effective (order)", found.why_none())
-        self.assertFalse(shaking.is_evidence(found.tried))
+        self.assertIsNotNone(shaking.why_nothing(found.tried))
         # Nor is it evidence of one kind that the other had some.
         found.tried.append(shake_program(Invented([]), [site(2, "host")], kind="host").tried[0])
         self.assertIs(found.outcome, Outcome.NONE)
-        self.assertFalse(shaking.is_evidence(found.tried))
+        self.assertIsNotNone(shaking.why_nothing(found.tried))
         # A kind without sites needs none.
         found.tried[0] = Tried("order", [])
         self.assertIs(found.outcome, Outcome.AGREE)
-        self.assertTrue(shaking.is_evidence(found.tried))
+        self.assertIsNone(shaking.why_nothing(found.tried))
 
     def test_no_site_says_nothing(self):
         program = Invented([])
@@ -201,7 +201,7 @@ class Invention(TestCase):
         self.assertEqual(program.runs, 0)
         self.assertIs(found.outcome, Outcome.NONE)
         self.assertIn("no free of the program had earlier work", found.why_none())
-        self.assertFalse(shaking.is_evidence(found.tried))
+        self.assertIsNotNone(shaking.why_nothing(found.tried))
 
     def test_noise_is_no_race(self):
         """A program that differs by itself, so rarely that unshaken runs did not show it."""

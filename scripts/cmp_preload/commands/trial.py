@@ -14,11 +14,12 @@ from cmp_preload.console.arguments import (
     add_results,
     add_runs,
     command_of,
+    number,
     own_command,
 )
 from cmp_preload.console.errors import Failure, Interrupted, warn
 from cmp_preload.diagnosis import driver
-from cmp_preload.measuring import outputs, verdict
+from cmp_preload.measuring import outputs, shaking, verdict
 from cmp_preload.measuring.judgement import page_locked_share
 from cmp_preload.measuring.measurer import Measurer, Run
 from cmp_preload.measuring.noise import order_of
@@ -29,6 +30,7 @@ from cmp_preload.measuring.series import (
     page_locked_series,
     series_of,
 )
+from cmp_preload.measuring.shaking import Starter, Tried
 from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.pool.library import Library, Option
 from cmp_preload.records import counters
@@ -36,7 +38,8 @@ from cmp_preload.reporters import text
 
 ABOUT = """Runs PROGRAM without the pool, observed (real calls, counted and timed), with the pool in
 each mode of CMP_FREE_SYNC, of a program that calls cudaMallocAsync with other values of
-CMP_ASYNC_KEEP, and once with new memory filled with 0xFF, in turn, several times.
+CMP_ASYNC_KEEP, and once with new memory filled with 0xFF, in turn, several times. Where a mode that
+keeps less than auto gains, it is shaken as by cmp-preload shake, which makes the trial longer.
 Compares exit code and output; prints times, what the pool did, a verdict and what to set. The
 table goes to stdout, progress to stderr. Exit code 1: the results were not the same.
 
@@ -139,6 +142,28 @@ class Trial:
             series.different = [where for where in found if where]
         return comparisons
 
+    def shake(self, kinds: list[str], runs: int, tried: dict[str, Tried]) -> None:
+        """Fills in `tried`, by kind, as far as it comes."""
+        if self._folder is None:
+            return
+        self._total += 1 + len(kinds) * runs
+        folder = os.path.join(self._folder, "shaken")
+        os.mkdir(folder, 0o700)
+        starter = Starter(
+            lambda added, what: self.run(Series(what, added, 1), what),
+            self.results.difference,
+            folder,
+        )
+        recorded, sites = starter.record()
+        different = self.results.difference(recorded)
+        if different:
+            warn(f"not shaken: the recording differed: {different}")
+            return
+        for kind in kinds:
+            tried[kind] = Tried(kind, [site for site in sites if site.kind == kind])
+        for kind in kinds:
+            shaking.shake(tried[kind], range(1, runs + 1), starter, narrow=False)
+
     def cure(self, usual: Series) -> Series:
         """Does it read memory before it writes there? Then zeros help."""
         series = Series("zeroed", {**usual.settings, "CMP_FILL": "zero"}, 1, is_check=True)
@@ -171,6 +196,14 @@ def parser_of(library: Library) -> Parser:
     )
     parser.add_argument(
         "--no-fill", action="store_true", help="leave out the run with filled memory"
+    )
+    parser.add_argument(
+        "--shake",
+        type=number("0 or more", lambda value: value >= 0, int),
+        default=shaking.RUNS,
+        metavar="RUNS",
+        help="shaken runs of each kind, of a program that gains by a mode that keeps less than auto; "
+        f"such a mode is recommended only if they agree (default: {shaking.RUNS}; 0: none)",
     )
     add_results(parser)
     parser.add_argument(
@@ -226,11 +259,20 @@ def main(arguments: list[str], find_library) -> int:
                         cure = trial.cure(usual)
                     except Interrupted as signaled:
                         interrupted = signaled.code
+            shaken: dict[str, Tried] | None = {} if parsed.shake else None
+            gaining = verdict.to_shake(all_series)
+            if gaining and shaken is not None and cure is None and not interrupted:
+                wanted = {kind for mode in gaining for kind in shaking.KINDS_OF_MODE[mode.name]}
+                kinds = [kind for kind in shaking.KINDS if kind in wanted]
+                try:
+                    trial.shake(kinds, parsed.shake, shaken)
+                except Interrupted as signaled:
+                    interrupted = signaled.code
         finally:
             progress.clear()
     shown = all_series + ([cure] if cure else [])
     print(text.trial(shown))
-    found = verdict.of(shown, comparisons, chosen, command, free_sync.default)
+    found = verdict.of(shown, comparisons, chosen, command, free_sync.default, shaken)
     print()
     if interrupted:
         print("Interrupted: this is what the runs until then show.")

@@ -88,12 +88,6 @@ class Tried:
         return None
 
 
-def is_evidence(tried: list[Tried]) -> bool:
-    """Whether shaken runs that agree say anything: holds were effective, in each kind that the
-    program has sites of."""
-    return any(one.effective for one in tried) and not any(one.says_nothing() for one in tried)
-
-
 class Outcome(enum.Enum):
     AGREE = "agree"
     RACE = "race"
@@ -130,12 +124,18 @@ class Found:
                     f"a run with seed {run.seed} differed ({run.different}), but too rarely again: "
                     "the program may vary by itself"
                 )
-        if not any(one.sites for one in self.tried):
-            return "no free of the program had earlier work to wait for"
-        for one in self.tried:
-            if one.says_nothing():
-                return f"{one.says_nothing()} ({one.kind}), and a run without says nothing"
-        return None
+        return why_nothing(self.tried)
+
+
+def why_nothing(tried: list[Tried]) -> str | None:
+    """Why runs that agree say nothing; None: holds were effective, in each kind that the program has
+    sites of."""
+    if not any(one.sites for one in tried):
+        return "no free of the program had earlier work to wait for"
+    for one in tried:
+        if one.says_nothing():
+            return f"{one.says_nothing()} ({one.kind}), and a run without says nothing"
+    return None
 
 
 class Starter:
