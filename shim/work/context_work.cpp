@@ -2,6 +2,7 @@
 
 #include "core/base/rules.h"
 #include "core/pool/pool_instance.h"
+#include "shim/shake/shake.h"
 #include "shim/state/captures.h"
 
 namespace cmp {
@@ -64,7 +65,7 @@ StreamName Named(StreamName stream) {
 // ---- What others read without the lock
 
 void ContextWork::PublishQuiet() {
-  const StreamName quiet = state_.Quiet();
+  const StreamName quiet = TheShaker() == nullptr ? state_.Quiet() : kNoStream;
   // A wait that is on its way counts submissions, and is not told of those to a quiet stream: it
   // must not take all for finished.
   if (quiet != kNoStream) ++notes_;

@@ -2,7 +2,7 @@
 
 namespace cmp {
 
-HostWait::HostWait(StreamName stream) {
+HostWait::HostWait(StreamName stream) : stream_(stream) {
   const Driver* driver = LoadedDriver();
   const WorkOwner owner = OwnerOf(stream);
   if (driver == nullptr || owner.IsOneOfSeveral() || owner.IsNone()) return;
@@ -12,7 +12,7 @@ HostWait::HostWait(StreamName stream) {
     work_ = nullptr;
 }
 
-HostWait::HostWait(ContextHandle context) {
+HostWait::HostWait(ContextHandle context) : stream_(kSeveralStreams) {
   const WorkOwner owner = OwnerOfContext(context);
   if (owner.IsNone()) return;
   Begin(owner.work(), kSeveralStreams);

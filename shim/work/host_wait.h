@@ -3,6 +3,7 @@
 #ifndef CMP_SHIM_WORK_HOST_WAIT_H_
 #define CMP_SHIM_WORK_HOST_WAIT_H_
 
+#include "shim/shake/shake.h"
 #include "shim/work/submission.h"
 
 namespace cmp {
@@ -16,6 +17,8 @@ class [[nodiscard]] HostWait {
   // The call returned.
   CUresult Done(CUresult status) {
     if (status == CUDA_SUCCESS && work_ != nullptr) finished_ = work_->EndWait(waiting_);
+    if (status == CUDA_SUCCESS && TheShaker() != nullptr) [[unlikely]]
+      ShakeWaited(stream_, shake_begun_);
     return status;
   }
   // Did it finish all work of the context?
@@ -27,6 +30,8 @@ class [[nodiscard]] HostWait {
   bool finished_ = false;
   ContextWork* work_ = nullptr;  // nullptr: it is not known what the call waits for
   ContextWork::Waiting waiting_ = {};
+  StreamName stream_;
+  uint64_t shake_begun_ = TheShaker() == nullptr ? 0 : ShakeWaitBegins();
 };
 
 // A submission by call() that returns only once it, and with it all earlier work of its stream, is

@@ -1,0 +1,415 @@
+#include "shim/shake/shaker.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <algorithm>
+
+#include "core/base/own_thread.h"
+#include "core/base/warnings.h"
+#include "core/pool/pool_instance.h"
+#include "shim/record/own_files.h"
+#include "shim/record/shake_counts.h"
+#include "shim/state/captures.h"
+#include "shim/visible/visible_memory.h"
+
+namespace cmp {
+
+namespace {
+
+constinit std::atomic<uint32_t> g_threads{0};
+thread_local constinit uint32_t t_thread = 0;
+uint32_t ThisThread() {
+  if (t_thread == 0) t_thread = g_threads.fetch_add(1, std::memory_order_relaxed) + 1;
+  return t_thread;
+}
+
+// One name for the thread's own default stream, whether it has been named yet or not.
+StreamName NameOf(StreamName stream) {
+  const bool own = stream % 2 == 1 && stream != kSeveralStreams;
+  return own ? 2 * StreamName{ThisThread()} + 1 : stream;
+}
+CUstream HandleOf(StreamName name) {
+  if (name == kLegacyStream) return CU_STREAM_LEGACY;
+  return name % 2 == 1 ? CU_STREAM_PER_THREAD : reinterpret_cast<CUstream>(name);
+}
+
+// Of every eighth execution, by the seed.
+constexpr uint64_t kOneIn = 8;
+// Where that many holds of a site were in vain, only every fourth of those that are left.
+constexpr uint32_t kInVain = 4;
+
+}  // namespace
+
+bool Shaker::Begin(const Options& options) {
+  records_ = options.shake == kShakeRecord;
+  seed_ = options.shake;
+  kind_ = options.free_sync == FreeSync::kOrder ? ShakeKind::kHost : ShakeKind::kOrder;
+  report_ = options.shake_report;
+  begin_ns_ = NowNs();
+  call_sites_.Begin();
+  if (records_) return true;
+  const char* wrong = options.shake_sites == nullptr ? "CMP_SHAKE_SITES names no file"
+                                                     : sites_.Read(options.shake_sites);
+  const Driver* driver = LoadedDriver();
+  if (wrong == nullptr && (driver == nullptr || !words_.Begin(*driver))) {
+    wrong = "the driver has no waits for values";
+  }
+  if (wrong == nullptr && !StartOwnThread(
+                              [](void* of) -> void* {
+                                BeginOwnThread("cmp-shake");
+                                static_cast<Shaker*>(of)->RunTimer();
+                                return nullptr;
+                              },
+                              this)) {
+    wrong = "no thread can be made";  // without which nothing would be let go in time
+  }
+  if (wrong == nullptr) return true;
+  char line[256];
+  snprintf(line, sizeof(line), "CMP_SHAKE does nothing: %.200s", wrong);
+  PrintWarning(line);
+  return false;
+}
+
+void Shaker::End() {
+  closed_.store(true, std::memory_order_seq_cst);
+  char path[kMaxPath];
+  const bool writes = report_ != nullptr && ExpandPath(report_, path);
+  if (!lock_.LockSoon()) return;
+  const Held held(lock_, Taken::kYes);
+  if (hold_.state != State::kNone) EndHold(NowNs(), false);
+  if (writes && !sites_.Write(path)) {
+    char line[kMaxPath + 64];
+    snprintf(line, sizeof(line), "CMP_SHAKE_REPORT=%s cannot be written: %s", path,
+             strerror(errno));
+    PrintWarning(line);
+  }
+}
+
+// ---- Streams
+
+Shaker::Stream* Shaker::FindStream(StreamName name) {
+  for (Stream& stream : streams_) {
+    if (stream.name == name) return &stream;
+  }
+  return nullptr;
+}
+
+Shaker::Stream* Shaker::AddStream(StreamName name, bool blocking) {
+  if (Stream* stream = FindStream(name)) return stream;
+  Stream* const stream = FindStream(kNoStream);
+  if (stream == nullptr) return nullptr;
+  StreamOrdinal ordinal = 0;
+  if (name == kLegacyStream) {
+    ordinal = kOrdinalLegacy;
+  } else if (name % 2 == 1) {
+    ordinal = kOrdinalPerThread;
+  } else {
+    for (bool taken = true; taken; ordinal += taken ? 1 : 0) {
+      taken = std::any_of(streams_, streams_ + kMostStreams, [=](const Stream& other) {
+        return other.name != kNoStream && other.ordinal == ordinal;
+      });
+    }
+  }
+  *stream = {name, ordinal, blocking, {}, {}};
+  return stream;
+}
+
+Shaker::Stream* Shaker::StreamOf(StreamName name) {
+  if (name == kSeveralStreams) return nullptr;
+  {
+    const Held held(lock_);
+    if (Stream* stream = FindStream(name)) return stream;
+  }
+  // In doubt it is one that orders itself: then it is left alone beside the legacy one. To ask a
+  // capturing stream kills its capture (measured).
+  bool blocking = true;
+  const Driver* driver = LoadedDriver();
+  if (!IsOfCurrentContext(name) && driver != nullptr && driver->stream_flags != nullptr) {
+    if (!g_captures.EnterRecording()) return nullptr;
+    unsigned flags = 0;
+    driver->stream_flags(reinterpret_cast<CUstream>(name), &flags);
+    blocking = (flags & CU_STREAM_NON_BLOCKING) == 0;
+    g_captures.LeaveRecording();
+  }
+  const Held held(lock_);
+  return AddStream(name, blocking);
+}
+
+bool Shaker::AreOrdered(const Stream& one, const Stream& other) {
+  if (one.name == other.name) return true;
+  return (one.name == kLegacyStream && other.blocking) ||
+         (other.name == kLegacyStream && one.blocking);
+}
+
+void Shaker::StreamEnds(StreamName name) {
+  const Held held(lock_);
+  Stream* stream = FindStream(name);
+  if (stream == nullptr) return;
+  if (hold_.state != State::kNone && hold_.stream == stream) EndHold(NowNs(), false);
+  debts_[stream - streams_] = {};
+  *stream = {};
+}
+
+void Shaker::ContextEnds() {
+  const Held held(lock_);
+  if (hold_.state != State::kNone) EndHold(NowNs(), false);
+  registered_.store(false, std::memory_order_release);
+}
+
+// ---- Submissions
+
+void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
+  if (closed_.load(std::memory_order_acquire) || g_captures.UnderWay()) return;
+  Stream* const stream = StreamOf(NameOf(submission.stream));
+  if (stream == nullptr) return;
+  ShakeCall call = {submission.name, &kUnknownCallSite, ThisThread(), stream->ordinal};
+  if (submission.works) call.where = call_sites_.Here();
+  if (records_) {
+    const Held held(lock_);
+    return Record(submission, call, *stream);
+  }
+  const bool ready = ReadyToHold();
+  HoldTarget place;
+  {
+    const Held held(lock_);
+    const uint64_t now = NowNs();
+    EndIfOver(now);
+    if (kind_ == ShakeKind::kHost) NoteWentOn(call.thread);
+    if (!submission.works) return;
+    ShakeSite* const site = Choose(call, now);
+    const bool unordered = hold_.state != State::kNone && !AreOrdered(*hold_.stream, *stream);
+    if (hold_.state == State::kFreed && kind_ == ShakeKind::kOrder && unordered) {
+      hold_.state = State::kFollowed;
+      hold_.site->later = call;
+      words_.DeviceWillWrite(hold_.target, true);
+      shaken.shaker_ = this;
+      shaken.later_of_ = hold_.target;
+      shaken.stream_ = HandleOf(stream->name);
+      shaken.waits_ = submission.waits;
+    } else if (hold_.state != State::kNone && submission.waits && !unordered) {
+      EndHold(now, false);
+    } else if (hold_.state == State::kNone && site != nullptr && ready) {
+      place = words_.Take();
+      if (place.word != nullptr) Start(*site, *stream, place, now);
+    }
+  }
+  if (place.word != nullptr) PlaceHold(place, HandleOf(stream->name));
+}
+
+void Shaker::After(Shaken& shaken) {
+  const HoldTarget target = shaken.later_of_;
+  bool will_write = false;
+  // What returns only once it is done needs no write: the host lets go, and that was in time.
+  if (!shaken.waits_ && !closed_.load(std::memory_order_acquire) && g_captures.EnterRecording()) {
+    const Driver* driver = LoadedDriver();
+    will_write =
+        driver->write_value(shaken.stream_, target.address(), target.value, 0) == CUDA_SUCCESS;
+    g_captures.LeaveRecording();
+  }
+  const Held held(lock_);
+  if (!will_write) words_.DeviceWillWrite(target, false);
+  const bool same = hold_.state == State::kFollowed && hold_.target.word == target.word &&
+                    hold_.target.value == target.value;
+  if (!shaken.waits_ || !same) return;
+  Count(*hold_.site, g_shake_counts.effective, &ShakeSite::effective);
+  hold_.site->in_vain = 0;
+  EndHold(NowNs(), false);
+}
+
+// ---- Recording
+
+void Shaker::Record(const ShakenSubmission& submission, const ShakeCall& call, Stream& stream) {
+  for (ShakeSite*& site : freed_hosts_) {
+    if (site == nullptr || site->free_thread != call.thread) continue;
+    site->later = call;
+    site = nullptr;
+  }
+  if (!submission.works) return;
+  for (Debt& debt : debts_) {
+    if (debt.earlier.number == 0 || AreOrdered(*debt.stream, stream)) continue;
+    if (ShakeSite* site = sites_.Get(ShakeKind::kOrder, debt.earlier.call)) {
+      site->later = call;
+      site->free_where = debt.free_where;
+      site->free_thread = debt.free_thread;
+      site->free_bytes = debt.free_bytes;
+      Count(*site, g_shake_counts.executions, &ShakeSite::count);
+    }
+    debt = {};
+  }
+  stream.last = {call, ++number_};
+  const bool visible = submission.visible || g_visible_memory.Exists() != Visible::kNothing;
+  if (visible) stream.last_visible = stream.last;
+}
+
+void Shaker::Free(size_t bytes) {
+  if (closed_.load(std::memory_order_acquire)) return;
+  const uint32_t thread = ThisThread();
+  const CallSite* const where = call_sites_.Here();
+  const Held held(lock_);
+  if (!records_) {
+    EndIfOver(NowNs());
+    if (kind_ == ShakeKind::kHost) NoteWentOn(thread);
+    if (hold_.state != State::kHeld) return;
+    hold_.state = State::kFreed;
+    hold_.free_thread = thread;
+    hold_.site->free_where = where;
+    hold_.site->free_thread = thread;
+    hold_.site->free_bytes = bytes;
+    return;
+  }
+  for (Stream& stream : streams_) {
+    if (stream.last.number != 0) {
+      debts_[&stream - streams_] = {stream.last, where, thread, bytes, &stream};
+      stream.last = {};
+    }
+    if (stream.last_visible.number == 0) continue;
+    ShakeSite* site = sites_.Get(ShakeKind::kHost, stream.last_visible.call);
+    stream.last_visible = {};
+    if (site == nullptr) continue;
+    site->free_where = where;
+    site->free_thread = thread;
+    site->free_bytes = bytes;
+    Count(*site, g_shake_counts.executions, &ShakeSite::count);
+    const auto place = std::find(std::begin(freed_hosts_), std::end(freed_hosts_), nullptr);
+    if (place != std::end(freed_hosts_)) *place = site;
+  }
+}
+
+uint64_t Shaker::WaitBegins() {
+  const Held held(lock_);
+  return number_;
+}
+
+void Shaker::Waited(StreamName name, uint64_t begun) {
+  if (!records_) return;
+  name = NameOf(name);
+  const Held held(lock_);
+  for (Stream& stream : streams_) {
+    if (stream.name == kNoStream) continue;
+    const bool legacy = name == kLegacyStream && stream.blocking;
+    if (name != kSeveralStreams && name != stream.name && !legacy) continue;
+    if (stream.last.number <= begun) stream.last = {};
+    if (stream.last_visible.number <= begun) stream.last_visible = {};
+    Debt& debt = debts_[&stream - streams_];
+    if (debt.earlier.number <= begun) debt = {};
+  }
+}
+
+void Shaker::Count(ShakeSite& site, Counter& counter, uint64_t ShakeSite::*of_site) {
+  ++(site.*of_site);
+  counter.AddShared(1);
+  g_shake_counts.sites.Set(sites_.count());
+}
+
+// ---- Holds
+
+ShakeSite* Shaker::Choose(const ShakeCall& call, uint64_t now) {
+  ShakeSite* const site = sites_.Find(ShakeSites::IdOf(kind_, call));
+  if (site == nullptr || !site->listed) return nullptr;
+  if (site->earlier.name == nullptr) site->earlier = call;
+  Count(*site, g_shake_counts.executions, &ShakeSite::count);
+  const uint64_t random = MixShake(MixShake(seed_, site->id), site->count);
+  const uint64_t one_in = site->in_vain < kInVain ? kOneIn : 4 * kOneIn;
+  if (random % one_in != 0) return nullptr;
+  const uint64_t may_be_held = kFirstHeldNs + (now - begin_ns_) / 3 * 2;
+  return held_ns_ < may_be_held ? site : nullptr;
+}
+
+void Shaker::Start(ShakeSite& site, const Stream& stream, const HoldTarget& target, uint64_t now) {
+  hold_ = {State::kHeld, target, &site, &stream, now, now + kMostHeldNs, 0, false};
+  ++site.in_vain;
+  Count(site, g_shake_counts.holds, &ShakeSite::holds);
+}
+
+// It counts from before the call: until then the timer may let go what never waits.
+void Shaker::PlaceHold(const HoldTarget& target, CUstream stream) {
+  CUresult status = CUDA_ERROR_NOT_PERMITTED;
+  if (g_captures.EnterRecording()) {
+    status = LoadedDriver()->wait_value(stream, target.address(), target.value,
+                                        CU_STREAM_WAIT_VALUE_GEQ);
+    g_captures.LeaveRecording();
+  }
+  if (status == CUDA_SUCCESS) return bell_.Ring();
+  const Held held(lock_);
+  if (hold_.state != State::kNone && hold_.target.word == target.word) EndHold(NowNs(), false);
+}
+
+// The host's side of kind `host`: the free returned, and its thread comes with the next call.
+void Shaker::NoteWentOn(uint32_t thread) {
+  if (hold_.state != State::kFreed || hold_.went_on || hold_.free_thread != thread) return;
+  hold_.went_on = true;
+  hold_.site->in_vain = 0;
+  Count(*hold_.site, g_shake_counts.effective, &ShakeSite::effective);
+}
+
+void Shaker::EndIfOver(uint64_t now) {
+  if (hold_.state == State::kNone) return;
+  const bool over = now >= hold_.end;
+  if (over || HoldWords::DeviceHasWritten(hold_.target)) EndHold(now, over);
+}
+
+void Shaker::EndHold(uint64_t now, bool by_timer) {
+  // What is seen too late may have happened because the hold was over.
+  if (words_.LetGo(hold_.target) && !by_timer) {
+    hold_.site->in_vain = 0;
+    Count(*hold_.site, g_shake_counts.effective, &ShakeSite::effective);
+  } else if (by_timer) {
+    g_shake_counts.let_go_by_timer.AddShared(1);
+  }
+  const uint64_t held = std::min(now, hold_.end) - hold_.begin;
+  held_ns_ += held;
+  g_shake_counts.held_ns.AddShared(held);
+  hold_ = {};
+}
+
+void Shaker::Wait(StreamName name) {
+  if (records_ || closed_.load(std::memory_order_acquire)) return;
+  name = NameOf(name);
+  const Held held(lock_);
+  const uint64_t now = NowNs();
+  EndIfOver(now);
+  if (kind_ == ShakeKind::kHost) NoteWentOn(ThisThread());
+  if (hold_.state == State::kNone) return;
+  if (hold_.state == State::kFollowed) {
+    // The timer looks at it then, or a little later.
+    hold_.end = std::min(hold_.end, now + kMoreAtWaitsNs);
+    return bell_.Ring();
+  }
+  const bool waits_for_it = name == kSeveralStreams || name == hold_.stream->name ||
+                            (name == kLegacyStream && hold_.stream->blocking);
+  if (waits_for_it) EndHold(now, false);
+}
+
+bool Shaker::ReadyToHold() {
+  if (registered_.load(std::memory_order_acquire)) return true;
+  if (!g_captures.EnterRecording()) return false;
+  const CUresult status = words_.Register(*LoadedDriver());
+  g_captures.LeaveRecording();
+  if (status == CUDA_SUCCESS || status == CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED) {
+    registered_.store(true, std::memory_order_release);
+    return true;
+  }
+  if (!closed_.exchange(true, std::memory_order_acq_rel)) {
+    PrintWarning("CMP_SHAKE does nothing any more: the driver refuses its memory");
+  }
+  return false;
+}
+
+// Never a CUDA call, and lock_ for moments: whatever waits for the hold waits no longer than that.
+void Shaker::RunTimer() {
+  constexpr long kIdleNs = 900'000'000;
+  for (long sleep = kIdleNs; !closed_.load(std::memory_order_acquire);) {
+    bell_.Sleep(sleep);
+    const Held held(lock_);
+    const uint64_t now = NowNs();
+    EndIfOver(now);
+    // It looks once a millisecond, so that what came first is counted where the program is silent.
+    sleep = hold_.state == State::kNone
+                ? kIdleNs
+                : static_cast<long>(std::min(hold_.end - now, kMoreAtWaitsNs));
+  }
+}
+
+}  // namespace cmp
