@@ -2,14 +2,17 @@
 they were shaken. (What the pool does under CMP_SHAKE: tests/preload.)"""
 
 import json
+import os
 import random
 import re
+import shutil
 import signal
+import subprocess
 import sys
 import time
 import unittest
 
-from command import SOURCE, TestCase, main, run, start
+from command import BUILD, PROGRAMS, SOURCE, TestCase, main, run, start
 from cmp_preload.measuring import evidence, shaking
 from cmp_preload.measuring.narrowing import TRIES, Narrowing, most_tests
 from cmp_preload.measuring.shaking import Found, Outcome, Shaken, Tried
@@ -217,7 +220,7 @@ class Invention(TestCase):
         """No site is named."""
         found = shake_program(Invented([set()]), [site(i) for i in range(30)])
         self.assertEqual([race.sites for race in found.races], [[]])
-        said = shaken.text(found, ["app"], Symbols("app", {}))
+        said = shaken.text(found, ["app"], Symbols(["app"], {}))
         self.assertIn("It differs without any hold, too, as soon as work is not ordered", said)
 
     def test_interrupted_while_it_narrows_down(self):
@@ -241,9 +244,18 @@ class Invention(TestCase):
         self.assertEqual((program.runs, tried.different.seed), (1, 1))
 
 
+    def test_the_same_call_on_other_streams_is_the_same_race(self):
+        sites = [site(i, earlier_where="app+0x1", earlier_stream=str(i)) for i in range(4)]
+        sites += [site(i) for i in range(4, 9)]
+        found = shake_program(Invented([{i} for i in range(6)]), sites)
+        self.assertEqual([race.others for race in found.races], [3, 0, 0])
+        said = shaken.text(found, ["app"], Symbols(["app"], {}))
+        self.assertIn("  The same call has 3 other sites, by stream and thread.\n", said)
+
+
 class Words(TestCase):
     def text(self, found):
-        return shaken.text(found, ["app"], Symbols("app", {}))
+        return shaken.text(found, ["app"], Symbols(["app"], {}))
 
     def test_a_race_between_streams(self):
         said = self.text(shake_program(Invented([{2}]), [site(i) for i in range(5)]))
@@ -501,6 +513,61 @@ class Command(TestCase):
         self.assertIn("\nInterrupted: this is what the runs until then show.\n", said)
         self.assertIn("Race 1 (order), seed 1: ", said)
         self.assertIn("not narrowed down further", said)
+
+
+@unittest.skipUnless(shutil.which("addr2line") and shutil.which("cc"), "needs addr2line and cc")
+class Functions(TestCase):
+    def test_in_files_of_both_kinds(self):
+        """Loaded anywhere, and where the file says."""
+        folder = self.folder()
+        (folder / "app.c").write_text("int here(void) { return 1; }\nint main(void) { return here(); }\n")
+        for kind in ("-pie", "-no-pie"):
+            app = str(folder / f"app{kind}")
+            subprocess.run(["cc", "-g", "-O0", "-fPIE", kind, "-o", app, folder / "app.c"], check=True)
+            symbols = subprocess.run(["nm", app], stdout=subprocess.PIPE, text=True, check=True).stdout
+            at = {words[-1]: int(words[0], 16) for words in map(str.split, symbols.splitlines()) if len(words) == 3}
+            first = 0 if kind == "-pie" else 0x400000
+            where = "<".join(f"app{kind}+{at[name] + 1 - first:#x}" for name in ("here", "main"))
+            found = Symbols([app], {"PATH": os.environ["PATH"]}).frames(where + "<other+0x1<app+x")
+            self.assertEqual(
+                [function for _, function in found], ["here at app.c:1", "main at app.c:2", None, None]
+            )
+        self.assertEqual(Symbols([app], {"PATH": ""}).frames(where)[0][1], None)
+
+
+class Corpus(TestCase):
+    """The real thing, on the simulated CUDA and in its own time: a program of each kind, and one
+    without a race. (How often it finds what: tests/preload.)"""
+
+    def shake(self, name, code):
+        clock = PROGRAMS / "virtual_clock.so"
+        app = self.script(
+            f"export CMPSIM_HOLD_NS=5000000 LD_PRELOAD={clock}${{LD_PRELOAD:+:$LD_PRELOAD}}\n"
+            f"exec $1 {name}\n"
+        )
+        result = run("shake", "--", app, BUILD / "races")
+        self.assert_ok(result, code)
+        return result.stdout
+
+    def test_a_race_between_streams(self):
+        said = self.shake("free-alone-synchronous-copy", 1)
+        self.assertIn("Race 1 (order), seed ", said)
+        self.assertRegex(said, r"\n  earlier  cuLaunchKernel on stream 0, thread 1 +races\+0x\w+")
+        self.assertRegex(said, r"\n  free     cudaFree of 1000 B, thread 1 +races\+0x\w+")
+        self.assertRegex(said, r"\n  later    cuMemcpy\w+ on the legacy stream +races\+0x\w+")
+        if shutil.which("addr2line"):
+            self.assertIn("Kernels::WriteLate", said)
+
+    def test_a_race_with_the_host(self):
+        said = self.shake("host-reads-copy", 1)
+        self.assertIn("Race 1 (host), seed ", said)
+        self.assertIn("\n  earlier  cuMemcpyDtoHAsync_v2 on stream 0, thread 1  races+0x", said)
+        self.assertNotIn("Race 2", said)
+
+    def test_no_race(self):
+        said = self.shake("right-event", 0)
+        self.assertIn("No race found: 8 shaken runs and 5 unshaken runs agree.\n", said)
+        self.assertRegex(said, r"\norder: 8 shaken runs, [\d,]+ holds, during [\d,]+ of which later work")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ class Program:
         if added is None:
             environment = preloading.without_pool(self._environment)
         else:
-            added = {**self._chosen, "CMP_MODE": "pool", "CMP_STATS": "off", **added}
+            others = {"CMP_MODE": "pool", "CMP_STATS": "off", "CMP_SHAKE": "off"}
+            added = {**self._chosen, **others, **added}
             environment = preloading.with_pool(self._environment, self._preload, added)
         run = self._measurer.run(environment, self._limit, None)
         ending = "" if run.code == self.results.code else f", {run.ending()}"
@@ -186,7 +187,7 @@ def _main(parsed: argparse.Namespace, library: Library, find_library) -> int:
             found.interrupted = True
         finally:
             progress.clear()
-    symbols = Symbols(command[0], environment)
+    symbols = Symbols(command, environment)
     if parsed.json:
         print(json.shake(found, command, symbols))
     else:

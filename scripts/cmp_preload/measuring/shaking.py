@@ -47,6 +47,7 @@ class Race:
         self.seed = first.seed
         self.different = first.different  # in its latest run
         self.sites = sites
+        self.others = 0  # sites at the same places in the program, on other streams or by other threads
         self.complete = False  # narrowed down to the end
         self.again = 0  # so many times of
         self.tries = 0  # runs with holds at just these sites, when they were found
@@ -226,12 +227,21 @@ def _narrow(tried: Tried, first: Shaken, starter) -> bool:
             race.sites, race.complete = narrowing.within, narrowing.complete
         if not confirm(race):
             return bool(tried.races)
-        found = {site.id for site in race.sites}
-        rest = [site for site in rest if site.id not in found]
+        found = set(map(_place, race.sites))
+        kept = [site for site in rest if _place(site) not in found]
+        race.others = len(rest) - len(kept) - len(race.sites)
+        rest = kept
         if not rest or not race.complete or len(tried.races) == MOST_RACES or not differs(rest):
             return True
         race = Race(tried.kind, first, rest)
         tried.races.append(race)
+
+
+def _place(site: Site) -> tuple[str, ...]:
+    """Where in the program's text it is: the same call on other streams, or by other threads, is no
+    other mistake."""
+    known = site.earlier_where != records.UNKNOWN
+    return (site.earlier_call, site.earlier_where) if known else (site.id,)
 
 
 def _likely_first(sites: list[Site], run: Shaken) -> list[Site]:

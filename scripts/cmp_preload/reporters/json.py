@@ -63,13 +63,14 @@ def _race(one: Race, symbols) -> dict:
         "seed": one.seed,
         "different": one.different,
         "complete": one.complete,
+        "other_sites": one.others,
         "again": one.again,
         "tries": one.tries,
         "sites": [
             {
                 **site._asdict(),
                 "functions": {
-                    name: symbols.function(getattr(site, f"{name}_where"))
+                    name: [function for _, function in symbols.frames(getattr(site, f"{name}_where"))]
                     for name in ("earlier", "free", "later")
                 },
             }

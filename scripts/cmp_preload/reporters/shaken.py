@@ -12,6 +12,7 @@ from cmp_preload.measuring.shaking import Found, Outcome, Race, Tried
 from cmp_preload.records.sites import UNKNOWN, Site
 
 SITES = 5  # of one race that are shown
+FRAMES = 4  # of one call
 
 
 def text(found: Found, command: list[str], symbols) -> str:
@@ -39,10 +40,9 @@ def _table(all_tried: list[Tried]) -> str:
 
 def _verdict(found: Found, command: list[str]) -> list[str]:
     if found.outcome is Outcome.RACE:
-        count = words.count(len(found.races), "race")
         return [
-            f"{count}: {words.count(found.unshaken, 'run')} without holds agree, those differ. "
-            "cudaFree is all that hides that, where it happens to stand there.",
+            f"{words.count(len(found.races), 'race')} found: {words.count(found.unshaken, 'run')} "
+            "without holds agree, as long as cudaFree hides it.",
             f"What to do: {document('shake')}.",
         ]
     if found.outcome is Outcome.NONE:
@@ -84,6 +84,10 @@ def _race(number: int, race: Race, symbols) -> str:
             f"  With holds at {what} {alone} results differed in {race.again} of "
             f"{words.count(race.tries, 'run')}, without holds in none."
         )
+        if race.others:
+            lines.append(
+                f"  The same call has {words.count(race.others, 'other site')}, by stream and thread."
+            )
     else:
         lines.append(f"  It is among {what}: not narrowed down further.")
     return "\n".join(lines)
@@ -95,14 +99,13 @@ def _given_up(kind: str) -> str:
 
 def _site(site: Site, symbols) -> list[str]:
     """Who got ahead of whom."""
-    rows = [["  earlier", *_call(site.earlier_call, site.earlier_stream, site.earlier_where, symbols)]]
-    rows[0][1] += f", thread {site.thread}"
+    earlier = f"{_on(site.earlier_call, site.earlier_stream)}, thread {site.thread}"
     freed = f"cudaFree of {words.size(site.free_bytes)}, thread {site.free_thread}"
-    rows.append(["  free", freed, _where(site.free_where, symbols)])
+    rows = _call("  earlier", earlier, site.earlier_where, symbols)
+    rows += _call("  free", freed, site.free_where, symbols)
     if site.later_call != UNKNOWN:
-        rows.append(
-            ["  later", *_call(site.later_call, site.later_stream, site.later_where, symbols)]
-        )
+        later = _on(site.later_call, site.later_stream)
+        rows += _call("  later", later, site.later_where, symbols)
     lines = words.table(rows, left=(0, 1, 2)).split("\n")
     if site.kind == "order":
         lines.append(
@@ -117,17 +120,14 @@ def _site(site: Site, symbols) -> list[str]:
     return lines
 
 
-def _call(call: str, stream: str, where: str, symbols) -> list[str]:
-    on = "" if stream == UNKNOWN else f" on {_stream(stream)}"
-    return [call + on, _where(where, symbols)]
+def _on(call: str, stream: str) -> str:
+    if stream == UNKNOWN:
+        return call
+    return f"{call} on " + (f"stream {stream}" if stream.isdigit() else f"the {stream} stream")
 
 
-def _stream(stream: str) -> str:
-    return f"stream {stream}" if stream.isdigit() else f"the {stream} stream"
-
-
-def _where(where: str, symbols) -> str:
-    if where == UNKNOWN:
-        return ""
-    function = symbols.function(where)
-    return f"{where} ({function})" if function else where
+def _call(who: str, call: str, where: str, symbols) -> list[list[str]]:
+    """A row for each function on the way to the call, as far as it is known."""
+    frames = symbols.frames(where if where != UNKNOWN else "")
+    places = [f"{frame} ({function})" if function else frame for frame, function in frames] or [""]
+    return [[who, call, places[0]], *(["", "", f"from {place}"] for place in places[1:FRAMES])]
