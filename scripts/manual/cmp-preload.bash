@@ -22,6 +22,9 @@ _cmp_preload_value() {
     --fill) echo ":off zero" ;;
     --stats) echo "file:off on" ;;
     --trace) echo "file:off" ;;
+    --shake) echo ":off record" ;;
+    --shake-sites) echo ":off" ;;
+    --shake-report) echo ":off" ;;
     --verbose) echo ":off on" ;;
     -n) echo ":" ;;
     --runs) echo ":" ;;
@@ -83,12 +86,12 @@ _cmp_preload() {
   fi
   if ((at == COMP_CWORD)) && [[ $cur == -* && ${COMP_WORDS[at - 1]} != -- ]]; then
     case $command in
-      run) offer="--help --reports --settings --mode --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --stats --trace --verbose" ;;
-      trial) offer="--help --runs --stdin --tee --modes --no-fill --ignore --tolerance --stderr --file --code --limit --save --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --host --fill --trace --verbose" ;;
+      run) offer="--help --reports --settings --mode --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --stats --trace --shake --shake-sites --shake-report --verbose" ;;
+      trial) offer="--help --runs --stdin --tee --modes --no-fill --ignore --tolerance --stderr --file --code --limit --save --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --host --fill --trace --shake --shake-sites --shake-report --verbose" ;;
       doctor) offer="--help" ;;
       report) offer="--help --html --json --all" ;;
-      replay) offer="--help --backend --order --json --csv --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --verbose" ;;
-      tune) offer="--help --runs --stdin --tee --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --verbose" ;;
+      replay) offer="--help --backend --order --json --csv --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --shake --shake-sites --shake-report --verbose" ;;
+      tune) offer="--help --runs --stdin --tee --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --shake --shake-sites --shake-report --verbose" ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$offer" -- "$cur")
     return

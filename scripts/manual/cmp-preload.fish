@@ -29,7 +29,7 @@ function __cmp_preload_program
         if test "$words[1]" = --
             set -e words[1]
             break
-        else if contains -- "$words[1]" --async-keep --backend --batch-bytes --code --csv --decay --file --fill --free-sync --host --html --ignore --limit --max-block --mode --modes --order --programs --reports --reserve --runs --save --settings --slack --stats --stdin --thread-cache-bytes --thread-cache-max-block --tier-steps --tolerance --trace --verbose -n
+        else if contains -- "$words[1]" --async-keep --backend --batch-bytes --code --csv --decay --file --fill --free-sync --host --html --ignore --limit --max-block --mode --modes --order --programs --reports --reserve --runs --save --settings --shake --shake-report --shake-sites --slack --stats --stdin --thread-cache-bytes --thread-cache-max-block --tier-steps --tolerance --trace --verbose -n
             set -e words[1]
             set -e words[1]
         else if string match -q -- '-*' "$words[1]"
@@ -74,6 +74,9 @@ complete -c cmp-preload -n '__cmp_preload_using run' -l host -x -a 'off on' -d '
 complete -c cmp-preload -n '__cmp_preload_using run' -l fill -x -a 'off zero' -d 'off, zero, a byte (171, 0xAB)'
 complete -c cmp-preload -n '__cmp_preload_using run' -l stats -r -a 'off on' -F -d 'off, on, a file name'
 complete -c cmp-preload -n '__cmp_preload_using run' -l trace -r -a 'off' -F -d 'off, a file name'
+complete -c cmp-preload -n '__cmp_preload_using run' -l shake -x -a 'off record' -d 'off, record, a seed (1 or more)'
+complete -c cmp-preload -n '__cmp_preload_using run' -l shake-sites -x -a 'off' -d 'off, a file name'
+complete -c cmp-preload -n '__cmp_preload_using run' -l shake-report -x -a 'off' -d 'off, a file name'
 complete -c cmp-preload -n '__cmp_preload_using run' -l verbose -x -a 'off on' -d 'off, on'
 complete -c cmp-preload -n __cmp_preload_needs_command -a trial -d 'without and with it: what is gained, is it safe'
 complete -c cmp-preload -n '__cmp_preload_using trial' -a '(__fish_complete_command)'
@@ -103,6 +106,9 @@ complete -c cmp-preload -n '__cmp_preload_using trial' -l async-keep -x -a 'auto
 complete -c cmp-preload -n '__cmp_preload_using trial' -l host -x -a 'off on' -d 'off, on, bytes'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l fill -x -a 'off zero' -d 'off, zero, a byte (171, 0xAB)'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l trace -r -a 'off' -F -d 'off, a file name'
+complete -c cmp-preload -n '__cmp_preload_using trial' -l shake -x -a 'off record' -d 'off, record, a seed (1 or more)'
+complete -c cmp-preload -n '__cmp_preload_using trial' -l shake-sites -x -a 'off' -d 'off, a file name'
+complete -c cmp-preload -n '__cmp_preload_using trial' -l shake-report -x -a 'off' -d 'off, a file name'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l verbose -x -a 'off on' -d 'off, on'
 complete -c cmp-preload -n __cmp_preload_needs_command -a doctor -d 'does it work on this machine, for this program'
 complete -c cmp-preload -n '__cmp_preload_using doctor' -a '(__fish_complete_command)'
@@ -133,6 +139,9 @@ complete -c cmp-preload -n '__cmp_preload_using replay' -l async-keep -x -a 'aut
 complete -c cmp-preload -n '__cmp_preload_using replay' -l free-sync -x -a 'wait auto order none' -d 'wait, auto, order, none'
 complete -c cmp-preload -n '__cmp_preload_using replay' -l host -x -a 'off on' -d 'off, on, bytes'
 complete -c cmp-preload -n '__cmp_preload_using replay' -l fill -x -a 'off zero' -d 'off, zero, a byte (171, 0xAB)'
+complete -c cmp-preload -n '__cmp_preload_using replay' -l shake -x -a 'off record' -d 'off, record, a seed (1 or more)'
+complete -c cmp-preload -n '__cmp_preload_using replay' -l shake-sites -x -a 'off' -d 'off, a file name'
+complete -c cmp-preload -n '__cmp_preload_using replay' -l shake-report -x -a 'off' -d 'off, a file name'
 complete -c cmp-preload -n '__cmp_preload_using replay' -l verbose -x -a 'off on' -d 'off, on'
 complete -c cmp-preload -n __cmp_preload_needs_command -a tune -d 'which settings are best for it'
 complete -c cmp-preload -n '__cmp_preload_using tune' -a '(__fish_complete_command)'
@@ -153,4 +162,7 @@ complete -c cmp-preload -n '__cmp_preload_using tune' -l async-keep -x -a 'auto 
 complete -c cmp-preload -n '__cmp_preload_using tune' -l free-sync -x -a 'wait auto order none' -d 'wait, auto, order, none'
 complete -c cmp-preload -n '__cmp_preload_using tune' -l host -x -a 'off on' -d 'off, on, bytes'
 complete -c cmp-preload -n '__cmp_preload_using tune' -l fill -x -a 'off zero' -d 'off, zero, a byte (171, 0xAB)'
+complete -c cmp-preload -n '__cmp_preload_using tune' -l shake -x -a 'off record' -d 'off, record, a seed (1 or more)'
+complete -c cmp-preload -n '__cmp_preload_using tune' -l shake-sites -x -a 'off' -d 'off, a file name'
+complete -c cmp-preload -n '__cmp_preload_using tune' -l shake-report -x -a 'off' -d 'off, a file name'
 complete -c cmp-preload -n '__cmp_preload_using tune' -l verbose -x -a 'off on' -d 'off, on'
