@@ -260,13 +260,17 @@ bool ParseShake(const char* text, Options* options) {
 }
 
 bool ParseShakeSites(const char* text, Options* options) {
+  if (IsOff(text)) return options->shake_sites = nullptr, true;
+  if (!IsFileName(text)) return false;
   options->shake_sites = text;
-  return IsFileName(text);
+  return true;
 }
 
 bool ParseShakeReport(const char* text, Options* options) {
+  if (IsOff(text)) return options->shake_report = nullptr, true;
+  if (!IsFileName(text)) return false;
   options->shake_report = text;
-  return IsFileName(text);
+  return true;
 }
 
 struct Option {
@@ -336,9 +340,9 @@ constexpr Option kOptions[] = {
      "tries what happens without the order of `cudaFree`; `record`: notes where it counts; a seed: "
      "with `CMP_FREE_SYNC=none` or `order`, holds earlier work back there now and then",
      ParseShake},
-    {"CMP_SHAKE_SITES", "none", "a file name", "where `CMP_SHAKE` may hold work back",
+    {"CMP_SHAKE_SITES", "off", "off, a file name", "where `CMP_SHAKE` may hold work back",
      ParseShakeSites},
-    {"CMP_SHAKE_REPORT", "none", "a file name",
+    {"CMP_SHAKE_REPORT", "off", "off, a file name",
      "what `CMP_SHAKE` saw, written at exit (%p process, %h host, %r rank)", ParseShakeReport},
     {"CMP_VERBOSE", "off", "off, on", "one line about what the shim found at the first allocation",
      ParseVerbose},

@@ -37,7 +37,7 @@ CUresult EndContexts(Condition condition, Call call) {
     ending[count++] = &context;
   });
   ForgetStreams();
-  if (TheShaker() != nullptr) ShakeContextEnds();
+  ShakeContextEnds();
   const CUresult status = call();
   for (size_t i = 0; i < count; ++i) {
     if (status == CUDA_SUCCESS) {
@@ -64,7 +64,7 @@ CUresult EndReferences(Condition condition, Call call, HasEnded has_ended) {
     context.BeginReferenceEnding();
     ending[count++] = &context;
   });
-  if (TheShaker() != nullptr) ShakeContextEnds();
+  ShakeContextEnds();
   const CUresult status = call();
   for (size_t i = 0; i < count; ++i) {
     ContextPool& context = *ending[i];

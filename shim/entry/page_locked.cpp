@@ -9,6 +9,7 @@
 #include "shim/loaded/nvidia_libraries.h"
 #include "shim/lookup/entry_points.h"
 #include "shim/lookup/runtime_calls.h"
+#include "shim/shake/shake.h"
 #include "shim/state/runtime_pool.h"
 
 namespace cmp {
@@ -90,6 +91,7 @@ template <typename Call>
 
 CUresult FreeHostReal(void* pointer) {
   CMP_REAL(cuMemFreeHost);
+  ShakeWait(kSeveralStreams);
   const EndOfRange end(reinterpret_cast<uintptr_t>(pointer));
   const uint64_t begin = NowNs();
   const CUresult status = end.Done(real->cuMemFreeHost(pointer));

@@ -384,46 +384,43 @@ void ReplaceRefused(named::Replace& replace, Arguments&... arguments) {
 // to a function of the same arguments, so that nothing has to be kept for it here. While calls are
 // observed, no context has a pool and no stream is quiet (MakeNoStreamQuiet).
 #define CMP_LIST(...) __VA_ARGS__
-#define CMP_DEFINE(kind, name, need, parameters, arguments, stream)                              \
-  namespace {                                                                                    \
-  [[gnu::noinline, gnu::cold]] CUresult Observed_##name parameters {                             \
-    CMP_REAL(name);                                                                              \
-    const cmp::BesideAllocations beside;                                                         \
-    return real->name arguments;                                                                 \
-  }                                                                                              \
-  [[gnu::noinline, gnu::cold]] CUresult Shaken_##name parameters {                               \
-    CMP_REAL(name);                                                                              \
-    const cmp::Shaken shaken(cmp::AsShaken<cmp::kind>(#name, stream, CMP_LIST arguments));       \
-    return cmp::kind::Submit(                                                                    \
-        stream, [&] { return real->name arguments; }, CMP_LIST arguments);                       \
-  }                                                                                              \
-  [[gnu::noinline]] CUresult Slow_##name parameters {                                            \
-    CMP_REAL(name);                                                                              \
-    if (!cmp::RuleIsOn(cmp::Rule::kOrderBeforeSynchronousCopy) && cmp::IsSynchronous(#stream)) { \
-      return real->name arguments;                                                               \
-    }                                                                                            \
-    cmp::named::Replace replace;                                                                 \
-    cmp::ReplaceRefused<cmp::kind>(replace, CMP_LIST arguments);                                 \
-    if (cmp::TheShaker() != nullptr && cmp::t_inside_real == 0) [[unlikely]]                     \
-      return Shaken_##name arguments;                                                            \
-    return cmp::kind::Submit(                                                                    \
-        stream, [&] { return real->name arguments; }, CMP_LIST arguments);                       \
-  }                                                                                              \
-  }                                                                                              \
-  CUresult Driver_##name parameters {                                                            \
-    const cmp::DriverCalls* real = cmp::g_driver_calls.load(std::memory_order_acquire);          \
-    const cmp::WorkOwner owner = cmp::g_owner_of_all.load(std::memory_order_acquire);            \
-    if (real == nullptr || real->name == nullptr) [[unlikely]]                                   \
-      return Slow_##name arguments;                                                              \
-    const cmp::StreamName to = stream;                                                           \
-    if (!owner.IsQuiet(to) || !cmp::kind::IsUsual(owner.work(), CMP_LIST arguments) ||           \
-        cmp::IsAnyRefused<cmp::kind>(CMP_LIST arguments) || cmp::kRulesMayBeOff) [[unlikely]] {  \
-      if (owner.IsNone() && cmp::IsObserved()) return Observed_##name arguments;                 \
-      return Slow_##name arguments;                                                              \
-    }                                                                                            \
-    const CUresult status = real->name arguments;                                                \
-    if (cmp::IsToBeNoted(owner, owner, to)) [[unlikely]]                                         \
-      cmp::NoteSubmitted(owner, owner, to);                                                      \
-    return status;                                                                               \
+#define CMP_DEFINE(kind, name, need, parameters, arguments, stream)                               \
+  namespace {                                                                                     \
+  [[gnu::noinline, gnu::cold]] CUresult Observed_##name parameters {                              \
+    CMP_REAL(name);                                                                               \
+    const cmp::BesideAllocations beside;                                                          \
+    return real->name arguments;                                                                  \
+  }                                                                                               \
+  [[gnu::noinline]] CUresult Slow_##name parameters {                                             \
+    CMP_REAL(name);                                                                               \
+    if (!cmp::RuleIsOn(cmp::Rule::kOrderBeforeSynchronousCopy) && cmp::IsSynchronous(#stream)) {  \
+      return real->name arguments;                                                                \
+    }                                                                                             \
+    cmp::named::Replace replace;                                                                  \
+    cmp::ReplaceRefused<cmp::kind>(replace, CMP_LIST arguments);                                  \
+    return cmp::kind::Submit(                                                                     \
+        stream, [&] { return real->name arguments; }, CMP_LIST arguments);                        \
+  }                                                                                               \
+  [[gnu::noinline, gnu::cold]] CUresult Shaken_##name parameters {                                \
+    const cmp::Shaken shaken(cmp::AsShaken<cmp::kind>(#name, stream, CMP_LIST arguments));        \
+    return Slow_##name arguments;                                                                 \
+  }                                                                                               \
+  }                                                                                               \
+  CUresult Driver_##name parameters {                                                             \
+    const cmp::DriverCalls* real = cmp::g_driver_calls.load(std::memory_order_acquire);           \
+    const cmp::WorkOwner owner = cmp::g_owner_of_all.load(std::memory_order_acquire);             \
+    if (real == nullptr || real->name == nullptr) [[unlikely]]                                    \
+      return Slow_##name arguments;                                                               \
+    const cmp::StreamName to = stream;                                                            \
+    if (!owner.IsQuiet(to) || !cmp::kind::IsUsual(owner.work(), CMP_LIST arguments) ||            \
+        cmp::IsAnyRefused<cmp::kind>(CMP_LIST arguments) || cmp::kRulesMayBeOff) [[unlikely]] {   \
+      if (owner.IsNone() && cmp::IsObserved()) return Observed_##name arguments;                  \
+      if (cmp::TheShaker() != nullptr && cmp::t_inside_real == 0) return Shaken_##name arguments; \
+      return Slow_##name arguments;                                                               \
+    }                                                                                             \
+    const CUresult status = real->name arguments;                                                 \
+    if (cmp::IsToBeNoted(owner, owner, to)) [[unlikely]]                                          \
+      cmp::NoteSubmitted(owner, owner, to);                                                       \
+    return status;                                                                                \
   }
 CMP_SUBMISSIONS(CMP_DEFINE)

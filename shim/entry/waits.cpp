@@ -32,12 +32,6 @@ class WaitForEvent {
   RecordedPoint point_;
 };
 
-// The host is about to wait.
-void LetGo(StreamName stream) {
-  if (TheShaker() != nullptr) [[unlikely]]
-    ShakeWait(stream);
-}
-
 // The answer of query(), as it would be had no free skipped its wait.
 template <typename Query>
 CUresult Ask(Query query) {
@@ -54,35 +48,31 @@ CUresult Ask(Query query) {
 
 CUresult Driver_cuCtxSynchronize() {
   CMP_REAL(cuCtxSynchronize);
-  cmp::LetGo(cmp::kSeveralStreams);
   cmp::HostWait wait(cmp::kSeveralStreams);
   return wait.Done(real->cuCtxSynchronize());
 }
 
 CUresult Driver_cuCtxSynchronize_v2(CUcontext context) {
   CMP_REAL(cuCtxSynchronize_v2);
-  cmp::LetGo(cmp::kSeveralStreams);
   cmp::HostWait wait(static_cast<cmp::ContextHandle>(context));
   return wait.Done(real->cuCtxSynchronize_v2(context));
 }
 
 CUresult Driver_cuStreamSynchronize(CUstream stream) {
   CMP_REAL(cuStreamSynchronize);
-  cmp::LetGo(cmp::Explicit(stream));
   cmp::HostWait wait(cmp::Explicit(stream));
   return wait.Done(real->cuStreamSynchronize(stream));
 }
 
 CUresult Driver_cuStreamSynchronize_ptsz(CUstream stream) {
   CMP_REAL(cuStreamSynchronize_ptsz);
-  cmp::LetGo(cmp::PerThread(stream));
   cmp::HostWait wait(cmp::PerThread(stream));
   return wait.Done(real->cuStreamSynchronize_ptsz(stream));
 }
 
 CUresult Driver_cuEventSynchronize(CUevent event) {
   CMP_REAL(cuEventSynchronize);
-  cmp::LetGo(cmp::kSeveralStreams);
+  cmp::ShakeWait(cmp::kSeveralStreams);
   const cmp::WaitForEvent wait(event);
   return wait.Done(real->cuEventSynchronize(event));
 }

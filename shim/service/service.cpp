@@ -49,8 +49,11 @@ struct Freed {
 
 // Would the real free have waited, and will this one?
 [[gnu::noinline, gnu::cold]] void TellShaker(Pool& pool, const Block& block, BlockState taken) {
-  if (taken != BlockState::kLive || g_captures.UnderWay()) return ShakeWait(kSeveralStreams);
-  if (pool.readiness().StampNow(*block.owner()) != kReady) ShakeFree(block.requested);
+  if (taken != BlockState::kLive || g_captures.UnderWay()) {
+    ShakeWait(kSeveralStreams);
+  } else if (pool.readiness().StampNow(*block.owner()) != kReady) {
+    ShakeFree(block.requested);
+  }
 }
 
 Freed Free(Pool& pool, const Driver& driver, Block* block, DeviceAddress address, BlockState taken,

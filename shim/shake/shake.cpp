@@ -27,15 +27,18 @@ void EndShake() {
   if (Shaker* shaker = TheShaker()) shaker->End();
 }
 
-void Shaken::Begin(const ShakenSubmission& submission) { TheShaker()->Before(submission, *this); }
+Shaken::Shaken(const ShakenSubmission& submission) : shaker_(*TheShaker()) {
+  shaker_.Before(submission, *this);
+}
 
-void Shaken::End() { shaker_->After(*this); }
+Shaken::~Shaken() {
+  if (is_later_) shaker_.After(*this);
+}
 
 void ShakeFree(size_t bytes) { TheShaker()->Free(bytes); }
-void ShakeWait(StreamName stream) { TheShaker()->Wait(stream); }
-uint64_t ShakeWaitBegins() { return TheShaker()->WaitBegins(); }
-void ShakeWaited(StreamName stream, uint64_t begun) { TheShaker()->Waited(stream, begun); }
-void ShakeStreamEnds(StreamName stream) { TheShaker()->StreamEnds(stream); }
-void ShakeContextEnds() { TheShaker()->ContextEnds(); }
+uint64_t ShakeWaitSlow(StreamName stream) { return TheShaker()->Wait(stream); }
+void ShakeWaitedSlow(StreamName stream, uint64_t begun) { TheShaker()->Waited(stream, begun); }
+void ShakeStreamEndsSlow(StreamName stream) { TheShaker()->StreamEnds(stream); }
+void ShakeContextEndsSlow() { TheShaker()->ContextEnds(); }
 
 }  // namespace cmp

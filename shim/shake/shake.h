@@ -1,6 +1,6 @@
-// What the rooms above tell of a process whose order is tried (CMP_SHAKE). Where it is off, each of
-// these is a load and a branch, and none is on the way of a usual submission, allocation or free:
-// while it is on, no stream is quiet (work/context_work.h), so that every submission is seen.
+// What the rooms above tell of a process whose order is tried (CMP_SHAKE). Where it is off, each
+// is a load and a branch, and none is on the way of a usual submission, allocation or free: while
+// it is on, no stream is quiet (work/context_work.h), so that every submission is seen.
 #ifndef CMP_SHIM_SHAKE_SHAKE_H_
 #define CMP_SHIM_SHAKE_SHAKE_H_
 
@@ -35,39 +35,51 @@ struct ShakenSubmission {
   bool visible;  // the host could see its end (visible_work.h)
   bool waits;    // it returns only once it is done
 };
+// Around its real call.
 class [[nodiscard]] Shaken {
  public:
-  Shaken() = default;
-  explicit Shaken(const ShakenSubmission& submission) { Begin(submission); }
-  ~Shaken() {
-    if (shaker_ != nullptr) [[unlikely]]
-      End();
-  }
+  // REQUIRES: TheShaker()
+  explicit Shaken(const ShakenSubmission& submission);
+  ~Shaken();
   Shaken(const Shaken&) = delete;
   Shaken& operator=(const Shaken&) = delete;
 
  private:
   friend class Shaker;
-  void Begin(const ShakenSubmission& submission);
-  void End();
-
-  Shaker* shaker_ = nullptr;  // nullptr: nothing is to be done after the real call
-  HoldTarget later_of_;       // it is the later work of this hold
+  Shaker& shaker_;
+  bool is_later_ = false;  // is it the later work of a hold?
+  HoldTarget later_of_;
   CUstream stream_ = nullptr;
   bool waits_ = false;
 };
+uint64_t ShakeWaitSlow(StreamName stream);
+void ShakeWaitedSlow(StreamName stream, uint64_t begun);
+void ShakeStreamEndsSlow(StreamName stream);
+void ShakeContextEndsSlow();
 
 // A free of so many bytes for which the real call would have waited, or perhaps.
+// REQUIRES: TheShaker()
 void ShakeFree(size_t bytes);
-// A call that waits on the host for a stream's work, or kSeveralStreams, or what is not known.
-void ShakeWait(StreamName stream);
-// What such a call found: all that was submitted to the stream before ShakeWaitBegins is done.
-uint64_t ShakeWaitBegins();
-void ShakeWaited(StreamName stream, uint64_t begun);
-// The handle may mean another stream from now on.
-void ShakeStreamEnds(StreamName stream);
+// A call that waits on the host for a stream's work, or asks about it: kSeveralStreams, or what is
+// not known, is all. For ShakeWaited.
+inline uint64_t ShakeWait(StreamName stream) {
+  return TheShaker() == nullptr ? 0 : ShakeWaitSlow(stream);
+}
+// It found that all that was submitted to the stream before it is done.
+inline void ShakeWaited(StreamName stream, uint64_t begun) {
+  if (TheShaker() != nullptr) [[unlikely]]
+    ShakeWaitedSlow(stream, begun);
+}
+// The handle may mean another stream from now on; kSeveralStreams: every handle.
+inline void ShakeStreamEnds(StreamName stream) {
+  if (TheShaker() != nullptr) [[unlikely]]
+    ShakeStreamEndsSlow(stream);
+}
 // A context is about to end.
-void ShakeContextEnds();
+inline void ShakeContextEnds() {
+  if (TheShaker() != nullptr) [[unlikely]]
+    ShakeContextEndsSlow();
+}
 
 }  // namespace cmp
 

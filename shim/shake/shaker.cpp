@@ -90,16 +90,18 @@ void Shaker::End() {
 // ---- Streams
 
 Shaker::Stream* Shaker::FindStream(StreamName name) {
-  for (Stream& stream : streams_) {
-    if (stream.name == name) return &stream;
-  }
-  return nullptr;
+  Stream* const found = std::find_if(streams_, StreamsEnd(),
+                                     [=](const Stream& stream) { return stream.name == name; });
+  return found == StreamsEnd() ? nullptr : found;
 }
 
 Shaker::Stream* Shaker::AddStream(StreamName name, bool blocking) {
   if (Stream* stream = FindStream(name)) return stream;
-  Stream* const stream = FindStream(kNoStream);
-  if (stream == nullptr) return nullptr;
+  Stream* stream = FindStream(kNoStream);
+  if (stream == nullptr) {
+    if (stream_places_ == kMostStreams) return nullptr;
+    stream = &streams_[stream_places_++];
+  }
   StreamOrdinal ordinal = 0;
   if (name == kLegacyStream) {
     ordinal = kOrdinalLegacy;
@@ -107,7 +109,7 @@ Shaker::Stream* Shaker::AddStream(StreamName name, bool blocking) {
     ordinal = kOrdinalPerThread;
   } else {
     for (bool taken = true; taken; ordinal += taken ? 1 : 0) {
-      taken = std::any_of(streams_, streams_ + kMostStreams, [=](const Stream& other) {
+      taken = std::any_of(streams_, StreamsEnd(), [=](const Stream& other) {
         return other.name != kNoStream && other.ordinal == ordinal;
       });
     }
@@ -145,11 +147,13 @@ bool Shaker::AreOrdered(const Stream& one, const Stream& other) {
 
 void Shaker::StreamEnds(StreamName name) {
   const Held held(lock_);
-  Stream* stream = FindStream(name);
-  if (stream == nullptr) return;
-  if (hold_.state != State::kNone && hold_.stream == stream) EndHold(NowNs(), false);
-  debts_[stream - streams_] = {};
-  *stream = {};
+  for (Stream* at = streams_; at != StreamsEnd(); ++at) {
+    Stream& stream = *at;
+    if (stream.name == kNoStream || (stream.name != name && name != kSeveralStreams)) continue;
+    if (hold_.state != State::kNone && hold_.stream == &stream) EndHold(NowNs(), false);
+    debts_[&stream - streams_] = {};
+    stream = {};
+  }
 }
 
 void Shaker::ContextEnds() {
@@ -182,15 +186,17 @@ void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
     const bool unordered = hold_.state != State::kNone && !AreOrdered(*hold_.stream, *stream);
     if (hold_.state == State::kFreed && kind_ == ShakeKind::kOrder && unordered) {
       hold_.state = State::kFollowed;
+      hold_.later_waits = submission.waits;
       hold_.site->later = call;
       words_.DeviceWillWrite(hold_.target, true);
-      shaken.shaker_ = this;
+      shaken.is_later_ = true;
       shaken.later_of_ = hold_.target;
       shaken.stream_ = HandleOf(stream->name);
       shaken.waits_ = submission.waits;
     } else if (hold_.state != State::kNone && submission.waits && !unordered) {
       EndHold(now, false);
-    } else if (hold_.state == State::kNone && site != nullptr && ready) {
+    } else if (hold_.state == State::kNone && site != nullptr && ready &&
+               !closed_.load(std::memory_order_acquire)) {
       place = words_.Take();
       if (place.word != nullptr) Start(*site, *stream, place, now);
     }
@@ -227,7 +233,8 @@ void Shaker::Record(const ShakenSubmission& submission, const ShakeCall& call, S
     site = nullptr;
   }
   if (!submission.works) return;
-  for (Debt& debt : debts_) {
+  for (size_t i = 0; i < stream_places_; ++i) {
+    Debt& debt = debts_[i];
     if (debt.earlier.number == 0 || AreOrdered(*debt.stream, stream)) continue;
     if (ShakeSite* site = sites_.Get(ShakeKind::kOrder, debt.earlier.call)) {
       site->later = call;
@@ -259,7 +266,8 @@ void Shaker::Free(size_t bytes) {
     hold_.site->free_bytes = bytes;
     return;
   }
-  for (Stream& stream : streams_) {
+  for (Stream* at = streams_; at != StreamsEnd(); ++at) {
+    Stream& stream = *at;
     if (stream.last.number != 0) {
       debts_[&stream - streams_] = {stream.last, where, thread, bytes, &stream};
       stream.last = {};
@@ -277,16 +285,12 @@ void Shaker::Free(size_t bytes) {
   }
 }
 
-uint64_t Shaker::WaitBegins() {
-  const Held held(lock_);
-  return number_;
-}
-
 void Shaker::Waited(StreamName name, uint64_t begun) {
   if (!records_) return;
   name = NameOf(name);
   const Held held(lock_);
-  for (Stream& stream : streams_) {
+  for (Stream* at = streams_; at != StreamsEnd(); ++at) {
+    Stream& stream = *at;
     if (stream.name == kNoStream) continue;
     const bool legacy = name == kLegacyStream && stream.blocking;
     if (name != kSeveralStreams && name != stream.name && !legacy) continue;
@@ -318,7 +322,7 @@ ShakeSite* Shaker::Choose(const ShakeCall& call, uint64_t now) {
 }
 
 void Shaker::Start(ShakeSite& site, const Stream& stream, const HoldTarget& target, uint64_t now) {
-  hold_ = {State::kHeld, target, &site, &stream, now, now + kMostHeldNs, 0, false};
+  hold_ = {State::kHeld, target, &site, &stream, now, now + kMostHeldNs, 0, false, false};
   ++site.in_vain;
   Count(site, g_shake_counts.holds, &ShakeSite::holds);
 }
@@ -364,22 +368,25 @@ void Shaker::EndHold(uint64_t now, bool by_timer) {
   hold_ = {};
 }
 
-void Shaker::Wait(StreamName name) {
-  if (records_ || closed_.load(std::memory_order_acquire)) return;
+uint64_t Shaker::Wait(StreamName name) {
+  if (closed_.load(std::memory_order_acquire)) return 0;
   name = NameOf(name);
   const Held held(lock_);
+  if (records_) return number_;
   const uint64_t now = NowNs();
   EndIfOver(now);
   if (kind_ == ShakeKind::kHost) NoteWentOn(ThisThread());
-  if (hold_.state == State::kNone) return;
   if (hold_.state == State::kFollowed) {
+    if (hold_.later_waits) return 0;
     // The timer looks at it then, or a little later.
     hold_.end = std::min(hold_.end, now + kMoreAtWaitsNs);
-    return bell_.Ring();
+    bell_.Ring();
+  } else if (hold_.state != State::kNone) {
+    const bool waits_for_it = name == kSeveralStreams || name == hold_.stream->name ||
+                              (name == kLegacyStream && hold_.stream->blocking);
+    if (waits_for_it) EndHold(now, false);
   }
-  const bool waits_for_it = name == kSeveralStreams || name == hold_.stream->name ||
-                            (name == kLegacyStream && hold_.stream->blocking);
-  if (waits_for_it) EndHold(now, false);
+  return 0;
 }
 
 bool Shaker::ReadyToHold() {

@@ -48,8 +48,7 @@ class Shaker {
   void Before(const ShakenSubmission& submission, Shaken& shaken);
   void After(Shaken& shaken);
   void Free(size_t bytes);
-  void Wait(StreamName stream);
-  uint64_t WaitBegins();
+  uint64_t Wait(StreamName stream);
   void Waited(StreamName stream, uint64_t begun);
   void StreamEnds(StreamName stream);
   void ContextEnds();
@@ -82,10 +81,13 @@ class Shaker {
     uint64_t begin = 0;
     uint64_t end = 0;
     uint32_t free_thread = 0;
-    bool went_on = false;  // kind host
+    bool went_on = false;      // kind host
+    bool later_waits = false;  // the later work returns only once it is done
   };
 
-  // REQUIRES for all without CUDA: lock_ held
+  Stream* StreamsEnd() { return streams_ + stream_places_; }
+
+  // REQUIRES for all that make no CUDA call: lock_ held
   Stream* FindStream(StreamName name);
   Stream* AddStream(StreamName name, bool blocking);
   Stream* StreamOf(StreamName name);  // takes the lock by itself
@@ -120,6 +122,7 @@ class Shaker {
   uint64_t held_ns_ = 0;
   uint64_t number_ = 0;
   ShakeSites sites_;
+  size_t stream_places_ = 0;  // those behind were never anybody's
   Stream streams_[kMostStreams] = {};
   Debt debts_[kMostStreams] = {};   // one for each stream
   ShakeSite* freed_hosts_[8] = {};  // kind host: whose next call is not known yet

@@ -2,7 +2,7 @@
 
 namespace cmp {
 
-HostWait::HostWait(StreamName stream) : stream_(stream) {
+HostWait::HostWait(StreamName stream) {
   const Driver* driver = LoadedDriver();
   const WorkOwner owner = OwnerOf(stream);
   if (driver == nullptr || owner.IsOneOfSeveral() || owner.IsNone()) return;
@@ -12,7 +12,7 @@ HostWait::HostWait(StreamName stream) : stream_(stream) {
     work_ = nullptr;
 }
 
-HostWait::HostWait(ContextHandle context) : stream_(kSeveralStreams) {
+HostWait::HostWait(ContextHandle context) {
   const WorkOwner owner = OwnerOfContext(context);
   if (owner.IsNone()) return;
   Begin(owner.work(), kSeveralStreams);
@@ -22,6 +22,8 @@ HostWait::HostWait(ContextHandle context) : stream_(kSeveralStreams) {
 // Of a context without unfinished work nothing changes by a wait.
 void HostWait::Begin(ContextWork& work, StreamName stream) {
   if (work.IsIdle()) return;
+  if (TheShaker() != nullptr) [[unlikely]]
+    shake_begun_ = ShakeWaitSlow(stream);
   work_ = &work;
   waiting_ = work.BeginWait(stream);
 }

@@ -16,9 +16,10 @@ class [[nodiscard]] HostWait {
   explicit HostWait(ContextHandle context);
   // The call returned.
   CUresult Done(CUresult status) {
-    if (status == CUDA_SUCCESS && work_ != nullptr) finished_ = work_->EndWait(waiting_);
-    if (status == CUDA_SUCCESS && TheShaker() != nullptr) [[unlikely]]
-      ShakeWaited(stream_, shake_begun_);
+    if (status == CUDA_SUCCESS && work_ != nullptr) {
+      finished_ = work_->EndWait(waiting_);
+      ShakeWaited(waiting_.stream, shake_begun_);
+    }
     return status;
   }
   // Did it finish all work of the context?
@@ -30,8 +31,7 @@ class [[nodiscard]] HostWait {
   bool finished_ = false;
   ContextWork* work_ = nullptr;  // nullptr: it is not known what the call waits for
   ContextWork::Waiting waiting_ = {};
-  StreamName stream_;
-  uint64_t shake_begun_ = TheShaker() == nullptr ? 0 : ShakeWaitBegins();
+  uint64_t shake_begun_;  // while CMP_SHAKE is on, and with work_
 };
 
 // A submission by call() that returns only once it, and with it all earlier work of its stream, is

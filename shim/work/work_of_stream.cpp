@@ -86,13 +86,13 @@ void OpenAllContexts() {
 
 void StreamEnds(CUstream stream) {
   if (IsDefaultStream(stream)) return;
-  if (TheShaker() != nullptr) [[unlikely]]
-    ShakeStreamEnds(reinterpret_cast<StreamName>(stream));
+  ShakeStreamEnds(reinterpret_cast<StreamName>(stream));
   ForgetStreams();
   ForEachWork([&](ContextWork& work) { work.StreamEnds(reinterpret_cast<StreamName>(stream)); });
 }
 
 void SomeStreamsEnd() {
+  ShakeStreamEnds(kSeveralStreams);
   ForgetStreams();
   ForEachWork([](ContextWork& work) { work.AnyStreamEnds(); });
 }
