@@ -338,7 +338,8 @@ with open({plan!r} + ".runs", "a+") as runs:
     runs.write("x")
     runs.flush()
     number = runs.tell()
-shake, mode = os.environ.get("CMP_SHAKE"), os.environ.get("CMP_FREE_SYNC")
+shake, mode = os.environ.get("CMP_SHAKE", "off"), os.environ.get("CMP_FREE_SYNC")
+shake = None if shake == "off" else shake
 all_sites = [sites.Site(*one) for one in plan["sites"]]
 answer, code = 5, 0
 if shake == "record":
@@ -498,7 +499,7 @@ class Command(TestCase):
             env={"PYTHONDONTWRITEBYTECODE": "1"},
         )  # fmt: skip
         hangs = self.plan.with_name("plan.hangs")
-        while not hangs.exists():  # for ever, if it ends before: the alarm is the failure
+        while not hangs.exists() and running.poll() is None:
             time.sleep(0.01)
         running.send_signal(signal.SIGINT)
         said, error = running.communicate(timeout=60)

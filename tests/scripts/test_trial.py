@@ -144,9 +144,10 @@ class Trials(TestCase):
                 self.assertNotIn("Recommended", result.stdout)
         self.assertNotIn("CMP_HOST", self.trial("-n", "2", "--", PLAIN, "10").stdout)
 
-    def shaken_trial(self, *arguments, races=(), effective=4, sites=("order", "host"), code=0):
+    def shaken_trial(self, *arguments, races=(), effective=4, sites=("order", "host"), really=None):
         """Of a program that gains 2 times by auto and 10 times by none, in made-up time. It is
-        shaken in invention, too: `races`: kinds that differ in the second run."""
+        shaken in invention, too, unless it is to be `really`: `races`: kinds that differ in the
+        second run."""
 
         class Invented:
             def __init__(self, start, difference, folder):
@@ -161,11 +162,11 @@ class Trials(TestCase):
                 did = [one._replace(holds=9, effective=effective) for one in sites]
                 return shaking.Shaken(seed, "sum 4" if kind in races and seed == 2 else None, did)
 
-        really = Measurer.run
+        run_of = Measurer.run
         seconds = {"auto": 0.1, "order": 0.1, "none": 0.02}
 
         def timed(measurer, its_environment, *more):
-            result = really(measurer, its_environment, *more)
+            result = run_of(measurer, its_environment, *more)
             pooled = its_environment.get("CMP_MODE") == "pool"
             result.seconds = seconds[its_environment["CMP_FREE_SYNC"]] if pooled else 0.2
             for one in result.statistics:
@@ -175,13 +176,14 @@ class Trials(TestCase):
         printed, shown = io.StringIO(), io.StringIO()
         with (
             unittest.mock.patch.object(Measurer, "run", timed),
-            unittest.mock.patch.object(trial, "Starter", Invented),
+            unittest.mock.patch.object(trial, "Starter", shaking.Starter if really else Invented),
             unittest.mock.patch.object(preloading, "own_environment", lambda: environment(COSTS)),
             contextlib.redirect_stdout(printed),
             contextlib.redirect_stderr(shown),
         ):
-            ended = trial.main(["-n", "6", "--no-fill", *arguments, "--", PLAIN, "20"], lambda: LIBRARY)
-        self.assertEqual(ended, code, printed.getvalue() + shown.getvalue())
+            program = really or (PLAIN, "20")
+            ended = trial.main(["-n", "6", "--no-fill", *arguments, "--", *program], lambda: LIBRARY)
+        self.assertEqual(ended, 0, printed.getvalue() + shown.getvalue())
         return printed.getvalue(), shown.getvalue()
 
     RECOMMENDS_NONE = f"Recommended: {own_command()} run --free-sync none -- {PLAIN} 20\n"
@@ -234,6 +236,19 @@ class Trials(TestCase):
             self.assertIn(self.RECOMMENDS_AUTO, said)
             self.assertIn(f"times faster than auto, but {why})", said)
             self.assertNotIn("evidence", said)
+
+    def test_shaken_on_the_simulated_cuda(self):
+        app = self.script(
+            "unset CMPSIM_COSTS\nexport CMPSIM_HOLD_NS=5000000 "
+            f"LD_PRELOAD={PROGRAMS}/virtual_clock.so${{LD_PRELOAD:+:$LD_PRELOAD}}\n"
+            f"exec {BUILD}/races $1\n"
+        )
+        said, _ = self.shaken_trial(really=(app, "right-event"))
+        self.assertRegex(said, r"results are the same\. order: 8 shaken runs, [\d,]+ holds, ")
+        self.assertIn(f"Recommended: {own_command()} run --free-sync none -- {app} right-event\n", said)
+        said, _ = self.shaken_trial(really=(app, "free-alone-kernels"))
+        self.assertRegex(said, r"results differ \(order, seed \d+: stdout line 1: 'free-alone-kernels:")
+        self.assertIn(f"Recommended: {own_command()} run -- {app} free-alone-kernels\n", said)
 
     def test_without_shaking(self):
         """Named, not recommended; a mode that was asked for as the first is."""
