@@ -1,8 +1,11 @@
 #include "shim/shake/call_sites.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+
+#include <initializer_list>
 
 #include "core/base/dynamic_symbols.h"
 #include "shim/loaded/loaded_objects.h"

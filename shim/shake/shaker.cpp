@@ -235,19 +235,33 @@ void Shaker::Record(const ShakenSubmission& submission, const ShakeCall& call, S
   if (!submission.works) return;
   for (size_t i = 0; i < stream_places_; ++i) {
     Debt& debt = debts_[i];
-    if (debt.earlier.number == 0 || AreOrdered(*debt.stream, stream)) continue;
-    if (ShakeSite* site = sites_.Get(ShakeKind::kOrder, debt.earlier.call)) {
-      site->later = call;
-      site->free_where = debt.free_where;
-      site->free_thread = debt.free_thread;
-      site->free_bytes = debt.free_bytes;
-      Count(*site, g_shake_counts.executions, &ShakeSite::count);
-    }
+    if (debt.earlier.last.number == 0 || AreOrdered(*debt.stream, stream)) continue;
+    Execute(ShakeKind::kOrder, debt, &call);
     debt = {};
   }
-  stream.last = {call, ++number_};
+  const Submitted submitted = {call, ++number_};
+  stream.work.Add(submitted);
   const bool visible = submission.visible || g_visible_memory.Exists() != Visible::kNothing;
-  if (visible) stream.last_visible = stream.last;
+  if (visible) stream.visible.Add(submitted);
+}
+
+void Shaker::Execute(ShakeKind kind, const Debt& debt, const ShakeCall* later) {
+  const ShakeSite* before = nullptr;
+  for (const Submitted* submitted : {&debt.earlier.last, &debt.earlier.first}) {
+    ShakeSite* const site = sites_.Get(kind, submitted->call);
+    if (site == nullptr || site == before) continue;
+    before = site;
+    site->free_where = debt.free_where;
+    site->free_thread = debt.free_thread;
+    site->free_bytes = debt.free_bytes;
+    Count(*site, g_shake_counts.executions, &ShakeSite::count);
+    if (later != nullptr) {
+      site->later = *later;
+      continue;
+    }
+    const auto place = std::find(std::begin(freed_hosts_), std::end(freed_hosts_), nullptr);
+    if (place != std::end(freed_hosts_)) *place = site;
+  }
 }
 
 void Shaker::Free(size_t bytes) {
@@ -268,20 +282,11 @@ void Shaker::Free(size_t bytes) {
   }
   for (Stream* at = streams_; at != StreamsEnd(); ++at) {
     Stream& stream = *at;
-    if (stream.last.number != 0) {
-      debts_[&stream - streams_] = {stream.last, where, thread, bytes, &stream};
-      stream.last = {};
-    }
-    if (stream.last_visible.number == 0) continue;
-    ShakeSite* site = sites_.Get(ShakeKind::kHost, stream.last_visible.call);
-    stream.last_visible = {};
-    if (site == nullptr) continue;
-    site->free_where = where;
-    site->free_thread = thread;
-    site->free_bytes = bytes;
-    Count(*site, g_shake_counts.executions, &ShakeSite::count);
-    const auto place = std::find(std::begin(freed_hosts_), std::end(freed_hosts_), nullptr);
-    if (place != std::end(freed_hosts_)) *place = site;
+    Debt debt = {stream.work, where, thread, bytes, &stream};
+    if (stream.work.last.number != 0) debts_[at - streams_] = debt;
+    debt.earlier = stream.visible;
+    if (stream.visible.last.number != 0) Execute(ShakeKind::kHost, debt, nullptr);
+    stream.work = stream.visible = {};
   }
 }
 
@@ -294,10 +299,10 @@ void Shaker::Waited(StreamName name, uint64_t begun) {
     if (stream.name == kNoStream) continue;
     const bool legacy = name == kLegacyStream && stream.blocking;
     if (name != kSeveralStreams && name != stream.name && !legacy) continue;
-    if (stream.last.number <= begun) stream.last = {};
-    if (stream.last_visible.number <= begun) stream.last_visible = {};
-    Debt& debt = debts_[&stream - streams_];
-    if (debt.earlier.number <= begun) debt = {};
+    stream.work.Done(begun);
+    stream.visible.Done(begun);
+    Debt& debt = debts_[at - streams_];
+    debt.earlier.Done(begun);
   }
 }
 

@@ -1,7 +1,8 @@
 // What CMP_SHAKE keeps: streams, debts and sites while it records; the one hold while it shakes.
 //
-// While recording, a free that would owe order leaves a debt for each stream's last submission, and
-// the first later submission to another stream makes it an execution of its site. What the host
+// While recording, a free that would owe order leaves a debt for what each stream has got since the
+// free before, and the first later submission to another stream makes it an execution of two sites:
+// that of the first submission, which holds back the others, and that of the last. What the host
 // waited for is forgotten, so that only what could have gone wrong is a site. Under kind `host` the
 // free itself does, for work whose end the host could see.
 //
@@ -54,19 +55,34 @@ class Shaker {
   void ContextEnds();
 
  private:
-  struct Last {
+  struct Submitted {
     ShakeCall call;
-    uint64_t number = 0;  // among all submissions; 0: none that counts
+    uint64_t number = 0;  // among all submissions; 0: none
+  };
+  // What a stream has got since the last free that owed, or the last wait of the host.
+  struct Group {
+    Submitted first;  // who holds this one back holds back all
+    Submitted last;
+
+    void Add(const Submitted& submitted) {
+      if (first.number == 0) first = submitted;
+      last = submitted;
+    }
+    // All up to this number is done.
+    void Done(uint64_t number) {
+      if (last.number <= number) *this = {};
+      if (first.number <= number) first = last;
+    }
   };
   struct Stream {
     StreamName name = kNoStream;  // kNoStream: nobody's
     StreamOrdinal ordinal = kOrdinalUnknown;
     bool blocking = false;
-    Last last;
-    Last last_visible;
+    Group work;
+    Group visible;  // of it, what the host could see the end of
   };
   struct Debt {
-    Last earlier;  // number 0: none
+    Group earlier;  // number 0: none
     const CallSite* free_where = nullptr;
     uint32_t free_thread = 0;
     size_t free_bytes = 0;
@@ -93,6 +109,8 @@ class Shaker {
   Stream* StreamOf(StreamName name);  // takes the lock by itself
   static bool AreOrdered(const Stream& one, const Stream& other);
   void Record(const ShakenSubmission& submission, const ShakeCall& call, Stream& stream);
+  // Executions of the sites of a group: each of its two once. `later`: nullptr, not known yet.
+  void Execute(ShakeKind kind, const Debt& debt, const ShakeCall* later);
   // The site that is to be held now, or nullptr.
   ShakeSite* Choose(const ShakeCall& call, uint64_t now);
   void Start(ShakeSite& site, const Stream& stream, const HoldTarget& target, uint64_t now);

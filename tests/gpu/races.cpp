@@ -51,7 +51,7 @@ struct Lab {
     int device = 0;
     for (int i = 0; i < 40; ++i) CHECK(cudaGetDevice(&device));
     if (kernels.simulated()) return;
-    for (const auto begin = Clock::now(); SecondsSince(begin) < 30e-6;) {
+    for (const auto begin = Clock::now(); SecondsSince(begin) < 60e-6;) {
     }
   }
   // A temporary buffer that some library takes and gives back.
@@ -196,6 +196,15 @@ const Program kPrograms[] = {
      [](Lab& lab, uint32_t i) {
        Lab::Order(lab.b, lab.events[0], lab.a);
        lab.Write(lab.a, lab.x + i, i + 1);
+       lab.UseTemporaryAndCompute();
+       lab.kernels.CopyWord(lab.b, lab.x + i, lab.z + i);
+     }},
+
+    {"missing-event-several-kernels", "none", kRace,
+     [](Lab& lab, uint32_t i) {
+       // What is read is not what was written last.
+       lab.Write(lab.a, lab.x + i, i + 1);
+       for (int more = 0; more < 3; ++more) lab.Write(lab.a, lab.y + i, i + 1);
        lab.UseTemporaryAndCompute();
        lab.kernels.CopyWord(lab.b, lab.x + i, lab.z + i);
      }},

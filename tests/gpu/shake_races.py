@@ -2,12 +2,18 @@
 programs without a race alone? And what it costs.
 
   CMP_BUILD=FOLDER shake_races.py [--simulated] [--runs 8] [--seed-sets 1] [--right-runs 8]
-                                  [--first-seed 1] [--limit SECONDS] [--jobs N] [--narrow] [--loop]
-                                  [PROGRAM ...]
+                                  [--plain-runs 2] [--first-seed 1] [--limit SECONDS] [--jobs N]
+                                  [--narrow] [--narrow-runs 3] [--loop] [PROGRAM ...]
 
-Each program is run once without the pool, twice without the order (which must not change anything:
-the races are rare), once recording, and with up to --runs seeds in each of the seed sets.
---narrow: which site, held alone, is enough. --loop: the loop of four streams, and what trying it
+Each program is run once without the pool, --plain-runs times without the order (which must not
+change anything: the races are rare), once recording, and with up to --runs seeds in each of the
+seed sets. --narrow: which site, held alone, is enough. --jobs is for the simulated CUDA: on a GPU
+processes take turns, and what one waits for changes the others' races. On an H200:
+
+  --limit 140 --plain-runs 1 --right-runs 2 --loop
+  --limit 140 --plain-runs 1 --right-runs 1 --runs 2 --narrow --narrow-runs 2
+
+ --loop: the loop of four streams, and what trying it
 costs. Exit code 1: a race that fewer than 95 of 100 seed sets found, or a false alarm.
 """
 
@@ -55,7 +61,7 @@ class Program:
     def start(self) -> None:
         """The reference, and where the order counts."""
         self.said = self.run(preload=False)
-        for _ in range(2):
+        for _ in range(self.options.plain_runs):
             if self.run() != self.said:
                 raise RuntimeError(f"{self.name}: another result before anything was tried")
         if self.run(CMP_SHAKE="record", CMP_SHAKE_REPORT=str(self.sites)) != self.said:
@@ -81,7 +87,7 @@ class Program:
             alone = self.folder / f"{self.name}.alone"
             alone.write_text(f"#cmp-shake-sites 1\n{line}\n")
             first = self.options.first_seed + 500
-            if any(self.shake(first + run, alone) for run in range(self.options.runs)):
+            if any(self.shake(first + run, alone) for run in range(self.options.narrow_runs)):
                 found.append(line.split("\t"))
         return found
 
@@ -117,7 +123,9 @@ def main() -> int:
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--limit", type=float, default=1e9)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--plain-runs", type=int, default=2)
     parser.add_argument("--narrow", action="store_true")
+    parser.add_argument("--narrow-runs", type=int, default=3)
     parser.add_argument("--loop", action="store_true")
     parser.add_argument("programs", nargs="*")
     options = parser.parse_args()

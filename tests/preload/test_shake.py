@@ -122,6 +122,19 @@ class Shake(TestCase):
                 timed += counts["let_go_by_timer"]
         self.assertGreater(timed, 0)
 
+    def test_the_timer_lets_go(self):
+        """In real time: nothing else ends a hold here before the host waits for ever."""
+        for name, mode in (("right-event", "none"), ("right-graphs", "none"),
+                           ("right-host-asks-until-done", "order")):
+            without = run(RACES, [name], preload=False)
+            env = {"CMP_FREE_SYNC": mode, "CMP_SHAKE_REPORT": str(self.sites)}
+            self.assert_ok(run(RACES, [name], env=env | {"CMP_SHAKE": "record"}))
+            env = {"CMP_FREE_SYNC": mode, "CMP_SHAKE_SITES": str(self.sites), "CMP_SHAKE": "1"}
+            shaken = run(RACES, [name], env=env)
+            self.assert_ok(shaken)
+            self.assertEqual(shaken.out, without.out)
+            self.assertGreater(shaken.stats["shake"]["holds"], 0)
+
     def test_what_it_cannot_do_is_said(self):
         nothing = r"\Acmp: CMP_SHAKE does nothing: [^\n]+\n\Z"
         for mode in ("auto", "wait"):
@@ -152,18 +165,19 @@ class Shake(TestCase):
         for program, args in (("captures", ["own"]), ("captures", ["endings"]), ("captures", ["reset"]),
                               ("captures", ["recapture"]), ("forks", []), ("orders", ["capture"]),
                               ("orders", ["reuse", "1"]), ("contexts", ["reset"]),
-                              ("work", ["4", "200", "1"])):
-            without = run(program, args, preload=False)
+                              ("work", ["4", "200", "1"]), ("devices", ["stays"])):
+            devices = {"CMPSIM_DEVICES": "2"} if program == "devices" else {}
+            without = run(program, args, preload=False, env=devices)
             self.assert_ok(without)
             for mode in ("none", "order"):
-                env = {"CMP_FREE_SYNC": mode, "CMPSIM_HOLD_NS": "5000000"}
+                env = {"CMP_FREE_SYNC": mode, "CMPSIM_HOLD_NS": "5000000", **devices}
                 recorded = run(program, args, env=env | {"CMP_SHAKE": "record",
                                                          "CMP_SHAKE_REPORT": str(self.sites)})
                 self.assertEqual(recorded.code, without.code, repr(recorded))
                 shaken = run(program, args, env=env | {"CMP_SHAKE": "3",
                                                        "CMP_SHAKE_SITES": str(self.sites)})
                 self.assertEqual(shaken.code, without.code, repr(shaken))
-                if program not in ("contexts", "work"):  # which read what a free would have ordered
+                if program not in ("contexts", "work", "devices"):  # which read what a free would have ordered
                     self.assertEqual(recorded.results, without.results)
                     self.assertEqual(shaken.results, without.results)
                 self.assertIsNone(re.search(r"misuse [1-9]", shaken.out), shaken.out)
