@@ -34,7 +34,7 @@ def site(number, kind="order", **more):
     fields = {
         "id": f"{number:016x}", "kind": kind, "thread": 1, "count": EVERY, "holds": 0, "effective": 0,
         "earlier_call": "cuLaunchKernel", "earlier_where": f"app+0x{number:x}", "earlier_stream": "2",
-        "free_where": "app+0x10", "free_thread": 1, "free_bytes": 4096,
+        "free_where": f"app+0x{4096 + number:x}", "free_thread": 1, "free_bytes": 4096,
         "later_call": "cuMemcpyDtoHAsync_v2", "later_where": "libwork.so+0x20", "later_stream": "3",
     }  # fmt: skip
     return Site(**{**fields, **more})
@@ -246,11 +246,16 @@ class Invention(TestCase):
 
     def test_the_same_call_on_other_streams_is_the_same_race(self):
         sites = [site(i, earlier_where="app+0x1", earlier_stream=str(i)) for i in range(4)]
-        sites += [site(i) for i in range(4, 9)]
+        sites += [site(i, free_where=f"app+0x{i:x}") for i in range(4, 9)]
         found = shake_program(Invented([{i} for i in range(6)]), sites)
         self.assertEqual([race.others for race in found.races], [3, 0, 0])
+        # And so is other work of one stream before one free.
+        sites = [site(i, free_where="app+0x77" if i < 2 else "-") for i in range(4)]
+        found = shake_program(Invented([{i} for i in range(4)]), sites)
+        self.assertEqual([race.others for race in found.races], [1, 0, 0])
+        found.races[0].others = 3
         said = shaken.text(found, ["app"], Symbols(["app"], {}))
-        self.assertIn("  The same call has 3 other sites, by stream and thread.\n", said)
+        self.assertIn("  3 other sites of the same call, or of the same work before that free.\n", said)
 
 
 class Words(TestCase):
@@ -262,9 +267,10 @@ class Words(TestCase):
         self.assertIn(
             "Race 1 (order), seed 1: race 0000000000000002.\n"
             "  earlier  cuLaunchKernel on stream 2, thread 1  app+0x2\n"
-            "  free     cudaFree of 4 KiB, thread 1           app+0x10\n"
+            "  free     cudaFree of 4 KiB, thread 1           app+0x1002\n"
             "  later    cuMemcpyDtoHAsync_v2 on stream 3      libwork.so+0x20\n"
-            "  Nothing but the free puts the later work after the earlier: record an event",
+            "  Nothing but the free puts the later work after the earlier, or what follows that on its "
+            "stream up to the free: record an event",
             said,
         )
         self.assertIn("With holds at this site alone results differed in 2 of 2 runs, without holds in none.\n", said)

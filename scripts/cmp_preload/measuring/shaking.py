@@ -47,7 +47,7 @@ class Race:
         self.seed = first.seed
         self.different = first.different  # in its latest run
         self.sites = sites
-        self.others = 0  # sites at the same places in the program, on other streams or by other threads
+        self.others = 0  # sites of the same mistake, see _marks
         self.complete = False  # narrowed down to the end
         self.again = 0  # so many times of
         self.tries = 0  # runs with holds at just these sites, when they were found
@@ -227,8 +227,8 @@ def _narrow(tried: Tried, first: Shaken, starter) -> bool:
             race.sites, race.complete = narrowing.within, narrowing.complete
         if not confirm(race):
             return bool(tried.races)
-        found = set(map(_place, race.sites))
-        kept = [site for site in rest if _place(site) not in found]
+        found = set().union(*map(_marks, race.sites))
+        kept = [site for site in rest if not _marks(site) & found]
         race.others = len(rest) - len(kept) - len(race.sites)
         rest = kept
         if not rest or not race.complete or len(tried.races) == MOST_RACES or not differs(rest):
@@ -237,11 +237,14 @@ def _narrow(tried: Tried, first: Shaken, starter) -> bool:
         tried.races.append(race)
 
 
-def _place(site: Site) -> tuple[str, ...]:
-    """Where in the program's text it is: the same call on other streams, or by other threads, is no
-    other mistake."""
-    known = site.earlier_where != records.UNKNOWN
-    return (site.earlier_call, site.earlier_where) if known else (site.id,)
+def _marks(site: Site) -> set[tuple]:
+    """What sites of one mistake have in common: the same call, on other streams or by other threads, or
+    the same work of a stream before a free, of which the first and the last call are sites."""
+    group = (site.thread, site.earlier_stream, site.free_where, site.later_where)
+    marks = {(site.id,), group} if records.UNKNOWN not in group else {(site.id,)}
+    if site.earlier_where != records.UNKNOWN:
+        marks.add((site.earlier_call, site.earlier_where))
+    return marks
 
 
 def _likely_first(sites: list[Site], run: Shaken) -> list[Site]:

@@ -86,7 +86,8 @@ def _race(number: int, race: Race, symbols) -> str:
         )
         if race.others:
             lines.append(
-                f"  The same call has {words.count(race.others, 'other site')}, by stream and thread."
+                f"  {words.count(race.others, 'other site')} of the same call, or of the same work before "
+                "that free."
             )
     else:
         lines.append(f"  It is among {what}: not narrowed down further.")
@@ -109,13 +110,15 @@ def _site(site: Site, symbols) -> list[str]:
     lines = words.table(rows, left=(0, 1, 2)).split("\n")
     if site.kind == "order":
         lines.append(
-            "  Nothing but the free puts the later work after the earlier: record an event behind "
-            "the earlier, and let the later's stream wait for it."
+            "  Nothing but the free puts the later work after the earlier, or what follows that on "
+            "its stream up to the free: record an event behind it, and let the later's stream wait "
+            "for that."
         )
     else:
         lines.append(
-            "  Nothing but the free makes the host wait for the earlier work: synchronise with its "
-            "stream, or an event behind it, before the host looks at what it leaves."
+            "  Nothing but the free makes the host wait for the earlier work, or what follows it on "
+            "its stream up to the free: synchronise with the stream, or an event behind that, before "
+            "the host looks at what it leaves."
         )
     return lines
 
