@@ -479,6 +479,10 @@ class Command(TestCase):
         self.assertIn("as soon as cudaFree does not wait for the host: no place can be named", result.stdout)
         self.assertIn("13 runs without holds agree", result.stdout)
 
+    def test_without_cuda(self):
+        result = self.shake("-n", "1", "--", "echo", "hello", code=3)
+        self.assertIn("No verdict: no process of it made a CUDA call that reached the pool.\nWhy: ", result.stdout)
+
     def test_programs_that_fail(self):
         result = self.shake("--", self.program([], fails=4), code=3)
         self.assertEqual(result.stdout, "")

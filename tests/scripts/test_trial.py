@@ -13,6 +13,7 @@ import unittest.mock
 from command import BUILD, LIBRARY, PLAIN, PROGRAMS, TestCase, environment, main, measured, run, start
 from cmp_preload.commands import trial
 from cmp_preload.console.arguments import own_command
+from cmp_preload.console.errors import Interrupted
 from cmp_preload.measuring import shaking, verdict
 from cmp_preload.measuring.measurer import Measurer
 from cmp_preload.measuring.series import async_keep_series, page_locked_series, series_of
@@ -144,10 +145,10 @@ class Trials(TestCase):
                 self.assertNotIn("Recommended", result.stdout)
         self.assertNotIn("CMP_HOST", self.trial("-n", "2", "--", PLAIN, "10").stdout)
 
-    def shaken_trial(self, *arguments, races=(), effective=4, sites=("order", "host"), really=None):
+    def shaken_trial(self, *arguments, races=(), effective=4, sites=("order", "host"), really=None, ends=None):
         """Of a program that gains 2 times by auto and 10 times by none, in made-up time. It is
         shaken in invention, too, unless it is to be `really`: `races`: kinds that differ in the
-        second run."""
+        second run; `ends`: the kind with which Ctrl-C comes, in the fifth."""
 
         class Invented:
             def __init__(self, start, difference, folder):
@@ -158,6 +159,8 @@ class Trials(TestCase):
                 return run, [one_site(i, kind) for i, kind in enumerate(sites)]
 
             def shake(self, kind, seed, sites, what):
+                if kind == ends and seed == 5:
+                    raise Interrupted(signal.SIGINT)
                 self.start({"CMP_FREE_SYNC": shaking.MODE_OF[kind]}, what)
                 did = [one._replace(holds=9, effective=effective) for one in sites]
                 return shaking.Shaken(seed, "sum 4" if kind in races and seed == 2 else None, did)
@@ -183,7 +186,7 @@ class Trials(TestCase):
         ):
             program = really or (PLAIN, "20")
             ended = trial.main(["-n", "6", "--no-fill", *arguments, "--", *program], lambda: LIBRARY)
-        self.assertEqual(ended, 0, printed.getvalue() + shown.getvalue())
+        self.assertEqual(ended, 130 if ends else 0, printed.getvalue() + shown.getvalue())
         return printed.getvalue(), shown.getvalue()
 
     RECOMMENDS_NONE = f"Recommended: {own_command()} run --free-sync none -- {PLAIN} 20\n"
@@ -249,6 +252,15 @@ class Trials(TestCase):
         said, _ = self.shaken_trial(really=(app, "free-alone-kernels"))
         self.assertRegex(said, r"results differ \(order, seed \d+: stdout line 1: 'free-alone-kernels:")
         self.assertIn(f"Recommended: {own_command()} run -- {app} free-alone-kernels\n", said)
+
+    def test_interrupted_while_it_is_shaken(self):
+        said, _ = self.shaken_trial(ends="order")
+        self.assertIn("Interrupted: this is what the runs until then show.\n", said)
+        self.assertIn("the same, but no run of this kind ended (host), and a run without says", said)
+        self.assertIn(self.RECOMMENDS_AUTO, said)
+        said, _ = self.shaken_trial(ends="host")
+        self.assertIn("host: 4 shaken runs, 36 holds, ", said)
+        self.assertIn(self.RECOMMENDS_NONE, said)
 
     def test_without_shaking(self):
         """Named, not recommended; a mode that was asked for as the first is."""

@@ -103,6 +103,7 @@ def work(
     runs.append(recorded)
     found.unshaken = len(runs)
     found.unstable = results.unstable(runs)
+    found.reached = starter.reached
     if found.unstable:
         return
     found.tried = [Tried(kind, [site for site in sites if site.kind == kind]) for kind in kinds]

@@ -101,6 +101,7 @@ class Found:
     def __init__(self) -> None:
         self.unshaken = 0  # runs, the recording among them
         self.unstable: str | None = None  # where they differ
+        self.reached = True  # a process of it came to the pool
         self.tried: list[Tried] = []
         self.interrupted = False
 
@@ -125,6 +126,8 @@ class Found:
                     f"a run with seed {run.seed} differed ({run.different}), but too rarely again: "
                     "the program may vary by itself"
                 )
+        if not self.reached:
+            return "no process of it made a CUDA call that reached the pool"
         return why_nothing(self.tried)
 
 
@@ -148,6 +151,7 @@ class Starter:
         self._difference = difference
         self._folder = folder
         self._number = 0
+        self.reached = False  # by the latest run
 
     def record(self) -> tuple[Run, list[Site]]:
         """As `auto` keeps all order."""
@@ -170,6 +174,7 @@ class Starter:
             "CMP_SHAKE_REPORT": f"{preloading.literal(reports)}/%p.sites",
         }
         run = self._start(settings, what)
+        self.reached = bool(os.listdir(reports))
         return run, records.read_folder(reports)
 
 

@@ -52,6 +52,8 @@ def _verdict(found: Found, command: list[str]) -> list[str]:
                 "Say what is noise with --ignore REGEX. Whether the pool by itself changes results: "
                 f"{own_command()} trial -- {shlex.join(command)}"
             )
+        elif not found.reached:
+            lines.append(f"Why: {own_command()} doctor -- {shlex.join(command)}")
         elif any(one.sites for one in found.tried):
             lines += [f"{evidence.of(found.tried)}.", f"What that can mean: {document('shake')}."]
         return lines
