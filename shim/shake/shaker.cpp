@@ -176,13 +176,14 @@ void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
   }
   const bool ready = ReadyToHold();
   HoldTarget place;
+  ShakeSite* site = nullptr;
   {
     const Held held(lock_);
     const uint64_t now = NowNs();
     EndIfOver(now);
     if (kind_ == ShakeKind::kHost) NoteWentOn(call.thread);
     if (!submission.works) return;
-    ShakeSite* const site = Choose(call, now);
+    site = Choose(call, now);
     const bool unordered = hold_.state != State::kNone && !AreOrdered(*hold_.stream, *stream);
     if (hold_.state == State::kFreed && kind_ == ShakeKind::kOrder && unordered) {
       hold_.state = State::kFollowed;
@@ -201,7 +202,7 @@ void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
       if (place.word != nullptr) Start(*site, *stream, place, now);
     }
   }
-  if (place.word != nullptr) PlaceHold(place, HandleOf(stream->name));
+  if (place.word != nullptr) PlaceHold(*site, place, HandleOf(stream->name));
 }
 
 void Shaker::After(Shaken& shaken) {
@@ -329,20 +330,35 @@ ShakeSite* Shaker::Choose(const ShakeCall& call, uint64_t now) {
 void Shaker::Start(ShakeSite& site, const Stream& stream, const HoldTarget& target, uint64_t now) {
   hold_ = {State::kHeld, target, &site, &stream, now, now + kMostHeldNs, 0, false, false};
   ++site.in_vain;
-  Count(site, g_shake_counts.holds, &ShakeSite::holds);
 }
 
-// It counts from before the call: until then the timer may let go what never waits.
-void Shaker::PlaceHold(const HoldTarget& target, CUstream stream) {
+// It has begun before the call: until then the timer may let go what never waits.
+void Shaker::PlaceHold(ShakeSite& site, const HoldTarget& target, CUstream stream) {
   CUresult status = CUDA_ERROR_NOT_PERMITTED;
   if (g_captures.EnterRecording()) {
     status = LoadedDriver()->wait_value(stream, target.address(), target.value,
                                         CU_STREAM_WAIT_VALUE_GEQ);
     g_captures.LeaveRecording();
   }
+  {
+    const Held held(lock_);
+    if (status == CUDA_SUCCESS) {
+      refused_ = 0;
+      Count(site, g_shake_counts.holds, &ShakeSite::holds);
+    } else {
+      if (hold_.state != State::kNone && hold_.target.word == target.word) EndHold(NowNs(), false);
+      if (++refused_ < kMostRefused) return;
+    }
+  }
   if (status == CUDA_SUCCESS) return bell_.Ring();
-  const Held held(lock_);
-  if (hold_.state != State::kNone && hold_.target.word == target.word) EndHold(NowNs(), false);
+  GiveUp("the driver refuses to let a stream wait for a value");
+}
+
+void Shaker::GiveUp(const char* why) {
+  if (closed_.exchange(true, std::memory_order_acq_rel)) return;
+  char line[160];
+  snprintf(line, sizeof(line), "CMP_SHAKE does nothing any more: %s", why);
+  PrintWarning(line);
 }
 
 // The host's side of kind `host`: the free returned, and its thread comes with the next call.
@@ -403,20 +419,20 @@ bool Shaker::ReadyToHold() {
     registered_.store(true, std::memory_order_release);
     return true;
   }
-  if (!closed_.exchange(true, std::memory_order_acq_rel)) {
-    PrintWarning("CMP_SHAKE does nothing any more: the driver refuses its memory");
-  }
+  GiveUp("the driver refuses its memory");
   return false;
 }
 
 // Never a CUDA call, and lock_ for moments: whatever waits for the hold waits no longer than that.
+// Once closed no hold begins (looked at under the lock); one that is on its way is still timed.
 void Shaker::RunTimer() {
   constexpr long kIdleNs = 900'000'000;
-  for (long sleep = kIdleNs; !closed_.load(std::memory_order_acquire);) {
+  for (long sleep = kIdleNs;;) {
     bell_.Sleep(sleep);
     const Held held(lock_);
     const uint64_t now = NowNs();
     EndIfOver(now);
+    if (hold_.state == State::kNone && closed_.load(std::memory_order_acquire)) return;
     // It looks once a millisecond, so that what came first is counted where the program is silent.
     sleep = hold_.state == State::kNone
                 ? kIdleNs

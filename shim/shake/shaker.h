@@ -117,12 +117,14 @@ class Shaker {
   void NoteWentOn(uint32_t thread);
   void EndIfOver(uint64_t now);
   void EndHold(uint64_t now, bool by_timer);
-  void PlaceHold(const HoldTarget& target, CUstream stream);
+  void PlaceHold(ShakeSite& site, const HoldTarget& target, CUstream stream);
+  void GiveUp(const char* why);
   bool ReadyToHold();
   void Count(ShakeSite& site, Counter& counter, uint64_t ShakeSite::*of_site);
   void RunTimer();
 
   static constexpr size_t kMostStreams = 256;
+  static constexpr unsigned kMostRefused = 8;  // holds, one after the other
 
   bool records_ = false;
   ShakeKind kind_ = ShakeKind::kOrder;
@@ -138,6 +140,7 @@ class Shaker {
   HoldWords words_;
   HoldNow hold_;
   uint64_t held_ns_ = 0;
+  unsigned refused_ = 0;
   uint64_t number_ = 0;
   ShakeSites sites_;
   size_t stream_places_ = 0;  // those behind were never anybody's

@@ -157,8 +157,12 @@ class Shake(TestCase):
                         "cuMemHostRegister_v2:1+:1"):
             result = self.shaken("free-alone-kernels", shake=1, CMPSIM_FAIL=failure)
             self.assertEqual(result.stats["shake"]["effective"], 0, failure)
+            said = "" if "Write" in failure else "cmp: CMP_SHAKE does nothing any more: the driver refuses"
+            self.assertEqual(result.err[:len(said) or None], said)
+            self.assertLessEqual(result.err.count("\n"), 1)
             if "Write" not in failure:  # without it holds last as long as one may
                 self.assertEqual(result.out, without.out, failure)
+                self.assertEqual(result.stats["shake"]["holds"], 0, failure)
 
     def test_other_programs(self):
         """Captures, contexts that end, threads, forks: as without the pool."""
