@@ -359,6 +359,8 @@ elif shake:
     if {{one.id for one in seen}} & set(plan.get("races", [])):
         answer = 4
         code = plan.get("code", 0)
+if shake not in (None, "record") and plan.get("refused"):
+    print("cmp: CMP_SHAKE does nothing: the driver has no waits for values", file=sys.stderr)
 if shake:
     path = os.environ["CMP_SHAKE_REPORT"].replace("%p", str(os.getpid())).replace("%%", "%")
     sites.write(path, seen)
@@ -478,6 +480,16 @@ class Command(TestCase):
         self.assertIn("Race 1 (host), seed 1: stdout line 1: 'sum 5', then 'sum 3'.\n", result.stdout)
         self.assertIn("as soon as cudaFree does not wait for the host: no place can be named", result.stdout)
         self.assertIn("13 runs without holds agree", result.stdout)
+
+    def test_what_the_pool_says_is_no_result(self):
+        """But why nothing was held."""
+        app = self.program(self.BOTH, refused=True, effective=0)
+        result = self.shake("-n", "1", "--stderr", "--", app, code=3)
+        self.assertIn(
+            "No verdict: no hold was effective: CMP_SHAKE does nothing: the driver has no waits for "
+            "values (order), and a run without says nothing.\n",
+            result.stdout,
+        )
 
     def test_without_cuda(self):
         result = self.shake("-n", "1", "--", "echo", "hello", code=3)

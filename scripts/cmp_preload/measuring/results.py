@@ -25,7 +25,7 @@ class Results:
         names = [name for name in references[0].outputs if name != "stderr" or self._stderr]
         self.comparisons = [
             outputs.Comparison(
-                name, [run.outputs[name] for run in references], self._rules, self._tolerance
+                name, [_output(run, name) for run in references], self._rules, self._tolerance
             )
             for name in names
         ]
@@ -42,7 +42,7 @@ class Results:
         """Where a run differs from the reference runs, in words."""
         if run.over_limit or run.code != self.code:
             return run.failure()
-        found = (comparison.difference(run.outputs[comparison.name]) for comparison in self.comparisons)
+        found = (one.difference(_output(run, one.name)) for one in self.comparisons)
         return next((where for where in found if where), None)
 
     def require(self, run: Run, command: list[str]) -> None:
@@ -58,6 +58,15 @@ class Results:
                 )
                 + "".join(f"\n    {line}" for line in run.last_lines(3))
             )
+
+
+def _output(run: Run, name: str) -> bytes:
+    """What the program wrote; the pool's own lines are none of its results."""
+    data = run.outputs[name]
+    if name != "stderr" or b"cmp: " not in data:
+        return data
+    lines = data.splitlines(keepends=True)
+    return b"".join(line for line in lines if not line.startswith(b"cmp: "))
 
 
 def require_files(paths: list[str]) -> None:

@@ -27,7 +27,8 @@ class Shaken(NamedTuple):
 
     seed: int
     different: str | None  # where its results differ
-    sites: list[Site]  # those that were held, or found by
+    sites: list[Site]  # with what was held there
+    said: str | None = None  # by the pool, if it could not hold
 
     @property
     def holds(self) -> int:
@@ -85,7 +86,8 @@ class Tried:
         if self.sites and not self.runs:
             return "no run of this kind ended"
         if self.sites and not self.effective:
-            return "no hold was effective"
+            said = next((run.said for run in self.runs if run.said), None)
+            return "no hold was effective" + (f": {said}" if said else "")
         return None
 
 
@@ -162,7 +164,8 @@ class Starter:
         records.write(path, sites)
         settings = {"CMP_FREE_SYNC": MODE_OF[kind], "CMP_SHAKE": str(seed), "CMP_SHAKE_SITES": path}
         run, found = self._run(settings, what)
-        return Shaken(seed, self._difference(run), [site for site in found if site.kind == kind])
+        held = [site for site in found if site.kind == kind]
+        return Shaken(seed, self._difference(run), held, _said(run))
 
     def _run(self, settings: dict[str, str], what: str) -> tuple[Run, list[Site]]:
         self._number += 1
@@ -176,6 +179,12 @@ class Starter:
         run = self._start(settings, what)
         self.reached = bool(os.listdir(reports))
         return run, records.read_folder(reports)
+
+
+def _said(run: Run) -> str | None:
+    """The pool's line about shaking."""
+    lines = run.outputs["stderr"].decode(errors="replace").splitlines()
+    return next((line[5:] for line in lines if line.startswith("cmp: CMP_SHAKE ")), None)
 
 
 def shake(tried: Tried, seeds: range, starter, narrow: bool) -> None:
