@@ -54,7 +54,9 @@ void CallSite::Print(char* text, size_t bytes) const {
 struct CallSites::Walk {
   CallSites& sites;
   CallSite found;
-  const Object* object = nullptr;  // the program's, once it was reached
+  const Object* object;  // the program's, once it was reached
+  KnownWalk known;
+  bool can_be_known;
 };
 
 void CallSites::Begin() {
@@ -62,7 +64,9 @@ void CallSites::Begin() {
   if (unwinder == nullptr) return;
   void* address_of = FindSymbol(unwinder, "_Unwind_GetIP");
   void* backtrace = FindSymbol(unwinder, "_Unwind_Backtrace");
-  if (address_of == nullptr || backtrace == nullptr) return;
+  void* stack_of = FindSymbol(unwinder, "_Unwind_GetCFA");
+  if (address_of == nullptr || backtrace == nullptr || stack_of == nullptr) return;
+  stack_of_ = reinterpret_cast<uintptr_t (*)(void*)>(stack_of);
   address_of_ = reinterpret_cast<uintptr_t (*)(void*)>(address_of);
   backtrace_ = reinterpret_cast<int (*)(int (*)(void*, void*), void*)>(backtrace);
 }
@@ -94,9 +98,29 @@ const CallSites::Object* CallSites::ObjectOf(uintptr_t address) {
   return &objects_[object_count_++];
 }
 
+bool CallSites::KnownWalk::StillStands(uintptr_t from) const {
+  if (frame != from) return false;
+  for (size_t i = count; i > 0; --i) {  // the outermost differ more often
+    const auto* place = reinterpret_cast<const uintptr_t*>(returns[i - 1].place);
+    if (*place != returns[i - 1].address) return false;
+  }
+  return true;
+}
+
+// Where the return address to a frame stands is known on processors whose calls push it.
+void CallSites::NoteReturn(Walk& walk, void* frame, uintptr_t address) {
+  const uintptr_t place = walk.sites.stack_of_(frame) - sizeof(uintptr_t);
+  KnownWalk& known = walk.known;
+  if (place < known.frame) return;  // Here, and what it calls
+  walk.can_be_known = walk.can_be_known && known.count < KnownWalk::kMost &&
+                      *reinterpret_cast<const uintptr_t*>(place) == address;
+  if (walk.can_be_known) known.returns[known.count++] = {place, address};
+}
+
 int CallSites::Visit(void* frame, void* data) {
   auto& walk = *static_cast<Walk*>(data);
   const uintptr_t address = walk.sites.address_of_(frame) - 1;
+  NoteReturn(walk, frame, address + 1);
   const Object* object = walk.sites.ObjectOf(address);
   if (walk.object == nullptr) {
     if (object != nullptr && object->owner != Owner::kProgram) {
@@ -112,15 +136,29 @@ int CallSites::Visit(void* frame, void* data) {
   return found.count == CallSite::kMost ? kLastFrame : kNextFrame;
 }
 
-const CallSite* CallSites::Here() {
+[[gnu::noinline]] const CallSite* CallSites::Here() {
   if (backtrace_ == nullptr) return &kUnknownCallSite;
-  Walk walk{*this, {}};
+  const auto frame = reinterpret_cast<uintptr_t>(__builtin_frame_address(0));
+  auto& of_frame = known_[MixShake(0, frame) % kKnownFrames];
+  {
+    const Held held(lock_);
+    for (const KnownWalk& known : of_frame) {
+      if (known.StillStands(frame)) return known.site;
+    }
+  }
+  Walk walk{*this, {}, nullptr, {}, true};
+  walk.known.frame = frame;
   backtrace_(&Visit, &walk);
   if (walk.found.count == 0) return &kUnknownCallSite;
   uint64_t hash = HashText(walk.object->name);
   for (size_t i = 0; i < walk.found.count; ++i) hash = MixShake(hash, walk.found.frames[i].offset);
   walk.found.hash = hash == 0 ? 1 : hash;
-  return Intern(walk.found);
+  walk.known.site = Intern(walk.found);
+  if (walk.can_be_known && walk.known.count != 0) {
+    const Held held(lock_);
+    of_frame[next_known_++ % kKnownOfFrame] = walk.known;
+  }
+  return walk.known.site;
 }
 
 const CallSite* CallSites::Intern(const CallSite& site) {

@@ -26,7 +26,7 @@ uint32_t ThisThread() {
 }
 
 // One name for the thread's own default stream, whether it has been named yet or not.
-StreamName NameOf(StreamName stream) {
+StreamName OwnNameOf(StreamName stream) {
   const bool own = stream % 2 == 1 && stream != kSeveralStreams;
   return own ? 2 * StreamName{ThisThread()} + 1 : stream;
 }
@@ -38,7 +38,7 @@ CUstream HandleOf(StreamName name) {
 // Of every eighth execution, by the seed.
 constexpr uint64_t kOneIn = 8;
 // Where that many holds of a site were in vain, only every fourth of those that are left.
-constexpr uint32_t kInVain = 4;
+constexpr uint32_t kMostInVain = 4;
 
 }  // namespace
 
@@ -166,7 +166,7 @@ void Shaker::ContextEnds() {
 
 void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
   if (closed_.load(std::memory_order_acquire) || g_captures.UnderWay()) return;
-  Stream* const stream = StreamOf(NameOf(submission.stream));
+  Stream* const stream = StreamOf(OwnNameOf(submission.stream));
   if (stream == nullptr) return;
   ShakeCall call = {submission.name, &kUnknownCallSite, ThisThread(), stream->ordinal};
   if (submission.works) call.where = call_sites_.Here();
@@ -293,7 +293,7 @@ void Shaker::Free(size_t bytes) {
 
 void Shaker::Waited(StreamName name, uint64_t begun) {
   if (!records_) return;
-  name = NameOf(name);
+  name = OwnNameOf(name);
   const Held held(lock_);
   for (Stream* at = streams_; at != StreamsEnd(); ++at) {
     Stream& stream = *at;
@@ -321,7 +321,7 @@ ShakeSite* Shaker::Choose(const ShakeCall& call, uint64_t now) {
   if (site->earlier.name == nullptr) site->earlier = call;
   Count(*site, g_shake_counts.executions, &ShakeSite::count);
   const uint64_t random = MixShake(MixShake(seed_, site->id), site->count);
-  const uint64_t one_in = site->in_vain < kInVain ? kOneIn : 4 * kOneIn;
+  const uint64_t one_in = site->in_vain < kMostInVain ? kOneIn : 4 * kOneIn;
   if (random % one_in != 0) return nullptr;
   const uint64_t may_be_held = kFirstHeldNs + (now - begin_ns_) / 3 * 2;
   return held_ns_ < may_be_held ? site : nullptr;
@@ -391,7 +391,7 @@ void Shaker::EndHold(uint64_t now, bool by_timer) {
 
 uint64_t Shaker::Wait(StreamName name) {
   if (closed_.load(std::memory_order_acquire)) return 0;
-  name = NameOf(name);
+  name = OwnNameOf(name);
   const Held held(lock_);
   if (records_) return number_;
   const uint64_t now = NowNs();

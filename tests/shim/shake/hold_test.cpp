@@ -8,9 +8,9 @@ namespace cmp {
 
 namespace {
 
-class Holds : public testing::Test {
+class ShakeHolds : public testing::Test {
  protected:
-  Holds() {
+  ShakeHolds() {
     driver_.wait_value = [](CUstream, CUdeviceptr, cuuint32_t, unsigned) { return CUDA_SUCCESS; };
     driver_.write_value = driver_.wait_value;
     driver_.host_register = [](void*, size_t, unsigned) { return CUDA_SUCCESS; };
@@ -26,13 +26,13 @@ class Holds : public testing::Test {
   HoldWords words_;
 };
 
-TEST_F(Holds, NeedADriverThatWaitsForValues) {
+TEST_F(ShakeHolds, NeedADriverThatWaitsForValues) {
   driver_.wait_value = nullptr;
   HoldWords words;
   EXPECT_FALSE(words.Begin(driver_));
 }
 
-TEST_F(Holds, LastUntilTheHostLetsGo) {
+TEST_F(ShakeHolds, LastUntilTheHostLetsGo) {
   for (int i = 0; i < 1000; ++i) {
     const HoldTarget hold = words_.Take();
     ASSERT_NE(hold.word, nullptr);
@@ -42,7 +42,7 @@ TEST_F(Holds, LastUntilTheHostLetsGo) {
   }
 }
 
-TEST_F(Holds, TellWhetherTheDeviceCameFirst) {
+TEST_F(ShakeHolds, TellWhetherTheDeviceCameFirst) {
   const HoldTarget hold = words_.Take();
   words_.DeviceWillWrite(hold, true);
   EXPECT_FALSE(HoldWords::DeviceHasWritten(hold));
@@ -52,7 +52,7 @@ TEST_F(Holds, TellWhetherTheDeviceCameFirst) {
   EXPECT_TRUE(words_.LetGo(hold));
 }
 
-TEST_F(Holds, LeaveAWordAloneThatTheDeviceWillStillWrite) {
+TEST_F(ShakeHolds, LeaveAWordAloneThatTheDeviceWillStillWrite) {
   const HoldTarget late = words_.Take();
   words_.DeviceWillWrite(late, true);
   EXPECT_FALSE(words_.LetGo(late));
@@ -75,7 +75,7 @@ TEST_F(Holds, LeaveAWordAloneThatTheDeviceWillStillWrite) {
   EXPECT_TRUE(taken.contains(late.word)) << "it is of use again";
 }
 
-TEST_F(Holds, EndWhereTheDeviceHasAllWordsInHand) {
+TEST_F(ShakeHolds, EndWhereTheDeviceHasAllWordsInHand) {
   HoldTarget last;
   for (;;) {
     const HoldTarget hold = words_.Take();
