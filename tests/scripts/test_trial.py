@@ -155,7 +155,7 @@ class Trials(TestCase):
                 self.start, self.difference = start, difference
 
             def record(self):
-                run = self.start({"CMP_FREE_SYNC": "auto"}, "recorded")
+                run = self.start({"CMP_FREE_SYNC": "order"}, "recorded")
                 return run, [one_site(i, kind) for i, kind in enumerate(sites)]
 
             def shake(self, kind, seed, sites, what):

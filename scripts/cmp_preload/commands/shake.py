@@ -98,14 +98,13 @@ def work(
     """Fills in `found`, which says what is known whenever this is interrupted."""
     results = program.results
     runs = program.unshaken(unshaken)
-    starter = Starter(program.run, results.difference, folder)
-    recorded, sites = starter.record()
-    runs.append(recorded)
     found.unshaken = len(runs)
     found.unstable = results.unstable(runs)
-    found.reached = starter.reached
     if found.unstable:
         return
+    starter = Starter(program.run, results.difference, folder)
+    _, sites = starter.record()
+    found.reached = starter.reached
     found.tried = [Tried(kind, [site for site in sites if site.kind == kind]) for kind in kinds]
     for tried in found.tried:
         shaking.shake(tried, seeds, starter, narrow=True)

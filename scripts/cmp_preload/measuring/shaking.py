@@ -101,7 +101,7 @@ class Found:
     """All that is known of a program, as far as it went."""
 
     def __init__(self) -> None:
-        self.unshaken = 0  # runs, the recording among them
+        self.unshaken = 0  # runs
         self.unstable: str | None = None  # where they differ
         self.reached = True  # a process of it came to the pool
         self.tried: list[Tried] = []
@@ -156,8 +156,8 @@ class Starter:
         self.reached = False  # by the latest run
 
     def record(self) -> tuple[Run, list[Site]]:
-        """As `auto` keeps all order."""
-        return self._run({"CMP_FREE_SYNC": "auto", "CMP_SHAKE": "record"}, "recorded")
+        """The device keeps the order; the host does not wait, as what it waited for would hide sites."""
+        return self._run({"CMP_FREE_SYNC": "order", "CMP_SHAKE": "record"}, "recorded")
 
     def shake(self, kind: str, seed: int, sites: list[Site], what: str) -> Shaken:
         path = os.path.join(self._folder, "sites")
