@@ -8,7 +8,6 @@
 
 #include "core/base/own_thread.h"
 #include "core/base/warnings.h"
-#include "core/pool/pool_instance.h"
 #include "shim/record/own_files.h"
 #include "shim/record/shake_counts.h"
 #include "shim/state/captures.h"
@@ -213,7 +212,7 @@ void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
       shaken.waits_ = submission.waits;
     } else if (hold_.state != State::kNone && submission.waits && !unordered) {
       EndHold(now, false);
-    } else if (hold_.state == State::kNone && site != nullptr && ready &&
+    } else if (hold_.state == State::kNone && site != nullptr && ready && !submission.waits &&
                !closed_.load(std::memory_order_acquire)) {
       place = words_.Take();
       if (place.word != nullptr) Start(*site, *stream, place, now);
