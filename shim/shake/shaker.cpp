@@ -8,7 +8,6 @@
 
 #include "core/base/own_thread.h"
 #include "core/base/warnings.h"
-#include "core/pool/pool_instance.h"
 #include "shim/record/own_files.h"
 #include "shim/record/shake_counts.h"
 #include "shim/state/captures.h"
@@ -35,10 +34,25 @@ CUstream HandleOf(StreamName name) {
   return name % 2 == 1 ? CU_STREAM_PER_THREAD : reinterpret_cast<CUstream>(name);
 }
 
-// Of every eighth execution, by the seed.
-constexpr uint64_t kOneIn = 8;
-// Where that many holds of a site were in vain, only every fourth of those that are left.
-constexpr uint32_t kMostInVain = 4;
+uint64_t RandomOf(uint64_t seed, const ShakeSite& site) {
+  return MixShake(MixShake(seed, site.id), site.count);
+}
+
+// Every eighth execution, by the seed. Where holds were in vain, fewer and fewer of those.
+uint64_t OneIn(const ShakeSite& site) {
+  constexpr uint32_t kInVainForFewer = 4;
+  return uint64_t{8} << 2 * std::min(site.in_vain / kInVainForFewer, 3u);
+}
+
+// How long a hold may last: all of the time, a half, a quarter, by the seed. The longer ones are
+// for programs that take their time; they leave fewer to the other sites.
+uint64_t MostHeldNs(uint64_t random) { return Shaker::kMostHeldNs >> (random >> 32) % 3; }
+
+// And how long behind the later work's submission, which usually is not long: it waits either for
+// what is held, and then in vain, or only for what its stream had before.
+uint64_t MostFollowedNs(const ShakeSite& site) {
+  return Shaker::kLeastFollowedNs << std::min(site.in_vain, 5u);
+}
 
 }  // namespace
 
@@ -188,6 +202,8 @@ void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
     if (hold_.state == State::kFreed && kind_ == ShakeKind::kOrder && unordered) {
       hold_.state = State::kFollowed;
       hold_.later_waits = submission.waits;
+      // in_vain counts this hold, too.
+      if (!submission.waits) hold_.end = std::min(hold_.end, now + MostFollowedNs(*hold_.site));
       hold_.site->later = call;
       words_.DeviceWillWrite(hold_.target, true);
       shaken.is_later_ = true;
@@ -196,12 +212,13 @@ void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
       shaken.waits_ = submission.waits;
     } else if (hold_.state != State::kNone && submission.waits && !unordered) {
       EndHold(now, false);
-    } else if (hold_.state == State::kNone && site != nullptr && ready &&
+    } else if (hold_.state == State::kNone && site != nullptr && ready && !submission.waits &&
                !closed_.load(std::memory_order_acquire)) {
       place = words_.Take();
       if (place.word != nullptr) Start(*site, *stream, place, now);
     }
   }
+  if (shaken.is_later_) bell_.Ring();  // it may be for less time now
   if (place.word != nullptr) PlaceHold(*site, place, HandleOf(stream->name));
 }
 
@@ -320,15 +337,14 @@ ShakeSite* Shaker::Choose(const ShakeCall& call, uint64_t now) {
   if (site == nullptr || !site->listed) return nullptr;
   if (site->earlier.name == nullptr) site->earlier = call;
   Count(*site, g_shake_counts.executions, &ShakeSite::count);
-  const uint64_t random = MixShake(MixShake(seed_, site->id), site->count);
-  const uint64_t one_in = site->in_vain < kMostInVain ? kOneIn : 4 * kOneIn;
-  if (random % one_in != 0) return nullptr;
+  if (RandomOf(seed_, *site) % OneIn(*site) != 0) return nullptr;
   const uint64_t may_be_held = kFirstHeldNs + (now - begin_ns_) / 3 * 2;
   return held_ns_ < may_be_held ? site : nullptr;
 }
 
 void Shaker::Start(ShakeSite& site, const Stream& stream, const HoldTarget& target, uint64_t now) {
-  hold_ = {State::kHeld, target, &site, &stream, now, now + kMostHeldNs, 0, false, false};
+  const uint64_t end = now + MostHeldNs(RandomOf(seed_, site));
+  hold_ = {State::kHeld, target, &site, &stream, now, end, 0, false, false};
   ++site.in_vain;
 }
 
@@ -399,7 +415,6 @@ uint64_t Shaker::Wait(StreamName name) {
   if (kind_ == ShakeKind::kHost) NoteWentOn(ThisThread());
   if (hold_.state == State::kFollowed) {
     if (hold_.later_waits) return 0;
-    // The timer looks at it then, or a little later.
     hold_.end = std::min(hold_.end, now + kMoreAtWaitsNs);
     bell_.Ring();
   } else if (hold_.state != State::kNone) {

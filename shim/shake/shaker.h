@@ -15,7 +15,7 @@
 //            let go behind it                                                 ->  followed
 //            kind host: a call of the thread that freed: the host has gone on
 //            (that is counted, and the hold stays)                            ->  freed
-//   any      5 ms are over: the timer's thread lets go                        ->  none
+//   any      its time is over (5 ms at most): the timer's thread lets go      ->  none
 //   held, freed   a call that waits for the stream                            ->  none
 //   followed a call that waits: 1 ms more, so that the later work can come first; or the device has
 //            let go, which the next call sees                                 ->  none
@@ -38,6 +38,7 @@ namespace cmp {
 class Shaker {
  public:
   static constexpr uint64_t kMostHeldNs = 5'000'000;
+  static constexpr uint64_t kLeastFollowedNs = 125'000;  // twice that for a site's first hold
   static constexpr uint64_t kMoreAtWaitsNs = 1'000'000;
   // CUDA's own start, before the first submission, takes longer than this part of it.
   static constexpr uint64_t kFirstHeldNs = 100'000'000;

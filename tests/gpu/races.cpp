@@ -118,6 +118,17 @@ volatile uint32_t& AsHostSees(uint32_t* word) { return *word; }
 
 void SetTo(void* word) { *static_cast<volatile uint32_t*>(word) = 77; }
 
+// Work that is ordered rightly, from places of its own.
+template <int kWhich>
+[[gnu::noinline]] void ExchangeRightly(Lab& lab, uint32_t i) {
+  asm volatile("" ::"i"(kWhich));  // no two are one
+  lab.Write(lab.a, lab.y + i, i + kWhich);
+  Lab::Order(lab.a, lab.events[3], lab.b);
+  Lab::UseTemporary();
+  lab.kernels.CopyWord(lab.b, lab.y + i, lab.memory + size_t{kMost} * 3 + i);
+  Lab::Order(lab.b, lab.events[2], lab.a);
+}
+
 // As a library stages what it sends: the word of g for that of h.
 void CopyToSecondPart(void* word) {
   auto* from = static_cast<volatile uint32_t*>(word);
@@ -207,6 +218,21 @@ const Program kPrograms[] = {
        for (int more = 0; more < 3; ++more) lab.Write(lab.a, lab.y + i, i + 1);
        lab.UseTemporaryAndCompute();
        lab.kernels.CopyWord(lab.b, lab.x + i, lab.z + i);
+     }},
+
+    {"missing-event-among-many", "none", kRace,
+     [](Lab& lab, uint32_t i) {
+       ExchangeRightly<1>(lab, i);
+       ExchangeRightly<2>(lab, i);
+       ExchangeRightly<3>(lab, i);
+       ExchangeRightly<4>(lab, i);
+       lab.Write(lab.a, lab.x + i, i + 1);
+       lab.UseTemporaryAndCompute();
+       lab.kernels.CopyWord(lab.b, lab.x + i, lab.z + i);
+       ExchangeRightly<5>(lab, i);
+       ExchangeRightly<6>(lab, i);
+       ExchangeRightly<7>(lab, i);
+       ExchangeRightly<8>(lab, i);
      }},
 
     // ---- cudaFree is all the order that there is
