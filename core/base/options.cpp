@@ -249,6 +249,30 @@ bool ParseVerbose(const char* text, Options* options) {
   return options->verbose || IsOff(text);
 }
 
+bool ParseShake(const char* text, Options* options) {
+  if (IsOff(text)) return options->shake = kShakeOff, true;
+  if (IsWord(text, "record")) return options->shake = kShakeRecord, true;
+  double seed = 0;
+  const char* end = ParseNumber(text, &seed);
+  if (end == nullptr || *end != '\0' || seed < 1 || strchr(text, '.') != nullptr) return false;
+  options->shake = static_cast<uint64_t>(seed);
+  return true;
+}
+
+bool ParseShakeSites(const char* text, Options* options) {
+  if (IsOff(text)) return options->shake_sites = nullptr, true;
+  if (!IsFileName(text)) return false;
+  options->shake_sites = text;
+  return true;
+}
+
+bool ParseShakeReport(const char* text, Options* options) {
+  if (IsOff(text)) return options->shake_report = nullptr, true;
+  if (!IsFileName(text)) return false;
+  options->shake_report = text;
+  return true;
+}
+
 struct Option {
   const char* name;
   const char* default_value;
@@ -312,6 +336,14 @@ constexpr Option kOptions[] = {
     {"CMP_TRACE", "off", "off, a file name",
      "every allocation and free is recorded in the file (%p process, %h host, %r rank)",
      ParseTrace},
+    {"CMP_SHAKE", "off", "off, record, a seed (1 or more)",
+     "tries what happens without the order of `cudaFree`; `record`: notes where it counts; a seed: "
+     "with `CMP_FREE_SYNC=none` or `order`, holds earlier work back there now and then",
+     ParseShake},
+    {"CMP_SHAKE_SITES", "off", "off, a file name", "where `CMP_SHAKE` may hold work back",
+     ParseShakeSites},
+    {"CMP_SHAKE_REPORT", "off", "off, a file name",
+     "what `CMP_SHAKE` saw, written at exit (%p process, %h host, %r rank)", ParseShakeReport},
     {"CMP_VERBOSE", "off", "off, on", "one line about what the shim found at the first allocation",
      ParseVerbose},
 };

@@ -26,6 +26,10 @@ struct ReserveRule {
   bool operator==(const ReserveRule&) const = default;
 };
 
+// CMP_SHAKE: off, or a recording run, or else the seed of a shaken one.
+inline constexpr uint64_t kShakeOff = 0;
+inline constexpr uint64_t kShakeRecord = ~uint64_t{0};
+
 // CMP_MAX_BLOCK: an eighth of the device, at least 1 GiB.
 inline constexpr size_t kOfTheDevice = 0;
 
@@ -54,6 +58,9 @@ struct Options {
   const char* programs = nullptr;  // into the environment, nullptr: all
   const char* stats = nullptr;     // nullptr: off, "1": summary, else a file name pattern
   const char* trace = nullptr;     // nullptr: off, else a file name pattern
+  uint64_t shake = kShakeOff;
+  const char* shake_sites = nullptr;   // a file's name
+  const char* shake_report = nullptr;  // a file name pattern
 
   bool operator==(const Options&) const = default;  // texts by their address
 };

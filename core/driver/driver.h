@@ -15,51 +15,56 @@ namespace cmp {
 
 // name in this struct, symbol in libcuda, needed: without a needed one the pool stays off.
 // Signatures are spelled here because older headers lack the newer functions.
-#define CMP_DRIVER_CALLS(X)                                                                   \
-  X(init, "cuInit", true, (unsigned flags))                                                   \
-  X(get_current, "cuCtxGetCurrent", true, (CUcontext * context))                              \
-  X(set_current, "cuCtxSetCurrent", true, (CUcontext context))                                \
-  X(push_current, "cuCtxPushCurrent_v2", true, (CUcontext context))                           \
-  X(pop_current, "cuCtxPopCurrent_v2", true, (CUcontext * context))                           \
-  X(context_device, "cuCtxGetDevice", true, (CUdevice * device))                              \
-  X(version, "cuDriverGetVersion", false, (int* version))                                     \
-  X(device_count, "cuDeviceGetCount", false, (int* count))                                    \
-  X(device_name, "cuDeviceGetName", false, (char* name, int length, CUdevice device))         \
-  X(device_attribute, "cuDeviceGetAttribute", false,                                          \
-    (int* value, CUdevice_attribute attribute, CUdevice device))                              \
-  X(device_memory, "cuDeviceTotalMem_v2", false, (size_t * bytes, CUdevice device))           \
-  X(context_flags, "cuCtxGetFlags", false, (unsigned* flags))                                 \
-  X(get_limit, "cuCtxGetLimit", false, (size_t * bytes, CUlimit limit))                       \
-  X(context_id, "cuCtxGetId", false, (CUcontext context, unsigned long long* id))             \
-  X(synchronize, "cuCtxSynchronize", true, (void))                                            \
-  X(record_context, "cuCtxRecordEvent", false, (CUcontext context, CUevent event))            \
-  X(wait_event, "cuCtxWaitEvent", false, (CUcontext context, CUevent event))                  \
-  X(primary_state, "cuDevicePrimaryCtxGetState", true,                                        \
-    (CUdevice device, unsigned* flags, int* active))                                          \
-  X(primary_retain, "cuDevicePrimaryCtxRetain", true, (CUcontext * context, CUdevice device)) \
-  X(primary_release, "cuDevicePrimaryCtxRelease_v2", true, (CUdevice device))                 \
-  X(event_create, "cuEventCreate", true, (CUevent * event, unsigned flags))                   \
-  X(event_query, "cuEventQuery", true, (CUevent event))                                       \
-  X(event_synchronize, "cuEventSynchronize", true, (CUevent event))                           \
-  X(stream_is_capturing, "cuStreamIsCapturing", true,                                         \
-    (CUstream stream, CUstreamCaptureStatus * status))                                        \
-  X(exchange_capture_mode, "cuThreadExchangeStreamCaptureMode", true,                         \
-    (CUstreamCaptureMode * mode))                                                             \
-  X(mem_alloc, "cuMemAlloc_v2", true, (CUdeviceptr * address, size_t bytes))                  \
-  X(mem_free, "cuMemFree_v2", true, (CUdeviceptr address))                                    \
-  X(mem_free_async, "cuMemFreeAsync", false, (CUdeviceptr address, CUstream stream))          \
-  X(host_alloc, "cuMemHostAlloc", false, (void** pointer, size_t bytes, unsigned flags))      \
-  X(alloc_host, "cuMemAllocHost_v2", false, (void** pointer, size_t bytes))                   \
-  X(free_host, "cuMemFreeHost", false, (void* pointer))                                       \
-  X(mem_get_info, "cuMemGetInfo_v2", true, (size_t * free, size_t * total))                   \
-  X(default_pool, "cuDeviceGetDefaultMemPool", false, (CUmemoryPool * pool, CUdevice device)) \
-  X(current_pool, "cuDeviceGetMemPool", false, (CUmemoryPool * pool, CUdevice device))        \
-  X(trim_pool, "cuMemPoolTrimTo", false, (CUmemoryPool pool, size_t least))                   \
-  X(stream_create, "cuStreamCreate", true, (CUstream * stream, unsigned flags))               \
-  X(stream_context, "cuStreamGetCtx", true, (CUstream stream, CUcontext * context))           \
-  X(stream_flags, "cuStreamGetFlags", false, (CUstream stream, unsigned* flags))              \
-  X(stream_synchronize, "cuStreamSynchronize", true, (CUstream stream))                       \
-  X(memset_async, "cuMemsetD8Async", true,                                                    \
+#define CMP_DRIVER_CALLS(X)                                                                      \
+  X(init, "cuInit", true, (unsigned flags))                                                      \
+  X(get_current, "cuCtxGetCurrent", true, (CUcontext * context))                                 \
+  X(set_current, "cuCtxSetCurrent", true, (CUcontext context))                                   \
+  X(push_current, "cuCtxPushCurrent_v2", true, (CUcontext context))                              \
+  X(pop_current, "cuCtxPopCurrent_v2", true, (CUcontext * context))                              \
+  X(context_device, "cuCtxGetDevice", true, (CUdevice * device))                                 \
+  X(version, "cuDriverGetVersion", false, (int* version))                                        \
+  X(device_count, "cuDeviceGetCount", false, (int* count))                                       \
+  X(device_name, "cuDeviceGetName", false, (char* name, int length, CUdevice device))            \
+  X(device_attribute, "cuDeviceGetAttribute", false,                                             \
+    (int* value, CUdevice_attribute attribute, CUdevice device))                                 \
+  X(device_memory, "cuDeviceTotalMem_v2", false, (size_t * bytes, CUdevice device))              \
+  X(context_flags, "cuCtxGetFlags", false, (unsigned* flags))                                    \
+  X(get_limit, "cuCtxGetLimit", false, (size_t * bytes, CUlimit limit))                          \
+  X(context_id, "cuCtxGetId", false, (CUcontext context, unsigned long long* id))                \
+  X(synchronize, "cuCtxSynchronize", true, (void))                                               \
+  X(record_context, "cuCtxRecordEvent", false, (CUcontext context, CUevent event))               \
+  X(wait_event, "cuCtxWaitEvent", false, (CUcontext context, CUevent event))                     \
+  X(primary_state, "cuDevicePrimaryCtxGetState", true,                                           \
+    (CUdevice device, unsigned* flags, int* active))                                             \
+  X(primary_retain, "cuDevicePrimaryCtxRetain", true, (CUcontext * context, CUdevice device))    \
+  X(primary_release, "cuDevicePrimaryCtxRelease_v2", true, (CUdevice device))                    \
+  X(event_create, "cuEventCreate", true, (CUevent * event, unsigned flags))                      \
+  X(event_query, "cuEventQuery", true, (CUevent event))                                          \
+  X(event_synchronize, "cuEventSynchronize", true, (CUevent event))                              \
+  X(stream_is_capturing, "cuStreamIsCapturing", true,                                            \
+    (CUstream stream, CUstreamCaptureStatus * status))                                           \
+  X(exchange_capture_mode, "cuThreadExchangeStreamCaptureMode", true,                            \
+    (CUstreamCaptureMode * mode))                                                                \
+  X(mem_alloc, "cuMemAlloc_v2", true, (CUdeviceptr * address, size_t bytes))                     \
+  X(mem_free, "cuMemFree_v2", true, (CUdeviceptr address))                                       \
+  X(mem_free_async, "cuMemFreeAsync", false, (CUdeviceptr address, CUstream stream))             \
+  X(host_alloc, "cuMemHostAlloc", false, (void** pointer, size_t bytes, unsigned flags))         \
+  X(alloc_host, "cuMemAllocHost_v2", false, (void** pointer, size_t bytes))                      \
+  X(free_host, "cuMemFreeHost", false, (void* pointer))                                          \
+  X(host_register, "cuMemHostRegister_v2", false, (void* pointer, size_t bytes, unsigned flags)) \
+  X(wait_value, "cuStreamWaitValue32_v2", false,                                                 \
+    (CUstream stream, CUdeviceptr address, cuuint32_t value, unsigned flags))                    \
+  X(write_value, "cuStreamWriteValue32_v2", false,                                               \
+    (CUstream stream, CUdeviceptr address, cuuint32_t value, unsigned flags))                    \
+  X(mem_get_info, "cuMemGetInfo_v2", true, (size_t * free, size_t * total))                      \
+  X(default_pool, "cuDeviceGetDefaultMemPool", false, (CUmemoryPool * pool, CUdevice device))    \
+  X(current_pool, "cuDeviceGetMemPool", false, (CUmemoryPool * pool, CUdevice device))           \
+  X(trim_pool, "cuMemPoolTrimTo", false, (CUmemoryPool pool, size_t least))                      \
+  X(stream_create, "cuStreamCreate", true, (CUstream * stream, unsigned flags))                  \
+  X(stream_context, "cuStreamGetCtx", true, (CUstream stream, CUcontext * context))              \
+  X(stream_flags, "cuStreamGetFlags", false, (CUstream stream, unsigned* flags))                 \
+  X(stream_synchronize, "cuStreamSynchronize", true, (CUstream stream))                          \
+  X(memset_async, "cuMemsetD8Async", true,                                                       \
     (CUdeviceptr address, unsigned char value, size_t bytes, CUstream stream))
 
 struct Driver {

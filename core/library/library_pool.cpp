@@ -70,11 +70,10 @@ struct Library {
     const struct {
       const char* name;
       bool is_set;
-    } settings[] = {{"CMP_MODE", options.mode != Mode::kPool},
-                    {"CMP_PROGRAMS", options.programs != nullptr},
-                    {"CMP_STATS", options.stats != nullptr},
-                    {"CMP_TRACE", options.trace != nullptr},
-                    {"CMP_VERBOSE", options.verbose}};
+    } settings[] = {
+        {"CMP_MODE", options.mode != Mode::kPool}, {"CMP_PROGRAMS", options.programs != nullptr},
+        {"CMP_STATS", options.stats != nullptr},   {"CMP_TRACE", options.trace != nullptr},
+        {"CMP_SHAKE", options.shake != kShakeOff}, {"CMP_VERBOSE", options.verbose}};
     for (const auto& [name, is_set] : settings) {
       if (!is_set) continue;
       char line[80];

@@ -19,6 +19,10 @@ COMMANDS = {
         "[OPTION...] [--] PROGRAM [ARGUMENT...]",
         "without and with it: what is gained, is it safe",
     ),
+    "shake": (
+        "[OPTION...] [--] PROGRAM [ARGUMENT...]",
+        "does it lean on the order that cudaFree keeps: races between streams",
+    ),
     "doctor": (
         "[OPTION...] [--] [PROGRAM [ARGUMENT...]]",
         "does it work on this machine, for this program",

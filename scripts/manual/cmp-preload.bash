@@ -27,12 +27,16 @@ _cmp_preload_value() {
     --runs) echo ":" ;;
     --stdin) echo "file:" ;;
     --modes) echo ":wait auto order none" ;;
+    --shake) echo ":" ;;
     --ignore) echo ":" ;;
     --tolerance) echo ":" ;;
     --file) echo "file:" ;;
     --code) echo ":" ;;
     --limit) echo ":" ;;
     --save) echo "file:" ;;
+    --kind) echo ":order host" ;;
+    --unshaken) echo ":" ;;
+    --seed) echo ":" ;;
     --html) echo "file:" ;;
     --backend) echo ":real pool async all" ;;
     --order) echo ":start call thread" ;;
@@ -54,7 +58,7 @@ _cmp_preload() {
     ((COMP_CWORD == 2)) && _cmp_preload_files -f && return
   fi
   if ((COMP_CWORD == at)); then
-    mapfile -t COMPREPLY < <(compgen -W "run trial doctor report replay tune --library --version --help" -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W "run trial shake doctor report replay tune --library --version --help" -- "$cur")
     return
   fi
   command=${COMP_WORDS[at]}
@@ -84,7 +88,8 @@ _cmp_preload() {
   if ((at == COMP_CWORD)) && [[ $cur == -* && ${COMP_WORDS[at - 1]} != -- ]]; then
     case $command in
       run) offer="--help --reports --settings --mode --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --stats --trace --verbose" ;;
-      trial) offer="--help --runs --stdin --tee --modes --no-fill --ignore --tolerance --stderr --file --code --limit --save --json --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --host --fill --trace --verbose" ;;
+      trial) offer="--help --runs --stdin --tee --modes --no-fill --shake --ignore --tolerance --stderr --file --code --limit --save --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --host --fill --trace --verbose" ;;
+      shake) offer="--help --runs --stdin --tee --kind --unshaken --seed --ignore --tolerance --stderr --file --code --limit --json --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --host --fill --trace --verbose" ;;
       doctor) offer="--help" ;;
       report) offer="--help --html --json --all" ;;
       replay) offer="--help --backend --order --json --csv --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --verbose" ;;
@@ -94,7 +99,7 @@ _cmp_preload() {
     return
   fi
   case $command in
-    run | trial | doctor | tune)
+    run | trial | shake | doctor | tune)
       if declare -F _command_offset >/dev/null; then
         _command_offset $at
       elif ((at == COMP_CWORD)); then

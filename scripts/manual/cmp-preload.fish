@@ -23,13 +23,13 @@ end
 # What stands after the options of a command that starts a program; fails if there is nothing yet.
 function __cmp_preload_program
     set -l words (__cmp_preload_words)
-    contains -- "$words[1]" run trial doctor tune; or return 1
+    contains -- "$words[1]" run trial shake doctor tune; or return 1
     set -e words[1]
     while set -q words[1]
         if test "$words[1]" = --
             set -e words[1]
             break
-        else if contains -- "$words[1]" --async-keep --backend --batch-bytes --code --csv --decay --file --fill --free-sync --host --html --ignore --limit --max-block --mode --modes --order --programs --reports --reserve --runs --save --settings --slack --stats --stdin --thread-cache-bytes --thread-cache-max-block --tier-steps --tolerance --trace --verbose -n
+        else if contains -- "$words[1]" --async-keep --backend --batch-bytes --code --csv --decay --file --fill --free-sync --host --html --ignore --kind --limit --max-block --mode --modes --order --programs --reports --reserve --runs --save --seed --settings --shake --slack --stats --stdin --thread-cache-bytes --thread-cache-max-block --tier-steps --tolerance --trace --unshaken --verbose -n
             set -e words[1]
             set -e words[1]
         else if string match -q -- '-*' "$words[1]"
@@ -83,6 +83,7 @@ complete -c cmp-preload -n '__cmp_preload_using trial' -l stdin -r -F -d 'what i
 complete -c cmp-preload -n '__cmp_preload_using trial' -l tee -d 'show what it writes, on stderr'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l modes -x -a 'wait auto order none' -d 'values of CMP_FREE_SYNC to try, of: wait, auto, order, none (default: auto,order,none)'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l no-fill -d 'leave out the run with filled memory'
+complete -c cmp-preload -n '__cmp_preload_using trial' -l shake -x -d 'shaken runs of each kind, of a program that gains by a mode that keeps less than auto; such a mode is recommended only if they agree (default: 8; 0: none)'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l ignore -x -d 'parts of output lines that are noise; may be given several times'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l tolerance -x -d 'numbers that differ by no more are the same, as 1e-6 (default: 0)'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l stderr -d 'compare what it writes on stderr too'
@@ -105,6 +106,36 @@ complete -c cmp-preload -n '__cmp_preload_using trial' -l host -x -a 'off on' -d
 complete -c cmp-preload -n '__cmp_preload_using trial' -l fill -x -a 'off zero' -d 'off, zero, a byte (171, 0xAB)'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l trace -r -a 'off' -F -d 'off, a file name'
 complete -c cmp-preload -n '__cmp_preload_using trial' -l verbose -x -a 'off on' -d 'off, on'
+complete -c cmp-preload -n __cmp_preload_needs_command -a shake -d 'does it lean on the order that cudaFree keeps: races between streams'
+complete -c cmp-preload -n '__cmp_preload_using shake' -a '(__fish_complete_command)'
+complete -c cmp-preload -n '__cmp_preload_using shake' -s h -l help -d 'show this help message and exit'
+complete -c cmp-preload -n '__cmp_preload_using shake' -s n -l runs -x -d 'shaken runs of each kind (default: 8)'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l stdin -r -F -d 'what it reads (default: nothing)'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l tee -d 'show what it writes, on stderr'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l kind -x -a 'order host' -d 'order: later work on another stream; host: what the host does after a free (default: both)'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l unshaken -x -d 'without holds, which must agree among themselves; every other under the pool (default: 4)'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l seed -x -d 'of the first shaken run; the next have those that follow (default: 1)'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l ignore -x -d 'parts of output lines that are noise; may be given several times'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l tolerance -x -d 'numbers that differ by no more are the same, as 1e-6 (default: 0)'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l stderr -d 'compare what it writes on stderr too'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l file -r -F -d 'a file that it writes, compared too; may be given several times'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l code -x -d 'the exit code of a run that went well (default: 0)'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l limit -x -d 'a run that takes longer is ended (default: ten times the first run, and a minute)'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l json -d 'print it as JSON'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l programs -x -d 'globs, comma-separated'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l max-block -x -a 'auto' -d 'auto, bytes (at least 256)'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l tier-steps -x -a '1 2 4 8 16' -d '1, 2, 4, 8, 16'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l thread-cache-max-block -x -d 'bytes, below 2M'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l thread-cache-bytes -x -d 'bytes'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l batch-bytes -x -d 'bytes, at least 1'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l slack -x -d 'a percentage, as 12.5%'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l reserve -x -a 'auto' -d 'auto, RATIOx+BYTES, RATIOx (1 or more) or BYTES'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l decay -x -a 'oncall off' -d 'a time (10s, 500ms), oncall, oncall:TIME, off'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l async-keep -x -a 'auto off' -d 'auto, off, bytes'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l host -x -a 'off on' -d 'off, on, bytes'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l fill -x -a 'off zero' -d 'off, zero, a byte (171, 0xAB)'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l trace -r -a 'off' -F -d 'off, a file name'
+complete -c cmp-preload -n '__cmp_preload_using shake' -l verbose -x -a 'off on' -d 'off, on'
 complete -c cmp-preload -n __cmp_preload_needs_command -a doctor -d 'does it work on this machine, for this program'
 complete -c cmp-preload -n '__cmp_preload_using doctor' -a '(__fish_complete_command)'
 complete -c cmp-preload -n '__cmp_preload_using doctor' -s h -l help -d 'show this help message and exit'

@@ -2,6 +2,7 @@
 #include "shim/lookup/entry_points.h"
 #include "shim/service/kept_pools.h"
 #include "shim/service/service.h"
+#include "shim/shake/shake.h"
 #include "shim/state/aside.h"
 #include "shim/state/captures.h"
 #include "shim/work/made_contexts.h"
@@ -36,6 +37,7 @@ CUresult EndContexts(Condition condition, Call call) {
     ending[count++] = &context;
   });
   ForgetStreams();
+  ShakeContextEnds();
   const CUresult status = call();
   for (size_t i = 0; i < count; ++i) {
     if (status == CUDA_SUCCESS) {
@@ -62,6 +64,7 @@ CUresult EndReferences(Condition condition, Call call, HasEnded has_ended) {
     context.BeginReferenceEnding();
     ending[count++] = &context;
   });
+  ShakeContextEnds();
   const CUresult status = call();
   for (size_t i = 0; i < count; ++i) {
     ContextPool& context = *ending[i];

@@ -10,6 +10,7 @@
 #include "shim/lookup/entry_points.h"
 #include "shim/lookup/runtime_calls.h"
 #include "shim/record/trace.h"
+#include "shim/shake/shake.h"
 #include "shim/state/runtime_pool.h"
 
 namespace cmp {
@@ -121,6 +122,7 @@ CUresult FreeHostTraced(PageLockedPool& pool, Block* block, DeviceAddress addres
   if (Block* block = pool == nullptr ? nullptr : pool->Find(address)) {
     return FreeHostTraced(*pool, block, address);
   }
+  ShakeWait(kSeveralStreams);
   const EndOfRange end(address);
   const uint64_t begin = NowNs();
   const CUresult status = end.Done(real->cuMemFreeHost(pointer));

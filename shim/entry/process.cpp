@@ -16,6 +16,7 @@
 #include "shim/service/pitches.h"
 #include "shim/service/pool_host.h"
 #include "shim/service/verified.h"
+#include "shim/shake/shake.h"
 #include "shim/state/captures.h"
 #include "shim/state/runtime_pool.h"
 #include "shim/state/settings.h"
@@ -27,6 +28,7 @@ namespace {
 
 void Forked() {
   g_captures.Forget();
+  ForgetShake();
   ForgetWork();
   ForgetKeptPools();
   g_runtime_pool.Forget();
@@ -38,6 +40,7 @@ void Forked() {
 }
 
 void Exiting() {
+  EndShake();
   PayAtExit();
   g_runtime_pool.Forbid();
 }
@@ -45,6 +48,7 @@ void Exiting() {
 Options StartOptions() {
   Options options = ReadShimOptions();
   if (!BeginTrace(options)) options.trace = nullptr;
+  BeginShake(options);
   return options;
 }
 

@@ -7,6 +7,7 @@
 #include "shim/lookup/lookup.h"
 #include "shim/service/kept_pools.h"
 #include "shim/service/service.h"
+#include "shim/shake/shake.h"
 #include "shim/visible/copied_memory.h"
 #include "shim/visible/visible_memory.h"
 #include "shim/work/owed.h"
@@ -84,6 +85,7 @@ CUresult Driver_cuMemHostRegister_v2(void* pointer, size_t bytes, unsigned flags
 
 CUresult Driver_cuMemHostUnregister(void* pointer) {
   CMP_REAL(cuMemHostUnregister);
+  cmp::ShakeWait(cmp::kSeveralStreams);
   const cmp::EndOfRange end(AddressOf(pointer));
   return end.Done(real->cuMemHostUnregister(pointer));
 }

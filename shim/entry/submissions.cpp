@@ -3,12 +3,14 @@
 #include <string.h>
 
 #include <algorithm>
+#include <type_traits>
 
 #include "core/base/rules.h"
 #include "shim/lookup/entry_points.h"
 #include "shim/lookup/lookup.h"
 #include "shim/record/held_up.h"
 #include "shim/service/named_memory.h"
+#include "shim/shake/shake.h"
 #include "shim/state/captures.h"
 #include "shim/visible/copied_memory.h"
 #include "shim/visible/visible_memory.h"
@@ -74,6 +76,7 @@ constexpr bool IsPageLocked(const Other&) {
 // ---- What is particular about each kind
 //
 //   kNamesMemory  do the arguments name memory that the program must have? (named_memory.h)
+//   kWorks        does it read or write memory?
 //   IsUsual       is there nothing to note if the stream is quiet?
 //   Submit        the real call, call(), with everything noted
 //
@@ -86,6 +89,7 @@ constexpr auto AnyDeviceIf(bool elsewhere) {
 
 struct Plain {
   static constexpr bool kNamesMemory = false;
+  static constexpr bool kWorks = false;
   template <typename... Arguments>
   static constexpr bool IsUsual(const ContextWork&, const Arguments&...) {
     return true;
@@ -101,6 +105,7 @@ struct Plain {
 
 struct Copy : Plain {
   static constexpr bool kNamesMemory = true;
+  static constexpr bool kWorks = true;
   template <typename Call, typename... Arguments>
   static CUresult Submit(StreamName to, Call call, const Arguments&... arguments) {
     const SubmissionElsewhere others(to, Visible::kNothing,
@@ -110,6 +115,7 @@ struct Copy : Plain {
 };
 struct Set : Plain {
   static constexpr bool kNamesMemory = true;
+  static constexpr bool kWorks = true;
 };
 using EventWait = Plain;
 using Other = Plain;
@@ -119,6 +125,7 @@ using Other = Plain;
 // stand for something else than before.
 struct Launch {
   static constexpr bool kNamesMemory = false;
+  static constexpr bool kWorks = true;
   // The event that an attribute records, or nullptr.
   static CUevent EventOf(const CUlaunchAttribute& attribute) {
     if (attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT) {
@@ -183,6 +190,7 @@ struct Launch {
 // waits for nothing (measured).
 struct CopyToHost {
   static constexpr bool kNamesMemory = true;
+  static constexpr bool kWorks = true;
   template <typename... Arguments>
   static constexpr bool IsUsual(const ContextWork&, const Arguments&...) {
     return false;
@@ -198,6 +206,7 @@ struct CopyToHost {
 template <typename Derived>
 struct MaybeVisible {
   static constexpr bool kNamesMemory = false;
+  static constexpr bool kWorks = true;
   // In which contexts besides the stream's may it run?
   template <typename... Arguments>
   static Devices Where(StreamName, const Arguments&...) {
@@ -280,6 +289,7 @@ struct HostFunction : MaybeVisible<HostFunction> {
 
 struct StreamMemoryOperation : MaybeVisible<StreamMemoryOperation> {
   static constexpr bool kNamesMemory = true;
+  static constexpr bool kWorks = false;
   template <typename... Arguments>
   static Visible What(const Arguments&...) {
     return VisibleIf(Visible::kStreamMemory, Rule::kVisibleStreamMemory);
@@ -309,6 +319,7 @@ struct GraphLaunch : MaybeVisible<GraphLaunch> {
 // earlier work is done: they are submissions like all others.
 struct EventRecord {
   static constexpr bool kNamesMemory = false;
+  static constexpr bool kWorks = false;
   // The event, and on which stream it is recorded; one of a whole context is not followed.
   struct Target {
     CUevent event;
@@ -341,6 +352,18 @@ struct EventRecord {
   }
 };
 
+// What the one who tries the order (CMP_SHAKE) is to know of the submission.
+template <typename Kind, typename... Arguments>
+ShakenSubmission AsShaken(const char* name, StreamName to, const Arguments&... arguments) {
+  ShakenSubmission shaken = {name, to, Kind::kWorks, false, false};
+  if constexpr (requires { Kind::What(arguments...); }) {
+    shaken.visible = Kind::What(arguments...) != Visible::kNothing;
+  } else {
+    shaken.waits = std::is_same_v<Kind, CopyToHost>;
+  }
+  return shaken;
+}
+
 // Is any memory refused that the arguments of a call of this kind name?
 template <typename Kind, typename... Arguments>
 bool IsAnyRefused(Arguments... arguments) {
@@ -361,38 +384,43 @@ void ReplaceRefused(named::Replace& replace, Arguments&... arguments) {
 // to a function of the same arguments, so that nothing has to be kept for it here. While calls are
 // observed, no context has a pool and no stream is quiet (MakeNoStreamQuiet).
 #define CMP_LIST(...) __VA_ARGS__
-#define CMP_DEFINE(kind, name, need, parameters, arguments, stream)                              \
-  namespace {                                                                                    \
-  [[gnu::noinline, gnu::cold]] CUresult Observed_##name parameters {                             \
-    CMP_REAL(name);                                                                              \
-    const cmp::BesideAllocations beside;                                                         \
-    return real->name arguments;                                                                 \
-  }                                                                                              \
-  [[gnu::noinline]] CUresult Slow_##name parameters {                                            \
-    CMP_REAL(name);                                                                              \
-    if (!cmp::RuleIsOn(cmp::Rule::kOrderBeforeSynchronousCopy) && cmp::IsSynchronous(#stream)) { \
-      return real->name arguments;                                                               \
-    }                                                                                            \
-    cmp::named::Replace replace;                                                                 \
-    cmp::ReplaceRefused<cmp::kind>(replace, CMP_LIST arguments);                                 \
-    return cmp::kind::Submit(                                                                    \
-        stream, [&] { return real->name arguments; }, CMP_LIST arguments);                       \
-  }                                                                                              \
-  }                                                                                              \
-  CUresult Driver_##name parameters {                                                            \
-    const cmp::DriverCalls* real = cmp::g_driver_calls.load(std::memory_order_acquire);          \
-    const cmp::WorkOwner owner = cmp::g_owner_of_all.load(std::memory_order_acquire);            \
-    if (real == nullptr || real->name == nullptr) [[unlikely]]                                   \
-      return Slow_##name arguments;                                                              \
-    const cmp::StreamName to = stream;                                                           \
-    if (!owner.IsQuiet(to) || !cmp::kind::IsUsual(owner.work(), CMP_LIST arguments) ||           \
-        cmp::IsAnyRefused<cmp::kind>(CMP_LIST arguments) || cmp::kRulesMayBeOff) [[unlikely]] {  \
-      if (owner.IsNone() && cmp::IsObserved()) return Observed_##name arguments;                 \
-      return Slow_##name arguments;                                                              \
-    }                                                                                            \
-    const CUresult status = real->name arguments;                                                \
-    if (cmp::IsToBeNoted(owner, owner, to)) [[unlikely]]                                         \
-      cmp::NoteSubmitted(owner, owner, to);                                                      \
-    return status;                                                                               \
+#define CMP_DEFINE(kind, name, need, parameters, arguments, stream)                               \
+  namespace {                                                                                     \
+  [[gnu::noinline, gnu::cold]] CUresult Observed_##name parameters {                              \
+    CMP_REAL(name);                                                                               \
+    const cmp::BesideAllocations beside;                                                          \
+    return real->name arguments;                                                                  \
+  }                                                                                               \
+  [[gnu::noinline]] CUresult Slow_##name parameters {                                             \
+    CMP_REAL(name);                                                                               \
+    if (!cmp::RuleIsOn(cmp::Rule::kOrderBeforeSynchronousCopy) && cmp::IsSynchronous(#stream)) {  \
+      return real->name arguments;                                                                \
+    }                                                                                             \
+    cmp::named::Replace replace;                                                                  \
+    cmp::ReplaceRefused<cmp::kind>(replace, CMP_LIST arguments);                                  \
+    return cmp::kind::Submit(                                                                     \
+        stream, [&] { return real->name arguments; }, CMP_LIST arguments);                        \
+  }                                                                                               \
+  [[gnu::noinline, gnu::cold]] CUresult Shaken_##name parameters {                                \
+    const cmp::Shaken shaken(cmp::AsShaken<cmp::kind>(#name, stream, CMP_LIST arguments));        \
+    return Slow_##name arguments;                                                                 \
+  }                                                                                               \
+  }                                                                                               \
+  CUresult Driver_##name parameters {                                                             \
+    const cmp::DriverCalls* real = cmp::g_driver_calls.load(std::memory_order_acquire);           \
+    const cmp::WorkOwner owner = cmp::g_owner_of_all.load(std::memory_order_acquire);             \
+    if (real == nullptr || real->name == nullptr) [[unlikely]]                                    \
+      return Slow_##name arguments;                                                               \
+    const cmp::StreamName to = stream;                                                            \
+    if (!owner.IsQuiet(to) || !cmp::kind::IsUsual(owner.work(), CMP_LIST arguments) ||            \
+        cmp::IsAnyRefused<cmp::kind>(CMP_LIST arguments) || cmp::kRulesMayBeOff) [[unlikely]] {   \
+      if (owner.IsNone() && cmp::IsObserved()) return Observed_##name arguments;                  \
+      if (cmp::TheShaker() != nullptr && cmp::t_inside_real == 0) return Shaken_##name arguments; \
+      return Slow_##name arguments;                                                               \
+    }                                                                                             \
+    const CUresult status = real->name arguments;                                                 \
+    if (cmp::IsToBeNoted(owner, owner, to)) [[unlikely]]                                          \
+      cmp::NoteSubmitted(owner, owner, to);                                                       \
+    return status;                                                                                \
   }
 CMP_SUBMISSIONS(CMP_DEFINE)

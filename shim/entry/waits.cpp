@@ -5,6 +5,7 @@
 #include "shim/lookup/entry_points.h"
 #include "shim/lookup/lookup.h"
 #include "shim/service/service.h"
+#include "shim/shake/shake.h"
 #include "shim/work/host_wait.h"
 #include "shim/work/owed.h"
 
@@ -71,6 +72,7 @@ CUresult Driver_cuStreamSynchronize_ptsz(CUstream stream) {
 
 CUresult Driver_cuEventSynchronize(CUevent event) {
   CMP_REAL(cuEventSynchronize);
+  cmp::ShakeWait(cmp::kSeveralStreams);
   const cmp::WaitForEvent wait(event);
   return wait.Done(real->cuEventSynchronize(event));
 }

@@ -10,6 +10,7 @@
 #include "core/library/pool_face.h"
 #include "core/pool/pool_instance.h"
 #include "shim/record/run.h"
+#include "shim/record/shake_counts.h"
 #include "shim/state/aside.h"
 #include "shim/state/settings.h"
 
@@ -174,6 +175,16 @@ void AddDevices(Text& text, Pool& pool) {
 }
 
 // Page-locked memory: what was kept, and where nothing was, what the real calls took.
+void AddJsonShake(Text& text, const ShakeCounts& shake) {
+  if (!shake.on.load(std::memory_order_relaxed)) return;
+  text.Add(",\n  \"shake\": {\n    \"sites\": %llu,\n    \"executions\": %llu",
+           Count{shake.sites.Get()}, Count{shake.executions.Get()});
+  text.Add(",\n    \"holds\": %llu,\n    \"effective\": %llu", Count{shake.holds.Get()},
+           Count{shake.effective.Get()});
+  text.Add(",\n    \"let_go_by_timer\": %llu,\n    \"held_milliseconds\": %llu\n  }",
+           Count{shake.let_go_by_timer.Get()}, Count{shake.held_ns.Get() / 1000000});
+}
+
 void AddPageLocked(Text& text, const ProcessCounters& process) {
   const Count requests = process.host_requests.Get();
   const Count real = process.host_real_malloc_calls.Get();
@@ -338,6 +349,7 @@ void AddJsonReport(Text& text, Pool& pool) {
   CMP_PROCESS_COUNTERS(CMP_ADD)
 #undef CMP_ADD
   text.Add("\n  }");
+  AddJsonShake(text, g_shake_counts);
   AddJsonDevices(text, pool);
   text.Add(",\n  \"tiers\": [");
   separator = "\n";

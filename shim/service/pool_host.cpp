@@ -3,6 +3,7 @@
 #include "shim/lookup/lookup.h"
 #include "shim/service/kept_pools.h"
 #include "shim/service/page_locked.h"
+#include "shim/shake/shake.h"
 #include "shim/state/captures.h"
 #include "shim/visible/visible_memory.h"
 #include "shim/work/made_contexts.h"
@@ -36,7 +37,7 @@ void ContextOpened(ContextPool& context) {
     context.of_host = made == nullptr ? &g_no_work : made;
   }
   ContextWork& work = WorkIn(context);
-  const bool tracks = Keeps(FreeSync::kAuto);
+  const bool tracks = Keeps(FreeSync::kAuto) || TheShaker() != nullptr;
   if (&work != &g_no_work) work.Begin(tracks);
   if (tracks) {
     g_tracks_visible.store(true, std::memory_order_release);

@@ -3,6 +3,7 @@
 #include "core/driver/driver_api.h"
 #include "core/pool/fill.h"
 #include "shim/record/held_up.h"
+#include "shim/shake/shake.h"
 #include "shim/state/captures.h"
 #include "shim/work/context_work.h"
 
@@ -46,8 +47,19 @@ struct Freed {
   TraceOutcome outcome;
 };
 
+// Would the real free have waited, and will this one?
+[[gnu::noinline, gnu::cold]] void TellShaker(Pool& pool, const Block& block, BlockState taken) {
+  if (taken != BlockState::kLive || g_captures.UnderWay()) {
+    ShakeWait(kSeveralStreams);
+  } else if (pool.readiness().StampNow(*block.owner()) != kReady) {
+    ShakeFree(block.requested);
+  }
+}
+
 Freed Free(Pool& pool, const Driver& driver, Block* block, DeviceAddress address, BlockState taken,
            const DeviceApi& api, Settle settle) {
+  if (TheShaker() != nullptr) [[unlikely]]
+    TellShaker(pool, *block, taken);
   if (taken == BlockState::kLive) [[likely]] {
     if (const Settlement settled = settle(pool, driver, *block->owner()); settled.pooled())
         [[likely]] {

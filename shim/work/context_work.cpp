@@ -2,6 +2,7 @@
 
 #include "core/base/rules.h"
 #include "core/pool/pool_instance.h"
+#include "shim/shake/shake.h"
 #include "shim/state/captures.h"
 
 namespace cmp {
@@ -64,7 +65,7 @@ StreamName Named(StreamName stream) {
 // ---- What others read without the lock
 
 void ContextWork::PublishQuiet() {
-  const StreamName quiet = state_.Quiet();
+  const StreamName quiet = state_.Quiet() & may_be_quiet_;
   // A wait that is on its way counts submissions, and is not told of those to a quiet stream: it
   // must not take all for finished.
   if (quiet != kNoStream) ++notes_;
@@ -86,7 +87,7 @@ void ContextWork::PublishFenced() {
 }
 
 void ContextWork::PublishVisible() {
-  visible_count_.store(tracks_visible_ ? visible_.count() : 0, std::memory_order_release);
+  visible_count_.store(tracks_visible_ ? visible_.count() + tried_ : 0, std::memory_order_release);
 }
 
 // ---- Submissions
@@ -267,6 +268,8 @@ void ContextWork::AnyStreamEnds() {
 
 void ContextWork::Begin(bool tracks_visible) {
   Held held(lock_);
+  tried_ = TheShaker() == nullptr ? 0 : 1;
+  may_be_quiet_ = tried_ != 0 ? kNoStream : kSeveralStreams;
   {
     const DebtChange change(state_);
     state_.Begin();

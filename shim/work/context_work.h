@@ -149,6 +149,10 @@ class alignas(64) ContextWork {
   unsigned unasked_ = 0;
   uint64_t notes_ = 0;  // grows with every submission noted, and when a stream becomes quiet
   bool tracks_visible_ = false;
+  // While CMP_SHAKE tries the order, no stream is quiet, and it is as if one more were visible: so
+  // every submission and every wait is told of.
+  StreamName may_be_quiet_ = kSeveralStreams;  // what of a stream's name counts
+  size_t tried_ = 0;
   VisibleWork visible_;
   std::atomic<size_t> visible_count_{0};
 

@@ -22,6 +22,8 @@ HostWait::HostWait(ContextHandle context) {
 // Of a context without unfinished work nothing changes by a wait.
 void HostWait::Begin(ContextWork& work, StreamName stream) {
   if (work.IsIdle()) return;
+  if (TheShaker() != nullptr) [[unlikely]]
+    shake_begun_ = ShakeWaitSlow(stream);
   work_ = &work;
   waiting_ = work.BeginWait(stream);
 }

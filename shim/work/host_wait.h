@@ -3,6 +3,7 @@
 #ifndef CMP_SHIM_WORK_HOST_WAIT_H_
 #define CMP_SHIM_WORK_HOST_WAIT_H_
 
+#include "shim/shake/shake.h"
 #include "shim/work/submission.h"
 
 namespace cmp {
@@ -15,7 +16,10 @@ class [[nodiscard]] HostWait {
   explicit HostWait(ContextHandle context);
   // The call returned.
   CUresult Done(CUresult status) {
-    if (status == CUDA_SUCCESS && work_ != nullptr) finished_ = work_->EndWait(waiting_);
+    if (status == CUDA_SUCCESS && work_ != nullptr) {
+      finished_ = work_->EndWait(waiting_);
+      ShakeWaited(waiting_.stream, shake_begun_);
+    }
     return status;
   }
   // Did it finish all work of the context?
@@ -27,6 +31,7 @@ class [[nodiscard]] HostWait {
   bool finished_ = false;
   ContextWork* work_ = nullptr;  // nullptr: it is not known what the call waits for
   ContextWork::Waiting waiting_ = {};
+  uint64_t shake_begun_;  // while CMP_SHAKE is on, and with work_
 };
 
 // A submission by call() that returns only once it, and with it all earlier work of its stream, is

@@ -3,6 +3,7 @@
 #include "core/base/thread_exit.h"
 #include "core/base/warnings.h"
 #include "core/pool/pool_instance.h"
+#include "shim/shake/shake.h"
 #include "shim/work/work_owner.h"
 
 namespace cmp {
@@ -167,6 +168,7 @@ bool PayBeforeAnswer() {
 }
 
 void PayBeforeDestruction() {
+  ShakeWait(kSeveralStreams);  // some of what follows waits
   if (!RuleIsOn(Rule::kPayBeforeDestruction)) return;
   PaySkipped(&ProcessCounters::paid_by_destruction, [] { return CurrentContext(*LoadedDriver()); });
 }

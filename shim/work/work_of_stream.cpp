@@ -1,5 +1,6 @@
 #include "shim/work/work_of_stream.h"
 
+#include "shim/shake/shake.h"
 #include "shim/state/aside.h"
 #include "shim/work/made_contexts.h"
 
@@ -85,11 +86,13 @@ void OpenAllContexts() {
 
 void StreamEnds(CUstream stream) {
   if (IsDefaultStream(stream)) return;
+  ShakeStreamEnds(reinterpret_cast<StreamName>(stream));
   ForgetStreams();
   ForEachWork([&](ContextWork& work) { work.StreamEnds(reinterpret_cast<StreamName>(stream)); });
 }
 
 void SomeStreamsEnd() {
+  ShakeStreamEnds(kSeveralStreams);
   ForgetStreams();
   ForEachWork([](ContextWork& work) { work.AnyStreamEnds(); });
 }

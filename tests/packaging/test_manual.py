@@ -20,7 +20,7 @@ BUILD = pathlib.Path(sys.argv.pop(1))
 MANUAL = ROOT / "scripts" / "manual"
 PAGE = BUILD / "cmp-preload.1"
 BASH_COMPLETION = pathlib.Path("/usr/share/bash-completion/bash_completion")
-COMMANDS = {"run", "trial", "doctor", "report", "replay", "tune"}
+COMMANDS = {"run", "trial", "shake", "doctor", "report", "replay", "tune"}
 MODES = {"wait", "auto", "order", "none"}
 
 

@@ -32,6 +32,10 @@ OPTIONS = {
     "CMP_FILL": (["off", "zero", "ZERO", "0", "171", "0xAB", "0xff", "255"], ["256", "0x", "0x100", "on"]),
     "CMP_STATS": (["0", "off", "OFF", "No"], []),
     "CMP_TRACE": (["0", "off", "no", "false"], []),
+    # (One that does nothing says so in other words than one that does not parse.)
+    "CMP_SHAKE": (["off", "0", "no", "record", "RECORD"], ["0.5", "-1", "sometimes"]),
+    "CMP_SHAKE_SITES": (["/nowhere/sites"], ["1", "17", "yes"]),
+    "CMP_SHAKE_REPORT": (["/nowhere/report"], ["1", "17", "yes"]),
     "CMP_VERBOSE": (["0", "off", "NO", "false"], ["2", "very"]),
 }
 

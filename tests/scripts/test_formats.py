@@ -35,6 +35,7 @@ RUNS = {
     "kernels and copies": ([BUILD / "churn", "2", "60"], {}),
     "two devices": ([PROGRAMS / "devices", "stays"], {"CMPSIM_DEVICES": "2"}),
     "contexts": ([PROGRAMS / "contexts", "devices"], {"CMPSIM_DEVICES": "2"}),
+    "shaken": ([BUILD / "churn", "2", "60"], {"CMP_FREE_SYNC": "none", "CMP_SHAKE": "record"}),
     "a memory limit": ([PROGRAMS / "memory", "rounds"], {}),
     "stream order": ([PROGRAMS / "async_keep", "rounds"], {}),
     "aside": ([PLAIN, "10"], {"LD_PRELOAD": PROGRAMS / "wrapper.so"}),
@@ -157,6 +158,7 @@ class Statistics(TestCase):
         self.assertGreater(self.of("contexts")["process"]["contexts_dropped"], 0)
         self.assertGreater(self.of("a memory limit")["process"]["regretted_releases"], 0)
         self.assertGreater(self.of("stream order")["process"]["kept_released_bytes"], 0)
+        self.assertIn("shake", self.of("shaken"))
         self.assertIn("wrapper.so", self.of("aside")["aside"])
         self.assertFalse(self.of("not reached")["reached"])
 
@@ -224,7 +226,7 @@ class Statistics(TestCase):
         self.assert_ok(result, -signal.SIGKILL)
         said = run("report", "--json", f"{path}.live")
         (found,) = json.loads(said.stdout)["processes"]
-        missing = {"version", "mode", "aside", "devices"}
+        missing = {"version", "mode", "aside", "shake", "devices"}
         self.assertEqual(set(found), names_in("reached") - missing | {"file", "live"})
         self.assertEqual(set(found["totals"]), names_in("counters") | {"hit_rate"})
         self.assertEqual(set(found["process"]), names_in("process"))

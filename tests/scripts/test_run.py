@@ -18,6 +18,7 @@ import unittest
 
 from command import BUILD, COMMAND, PLAIN, PLAIN_SAYS, ROOT, SOURCE, TestCase, environment, main
 from command import run, start
+from cmp_preload.pool.settings import SHAKE
 
 
 def printed_options():
@@ -38,14 +39,18 @@ class Settings(TestCase):
         options = printed_options()
         self.assertGreater(len(options), 12)
         help_text = " ".join(run("run", "--help").stdout.split())
+        self.assertLess(set(SHAKE), set(options))  # trial has another --shake
         for name, (default, values) in options.items():
+            if name in SHAKE:
+                continue
             flag = "--" + name[4:].lower().replace("_", "-")
             self.assertIn(f"{flag} VALUE", help_text)
             self.assertIn(f"(default: {default})", help_text)
             shown = run("run", f"{flag}={default}", "--", "sh", "-c", f"echo ${name}")
             self.assertEqual((shown.stdout, shown.stderr), (default + "\n", ""))
             for wrong in ("no such value", ""):
-                if name in ("CMP_PROGRAMS", "CMP_STATS", "CMP_TRACE"):  # any text is a name
+                if name in ("CMP_PROGRAMS", "CMP_STATS", "CMP_TRACE", "CMP_SHAKE_SITES",
+                            "CMP_SHAKE_REPORT"):  # any text is a name
                     continue
                 self.assert_refused(run("run", flag, wrong, "--", "true"), flag, values)
 
@@ -55,7 +60,7 @@ class Settings(TestCase):
         self.assert_refused(run("run", "--fill"), "--fill")
         self.assert_refused(run("run"), "which program")
         self.assert_refused(run("run", "--reports", "x", "--stats", "1", "true"), "--stats")
-        self.assert_refused(run("walk"), "walk", "run, trial, doctor, report, replay, tune")
+        self.assert_refused(run("walk"), "walk", "run, trial, shake, doctor, report, replay, tune")
         self.assert_refused(run("--library", "/nowhere", "run", "true"), "/nowhere")
 
     def test_the_programs_own_options_are_left_alone(self):

@@ -14,12 +14,19 @@ import unittest.mock
 from command import BUILD, LIBRARY, PLAIN, PROGRAMS, TestCase, environment, main, measured, run, start
 from cmp_preload.commands import trial
 from cmp_preload.console.arguments import own_command
-from cmp_preload.measuring import verdict
+from cmp_preload.console.errors import Interrupted
+from cmp_preload.measuring import shaking, verdict
 from cmp_preload.measuring.measurer import Measurer
 from cmp_preload.measuring.series import async_keep_series, page_locked_series, series_of
 from cmp_preload.pool import preloading
+from cmp_preload.records.sites import Site
 
 COSTS = {"CMPSIM_COSTS": "h200"}
+
+
+def one_site(number, kind):
+    call = "cuLaunchKernel", f"app+0x{number}", "1"
+    return Site(str(number), kind, 1, 100, 0, 0, *call, "app+0x9", 1, 4096, *call)
 
 
 def rows(result):
@@ -164,6 +171,136 @@ class Trials(TestCase):
                 self.assertEqual("CMP_HOST=on" in rows(result), what == "no gain")
                 self.assertNotIn("Recommended", result.stdout)
         self.assertNotIn("CMP_HOST", self.trial("-n", "2", "--", PLAIN, "10").stdout)
+
+    def shaken_trial(self, *arguments, races=(), effective=4, sites=("order", "host"), really=None, ends=None):
+        """Of a program that gains 2 times by auto and 10 times by none, in made-up time. It is
+        shaken in invention, too, unless it is to be `really`: `races`: kinds that differ in the
+        second run; `ends`: the kind with which Ctrl-C comes, in the fifth."""
+
+        class Invented:
+            def __init__(self, start, difference, folder):
+                self.start, self.difference = start, difference
+
+            def record(self):
+                run = self.start({"CMP_FREE_SYNC": "order"}, "recorded")
+                return run, [one_site(i, kind) for i, kind in enumerate(sites)]
+
+            def shake(self, kind, seed, sites, what):
+                if kind == ends and seed == 5:
+                    raise Interrupted(signal.SIGINT)
+                self.start({"CMP_FREE_SYNC": shaking.MODE_OF[kind]}, what)
+                did = [one._replace(holds=9, effective=effective) for one in sites]
+                return shaking.Shaken(seed, "sum 4" if kind in races and seed == 2 else None, did)
+
+        run_of = Measurer.run
+        seconds = {"auto": 0.1, "order": 0.1, "none": 0.02}
+
+        def timed(measurer, its_environment, *more):
+            result = run_of(measurer, its_environment, *more)
+            pooled = its_environment.get("CMP_MODE") == "pool"
+            result.seconds = seconds[its_environment["CMP_FREE_SYNC"]] if pooled else 0.2
+            for one in result.statistics:
+                one["process"]["allocating_ns"] = 0 if pooled else 190_000_000
+            return result
+
+        printed, shown = io.StringIO(), io.StringIO()
+        with (
+            unittest.mock.patch.object(Measurer, "run", timed),
+            unittest.mock.patch.object(trial, "Starter", shaking.Starter if really else Invented),
+            unittest.mock.patch.object(preloading, "own_environment", lambda: environment(COSTS)),
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(shown),
+        ):
+            program = really or (PLAIN, "20")
+            ended = trial.main(["-n", "6", "--no-fill", *arguments, "--", *program], lambda: LIBRARY)
+        self.assertEqual(ended, 130 if ends else 0, printed.getvalue() + shown.getvalue())
+        return printed.getvalue(), shown.getvalue()
+
+    RECOMMENDS_NONE = f"Recommended: {own_command()} run --free-sync none -- {PLAIN} 20\n"
+    RECOMMENDS_AUTO = f"Recommended: {own_command()} run -- {PLAIN} 20\n"
+
+    def test_a_faster_mode_that_withstands_shaking(self):
+        said, progress = self.shaken_trial()
+        self.assertIn(
+            "\nnone was shaken (earlier work held back where only cudaFree orders it): results are the "
+            "same. order: 8 shaken runs, 72 holds, during 32 of which later work ran first, at 1 of 1 "
+            "site; host: 8 shaken runs, 72 holds, during 32 of which the host went on first, at 1 of 1 "
+            "site. That is evidence, no proof. What it cannot find: ",
+            said,
+        )
+        self.assertNotIn("order was shaken", said)  # it gains nothing
+        self.assertIn(self.RECOMMENDS_NONE, said)
+        self.assertIn(
+            "which shaken runs did not miss.\n    Tried, not recommended: auto (slower than none), ",
+            said,
+        )
+        told = progress.splitlines()
+        self.assertEqual(len(told), 31 + 1 + 16)
+        self.assertIn("run 31 of 31: ", told[30])
+        self.assertIn("run 32 of 48: recorded ", told[31])
+        self.assertIn("run 33 of 48: shaken, order, seed 1 ", told[32])
+        self.assertIn("run 48 of 48: shaken, host, seed 8 ", told[47])
+        path = self.folder() / "settings"
+        self.shaken_trial("--shake", "1", "--save", str(path))
+        self.assertIn("CMP_FREE_SYNC=none\n", path.read_text())
+
+    def test_a_faster_mode_that_does_not(self):
+        for kind in ("order", "host"):
+            said, _ = self.shaken_trial(races=(kind,))
+            self.assertIn(
+                f"results differ ({kind}, seed 2: sum 4), so it is not recommended. Where: "
+                f"{own_command()} shake --kind {kind} -- {PLAIN} 20\n",
+                said,
+            )
+            self.assertIn(self.RECOMMENDS_AUTO, said)
+            self.assertRegex(said, r"none \([\d.]+ times faster than auto, but results differ when")
+            self.assertNotIn("evidence", said)
+
+    def test_a_faster_mode_of_which_shaking_says_nothing(self):
+        for more, why in (
+            ({"effective": 0}, "no hold was effective (order), and a run without says nothing"),
+            ({"sites": ()}, "no free of the program had earlier work to wait for"),
+        ):
+            said, _ = self.shaken_trial(**more)
+            self.assertIn(f"results are the same, but {why}, so it is not recommended. order: ", said)
+            self.assertIn(self.RECOMMENDS_AUTO, said)
+            self.assertIn(f"times faster than auto, but {why})", said)
+            self.assertNotIn("evidence", said)
+
+    def test_shaken_on_the_simulated_cuda(self):
+        app = self.script(
+            "unset CMPSIM_COSTS\nexport CMPSIM_HOLD_NS=5000000 "
+            f"LD_PRELOAD={PROGRAMS}/virtual_clock.so${{LD_PRELOAD:+:$LD_PRELOAD}}\n"
+            f"exec {BUILD}/races $1\n"
+        )
+        said, _ = self.shaken_trial(really=(app, "right-event"))
+        self.assertRegex(said, r"results are the same\. order: 8 shaken runs, [\d,]+ holds, ")
+        self.assertIn(f"Recommended: {own_command()} run --free-sync none -- {app} right-event\n", said)
+        said, _ = self.shaken_trial(really=(app, "free-alone-kernels"))
+        self.assertRegex(said, r"results differ \(order, seed \d+: stdout line 1: 'free-alone-kernels:")
+        self.assertIn(f"Recommended: {own_command()} run -- {app} free-alone-kernels\n", said)
+
+    def test_interrupted_while_it_is_shaken(self):
+        said, _ = self.shaken_trial(ends="order")
+        self.assertIn("Interrupted: this is what the runs until then show.\n", said)
+        self.assertIn("the same, but no run of this kind ended (host), and a run without says", said)
+        self.assertIn(self.RECOMMENDS_AUTO, said)
+        said, _ = self.shaken_trial(ends="host")
+        self.assertIn("host: 4 shaken runs, 36 holds, ", said)
+        self.assertIn(self.RECOMMENDS_NONE, said)
+
+    def test_without_shaking(self):
+        """Named, not recommended; a mode that was asked for as the first is."""
+        said, progress = self.shaken_trial("--shake", "0")
+        self.assertEqual(len(progress.splitlines()), 31)
+        self.assertNotIn("shaken", said)
+        self.assertIn(self.RECOMMENDS_AUTO, said)
+        self.assertIn("times faster than auto, but it keeps less)", said)
+        said, _ = self.shaken_trial("--shake", "0", "--modes", "none")
+        self.assertIn(self.RECOMMENDS_NONE, said)
+        said, _ = self.shaken_trial("--modes", "none", races=("host",))
+        self.assertNotIn("Recommended", said)
+        self.assertIn("results differ (host, seed 2: sum 4), so it is not recommended", said)
 
     def test_settings_are_passed_on(self):
         """And the values of CMP_FREE_SYNC that are tried come from the library's table."""

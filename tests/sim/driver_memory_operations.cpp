@@ -2,8 +2,6 @@
 //
 // Both are work of their own on the stream. A wait is done as soon as the value is right, whoever
 // wrote it: another item, or the program in page-locked memory.
-#include <cstring>
-
 #include "driver_entry.h"
 
 namespace cmp::sim {
@@ -86,9 +84,15 @@ Work WorkOf(const Operation& operation) {
   } else {
     work.what = "write of a value";
     work.writes = {{operation.address, bytes}};
-    // The machine is little-endian: the first bytes are the smaller word.
+    // The host may look at it, or write it, meanwhile.
     work.effect = [operation, bytes](CUresult) {
-      std::memcpy(PointerTo(operation.address), &operation.value, bytes);
+      void* const word = PointerTo(operation.address);
+      if (bytes == 8) {
+        __atomic_store_n(static_cast<uint64_t*>(word), operation.value, __ATOMIC_RELEASE);
+      } else {
+        __atomic_store_n(static_cast<uint32_t*>(word), static_cast<uint32_t>(operation.value),
+                         __ATOMIC_RELEASE);
+      }
     };
   }
   return work;

@@ -108,6 +108,8 @@ void Scheduler::MakeRunnable(Item& item) {
   const bool spins = item.work.spin_until_id != 0 || item.work.endless || !HasItsValue(item);
   if (spins && !item.cancelled) {
     item.state = ItemState::kSpinning;
+    const uint64_t hold_ns = TheSettings().hold_ns;
+    item.due = item.work.until && hold_ns != 0 ? progress_ + hold_ns : UINT64_MAX;
     spinning_.push_back(owned);
     return;
   }
@@ -131,6 +133,7 @@ void Scheduler::MakeRunnable(Item& item) {
 // destroyed: the item ends, and is reported.
 bool Scheduler::HasItsValue(const Item& item) const {
   if (!item.work.until || item.lost) return true;
+  if (item.state == ItemState::kSpinning && item.due <= progress_) return true;
   for (const UsedObject& used : item.work.objects) {
     if (used.object.expired()) return true;
   }
@@ -153,6 +156,16 @@ bool Scheduler::EndWaitsForValues() {
   }
   changes_ += ended.size();
   return !ended.empty();
+}
+
+bool Scheduler::EndLongWait(const ItemPtr& next) {
+  if (TheSettings().hold_ns == 0 || (lazy() && next != nullptr)) return false;
+  uint64_t end = UINT64_MAX;
+  for (const ItemPtr& item : spinning_) end = std::min(end, item->due);
+  if (end == UINT64_MAX || (next != nullptr && next->due <= end)) return false;
+  progress_ = std::max(progress_, end);
+  now_ = std::max(now_, progress_);
+  return EndWaitsForValues();
 }
 
 void Scheduler::Run(Lock& lock, const ItemPtr& chosen) {
@@ -217,6 +230,7 @@ void Scheduler::Fail(Context& context) {
 void Scheduler::Wait(Lock& lock, const std::vector<ItemPtr>& items) {
   while (!AllDone(items)) {
     const ItemPtr next = ChooseTowards(items);
+    if (EndLongWait(next)) continue;
     if (next == nullptr) {
       WaitForOtherThreads(lock, items);
       continue;

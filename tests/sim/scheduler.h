@@ -84,6 +84,9 @@ class Scheduler {
   void MakeRunnable(Item& item);
   bool HasItsValue(const Item& item) const;
   bool EndWaitsForValues();
+  // True if the next thing to happen, before `next` (may be null), was that a wait for a value has
+  // lasted as long as one may (CMPSIM_HOLD_NS).
+  bool EndLongWait(const ItemPtr& next);
   void RunDue(Lock& lock);
   void Run(Lock& lock, const ItemPtr& item);
   void Fail(Context& context);

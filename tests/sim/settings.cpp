@@ -50,6 +50,7 @@ Settings ReadSettings() {
   settings.call_ns = ReadNumber("CMPSIM_CALL_NS", settings.call_ns);
   settings.lateness_ns = ReadNumber("CMPSIM_LATENESS_NS", settings.lateness_ns);
   settings.patience_ms = ReadNumber("CMPSIM_PATIENCE_MS", settings.patience_ms);
+  settings.hold_ns = ReadNumber("CMPSIM_HOLD_NS", settings.hold_ns);
   const std::string costs = ReadText("CMPSIM_COSTS");
   settings.costs = costs == "h200";
   if (!costs.empty() && !settings.costs) {

@@ -20,6 +20,7 @@ struct Settings {
   uint64_t call_ns = 1000;          // CMPSIM_CALL_NS: virtual host time of every CUDA call
   uint64_t lateness_ns = 200000;    // CMPSIM_LATENESS_NS: extra delay of the lazy policy, at most
   uint64_t patience_ms = 5000;      // CMPSIM_PATIENCE_MS: real time before a wait is a deadlock
+  uint64_t hold_ns = 0;             // CMPSIM_HOLD_NS: how long a wait for a value lasts, at most
   bool costs = false;               // CMPSIM_COSTS=h200: allocation calls take their real time
   std::string failures;             // CMPSIM_FAIL=name:nth[+]:error,name:percent%:error
   std::string report;               // CMPSIM_REPORT: file for counters at exit; "-" is stderr

@@ -82,7 +82,8 @@ struct Item {
   bool lost = false;       // its memory was released under it: reported, and will not be done
   uint64_t submitted_at = 0;
   uint64_t finished_at = 0;
-  uint64_t due = 0;  // on the scheduler's progress clock, once runnable
+  uint64_t due =
+      0;  // on the scheduler's progress clock, once runnable; of a wait for a value, its end
   uint64_t tie_breaker = 0;
   size_t unmet = 0;
   std::vector<std::shared_ptr<Item>> needs;

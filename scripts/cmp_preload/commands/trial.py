@@ -13,6 +13,7 @@ from cmp_preload.console import progress, words
 from cmp_preload.console.arguments import (
     Parser,
     add_command,
+    add_results,
     add_runs,
     command_of,
     number,
@@ -20,16 +21,18 @@ from cmp_preload.console.arguments import (
 )
 from cmp_preload.console.errors import Failure, Interrupted, warn
 from cmp_preload.diagnosis import driver
-from cmp_preload.measuring import outputs, verdict
+from cmp_preload.measuring import outputs, shaking, verdict
 from cmp_preload.measuring.judgement import page_locked_share
 from cmp_preload.measuring.measurer import Measurer, Run
 from cmp_preload.measuring.noise import order_of
+from cmp_preload.measuring.results import Results, require_files
 from cmp_preload.measuring.series import (
     Series,
     async_keep_series,
     page_locked_series,
     series_of,
 )
+from cmp_preload.measuring.shaking import Starter, Tried
 from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.pool.library import Library, Option
 from cmp_preload.records import counters
@@ -37,7 +40,8 @@ from cmp_preload.reporters import json, text
 
 ABOUT = """Runs PROGRAM without the pool, observed (real calls, counted and timed), with the pool in
 each mode of CMP_FREE_SYNC, of a program that calls cudaMallocAsync with other values of
-CMP_ASYNC_KEEP, and once with new memory filled with 0xFF, in turn, several times.
+CMP_ASYNC_KEEP, and once with new memory filled with 0xFF, in turn, several times. Where a mode that
+keeps less than auto gains, it is shaken as by cmp-preload shake, which makes the trial longer.
 Compares exit code and output; prints times, what the pool did, a verdict and what to set. The
 table goes to stdout, progress to stderr. Exit code 1: the results were not the same.
 
@@ -65,6 +69,7 @@ class Trial:
         self._chosen = chosen
         self._folder = folder
         self._limit: float | None = parsed.limit
+        self.results = Results(parsed.code, parsed.stderr, parsed.ignore, parsed.tolerance)
         self._total = total
         self._number = 0  # of the latest run
 
@@ -97,10 +102,8 @@ class Trial:
         plain = self.plain = all_series[0]
         # The first run finds caches cold. Its results count, its time does not.
         self.warm = self.run(plain, "without, to warm up")
-        require_success(self.warm, self._parsed.code, self._measurer.command)
-        for path in self._parsed.file:
-            if not os.path.exists(path):
-                raise Failure(f"--file: the program did not write {path}")
+        self.results.require(self.warm, self._measurer.command)
+        require_files(self._parsed.file)
         if self._limit is None:
             self._limit = 60 + 10 * self.warm.seconds
         for i in range(max(series.times for series in all_series)):
@@ -118,7 +121,7 @@ class Trial:
                 continue
             series.runs.append(self.run(series))
             if series is self.plain:
-                require_success(series.runs[-1], self._parsed.code, self._measurer.command)
+                self.results.require(series.runs[-1], self._measurer.command)
 
     def _more_to_try(self, all_series: list[Series]) -> list[Series]:
         """What helps only programs that do what this one does."""
@@ -135,23 +138,33 @@ class Trial:
 
     def compare(self, all_series: list[Series]) -> list[outputs.Comparison]:
         """Fills in where results differ."""
-        plain = all_series[0]
-        references = [self.warm, *plain.runs]
-        names = [name for name in self.warm.outputs if name != "stderr" or self._parsed.stderr]
-        rules = outputs.rules_of(self._parsed.ignore)
-        comparisons = [
-            outputs.Comparison(
-                name, [run.outputs[name] for run in references], rules, self._parsed.tolerance
-            )
-            for name in names
-        ]
+        comparisons = self.results.learn([self.warm, *all_series[0].runs])
         for series in all_series[1:]:
-            series.different = [
-                where
-                for where in (self._difference(run, comparisons) for run in series.runs)
-                if where
-            ]
+            found = map(self.results.difference, series.runs)
+            series.different = [where for where in found if where]
         return comparisons
+
+    def shake(self, kinds: list[str], runs: int, tried: dict[str, Tried]) -> None:
+        """Fills in `tried`, by kind, as far as it comes."""
+        if self._folder is None:
+            return
+        self._total += 1 + len(kinds) * runs
+        folder = os.path.join(self._folder, "shaken")
+        os.mkdir(folder, 0o700)
+        starter = Starter(
+            lambda added, what: self.run(Series(what, added, 1), what),
+            self.results.difference,
+            folder,
+        )
+        recorded, sites = starter.record()
+        different = self.results.difference(recorded)
+        if different:
+            warn(f"not shaken: the recording differed: {different}")
+            return
+        for kind in kinds:
+            tried[kind] = Tried(kind, [site for site in sites if site.kind == kind])
+        for kind in kinds:
+            shaking.shake(tried[kind], range(1, runs + 1), starter, narrow=False)
 
     def cure(self, usual: Series, filled: Series | None) -> Series:
         """Does it read memory before it writes there? Then zeros help each time, and nothing else
@@ -172,22 +185,6 @@ class Trial:
             series.runs.append(self.run(series))
             self.compare([self.plain, series])
 
-    def _difference(self, run: Run, comparisons: list[outputs.Comparison]) -> str | None:
-        if run.over_limit or run.code != self._parsed.code:
-            return run.failure()
-        found = (comparison.difference(run.outputs[comparison.name]) for comparison in comparisons)
-        return next((where for where in found if where), None)
-
-
-def require_success(run: Run, code: int, command: list[str]) -> None:
-    if run.over_limit or run.code != code:
-        raise Failure(
-            f"{command[0]} fails without the pool: {run.ending()}"
-            + (f", not the {code} of --code" if code else "")
-            + (f" (if that is right: --code {run.code})" if run.code > 0 and not code else "")
-            + "".join(f"\n    {line}" for line in run.last_lines(3))
-        )
-
 
 def free_sync_of(library: Library) -> Option:
     return next(option for option in library.options() if option.name == "CMP_FREE_SYNC")
@@ -203,7 +200,7 @@ def parser_of(library: Library) -> Parser:
         description=ABOUT,
         usage="cmp-preload trial [OPTION...] [--] PROGRAM [ARGUMENT...]",
     )
-    add_runs(parser, "of each variant")
+    add_runs(parser, "of each variant (default: 6; no verdict on times with fewer)")
     parser.add_argument(
         "--modes",
         default=",".join(usual),
@@ -215,42 +212,14 @@ def parser_of(library: Library) -> Parser:
         "--no-fill", action="store_true", help="leave out the run with filled memory"
     )
     parser.add_argument(
-        "--ignore",
-        action="append",
-        default=[],
-        metavar="REGEX",
-        help="parts of output lines that are noise; may be given several times",
+        "--shake",
+        type=number("0 or more", lambda value: value >= 0, int),
+        default=shaking.RUNS,
+        metavar="RUNS",
+        help="shaken runs of each kind, of a program that gains by a mode that keeps less than auto; "
+        f"such a mode is recommended only if they agree (default: {shaking.RUNS}; 0: none)",
     )
-    parser.add_argument(
-        "--tolerance",
-        type=number("0 or more", lambda value: value >= 0),
-        default=0.0,
-        metavar="RATIO",
-        help="numbers that differ by no more are the same, as 1e-6 (default: 0)",
-    )
-    parser.add_argument(
-        "--stderr", action="store_true", help="compare what it writes on stderr too"
-    )
-    parser.add_argument(
-        "--file",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a file that it writes, compared too; may be given several times",
-    )
-    parser.add_argument(
-        "--code",
-        type=int,
-        default=0,
-        metavar="N",
-        help="the exit code of a run that went well (default: 0)",
-    )
-    parser.add_argument(
-        "--limit",
-        type=number("more than 0", lambda value: value > 0),
-        metavar="SECONDS",
-        help="a run that takes longer is ended (default: ten times the first run, and a minute)",
-    )
+    add_results(parser)
     parser.add_argument(
         "--save", metavar="FILE", help="write what is recommended there, for run --settings FILE"
     )
@@ -271,7 +240,6 @@ def main(arguments: list[str], find_library) -> int:
     for mode in modes:
         if not library.is_right("CMP_FREE_SYNC", mode):
             raise Failure(f"--modes: {mode!r} is not understood; right: {free_sync.values}", 2)
-    outputs.rules_of(parsed.ignore)  # a wrong one is told before the first run
     environment = preloading.own_environment()
     program_file.require_preload(command[0], environment.get("PATH"), "try")
     if parsed.save is not None:
@@ -306,10 +274,19 @@ def main(arguments: list[str], find_library) -> int:
                         cure = trial.cure(usual, filled)
                     except Interrupted as signaled:
                         interrupted = signaled.code
+            shaken: dict[str, Tried] | None = {} if parsed.shake else None
+            gaining = verdict.to_shake(all_series)
+            if gaining and shaken is not None and cure is None and not interrupted:
+                wanted = {kind for mode in gaining for kind in shaking.KINDS_OF_MODE[mode.name]}
+                kinds = [kind for kind in shaking.KINDS if kind in wanted]
+                try:
+                    trial.shake(kinds, parsed.shake, shaken)
+                except Interrupted as signaled:
+                    interrupted = signaled.code
         finally:
             progress.clear()
     shown = all_series + ([cure] if cure else [])
-    found = verdict.of(shown, comparisons, chosen, command, free_sync.default)
+    found = verdict.of(shown, comparisons, chosen, command, free_sync.default, shaken)
     said = ["Interrupted: this is what the runs until then show."] if interrupted else []
     if driver.is_simulated(environment):
         said.append(driver.SIMULATED)

@@ -234,7 +234,7 @@ def parser_of(library: Library) -> Parser:
         description=ABOUT,
         usage="cmp-preload tune [OPTION...] [--] PROGRAM [ARGUMENT...]",
     )
-    add_runs(parser, "of the program with each")
+    add_runs(parser, "of the program with each (default: 6; no verdict on times with fewer)")
     settings.add_settings(parser, library, ("CMP_MODE", "CMP_STATS", "CMP_TRACE"))
     add_command(parser)
     return parser

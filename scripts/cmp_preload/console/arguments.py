@@ -90,20 +90,61 @@ def number(what: str, is_right, kind=float):
     return convert
 
 
-def add_runs(parser: Parser, of_what: str) -> None:
+def add_runs(parser: Parser, about: str, default: int = 6) -> None:
     """How often the program runs, and what it reads and shows."""
     parser.add_argument(
         "-n",
         "--runs",
         type=number("1 or more", lambda value: value >= 1, int),
-        default=6,
+        default=default,
         metavar="RUNS",
-        help=f"{of_what} (default: 6; no verdict on times with fewer)",
+        help=about,
     )
     parser.add_argument(
         "--stdin", type=_readable, metavar="FILE", help="what it reads (default: nothing)"
     )
     parser.add_argument("--tee", action="store_true", help="show what it writes, on stderr")
+
+
+def add_results(parser: Parser) -> None:
+    """What of a run is compared with what other runs left, and how exactly."""
+    parser.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="REGEX",
+        help="parts of output lines that are noise; may be given several times",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=number("0 or more", lambda value: value >= 0),
+        default=0.0,
+        metavar="RATIO",
+        help="numbers that differ by no more are the same, as 1e-6 (default: 0)",
+    )
+    parser.add_argument(
+        "--stderr", action="store_true", help="compare what it writes on stderr too"
+    )
+    parser.add_argument(
+        "--file",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a file that it writes, compared too; may be given several times",
+    )
+    parser.add_argument(
+        "--code",
+        type=int,
+        default=0,
+        metavar="N",
+        help="the exit code of a run that went well (default: 0)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=number("more than 0", lambda value: value > 0),
+        metavar="SECONDS",
+        help="a run that takes longer is ended (default: ten times the first run, and a minute)",
+    )
 
 
 def _readable(path: str) -> str:

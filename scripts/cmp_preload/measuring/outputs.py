@@ -64,7 +64,7 @@ class Comparison:
             self._reference = runs[0]
         for run in runs[1:]:
             if len(run) != len(runs[0]):
-                self.incomparable = "the number of lines varies"
+                self.incomparable = f"the number of lines of {name} varies"
                 return
             for i, (left, right) in enumerate(zip(runs[0], run)):
                 different = self._different_numbers(left, right)
@@ -78,6 +78,15 @@ class Comparison:
     def varying(self) -> int:
         """The lines whose numbers vary without the pool."""
         return len(self._varying)
+
+    def unstable(self) -> str | None:
+        """Where the runs that it was learnt from differ by more than times and rates, in words."""
+        if self.incomparable:
+            return self.incomparable
+        for i, which in sorted(self._varying.items()):
+            if which - measurements(self._reference[i]):
+                return f"{self.name} line {i + 1}: '{shorten(self._reference[i], 60)}' varies"
+        return None
 
     def is_empty(self) -> bool:
         return self._reference == [""]

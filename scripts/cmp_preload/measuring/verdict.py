@@ -8,8 +8,10 @@ import shlex
 from cmp_preload.console import words
 from cmp_preload.console.arguments import own_command
 from cmp_preload.console.documents import document
+from cmp_preload.measuring import evidence, shaking
 from cmp_preload.measuring.judgement import LITTLE, Judgement, waits_for_memory
 from cmp_preload.measuring.noise import LEAST_ROUNDS, LEAST_S, MOST_ROUNDS, Found, Outcome
+from cmp_preload.measuring.shaking import KINDS_OF_MODE, Tried
 from cmp_preload.pool.library import flag_of
 from cmp_preload.records import counters
 
@@ -32,15 +34,41 @@ class Verdict:
         self.lines.append(line)
 
 
+def under_pool(all_series: list) -> tuple[list, list]:
+    """What a mode can be chosen of, and the modes alone."""
+    under = [series for series in all_series[2:] if not series.is_check]
+    return under, [series for series in under if series.tried is None]
+
+
+def to_shake(all_series: list) -> list:
+    """Modes that would be recommended if they kept what cudaFree gives: the same results, and a gain
+    beyond the noise."""
+    under, modes = under_pool(all_series)
+    judgement = Judgement(*all_series[:2], under)
+    same = [mode for mode in modes if not mode.different]
+
+    def gains(mode) -> bool:
+        compared = (
+            judgement.against_real(mode) if mode is same[0] else judgement.against(mode, same[0])
+        )
+        return compared.outcome is Outcome.FASTER
+
+    return [mode for mode in same if mode.name in KINDS_OF_MODE and gains(mode)]
+
+
 def of(
-    all_series: list, comparisons: list, chosen: dict[str, str], command: list[str], default: str
+    all_series: list,
+    comparisons: list,
+    chosen: dict[str, str],
+    command: list[str],
+    default: str,
+    shaken: dict[str, Tried] | None = None,
 ) -> Verdict:
     """`all_series`: without, observed, the modes with the usual one first, filled, zeroed.
-    `default`: the mode that need not be typed."""
+    `default`: the mode that need not be typed. `shaken`: by kind, what came of it; None: the user wants none of it."""
     by_name = {series.name: series for series in all_series}
     plain, observed = by_name["without"], by_name["observed"]
-    under = [series for series in all_series[2:] if not series.is_check]
-    modes = [series for series in under if series.tried is None]
+    under, modes = under_pool(all_series)
     of_pools = [series for series in under if series.tried and series.tried[0] == "CMP_ASYNC_KEEP"]
     page_locked = [series for series in under if series.tried and series.tried[0] == "CMP_HOST"]
     usual = modes[0]
@@ -99,7 +127,10 @@ def of(
         )
         return found
     better = better_setting(found, judgement, usual, of_pools)
-    recommend(found, judgement, modes, chosen, reached, better)
+    if shaken is not None:
+        for mode in to_shake(all_series):
+            found.say(what_shaking_showed(mode, shaken, command))
+    recommend(found, judgement, modes, chosen, reached, better, shaken)
     if page_locked and not usual.different:
         recommend_keeping(found, judgement, page_locked[0], usual, chosen)
     if found.recommended is not None:
@@ -138,15 +169,70 @@ def better_setting(found: Verdict, judgement, usual, tried: list):
     return best
 
 
+def what_shaking_showed(mode, shaken: dict[str, Tried], command: list[str]) -> str:
+    tried = tried_of(mode, shaken)
+    told = f"{mode.name} was shaken (earlier work held back where only cudaFree orders it): "
+    if not tried:
+        return told + "it could not be, so it is not recommended."
+    different = next((one for one in tried if one.different), None)
+    if different is not None:
+        return (
+            f"{told}results differ ({different.kind}, seed {different.different.seed}: "
+            f"{different.different.different}), so it is not recommended. Where: "
+            f"{own_command()} shake --kind {different.kind} -- {shlex.join(command)}"
+        )
+    if shaking.why_nothing(tried):
+        return (
+            f"{told}results are the same, but {shaking.why_nothing(tried)}, so it is not "
+            f"recommended. {evidence.of(tried)}."
+        )
+    return (
+        f"{told}results are the same. {evidence.of(tried)}. {evidence.NO_PROOF} What it cannot find: "
+        f"{document('shake')}."
+    )
+
+
+def tried_of(mode, shaken: dict[str, Tried]) -> list[Tried]:
+    """What was tried of what a mode gives up; empty if not all of it was."""
+    kinds = KINDS_OF_MODE[mode.name]
+    return [shaken[kind] for kind in kinds] if all(kind in shaken for kind in kinds) else []
+
+
+def withstands(mode, shaken: dict[str, Tried] | None) -> bool:
+    """Whether the program was shaken, and its results did not change."""
+    if shaken is None or mode.name not in KINDS_OF_MODE:
+        return False
+    tried = tried_of(mode, shaken)
+    return not shaking.why_nothing(tried) and not any(one.different for one in tried)
+
+
 def recommend(
-    found: Verdict, judgement, modes: list, chosen: dict[str, str], reached: bool, better
+    found: Verdict,
+    judgement,
+    modes: list,
+    chosen: dict[str, str],
+    reached: bool,
+    better,
+    shaken: dict[str, Tried] | None,
 ) -> None:
-    """The mode that keeps most of those with the same results, if the program gains by it; what it
-    costs; and why none of the others. `better`: see better_setting."""
-    best = next((mode for mode in modes if not mode.different), None)
-    if best is None or (modes[0].different and not reached):
+    """The mode that keeps most of those with the same results, or a faster one that withstood being
+    shaken, if the program gains by it; what it costs; and why none of the others. `better`: see
+    better_setting."""
+    same = [mode for mode in modes if not mode.different]
+    if not same or (modes[0].different and not reached):
         found.say("Run this program without the pool.")
         return
+    keeping = [mode for mode in same if shaken is None or mode.name not in KINDS_OF_MODE]
+    withstanding = [mode for mode in same if withstands(mode, shaken)]
+    usual = next((mode for mode in same if mode in keeping or mode in withstanding), None)
+    if usual is None:
+        return
+    faster = [
+        mode
+        for mode in withstanding
+        if mode is not usual and judgement.against(mode, usual).outcome is Outcome.FASTER
+    ]
+    best = min(faster, key=lambda mode: mode.median, default=usual)
     if better is not None and best is modes[0]:
         chosen = {**chosen, better.tried[0]: better.tried[1]}
         best = better
@@ -160,9 +246,13 @@ def recommend(
         f"gain: {times(gain.ratio)} times faster with {best.name}; price: "
         f"{price if idle > 0 else 'no memory'}"
     )
+    if best in withstanding:
+        found.why += ", and less of what cudaFree gives, which shaken runs did not miss"
     found.recommended = {**chosen, "CMP_FREE_SYNC": best.settings["CMP_FREE_SYNC"]}
     found.rejected = [
-        f"{mode.name} ({why_rejected(judgement, mode, best)})" for mode in modes if mode is not best
+        f"{mode.name} ({why_rejected(judgement, mode, best, shaken)})"
+        for mode in modes
+        if mode is not best
     ]
 
 
@@ -190,12 +280,16 @@ def recommend_keeping(found: Verdict, judgement, keeping, usual, chosen: dict[st
     }
 
 
-def why_rejected(judgement, mode, best) -> str:
+def why_rejected(judgement, mode, best, shaken: dict[str, Tried] | None) -> str:
     if mode.different:
         return "other results"
     compared = judgement.against(mode, best)
     if compared.outcome is Outcome.FASTER:
-        return f"{times(compared.ratio)} times faster than {best.name}, but it keeps less"
+        told = f"{times(compared.ratio)} times faster than {best.name}"
+        tried = tried_of(mode, shaken) if shaken and mode.name in KINDS_OF_MODE else []
+        if any(one.different for one in tried):
+            return f"{told}, but results differ when it is shaken"
+        return f"{told}, but {tried and shaking.why_nothing(tried) or 'it keeps less'}"
     return {
         Outcome.SLOWER: f"slower than {best.name}",
         Outcome.ALIKE: f"no faster than {best.name}",

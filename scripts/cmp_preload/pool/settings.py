@@ -11,12 +11,14 @@ from cmp_preload.console.errors import Failure
 from cmp_preload.console.words import shorten
 from cmp_preload.pool.library import Library
 
+SHAKE = ("CMP_SHAKE", "CMP_SHAKE_SITES", "CMP_SHAKE_REPORT")  # cmp-preload shake sets them
+
 
 def add_settings(parser: Parser, library: Library, without: tuple[str, ...] = ()) -> None:
-    """An option for every setting that the library has, but those `without`."""
+    """An option for every setting that the library has, but those `without` and SHAKE."""
     group = parser.add_argument_group("settings of the pool")
     for option in library.options():
-        if option.name in without:
+        if option.name in (*without, *SHAKE):
             continue
         text = f"{option.values}; {option.meaning.replace('`', '')} (default: {option.default})"
         group.add_argument(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 
 from cmp_preload.measuring.series import Series
+from cmp_preload.measuring.shaking import Found, Outcome, Race, Tried
 from cmp_preload.measuring.verdict import Verdict
 from cmp_preload.records import runs
 from cmp_preload.records.collection import Collection
@@ -46,6 +48,20 @@ def trial(command: list[str], all_series: list[Series], found: Verdict, simulate
     return json.dumps(whole, indent=2)
 
 
+def shake(found: Found, command: list[str], symbols) -> str:
+    whole = {
+        "cmp_shake": 1,
+        "command": shlex.join(command),
+        "verdict": found.outcome.value,
+        "why": found.why_none() if found.outcome is Outcome.NONE else None,
+        "interrupted": found.interrupted,
+        "unshaken_runs": found.unshaken,
+        "kinds": [_tried(one) for one in found.tried],
+        "races": [_race(one, symbols) for one in found.races],
+    }
+    return json.dumps(whole, indent=2)
+
+
 def _variant(series: Series) -> dict:
     counted = series.counters
     return {
@@ -56,6 +72,45 @@ def _variant(series: Series) -> dict:
         "different": series.different,
         "totals": counted["totals"],
         "process": counted["process"],
+    }
+
+
+def _tried(one: Tried) -> dict:
+    return {
+        "kind": one.kind,
+        "sites": [site._asdict() for site in one.sites],
+        "runs": [
+            {
+                "seed": run.seed,
+                "different": run.different,
+                "holds": run.holds,
+                "effective": run.effective,
+            }
+            for run in one.runs
+        ],
+        "effective_sites": one.effective_sites,
+    }
+
+
+def _race(one: Race, symbols) -> dict:
+    return {
+        "kind": one.kind,
+        "seed": one.seed,
+        "different": one.different,
+        "complete": one.complete,
+        "other_sites": one.others,
+        "again": one.again,
+        "tries": one.tries,
+        "sites": [
+            {
+                **site._asdict(),
+                "functions": {
+                    name: [function for _, function in symbols.frames(getattr(site, f"{name}_where"))]
+                    for name in ("earlier", "free", "later")
+                },
+            }
+            for site in one.sites
+        ],
     }
 
 

@@ -227,6 +227,20 @@ TEST_F(OptionsTest, Trace) {
   Bad("CMP_TRACE", {"1", "on", "true", "12"}, [](const Options& o) { return o.trace; });
 }
 
+TEST_F(OptionsTest, Shake) {
+  EXPECT_EQ(Good("CMP_SHAKE", "off").shake, kShakeOff);
+  EXPECT_EQ(Good("CMP_SHAKE", "0").shake, kShakeOff);
+  EXPECT_EQ(Good("CMP_SHAKE", "record").shake, kShakeRecord);
+  EXPECT_EQ(Good("CMP_SHAKE", "1").shake, 1u);
+  EXPECT_EQ(Good("CMP_SHAKE", "123456789").shake, 123456789u);
+  Bad("CMP_SHAKE", {"0.5", "1.0", "-1", "1s", "on", "1e3"},
+      [](const Options& o) { return o.shake; });
+  EXPECT_STREQ(Good("CMP_SHAKE_SITES", "a/file").shake_sites, "a/file");
+  EXPECT_STREQ(Good("CMP_SHAKE_REPORT", "a/%p").shake_report, "a/%p");
+  Bad("CMP_SHAKE_SITES", {"1", "on"}, [](const Options& o) { return o.shake_sites; });
+  Bad("CMP_SHAKE_REPORT", {"1", "on"}, [](const Options& o) { return o.shake_report; });
+}
+
 TEST_F(OptionsTest, Verbose) {
   EXPECT_TRUE(Good("CMP_VERBOSE", "1").verbose);
   EXPECT_FALSE(Good("CMP_VERBOSE", "0").verbose);
@@ -313,6 +327,7 @@ TEST_F(OptionsTest, WordsAndUnitsInAnyCase) {
       {"CMP_FILL", {"off", "zero", "0xab"}},
       {"CMP_STATS", {"on", "off", "true", "no"}},
       {"CMP_TRACE", {"off", "false"}},
+      {"CMP_SHAKE", {"off", "record"}},
       {"CMP_VERBOSE", {"yes", "on", "off"}},
   };
   for (const auto& [name, values] : cases) {

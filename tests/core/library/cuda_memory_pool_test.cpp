@@ -461,6 +461,7 @@ TEST_F(CudaMemoryPoolDeathTest, SettingsOfThePreloadDoNothingAndThatIsSaid) {
                {"CMP_PROGRAMS", "other", ""},
                {"CMP_STATS", "/nowhere/stats", "off"},
                {"CMP_TRACE", "/nowhere/trace", "off"},
+               {"CMP_SHAKE", "record", "off"},
                {"CMP_VERBOSE", "1", "0"}};
   const auto reuses = [] {
     CudaMemoryPool& pool = CudaMemoryPool::Instance();

@@ -1,0 +1,197 @@
+"""cmp-preload shake: does a program lean on the order that cudaFree keeps? Earlier work is held back
+where nothing else puts it before later work."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+
+from cmp_preload.console import progress, words
+from cmp_preload.console.arguments import (
+    Parser,
+    add_command,
+    add_results,
+    add_runs,
+    command_of,
+    number,
+)
+from cmp_preload.console.errors import Failure, Interrupted
+from cmp_preload.diagnosis import driver
+from cmp_preload.measuring import shaking
+from cmp_preload.measuring.measurer import Measurer, Run
+from cmp_preload.measuring.results import Results, require_files
+from cmp_preload.measuring.shaking import Found, Outcome, Starter, Tried
+from cmp_preload.pool import preloading, program_file, settings
+from cmp_preload.pool.library import Library
+from cmp_preload.pool.symbols import Symbols
+from cmp_preload.reporters import json, shaken
+
+ABOUT = """Looks for races between streams, and between the GPU and the host, that only cudaFree hides: it
+waits for all earlier work. Runs PROGRAM unshaken, records where a free had earlier work to wait for,
+then holds that work back at a random sample of these places, so that later work, or the host, gets
+ahead of it. Compares exit code and output. Where they differ, it narrows down which call, stream and
+free it was. The findings go to stdout, progress to stderr.
+
+Exit code 0: shaken runs agree; 1: a race was found; 3: no verdict."""
+
+CODES = {Outcome.AGREE: 0, Outcome.RACE: 1, Outcome.NONE: 3}
+UNSHAKEN = 4
+
+
+class Program:
+    """Its runs, with progress."""
+
+    def __init__(
+        self,
+        parsed: argparse.Namespace,
+        measurer: Measurer,
+        preload: str,
+        chosen: dict[str, str],
+        total: int,
+    ) -> None:
+        self.results = Results(parsed.code, parsed.stderr, parsed.ignore, parsed.tolerance)
+        self._measurer = measurer
+        self._environment = preloading.own_environment()
+        self._preload = preload
+        self._chosen = chosen
+        self._limit: float | None = parsed.limit
+        self._files: list[str] = parsed.file
+        self._total = total
+        self._number = 0  # of the latest run
+
+    def run(self, added: dict[str, str] | None, what: str) -> Run:
+        """`added`: settings; None: without the pool."""
+        self._number += 1
+        line = f"run {self._number} of {max(self._total, self._number)}: {what}"
+        progress.tell(f"{line} …", last=False)
+        if added is None:
+            environment = preloading.without_pool(self._environment)
+        else:
+            others = {"CMP_MODE": "pool", "CMP_STATS": "off", "CMP_SHAKE": "off"}
+            added = {**self._chosen, **others, **added}
+            environment = preloading.with_pool(self._environment, self._preload, added)
+        run = self._measurer.run(environment, self._limit, None)
+        ending = "" if run.code == self.results.code else f", {run.ending()}"
+        progress.tell(f"{line} {words.seconds(run.seconds)}{ending}", last=True)
+        return run
+
+    def unshaken(self, times: int) -> list[Run]:
+        """As the program is by itself, and, every other, with all that the pool changes without a
+        hold."""
+        runs = []
+        for i in range(times):
+            if i % 2 == 0:
+                runs.append(self.run(None, "unshaken, without the pool"))
+                self.results.require(runs[-1], self._measurer.command)
+            else:
+                runs.append(self.run({"CMP_FREE_SYNC": "auto"}, "unshaken, under the pool"))
+            if i == 0:
+                require_files(self._files)
+                if self._limit is None:
+                    self._limit = 60 + 10 * runs[0].seconds
+        return runs
+
+
+def work(
+    found: Found, program: Program, folder: str, kinds: list[str], seeds: range, unshaken: int
+) -> None:
+    """Fills in `found`, which says what is known whenever this is interrupted."""
+    results = program.results
+    runs = program.unshaken(unshaken)
+    found.unshaken = len(runs)
+    found.unstable = results.unstable(runs)
+    if found.unstable:
+        return
+    starter = Starter(program.run, results.difference, folder)
+    _, sites = starter.record()
+    found.reached = starter.reached
+    found.tried = [Tried(kind, [site for site in sites if site.kind == kind]) for kind in kinds]
+    for tried in found.tried:
+        shaking.shake(tried, seeds, starter, narrow=True)
+    if any(not race.sites for race in found.races):
+        # Without a hold it differs, too: is it the mode, or the program by itself?
+        more = program.unshaken(shaking.CONTROLS)
+        found.unshaken += len(more)
+        found.unstable = results.unstable(runs + more)
+
+
+def parser_of(library: Library) -> Parser:
+    parser = Parser(
+        prog="cmp-preload shake",
+        description=ABOUT,
+        usage="cmp-preload shake [OPTION...] [--] PROGRAM [ARGUMENT...]",
+    )
+    add_runs(parser, f"shaken runs of each kind (default: {shaking.RUNS})", shaking.RUNS)
+    parser.add_argument(
+        "--kind",
+        choices=shaking.KINDS,
+        help="order: later work on another stream; host: what the host does after a free (default: "
+        "both)",
+    )
+    parser.add_argument(
+        "--unshaken",
+        type=number("2 or more", lambda value: value >= 2, int),
+        default=UNSHAKEN,
+        metavar="RUNS",
+        help="without holds, which must agree among themselves; every other under the pool "
+        f"(default: {UNSHAKEN})",
+    )
+    parser.add_argument(
+        "--seed",
+        type=number("1 or more", lambda value: value >= 1, int),
+        default=1,
+        metavar="NUMBER",
+        help="of the first shaken run; the next have those that follow (default: 1)",
+    )
+    add_results(parser)
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    settings.add_settings(parser, library, ("CMP_MODE", "CMP_FREE_SYNC", "CMP_STATS"))
+    add_command(parser)
+    return parser
+
+
+def main(arguments: list[str], find_library) -> int:
+    library = find_library()
+    parsed = parser_of(library).parse(arguments)
+    try:
+        return _main(parsed, library, find_library)
+    except Failure as failure:
+        if failure.code == 1:
+            failure.code = CODES[Outcome.NONE]
+        raise
+
+
+def _main(parsed: argparse.Namespace, library: Library, find_library) -> int:
+    command = command_of(parsed)
+    chosen = settings.settings_of(parsed, library)
+    environment = preloading.own_environment()
+    program_file.require_preload(command[0], environment.get("PATH"), "shake")
+    kinds = [parsed.kind] if parsed.kind else list(shaking.KINDS)
+    found = Found()
+    interrupted = 0  # the exit code then
+    with tempfile.TemporaryDirectory(prefix="cmp-preload-") as folder:
+        program = Program(
+            parsed,
+            Measurer(command, parsed.stdin, parsed.file, parsed.tee, find_library),
+            library.preload_path(folder),
+            chosen,
+            parsed.unshaken + 1 + len(kinds) * parsed.runs,
+        )
+        seeds = range(parsed.seed, parsed.seed + parsed.runs)
+        try:
+            work(found, program, folder, kinds, seeds, parsed.unshaken)
+        except Interrupted as signaled:
+            if not any(tried.runs for tried in found.tried):
+                raise  # nothing to tell yet
+            interrupted = signaled.code
+            found.interrupted = True
+        finally:
+            progress.clear()
+    symbols = Symbols(command, environment)
+    if parsed.json:
+        print(json.shake(found, command, symbols))
+    else:
+        if driver.is_simulated(environment):
+            print(driver.SIMULATED)
+        print(shaken.text(found, command, symbols))
+    return interrupted or CODES[found.outcome]

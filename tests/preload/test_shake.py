@@ -1,0 +1,191 @@
+"""CMP_SHAKE: earlier work held back where the real cudaFree would have ordered it.
+
+The programs are those of tests/gpu/races.cpp, in virtual time.
+"""
+
+import pathlib
+import re
+
+from preload import BUILD, PRELOAD, PROGRAMS, TestCase, main, run
+
+RACES = BUILD / "races"
+PRELOADS = [PROGRAMS / "virtual_clock.so", PRELOAD]
+COLUMNS = ("id kind thread count holds effective earlier_call earlier_where earlier_stream free_where "
+           "free_thread free_bytes later_call later_where later_stream").split()
+
+
+def read_sites(path):
+    lines = pathlib.Path(path).read_text().splitlines()
+    assert lines[0] == "#cmp-shake-sites 1", lines[0]
+    assert lines[1] == "#" + "\t".join(COLUMNS), lines[1]
+    return [dict(zip(COLUMNS, line.split("\t"), strict=True)) for line in lines[2:]]
+
+
+class Shake(TestCase):
+    def setUp(self):
+        self.folder = self.temporary_folder()
+        self.sites = self.folder / "sites"
+
+    def shaken(self, name, mode="none", shake="record", sites=None, report=None, **settings):
+        env = {"CMPSIM_HOLD_NS": "5000000", "CMP_FREE_SYNC": mode, "CMP_SHAKE": str(shake),
+               "CMP_SHAKE_REPORT": str(report or self.sites)}
+        if shake != "record":
+            env |= {"CMP_SHAKE_SITES": str(sites or self.sites),
+                    "CMP_SHAKE_REPORT": str(report or self.folder / "report")}
+        result = run(RACES, [name], preload=PRELOADS, env=env | settings)
+        self.assert_ok(result)
+        return result
+
+    def test_records_where_order_counts(self):
+        recorded = self.shaken("free-alone-set-and-copy")
+        self.assertEqual(recorded.err, "")
+        sites = read_sites(self.sites)
+        race = [site for site in sites if site["earlier_call"] == "cuMemsetD8Async"]
+        self.assertEqual(len(race), 1, sites)
+        race = race[0]
+        self.assertEqual((race["kind"], race["thread"], race["later_call"], race["free_bytes"]),
+                         ("order", "1", "cuMemcpyDtoDAsync_v2", "1000"))
+        self.assertNotEqual(race["earlier_stream"], race["later_stream"])
+        self.assertGreater(int(race["count"]), 50)
+        for where in ("earlier_where", "free_where", "later_where"):
+            self.assertRegex(race[where], r"^races\+0x[0-9a-f]+(<races\+0x[0-9a-f]+)*$")
+        counts = recorded.stats["shake"]
+        self.assertEqual(counts["sites"], len(sites))
+        self.assertEqual(counts["executions"], sum(int(site["count"]) for site in sites))
+        self.assertEqual(counts["holds"], 0)
+
+    def test_records_where_the_host_could_see(self):
+        self.shaken("host-reads-copy", mode="order")
+        sites = read_sites(self.sites)
+        self.assertEqual([(s["kind"], s["earlier_call"]) for s in sites],
+                         [("host", "cuMemcpyDtoHAsync_v2")])
+
+    def test_is_no_site_what_the_host_waited_for(self):
+        for name in ("right-blocking-streams", "right-streams-apart"):
+            self.shaken(name)
+            stamped = [site for site in read_sites(self.sites)
+                       if site["earlier_stream"] == site["later_stream"]]
+            self.assertEqual(stamped, [], name)
+        self.shaken("right-blocking-streams")
+        self.assertEqual(read_sites(self.sites), [], "the streams order themselves")
+
+    def test_sites_are_the_same_in_every_run(self):
+        self.shaken("reuse-of-own-pool")
+        again = self.folder / "again"
+        self.shaken("reuse-of-own-pool", report=again)
+        self.assertEqual(read_sites(self.sites), read_sites(again))
+
+    def test_the_seed_decides(self):
+        without = run(RACES, ["free-alone-kernels"], preload=False)
+        self.shaken("free-alone-kernels")
+        results = set()
+        for seed in (1, 2, 3):
+            once, twice = (self.shaken("free-alone-kernels", shake=seed) for _ in range(2))
+            self.assertEqual(once.out, twice.out)
+            self.assertEqual(once.stats["shake"]["holds"], twice.stats["shake"]["holds"])
+            self.assertGreater(2 * once.stats["shake"]["effective"], once.stats["shake"]["holds"])
+            self.assertGreater(once.stats["shake"]["holds"], 5)
+            self.assertNotEqual(once.out, without.out)
+            results.add(once.out)
+            held = read_sites(self.folder / "report")
+            self.assertEqual(sum(int(site["holds"]) for site in held), once.stats["shake"]["holds"])
+        self.assertEqual(len(results), 3)
+
+    def test_only_listed_sites_are_held(self):
+        without = run(RACES, ["free-alone-kernels"], preload=False)
+        self.shaken("free-alone-kernels")
+        lines = self.sites.read_text().splitlines(keepends=True)
+        self.assertEqual(len(lines), 4)
+        changes = []
+        for line in lines[2:]:
+            alone = self.folder / "alone"
+            alone.write_text(lines[0] + line)
+            result = self.shaken("free-alone-kernels", shake=1, sites=alone)
+            self.assertGreater(result.stats["shake"]["holds"], 5)
+            changes.append(result.out != without.out)
+        self.assertEqual(sorted(changes), [False, True], "the side that reads is no race by itself")
+
+    def test_nothing_changes_without_a_race(self):
+        """And every hold ends: at waits, behind the later work, by the timer."""
+        timed = 0
+        for name, mode in (("right-event", "none"), ("right-synchronised-stream", "none"),
+                           ("right-graphs", "none"), ("right-host-waits", "order")):
+            without = run(RACES, [name], preload=False)
+            self.shaken(name, mode)
+            for seed in (1, 2, 3, 4):
+                result = self.shaken(name, mode, shake=seed)
+                self.assertEqual(result.out, without.out, name)
+                self.assertEqual(result.err, "")
+                counts = result.stats["shake"]
+                self.assertLessEqual(counts["effective"] + counts["let_go_by_timer"],
+                                     counts["holds"])
+                timed += counts["let_go_by_timer"]
+        self.assertGreater(timed, 0)
+
+    def test_the_timer_lets_go(self):
+        """In real time: nothing else ends a hold here before the host waits for ever."""
+        for name, mode in (("right-event", "none"), ("right-graphs", "none"),
+                           ("right-host-asks-until-done", "order")):
+            without = run(RACES, [name], preload=False)
+            env = {"CMP_FREE_SYNC": mode, "CMP_SHAKE_REPORT": str(self.sites)}
+            self.assert_ok(run(RACES, [name], env=env | {"CMP_SHAKE": "record"}))
+            env = {"CMP_FREE_SYNC": mode, "CMP_SHAKE_SITES": str(self.sites), "CMP_SHAKE": "1"}
+            shaken = run(RACES, [name], env=env)
+            self.assert_ok(shaken)
+            self.assertEqual(shaken.out, without.out)
+            self.assertGreater(shaken.stats["shake"]["holds"], 0)
+
+    def test_what_it_cannot_do_is_said(self):
+        nothing = r"\Acmp: CMP_SHAKE does nothing: [^\n]+\n\Z"
+        for mode in ("auto", "wait"):
+            self.assertRegex(self.shaken("right-event", mode, shake=1).err, nothing)
+        self.assertRegex(self.shaken("right-event", shake=1).err, nothing, "no file of sites")
+        (self.folder / "letter").write_text("a letter\n")
+        result = self.shaken("right-event", shake=1, sites=self.folder / "letter")
+        self.assertRegex(result.err, nothing)
+        self.assertNotIn("shake", result.stats)
+        result = self.shaken("right-event", shake=1, sites=self.folder / "letter", mode="none",
+                             CMP_MODE="observe")
+        self.assertEqual(result.err, "")
+        for wrong in ("0.5", "yes please", "-1"):
+            self.assertIn("CMP_SHAKE", self.shaken("right-event", shake=wrong).err)
+
+    def test_a_driver_that_refuses_costs_nothing(self):
+        without = run(RACES, ["free-alone-kernels"], preload=False)
+        self.shaken("free-alone-kernels")
+        for failure in ("cuStreamWaitValue32_v2:1+:1", "cuStreamWriteValue32_v2:1+:1",
+                        "cuMemHostRegister_v2:1+:1"):
+            result = self.shaken("free-alone-kernels", shake=1, CMPSIM_FAIL=failure)
+            self.assertEqual(result.stats["shake"]["effective"], 0, failure)
+            said = "" if "Write" in failure else "cmp: CMP_SHAKE does nothing any more: the driver refuses"
+            self.assertEqual(result.err[:len(said) or None], said)
+            self.assertLessEqual(result.err.count("\n"), 1)
+            if "Write" not in failure:  # without it holds last as long as one may
+                self.assertEqual(result.out, without.out, failure)
+                self.assertEqual(result.stats["shake"]["holds"], 0, failure)
+
+    def test_other_programs(self):
+        """Captures, contexts that end, threads, forks: as without the pool."""
+        for program, args in (("captures", ["own"]), ("captures", ["endings"]), ("captures", ["reset"]),
+                              ("captures", ["recapture"]), ("forks", []), ("orders", ["capture"]),
+                              ("orders", ["reuse", "1"]), ("contexts", ["reset"]),
+                              ("work", ["4", "200", "1"]), ("devices", ["stays"])):
+            devices = {"CMPSIM_DEVICES": "2"} if program == "devices" else {}
+            without = run(program, args, preload=False, env=devices)
+            self.assert_ok(without)
+            for mode in ("none", "order"):
+                env = {"CMP_FREE_SYNC": mode, "CMPSIM_HOLD_NS": "5000000", **devices}
+                recorded = run(program, args, env=env | {"CMP_SHAKE": "record",
+                                                         "CMP_SHAKE_REPORT": str(self.sites)})
+                self.assertEqual(recorded.code, without.code, repr(recorded))
+                shaken = run(program, args, env=env | {"CMP_SHAKE": "3",
+                                                       "CMP_SHAKE_SITES": str(self.sites)})
+                self.assertEqual(shaken.code, without.code, repr(shaken))
+                if program not in ("contexts", "work", "devices"):  # which read what a free would have ordered
+                    self.assertEqual(recorded.results, without.results)
+                    self.assertEqual(shaken.results, without.results)
+                self.assertIsNone(re.search(r"misuse [1-9]", shaken.out), shaken.out)
+
+
+if __name__ == "__main__":
+    main()
