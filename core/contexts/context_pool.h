@@ -337,7 +337,8 @@ class ContextPool {
   std::atomic<uint64_t> next_tick_ns{0};
   std::atomic<uint64_t> aged_before{0};
   // For BlockSource::WarmUp: how many real allocations there had been at the last tick, and how
-  // many ticks have left it to the next. Relaxed: one thread at a time.
+  // many ticks have left it to the next; more than may where one has failed. Relaxed: one thread at
+  // a time.
   std::atomic<uint64_t> made_before_tick{0};
   std::atomic<uint32_t> warm_ups_put_off{0};
   // A free has left it to the ageing thread to bring the context under its bound.

@@ -13,7 +13,7 @@
 // finds it so: what the release takes, 0.2 ms beside kernels and 1 ms at worst, no call of the
 // program's waits for (TrimSoon). The first of them takes 10 ms, and beside it a real allocation up
 // to 1 ms (measured, H200): it is made in a tick during which nothing was really allocated, or in
-// the fifth; until then what is over stays.
+// the fifth; until then what is over stays, unless memory is short.
 //
 // Where that cannot be (no thread can be made, the driver cannot free without a wait, the pool does
 // not see contexts end, CMP_DECAY=oncall) the program's own frees do it, when it is due: each for
@@ -67,7 +67,9 @@ class Ageing {
   // Has the thread, if there is one, bring `context` under its bound. False: there is none.
   bool TrimSoon(ContextPool& context) {
     if (by_.load(std::memory_order_relaxed) != By::kThread || stopped()) return false;
-    if (!context.trim_due.exchange(true, std::memory_order_acq_rel)) bell_.Ring();
+    // Where it was due the thread knows, but for what it has put off (Pool::TrimDue).
+    const bool was_due = context.trim_due.exchange(true, std::memory_order_acq_rel);
+    if (!was_due || context.release_stream().warm()) bell_.Ring();
     return true;
   }
   // The same of page-locked memory, in a free of the program's.

@@ -57,10 +57,16 @@ void BlockSource::WarmUp(ContextPool& context, const DeviceApi& api) {
   const Counter& calls = statistics_.process().real_malloc_calls;
   const uint64_t made = calls.Get();
   const bool quiet = context.made_before_tick.exchange(made, std::memory_order_relaxed) == made;
-  if (!quiet && context.warm_ups_put_off.fetch_add(1, std::memory_order_relaxed) < kMostPutOff)
-    return;
+  const uint32_t put_off = context.warm_ups_put_off.load(std::memory_order_relaxed);
+  if (!quiet && put_off < kMostPutOff) {
+    return context.warm_ups_put_off.store(put_off + 1, std::memory_order_relaxed);
+  }
   // Once, though the driver may have refused: each try would leave a block.
-  if (MakeAndFree(context, api)) stream.SetWarm();
+  if (MakeAndFree(context, api)) {
+    stream.SetWarm();
+  } else {
+    context.warm_ups_put_off.store(kMostPutOff + 1, std::memory_order_relaxed);
+  }
   context.made_before_tick.store(calls.Get(), std::memory_order_relaxed);
 }
 
@@ -273,9 +279,10 @@ bool BlockSource::MayTrimAside(const ContextPool& context) const {
          CanFreeQuietly() && LeavesRoom(context);
 }
 
-// As WarmUp does it, sooner or later.
 bool BlockSource::WillBeWarm(const ContextPool& context) const {
-  return will_be_warmed_up_ && !context.scarce.load(std::memory_order_relaxed) &&
+  return will_be_warmed_up_ && !context.release_stream().warm() &&
+         context.warm_ups_put_off.load(std::memory_order_relaxed) <= kMostPutOff &&
+         !context.scarce.load(std::memory_order_relaxed) &&
          !context.accounts().reserve().IsBesideManaged();
 }
 

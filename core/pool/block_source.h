@@ -150,6 +150,8 @@ class BlockSource {
   // first of them does.
   void WarmUp(ContextPool& context, const DeviceApi& api);
   void WillBeWarmedUp() { will_be_warmed_up_ = true; }  // before there are blocks
+  // Is it still to be paid, and will be before long? Not where memory is short, or was for that.
+  bool WillBeWarm(const ContextPool& context) const;
   // Really frees idle blocks that are on no list, in the way that may wait; returns their bytes.
   size_t Free(ContextPool& context, Batch batch, const DeviceApi& api) {
     return Destroy(context, batch, Work::kRetired, api);
@@ -259,7 +261,6 @@ class BlockSource {
   }
 
  private:
-  bool WillBeWarm(const ContextPool& context) const;
   // Really frees idle blocks of `context` that are on no list any more; returns their bytes. What
   // cannot be freed (the context is ending, a capture forbids it) goes back to the global pool,
   // with the batch's stamp: kReady, or another context may still use it. kDone: the context's work

@@ -140,7 +140,7 @@ bool Pool::TidyUnasked(ContextPool& context, const DeviceApi& api) {
 // Cleared before the look: a free that leaves more to it after that rings again.
 void Pool::TrimDue(const DeviceApi& api) {
   ForEachPresent([&](ContextPool& context) {
-    if (!context.release_stream().warm()) return;  // a tick sees to that, and then it is still due
+    if (source_.WillBeWarm(context)) return;  // a tick sees to that, and then it is still due
     if (!context.trim_due.exchange(false, std::memory_order_acq_rel)) return;
     while (!ageing_.stopped() && source_.TrimAside(context, api) != 0) SleepNs(kBetweenTrimsNs);
   });

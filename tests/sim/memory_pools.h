@@ -25,8 +25,8 @@ Allocation* AllocateFrom(Simulation& sim, const Context& context, CUmemoryPool h
 void FreeInPool(Simulation& sim, Allocation& allocation);
 // Gives back what is kept until no more than `least` bytes are reserved.
 void TrimPool(Simulation& sim, MemoryPool& pool, size_t least);
-// The same of all that the device's pools keep, for an allocation that lacks memory, of whatever pool
-// or none (measured, H200, of cudaMalloc and of other pools). False: there was nothing.
+// The same of all that the device's pools keep, for an allocation that lacks memory, of whatever
+// pool or none (measured, H200, of cudaMalloc and of other pools). False: there was nothing.
 bool TrimPoolsOf(Simulation& sim, CUdevice device);
 // A synchronisation that ended with `status`, which it returns.
 CUresult PoolsSynchronised(Simulation& sim, CUresult status);

@@ -73,25 +73,75 @@ TEST_F(WarmUpTest, IsNotPutOffForEver) {
   EXPECT_EQ(ticks, 5);
 }
 
-// A thread has the ticks. What is a little over the bound stays until then; no free of the
-// program's pays for it with one that waits.
-TEST(WarmUpInThreadTest, ALittleOverTheBoundWaitsForIt) {
-  FakeDriver driver;
-  TestPool t({}, FakeDevice::kPlenty, FakeHost::table);
-  driver.FreesQuietly(t.device);
-  const Accounts& accounts = t.context->accounts();
-  size_t bytes = 20 * kMiB;
-  while (accounts.Excess() == 0) {
-    bytes += 2 * kMiB;  // none serves the next one
-    Block* block = t.Alloc(bytes);
-    ASSERT_NE(block, nullptr);
-    ASSERT_TRUE(t.Free(block));
+// A thread has the ticks.
+class WarmUpInThreadTest : public testing::Test {
+ protected:
+  explicit WarmUpInThreadTest(const Options& options = {})
+      : t_(options, FakeDevice::kPlenty, FakeHost::table) {
+    driver_.FreesQuietly(t_.device);
   }
-  for (int i = 0; i < 1000 && accounts.Excess() != 0; ++i) SleepNs(10'000'000);
-  EXPECT_EQ(accounts.Excess(), 0u);
-  t.pool->ageing().Stop();
-  EXPECT_EQ(t.device.release_calls(), driver.quiet_frees);
-  EXPECT_GE(driver.quiet_frees, 2u);
+  ~WarmUpInThreadTest() override { t_.pool->ageing().Stop(); }
+  void GetOverTheBound() {
+    for (bool over = false; !over;) {
+      bytes_ += 2 * kMiB;  // none serves the next one
+      Block* block = t_.Alloc(bytes_);
+      ASSERT_NE(block, nullptr);
+      over = accounts().Excess() != 0;
+      ASSERT_TRUE(t_.Free(block));
+    }
+  }
+  // Without a call of the program's, and before anything is old.
+  void ExpectBackUnderIt() {
+    for (int i = 0; i < 900 && accounts().Excess() != 0; ++i) SleepNs(10'000'000);
+    EXPECT_EQ(accounts().Excess(), 0u);
+    EXPECT_EQ(t_.device.release_calls(), driver_.quiet_frees);
+  }
+  const Accounts& accounts() { return t_.context->accounts(); }
+
+  FakeDriver driver_;
+  TestPool t_;
+  size_t bytes_ = 20 * kMiB;
+};
+
+// What is a little over the bound stays until then; no free of the program's pays for it with one
+// that waits.
+TEST_F(WarmUpInThreadTest, ALittleOverTheBoundWaitsForIt) {
+  GetOverTheBound();
+  ExpectBackUnderIt();
+  EXPECT_GE(driver_.quiet_frees, 2u);
+}
+
+// Found by review: what was over stayed, as long as that lasted.
+TEST_F(WarmUpInThreadTest, ALittleOverTheBoundDoesNotWaitWhereMemoryIsScarce) {
+  GetOverTheBound();
+  t_.context->scarce = true;
+  ExpectBackUnderIt();
+}
+
+TEST_F(WarmUpInThreadTest, ALittleOverTheBoundDoesNotWaitWhereNothingCanBeAllocated) {
+  GetOverTheBound();
+  t_.device.SetCapacity(0);
+  ExpectBackUnderIt();
+}
+
+class WarmUpInRareTicksTest : public WarmUpInThreadTest {
+ protected:
+  WarmUpInRareTicksTest() : WarmUpInThreadTest(WithRareTicks()) {}
+  static Options WithRareTicks() {
+    Options options;
+    options.decay_ns = 3'600'000'000'000;
+    return options;
+  }
+};
+
+// Found by review: the thread slept on, as it had been rung for before.
+TEST_F(WarmUpInRareTicksTest, ALittleOverTheBoundWaitsForNoTickOncePaid) {
+  GetOverTheBound();
+  SleepNs(100'000'000);  // it has looked in vain, and its first tick is over
+  t_.pool->ReleaseAll(t_.api);
+  EXPECT_TRUE(t_.context->release_stream().warm());
+  GetOverTheBound();
+  ExpectBackUnderIt();
 }
 
 // Found by review: where nothing was paid, the program's own free did later.
