@@ -128,6 +128,12 @@ class PageLocked(TestCase):
         self.assertEqual(len(within.notes), 10)
         self.assertGreaterEqual(served(within), 2)
 
+    def test_nvidias_libraries(self):
+        within = run("page_locked", ["library"], env=ON)
+        self.assert_ok(within)
+        self.assertEqual(within.notes, {"real of the library's": "2",
+                                        "beside the library's": "does not wait"})
+
     def test_flags(self):
         within = self.both("flags")
         self.assertEqual(within.notes["foreign"], "0")

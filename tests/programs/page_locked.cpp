@@ -1,5 +1,6 @@
 // Page-locked memory of the host: page_locked PART [WAY]. WAY: which calls allocate and free it.
 #include <cuda.h>
+#include <dlfcn.h>
 #include <pthread.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -333,6 +334,26 @@ void Mapped() {
     MUST(cudaFreeHost(plain));
     waits(round == 0 ? "asked for and freed" : "asked for and freed again");
   }
+}
+
+// What NVIDIA's libraries map for themselves is theirs: no free waits for it, and nobody else gets
+// it.
+void Library() {
+  void* opened = dlopen("libcudnn_maps.so", RTLD_NOW);
+  if (opened == nullptr) printf("%s\n", dlerror());
+  auto map = reinterpret_cast<char* (*)()>(dlsym(opened, "MapPageLocked"));
+  cudaStream_t stream = program::NonBlockingStream();
+  program::Warm(4096);
+  const uint64_t before = RealAllocs();
+  for (int i = 0; i < 2; ++i) Free(map());
+  printf("# real of the library's: %llu\n", static_cast<unsigned long long>(RealAllocs() - before));
+  map();
+  void* block = program::Allocate(4096);
+  Busy(stream, kLong);
+  const uint64_t begin = simNow();
+  MUST(cudaFree(block));
+  printf("# beside the library's: %s\n", simNow() - begin > kLong / 2 ? "waits" : "does not wait");
+  MUST(cudaDeviceSynchronize());
 }
 
 // Kept apart by flags: what was made with one is not given for others.
@@ -812,6 +833,7 @@ int main(int count, char** arguments) {
   if (is("second_device")) SecondContext(true);
   if (is("questions")) Questions();
   if (is("mapped")) Mapped();
+  if (is("library")) Library();
   if (is("flags")) Flags();
   if (is("bound")) Bound();
   if (is("room")) Room();
