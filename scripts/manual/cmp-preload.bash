@@ -88,7 +88,7 @@ _cmp_preload() {
   if ((at == COMP_CWORD)) && [[ $cur == -* && ${COMP_WORDS[at - 1]} != -- ]]; then
     case $command in
       run) offer="--help --reports --settings --mode --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --stats --trace --verbose" ;;
-      trial) offer="--help --runs --stdin --tee --modes --no-fill --shake --ignore --tolerance --stderr --file --code --limit --save --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --host --fill --trace --verbose" ;;
+      trial) offer="--help --runs --stdin --tee --modes --no-fill --shake --ignore --tolerance --stderr --file --code --limit --save --json --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --host --fill --trace --verbose" ;;
       shake) offer="--help --runs --stdin --tee --kind --unshaken --seed --ignore --tolerance --stderr --file --code --limit --json --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --host --fill --trace --verbose" ;;
       doctor) offer="--help" ;;
       report) offer="--help --html --json --all" ;;
