@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "core/base/own_thread.h"
 #include "core/base/warnings.h"
