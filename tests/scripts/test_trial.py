@@ -72,7 +72,7 @@ class Trials(TestCase):
     def test_json(self):
         path = self.folder() / "settings"
         said = self.timed_trial(
-            "--json", "--save", path, "--modes", "order", "--", PLAIN, "400"
+            "--json", "--save", path, "--modes", "wait", "--", PLAIN, "400"
         )
         found = json.loads(said.stdout)
         self.assertEqual(found["cmp_trial"], 1)
@@ -80,15 +80,15 @@ class Trials(TestCase):
         self.assertTrue(found["simulated"] and found["same"])
         self.assertEqual(found["gain"]["outcome"], "faster")
         self.assertAlmostEqual(found["gain"]["ratio"], 10)
-        self.assertIn("10 times faster with order", " ".join(found["verdict"]))
-        self.assertEqual(found["recommended"], {"CMP_FREE_SYNC": "order"})
+        self.assertIn("10 times faster with wait", " ".join(found["verdict"]))
+        self.assertEqual(found["recommended"], {"CMP_FREE_SYNC": "wait"})
         self.assertIn("Written to", said.stderr)
         variants = {one["name"]: one for one in found["variants"]}
-        self.assertEqual(list(variants), ["without", "observed", "order", "filled"])
+        self.assertEqual(list(variants), ["without", "observed", "wait", "filled"])
         self.assertEqual(variants["without"]["process"], {})
-        self.assertEqual(variants["order"]["seconds"], [0.02] * 6)
-        self.assertEqual(variants["order"]["different"], [])
-        self.assertEqual(variants["order"]["totals"]["requests"], 400)
+        self.assertEqual(variants["wait"]["seconds"], [0.02] * 6)
+        self.assertEqual(variants["wait"]["different"], [])
+        self.assertEqual(variants["wait"]["totals"]["requests"], 400)
 
     def test_json_of_a_program_of_which_nothing_is_told(self):
         found = json.loads(self.trial("-n", "1", "--json", "--", "true").stdout)
