@@ -225,6 +225,8 @@ def gain(row: dict) -> str:
         return ""
     if not row["gain"]:
         return "none: not served"
+    if any(line.startswith("Nothing to gain") for line in row["verdict"]):
+        return "nothing to gain"
     words = {"alike": "none", "more": "too few runs", "noisy": "too noisy", "short": "runs too short"}
     outcome, ratio = row["gain"]["outcome"], row["gain"]["ratio"]
     return words.get(outcome) or f"{ratio:.2f}x"

@@ -119,8 +119,10 @@ class Words(unittest.TestCase):
         self.assertEqual(gallery.gain({"same": False, "gain": None}), "")
         for outcome, ratio, words in (("faster", 1.234, "1.23x"), ("slower", 0.5, "0.50x"),
                                       ("alike", 1.0, "none"), ("more", None, "too few runs")):
-            found = {"same": True, "gain": {"outcome": outcome, "ratio": ratio}}
+            found = {"same": True, "gain": {"outcome": outcome, "ratio": ratio}, "verdict": []}
             self.assertEqual(gallery.gain(found), words)
+        found["verdict"] = ["No faster with auto.", "Nothing to gain: its 20 allocations took 1 ms."]
+        self.assertEqual(gallery.gain(found), "nothing to gain")
         self.assertEqual(gallery.gain({"same": True, "gain": None}), "none: not served")
 
     def test_commands_are_those_of_the_document(self):

@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "fresh_process.h"
 #include "sim.h"
 
 // Older and newer headers mean different functions by cuCtxCreate.
@@ -21,9 +22,11 @@ extern "C" CUresult cuCtxCreate_v2(CUcontext* context, unsigned flags, CUdevice 
 
 namespace {
 
+using cmp::test::AddressOf;
+using cmp::test::ExpectInFreshProcess;
+
 constexpr size_t kMiB = size_t{1} << 20;
 
-CUdeviceptr AddressOf(const void* pointer) { return reinterpret_cast<CUdeviceptr>(pointer); }
 void* At(void* pointer, size_t offset) { return static_cast<char*>(pointer) + offset; }
 // Whether the driver knows `pointer` as the base of an allocation of its own.
 bool IsAllocation(void* pointer) {
@@ -59,11 +62,6 @@ class CudaMemoryPoolTest : public testing::Test {
   CudaMemoryPool& pool_ = CudaMemoryPool::Instance();
   CudaMemoryPoolStatistics before_ = {};
 };
-
-// In a process of its own, where nothing has used the pool yet.
-void ExpectInFreshProcess(const std::function<bool()>& body) {
-  EXPECT_EXIT(_exit(body() ? 0 : 1), testing::ExitedWithCode(0), "");
-}
 
 TEST_F(CudaMemoryPoolTest, TheFourLinesOfTheHeader) {
   CudaMemoryPool& pool = CudaMemoryPool::Instance();

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/cuda_memory_pool.h"
+#include "fresh_process.h"
 #include "sim.h"
 
 // Older and newer headers mean different functions by cuCtxCreate.
@@ -21,9 +22,10 @@ extern "C" CUresult cuCtxCreate_v2(CUcontext* context, unsigned flags, CUdevice 
 
 namespace {
 
-constexpr ssize_t kBytes = ssize_t{4} << 20;
+using cmp::test::AddressOf;
+using cmp::test::ExpectInFreshProcess;
 
-CUdeviceptr AddressOf(const void* pointer) { return reinterpret_cast<CUdeviceptr>(pointer); }
+constexpr ssize_t kBytes = ssize_t{4} << 20;
 
 int DeviceOf(const void* pointer) {
   int device = -1;
@@ -70,11 +72,6 @@ CUstream NewStream() {
                     cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING) == CUDA_SUCCESS;
   if (!made) _exit(2);
   return stream;
-}
-
-// In a process of its own, where nothing has used the pool yet.
-void ExpectInFreshProcess(const std::function<bool()>& body, const char* said = "") {
-  EXPECT_EXIT(_exit(body() ? 0 : 1), testing::ExitedWithCode(0), said);
 }
 
 class StreamAllocatorTest : public testing::Test {
