@@ -117,13 +117,16 @@ def parts():
     quick = ["-n", "1", "--modes", "auto", "--no-fill"]
     if SIMULATED:
         churn = [built("churn"), "2", "60"]
-        # Of blocks that share a chunk of the driver's, how many chunks are wholly idle is chance.
-        loop = ["--iterations", "20", "--repetitions", "1", "--bytes", str(2 << 20)]
+        loop = ["--iterations", "20", "--repetitions", "1"]
         launches, runs, most_sleep = "1", 1, 1
     else:
         churn = [built("churn"), "8", "3000"]
         loop = ["--iterations", "500", "--repetitions", "3"]
         launches, runs, most_sleep = "30", 5, 30
+
+    # It prints how much memory is free. Of blocks that share a chunk of the driver's, how many chunks
+    # are wholly idle is chance.
+    loop += ["--bytes", str(2 << 20)]
 
     def trial(title, options, command):
         return title, cmp_preload, ["trial", *options, "--", *command]
@@ -137,7 +140,7 @@ def parts():
         yield trial("the same, shared runtime", auto, [built("thrust_shared")])
     yield trial("threads and streams: mixed sizes, kernels that check their data",
                 [*few, "--modes", "auto,order"], churn)
-    yield trial("one stream: 1 MiB, kernel, free", auto, [built("loop"), *loop])
+    yield trial("one stream: 2 MiB, kernel, free", auto, [built("loop"), *loop])
     yield trial("4 streams: the same", [*few, "--modes", "auto,order"],
                 [built("loop"), "--streams", "4", *loop])
     yield trial("launches alone", auto, [built("launches"), launches])
