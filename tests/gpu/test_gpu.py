@@ -117,6 +117,26 @@ class Gpu(unittest.TestCase):
                 side_by_side(name, *results)
                 self.assertGreaterEqual(results[1].statistics["totals"]["hit_rate"], hit_rate)
 
+    @unittest.skipUnless(importlib.util.find_spec("cupy"), "CuPy is not installed")
+    def test_page_locked_of_cupy(self):
+        """The same contents; buffers that CuPy does not keep are served, its pool is no slower."""
+        program = [sys.executable, str(programs.HERE / "cupy_pinned.py")]
+        for name, options in (("its pool off", []), ("its own pool", ["--pool"])):
+            with self.subTest(name):
+                results = {"without": programs.run(*program, *options, preload=False)}
+                for host in ("off", "on"):
+                    results[f"CMP_HOST={host}"] = programs.run(*program, *options, preload=True,
+                                                               CMP_HOST=host)
+                for under, result in results.items():
+                    self.assertEqual(result.code, 0, result.everything())
+                    self.assertEqual(result.output, results["without"].output)
+                    add_figure(f"page-locked buffers of CuPy, {name}", under,
+                               f"{result.number('seconds'):.3f} s")
+                process = results["CMP_HOST=on"].statistics["process"]
+                hits = process["host_thread_cache_hits"] + process["host_global_pool_hits"]
+                if not options:
+                    self.assertGreater(hits, 0.8 * process["host_requests"])
+
     def test_async_keep(self):
         """Stream-ordered pools: the same answers, memory that ages, and what a round takes."""
         program = str(programs.BUILD / "async_keep")
@@ -318,6 +338,15 @@ class Training(unittest.TestCase):
                 process = result.statistics["process"]
                 self.assertLessEqual(process["wait_calls"] - process["bound_waits"],
                                      3 * self.STEPS)
+
+    @unittest.skipIf("auto" not in programs.MODES, "not under auto")
+    def test_page_locked_batches_are_kept(self):
+        """CMP_HOST=on beside PyTorch's own cache of page-locked memory: the same losses."""
+        without = self.train("pinned", mode="auto", **UNCACHED)
+        within = self.train("pinned", mode="auto", CMP_HOST="on", **UNCACHED)
+        self.assertEqual(within.output, without.output)
+        for under, result in (("CMP_HOST=off", without), ("CMP_HOST=on", within)):
+            add_figure("PyTorch, pinned", under, f"{result.number('pinned_seconds'):.3f} s")
 
 
 class Streams(unittest.TestCase):
