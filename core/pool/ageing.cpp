@@ -69,16 +69,18 @@ void Ageing::Run() {
     // seq_cst on both sides: either Stop sees that calls are made, or this that they must not be.
     inside_.store(true, std::memory_order_seq_cst);
     bool idle = true;
+    bool quiet = true;
     if (!stopped()) {
       const RelaxedCaptureMode relaxed(driver);
       if (tick) idle = pool_.Age(api);
       pool_.TrimDue(api);
       if (page_locked_tick) idle |= pool_.AgePageLocked(stop_);
+      quiet = pool_.CanFreeQuietly();
     }
     inside_.store(false, std::memory_order_seq_cst);
     if (tick) tick_at = NowNs() + tick_ns_;
     if (page_locked_tick) page_locked_at = NowNs() + PageLockedPool::kTickNs;
-    if (!pool_.CanFreeQuietly()) {  // as it turned out
+    if (!quiet) {  // as it turned out
       by_.store(By::kFrees, std::memory_order_seq_cst);
       return;
     }

@@ -80,7 +80,10 @@ class WarmUpInThreadTest : public testing::Test {
       : t_(options, FakeDevice::kPlenty, FakeHost::table) {
     driver_.FreesQuietly(t_.device);
   }
-  ~WarmUpInThreadTest() override { t_.pool->ageing().Stop(); }
+  // The driver goes: each waits a tenth of a second at most, on a busy machine too little.
+  ~WarmUpInThreadTest() override {
+    for (int i = 0; i < 30; ++i) t_.pool->ageing().Stop();
+  }
   void GetOverTheBound() {
     for (bool over = false; !over;) {
       bytes_ += 2 * kMiB;  // none serves the next one
