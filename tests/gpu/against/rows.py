@@ -141,9 +141,9 @@ def parts(size: Size, simulated: bool, traces: dict[str, pathlib.Path]) -> list[
         Part("random", "random_allocations as in RMM's benchmarks, a call",
              random(size, simulated), 25, repetitions=3, anew=True, one_at_a_time=True,
              reserve_bytes=32 * GIB),
-        Part("first", "the first touch: an allocation alone", first(size, False), 8,
-             repetitions=3, anew=True),
-        Part("first-busy", "the same, the device busy", first(size, True), 8,
+        Part("first", "the first touch: an allocation alone", first(size, False), 16,
+             repetitions=3, anew=True),  # to start all alternatives anew takes 40 s
+        Part("first-busy", "the same, the device busy", first(size, True), 16,
              repetitions=3, anew=True),
     ]
     return [part for part in every if part.rows]
