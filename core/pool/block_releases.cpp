@@ -128,7 +128,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
       }
       continue;
     }
-    releases_.fetch_add(1, std::memory_order_release);
+    NoteReleased();  // before it is no longer idle: who failed and finds nothing idle sees this
     takers_.Of(context.device()).NoteProgress();
     const unsigned tier = block->tier;
     Forget(block);
@@ -209,26 +209,23 @@ size_t BlockSource::ReleaseForMemory(ContextPool& context, size_t bytes, Patienc
   size_t released = Destroy(context, context.global().TakeOldestLarge(bytes), Work::kDone, api);
   if (released < bytes) released += DestroyIdle(context, bytes - released, begin, patience, api);
   NoteGivenBack(context, released);
-  if (released != 0) NoteRoomMade();
   return released;
 }
 
 size_t BlockSource::ReleaseKept(int device) {
-  const size_t released = host_.release_kept(device);
-  if (released == 0) return 0;
+  const Takers::Taking taking(takers_.Of(device));  // who finds it gone already waits for the note
+  return host_.release_kept(device);
+}
+
+void BlockSource::NoteReleased() {
+  released_by_.store(&t_thread_name, std::memory_order_relaxed);
+  released_at_.store(NowNs(), std::memory_order_relaxed);
   releases_.fetch_add(1, std::memory_order_release);
-  NoteRoomMade();
-  return released;
 }
 
-void BlockSource::NoteRoomMade() {
-  room_by_.store(&t_thread_name, std::memory_order_relaxed);
-  room_at_.store(NowNs(), std::memory_order_relaxed);
-}
-
-bool BlockSource::OthersMadeRoomJustNow() const {
-  return room_by_.load(std::memory_order_relaxed) != &t_thread_name &&
-         room_at_.load(std::memory_order_relaxed) + kJustNowNs > NowNs();
+bool BlockSource::OthersReleasedJustNow() const {
+  return released_by_.load(std::memory_order_relaxed) != &t_thread_name &&
+         released_at_.load(std::memory_order_relaxed) + kJustNowNs > NowNs();
 }
 
 void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api) {

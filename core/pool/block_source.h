@@ -166,9 +166,12 @@ class BlockSource {
                           const DeviceApi& api);
   // The same of what the host keeps idle of the device, which goes at once and waits for nothing.
   size_t ReleaseKept(int device);
-  // Has another thread released anything for a real call that lacked memory, within the last
-  // second? One that failed before that is worth another try.
-  bool OthersMadeRoomJustNow() const;
+  // Idle memory was really freed, and still counts as idle: so a real call that failed before this
+  // finds it idle, or sees this, and is worth another try.
+  void NoteReleased();
+  uint64_t releases() const { return releases_.load(std::memory_order_acquire); }
+  // Was the latest another thread's, within the last second?
+  bool OthersReleasedJustNow() const;
   // Around all that is tried before a call fails for want of memory: no block is made meanwhile
   // that nobody asked for. WarmUp becomes one of the takers and then looks here; who lacks memory
   // says so here, and then waits for the takers. acq_rel: whose change here comes second sees the
@@ -205,9 +208,6 @@ class BlockSource {
     Takers::Taking taking;
     ContextPool::User user;
   };
-  // Grows with every real free of an idle block: if it has, a real call that failed is worth
-  // another try.
-  uint64_t releases() const { return releases_.load(std::memory_order_acquire); }
   // `freed` bytes were freed. Brings the context back under its bound if it is over it, or nearer
   // to it by twice as much, and at least 64 MiB, or under CMP_RESERVE=auto by one block while it
   // is not far over it: no free pays for much. Waits for retired ones as ReleaseIdle does, where
@@ -281,7 +281,6 @@ class BlockSource {
   // The same of retired ones, one fence after the other; what is done is destroyed as `done` says.
   size_t DestroyRetired(ContextPool& context, size_t bytes, uint64_t begin, Patience patience,
                         Work done, const DeviceApi& api);
-  void NoteRoomMade();
   bool MakeAndFree(ContextPool& context, const DeviceApi& api);
   int FreeIdle(ContextPool& context, DeviceAddress address, Work work, const DeviceApi& api);
   static bool MustLook(ContextPool& context, size_t bytes);
@@ -301,11 +300,12 @@ class BlockSource {
   const PoolHost& host_;
   DeviceTakers takers_;
   HandsByDevice hands_;
-  std::atomic<uint64_t> releases_{0};  // real frees that Destroy has made
-  // Who released for lack of memory last, and when. Relaxed: a hint, and one more try is harmless.
-  std::atomic<const void*> room_by_{nullptr};
+  // Real frees of idle memory; whose the latest was, and when. Relaxed: the release of what counts
+  // as idle no more (Accounts::SubtractReserved), or of releases_, publishes them.
+  std::atomic<uint64_t> releases_{0};
+  std::atomic<const void*> released_by_{nullptr};
+  std::atomic<uint64_t> released_at_{0};
   std::atomic<int> lacking_{0};
-  std::atomic<uint64_t> room_at_{0};
   BlockSlabs slabs_;
   const Tiers& tiers_;
   SideTable& side_table_;

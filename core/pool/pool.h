@@ -175,9 +175,11 @@ class Pool {
                          const ContextPool* except = nullptr);
   // Of which the host keeps memory idle (PoolHost).
   Devices DevicesWithKept() const { return host_.devices_with_kept(); }
-  // What other threads release is worth another try, too: BlockSource.
+  // What other threads release is worth another try, too: BlockSource. The host tells what goes of
+  // what it keeps.
   void AwaitTakers(int device) { source_.AwaitTakers(device); }
-  bool OthersMadeRoomJustNow() const { return source_.OthersMadeRoomJustNow(); }
+  bool OthersReleasedJustNow() const { return source_.OthersReleasedJustNow(); }
+  void NoteReleased() { source_.NoteReleased(); }
   Hands hands(int device) const { return source_.hands(device); }
   uint64_t releases() const { return source_.releases(); }
 

@@ -171,7 +171,7 @@ Rescue::Rescue(Need need, CUresult status, const RescuedArguments& arguments,
   releases_ = pool_->releases();
   Look();
   // After the look, which may have waited for them.
-  by_others_ = pool_->OthersMadeRoomJustNow();
+  by_others_ = pool_->OthersReleasedJustNow();
   if (Lacks() && IsVain()) here_ = elsewhere_ = 0;
   if (Lacks()) {
     step_ = known_ == 0 ? kMostHere : kKnownHere;

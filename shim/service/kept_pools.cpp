@@ -98,7 +98,9 @@ size_t Trim(const KeptPool& pool, cuuint64_t least) {
       !Get(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &left)) {
     return 0;
   }
-  return left < reserved ? static_cast<size_t>(reserved - left) : 0;
+  if (left >= reserved) return 0;
+  if (Pool* started = g_started.load(std::memory_order_acquire)) started->NoteReleased();
+  return static_cast<size_t>(reserved - left);
 }
 
 void CountReleased(size_t bytes) {

@@ -25,6 +25,7 @@ class KeptTest : public testing::Test {
     ++g_asked;
     if (g_kept == 0 || (device != 0 && device != kAllDevices)) return 0;
     EXPECT_EQ(g_test->device.Release(std::exchange(g_kept, 0)), kSuccess);
+    g_test->pool->NoteReleased();
     return g_bytes;
   }
   static const PoolHost& Host() {
