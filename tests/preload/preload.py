@@ -29,6 +29,8 @@ PRELOAD = _path("CMP_TEST_PRELOAD")
 LIBRARY = _path("CMP_TEST_LIBRARY")
 SIM = _path("CMP_TEST_SIM")
 PROGRAMS = _path("CMP_TEST_PROGRAMS")
+# With a clock that stands still while the program does anything but LetTimePass.
+PATIENT = [PROGRAMS / "patient_clock.so", PRELOAD]
 SANITIZE = os.environ.get("CMP_TEST_SANITIZE", "")
 # Of a test whose program has one thread.
 ONE_THREAD = unittest.skipIf("thread" in SANITIZE, "ThreadSanitizer sees nothing in one thread")
@@ -212,10 +214,10 @@ class TestCase(unittest.TestCase):
     def assert_ok(self, result, code=0):
         self.assertEqual(result.code, code, repr(result))
 
-    def run_both(self, program, args=(), env=None, code=0, limit_s=None):
+    def run_both(self, program, args=(), env=None, code=0, limit_s=None, preload=True):
         """Runs without and with the preload: same code, same results, nothing on stderr."""
         without = run(program, args, preload=False, env=env, limit_s=limit_s)
-        within = run(program, args, preload=True, env=env, limit_s=limit_s)
+        within = run(program, args, preload=preload, env=env, limit_s=limit_s)
         self.assert_ok(without, code)
         self.assertEqual(without.results, within.results, within.err)
         self.assertEqual(without.code, within.code, repr(within))

@@ -1,18 +1,18 @@
 """CMP_ASYNC_KEEP: stream-ordered pools keep what was freed, and the program sees none of it."""
 
-from preload import ONE_THREAD, SANITIZE, TestCase, main, run
+from preload import ONE_THREAD, PATIENT, SANITIZE, TestCase, main, run
 
 CLEAN = "hazards 0, misuse 0"
 SMALL = {"CMPSIM_MEMORY": "1G"}
 SHORT = {"CMP_DECAY": "300ms"}
-LONG_MS = 1500  # more than that and its ticks, also on a busy machine
+LONG_MS = 1500  # more than that and its ticks; of a clock that waits for the program
 
 
 class AsyncKeep(TestCase):
-    def kept(self, *arguments, program="async_keep", **env):
+    def kept(self, *arguments, program="async_keep", preload=True, **env):
         """MiB of the device in use at each note, and the run: what the program says is the same as
         without the preload."""
-        without, within = self.run_both(program, arguments, env=SMALL | env)
+        without, within = self.run_both(program, arguments, env=SMALL | env, preload=preload)
         self.assertIn(CLEAN, within.results)
         self.assertEqual({int(said) for said in without.notes.values()} - {0}, self.real)
         return {when: int(said) for when, said in within.notes.items()}, within
@@ -93,7 +93,7 @@ class AsyncKeep(TestCase):
         self.assertEqual(kept, {"first": 8, "second": 16, "asked": 0})
 
     def test_asked_during_a_tick(self):
-        kept, _ = self.kept("ticks", **SHORT)
+        kept, _ = self.kept("ticks", preload=PATIENT, **SHORT)
         self.assertEqual(kept, {"kept": 32, "asked": 0})
 
     def test_the_devices_current_pool(self):
@@ -129,18 +129,21 @@ class AsyncKeep(TestCase):
         self.assertEqual(self.kept("managed")[0], {"before": 8, "beside": 0, "kept beside": 0})
 
     def test_it_ages(self):
+        def ages(milliseconds, way, **env):
+            return self.kept("ages", milliseconds, way, preload=PATIENT, **env)
+
         for way, idle, aged in (("sleeps", 16, 0), ("uses", 16, 16), ("part", 160, 16)):
             with self.subTest(way=way):
-                kept, within = self.kept("ages", LONG_MS, way, **SHORT)
+                kept, within = ages(LONG_MS, way, **SHORT)
                 self.assertEqual(kept, {"idle": idle, "aged": aged})
                 self.assertEqual(within.process["kept_aged_bytes"] >> 20, idle - aged)
-        kept, _ = self.kept("ages", 200, "sleeps")
+        kept, _ = ages(200, "sleeps")
         self.assertEqual(kept, {"idle": 16, "aged": 16})
-        kept, _ = self.kept("ages", LONG_MS, "sleeps", CMP_DECAY="off")
+        kept, _ = ages(LONG_MS, "sleeps", CMP_DECAY="off")
         self.assertEqual(kept, {"idle": 16, "aged": 16})
         # In the program's own calls alone.
         for way, idle, aged in (("sleeps", 16, 16), ("part", 160, 16)):
-            kept, _ = self.kept("ages", LONG_MS, way, CMP_DECAY="oncall:300ms")
+            kept, _ = ages(LONG_MS, way, CMP_DECAY="oncall:300ms")
             self.assertEqual(kept, {"idle": idle, "aged": aged})
 
     def test_captures(self):

@@ -1,14 +1,16 @@
 // Programs whose idle memory ages.
 //
-//   ageing sleeps MILLISECONDS     what is there before and after: blocks that the driver holds,
-//                                  threads, and whether the pool's own takes signals
+//   ageing sleeps MILLISECONDS [alone]   what is there before and after: blocks that the driver
+//                                  holds, threads, and whether the pool's own takes signals; alone:
+//                                  no such thread is awaited
 //   ageing uses MILLISECONDS       the same blocks again and again
 //   ageing calls MILLISECONDS      sleeps for a 32nd of it at a time, and frees a block in between
 //   ageing kernels ROUNDS MILLISECONDS   sleeps beside a kernel that stays until the next launch
 //   ageing captures MILLISECONDS   sleeps during a capture of each mode
 //   ageing threads MILLISECONDS    several threads, some of which end
 //   ageing devices MILLISECONDS    two of them; the second goes on with one size meanwhile
-//   ageing bound MIB               a little over the bound, which is MIB: who releases
+//   ageing bound MIB PATIENCE      a little over the bound, which is MIB: who releases; for as many
+//                                  milliseconds the pool's first release is awaited
 //   ageing ends WAY                _exit | exec | fork | reset | return, while memory ages
 #include <dirent.h>
 #include <stdlib.h>
@@ -27,13 +29,10 @@
 namespace {
 
 using program::Allocate;
+using program::LetTimePass;
 using program::Must;
 
 constexpr size_t kMiB = size_t{1} << 20;
-
-void Sleep(int milliseconds) {
-  std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
-}
 
 // Blocks of all kinds, all of them idle afterwards; a synchronisation before, so that what was done
 // before is known to be done.
@@ -49,10 +48,15 @@ void Idle() {
 
 int Held() { return static_cast<int>(simCallCount("cuMemAlloc_v2") - program::RealFrees()); }
 
-// Of this process; *pool: the pool's own thread is among them, and blocks every signal that can be.
-int Threads(bool* pool) {
-  int count = 0;
-  *pool = false;
+struct Threads {
+  int count = 0;  // without the one that writes FILE.live of CMP_STATS, as long as the process runs
+  bool pools = false;   // the pool's own is among them, and blocks every signal that can be
+  bool writes = false;  // so is that one
+};
+
+// Of this process.
+Threads ItsThreads() {
+  Threads threads;
   DIR* folder = opendir("/proc/self/task");
   while (const dirent* entry = readdir(folder)) {
     if (entry->d_name[0] == '.') continue;
@@ -60,26 +64,38 @@ int Threads(bool* pool) {
     FILE* file = fopen(path.c_str(), "r");
     char line[200];
     bool ours = false;
-    bool writes = false;  // FILE.live of CMP_STATS, as long as the process runs
+    bool writes = false;
     while (file != nullptr && fgets(line, sizeof(line), file) != nullptr) {
       ours |= strcmp(line, "Name:\tcmp-decay\n") == 0;
       writes |= strcmp(line, "Name:\tcmp-live\n") == 0;
       // All but the two that cannot be blocked, and the two that the C library keeps for itself.
       if (ours && strncmp(line, "SigBlk:\t", 8) == 0) {
-        *pool = (~strtoull(line + 8, nullptr, 16) & 0x7fffffff & ~(1ULL << 8 | 1ULL << 18)) == 0;
+        threads.pools =
+            (~strtoull(line + 8, nullptr, 16) & 0x7fffffff & ~(1ULL << 8 | 1ULL << 18)) == 0;
       }
     }
     if (file != nullptr) fclose(file);
-    count += writes ? 0 : 1;
+    threads.count += writes ? 0 : 1;
+    threads.writes |= writes;
   }
   closedir(folder);
-  return count;
+  return threads;
+}
+
+// Until those have their names that are to be there.
+void AwaitThreads(bool pools) {
+  const bool writes = getenv("CMP_STATS") != nullptr;
+  for (int i = 0; i < 10'000; ++i) {
+    const Threads threads = ItsThreads();
+    if ((threads.pools || !pools) && (threads.writes || !writes)) return;
+    usleep(1000);
+  }
 }
 
 void Tell(const char* when) {
-  bool pool = false;
-  const int threads = Threads(&pool);
-  printf("# %s: %d held, %d threads, the pool's %d\n", when, Held(), threads, pool ? 1 : 0);
+  const Threads threads = ItsThreads();
+  printf("# %s: %d held, %d threads, the pool's %d\n", when, Held(), threads.count,
+         threads.pools ? 1 : 0);
 }
 
 void Kernels(int rounds, int milliseconds) {
@@ -92,7 +108,7 @@ void Kernels(int rounds, int milliseconds) {
     staying.spin_until_id = staying.id + 1;
     MUST(program::Launch(stream, staying));
     for (const size_t bytes : {5 * kMiB, size_t{5000}}) MUST(cudaFree(Allocate(bytes)));
-    Sleep(milliseconds);
+    LetTimePass(milliseconds);
     SimWork next{};
     next.id = staying.spin_until_id;
     MUST(program::Launch(other, next));
@@ -109,7 +125,7 @@ void Captures(int milliseconds) {
     MUST(cudaStreamBeginCapture(stream, mode));
     SimWork work{};
     MUST(program::Launch(stream, work));
-    Sleep(milliseconds);
+    LetTimePass(milliseconds);
     Tell("during a capture");
     cudaGraph_t graph = nullptr;
     program::Say("end of the capture", cudaStreamEndCapture(stream, &graph));
@@ -127,7 +143,7 @@ void ManyThreads(int milliseconds) {
         char* block = Allocate(1 + random.Below(i % 2 == 0 ? 100000 : 8 * kMiB));
         program::LaunchWrite(cudaStreamPerThread, block, 1, 1, 1000);
         MUST(cudaFree(block));
-        if (random.Below(20) == 0) Sleep(3);
+        if (random.Below(20) == 0) LetTimePass(3);
       }
       MUST(cudaStreamSynchronize(cudaStreamPerThread));
     });
@@ -149,10 +165,10 @@ void TwoDevices(int milliseconds) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(milliseconds);
   while (std::chrono::steady_clock::now() < end) {
     MUST(cudaFree(Allocate(3 * kMiB)));
-    Sleep(1);
+    LetTimePass(1);
   }
   tell("one device rests");
-  Sleep(milliseconds);
+  LetTimePass(milliseconds);
   tell("both rest");
 }
 
@@ -160,7 +176,7 @@ void TwoDevices(int milliseconds) {
 std::atomic<int> g_own{0};
 std::atomic<int> g_others{0};
 
-void Bound(size_t bound) {
+void Bound(size_t bound, int patience) {
   static thread_local bool t_program = false;
   t_program = true;
   const auto count = [](void*) { ++(t_program ? g_own : g_others); };
@@ -172,10 +188,10 @@ void Bound(size_t bound) {
   };
   round(10, 40 * kMiB);
   // Until the thread has paid what its first release costs, or there is none.
-  for (int i = 0; i < 500 && simCallCount("cuMemFreeAsync") == 0; ++i) Sleep(1);
+  for (int i = 0; i < patience && simCallCount("cuMemFreeAsync") == 0; ++i) LetTimePass(1);
   const int paid = g_others;
   round(8, 45 * kMiB);  // no block of 40 MiB serves
-  for (int i = 0; i < 20000 && simUsedBytes(0) > bound; ++i) Sleep(1);
+  for (int i = 0; i < 20000 && simUsedBytes(0) > bound; ++i) LetTimePass(1);
   printf("# released: %d by the program, %d by others\n", g_own.load(), g_others - paid);
   printf("over the bound: %d\n", simUsedBytes(0) > bound ? 1 : 0);
   simOnCall("cuMemFreeAsync", SIM_BEFORE_CALL, nullptr, nullptr);
@@ -201,7 +217,7 @@ int End(const char* way, char* program) {
   if (strcmp(way, "reset") == 0) {
     for (int i = 0; i < 20; ++i) {
       Idle();
-      Sleep(2);
+      LetTimePass(2);
       MUST(cudaDeviceReset());
     }
   }
@@ -218,26 +234,22 @@ int main(int count, char** arguments) {
   if (strcmp(scenario, "sleeps") == 0) {
     Tell("at first");
     Idle();
-    bool pool = false;
-    for (int i = 0; i < 100 && !pool; ++i) {  // a new thread has no name at first
-      Sleep(1);
-      Threads(&pool);
-    }
+    AwaitThreads(count == 3);
     Tell("idle");
-    Sleep(number);
+    LetTimePass(number);
     Tell("aged");
     program::NoteServed("afterwards", 5000);
   } else if (strcmp(scenario, "uses") == 0) {
     for (int i = 0; i < number / 5; ++i) {
       Idle();
-      Sleep(5);
+      LetTimePass(5);
     }
     Tell("used");
   } else if (strcmp(scenario, "calls") == 0) {
     Idle();
     for (int i = 0; i < 90; ++i) {  // the ticks are in the program's own frees
       if (i == 10) Tell("before");
-      Sleep(number / 32);
+      LetTimePass(number / 32);
       MUST(cudaFree(Allocate(20 * kMiB)));
     }
     Tell("after");
@@ -250,8 +262,8 @@ int main(int count, char** arguments) {
     TwoDevices(number);
   } else if (strcmp(scenario, "threads") == 0) {
     ManyThreads(number);
-  } else if (strcmp(scenario, "bound") == 0) {
-    Bound(static_cast<size_t>(number) * kMiB);
+  } else if (strcmp(scenario, "bound") == 0 && count > 3) {
+    Bound(static_cast<size_t>(number) * kMiB, atoi(arguments[3]));
   } else if (strcmp(scenario, "ends") == 0) {
     code = End(arguments[2], arguments[0]);
   } else {

@@ -17,10 +17,6 @@ namespace {
 
 constexpr size_t kMiB = size_t{1} << 20;
 
-void Sleep(int milliseconds) {
-  std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
-}
-
 void* AllocateAsync(size_t bytes, cudaStream_t stream) {
   void* pointer = nullptr;
   MUST(cudaMallocAsync(&pointer, bytes, stream));
@@ -359,12 +355,12 @@ void Ages(int milliseconds, const std::string& way) {
   Round(16 * kMiB);
   Note("idle");
   if (way == "sleeps") {
-    Sleep(milliseconds);
+    program::LetTimePass(milliseconds);
   } else {
     const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(milliseconds);
     while (std::chrono::steady_clock::now() < end) {
       Round(16 * kMiB);
-      Sleep(1);
+      program::LetTimePass(1);
     }
   }
   Note("aged");
@@ -479,7 +475,7 @@ void Ticks() {
   Round(32 * kMiB);
   Note("kept");
   simOnCall("cuMemPoolGetAttribute", SIM_BEFORE_CALL, called, &place);
-  for (int i = 0; i < 100 && !place.done; ++i) Sleep(10);
+  for (int i = 0; i < 100 && !place.done; ++i) program::LetTimePass(10);
   if (!place.done.exchange(true)) place.task();  // there is no such thread
   helper.Wait();
   simOnCall("cuMemPoolGetAttribute", SIM_BEFORE_CALL, nullptr, nullptr);

@@ -7,11 +7,13 @@
 #define CMP_TESTS_PROGRAMS_PROGRAM_H_
 
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <sim.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -52,6 +54,15 @@ inline uint64_t RealFrees() {
 // then. REQUIRES: there is idle memory, and the program synchronises no stream
 inline void AwaitQuietFree() {
   for (int i = 0; i < 10000 && simCallCount("cuStreamSynchronize") == 0; ++i) usleep(1000);
+}
+
+// A sleep; with patient_clock.so preloaded the only time that the monotonic clock goes on.
+inline void LetTimePass(int milliseconds) {
+  const long nanoseconds = milliseconds * 1'000'000L;
+  auto* const pass = reinterpret_cast<void (*)(long)>(dlsym(RTLD_DEFAULT, "cmpTestLetTimePass"));
+  if (pass != nullptr) return pass(nanoseconds);
+  const timespec time = {nanoseconds / 1'000'000'000, nanoseconds % 1'000'000'000};
+  nanosleep(&time, nullptr);
 }
 
 // Memory of the process's own. (statm counts roughly: each thread some pages late.)
