@@ -35,7 +35,7 @@ inline size_t BytesIn(const Batch& batch) {
 template <typename MayHaveEnded>
 bool StillFound(const SideTable& table, const Block* block, DeviceAddress address,
                 MayHaveEnded may_have_ended) {
-  constexpr int kMostWaits = 100;  // about a tenth of a second
+  constexpr int kMostWaits = 10'000;  // about ten seconds: who frees it may have no processor
   const HeldContext owner(*block->owner());
   // Now it is the owner's as long as it is found. While it leaves, the driver may have given the
   // address to somebody already: whose it is shows when it has left. But not for ever: as long as
