@@ -149,7 +149,11 @@ struct alignas(64) Block {
   // that has happened, so that a second free of the program's is known for one. False: its context
   // has ended. CancelLeaving: it was not freed.
   [[nodiscard]] bool BeginLeaving() { return Change(BlockState::kIdle, BlockState::kLeaving); }
-  bool IsLeaving() const { return state.load(std::memory_order_acquire) == BlockState::kLeaving; }
+  // Or has left, and is about to be found no more.
+  bool IsLeaving() const {
+    const BlockState now = state.load(std::memory_order_acquire);
+    return now == BlockState::kLeaving || now == BlockState::kUnused;
+  }
   [[nodiscard]] bool CancelLeaving() { return Change(BlockState::kLeaving, BlockState::kIdle); }
   // The same where it was the program's free that failed: it has the block still.
   [[nodiscard]] bool StayWithProgram(BlockState owned) {

@@ -760,5 +760,23 @@ TEST(StillHasTest, AnAddressThatHasJustLeftIsSomebodyElses) {
   EXPECT_EQ(still_has, false);
 }
 
+// The moment in which it has left and is still found, which the one above sees now and then.
+TEST(StillHasTest, NorIsOneThePoolsThatIsAboutToBeForgotten) {
+  TestPool t;
+  Block* block = t.Alloc(4 * kMiB);
+  const DeviceAddress address = block->address;
+  ASSERT_TRUE(t.Free(block));
+  block->state = BlockState::kUnused;
+  std::atomic<bool> answered{false};
+  std::thread other([&] {
+    EXPECT_TRUE(t.pool->StillHas(block, address));
+    answered = true;
+  });
+  usleep(50'000);
+  EXPECT_FALSE(answered);
+  block->state = BlockState::kIdle;
+  other.join();
+}
+
 }  // namespace
 }  // namespace cmp
