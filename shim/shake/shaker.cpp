@@ -339,8 +339,9 @@ ShakeSite* Shaker::Choose(const ShakeCall& call, uint64_t now) {
   if (site->earlier.name == nullptr) site->earlier = call;
   Count(*site, g_shake_counts.executions, &ShakeSite::count);
   if (RandomOf(seed_, *site) % OneIn(*site) != 0) return nullptr;
-  const uint64_t may_be_held = kFirstHeldNs + (now - begin_ns_) / 3 * 2;
-  return held_ns_ < may_be_held ? site : nullptr;
+  // If it lasts as long as it may, then a third of the time was without holds.
+  const uint64_t most = MostHeldNs(RandomOf(seed_, *site));
+  return 3 * (held_ns_ + most) <= 2 * (now - begin_ns_ + most) ? site : nullptr;
 }
 
 void Shaker::Start(ShakeSite& site, const Stream& stream, const HoldTarget& target, uint64_t now) {

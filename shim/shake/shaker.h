@@ -40,8 +40,6 @@ class Shaker {
   static constexpr uint64_t kMostHeldNs = 5'000'000;
   static constexpr uint64_t kLeastFollowedNs = 125'000;  // twice that for a site's first hold
   static constexpr uint64_t kMoreAtWaitsNs = 1'000'000;
-  // CUDA's own start, before the first submission, takes longer than this part of it.
-  static constexpr uint64_t kFirstHeldNs = 100'000'000;
 
   // False, with a line: nothing can be tried.
   bool Begin(const Options& options);

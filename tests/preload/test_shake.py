@@ -26,13 +26,14 @@ class Shake(TestCase):
         self.folder = self.temporary_folder()
         self.sites = self.folder / "sites"
 
-    def shaken(self, name, mode="none", shake="record", sites=None, report=None, **settings):
+    def shaken(self, name, mode="none", shake="record", sites=None, report=None, arguments=(),
+               **settings):
         env = {"CMPSIM_HOLD_NS": "5000000", "CMP_FREE_SYNC": mode, "CMP_SHAKE": str(shake),
                "CMP_SHAKE_REPORT": str(report or self.sites)}
         if shake != "record":
             env |= {"CMP_SHAKE_SITES": str(sites or self.sites),
                     "CMP_SHAKE_REPORT": str(report or self.folder / "report")}
-        result = run(RACES, [name], preload=PRELOADS, env=env | settings)
+        result = run(RACES, [name, *arguments], preload=PRELOADS, env=env | settings)
         self.assert_ok(result)
         return result
 
@@ -121,6 +122,19 @@ class Shake(TestCase):
                                      counts["holds"])
                 timed += counts["let_go_by_timer"]
         self.assertGreater(timed, 0)
+
+    def test_a_third_of_the_time_is_without_holds(self):
+        """Wherever the program is: it may end at any moment."""
+        report = self.folder / "sim.txt"
+        for name, mode in (("host-reads-copy", "order"), ("right-event", "none")):
+            self.shaken(name, mode)
+            for iterations in (8, 16, 32, 128):
+                for seed in (1, 2, 3):
+                    result = self.shaken(name, mode, shake=seed, CMPSIM_REPORT=str(report),
+                                         arguments=("--iterations", str(iterations)))
+                    elapsed = int(re.search(r"^now (\d+)$", report.read_text(), re.M)[1])
+                    held = result.stats["shake"]["held_milliseconds"] * 1_000_000
+                    self.assertLessEqual(3 * held, 2 * elapsed, (name, iterations, seed))
 
     def test_the_timer_lets_go(self):
         """In real time: nothing else ends a hold here before the host waits for ever."""
