@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "core/base/own_thread.h"
+#include "core/base/thread_exit.h"
 #include "core/base/warnings.h"
 #include "shim/record/own_files.h"
 #include "shim/record/shake_counts.h"
@@ -18,18 +20,17 @@ namespace cmp {
 
 namespace {
 
-constinit std::atomic<uint32_t> g_threads{0};
-thread_local constinit uint32_t t_thread = 0;
-uint32_t ThisThread() {
-  if (t_thread == 0) t_thread = g_threads.fetch_add(1, std::memory_order_relaxed) + 1;
-  return t_thread;
-}
+struct ThisThreadIs {
+  uint32_t number = 0;  // 0: it has not called yet
+  uint64_t name = 0;    // 0: it has not submitted yet
+};
+thread_local constinit ThisThreadIs t_thread;
+constinit ThreadExitHook g_shaken_thread_ends([] {
+  const uint32_t number = std::exchange(t_thread, {}).number;
+  if (Shaker* shaker = TheShaker(); shaker != nullptr && number != 0) shaker->ThreadEnds(number);
+});
 
-// One name for the thread's own default stream, whether it has been named yet or not.
-StreamName OwnNameOf(StreamName stream) {
-  const bool own = stream % 2 == 1 && stream != kSeveralStreams;
-  return own ? 2 * StreamName{ThisThread()} + 1 : stream;
-}
+StreamName OwnStreamOf(uint32_t thread) { return 2 * StreamName{thread} + 1; }
 CUstream HandleOf(StreamName name) {
   if (name == kLegacyStream) return CU_STREAM_LEGACY;
   return name % 2 == 1 ? CU_STREAM_PER_THREAD : reinterpret_cast<CUstream>(name);
@@ -102,7 +103,33 @@ void Shaker::End() {
   }
 }
 
-// ---- Streams
+// ---- Threads and streams
+
+uint32_t Shaker::ThisThread() {
+  if (t_thread.number == 0) {
+    t_thread.number = threads_.Begin();
+    if (t_thread.number != 0) g_shaken_thread_ends.Arm();
+  }
+  return t_thread.number;
+}
+
+void Shaker::ThreadEnds(uint32_t thread) {
+  {
+    const Held held(lock_);
+    if (Stream* stream = FindStream(OwnStreamOf(thread))) EndStream(*stream);
+    for (ShakeSite*& site : freed_hosts_) {
+      if (site != nullptr && site->free_thread == thread) site = nullptr;
+    }
+    if (hold_.free_thread == thread) hold_.free_thread = 0;
+  }
+  threads_.End(thread);
+}
+
+// One name for the thread's own default stream, whether it has been named yet or not.
+StreamName Shaker::OwnNameOf(StreamName stream) {
+  const bool own = stream % 2 == 1 && stream != kSeveralStreams;
+  return own ? OwnStreamOf(ThisThread()) : stream;
+}
 
 Shaker::Stream* Shaker::FindStream(StreamName name) {
   Stream* const found = std::find_if(streams_, StreamsEnd(),
@@ -110,48 +137,48 @@ Shaker::Stream* Shaker::FindStream(StreamName name) {
   return found == StreamsEnd() ? nullptr : found;
 }
 
-Shaker::Stream* Shaker::AddStream(StreamName name, bool blocking) {
+Shaker::Stream* Shaker::AddStream(StreamName name, bool blocking, uint64_t owner) {
   if (Stream* stream = FindStream(name)) return stream;
   Stream* stream = FindStream(kNoStream);
   if (stream == nullptr) {
     if (stream_places_ == kMostStreams) return nullptr;
     stream = &streams_[stream_places_++];
   }
+  const auto any = [this](auto is) {
+    return std::any_of(streams_, StreamsEnd(),
+                       [=](const Stream& other) { return other.name != kNoStream && is(other); });
+  };
   StreamOrdinal ordinal = 0;
-  if (name == kLegacyStream) {
-    ordinal = kOrdinalLegacy;
-  } else if (name % 2 == 1) {
-    ordinal = kOrdinalPerThread;
+  uint64_t who = 0;
+  if (IsOfCurrentContext(name)) {
+    ordinal = name == kLegacyStream ? kOrdinalLegacy : kOrdinalPerThread;
+    who = static_cast<uint64_t>(ordinal);
   } else {
-    for (bool taken = true; taken; ordinal += taken ? 1 : 0) {
-      taken = std::any_of(streams_, StreamsEnd(), [=](const Stream& other) {
-        return other.name != kNoStream && other.ordinal == ordinal;
-      });
-    }
+    while (any([=](const Stream& other) { return other.ordinal == ordinal; })) ++ordinal;
+    uint64_t turn = 0;
+    do {
+      who = MixShake(owner, turn++);
+    } while (any([=](const Stream& other) { return other.who == who; }));
   }
-  *stream = {name, ordinal, blocking, {}, {}};
+  *stream = {name, ordinal, who, blocking, {}, {}};
   return stream;
 }
 
-Shaker::Stream* Shaker::StreamOf(StreamName name) {
-  if (name == kSeveralStreams) return nullptr;
+// To ask a capturing stream kills its capture (measured).
+bool Shaker::AskIfBlocking(StreamName name, bool* blocking) {
+  *blocking = true;
+  const Driver* driver = LoadedDriver();
+  if (IsOfCurrentContext(name) || driver == nullptr || driver->stream_flags == nullptr) return true;
   {
     const Held held(lock_);
-    if (Stream* stream = FindStream(name)) return stream;
+    if (FindStream(name) != nullptr) return true;
   }
-  // In doubt it is one that orders itself: then it is left alone beside the legacy one. To ask a
-  // capturing stream kills its capture (measured).
-  bool blocking = true;
-  const Driver* driver = LoadedDriver();
-  if (!IsOfCurrentContext(name) && driver != nullptr && driver->stream_flags != nullptr) {
-    if (!g_captures.EnterRecording()) return nullptr;
-    unsigned flags = 0;
-    driver->stream_flags(reinterpret_cast<CUstream>(name), &flags);
-    blocking = (flags & CU_STREAM_NON_BLOCKING) == 0;
-    g_captures.LeaveRecording();
-  }
-  const Held held(lock_);
-  return AddStream(name, blocking);
+  if (!g_captures.EnterRecording()) return false;
+  unsigned flags = 0;
+  driver->stream_flags(reinterpret_cast<CUstream>(name), &flags);
+  *blocking = (flags & CU_STREAM_NON_BLOCKING) == 0;
+  g_captures.LeaveRecording();
+  return true;
 }
 
 bool Shaker::AreOrdered(const Stream& one, const Stream& other) {
@@ -160,20 +187,23 @@ bool Shaker::AreOrdered(const Stream& one, const Stream& other) {
          (other.name == kLegacyStream && one.blocking);
 }
 
+void Shaker::EndStream(Stream& stream) {
+  if (hold_.state != State::kNone && hold_.stream == &stream) EndHold(NowNs(), false);
+  debts_[&stream - streams_] = {};
+  stream = {};
+}
+
 void Shaker::StreamEnds(StreamName name) {
   const Held held(lock_);
   for (Stream* at = streams_; at != StreamsEnd(); ++at) {
-    Stream& stream = *at;
-    if (stream.name == kNoStream || (stream.name != name && name != kSeveralStreams)) continue;
-    if (hold_.state != State::kNone && hold_.stream == &stream) EndHold(NowNs(), false);
-    debts_[&stream - streams_] = {};
-    stream = {};
+    const bool ends = at->name == name || name == kSeveralStreams;
+    if (at->name != kNoStream && ends) EndStream(*at);
   }
 }
 
+// Which streams are its is not known.
 void Shaker::ContextEnds() {
-  const Held held(lock_);
-  if (hold_.state != State::kNone) EndHold(NowNs(), false);
+  StreamEnds(kSeveralStreams);
   registered_.store(false, std::memory_order_release);
 }
 
@@ -181,19 +211,23 @@ void Shaker::ContextEnds() {
 
 void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
   if (closed_.load(std::memory_order_acquire) || g_captures.UnderWay()) return;
-  Stream* const stream = StreamOf(OwnNameOf(submission.stream));
-  if (stream == nullptr) return;
-  ShakeCall call = {submission.name, &kUnknownCallSite, ThisThread(), stream->ordinal};
-  if (submission.works) call.where = call_sites_.Here();
-  if (records_) {
-    const Held held(lock_);
-    return Record(submission, call, *stream);
-  }
-  const bool ready = ReadyToHold();
+  const uint32_t thread = ThisThread();
+  const StreamName name = OwnNameOf(submission.stream);
+  bool blocking = false;
+  if (thread == 0 || name == kSeveralStreams || !AskIfBlocking(name, &blocking)) return;
+  ShakeCall call = {submission.name, &kUnknownCallSite, thread};
+  if (submission.works || t_thread.name == 0) call.where = call_sites_.Here();
+  if (t_thread.name == 0) t_thread.name = threads_.Name(thread, call.where->hash);
+  const bool ready = !records_ && ReadyToHold();
   HoldTarget place;
   ShakeSite* site = nullptr;
   {
     const Held held(lock_);
+    Stream* const stream = AddStream(name, blocking, t_thread.name);
+    if (stream == nullptr) return;
+    call.stream = stream->ordinal;
+    call.who = MixShake(t_thread.name, stream->who);
+    if (records_) return Record(submission, call, *stream);
     const uint64_t now = NowNs();
     EndIfOver(now);
     if (kind_ == ShakeKind::kHost) NoteWentOn(call.thread);
@@ -209,7 +243,7 @@ void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
       words_.DeviceWillWrite(hold_.target, true);
       shaken.is_later_ = true;
       shaken.later_of_ = hold_.target;
-      shaken.stream_ = HandleOf(stream->name);
+      shaken.stream_ = HandleOf(name);
       shaken.waits_ = submission.waits;
     } else if (hold_.state != State::kNone && submission.waits && !unordered) {
       EndHold(now, false);
@@ -220,7 +254,7 @@ void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
     }
   }
   if (shaken.is_later_) bell_.Ring();  // it may be for less time now
-  if (place.word != nullptr) PlaceHold(*site, place, HandleOf(stream->name));
+  if (place.word != nullptr) PlaceHold(*site, place, HandleOf(name));
 }
 
 void Shaker::After(Shaken& shaken) {
@@ -410,11 +444,12 @@ void Shaker::EndHold(uint64_t now, bool by_timer) {
 uint64_t Shaker::Wait(StreamName name) {
   if (closed_.load(std::memory_order_acquire)) return 0;
   name = OwnNameOf(name);
+  const uint32_t thread = ThisThread();
   const Held held(lock_);
   if (records_) return number_;
   const uint64_t now = NowNs();
   EndIfOver(now);
-  if (kind_ == ShakeKind::kHost) NoteWentOn(ThisThread());
+  if (kind_ == ShakeKind::kHost) NoteWentOn(thread);
   if (hold_.state == State::kFollowed) {
     if (hold_.later_waits) return 0;
     hold_.end = std::min(hold_.end, now + kMoreAtWaitsNs);

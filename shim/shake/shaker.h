@@ -22,7 +22,8 @@
 //
 // Two streams that order themselves (the legacy one and a blocking one) are one here.
 //
-// Locks: lock_ is taken last but for that of the call sites; no CUDA call is made under it.
+// Locks: lock_ is taken last but for those of the call sites and the threads; no CUDA call is made
+// under it.
 #ifndef CMP_SHIM_SHAKE_SHAKER_H_
 #define CMP_SHIM_SHAKE_SHAKER_H_
 
@@ -32,6 +33,7 @@
 #include "shim/shake/hold.h"
 #include "shim/shake/shake.h"
 #include "shim/shake/sites.h"
+#include "shim/shake/threads.h"
 
 namespace cmp {
 
@@ -51,6 +53,7 @@ class Shaker {
   uint64_t Wait(StreamName stream);
   void Waited(StreamName stream, uint64_t begun);
   void StreamEnds(StreamName stream);
+  void ThreadEnds(uint32_t thread);
   void ContextEnds();
 
  private:
@@ -76,6 +79,7 @@ class Shaker {
   struct Stream {
     StreamName name = kNoStream;  // kNoStream: nobody's
     StreamOrdinal ordinal = kOrdinalUnknown;
+    uint64_t who = 0;  // the same in every run: whose it is, and which of those
     bool blocking = false;
     Group work;
     Group visible;  // of it, what the host could see the end of
@@ -101,11 +105,18 @@ class Shaker {
   };
 
   Stream* StreamsEnd() { return streams_ + stream_places_; }
+  // Of the calling one. REQUIRES: lock_ is not held
+  uint32_t ThisThread();
+  StreamName OwnNameOf(StreamName stream);
+  // Does the stream order itself with the legacy one? In doubt it does: then it is left alone
+  // beside that. False: it cannot be asked.
+  bool AskIfBlocking(StreamName name, bool* blocking);
 
   // REQUIRES for all that make no CUDA call: lock_ held
   Stream* FindStream(StreamName name);
-  Stream* AddStream(StreamName name, bool blocking);
-  Stream* StreamOf(StreamName name);  // takes the lock by itself
+  // The stream, made if it is new; nullptr: there are too many. `owner`: the name of the thread.
+  Stream* AddStream(StreamName name, bool blocking, uint64_t owner);
+  void EndStream(Stream& stream);
   static bool AreOrdered(const Stream& one, const Stream& other);
   void Record(const ShakenSubmission& submission, const ShakeCall& call, Stream& stream);
   // Executions of the sites of a group: each of its two once. `later`: nullptr, not known yet.
@@ -131,6 +142,7 @@ class Shaker {
   const char* report_ = nullptr;
   uint64_t begin_ns_ = 0;
   CallSites call_sites_;
+  ShakeThreads threads_;
   std::atomic<bool> registered_{false};
   std::atomic<bool> closed_{false};  // no hold begins any more
   Bell bell_;

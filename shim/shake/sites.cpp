@@ -84,8 +84,7 @@ class Lines {
 
 uint64_t ShakeSites::IdOf(ShakeKind kind, const ShakeCall& earlier) {
   uint64_t id = MixShake(static_cast<uint64_t>(kind), earlier.where->hash);
-  id = MixShake(id, earlier.thread);
-  id = MixShake(id, static_cast<uint64_t>(earlier.stream));
+  id = MixShake(id, earlier.who);
   return id == 0 ? 1 : id;
 }
 

@@ -19,7 +19,7 @@ enum class ShakeKind : uint8_t {
 };
 
 // A stream among those of the process, in the order of their first submission. One that is
-// destroyed leaves its number to the next.
+// destroyed leaves its number to the next; so does a thread that ends.
 using StreamOrdinal = int;
 inline constexpr StreamOrdinal kOrdinalLegacy = -1;
 inline constexpr StreamOrdinal kOrdinalPerThread = -2;
@@ -29,8 +29,9 @@ inline constexpr StreamOrdinal kOrdinalUnknown = -3;
 struct ShakeCall {
   const char* name = nullptr;
   const CallSite* where = &kUnknownCallSite;
-  uint32_t thread = 0;  // in the order of their first submission, from 1 on; 0: not known
+  uint32_t thread = 0;  // in the order of their first call, from 1 on; 0: not known
   StreamOrdinal stream = kOrdinalUnknown;
+  uint64_t who = 0;  // thread and stream once more, the same in every run (threads.h)
 };
 
 struct ShakeSite {

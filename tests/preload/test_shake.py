@@ -76,6 +76,41 @@ class Shake(TestCase):
         self.shaken("reuse-of-own-pool", report=again)
         self.assertEqual(read_sites(self.sites), read_sites(again))
 
+    def recorded(self, *arguments, report=None):
+        """Sites of tests/programs/shaken.cpp."""
+        env = {"CMP_FREE_SYNC": "order", "CMP_SHAKE": "record", "CMP_SHAKE_REPORT": str(report or self.sites)}
+        result = run("shaken", arguments, env=env)
+        self.assert_ok(result)
+        self.assertEqual(result.results, run("shaken", arguments, preload=False).results)
+        return read_sites(report or self.sites)
+
+    def test_threads_are_the_same_whichever_comes_first(self):
+        first = self.recorded("roles", "abc")
+        self.assertEqual(len(first), 3, first)
+        for order in ("cba", "bac"):
+            again = self.recorded("roles", order)
+            self.assertEqual({(s["id"], s["earlier_where"]) for s in again},
+                             {(s["id"], s["earlier_where"]) for s in first}, order)
+            self.assertEqual([s["thread"] for s in again if s["id"] == first[0]["id"]],
+                             [str(1 + ("m" + order).index("abc"[int(first[0]["thread"]) - 2]))])
+
+    def test_a_thread_that_ends_leaves_its_place(self):
+        few, many = (self.recorded("generations", str(count)) for count in (2, 300))
+        self.assertEqual(len(few), 2, few)
+        self.assertEqual({site["id"] for site in few}, {site["id"] for site in many})
+
+    def test_threads_of_the_same_work_are_told_apart(self):
+        sites = self.recorded("together")
+        self.assertEqual(len(sites), 8, sites)
+        self.assertEqual(len({site["earlier_where"] for site in sites}), 1, sites)
+
+    def test_stacks_of_other_sizes(self):
+        """Of a way up the stack that was known nothing is read where no stack is any more."""
+        env = {"CMP_FREE_SYNC": "order", "CMP_SHAKE": "record", "CMP_SHAKE_REPORT": str(self.sites)}
+        result = run("shaken", ["stacks"], env=env)
+        self.assert_ok(result)
+        self.assertIn("the same frames: 1\n", result.out)
+
     def test_the_seed_decides(self):
         without = run(RACES, ["free-alone-kernels"], preload=False)
         self.shaken("free-alone-kernels")

@@ -112,13 +112,13 @@ TEST_F(SitesFile, MayEndWithoutANewline) {
 TEST(Sites, AreWhatTellsThemApart) {
   const CallSite one = SiteAt(1);
   const CallSite two = SiteAt(2);
-  const ShakeCall call = {"cuLaunchKernel", &one, 1, 0};
+  const ShakeCall call = {"cuLaunchKernel", &one, 1, 0, 5};
   const uint64_t id = ShakeSites::IdOf(ShakeKind::kOrder, call);
   EXPECT_NE(id, ShakeSites::IdOf(ShakeKind::kHost, call));
-  EXPECT_NE(id, ShakeSites::IdOf(ShakeKind::kOrder, {"cuLaunchKernel", &two, 1, 0}));
-  EXPECT_NE(id, ShakeSites::IdOf(ShakeKind::kOrder, {"cuLaunchKernel", &one, 2, 0}));
-  EXPECT_NE(id, ShakeSites::IdOf(ShakeKind::kOrder, {"cuLaunchKernel", &one, 1, 1}));
-  EXPECT_EQ(id, ShakeSites::IdOf(ShakeKind::kOrder, call));
+  EXPECT_NE(id, ShakeSites::IdOf(ShakeKind::kOrder, {"cuLaunchKernel", &two, 1, 0, 5}));
+  EXPECT_NE(id, ShakeSites::IdOf(ShakeKind::kOrder, {"cuLaunchKernel", &one, 1, 0, 6}));
+  EXPECT_EQ(id, ShakeSites::IdOf(ShakeKind::kOrder, {"cuLaunchKernel", &one, 2, 1, 5}))
+      << "in which order threads and streams come is chance";
 }
 
 TEST(Sites, AreTooManyAtSomeTime) {
