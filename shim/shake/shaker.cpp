@@ -11,8 +11,9 @@
 #include "core/base/own_thread.h"
 #include "core/base/thread_exit.h"
 #include "core/base/warnings.h"
-#include "shim/record/own_files.h"
+#include "shim/record/run.h"
 #include "shim/record/shake_counts.h"
+#include "shim/record/writer.h"
 #include "shim/state/captures.h"
 #include "shim/visible/visible_memory.h"
 
@@ -20,14 +21,11 @@ namespace cmp {
 
 namespace {
 
-struct ThisThreadIs {
-  uint32_t number = 0;  // 0: it has not called yet
-  uint64_t name = 0;    // 0: it has not submitted yet
-};
-thread_local constinit ThisThreadIs t_thread;
+// 0: it has not called yet. No more than that: there is little room for what is thread-local.
+thread_local constinit uint32_t t_thread = 0;
 constinit ThreadExitHook g_shaken_thread_ends([] {
-  const uint32_t number = std::exchange(t_thread, {}).number;
-  if (Shaker* shaker = TheShaker(); shaker != nullptr && number != 0) shaker->ThreadEnds(number);
+  const uint32_t thread = std::exchange(t_thread, 0);
+  if (Shaker* shaker = TheShaker(); shaker != nullptr && thread != 0) shaker->ThreadEnds(thread);
 });
 
 StreamName OwnStreamOf(uint32_t thread) { return 2 * StreamName{thread} + 1; }
@@ -39,6 +37,8 @@ CUstream HandleOf(StreamName name) {
 uint64_t RandomOf(uint64_t seed, const ShakeSite& site) {
   return MixShake(MixShake(seed, site.id), site.count);
 }
+
+constexpr uint64_t kKernelTickNs = 10'000'000;
 
 // Every eighth execution, by the seed. Where holds were in vain, fewer and fewer of those.
 uint64_t OneIn(const ShakeSite& site) {
@@ -62,8 +62,9 @@ bool Shaker::Begin(const Options& options) {
   records_ = options.shake == kShakeRecord;
   seed_ = options.shake;
   kind_ = options.free_sync == FreeSync::kOrder ? ShakeKind::kHost : ShakeKind::kOrder;
-  report_ = options.shake_report;
-  begin_ns_ = NowNs();
+  // Earlier than it can have been by what the kernel rounds off, never.
+  const uint64_t now = NowNs();
+  begin_ns_ = now - std::min(now, std::max(ProcessAgeNs(), kKernelTickNs) - kKernelTickNs);
   call_sites_.Begin();
   if (records_) return true;
   const char* wrong = options.shake_sites == nullptr ? "CMP_SHAKE_SITES names no file"
@@ -72,13 +73,7 @@ bool Shaker::Begin(const Options& options) {
   if (wrong == nullptr && (driver == nullptr || !words_.Begin(*driver))) {
     wrong = "the driver has no waits for values";
   }
-  if (wrong == nullptr && !StartOwnThread(
-                              [](void* of) -> void* {
-                                BeginOwnThread("cmp-shake");
-                                static_cast<Shaker*>(of)->RunTimer();
-                                return nullptr;
-                              },
-                              this)) {
+  if (wrong == nullptr && !StartTimer()) {
     wrong = "no thread can be made";  // without which nothing would be let go in time
   }
   if (wrong == nullptr) return true;
@@ -90,27 +85,57 @@ bool Shaker::Begin(const Options& options) {
 
 void Shaker::End() {
   closed_.store(true, std::memory_order_seq_cst);
-  char path[kMaxPath];
-  const bool writes = report_ != nullptr && ExpandPath(report_, path);
   if (!lock_.LockSoon()) return;
-  const Held held(lock_, Taken::kYes);
-  if (hold_.state != State::kNone) EndHold(NowNs(), false);
-  if (writes && !sites_.Write(path)) {
+  {
+    const Held held(lock_, Taken::kYes);
+    if (hold_.state != State::kNone) EndHold(NowNs(), false);
+  }
+  WriteReport(true);
+}
+
+// ---- The report
+
+void Shaker::BeginReport(const char* pattern) {
+  if (pattern == nullptr || !ExpandPath(pattern, report_)) return;
+  if (!WriteReport(false)) return;
+  static constexpr Writer kWriter = {"cmp-sites", [](bool* is_changed) {
+                                       *is_changed = false;  // the pause need not get shorter
+                                       return TheShaker()->WriteReport(false);
+                                     }};
+  if (!StartWriter(kWriter)) {
+    PrintWarning("no thread can be made: CMP_SHAKE_REPORT is written at the end alone");
+  }
+}
+
+bool Shaker::WriteReport(bool ends) {
+  if (!report_lock_.LockSoon()) return true;
+  const Held held(report_lock_, Taken::kYes);
+  if (report_[0] == '\0') return false;
+  {
+    const Held held_too(lock_);
+    if (changes_ == reported_ && !ends) return true;
+    reported_ = changes_;
+    report_sites_ = sites_;
+  }
+  const bool written = report_sites_.Write(report_, ends);
+  if (!written) {
     char line[kMaxPath + 64];
-    snprintf(line, sizeof(line), "CMP_SHAKE_REPORT=%s cannot be written: %s", path,
+    snprintf(line, sizeof(line), "CMP_SHAKE_REPORT=%s cannot be written: %s", report_,
              strerror(errno));
     PrintWarning(line);
   }
+  if (ends || !written) report_[0] = '\0';
+  return written;
 }
 
 // ---- Threads and streams
 
 uint32_t Shaker::ThisThread() {
-  if (t_thread.number == 0) {
-    t_thread.number = threads_.Begin();
-    if (t_thread.number != 0) g_shaken_thread_ends.Arm();
+  if (t_thread == 0) {
+    t_thread = threads_.Begin();
+    if (t_thread != 0) g_shaken_thread_ends.Arm();
   }
-  return t_thread.number;
+  return t_thread;
 }
 
 void Shaker::ThreadEnds(uint32_t thread) {
@@ -216,17 +241,18 @@ void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
   bool blocking = false;
   if (thread == 0 || name == kSeveralStreams || !AskIfBlocking(name, &blocking)) return;
   ShakeCall call = {submission.name, &kUnknownCallSite, thread};
-  if (submission.works || t_thread.name == 0) call.where = call_sites_.Here();
-  if (t_thread.name == 0) t_thread.name = threads_.Name(thread, call.where->hash);
+  uint64_t who = threads_.NameOf(thread);
+  if (submission.works || who == 0) call.where = call_sites_.Here();
+  if (who == 0) who = threads_.Name(thread, call.where->hash);
   const bool ready = !records_ && ReadyToHold();
   HoldTarget place;
   ShakeSite* site = nullptr;
   {
     const Held held(lock_);
-    Stream* const stream = AddStream(name, blocking, t_thread.name);
+    Stream* const stream = AddStream(name, blocking, who);
     if (stream == nullptr) return;
     call.stream = stream->ordinal;
-    call.who = MixShake(t_thread.name, stream->who);
+    call.who = MixShake(who, stream->who);
     if (records_) return Record(submission, call, *stream);
     const uint64_t now = NowNs();
     EndIfOver(now);
@@ -361,6 +387,7 @@ void Shaker::Waited(StreamName name, uint64_t begun) {
 
 void Shaker::Count(ShakeSite& site, Counter& counter, uint64_t ShakeSite::*of_site) {
   ++(site.*of_site);
+  ++changes_;
   counter.AddShared(1);
   g_shake_counts.sites.Set(sites_.count());
 }
@@ -475,20 +502,32 @@ bool Shaker::ReadyToHold() {
   return false;
 }
 
+bool Shaker::StartTimer() {
+  bool over = false;  // who could not tell would keep the process for ever
+  const auto run = [](void* of) -> void* {
+    BeginOwnThread("cmp-shake");
+    static_cast<Shaker*>(of)->RunTimer();
+    return nullptr;
+  };
+  return TellWhetherMainThreadIsOver(&over) && StartOwnThread(run, this);
+}
+
 // Never a CUDA call, and lock_ for moments: whatever waits for the hold waits no longer than that.
 // Once closed no hold begins (looked at under the lock); one that is on its way is still timed.
 void Shaker::RunTimer() {
-  constexpr long kIdleNs = 900'000'000;
+  constexpr long kIdleNs = 100'000'000;
+  bool over = false;  // the main thread is; what others do then is held no more
   for (long sleep = kIdleNs;;) {
     bell_.Sleep(sleep);
+    if (sleep == kIdleNs) TellWhetherMainThreadIsOver(&over);
     const Held held(lock_);
     const uint64_t now = NowNs();
     EndIfOver(now);
-    if (hold_.state == State::kNone && closed_.load(std::memory_order_acquire)) return;
+    const bool idle = hold_.state == State::kNone;
+    if (idle && over) closed_.store(true, std::memory_order_release);
+    if (idle && closed_.load(std::memory_order_acquire)) return;
     // It looks once a millisecond, so that what came first is counted where the program is silent.
-    sleep = hold_.state == State::kNone
-                ? kIdleNs
-                : static_cast<long>(std::min(hold_.end - now, kMoreAtWaitsNs));
+    sleep = idle ? kIdleNs : static_cast<long>(std::min(hold_.end - now, kMoreAtWaitsNs));
   }
 }
 

@@ -22,13 +22,14 @@
 //
 // Two streams that order themselves (the legacy one and a blocking one) are one here.
 //
-// Locks: lock_ is taken last but for those of the call sites and the threads; no CUDA call is made
-// under it.
+// Locks: report_lock_ is taken before lock_, and that last but for those of the call sites and the
+// threads; no CUDA call is made under any, and nothing is waited for under lock_.
 #ifndef CMP_SHIM_SHAKE_SHAKER_H_
 #define CMP_SHIM_SHAKE_SHAKER_H_
 
 #include "core/base/lock.h"
 #include "core/base/statistics.h"
+#include "shim/record/own_files.h"
 #include "shim/shake/call_sites.h"
 #include "shim/shake/hold.h"
 #include "shim/shake/shake.h"
@@ -45,6 +46,9 @@ class Shaker {
 
   // False, with a line: nothing can be tried.
   bool Begin(const Options& options);
+  // Where the sites are written to, from now on and from time to time: the process may be killed.
+  // REQUIRES: TheShaker() is this
+  void BeginReport(const char* pattern);
   void End();
 
   void Before(const ShakenSubmission& submission, Shaken& shaken);
@@ -131,7 +135,11 @@ class Shaker {
   void GiveUp(const char* why);
   bool ReadyToHold();
   void Count(ShakeSite& site, Counter& counter, uint64_t ShakeSite::*of_site);
+  bool StartTimer();
   void RunTimer();
+  // Writes the report, if it has changed. `ends`: for the last time. False: it was, or it cannot be
+  // written, which was told.
+  bool WriteReport(bool ends);
 
   static constexpr size_t kMostStreams = 256;
   static constexpr unsigned kMostRefused = 8;  // holds, one after the other
@@ -139,13 +147,17 @@ class Shaker {
   bool records_ = false;
   ShakeKind kind_ = ShakeKind::kOrder;
   uint64_t seed_ = 0;
-  const char* report_ = nullptr;
-  uint64_t begin_ns_ = 0;
+  uint64_t begin_ns_ = 0;  // of the process
   CallSites call_sites_;
   ShakeThreads threads_;
   std::atomic<bool> registered_{false};
   std::atomic<bool> closed_{false};  // no hold begins any more
   Bell bell_;
+
+  Mutex report_lock_;
+  char report_[kMaxPath] = {};        // empty: there is none, or no more is written
+  uint64_t reported_ = ~uint64_t{0};  // changes that it has
+  ShakeSites report_sites_;           // what it has: files are not written under lock_
 
   Mutex lock_;
   HoldWords words_;
@@ -153,6 +165,7 @@ class Shaker {
   uint64_t held_ns_ = 0;
   unsigned refused_ = 0;
   uint64_t number_ = 0;
+  uint64_t changes_ = 0;  // of the sites
   ShakeSites sites_;
   size_t stream_places_ = 0;  // those behind were never anybody's
   Stream streams_[kMostStreams] = {};

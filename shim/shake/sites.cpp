@@ -13,6 +13,7 @@ namespace cmp {
 namespace {
 
 constexpr char kBeginning[] = "#cmp-shake-sites 1\n";
+constexpr char kEnd[] = "#end\n";  // of what a process saw that ended by itself
 constexpr char kColumns[] =
     "#id\tkind\tthread\tcount\tholds\teffective\tearlier_call\tearlier_where\tearlier_stream\t"
     "free_where\tfree_thread\tfree_bytes\tlater_call\tlater_where\tlater_stream\n";
@@ -154,9 +155,24 @@ const char* ShakeSites::Read(const char* path) {
   return first && wrong == nullptr ? "it is empty" : wrong;
 }
 
-bool ShakeSites::Write(const char* path) const {
-  const int file = MakeFile(path, kBeginning);
+bool ShakeSites::Write(const char* path, bool ends) const {
+  if (access(path, F_OK) == 0 && !IsOurs(path, kBeginning)) {
+    errno = EEXIST;
+    return false;
+  }
+  char fresh[kMaxPath + 8];
+  snprintf(fresh, sizeof(fresh), "%s.new", path);
+  const int file = MakeFile(fresh, kBeginning);
   if (file < 0) return false;
+  const bool written = WriteLines(file, ends) && rename(fresh, path) == 0;
+  const int problem = errno;
+  close(file);
+  if (!written) unlink(fresh);
+  errno = problem;
+  return written;
+}
+
+bool ShakeSites::WriteLines(int file, bool ends) const {
   Lines lines(file);
   lines.Add(kBeginning);
   lines.Add(kColumns);
@@ -178,9 +194,8 @@ bool ShakeSites::Write(const char* path) const {
         later.stream);
     lines.Added(static_cast<size_t>(bytes));
   }
-  const bool written = lines.Flush();
-  close(file);
-  return written;
+  if (ends) lines.Add(kEnd);
+  return lines.Flush();
 }
 
 }  // namespace cmp

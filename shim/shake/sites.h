@@ -59,13 +59,16 @@ class ShakeSites {
 
   // Reads which sites may be held. Why it cannot be, or nullptr.
   const char* Read(const char* path);
-  // False with errno.
-  bool Write(const char* path) const;
+  // A new file in place of the one that was written there before, at once: whoever reads, and
+  // whenever the process is killed, has one of the two. `ends`: nothing changes any more. False
+  // with errno.
+  bool Write(const char* path, bool ends) const;
 
   size_t count() const { return count_; }
 
  private:
   ShakeSite* Add(uint64_t id, ShakeKind kind);
+  bool WriteLines(int file, bool ends) const;
 
   static constexpr size_t kPlaces = 8192;
   size_t count_ = 0;

@@ -18,14 +18,16 @@ class ShakeThreads {
   // A thread has come. Its number, from 1 on: that of one that has ended if there is one. 0: there
   // are too many.
   uint32_t Begin();
-  // Its name, never 0. `where`: what is the same in every run of the place where it submits first.
+  // The name of the calling thread, whose number this is; 0: it has submitted nothing yet.
+  uint64_t NameOf(uint32_t number) const { return threads_[number - 1].name; }
+  // It gets one. `where`: what is the same in every run of the place where it submits first.
   uint64_t Name(uint32_t number, uint64_t where);
   void End(uint32_t number);
 
  private:
   struct Thread {
     bool lives = false;
-    uint64_t name = 0;  // 0: it has submitted nothing yet
+    uint64_t name = 0;  // written by the thread alone
   };
   static constexpr size_t kMost = 1024;
 

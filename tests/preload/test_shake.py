@@ -5,8 +5,10 @@ The programs are those of tests/gpu/races.cpp, in virtual time.
 
 import pathlib
 import re
+import signal
+import unittest
 
-from preload import BUILD, PRELOAD, PROGRAMS, TestCase, main, run
+from preload import BUILD, PRELOAD, PROGRAMS, SANITIZE, TestCase, main, run
 
 RACES = BUILD / "races"
 PRELOADS = [PROGRAMS / "virtual_clock.so", PRELOAD]
@@ -14,11 +16,12 @@ COLUMNS = ("id kind thread count holds effective earlier_call earlier_where earl
            "free_thread free_bytes later_call later_where later_stream").split()
 
 
-def read_sites(path):
+def read_sites(path, ends=True):
     lines = pathlib.Path(path).read_text().splitlines()
     assert lines[0] == "#cmp-shake-sites 1", lines[0]
     assert lines[1] == "#" + "\t".join(COLUMNS), lines[1]
-    return [dict(zip(COLUMNS, line.split("\t"), strict=True)) for line in lines[2:]]
+    assert lines[-1] == "#end" or not ends, lines[-1]
+    return [dict(zip(COLUMNS, line.split("\t"), strict=True)) for line in lines[2:] if line != "#end"]
 
 
 class Shake(TestCase):
@@ -104,6 +107,7 @@ class Shake(TestCase):
         self.assertEqual(len(sites), 8, sites)
         self.assertEqual(len({site["earlier_where"] for site in sites}), 1, sites)
 
+    @unittest.skipIf(SANITIZE, "sanitizers follow stacks by themselves")
     def test_stacks_of_other_sizes(self):
         """Of a way up the stack that was known nothing is read where no stack is any more."""
         env = {"CMP_FREE_SYNC": "order", "CMP_SHAKE": "record", "CMP_SHAKE_REPORT": str(self.sites)}
@@ -131,9 +135,9 @@ class Shake(TestCase):
         without = run(RACES, ["free-alone-kernels"], preload=False)
         self.shaken("free-alone-kernels")
         lines = self.sites.read_text().splitlines(keepends=True)
-        self.assertEqual(len(lines), 4)
+        self.assertEqual(len(lines), 5)
         changes = []
-        for line in lines[2:]:
+        for line in lines[2:4]:
             alone = self.folder / "alone"
             alone.write_text(lines[0] + line)
             result = self.shaken("free-alone-kernels", shake=1, sites=alone)
@@ -166,6 +170,7 @@ class Shake(TestCase):
             for iterations in (8, 16, 32, 128):
                 for seed in (1, 2, 3):
                     result = self.shaken(name, mode, shake=seed, CMPSIM_REPORT=str(report),
+                                         VIRTUAL_CLOCK_BEGIN_NS="0",
                                          arguments=("--iterations", str(iterations)))
                     elapsed = int(re.search(r"^now (\d+)$", report.read_text(), re.M)[1])
                     held = result.stats["shake"]["held_milliseconds"] * 1_000_000
@@ -183,6 +188,23 @@ class Shake(TestCase):
             self.assert_ok(shaken)
             self.assertEqual(shaken.out, without.out)
             self.assertGreater(shaken.stats["shake"]["holds"], 0)
+
+    def test_killed_processes_leave_what_they_did(self):
+        for how, code in (("_exit", 6), ("abort", -signal.SIGABRT), ("kill", -signal.SIGKILL)):
+            env = {"CMP_FREE_SYNC": "order", "CMP_SHAKE": "record", "CMP_SHAKE_REPORT": str(self.sites)}
+            result = run("shaken", ["dies", how, str(self.sites)], env=env)
+            self.assertEqual(result.code, code, repr(result))
+            self.assertNotIn("#end", self.sites.read_text())
+            self.assertEqual(len(read_sites(self.sites, ends=False)), 2)
+            self.assertEqual(list(self.folder.iterdir()), [self.sites])
+
+    def test_a_report_replaces_nothing_else(self):
+        for path in (self.folder, self.folder / "letter", self.folder / "nowhere" / "sites"):
+            if path.name == "letter":
+                path.write_text("a letter\n")
+            said = self.shaken("right-event", report=path).err
+            self.assertRegex(said, rf"\Acmp: CMP_SHAKE_REPORT={re.escape(str(path))} cannot be written: [^\n]+\n\Z")
+        self.assertEqual((self.folder / "letter").read_text(), "a letter\n")
 
     def test_what_it_cannot_do_is_said(self):
         nothing = r"\Acmp: CMP_SHAKE does nothing: [^\n]+\n\Z"
@@ -218,12 +240,13 @@ class Shake(TestCase):
         for program, args in (("captures", ["own"]), ("captures", ["endings"]), ("captures", ["reset"]),
                               ("captures", ["recapture"]), ("forks", []), ("orders", ["capture"]),
                               ("orders", ["reuse", "1"]), ("contexts", ["reset"]),
-                              ("work", ["4", "200", "1"]), ("devices", ["stays"])):
-            devices = {"CMPSIM_DEVICES": "2"} if program == "devices" else {}
-            without = run(program, args, preload=False, env=devices)
-            self.assert_ok(without)
+                              ("work", ["4", "200", "1"]), ("devices", ["stays"]), ("endings", ["busy-exit-in-thread"]),
+                              *([] if "thread" in SANITIZE else [("endings", ["pthread-exit"])])):
+            more = {"CMPSIM_DEVICES": "2"} if program == "devices" else {}
+            more["CMP_DECAY"] = "off"  # its thread keeps a process that pthread_exit ends
+            without = run(program, args, preload=False, env=more)
             for mode in ("none", "order"):
-                env = {"CMP_FREE_SYNC": mode, "CMPSIM_HOLD_NS": "5000000", **devices}
+                env = {"CMP_FREE_SYNC": mode, "CMPSIM_HOLD_NS": "5000000", **more}
                 recorded = run(program, args, env=env | {"CMP_SHAKE": "record",
                                                          "CMP_SHAKE_REPORT": str(self.sites)})
                 self.assertEqual(recorded.code, without.code, repr(recorded))

@@ -3,8 +3,10 @@
 //   shaken roles ORDER     three threads that do different work, which come in this order: abc, cab
 //   shaken generations N   N times two threads, of which the next two do the same work
 //   shaken together        eight threads whose first submissions come at the same time
+//   shaken dies HOW FILE   one that ends by _exit, abort or kill, once FILE has what it did
 //   shaken stacks          a thread on a smaller stack, with the same frames at the same addresses
 #include <pthread.h>
+#include <signal.h>
 #include <sys/mman.h>
 
 #include <barrier>
@@ -57,9 +59,9 @@ void Role(Turns& turns, cudaStream_t stream) {
   }
 }
 
-int Roles(const std::string& first) {
+int Roles(const std::string& first, int rounds = 20) {
   std::string order = first;
-  for (int i = 0; i < 20; ++i) order += "abc";
+  for (int i = 0; i < rounds; ++i) order += "abc";
   Turns turns(order);
   Free();
   std::vector<std::thread> threads;
@@ -164,7 +166,27 @@ int Stacks() {
   return 0;
 }
 
-int Run(const std::string& what, const char* argument) {
+// ---- Ends that no exit handler sees
+
+size_t LinesIn(const char* path) {
+  FILE* file = fopen(path, "r");
+  size_t lines = 0;
+  for (int c = 0; file != nullptr && (c = fgetc(file)) != EOF;) lines += c == '\n' ? 1 : 0;
+  if (file != nullptr) fclose(file);
+  return lines;
+}
+
+int Die(const std::string& how, const char* path) {
+  constexpr size_t kLines = 4;  // two to begin with, and two streams
+  Roles("ab", 1);
+  for (int i = 0; i < 10000 && LinesIn(path) < kLines; ++i) usleep(1000);
+  if (how == "_exit") _exit(6);
+  if (how == "abort") abort();
+  return raise(SIGKILL);
+}
+
+int Run(const std::string& what, const char* argument, const char* file) {
+  if (what == "dies") return Die(argument, file);
   if (what == "roles") return Roles(argument);
   if (what == "generations") return Generations(atoi(argument));
   if (what == "together") return Together();
@@ -176,7 +198,8 @@ int Run(const std::string& what, const char* argument) {
 
 int main(int count, char** arguments) {
   if (count < 2) return 2;
-  const int code = Run(arguments[1], count > 2 ? arguments[2] : "");
+  const int code = Run(arguments[1], count > 2 ? arguments[2] : "",
+                       count > 3 ? arguments[3] : "");
   MUST(cudaDeviceSynchronize());
   program::SayHazards();
   return code;

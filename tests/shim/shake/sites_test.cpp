@@ -50,7 +50,7 @@ TEST_F(SitesFile, HasWhatWasSeen) {
   site->later = {"cuMemcpyDtoH_v2", &later, 3, kOrdinalLegacy};
   site->free_thread = 2;
   site->free_bytes = 1000;
-  ASSERT_TRUE(sites_->Write(path_.c_str()));
+  ASSERT_TRUE(sites_->Write(path_.c_str(), true));
   char id[32];
   snprintf(id, sizeof(id), "%016llx", static_cast<unsigned long long>(site->id));
   EXPECT_EQ(Contents(),
@@ -60,7 +60,8 @@ TEST_F(SitesFile, HasWhatWasSeen) {
             "later_stream\n" +
                 std::string(id) +
                 "\torder\t3\t11\t5\t4\tcuLaunchKernel\tapp+0x100<app+0x10\t7\t-\t2\t1000\t"
-                "cuMemcpyDtoH_v2\tapp+0x200<app+0x10\tlegacy\n");
+                "cuMemcpyDtoH_v2\tapp+0x200<app+0x10\tlegacy\n"
+                "#end\n");
 }
 
 TEST_F(SitesFile, IsReadAgain) {
@@ -72,7 +73,7 @@ TEST_F(SitesFile, IsReadAgain) {
     const auto kind = i % 2 == 0 ? ShakeKind::kOrder : ShakeKind::kHost;
     ASSERT_NE(sites_->Get(kind, {"cuLaunchKernel", calls.back().get(), 1, 0}), nullptr);
   }
-  ASSERT_TRUE(sites_->Write(path_.c_str()));
+  ASSERT_TRUE(sites_->Write(path_.c_str(), true));
   ASSERT_EQ(read_->Read(path_.c_str()), nullptr);
   EXPECT_EQ(read_->count(), kCount);
   for (uintptr_t i = 0; i < kCount; ++i) {
@@ -86,7 +87,7 @@ TEST_F(SitesFile, IsReadAgain) {
 
 TEST_F(SitesFile, ReplacesNothingThatIsNotOurs) {
   Put("a letter\n");
-  EXPECT_FALSE(sites_->Write(path_.c_str()));
+  EXPECT_FALSE(sites_->Write(path_.c_str(), true));
   EXPECT_EQ(Contents(), "a letter\n");
 }
 
