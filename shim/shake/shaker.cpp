@@ -28,7 +28,6 @@ constinit ThreadExitHook g_shaken_thread_ends([] {
   if (Shaker* shaker = TheShaker(); shaker != nullptr && thread != 0) shaker->ThreadEnds(thread);
 });
 
-StreamName OwnStreamOf(uint32_t thread) { return 2 * StreamName{thread} + 1; }
 CUstream HandleOf(StreamName name) {
   if (name == kLegacyStream) return CU_STREAM_LEGACY;
   return name % 2 == 1 ? CU_STREAM_PER_THREAD : reinterpret_cast<CUstream>(name);
@@ -141,7 +140,6 @@ uint32_t Shaker::ThisThread() {
 void Shaker::ThreadEnds(uint32_t thread) {
   {
     const Held held(lock_);
-    if (Stream* stream = FindStream(OwnStreamOf(thread))) EndStream(*stream);
     for (ShakeSite*& site : freed_hosts_) {
       if (site != nullptr && site->free_thread == thread) site = nullptr;
     }
@@ -153,7 +151,7 @@ void Shaker::ThreadEnds(uint32_t thread) {
 // One name for the thread's own default stream, whether it has been named yet or not.
 StreamName Shaker::OwnNameOf(StreamName stream) {
   const bool own = stream % 2 == 1 && stream != kSeveralStreams;
-  return own ? OwnStreamOf(ThisThread()) : stream;
+  return own ? 2 * StreamName{ThisThread()} + 1 : stream;
 }
 
 Shaker::Stream* Shaker::FindStream(StreamName name) {

@@ -189,6 +189,55 @@ class Shake(TestCase):
             self.assertEqual(shaken.out, without.out)
             self.assertGreater(shaken.stats["shake"]["holds"], 0)
 
+    def held(self, *arguments, mode="none", **more):
+        """What a seed makes of tests/programs/shaken.cpp: stdout, the statistics."""
+        env = {"CMP_FREE_SYNC": mode, "CMPSIM_HOLD_NS": "5000000", "CMP_SHAKE_REPORT": str(self.folder / "report"),
+               **more}
+        recorded = run("shaken", arguments, preload=PRELOADS,
+                       env=env | {"CMP_SHAKE": "record", "CMP_SHAKE_REPORT": str(self.sites)})
+        self.assert_ok(recorded)
+        shaken = run("shaken", arguments, preload=PRELOADS,
+                     env=env | {"CMP_SHAKE": "1", "CMP_SHAKE_SITES": str(self.sites)})
+        self.assert_ok(shaken)
+        self.assertEqual(shaken.err, "")
+        self.assertEqual(shaken.results, run("shaken", arguments, preload=False).results)
+        return shaken.stats["shake"]
+
+    def test_what_waits_lets_go(self):
+        """At once: no hold of work that nobody waits for lasts as long as one may."""
+        for how in ("copy", "stream", "stream-of-legacy", "device", "question", "destroy",
+                    "free-in-capture"):
+            counts = self.held("holds", how)
+            self.assertEqual([site["count"] for site in read_sites(self.sites)], ["100"], how)
+            self.assertEqual(counts["let_go_by_timer"], 0, (how, counts))
+            self.assertGreater(counts["holds"], counts["effective"], (how, counts))  # some were in vain
+            self.assertGreater(counts["effective"], 0, (how, counts))
+        counts = self.held("holds", "other-stream")
+        self.assertGreater(counts["holds"], 10)
+        self.assertEqual(counts["effective"], counts["holds"], "a wait for another stream ends nothing")
+
+    def test_what_is_captured_is_no_execution(self):
+        counts = self.held("holds", "capture")
+        self.assertEqual(counts["executions"], 100)
+        self.assertGreater(counts["holds"], 5)
+
+    def test_no_hold_is_longer_than_five_milliseconds(self):
+        """Where nothing else ends it, for ten."""
+        counts = self.held("holds", "time", CMPSIM_CALL_NS="10000", CMPSIM_HOLD_NS="20000000")
+        self.assertGreater(counts["let_go_by_timer"], 5)
+        self.assertLessEqual(counts["held_milliseconds"], 5 * counts["holds"])
+
+    def test_contexts_that_end(self):
+        self.assertGreater(self.held("resets", "20")["holds"], 25)
+        self.assertEqual(len(read_sites(self.sites)), 1, "streams of contexts that are gone are forgotten")
+
+    def test_where_memory_is_mapped_all_work_can_be_seen(self):
+        (site,) = self.recorded("mapped")
+        self.assertEqual((site["kind"], site["earlier_call"]), ("host", "cuLaunchKernel"))
+
+    def test_what_was_waited_for_before_the_free(self):
+        self.assertEqual(self.recorded("waited"), [])
+
     def test_killed_processes_leave_what_they_did(self):
         for how, code in (("_exit", 6), ("abort", -signal.SIGABRT), ("kill", -signal.SIGKILL)):
             env = {"CMP_FREE_SYNC": "order", "CMP_SHAKE": "record", "CMP_SHAKE_REPORT": str(self.sites)}

@@ -3,8 +3,11 @@
 //   shaken roles ORDER     three threads that do different work, which come in this order: abc, cab
 //   shaken generations N   N times two threads, of which the next two do the same work
 //   shaken together        eight threads whose first submissions come at the same time
-//   shaken dies HOW FILE   one that ends by _exit, abort or kill, once FILE has what it did
-//   shaken stacks          a thread on a smaller stack, with the same frames at the same addresses
+//   shaken holds HOW       work that is held in every round, and in every other one what must end
+//   that shaken waited          copies that the host waits for before it frees shaken resets N
+//   contexts that end, one after the other, with streams that do the same work shaken dies HOW FILE
+//   one that ends by _exit, abort or kill, once FILE has what it did shaken stacks          a
+//   thread on a smaller stack, with the same frames at the same addresses
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -166,6 +169,102 @@ int Stacks() {
   return 0;
 }
 
+// ---- Holds, and what ends them
+
+void EndCapture(cudaStream_t stream) {
+  cudaGraph_t graph = nullptr;
+  MUST(cudaStreamEndCapture(stream, &graph));
+  MUST(cudaGraphDestroy(graph));
+}
+
+// In every other round later work of another stream follows, so that its first work is a site.
+int Holds(const std::string& how) {
+  const cudaStream_t later = program::NonBlockingStream();
+  const cudaStream_t idle = program::NonBlockingStream();
+  const bool on_legacy = how == "copy" || how == "stream-of-legacy";
+  cudaEvent_t event = nullptr;
+  MUST(cudaEventCreate(&event));
+  char* memory = program::Allocate(8);
+  uint64_t seen = 0;
+  cudaStream_t stream = on_legacy ? nullptr : program::NonBlockingStream();
+  for (int round = 0; round < 200; ++round) {
+    const bool captures = how == "capture" && round % 2 != 0;
+    if (captures) MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
+    Launch(stream);
+    if (captures) EndCapture(stream);
+    const bool frees_in_capture = how == "free-in-capture" && round % 2 != 0;
+    if (frees_in_capture) MUST(cudaStreamBeginCapture(idle, cudaStreamCaptureModeRelaxed));
+    Free();
+    if (frees_in_capture) EndCapture(idle);
+    if (round % 2 == 0) {
+      Launch(later);
+      Launch(later);
+      MUST(cudaDeviceSynchronize());
+    } else if (how == "copy") {
+      MUST(cudaMemcpy(&seen, memory, 8, cudaMemcpyDeviceToHost));
+    } else if (how == "stream" || how == "stream-of-legacy") {
+      MUST(cudaStreamSynchronize(stream));
+    } else if (how == "device") {
+      MUST(cudaDeviceSynchronize());
+    } else if (how == "question") {
+      cudaStreamQuery(stream);
+    } else if (how == "time") {
+      for (int i = 0; i < 1000; ++i) cudaEventQuery(event);
+    } else if (how == "destroy") {
+      MUST(cudaStreamDestroy(stream));
+      stream = program::NonBlockingStream();
+    } else if (how == "other-stream") {
+      MUST(cudaStreamSynchronize(idle));
+      Launch(later);
+    }
+    MUST(cudaDeviceSynchronize());
+  }
+  return 0;
+}
+
+int Resets(int count) {
+  for (int i = 0; i < count; ++i) {
+    const cudaStream_t streams[] = {program::NonBlockingStream(), program::NonBlockingStream()};
+    for (int round = 0; round < 20; ++round) {
+      Launch(streams[0]);
+      Free();
+      Launch(streams[1]);
+      MUST(cudaDeviceSynchronize());
+    }
+    MUST(cudaDeviceReset());
+  }
+  return 0;
+}
+
+// What the host waited for, in each way, before it frees.
+int Waited() {
+  const cudaStream_t stream = program::NonBlockingStream();
+  const cudaStream_t later = program::NonBlockingStream();
+  char* memory = program::Allocate(8);
+  void* host = nullptr;
+  MUST(cudaMallocHost(&host, 8));
+  for (int round = 0; round < 20; ++round) {
+    MUST(cudaMemcpyAsync(host, memory, 8, cudaMemcpyDeviceToHost, stream));
+    round % 2 == 0 ? MUST(cudaStreamSynchronize(stream)) : MUST(cudaDeviceSynchronize());
+    Free();
+    Launch(later);
+    MUST(cudaDeviceSynchronize());
+  }
+  return 0;
+}
+
+// The host could see the end of any work.
+int Mapped() {
+  void* host = nullptr;
+  MUST(cudaHostAlloc(&host, 8, cudaHostAllocMapped));
+  const cudaStream_t stream = program::NonBlockingStream();
+  for (int round = 0; round < 20; ++round) {
+    Launch(stream);
+    Free();
+  }
+  return 0;
+}
+
 // ---- Ends that no exit handler sees
 
 size_t LinesIn(const char* path) {
@@ -186,6 +285,10 @@ int Die(const std::string& how, const char* path) {
 }
 
 int Run(const std::string& what, const char* argument, const char* file) {
+  if (what == "holds") return Holds(argument);
+  if (what == "resets") return Resets(atoi(argument));
+  if (what == "waited") return Waited();
+  if (what == "mapped") return Mapped();
   if (what == "dies") return Die(argument, file);
   if (what == "roles") return Roles(argument);
   if (what == "generations") return Generations(atoi(argument));
@@ -198,8 +301,7 @@ int Run(const std::string& what, const char* argument, const char* file) {
 
 int main(int count, char** arguments) {
   if (count < 2) return 2;
-  const int code = Run(arguments[1], count > 2 ? arguments[2] : "",
-                       count > 3 ? arguments[3] : "");
+  const int code = Run(arguments[1], count > 2 ? arguments[2] : "", count > 3 ? arguments[3] : "");
   MUST(cudaDeviceSynchronize());
   program::SayHazards();
   return code;

@@ -203,7 +203,9 @@ class Invention(TestCase):
         found = shake_program(program, [])
         self.assertEqual(program.runs, 0)
         self.assertIs(found.outcome, Outcome.NONE)
-        self.assertIn("no free of the program had earlier work", found.why_none())
+        self.assertEqual("no free of the program had earlier work of kind order to wait for", found.why_none())
+        found.tried.append(Tried("host", []))
+        self.assertEqual("no free of the program had earlier work to wait for", found.why_none())
         self.assertIsNotNone(shaking.why_nothing(found.tried))
 
     def test_noise_is_no_race(self):

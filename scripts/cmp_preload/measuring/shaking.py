@@ -150,7 +150,8 @@ def why_nothing(tried: list[Tried]) -> str | None:
     """Why runs that agree say nothing; None: holds were effective, in each kind that the program has
     sites of."""
     if not any(one.sites for one in tried):
-        said = "no free of the program had earlier work to wait for"
+        only = f" of kind {tried[0].kind}" if len(tried) == 1 else ""
+        said = f"no free of the program had earlier work{only} to wait for"
         cut_short = any(one.recording_cut_short for one in tried)
         return f"{said}, before {CUT_SHORT}" if cut_short else said
     for one in tried:
