@@ -257,8 +257,8 @@ void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
     if (kind_ == ShakeKind::kHost) NoteWentOn(call.thread);
     if (!submission.works) return;
     site = Choose(call, now);
-    const bool unordered = hold_.state != State::kNone && !AreOrdered(*hold_.stream, *stream);
-    if (hold_.state == State::kFreed && kind_ == ShakeKind::kOrder && unordered) {
+    if (hold_.state == State::kFreed && kind_ == ShakeKind::kOrder &&
+        !AreOrdered(*hold_.stream, *stream)) {
       hold_.state = State::kFollowed;
       hold_.later_waits = submission.waits;
       // in_vain counts this hold, too.
@@ -269,8 +269,6 @@ void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
       shaken.later_of_ = hold_.target;
       shaken.stream_ = HandleOf(name);
       shaken.waits_ = submission.waits;
-    } else if (hold_.state != State::kNone && submission.waits && !unordered) {
-      EndHold(now, false);
     } else if (hold_.state == State::kNone && site != nullptr && ready && !submission.waits &&
                !closed_.load(std::memory_order_acquire)) {
       place = words_.Take();
@@ -424,6 +422,7 @@ void Shaker::PlaceHold(ShakeSite& site, const HoldTarget& target, CUstream strea
       Count(site, g_shake_counts.holds, &ShakeSite::holds);
     } else {
       if (hold_.state != State::kNone && hold_.target.word == target.word) EndHold(NowNs(), false);
+      registered_.store(false, std::memory_order_release);  // by a context that has ended, perhaps
       if (++refused_ < kMostRefused) return;
     }
   }

@@ -234,6 +234,7 @@ class Shake(TestCase):
     def test_where_memory_is_mapped_all_work_can_be_seen(self):
         (site,) = self.recorded("mapped")
         self.assertEqual((site["kind"], site["earlier_call"]), ("host", "cuLaunchKernel"))
+        self.assertEqual(site["later_call"], "cuLaunchKernel", "what the thread that freed submitted next")
 
     def test_what_was_waited_for_before_the_free(self):
         self.assertEqual(self.recorded("waited"), [])

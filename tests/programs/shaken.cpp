@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 
 #include <barrier>
 #include <numeric>
@@ -279,6 +280,11 @@ int Die(const std::string& how, const char* path) {
   constexpr size_t kLines = 4;  // two to begin with, and two streams
   Roles("ab", 1);
   for (int i = 0; i < 10000 && LinesIn(path) < kLines; ++i) usleep(1000);
+  // A child that ends by itself has nothing to say of its parent.
+  fflush(stdout);
+  const pid_t child = fork();
+  if (child == 0) exit(0);
+  waitpid(child, nullptr, 0);
   if (how == "_exit") _exit(6);
   if (how == "abort") abort();
   return raise(SIGKILL);

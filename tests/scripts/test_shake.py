@@ -239,6 +239,19 @@ class Invention(TestCase):
                 self.assertIn(7, numbers(race.sites))
             self.assertEqual(len(tried.races), int(stop > 2))
 
+    def test_interrupted_at_the_only_site(self):
+        """What was not looked at is not said."""
+        program = Invented([{0}])
+        program.stop_after = 4
+        tried = Tried("order", [site(0)])
+        with self.assertRaises(KeyboardInterrupt):
+            shaking.shake(tried, range(1, 9), program, narrow=True)
+        found = Found()
+        found.tried, found.interrupted = [tried], True
+        said = shaken.text(found, ["app"], Symbols(["app"], {}))
+        self.assertIn("  Whether it comes without a hold, too, is not known.\n", said)
+        self.assertNotIn("without holds in none", said)
+
     def test_without_narrowing(self):
         tried = Tried("order", [site(i) for i in range(9)])
         program = Invented([{4}])
