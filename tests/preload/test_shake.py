@@ -205,8 +205,8 @@ class Shake(TestCase):
 
     def test_what_waits_lets_go(self):
         """At once: no hold of work that nobody waits for lasts as long as one may."""
-        for how in ("copy", "stream", "stream-of-legacy", "device", "question", "destroy",
-                    "free-in-capture"):
+        for how in ("copy", "stream", "stream-of-legacy", "device", "event", "question",
+                    "destroy", "free-in-capture"):
             counts = self.held("holds", how)
             self.assertEqual([site["count"] for site in read_sites(self.sites)], ["100"], how)
             self.assertEqual(counts["let_go_by_timer"], 0, (how, counts))

@@ -209,6 +209,9 @@ int Holds(const std::string& how) {
       MUST(cudaDeviceSynchronize());
     } else if (how == "question") {
       cudaStreamQuery(stream);
+    } else if (how == "event") {
+      MUST(cudaEventRecord(event, stream));
+      MUST(cudaEventSynchronize(event));
     } else if (how == "time") {
       for (int i = 0; i < 1000; ++i) cudaEventQuery(event);
     } else if (how == "destroy") {
