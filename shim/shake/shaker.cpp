@@ -495,7 +495,13 @@ bool Shaker::ReadyToHold() {
     registered_.store(true, std::memory_order_release);
     return true;
   }
-  GiveUp("the driver refuses its memory");
+  // Of a thread without a context, perhaps: others may have one.
+  bool often = false;
+  {
+    const Held held(lock_);
+    often = ++refused_ >= kMostRefused;
+  }
+  if (often) GiveUp("the driver refuses its memory");
   return false;
 }
 

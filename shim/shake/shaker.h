@@ -142,7 +142,7 @@ class Shaker {
   bool WriteReport(bool ends);
 
   static constexpr size_t kMostStreams = 256;
-  static constexpr unsigned kMostRefused = 8;  // holds, one after the other
+  static constexpr unsigned kMostRefused = 8;  // calls for holds, one after the other
 
   bool records_ = false;
   ShakeKind kind_ = ShakeKind::kOrder;

@@ -285,6 +285,13 @@ class Shake(TestCase):
                 self.assertEqual(result.out, without.out, failure)
                 self.assertEqual(result.stats["shake"]["holds"], 0, failure)
 
+    def test_a_driver_that_refuses_once_is_asked_again(self):
+        self.shaken("free-alone-kernels")
+        for failure in ("cuStreamWaitValue32_v2:1:1", "cuMemHostRegister_v2:1:1"):
+            result = self.shaken("free-alone-kernels", shake=1, CMPSIM_FAIL=failure)
+            self.assertGreater(result.stats["shake"]["effective"], 3, failure)
+            self.assertEqual(result.err, "")
+
     def test_other_programs(self):
         """Captures, contexts that end, threads, forks: as without the pool."""
         for program, args in (("captures", ["own"]), ("captures", ["endings"]), ("captures", ["reset"]),
