@@ -114,7 +114,7 @@ bool Shaker::WriteReport(bool ends) {
     const Held held_too(lock_);
     if (changes_ == reported_ && !ends) return true;
     reported_ = changes_;
-    report_sites_ = sites_;
+    report_sites_.Follow(sites_);
   }
   const bool written = report_sites_.Write(report_, ends);
   if (!written) {

@@ -155,6 +155,15 @@ const char* ShakeSites::Read(const char* path) {
   return first && wrong == nullptr ? "it is empty" : wrong;
 }
 
+void ShakeSites::Follow(const ShakeSites& later) {
+  size_t left = count_ = later.count_;
+  for (size_t i = 0; left > 0; ++i) {
+    if (later.places_[i].id == 0) continue;
+    places_[i] = later.places_[i];
+    --left;
+  }
+}
+
 bool ShakeSites::Write(const char* path, bool ends) const {
   if (access(path, F_OK) == 0 && !IsOurs(path, kBeginning)) {
     errno = EEXIST;

@@ -59,6 +59,9 @@ class ShakeSites {
 
   // Reads which sites may be held. Why it cannot be, or nullptr.
   const char* Read(const char* path);
+  // Becomes as `later`, which had all of these sites already: what is there is copied, not all
+  // room.
+  void Follow(const ShakeSites& later);
   // A new file in place of the one that was written there before, at once: whoever reads, and
   // whenever the process is killed, has one of the two. `ends`: nothing changes any more. False
   // with errno.

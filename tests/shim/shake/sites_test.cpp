@@ -64,6 +64,21 @@ TEST_F(SitesFile, HasWhatWasSeen) {
                 "#end\n");
 }
 
+TEST_F(SitesFile, IsOfACopyThatFollows) {
+  const CallSite where = SiteAt(0x100);
+  const CallSite other = SiteAt(0x200);
+  ShakeSite* site = sites_->Get(ShakeKind::kOrder, {"cuLaunchKernel", &where, 3, 7});
+  read_->Follow(*sites_);
+  site->count = 11;
+  sites_->Get(ShakeKind::kHost, {"cuLaunchKernel", &other, 3, 7});
+  read_->Follow(*sites_);
+  ASSERT_TRUE(sites_->Write(path_.c_str(), true));
+  const std::string original = Contents();
+  ASSERT_TRUE(read_->Write(path_.c_str(), true));
+  EXPECT_EQ(Contents(), original);
+  EXPECT_EQ(read_->count(), 2u);
+}
+
 TEST_F(SitesFile, IsReadAgain) {
   // More than one read of the file takes.
   constexpr uintptr_t kCount = 500;
