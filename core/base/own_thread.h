@@ -12,6 +12,10 @@ bool StartOwnThread(void* (*run)(void* of), void* of);
 // processors that it may run on.
 void BeginOwnThread(const char* name);
 
+// A process whose main thread has called pthread_exit ends with the last of the others, so none of
+// ours may stay then: *over. False: it cannot be told here.
+bool TellWhetherMainThreadIsOver(bool* over);
+
 }  // namespace cmp
 
 #endif  // CMP_CORE_BASE_OWN_THREAD_H_

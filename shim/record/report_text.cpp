@@ -174,7 +174,6 @@ void AddDevices(Text& text, Pool& pool) {
   });
 }
 
-// Page-locked memory: what was kept, and where nothing was, what the real calls took.
 void AddJsonShake(Text& text, const ShakeCounts& shake) {
   if (!shake.on.load(std::memory_order_relaxed)) return;
   text.Add(",\n  \"shake\": {\n    \"sites\": %llu,\n    \"executions\": %llu",
@@ -185,6 +184,7 @@ void AddJsonShake(Text& text, const ShakeCounts& shake) {
            Count{shake.let_go_by_timer.Get()}, Count{shake.held_ns.Get() / 1000000});
 }
 
+// Page-locked memory: what was kept, and where nothing was, what the real calls took.
 void AddPageLocked(Text& text, const ProcessCounters& process) {
   const Count requests = process.host_requests.Get();
   const Count real = process.host_real_malloc_calls.Get();

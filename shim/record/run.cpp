@@ -29,22 +29,6 @@ size_t ReadBegin(const char* path, char* text, size_t room) {
   return length;
 }
 
-// Nanoseconds since the process began (its fork: an exec keeps it); 0 if that cannot be told.
-uint64_t Age() {
-  char text[1024];
-  ReadBegin("/proc/self/stat", text, sizeof(text));
-  // The program's name, in the second field, may hold anything; the 22nd is the begin.
-  const char* at = strrchr(text, ')');
-  for (int field = 2; at != nullptr && field < 22; ++field) at = strchr(at + 1, ' ');
-  const long ticks = sysconf(_SC_CLK_TCK);
-  timespec now;
-  if (at == nullptr || ticks <= 0 || clock_gettime(CLOCK_BOOTTIME, &now) != 0) return 0;
-  const double begin = static_cast<double>(NumberAt(at)) / static_cast<double>(ticks);
-  const double age =
-      static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9 - begin;
-  return age > 0 ? static_cast<uint64_t>(age * 1e9) : 0;
-}
-
 // The words of /proc/self/cmdline, each with a zero behind it, as a shell takes them.
 void CopyCommand(char* command, size_t room) {
   constexpr char kPlain[] =
@@ -97,6 +81,21 @@ void CopyDriverVersion(char* version, size_t room) {
 
 }  // namespace
 
+uint64_t ProcessAgeNs() {
+  char text[1024];
+  ReadBegin("/proc/self/stat", text, sizeof(text));
+  // The program's name, in the second field, may hold anything; the 22nd is the begin.
+  const char* at = strrchr(text, ')');
+  for (int field = 2; at != nullptr && field < 22; ++field) at = strchr(at + 1, ' ');
+  const long ticks = sysconf(_SC_CLK_TCK);
+  timespec now;
+  if (at == nullptr || ticks <= 0 || clock_gettime(CLOCK_BOOTTIME, &now) != 0) return 0;
+  const double begin = static_cast<double>(NumberAt(at)) / static_cast<double>(ticks);
+  const double age =
+      static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9 - begin;
+  return age > 0 ? static_cast<uint64_t>(age * 1e9) : 0;
+}
+
 uint64_t UnixNs() {
   timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
@@ -130,7 +129,7 @@ void CopyNames(char (&host)[80], char (&rank)[16], char (&command)[1024]) {
 }
 
 void DescribeRun(StatisticsRun& run) {
-  run.begin_unix_ns = UnixNs() - Age();
+  run.begin_unix_ns = UnixNs() - ProcessAgeNs();
   CopyNames(run.host, run.rank, run.command);
   CopyDriverVersion(run.driver, sizeof(run.driver));
   CopySettings(run.settings, sizeof(run.settings));

@@ -12,6 +12,10 @@ namespace cmp {
 // The time of the day, in nanoseconds since 1970.
 uint64_t UnixNs();
 
+// Nanoseconds since the process began (its fork: an exec keeps it), to a hundredth of a second, as
+// the kernel counts; 0 if that cannot be told.
+uint64_t ProcessAgeNs();
+
 // The CMP_ variables of the process, each with a newline; "..." in place of those that have no
 // room.
 void CopySettings(char* settings, size_t room);

@@ -1,8 +1,5 @@
 #include "shim/record/writer.h"
 
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "core/base/lock.h"
@@ -15,17 +12,6 @@ namespace {
 // Between two writes: at first little, so that a process which is soon over leaves something, too.
 constexpr long kFirstPauseNs = 1'000'000;
 constexpr long kLongestPauseNs = 100'000'000;
-
-// A process whose main thread has called pthread_exit ends with the last of the others. The kernel
-// forgets the list of locks of a thread that is over; asking for it opens no file, whose number the
-// program could be about to count on.
-bool TellWhetherMainThreadIsOver(bool* over) {
-  const void* locks = nullptr;
-  size_t bytes = 0;
-  const bool told = syscall(SYS_get_robust_list, getpid(), &locks, &bytes) == 0;
-  *over = told && locks == nullptr;
-  return told;
-}
 
 void* KeepWriting(void* of) {
   const Writer& writer = *static_cast<const Writer*>(of);

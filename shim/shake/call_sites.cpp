@@ -71,12 +71,17 @@ void CallSites::Begin() {
   backtrace_ = reinterpret_cast<int (*)(int (*)(void*, void*), void*)>(backtrace);
 }
 
+const CallSites::Object* CallSites::KnownObject(uintptr_t address) const {
+  for (size_t i = 0; i < object_count_; ++i) {
+    if (address >= objects_[i].begin && address < objects_[i].end) return &objects_[i];
+  }
+  return nullptr;
+}
+
 const CallSites::Object* CallSites::ObjectOf(uintptr_t address) {
   {
     const Held held(lock_);
-    for (size_t i = 0; i < object_count_; ++i) {
-      if (address >= objects_[i].begin && address < objects_[i].end) return &objects_[i];
-    }
+    if (const Object* known = KnownObject(address)) return known;
   }
   const auto* code = reinterpret_cast<const void*>(address);
   const LoadedObject found = ObjectAround(code);
@@ -93,6 +98,8 @@ const CallSites::Object* CallSites::ObjectOf(uintptr_t address) {
     object.owner = Owner::kCuda;
   }
   const Held held(lock_);
+  // By another thread meanwhile: a walk tells by it whether it is still in the same object.
+  if (const Object* known = KnownObject(address)) return known;
   if (object_count_ == kMostObjects) return nullptr;
   objects_[object_count_] = object;
   return &objects_[object_count_++];
@@ -100,9 +107,11 @@ const CallSites::Object* CallSites::ObjectOf(uintptr_t address) {
 
 bool CallSites::KnownWalk::StillStands(uintptr_t from) const {
   if (frame != from) return false;
-  for (size_t i = count; i > 0; --i) {  // the outermost differ more often
-    const auto* place = reinterpret_cast<const uintptr_t*>(returns[i - 1].place);
-    if (*place != returns[i - 1].address) return false;
+  // The innermost first: where that one stands, the frame around it is there, and has the next.
+  // What lies beyond a frame that is another one may be no stack at all.
+  for (size_t i = 0; i < count; ++i) {
+    const auto* place = reinterpret_cast<const uintptr_t*>(returns[i].place);
+    if (*place != returns[i].address) return false;
   }
   return true;
 }

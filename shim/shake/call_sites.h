@@ -60,6 +60,8 @@ class CallSites {
   };
   static int Visit(void* frame, void* walk);
   static void NoteReturn(Walk& walk, void* frame, uintptr_t address);
+  // REQUIRES: lock_ held
+  const Object* KnownObject(uintptr_t address) const;
   // nullptr: it is in no library, or there are too many.
   const Object* ObjectOf(uintptr_t address);
   const CallSite* Intern(const CallSite& site);

@@ -21,6 +21,7 @@ void BeginShake(const Options& options) {
   if (!shaker->Begin(options)) return;
   g_shake_counts.on.store(true, std::memory_order_relaxed);
   g_shaker.store(shaker, std::memory_order_release);
+  shaker->BeginReport(options.shake_report);
 }
 
 void EndShake() {

@@ -6,11 +6,14 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "core/base/own_thread.h"
+#include "core/base/thread_exit.h"
 #include "core/base/warnings.h"
-#include "shim/record/own_files.h"
+#include "shim/record/run.h"
 #include "shim/record/shake_counts.h"
+#include "shim/record/writer.h"
 #include "shim/state/captures.h"
 #include "shim/visible/visible_memory.h"
 
@@ -18,18 +21,13 @@ namespace cmp {
 
 namespace {
 
-constinit std::atomic<uint32_t> g_threads{0};
+// 0: it has not called yet. No more than that: there is little room for what is thread-local.
 thread_local constinit uint32_t t_thread = 0;
-uint32_t ThisThread() {
-  if (t_thread == 0) t_thread = g_threads.fetch_add(1, std::memory_order_relaxed) + 1;
-  return t_thread;
-}
+constinit ThreadExitHook g_shaken_thread_ends([] {
+  const uint32_t thread = std::exchange(t_thread, 0);
+  if (Shaker* shaker = TheShaker(); shaker != nullptr && thread != 0) shaker->ThreadEnds(thread);
+});
 
-// One name for the thread's own default stream, whether it has been named yet or not.
-StreamName OwnNameOf(StreamName stream) {
-  const bool own = stream % 2 == 1 && stream != kSeveralStreams;
-  return own ? 2 * StreamName{ThisThread()} + 1 : stream;
-}
 CUstream HandleOf(StreamName name) {
   if (name == kLegacyStream) return CU_STREAM_LEGACY;
   return name % 2 == 1 ? CU_STREAM_PER_THREAD : reinterpret_cast<CUstream>(name);
@@ -38,6 +36,8 @@ CUstream HandleOf(StreamName name) {
 uint64_t RandomOf(uint64_t seed, const ShakeSite& site) {
   return MixShake(MixShake(seed, site.id), site.count);
 }
+
+constexpr uint64_t kKernelTickNs = 10'000'000;
 
 // Every eighth execution, by the seed. Where holds were in vain, fewer and fewer of those.
 uint64_t OneIn(const ShakeSite& site) {
@@ -61,8 +61,9 @@ bool Shaker::Begin(const Options& options) {
   records_ = options.shake == kShakeRecord;
   seed_ = options.shake;
   kind_ = options.free_sync == FreeSync::kOrder ? ShakeKind::kHost : ShakeKind::kOrder;
-  report_ = options.shake_report;
-  begin_ns_ = NowNs();
+  // Earlier than it can have been by what the kernel rounds off, never.
+  const uint64_t now = NowNs();
+  begin_ns_ = now - std::min(now, std::max(ProcessAgeNs(), kKernelTickNs) - kKernelTickNs);
   call_sites_.Begin();
   if (records_) return true;
   const char* wrong = options.shake_sites == nullptr ? "CMP_SHAKE_SITES names no file"
@@ -71,13 +72,7 @@ bool Shaker::Begin(const Options& options) {
   if (wrong == nullptr && (driver == nullptr || !words_.Begin(*driver))) {
     wrong = "the driver has no waits for values";
   }
-  if (wrong == nullptr && !StartOwnThread(
-                              [](void* of) -> void* {
-                                BeginOwnThread("cmp-shake");
-                                static_cast<Shaker*>(of)->RunTimer();
-                                return nullptr;
-                              },
-                              this)) {
+  if (wrong == nullptr && !StartTimer()) {
     wrong = "no thread can be made";  // without which nothing would be let go in time
   }
   if (wrong == nullptr) return true;
@@ -89,20 +84,75 @@ bool Shaker::Begin(const Options& options) {
 
 void Shaker::End() {
   closed_.store(true, std::memory_order_seq_cst);
-  char path[kMaxPath];
-  const bool writes = report_ != nullptr && ExpandPath(report_, path);
   if (!lock_.LockSoon()) return;
-  const Held held(lock_, Taken::kYes);
-  if (hold_.state != State::kNone) EndHold(NowNs(), false);
-  if (writes && !sites_.Write(path)) {
-    char line[kMaxPath + 64];
-    snprintf(line, sizeof(line), "CMP_SHAKE_REPORT=%s cannot be written: %s", path,
-             strerror(errno));
-    PrintWarning(line);
+  {
+    const Held held(lock_, Taken::kYes);
+    if (hold_.state != State::kNone) EndHold(NowNs(), false);
+  }
+  WriteReport(true);
+}
+
+// ---- The report
+
+void Shaker::BeginReport(const char* pattern) {
+  if (pattern == nullptr || !ExpandPath(pattern, report_)) return;
+  if (!WriteReport(false)) return;
+  static constexpr Writer kWriter = {"cmp-sites", [](bool* is_changed) {
+                                       *is_changed = false;  // the pause need not get shorter
+                                       return TheShaker()->WriteReport(false);
+                                     }};
+  if (!StartWriter(kWriter)) {
+    PrintWarning("no thread can be made: CMP_SHAKE_REPORT is written at the end alone");
   }
 }
 
-// ---- Streams
+bool Shaker::WriteReport(bool ends) {
+  if (!report_lock_.LockSoon()) return true;
+  const Held held(report_lock_, Taken::kYes);
+  if (report_[0] == '\0') return false;
+  {
+    const Held held_too(lock_);
+    if (changes_ == reported_ && !ends) return true;
+    reported_ = changes_;
+    report_sites_.Follow(sites_);
+  }
+  const bool written = report_sites_.Write(report_, ends);
+  if (!written) {
+    char line[kMaxPath + 64];
+    snprintf(line, sizeof(line), "CMP_SHAKE_REPORT=%s cannot be written: %s", report_,
+             strerror(errno));
+    PrintWarning(line);
+  }
+  if (ends || !written) report_[0] = '\0';
+  return written;
+}
+
+// ---- Threads and streams
+
+uint32_t Shaker::ThisThread() {
+  if (t_thread == 0) {
+    t_thread = threads_.Begin();
+    if (t_thread != 0) g_shaken_thread_ends.Arm();
+  }
+  return t_thread;
+}
+
+void Shaker::ThreadEnds(uint32_t thread) {
+  {
+    const Held held(lock_);
+    for (ShakeSite*& site : freed_hosts_) {
+      if (site != nullptr && site->free_thread == thread) site = nullptr;
+    }
+    if (hold_.free_thread == thread) hold_.free_thread = 0;
+  }
+  threads_.End(thread);
+}
+
+// One name for the thread's own default stream, whether it has been named yet or not.
+StreamName Shaker::OwnNameOf(StreamName stream) {
+  const bool own = stream % 2 == 1 && stream != kSeveralStreams;
+  return own ? 2 * StreamName{ThisThread()} + 1 : stream;
+}
 
 Shaker::Stream* Shaker::FindStream(StreamName name) {
   Stream* const found = std::find_if(streams_, StreamsEnd(),
@@ -110,48 +160,48 @@ Shaker::Stream* Shaker::FindStream(StreamName name) {
   return found == StreamsEnd() ? nullptr : found;
 }
 
-Shaker::Stream* Shaker::AddStream(StreamName name, bool blocking) {
+Shaker::Stream* Shaker::AddStream(StreamName name, bool blocking, uint64_t owner) {
   if (Stream* stream = FindStream(name)) return stream;
   Stream* stream = FindStream(kNoStream);
   if (stream == nullptr) {
     if (stream_places_ == kMostStreams) return nullptr;
     stream = &streams_[stream_places_++];
   }
+  const auto any = [this](auto is) {
+    return std::any_of(streams_, StreamsEnd(),
+                       [=](const Stream& other) { return other.name != kNoStream && is(other); });
+  };
   StreamOrdinal ordinal = 0;
-  if (name == kLegacyStream) {
-    ordinal = kOrdinalLegacy;
-  } else if (name % 2 == 1) {
-    ordinal = kOrdinalPerThread;
+  uint64_t who = 0;
+  if (IsOfCurrentContext(name)) {
+    ordinal = name == kLegacyStream ? kOrdinalLegacy : kOrdinalPerThread;
+    who = static_cast<uint64_t>(ordinal);
   } else {
-    for (bool taken = true; taken; ordinal += taken ? 1 : 0) {
-      taken = std::any_of(streams_, StreamsEnd(), [=](const Stream& other) {
-        return other.name != kNoStream && other.ordinal == ordinal;
-      });
-    }
+    while (any([=](const Stream& other) { return other.ordinal == ordinal; })) ++ordinal;
+    uint64_t turn = 0;
+    do {
+      who = MixShake(owner, turn++);
+    } while (any([=](const Stream& other) { return other.who == who; }));
   }
-  *stream = {name, ordinal, blocking, {}, {}};
+  *stream = {name, ordinal, who, blocking, {}, {}};
   return stream;
 }
 
-Shaker::Stream* Shaker::StreamOf(StreamName name) {
-  if (name == kSeveralStreams) return nullptr;
+// To ask a capturing stream kills its capture (measured).
+bool Shaker::AskIfBlocking(StreamName name, bool* blocking) {
+  *blocking = true;
+  const Driver* driver = LoadedDriver();
+  if (IsOfCurrentContext(name) || driver == nullptr || driver->stream_flags == nullptr) return true;
   {
     const Held held(lock_);
-    if (Stream* stream = FindStream(name)) return stream;
+    if (FindStream(name) != nullptr) return true;
   }
-  // In doubt it is one that orders itself: then it is left alone beside the legacy one. To ask a
-  // capturing stream kills its capture (measured).
-  bool blocking = true;
-  const Driver* driver = LoadedDriver();
-  if (!IsOfCurrentContext(name) && driver != nullptr && driver->stream_flags != nullptr) {
-    if (!g_captures.EnterRecording()) return nullptr;
-    unsigned flags = 0;
-    driver->stream_flags(reinterpret_cast<CUstream>(name), &flags);
-    blocking = (flags & CU_STREAM_NON_BLOCKING) == 0;
-    g_captures.LeaveRecording();
-  }
-  const Held held(lock_);
-  return AddStream(name, blocking);
+  if (!g_captures.EnterRecording()) return false;
+  unsigned flags = 0;
+  driver->stream_flags(reinterpret_cast<CUstream>(name), &flags);
+  *blocking = (flags & CU_STREAM_NON_BLOCKING) == 0;
+  g_captures.LeaveRecording();
+  return true;
 }
 
 bool Shaker::AreOrdered(const Stream& one, const Stream& other) {
@@ -160,20 +210,23 @@ bool Shaker::AreOrdered(const Stream& one, const Stream& other) {
          (other.name == kLegacyStream && one.blocking);
 }
 
+void Shaker::EndStream(Stream& stream) {
+  if (hold_.state != State::kNone && hold_.stream == &stream) EndHold(NowNs(), false);
+  debts_[&stream - streams_] = {};
+  stream = {};
+}
+
 void Shaker::StreamEnds(StreamName name) {
   const Held held(lock_);
   for (Stream* at = streams_; at != StreamsEnd(); ++at) {
-    Stream& stream = *at;
-    if (stream.name == kNoStream || (stream.name != name && name != kSeveralStreams)) continue;
-    if (hold_.state != State::kNone && hold_.stream == &stream) EndHold(NowNs(), false);
-    debts_[&stream - streams_] = {};
-    stream = {};
+    const bool ends = at->name == name || name == kSeveralStreams;
+    if (at->name != kNoStream && ends) EndStream(*at);
   }
 }
 
+// Which streams are its is not known.
 void Shaker::ContextEnds() {
-  const Held held(lock_);
-  if (hold_.state != State::kNone) EndHold(NowNs(), false);
+  StreamEnds(kSeveralStreams);
   registered_.store(false, std::memory_order_release);
 }
 
@@ -181,26 +234,31 @@ void Shaker::ContextEnds() {
 
 void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
   if (closed_.load(std::memory_order_acquire) || g_captures.UnderWay()) return;
-  Stream* const stream = StreamOf(OwnNameOf(submission.stream));
-  if (stream == nullptr) return;
-  ShakeCall call = {submission.name, &kUnknownCallSite, ThisThread(), stream->ordinal};
-  if (submission.works) call.where = call_sites_.Here();
-  if (records_) {
-    const Held held(lock_);
-    return Record(submission, call, *stream);
-  }
-  const bool ready = ReadyToHold();
+  const uint32_t thread = ThisThread();
+  const StreamName name = OwnNameOf(submission.stream);
+  bool blocking = false;
+  if (thread == 0 || name == kSeveralStreams || !AskIfBlocking(name, &blocking)) return;
+  ShakeCall call = {submission.name, &kUnknownCallSite, thread};
+  uint64_t who = threads_.NameOf(thread);
+  if (submission.works || who == 0) call.where = call_sites_.Here();
+  if (who == 0) who = threads_.Name(thread, call.where->hash);
+  const bool ready = !records_ && ReadyToHold();
   HoldTarget place;
   ShakeSite* site = nullptr;
   {
     const Held held(lock_);
+    Stream* const stream = AddStream(name, blocking, who);
+    if (stream == nullptr) return;
+    call.stream = stream->ordinal;
+    call.who = MixShake(who, stream->who);
+    if (records_) return Record(submission, call, *stream);
     const uint64_t now = NowNs();
     EndIfOver(now);
     if (kind_ == ShakeKind::kHost) NoteWentOn(call.thread);
     if (!submission.works) return;
     site = Choose(call, now);
-    const bool unordered = hold_.state != State::kNone && !AreOrdered(*hold_.stream, *stream);
-    if (hold_.state == State::kFreed && kind_ == ShakeKind::kOrder && unordered) {
+    if (hold_.state == State::kFreed && kind_ == ShakeKind::kOrder &&
+        !AreOrdered(*hold_.stream, *stream)) {
       hold_.state = State::kFollowed;
       hold_.later_waits = submission.waits;
       // in_vain counts this hold, too.
@@ -209,10 +267,8 @@ void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
       words_.DeviceWillWrite(hold_.target, true);
       shaken.is_later_ = true;
       shaken.later_of_ = hold_.target;
-      shaken.stream_ = HandleOf(stream->name);
+      shaken.stream_ = HandleOf(name);
       shaken.waits_ = submission.waits;
-    } else if (hold_.state != State::kNone && submission.waits && !unordered) {
-      EndHold(now, false);
     } else if (hold_.state == State::kNone && site != nullptr && ready && !submission.waits &&
                !closed_.load(std::memory_order_acquire)) {
       place = words_.Take();
@@ -220,7 +276,7 @@ void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
     }
   }
   if (shaken.is_later_) bell_.Ring();  // it may be for less time now
-  if (place.word != nullptr) PlaceHold(*site, place, HandleOf(stream->name));
+  if (place.word != nullptr) PlaceHold(*site, place, HandleOf(name));
 }
 
 void Shaker::After(Shaken& shaken) {
@@ -327,6 +383,7 @@ void Shaker::Waited(StreamName name, uint64_t begun) {
 
 void Shaker::Count(ShakeSite& site, Counter& counter, uint64_t ShakeSite::*of_site) {
   ++(site.*of_site);
+  ++changes_;
   counter.AddShared(1);
   g_shake_counts.sites.Set(sites_.count());
 }
@@ -339,8 +396,9 @@ ShakeSite* Shaker::Choose(const ShakeCall& call, uint64_t now) {
   if (site->earlier.name == nullptr) site->earlier = call;
   Count(*site, g_shake_counts.executions, &ShakeSite::count);
   if (RandomOf(seed_, *site) % OneIn(*site) != 0) return nullptr;
-  const uint64_t may_be_held = kFirstHeldNs + (now - begin_ns_) / 3 * 2;
-  return held_ns_ < may_be_held ? site : nullptr;
+  // If it lasts as long as it may, then a third of the time was without holds.
+  const uint64_t most = MostHeldNs(RandomOf(seed_, *site));
+  return 3 * (held_ns_ + most) <= 2 * (now - begin_ns_ + most) ? site : nullptr;
 }
 
 void Shaker::Start(ShakeSite& site, const Stream& stream, const HoldTarget& target, uint64_t now) {
@@ -364,6 +422,7 @@ void Shaker::PlaceHold(ShakeSite& site, const HoldTarget& target, CUstream strea
       Count(site, g_shake_counts.holds, &ShakeSite::holds);
     } else {
       if (hold_.state != State::kNone && hold_.target.word == target.word) EndHold(NowNs(), false);
+      registered_.store(false, std::memory_order_release);  // by a context that has ended, perhaps
       if (++refused_ < kMostRefused) return;
     }
   }
@@ -409,11 +468,12 @@ void Shaker::EndHold(uint64_t now, bool by_timer) {
 uint64_t Shaker::Wait(StreamName name) {
   if (closed_.load(std::memory_order_acquire)) return 0;
   name = OwnNameOf(name);
+  const uint32_t thread = ThisThread();
   const Held held(lock_);
   if (records_) return number_;
   const uint64_t now = NowNs();
   EndIfOver(now);
-  if (kind_ == ShakeKind::kHost) NoteWentOn(ThisThread());
+  if (kind_ == ShakeKind::kHost) NoteWentOn(thread);
   if (hold_.state == State::kFollowed) {
     if (hold_.later_waits) return 0;
     hold_.end = std::min(hold_.end, now + kMoreAtWaitsNs);
@@ -435,24 +495,42 @@ bool Shaker::ReadyToHold() {
     registered_.store(true, std::memory_order_release);
     return true;
   }
-  GiveUp("the driver refuses its memory");
+  // Of a thread without a context, perhaps: others may have one.
+  bool often = false;
+  {
+    const Held held(lock_);
+    often = ++refused_ >= kMostRefused;
+  }
+  if (often) GiveUp("the driver refuses its memory");
   return false;
+}
+
+bool Shaker::StartTimer() {
+  bool over = false;  // who could not tell would keep the process for ever
+  const auto run = [](void* of) -> void* {
+    BeginOwnThread("cmp-shake");
+    static_cast<Shaker*>(of)->RunTimer();
+    return nullptr;
+  };
+  return TellWhetherMainThreadIsOver(&over) && StartOwnThread(run, this);
 }
 
 // Never a CUDA call, and lock_ for moments: whatever waits for the hold waits no longer than that.
 // Once closed no hold begins (looked at under the lock); one that is on its way is still timed.
 void Shaker::RunTimer() {
-  constexpr long kIdleNs = 900'000'000;
+  constexpr long kIdleNs = 100'000'000;
+  bool over = false;  // the main thread is; what others do then is held no more
   for (long sleep = kIdleNs;;) {
     bell_.Sleep(sleep);
+    if (sleep == kIdleNs) TellWhetherMainThreadIsOver(&over);
     const Held held(lock_);
     const uint64_t now = NowNs();
     EndIfOver(now);
-    if (hold_.state == State::kNone && closed_.load(std::memory_order_acquire)) return;
+    const bool idle = hold_.state == State::kNone;
+    if (idle && over) closed_.store(true, std::memory_order_release);
+    if (idle && closed_.load(std::memory_order_acquire)) return;
     // It looks once a millisecond, so that what came first is counted where the program is silent.
-    sleep = hold_.state == State::kNone
-                ? kIdleNs
-                : static_cast<long>(std::min(hold_.end - now, kMoreAtWaitsNs));
+    sleep = idle ? kIdleNs : static_cast<long>(std::min(hold_.end - now, kMoreAtWaitsNs));
   }
 }
 

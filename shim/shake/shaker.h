@@ -22,16 +22,19 @@
 //
 // Two streams that order themselves (the legacy one and a blocking one) are one here.
 //
-// Locks: lock_ is taken last but for that of the call sites; no CUDA call is made under it.
+// Locks: report_lock_ is taken before lock_, and that last but for those of the call sites and the
+// threads; no CUDA call is made under any, and nothing is waited for under lock_.
 #ifndef CMP_SHIM_SHAKE_SHAKER_H_
 #define CMP_SHIM_SHAKE_SHAKER_H_
 
 #include "core/base/lock.h"
 #include "core/base/statistics.h"
+#include "shim/record/own_files.h"
 #include "shim/shake/call_sites.h"
 #include "shim/shake/hold.h"
 #include "shim/shake/shake.h"
 #include "shim/shake/sites.h"
+#include "shim/shake/threads.h"
 
 namespace cmp {
 
@@ -40,11 +43,12 @@ class Shaker {
   static constexpr uint64_t kMostHeldNs = 5'000'000;
   static constexpr uint64_t kLeastFollowedNs = 125'000;  // twice that for a site's first hold
   static constexpr uint64_t kMoreAtWaitsNs = 1'000'000;
-  // CUDA's own start, before the first submission, takes longer than this part of it.
-  static constexpr uint64_t kFirstHeldNs = 100'000'000;
 
   // False, with a line: nothing can be tried.
   bool Begin(const Options& options);
+  // Where the sites are written to, from now on and from time to time: the process may be killed.
+  // REQUIRES: TheShaker() is this
+  void BeginReport(const char* pattern);
   void End();
 
   void Before(const ShakenSubmission& submission, Shaken& shaken);
@@ -53,6 +57,7 @@ class Shaker {
   uint64_t Wait(StreamName stream);
   void Waited(StreamName stream, uint64_t begun);
   void StreamEnds(StreamName stream);
+  void ThreadEnds(uint32_t thread);
   void ContextEnds();
 
  private:
@@ -78,6 +83,7 @@ class Shaker {
   struct Stream {
     StreamName name = kNoStream;  // kNoStream: nobody's
     StreamOrdinal ordinal = kOrdinalUnknown;
+    uint64_t who = 0;  // the same in every run: whose it is, and which of those
     bool blocking = false;
     Group work;
     Group visible;  // of it, what the host could see the end of
@@ -103,11 +109,18 @@ class Shaker {
   };
 
   Stream* StreamsEnd() { return streams_ + stream_places_; }
+  // Of the calling one. REQUIRES: lock_ is not held
+  uint32_t ThisThread();
+  StreamName OwnNameOf(StreamName stream);
+  // Does the stream order itself with the legacy one? In doubt it does: then it is left alone
+  // beside that. False: it cannot be asked.
+  bool AskIfBlocking(StreamName name, bool* blocking);
 
   // REQUIRES for all that make no CUDA call: lock_ held
   Stream* FindStream(StreamName name);
-  Stream* AddStream(StreamName name, bool blocking);
-  Stream* StreamOf(StreamName name);  // takes the lock by itself
+  // The stream, made if it is new; nullptr: there are too many. `owner`: the name of the thread.
+  Stream* AddStream(StreamName name, bool blocking, uint64_t owner);
+  void EndStream(Stream& stream);
   static bool AreOrdered(const Stream& one, const Stream& other);
   void Record(const ShakenSubmission& submission, const ShakeCall& call, Stream& stream);
   // Executions of the sites of a group: each of its two once. `later`: nullptr, not known yet.
@@ -122,20 +135,29 @@ class Shaker {
   void GiveUp(const char* why);
   bool ReadyToHold();
   void Count(ShakeSite& site, Counter& counter, uint64_t ShakeSite::*of_site);
+  bool StartTimer();
   void RunTimer();
+  // Writes the report, if it has changed. `ends`: for the last time. False: it was, or it cannot be
+  // written, which was told.
+  bool WriteReport(bool ends);
 
   static constexpr size_t kMostStreams = 256;
-  static constexpr unsigned kMostRefused = 8;  // holds, one after the other
+  static constexpr unsigned kMostRefused = 8;  // calls for holds, one after the other
 
   bool records_ = false;
   ShakeKind kind_ = ShakeKind::kOrder;
   uint64_t seed_ = 0;
-  const char* report_ = nullptr;
-  uint64_t begin_ns_ = 0;
+  uint64_t begin_ns_ = 0;  // of the process
   CallSites call_sites_;
+  ShakeThreads threads_;
   std::atomic<bool> registered_{false};
   std::atomic<bool> closed_{false};  // no hold begins any more
   Bell bell_;
+
+  Mutex report_lock_;
+  char report_[kMaxPath] = {};        // empty: there is none, or no more is written
+  uint64_t reported_ = ~uint64_t{0};  // changes that it has
+  ShakeSites report_sites_;           // what it has: files are not written under lock_
 
   Mutex lock_;
   HoldWords words_;
@@ -143,6 +165,7 @@ class Shaker {
   uint64_t held_ns_ = 0;
   unsigned refused_ = 0;
   uint64_t number_ = 0;
+  uint64_t changes_ = 0;  // of the sites
   ShakeSites sites_;
   size_t stream_places_ = 0;  // those behind were never anybody's
   Stream streams_[kMostStreams] = {};

@@ -13,6 +13,7 @@ namespace cmp {
 namespace {
 
 constexpr char kBeginning[] = "#cmp-shake-sites 1\n";
+constexpr char kEnd[] = "#end\n";  // of what a process saw that ended by itself
 constexpr char kColumns[] =
     "#id\tkind\tthread\tcount\tholds\teffective\tearlier_call\tearlier_where\tearlier_stream\t"
     "free_where\tfree_thread\tfree_bytes\tlater_call\tlater_where\tlater_stream\n";
@@ -84,8 +85,7 @@ class Lines {
 
 uint64_t ShakeSites::IdOf(ShakeKind kind, const ShakeCall& earlier) {
   uint64_t id = MixShake(static_cast<uint64_t>(kind), earlier.where->hash);
-  id = MixShake(id, earlier.thread);
-  id = MixShake(id, static_cast<uint64_t>(earlier.stream));
+  id = MixShake(id, earlier.who);
   return id == 0 ? 1 : id;
 }
 
@@ -155,9 +155,33 @@ const char* ShakeSites::Read(const char* path) {
   return first && wrong == nullptr ? "it is empty" : wrong;
 }
 
-bool ShakeSites::Write(const char* path) const {
-  const int file = MakeFile(path, kBeginning);
+void ShakeSites::Follow(const ShakeSites& later) {
+  size_t left = count_ = later.count_;
+  for (size_t i = 0; left > 0; ++i) {
+    if (later.places_[i].id == 0) continue;
+    places_[i] = later.places_[i];
+    --left;
+  }
+}
+
+bool ShakeSites::Write(const char* path, bool ends) const {
+  if (access(path, F_OK) == 0 && !IsOurs(path, kBeginning)) {
+    errno = EEXIST;
+    return false;
+  }
+  char fresh[kMaxPath + 8];
+  snprintf(fresh, sizeof(fresh), "%s.new", path);
+  const int file = MakeFile(fresh, kBeginning);
   if (file < 0) return false;
+  const bool written = WriteLines(file, ends) && rename(fresh, path) == 0;
+  const int problem = errno;
+  close(file);
+  if (!written) unlink(fresh);
+  errno = problem;
+  return written;
+}
+
+bool ShakeSites::WriteLines(int file, bool ends) const {
   Lines lines(file);
   lines.Add(kBeginning);
   lines.Add(kColumns);
@@ -179,9 +203,8 @@ bool ShakeSites::Write(const char* path) const {
         later.stream);
     lines.Added(static_cast<size_t>(bytes));
   }
-  const bool written = lines.Flush();
-  close(file);
-  return written;
+  if (ends) lines.Add(kEnd);
+  return lines.Flush();
 }
 
 }  // namespace cmp

@@ -19,7 +19,7 @@ enum class ShakeKind : uint8_t {
 };
 
 // A stream among those of the process, in the order of their first submission. One that is
-// destroyed leaves its number to the next.
+// destroyed leaves its number to the next; so does a thread that ends.
 using StreamOrdinal = int;
 inline constexpr StreamOrdinal kOrdinalLegacy = -1;
 inline constexpr StreamOrdinal kOrdinalPerThread = -2;
@@ -29,8 +29,9 @@ inline constexpr StreamOrdinal kOrdinalUnknown = -3;
 struct ShakeCall {
   const char* name = nullptr;
   const CallSite* where = &kUnknownCallSite;
-  uint32_t thread = 0;  // in the order of their first submission, from 1 on; 0: not known
+  uint32_t thread = 0;  // in the order of their first call, from 1 on; 0: not known
   StreamOrdinal stream = kOrdinalUnknown;
+  uint64_t who = 0;  // thread and stream once more, the same in every run (threads.h)
 };
 
 struct ShakeSite {
@@ -58,13 +59,19 @@ class ShakeSites {
 
   // Reads which sites may be held. Why it cannot be, or nullptr.
   const char* Read(const char* path);
-  // False with errno.
-  bool Write(const char* path) const;
+  // Becomes as `later`, which had all of these sites already: what is there is copied, not all
+  // room.
+  void Follow(const ShakeSites& later);
+  // A new file in place of the one that was written there before, at once: whoever reads, and
+  // whenever the process is killed, has one of the two. `ends`: nothing changes any more. False
+  // with errno.
+  bool Write(const char* path, bool ends) const;
 
   size_t count() const { return count_; }
 
  private:
   ShakeSite* Add(uint64_t id, ShakeKind kind);
+  bool WriteLines(int file, bool ends) const;
 
   static constexpr size_t kPlaces = 8192;
   size_t count_ = 0;

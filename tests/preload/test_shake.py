@@ -5,8 +5,10 @@ The programs are those of tests/gpu/races.cpp, in virtual time.
 
 import pathlib
 import re
+import signal
+import unittest
 
-from preload import BUILD, PRELOAD, PROGRAMS, TestCase, main, run
+from preload import BUILD, PRELOAD, PROGRAMS, SANITIZE, TestCase, main, run
 
 RACES = BUILD / "races"
 PRELOADS = [PROGRAMS / "virtual_clock.so", PRELOAD]
@@ -14,11 +16,12 @@ COLUMNS = ("id kind thread count holds effective earlier_call earlier_where earl
            "free_thread free_bytes later_call later_where later_stream").split()
 
 
-def read_sites(path):
+def read_sites(path, ends=True):
     lines = pathlib.Path(path).read_text().splitlines()
     assert lines[0] == "#cmp-shake-sites 1", lines[0]
     assert lines[1] == "#" + "\t".join(COLUMNS), lines[1]
-    return [dict(zip(COLUMNS, line.split("\t"), strict=True)) for line in lines[2:]]
+    assert lines[-1] == "#end" or not ends, lines[-1]
+    return [dict(zip(COLUMNS, line.split("\t"), strict=True)) for line in lines[2:] if line != "#end"]
 
 
 class Shake(TestCase):
@@ -26,13 +29,14 @@ class Shake(TestCase):
         self.folder = self.temporary_folder()
         self.sites = self.folder / "sites"
 
-    def shaken(self, name, mode="none", shake="record", sites=None, report=None, **settings):
+    def shaken(self, name, mode="none", shake="record", sites=None, report=None, arguments=(),
+               **settings):
         env = {"CMPSIM_HOLD_NS": "5000000", "CMP_FREE_SYNC": mode, "CMP_SHAKE": str(shake),
                "CMP_SHAKE_REPORT": str(report or self.sites)}
         if shake != "record":
             env |= {"CMP_SHAKE_SITES": str(sites or self.sites),
                     "CMP_SHAKE_REPORT": str(report or self.folder / "report")}
-        result = run(RACES, [name], preload=PRELOADS, env=env | settings)
+        result = run(RACES, [name, *arguments], preload=PRELOADS, env=env | settings)
         self.assert_ok(result)
         return result
 
@@ -75,6 +79,42 @@ class Shake(TestCase):
         self.shaken("reuse-of-own-pool", report=again)
         self.assertEqual(read_sites(self.sites), read_sites(again))
 
+    def recorded(self, *arguments, report=None):
+        """Sites of tests/programs/shaken.cpp."""
+        env = {"CMP_FREE_SYNC": "order", "CMP_SHAKE": "record", "CMP_SHAKE_REPORT": str(report or self.sites)}
+        result = run("shaken", arguments, env=env)
+        self.assert_ok(result)
+        self.assertEqual(result.results, run("shaken", arguments, preload=False).results)
+        return read_sites(report or self.sites)
+
+    def test_threads_are_the_same_whichever_comes_first(self):
+        first = self.recorded("roles", "abc")
+        self.assertEqual(len(first), 3, first)
+        for order in ("cba", "bac"):
+            again = self.recorded("roles", order)
+            self.assertEqual({(s["id"], s["earlier_where"]) for s in again},
+                             {(s["id"], s["earlier_where"]) for s in first}, order)
+            self.assertEqual([s["thread"] for s in again if s["id"] == first[0]["id"]],
+                             [str(1 + ("m" + order).index("abc"[int(first[0]["thread"]) - 2]))])
+
+    def test_a_thread_that_ends_leaves_its_place(self):
+        few, many = (self.recorded("generations", str(count)) for count in (2, 300))
+        self.assertEqual(len(few), 2, few)
+        self.assertEqual({site["id"] for site in few}, {site["id"] for site in many})
+
+    def test_threads_of_the_same_work_are_told_apart(self):
+        sites = self.recorded("together")
+        self.assertEqual(len(sites), 8, sites)
+        self.assertEqual(len({site["earlier_where"] for site in sites}), 1, sites)
+
+    @unittest.skipIf(SANITIZE, "sanitizers follow stacks by themselves")
+    def test_stacks_of_other_sizes(self):
+        """Of a way up the stack that was known nothing is read where no stack is any more."""
+        env = {"CMP_FREE_SYNC": "order", "CMP_SHAKE": "record", "CMP_SHAKE_REPORT": str(self.sites)}
+        result = run("shaken", ["stacks"], env=env)
+        self.assert_ok(result)
+        self.assertIn("the same frames: 1\n", result.out)
+
     def test_the_seed_decides(self):
         without = run(RACES, ["free-alone-kernels"], preload=False)
         self.shaken("free-alone-kernels")
@@ -95,9 +135,9 @@ class Shake(TestCase):
         without = run(RACES, ["free-alone-kernels"], preload=False)
         self.shaken("free-alone-kernels")
         lines = self.sites.read_text().splitlines(keepends=True)
-        self.assertEqual(len(lines), 4)
+        self.assertEqual(len(lines), 5)
         changes = []
-        for line in lines[2:]:
+        for line in lines[2:4]:
             alone = self.folder / "alone"
             alone.write_text(lines[0] + line)
             result = self.shaken("free-alone-kernels", shake=1, sites=alone)
@@ -122,6 +162,20 @@ class Shake(TestCase):
                 timed += counts["let_go_by_timer"]
         self.assertGreater(timed, 0)
 
+    def test_a_third_of_the_time_is_without_holds(self):
+        """Wherever the program is: it may end at any moment."""
+        report = self.folder / "sim.txt"
+        for name, mode in (("host-reads-copy", "order"), ("right-event", "none")):
+            self.shaken(name, mode)
+            for iterations in (8, 16, 32, 128):
+                for seed in (1, 2, 3):
+                    result = self.shaken(name, mode, shake=seed, CMPSIM_REPORT=str(report),
+                                         VIRTUAL_CLOCK_BEGIN_NS="0",
+                                         arguments=("--iterations", str(iterations)))
+                    elapsed = int(re.search(r"^now (\d+)$", report.read_text(), re.M)[1])
+                    held = result.stats["shake"]["held_milliseconds"] * 1_000_000
+                    self.assertLessEqual(3 * held, 2 * elapsed, (name, iterations, seed))
+
     def test_the_timer_lets_go(self):
         """In real time: nothing else ends a hold here before the host waits for ever."""
         for name, mode in (("right-event", "none"), ("right-graphs", "none"),
@@ -134,6 +188,73 @@ class Shake(TestCase):
             self.assert_ok(shaken)
             self.assertEqual(shaken.out, without.out)
             self.assertGreater(shaken.stats["shake"]["holds"], 0)
+
+    def held(self, *arguments, mode="none", **more):
+        """What a seed makes of tests/programs/shaken.cpp: stdout, the statistics."""
+        env = {"CMP_FREE_SYNC": mode, "CMPSIM_HOLD_NS": "5000000", "CMP_SHAKE_REPORT": str(self.folder / "report"),
+               **more}
+        recorded = run("shaken", arguments, preload=PRELOADS,
+                       env=env | {"CMP_SHAKE": "record", "CMP_SHAKE_REPORT": str(self.sites)})
+        self.assert_ok(recorded)
+        shaken = run("shaken", arguments, preload=PRELOADS,
+                     env=env | {"CMP_SHAKE": "1", "CMP_SHAKE_SITES": str(self.sites)})
+        self.assert_ok(shaken)
+        self.assertEqual(shaken.err, "")
+        self.assertEqual(shaken.results, run("shaken", arguments, preload=False).results)
+        return shaken.stats["shake"]
+
+    def test_what_waits_lets_go(self):
+        """At once: no hold of work that nobody waits for lasts as long as one may."""
+        for how in ("copy", "stream", "stream-of-legacy", "device", "event", "question",
+                    "destroy", "free-in-capture"):
+            counts = self.held("holds", how)
+            self.assertEqual([site["count"] for site in read_sites(self.sites)], ["100"], how)
+            self.assertEqual(counts["let_go_by_timer"], 0, (how, counts))
+            self.assertGreater(counts["holds"], counts["effective"], (how, counts))  # some were in vain
+            self.assertGreater(counts["effective"], 0, (how, counts))
+        counts = self.held("holds", "other-stream")
+        self.assertGreater(counts["holds"], 10)
+        self.assertEqual(counts["effective"], counts["holds"], "a wait for another stream ends nothing")
+
+    def test_what_is_captured_is_no_execution(self):
+        counts = self.held("holds", "capture")
+        self.assertEqual(counts["executions"], 100)
+        self.assertGreater(counts["holds"], 5)
+
+    def test_no_hold_is_longer_than_five_milliseconds(self):
+        """Where nothing else ends it, for ten."""
+        counts = self.held("holds", "time", CMPSIM_CALL_NS="10000", CMPSIM_HOLD_NS="20000000")
+        self.assertGreater(counts["let_go_by_timer"], 5)
+        self.assertLessEqual(counts["held_milliseconds"], 5 * counts["holds"])
+
+    def test_contexts_that_end(self):
+        self.assertGreater(self.held("resets", "20")["holds"], 25)
+        self.assertEqual(len(read_sites(self.sites)), 1, "streams of contexts that are gone are forgotten")
+
+    def test_where_memory_is_mapped_all_work_can_be_seen(self):
+        (site,) = self.recorded("mapped")
+        self.assertEqual((site["kind"], site["earlier_call"]), ("host", "cuLaunchKernel"))
+        self.assertEqual(site["later_call"], "cuLaunchKernel", "what the thread that freed submitted next")
+
+    def test_what_was_waited_for_before_the_free(self):
+        self.assertEqual(self.recorded("waited"), [])
+
+    def test_killed_processes_leave_what_they_did(self):
+        for how, code in (("_exit", 6), ("abort", -signal.SIGABRT), ("kill", -signal.SIGKILL)):
+            env = {"CMP_FREE_SYNC": "order", "CMP_SHAKE": "record", "CMP_SHAKE_REPORT": str(self.sites)}
+            result = run("shaken", ["dies", how, str(self.sites)], env=env)
+            self.assertEqual(result.code, code, repr(result))
+            self.assertNotIn("#end", self.sites.read_text())
+            self.assertEqual(len(read_sites(self.sites, ends=False)), 2)
+            self.assertEqual(list(self.folder.iterdir()), [self.sites])
+
+    def test_a_report_replaces_nothing_else(self):
+        for path in (self.folder, self.folder / "letter", self.folder / "nowhere" / "sites"):
+            if path.name == "letter":
+                path.write_text("a letter\n")
+            said = self.shaken("right-event", report=path).err
+            self.assertRegex(said, rf"\Acmp: CMP_SHAKE_REPORT={re.escape(str(path))} cannot be written: [^\n]+\n\Z")
+        self.assertEqual((self.folder / "letter").read_text(), "a letter\n")
 
     def test_what_it_cannot_do_is_said(self):
         nothing = r"\Acmp: CMP_SHAKE does nothing: [^\n]+\n\Z"
@@ -164,17 +285,25 @@ class Shake(TestCase):
                 self.assertEqual(result.out, without.out, failure)
                 self.assertEqual(result.stats["shake"]["holds"], 0, failure)
 
+    def test_a_driver_that_refuses_once_is_asked_again(self):
+        self.shaken("free-alone-kernels")
+        for failure in ("cuStreamWaitValue32_v2:1:1", "cuMemHostRegister_v2:1:1"):
+            result = self.shaken("free-alone-kernels", shake=1, CMPSIM_FAIL=failure)
+            self.assertGreater(result.stats["shake"]["effective"], 3, failure)
+            self.assertEqual(result.err, "")
+
     def test_other_programs(self):
         """Captures, contexts that end, threads, forks: as without the pool."""
         for program, args in (("captures", ["own"]), ("captures", ["endings"]), ("captures", ["reset"]),
                               ("captures", ["recapture"]), ("forks", []), ("orders", ["capture"]),
                               ("orders", ["reuse", "1"]), ("contexts", ["reset"]),
-                              ("work", ["4", "200", "1"]), ("devices", ["stays"])):
-            devices = {"CMPSIM_DEVICES": "2"} if program == "devices" else {}
-            without = run(program, args, preload=False, env=devices)
-            self.assert_ok(without)
+                              ("work", ["4", "200", "1"]), ("devices", ["stays"]), ("endings", ["busy-exit-in-thread"]),
+                              *([] if "thread" in SANITIZE else [("endings", ["pthread-exit"])])):
+            more = {"CMPSIM_DEVICES": "2"} if program == "devices" else {}
+            more["CMP_DECAY"] = "off"  # its thread keeps a process that pthread_exit ends
+            without = run(program, args, preload=False, env=more)
             for mode in ("none", "order"):
-                env = {"CMP_FREE_SYNC": mode, "CMPSIM_HOLD_NS": "5000000", **devices}
+                env = {"CMP_FREE_SYNC": mode, "CMPSIM_HOLD_NS": "5000000", **more}
                 recorded = run(program, args, env=env | {"CMP_SHAKE": "record",
                                                          "CMP_SHAKE_REPORT": str(self.sites)})
                 self.assertEqual(recorded.code, without.code, repr(recorded))

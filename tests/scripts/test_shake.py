@@ -203,7 +203,9 @@ class Invention(TestCase):
         found = shake_program(program, [])
         self.assertEqual(program.runs, 0)
         self.assertIs(found.outcome, Outcome.NONE)
-        self.assertIn("no free of the program had earlier work", found.why_none())
+        self.assertEqual("no free of the program had earlier work of kind order to wait for", found.why_none())
+        found.tried.append(Tried("host", []))
+        self.assertEqual("no free of the program had earlier work to wait for", found.why_none())
         self.assertIsNotNone(shaking.why_nothing(found.tried))
 
     def test_noise_is_no_race(self):
@@ -236,6 +238,19 @@ class Invention(TestCase):
             for race in tried.races:
                 self.assertIn(7, numbers(race.sites))
             self.assertEqual(len(tried.races), int(stop > 2))
+
+    def test_interrupted_at_the_only_site(self):
+        """What was not looked at is not said."""
+        program = Invented([{0}])
+        program.stop_after = 4
+        tried = Tried("order", [site(0)])
+        with self.assertRaises(KeyboardInterrupt):
+            shaking.shake(tried, range(1, 9), program, narrow=True)
+        found = Found()
+        found.tried, found.interrupted = [tried], True
+        said = shaken.text(found, ["app"], Symbols(["app"], {}))
+        self.assertIn("  Whether it comes without a hold, too, is not known.\n", said)
+        self.assertNotIn("without holds in none", said)
 
     def test_without_narrowing(self):
         tried = Tried("order", [site(i) for i in range(9)])
@@ -311,10 +326,14 @@ class Files(TestCase):
 
     def test_processes_add_up(self):
         folder = self.folder()
-        records.write(folder / "1", [site(1, count=3, holds=1), site(2, count=9)])
-        records.write(folder / "2", [site(1, count=4, holds=2, effective=1)])
-        merged = records.read_folder(folder)
-        self.assertEqual(merged, [site(2, count=9), site(1, count=7, holds=3, effective=1)])
+        records.write(folder / "1.sites", [site(1, count=3, holds=1), site(2, count=9)])
+        records.write(folder / "2.sites", [site(1, count=4, holds=2, effective=1)])
+        (folder / "3.sites.new").write_text("#cmp-sha")  # killed while it wrote
+        both = [site(2, count=9), site(1, count=7, holds=3, effective=1)]
+        self.assertEqual(records.read_folder(folder), (both, 2, 0))
+        whole = (folder / "2.sites").read_text()
+        (folder / "2.sites").write_text(whole.removesuffix("#end\n"))
+        self.assertEqual(records.read_folder(folder), (both, 2, 1))
 
     def test_what_cannot_be_right(self):
         good = "\t".join(map(str, site(1)))
@@ -364,6 +383,11 @@ if shake not in (None, "record") and plan.get("refused"):
 if shake:
     path = os.environ["CMP_SHAKE_REPORT"].replace("%p", str(os.getpid())).replace("%%", "%")
     sites.write(path, seen)
+    if plan.get("killed"):
+        with open(path, "r+") as report:
+            report.truncate(os.path.getsize(path) - len("#end\\n"))
+if plan.get("recording") and shake == "record":
+    answer = 3
 if plan.get("unstable") and not shake:
     answer = number
 if plan.get("by_mode") and mode == plan["by_mode"]:
@@ -473,6 +497,25 @@ class Command(TestCase):
         # What the user calls noise is none.
         app = self.program(self.BOTH, unstable=True)
         self.shake("-n", "1", "--ignore", "sum .*", "--", app)
+
+    def test_a_recording_that_differs_is_no_agreement(self):
+        app = self.program(self.BOTH, recording=True)
+        result = self.shake("-n", "1", "--kind", "order", "--", app, code=3)
+        self.assertIn(
+            "No verdict: the recording differed, in which nothing is held (stdout line 1: 'sum 5', then 'sum 3').\n",
+            result.stdout,
+        )
+        # What is found is found.
+        self.shake("-n", "1", "--", self.program(self.BOTH, [4], recording=True), code=1)
+
+    def test_killed_processes(self):
+        """They leave what they did until shortly before, and that there is more is said."""
+        result = self.shake("-n", "2", "--", self.program(self.BOTH, killed=True))
+        self.assertIn("; in 5 runs a process was killed, or ended without its exit handlers (_exit), and what it "
+                      "did last is not counted.\n", result.stdout)
+        result = self.shake("-n", "2", "--", self.program([], killed=True), code=3)
+        self.assertIn("No verdict: no free of the program had earlier work to wait for, before a process was "
+                      "killed, or ended without its exit handlers (_exit).\n", result.stdout)
 
     def test_differs_without_holds(self):
         """Of the mode, not of the program, which runs unshaken again."""

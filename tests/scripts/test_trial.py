@@ -19,7 +19,7 @@ from cmp_preload.measuring import shaking, verdict
 from cmp_preload.measuring.measurer import Measurer
 from cmp_preload.measuring.series import async_keep_series, page_locked_series, series_of
 from cmp_preload.pool import preloading
-from cmp_preload.records.sites import Site
+from cmp_preload.records.sites import Reports, Site
 
 COSTS = {"CMPSIM_COSTS": "h200"}
 
@@ -183,7 +183,7 @@ class Trials(TestCase):
 
             def record(self):
                 run = self.start({"CMP_FREE_SYNC": "order"}, "recorded")
-                return run, [one_site(i, kind) for i, kind in enumerate(sites)]
+                return run, Reports([one_site(i, kind) for i, kind in enumerate(sites)], 1, 0)
 
             def shake(self, kind, seed, sites, what):
                 if kind == ends and seed == 5:

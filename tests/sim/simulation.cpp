@@ -23,12 +23,13 @@ std::atomic<bool> g_exiting{false};
 std::atomic<uint64_t> g_late_calls{0};  // after the driver's exit handler
 
 void WriteReport(Simulation& sim, std::FILE* file) {
-  std::fprintf(file, "hazards %llu\n%smisuse %llu\n%spending %zu\nlate calls %llu\n",
+  std::fprintf(file, "hazards %llu\n%smisuse %llu\n%spending %zu\nlate calls %llu\nnow %llu\n",
                static_cast<unsigned long long>(sim.hazards.report().count()),
                sim.hazards.report().text().c_str(),
                static_cast<unsigned long long>(sim.misuse.count()), sim.misuse.text().c_str(),
                sim.scheduler.PendingCount(nullptr),
-               static_cast<unsigned long long>(g_late_calls.load()));
+               static_cast<unsigned long long>(g_late_calls.load()),
+               static_cast<unsigned long long>(sim.scheduler.now()));
   for (const CallSite* site : AllCallSites()) {
     const uint64_t count = site->count.load(std::memory_order_relaxed);
     if (count > 0) {

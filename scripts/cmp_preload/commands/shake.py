@@ -20,7 +20,7 @@ from cmp_preload.diagnosis import driver
 from cmp_preload.measuring import shaking
 from cmp_preload.measuring.measurer import Measurer, Run
 from cmp_preload.measuring.results import Results, require_files
-from cmp_preload.measuring.shaking import Found, Outcome, Starter, Tried
+from cmp_preload.measuring.shaking import Found, Outcome, Starter
 from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.pool.library import Library
 from cmp_preload.pool.symbols import Symbols
@@ -103,9 +103,10 @@ def work(
     if found.unstable:
         return
     starter = Starter(program.run, results.difference, folder)
-    _, sites = starter.record()
+    run, recorded = starter.record()
+    found.recording = results.difference(run)
     found.reached = starter.reached
-    found.tried = [Tried(kind, [site for site in sites if site.kind == kind]) for kind in kinds]
+    found.tried = shaking.tried_of(kinds, recorded)
     for tried in found.tried:
         shaking.shake(tried, seeds, starter, narrow=True)
     if any(not race.sites for race in found.races):

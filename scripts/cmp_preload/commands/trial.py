@@ -156,13 +156,12 @@ class Trial:
             self.results.difference,
             folder,
         )
-        recorded, sites = starter.record()
-        different = self.results.difference(recorded)
+        run, recorded = starter.record()
+        different = self.results.difference(run)
         if different:
             warn(f"not shaken: the recording differed: {different}")
             return
-        for kind in kinds:
-            tried[kind] = Tried(kind, [site for site in sites if site.kind == kind])
+        tried.update(zip(kinds, shaking.tried_of(kinds, recorded)))
         for kind in kinds:
             shaking.shake(tried[kind], range(1, runs + 1), starter, narrow=False)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cmp_preload.console import words
-from cmp_preload.measuring.shaking import Tried
+from cmp_preload.measuring.shaking import CUT_SHORT, Tried
 
 AFTER = {  # of each kind: what is let go ahead of work that is held back
     "order": "later work ran first",
@@ -14,7 +14,10 @@ NO_PROOF = "That is evidence, no proof."
 
 def of(tried: list[Tried]) -> str:
     """What was tried, and how much of it was effective."""
-    return "; ".join(map(_of_kind, tried))
+    cut_short = sum(run.cut_short for one in tried for run in one.runs)
+    cut_short += any(one.recording_cut_short for one in tried)
+    missing = f"; in {words.count(cut_short, 'run')} {CUT_SHORT}, and what it did last is not counted"
+    return "; ".join(map(_of_kind, tried)) + (missing if cut_short else "")
 
 
 def _of_kind(tried: Tried) -> str:

@@ -22,6 +22,9 @@ CONTROLS = 2 * TRIES  # runs without a hold that must not differ
 MOST_RACES = 4  # that are told apart in one go
 
 
+CUT_SHORT = "a process was killed, or ended without its exit handlers (_exit)"
+
+
 class Shaken(NamedTuple):
     """One shaken run."""
 
@@ -29,6 +32,7 @@ class Shaken(NamedTuple):
     different: str | None  # where its results differ
     sites: list[Site]  # with what was held there
     said: str | None = None  # by the pool, if it could not hold
+    cut_short: bool = False  # a process of it was killed, and what it did last is missing
 
     @property
     def holds(self) -> int:
@@ -57,9 +61,10 @@ class Race:
 class Tried:
     """What was tried of one kind, as far as it went."""
 
-    def __init__(self, kind: str, sites: list[Site]) -> None:
+    def __init__(self, kind: str, sites: list[Site], cut_short: bool = False) -> None:
         self.kind = kind
         self.sites = sites  # as they were recorded
+        self.recording_cut_short = cut_short
         self.runs: list[Shaken] = []  # those that look for differences
         self.races: list[Race] = []
         self.once: list[Shaken] = []  # those with a difference that did not come again
@@ -76,6 +81,11 @@ class Tried:
     def effective_sites(self) -> int:
         """At which a hold at least let later work run first."""
         return len({site.id for run in self.runs for site in run.sites if site.effective})
+
+    @property
+    def cut_short(self) -> int:
+        """Runs, the recording too, of which a process was killed."""
+        return self.recording_cut_short + sum(run.cut_short for run in self.runs)
 
     @property
     def different(self) -> Shaken | None:
@@ -104,6 +114,7 @@ class Found:
         self.unshaken = 0  # runs
         self.unstable: str | None = None  # where they differ
         self.reached = True  # a process of it came to the pool
+        self.recording: str | None = None  # where the recording differs
         self.tried: list[Tried] = []
         self.interrupted = False
 
@@ -128,6 +139,8 @@ class Found:
                     f"a run with seed {run.seed} differed ({run.different}), but too rarely again: "
                     "the program may vary by itself"
                 )
+        if self.recording:
+            return f"the recording differed, in which nothing is held ({self.recording})"
         if not self.reached:
             return "no process of it made a CUDA call that reached the pool"
         return why_nothing(self.tried)
@@ -137,11 +150,22 @@ def why_nothing(tried: list[Tried]) -> str | None:
     """Why runs that agree say nothing; None: holds were effective, in each kind that the program has
     sites of."""
     if not any(one.sites for one in tried):
-        return "no free of the program had earlier work to wait for"
+        only = f" of kind {tried[0].kind}" if len(tried) == 1 else ""
+        said = f"no free of the program had earlier work{only} to wait for"
+        cut_short = any(one.recording_cut_short for one in tried)
+        return f"{said}, before {CUT_SHORT}" if cut_short else said
     for one in tried:
         if one.says_nothing():
             return f"{one.says_nothing()} ({one.kind}), and a run without says nothing"
     return None
+
+
+def tried_of(kinds: list[str], recorded: records.Reports) -> list[Tried]:
+    """What a recording says is to be tried."""
+    return [
+        Tried(kind, [site for site in recorded.sites if site.kind == kind], recorded.cut_short != 0)
+        for kind in kinds
+    ]
 
 
 class Starter:
@@ -155,7 +179,7 @@ class Starter:
         self._number = 0
         self.reached = False  # by the latest run
 
-    def record(self) -> tuple[Run, list[Site]]:
+    def record(self) -> tuple[Run, records.Reports]:
         """The device keeps the order; the host does not wait, as what it waited for would hide sites."""
         return self._run({"CMP_FREE_SYNC": "order", "CMP_SHAKE": "record"}, "recorded")
 
@@ -164,21 +188,22 @@ class Starter:
         records.write(path, sites)
         settings = {"CMP_FREE_SYNC": MODE_OF[kind], "CMP_SHAKE": str(seed), "CMP_SHAKE_SITES": path}
         run, found = self._run(settings, what)
-        held = [site for site in found if site.kind == kind]
-        return Shaken(seed, self._difference(run), held, _said(run))
+        held = [site for site in found.sites if site.kind == kind]
+        return Shaken(seed, self._difference(run), held, _said(run), bool(found.cut_short))
 
-    def _run(self, settings: dict[str, str], what: str) -> tuple[Run, list[Site]]:
+    def _run(self, settings: dict[str, str], what: str) -> tuple[Run, records.Reports]:
         self._number += 1
         reports = os.path.join(self._folder, f"shaken-{self._number}")
         os.mkdir(reports, 0o700)
         settings = {
             "CMP_MODE": "pool",
             **settings,
-            "CMP_SHAKE_REPORT": f"{preloading.literal(reports)}/%p.sites",
+            "CMP_SHAKE_REPORT": f"{preloading.literal(reports)}/%p{records.SUFFIX}",
         }
         run = self._start(settings, what)
-        self.reached = bool(os.listdir(reports))
-        return run, records.read_folder(reports)
+        found = records.read_folder(reports)
+        self.reached = found.processes != 0
+        return run, found
 
 
 def _said(run: Run) -> str | None:

@@ -10,6 +10,8 @@ from cmp_preload.console.errors import Failure
 
 BEGINNING = "#cmp-shake-sites "
 FORMAT = 1
+END = "#end"  # of what a process saw that ended by itself
+SUFFIX = ".sites"  # of reports in a folder
 UNKNOWN = "-"
 KINDS = ("order", "host")
 
@@ -76,14 +78,28 @@ def read(path: str) -> list[Site]:
     return found
 
 
-def read_folder(folder: str) -> list[Site]:
-    """Of all processes of a run, whose counts add up; by what was executed most."""
+class Reports(NamedTuple):
+    """Of all processes of a run."""
+
+    sites: list[Site]  # whose counts add up; by what was executed most
+    processes: int
+    cut_short: int  # processes that were killed, or ended without their exit handlers
+
+
+def read_folder(folder: str) -> Reports:
     together: dict[str, Site] = {}
-    for name in sorted(os.listdir(folder)):
-        for site in read(os.path.join(folder, name)):
+    paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(SUFFIX)]
+    for path in paths:
+        for site in read(path):
             same = together.get(site.id)
             together[site.id] = site if same is None else _sum(same, site)
-    return sorted(together.values(), key=lambda site: (-site.count, site.id))
+    sites = sorted(together.values(), key=lambda site: (-site.count, site.id))
+    return Reports(sites, len(paths), sum(not _has_end(path) for path in paths))
+
+
+def _has_end(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read().endswith(f"{END}\n".encode())
 
 
 def _sum(one: Site, other: Site) -> Site:
@@ -96,7 +112,7 @@ def _sum(one: Site, other: Site) -> Site:
 
 def write(path: str, sites: list[Site]) -> None:
     lines = [f"{BEGINNING}{FORMAT}", "#" + " ".join(Site._fields)]
-    lines += ["\t".join(map(str, site)) for site in sites]
+    lines += ["\t".join(map(str, site)) for site in sites] + [END]
     try:
         with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write("\n".join(lines) + "\n")

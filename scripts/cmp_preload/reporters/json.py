@@ -89,6 +89,7 @@ def _tried(one: Tried) -> dict:
             for run in one.runs
         ],
         "effective_sites": one.effective_sites,
+        "cut_short": one.cut_short,
     }
 
 

@@ -91,6 +91,8 @@ def _race(number: int, race: Race, symbols) -> str:
                 f"  {words.count(race.others, 'other site')} of the same call, or of the same work before "
                 "that free."
             )
+    elif len(race.sites) == 1:
+        lines.append("  Whether it comes without a hold, too, is not known.")
     else:
         lines.append(f"  It is among {what}: not narrowed down further.")
     return "\n".join(lines)

@@ -50,7 +50,7 @@ TEST_F(SitesFile, HasWhatWasSeen) {
   site->later = {"cuMemcpyDtoH_v2", &later, 3, kOrdinalLegacy};
   site->free_thread = 2;
   site->free_bytes = 1000;
-  ASSERT_TRUE(sites_->Write(path_.c_str()));
+  ASSERT_TRUE(sites_->Write(path_.c_str(), true));
   char id[32];
   snprintf(id, sizeof(id), "%016llx", static_cast<unsigned long long>(site->id));
   EXPECT_EQ(Contents(),
@@ -60,7 +60,23 @@ TEST_F(SitesFile, HasWhatWasSeen) {
             "later_stream\n" +
                 std::string(id) +
                 "\torder\t3\t11\t5\t4\tcuLaunchKernel\tapp+0x100<app+0x10\t7\t-\t2\t1000\t"
-                "cuMemcpyDtoH_v2\tapp+0x200<app+0x10\tlegacy\n");
+                "cuMemcpyDtoH_v2\tapp+0x200<app+0x10\tlegacy\n"
+                "#end\n");
+}
+
+TEST_F(SitesFile, IsOfACopyThatFollows) {
+  const CallSite where = SiteAt(0x100);
+  const CallSite other = SiteAt(0x200);
+  ShakeSite* site = sites_->Get(ShakeKind::kOrder, {"cuLaunchKernel", &where, 3, 7});
+  read_->Follow(*sites_);
+  site->count = 11;
+  sites_->Get(ShakeKind::kHost, {"cuLaunchKernel", &other, 3, 7});
+  read_->Follow(*sites_);
+  ASSERT_TRUE(sites_->Write(path_.c_str(), true));
+  const std::string original = Contents();
+  ASSERT_TRUE(read_->Write(path_.c_str(), true));
+  EXPECT_EQ(Contents(), original);
+  EXPECT_EQ(read_->count(), 2u);
 }
 
 TEST_F(SitesFile, IsReadAgain) {
@@ -72,7 +88,7 @@ TEST_F(SitesFile, IsReadAgain) {
     const auto kind = i % 2 == 0 ? ShakeKind::kOrder : ShakeKind::kHost;
     ASSERT_NE(sites_->Get(kind, {"cuLaunchKernel", calls.back().get(), 1, 0}), nullptr);
   }
-  ASSERT_TRUE(sites_->Write(path_.c_str()));
+  ASSERT_TRUE(sites_->Write(path_.c_str(), true));
   ASSERT_EQ(read_->Read(path_.c_str()), nullptr);
   EXPECT_EQ(read_->count(), kCount);
   for (uintptr_t i = 0; i < kCount; ++i) {
@@ -86,7 +102,7 @@ TEST_F(SitesFile, IsReadAgain) {
 
 TEST_F(SitesFile, ReplacesNothingThatIsNotOurs) {
   Put("a letter\n");
-  EXPECT_FALSE(sites_->Write(path_.c_str()));
+  EXPECT_FALSE(sites_->Write(path_.c_str(), true));
   EXPECT_EQ(Contents(), "a letter\n");
 }
 
@@ -112,13 +128,13 @@ TEST_F(SitesFile, MayEndWithoutANewline) {
 TEST(Sites, AreWhatTellsThemApart) {
   const CallSite one = SiteAt(1);
   const CallSite two = SiteAt(2);
-  const ShakeCall call = {"cuLaunchKernel", &one, 1, 0};
+  const ShakeCall call = {"cuLaunchKernel", &one, 1, 0, 5};
   const uint64_t id = ShakeSites::IdOf(ShakeKind::kOrder, call);
   EXPECT_NE(id, ShakeSites::IdOf(ShakeKind::kHost, call));
-  EXPECT_NE(id, ShakeSites::IdOf(ShakeKind::kOrder, {"cuLaunchKernel", &two, 1, 0}));
-  EXPECT_NE(id, ShakeSites::IdOf(ShakeKind::kOrder, {"cuLaunchKernel", &one, 2, 0}));
-  EXPECT_NE(id, ShakeSites::IdOf(ShakeKind::kOrder, {"cuLaunchKernel", &one, 1, 1}));
-  EXPECT_EQ(id, ShakeSites::IdOf(ShakeKind::kOrder, call));
+  EXPECT_NE(id, ShakeSites::IdOf(ShakeKind::kOrder, {"cuLaunchKernel", &two, 1, 0, 5}));
+  EXPECT_NE(id, ShakeSites::IdOf(ShakeKind::kOrder, {"cuLaunchKernel", &one, 1, 0, 6}));
+  EXPECT_EQ(id, ShakeSites::IdOf(ShakeKind::kOrder, {"cuLaunchKernel", &one, 2, 1, 5}))
+      << "in which order threads and streams come is chance";
 }
 
 TEST(Sites, AreTooManyAtSomeTime) {
