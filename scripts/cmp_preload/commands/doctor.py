@@ -15,11 +15,7 @@ launcher starts. Exit code 0: nothing stands in the way; 1: something does."""
 
 
 def parser_of(_library=None) -> Parser:
-    parser = Parser(
-        prog="cmp-preload doctor",
-        description=ABOUT,
-        usage="cmp-preload doctor [OPTION...] [--] [PROGRAM [ARGUMENT...]]",
-    )
+    parser = Parser("doctor", ABOUT, "[--] [PROGRAM [ARGUMENT...]]")
     add_command(parser)
     return parser
 

@@ -22,9 +22,7 @@ in a trace, so that its frees wait for nothing."""
 
 
 def parser_of(library: Library) -> Parser:
-    parser = Parser(
-        prog="cmp-preload replay", description=ABOUT, usage="cmp-preload replay [OPTION...] TRACE"
-    )
+    parser = Parser("replay", ABOUT, "TRACE")
     parser.add_argument(
         "--backend",
         choices=[*BACKENDS, "all"],

@@ -13,9 +13,7 @@ or a CSV of RMM's logging resource. A folder stands for all statistics and trace
 
 
 def parser_of(_library=None) -> Parser:
-    parser = Parser(
-        prog="cmp-preload report", description=ABOUT, usage="cmp-preload report [OPTION...] FILE..."
-    )
+    parser = Parser("report", ABOUT, "FILE...")
     parser.add_argument(
         "--html", metavar="PAGE", help="write one page with plots"
     )

@@ -23,11 +23,16 @@ def own_command() -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, and what would be right."""
+    """Of one command. Says in one line what is wrong, and what would be right. `operands`: what follows
+    the options."""
 
-    def __init__(self, **more) -> None:
+    def __init__(self, command: str, about: str, operands: str = "[--] PROGRAM [ARGUMENT...]") -> None:
         super().__init__(
-            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **more
+            prog=f"cmp-preload {command}",
+            usage=f"cmp-preload {command} [OPTION...] {operands}",
+            description=about,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
     def print_help(self, file=None) -> None:
