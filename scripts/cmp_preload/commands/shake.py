@@ -92,7 +92,7 @@ def parser_of(library: Library) -> Parser:
         type=number("2 or more", lambda value: value >= 2, int),
         default=UNSHAKEN,
         metavar="RUNS",
-        help="without holds, which must agree among themselves; every other under the pool "
+        help="runs without holds, which must agree among themselves; every other is under the pool "
         f"(default: {UNSHAKEN})",
     )
     parser.add_argument(
@@ -100,7 +100,7 @@ def parser_of(library: Library) -> Parser:
         type=number("1 or more", lambda value: value >= 1, int),
         default=1,
         metavar="NUMBER",
-        help="of the first shaken run; the next have those that follow (default: 1)",
+        help="seed of the first shaken run; the next ones count up from it (default: 1)",
     )
     add_results(parser)
     parser.add_argument("--json", action="store_true", help="print it as JSON")

@@ -38,13 +38,18 @@ from cmp_preload.pool.library import Library, Option
 from cmp_preload.records import counters
 from cmp_preload.reporters import json, text
 
-ABOUT = """Runs PROGRAM without the pool, observed (real calls, counted and timed), with the pool in
-each mode of CMP_FREE_SYNC, of a program that calls cudaMallocAsync with other values of
-CMP_ASYNC_KEEP, and once with new memory filled with 0xFF, in turn, several times. Where a mode that
-keeps less than auto gains, it is shaken as by cmp-preload shake, which makes the trial longer.
-Compares exit code and output; prints times, what the pool did, a verdict and what to set. The
-table goes to stdout, progress to stderr. Exit code 1: the results were not the same.
+ABOUT = """Is PROGRAM faster with the pool, and are its results the same? Runs it several times, in turn:
 
+  without            the program alone
+  observed           real calls, counted and timed
+  auto, order, none  under the pool, by what cudaFree keeps (CMP_FREE_SYNC)
+  filled             once, with 0xFF in new memory: does it read what it never wrote?
+
+Compares exit code and output; prints a table of times and of what the pool did, a verdict and what
+to set. Progress goes to stderr. Exit code 1: the results were not the same.
+
+Of a program that calls cudaMallocAsync, other values of CMP_ASYNC_KEEP are tried, too. Where a mode
+that keeps less than auto gains, it is shaken as by cmp-preload shake, which makes the trial longer.
 Numbers that vary between runs without the pool are not compared, and neither are times and rates,
 as the words and units around them say."""
 
@@ -150,7 +155,7 @@ def parser_of(library: Library) -> Parser:
     # The default first.
     usual = [free_sync.default] + [v for v in values if v not in (free_sync.default, STRICTEST)]
     parser = Parser("trial", ABOUT)
-    add_runs(parser, "of each variant (default: 6; no verdict on times with fewer)")
+    add_runs(parser, "runs of each kind (default: 6; no verdict on times with fewer)")
     parser.add_argument(
         "--modes",
         default=",".join(usual),
@@ -166,12 +171,12 @@ def parser_of(library: Library) -> Parser:
         type=number("0 or more", lambda value: value >= 0, int),
         default=shaking.RUNS,
         metavar="RUNS",
-        help="shaken runs of each kind, of a program that gains by a mode that keeps less than auto; "
-        f"such a mode is recommended only if they agree (default: {shaking.RUNS}; 0: none)",
+        help="shaken runs, where a mode that keeps less than auto gains: it is recommended only if "
+        f"they agree (default: {shaking.RUNS} of each kind; 0: none)",
     )
     add_results(parser)
     parser.add_argument(
-        "--save", metavar="FILE", help="write what is recommended there, for run --settings FILE"
+        "--save", metavar="FILE", help="write what is recommended into FILE, for run --settings FILE"
     )
     parser.add_argument("--json", action="store_true", help="print what it found as JSON")
     settings.add_settings(parser, library, ("CMP_MODE", "CMP_FREE_SYNC", "CMP_STATS"))

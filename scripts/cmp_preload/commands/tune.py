@@ -218,7 +218,7 @@ def print_rejected(rejected: list[tuple[str, str, float]]) -> None:
 
 def parser_of(library: Library) -> Parser:
     parser = Parser("tune", ABOUT)
-    add_runs(parser, "of the program with each (default: 6; no verdict on times with fewer)")
+    add_runs(parser, "runs with each choice of settings (default: 6; no verdict on times with fewer)")
     settings.add_settings(parser, library, ("CMP_MODE", "CMP_STATS", "CMP_TRACE"))
     add_command(parser)
     return parser
