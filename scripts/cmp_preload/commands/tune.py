@@ -213,7 +213,7 @@ def unclear(judged: Found, usual: Series) -> str:
 def print_rejected(rejected: list[tuple[str, str, float]]) -> None:
     if rejected:
         tried = ", ".join(f"{name}={value} {part:.2f}" for name, value, part in rejected)
-        print(f"Replayed, not kept (calls take this part of their time without): {tried}.")
+        print(f"Replayed, not kept (time in calls, where it is 1 without the setting): {tried}.")
 
 
 def parser_of(library: Library) -> Parser:
