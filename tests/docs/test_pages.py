@@ -76,6 +76,11 @@ class Links(unittest.TestCase):
             if index.parent != DOCS:
                 self.assertIn(f"{index.parent.name}/README.md", links(DOCS / "README.md"))
 
+    def test_every_example_is_in_their_index(self):
+        index = DOCS / "examples" / "README.md"
+        named = set(re.findall(r"`([\w.]+)`", index.read_text(encoding="utf-8")))
+        self.assertEqual(named, {path.name for path in index.parent.iterdir()} - {index.name})
+
     def test_files_named_exist(self):
         """But for evidence, which names what was there when it was measured."""
         for path in pages():
