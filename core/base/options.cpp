@@ -285,8 +285,7 @@ constexpr Option kOptions[] = {
     {"CMP_MODE", "pool", "pool, observe, off",
      "`observe`: real calls, counted and timed; `off`: real calls, nothing else", ParseMode},
     {"CMP_PROGRAMS", "all", "globs, comma-separated",
-     "programs that the shim serves, by their name or their script's; `!glob` excludes",
-     ParsePrograms},
+     "programs to serve, by their name or their script's; `!glob` excludes", ParsePrograms},
     {"CMP_MAX_BLOCK", "auto", "auto, bytes (at least 256)",
      "a larger request goes straight to the real call; `auto`: an eighth of the device, at least "
      "1G",
@@ -344,7 +343,7 @@ constexpr Option kOptions[] = {
      ParseShakeSites},
     {"CMP_SHAKE_REPORT", "off", "off, a file name",
      "what `CMP_SHAKE` saw, written while it runs (%p process, %h host, %r rank)", ParseShakeReport},
-    {"CMP_VERBOSE", "off", "off, on", "one line about what the shim found at the first allocation",
+    {"CMP_VERBOSE", "off", "off, on", "one line about what was found at the first allocation",
      ParseVerbose},
 };
 

@@ -47,16 +47,13 @@ class Pool {
       return last.cache->AllocHit(bytes);
     return AllocHitElsewhere(handle, bytes);
   }
-  // Of what has none: from the cache, or the global pool.
-  template <typename Current>
-  DeviceAddress AllocLargeHit(Current current, size_t bytes) {
-    return hit_bytes_ == 0 || bytes <= hit_bytes_ ? 0 : AllocLargeHitIn(current(), bytes);
-  }
+  // Of what has none: from the large shelf, or the global pool. REQUIRES: IsLarge(bytes)
+  DeviceAddress AllocLargeHit(ContextHandle current, size_t bytes);
+  bool IsLarge(size_t bytes) const { return hit_bytes_ != 0 && bytes > hit_bytes_; }
   // Of either.
   DeviceAddress AllocHit(ContextHandle current, size_t bytes) {
-    const auto given = [=] { return current; };
-    const DeviceAddress address = AllocSmallHit(given, bytes);
-    return address != 0 ? address : AllocLargeHit(given, bytes);
+    const DeviceAddress address = AllocSmallHit([=] { return current; }, bytes);
+    return address != 0 || !IsLarge(bytes) ? address : AllocLargeHit(current, bytes);
   }
   // The hit path of a free: Take, if the program has the block and a free brings it into the pool.
   // False says nothing (call Take).
@@ -211,8 +208,6 @@ class Pool {
 
  private:
   Pool(const Options& options, const PoolHost& host);
-  // The hit path where the tier has no shelf: the large shelf, or the global pool.
-  DeviceAddress AllocLargeHitIn(ContextHandle current, size_t bytes);
   bool RetireLargeHit(ContextPool& context, ThreadCache& cache, Block* block);
   // May large shelves have blocks of the context?
   bool KeepsLarge(const ContextPool& context) const;

@@ -4,7 +4,7 @@
 
 namespace cmp {
 
-DeviceAddress Pool::AllocLargeHitIn(ContextHandle current, size_t bytes) {
+DeviceAddress Pool::AllocLargeHit(ContextHandle current, size_t bytes) {
   ThreadCache* cache = t_memory.FindCache(current);
   if (cache == nullptr || cache->IsRequested() || bytes - 1 >= kMostTierBytes) return 0;
   const unsigned tier = tiers_.TierOf(bytes);

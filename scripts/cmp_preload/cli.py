@@ -12,31 +12,26 @@ from cmp_preload.console import words
 from cmp_preload.console.errors import Failure, Interrupted, warn
 from cmp_preload.pool.library import find
 
-# Of each: its arguments, and what it does.
+PROGRAM = "[OPTION...] [--] PROGRAM [ARGUMENT...]"
+# Of each: its arguments, and what it does. First those that one needs first.
 COMMANDS = {
-    "run": ("[OPTION...] [--] PROGRAM [ARGUMENT...]", "start a program under the pool"),
-    "trial": (
-        "[OPTION...] [--] PROGRAM [ARGUMENT...]",
-        "without and with it: what is gained, is it safe",
-    ),
-    "shake": (
-        "[OPTION...] [--] PROGRAM [ARGUMENT...]",
-        "does it lean on the order that cudaFree keeps: races between streams",
-    ),
     "doctor": (
         "[OPTION...] [--] [PROGRAM [ARGUMENT...]]",
-        "does it work on this machine, for this program",
+        "does the pool work here, for this program?",
     ),
+    "trial": (PROGRAM, "what does the program gain, and is it safe?"),
+    "run": (PROGRAM, "start the program under the pool"),
     "report": ("[OPTION...] FILE...", "what statistics and traces say"),
-    "replay": ("[OPTION...] TRACE", "the same allocations, for real and under the pool"),
-    "tune": ("[OPTION...] [--] PROGRAM [ARGUMENT...]", "which settings are best for it"),
+    "tune": (PROGRAM, "which settings are best for the program?"),
+    "shake": (PROGRAM, "races between streams that only cudaFree hides"),
+    "replay": ("[OPTION...] TRACE", "a trace's allocations again, without the program"),
 }
 USAGE = f"""usage: cmp-preload [--library PATH] COMMAND ...
 
 {words.table([[f"  {name}", *about] for name, about in COMMANDS.items()], left=(0, 1, 2))}
 
-cmp-preload COMMAND --help has the options of one command; --version: which it is; --library: which
-libcmp_preload.so, if not the one beside cmp-preload.
+cmp-preload COMMAND --help: the options of a command. cmp-preload --version: which version this is.
+--library PATH: another libcmp_preload.so than the one beside cmp-preload.
 """
 
 
@@ -95,7 +90,9 @@ def _command(arguments: list[str], here: str) -> int:
         return 0
     name = arguments[0]
     if name not in COMMANDS:
-        raise Failure(f"{name} is not a command; these are: {', '.join(COMMANDS)}", 2)
+        meant = words.meant(name, COMMANDS)
+        hint = f"did you mean {meant}?" if meant else f"these are: {', '.join(COMMANDS)}"
+        raise Failure(f"{name} is not a command; {hint}", 2)
     # What the others need is not loaded.
     command = importlib.import_module(f"cmp_preload.commands.{name}")
     return command.main(arguments[1:], lambda: find(path, here))

@@ -4,25 +4,6 @@
 # an option that takes none.
 _cmp_preload_value() {
   case $1 in
-    --reports) echo "folder:" ;;
-    --settings) echo "file:" ;;
-    --mode) echo ":pool observe off" ;;
-    --programs) echo ":" ;;
-    --max-block) echo ":auto" ;;
-    --tier-steps) echo ":1 2 4 8 16" ;;
-    --thread-cache-max-block) echo ":" ;;
-    --thread-cache-bytes) echo ":" ;;
-    --batch-bytes) echo ":" ;;
-    --slack) echo ":" ;;
-    --reserve) echo ":auto" ;;
-    --decay) echo ":oncall off" ;;
-    --async-keep) echo ":auto off" ;;
-    --free-sync) echo ":wait auto order none" ;;
-    --host) echo ":off on" ;;
-    --fill) echo ":off zero" ;;
-    --stats) echo "file:off on" ;;
-    --trace) echo "file:off" ;;
-    --verbose) echo ":off on" ;;
     -n) echo ":" ;;
     --runs) echo ":" ;;
     --stdin) echo "file:" ;;
@@ -34,10 +15,29 @@ _cmp_preload_value() {
     --code) echo ":" ;;
     --limit) echo ":" ;;
     --save) echo "file:" ;;
+    --programs) echo ":" ;;
+    --max-block) echo ":auto" ;;
+    --tier-steps) echo ":1 2 4 8 16" ;;
+    --thread-cache-max-block) echo ":" ;;
+    --thread-cache-bytes) echo ":" ;;
+    --batch-bytes) echo ":" ;;
+    --slack) echo ":" ;;
+    --reserve) echo ":auto" ;;
+    --decay) echo ":oncall off" ;;
+    --async-keep) echo ":auto off" ;;
+    --host) echo ":off on" ;;
+    --fill) echo ":off zero" ;;
+    --trace) echo "file:off" ;;
+    --verbose) echo ":off on" ;;
+    --reports) echo "folder:" ;;
+    --settings) echo "file:" ;;
+    --mode) echo ":pool observe off" ;;
+    --free-sync) echo ":wait auto order none" ;;
+    --stats) echo "file:off on" ;;
+    --html) echo "file:" ;;
     --kind) echo ":order host" ;;
     --unshaken) echo ":" ;;
     --seed) echo ":" ;;
-    --html) echo "file:" ;;
     --backend) echo ":real pool async all" ;;
     --order) echo ":start call thread" ;;
     --csv) echo "file:" ;;
@@ -58,7 +58,7 @@ _cmp_preload() {
     ((COMP_CWORD == 2)) && _cmp_preload_files -f && return
   fi
   if ((COMP_CWORD == at)); then
-    mapfile -t COMPREPLY < <(compgen -W "run trial shake doctor report replay tune --library --version --help" -- "$cur")
+    mapfile -t COMPREPLY < <(compgen -W "doctor trial run report tune shake replay --library --version --help" -- "$cur")
     return
   fi
   command=${COMP_WORDS[at]}
@@ -87,19 +87,19 @@ _cmp_preload() {
   fi
   if ((at == COMP_CWORD)) && [[ $cur == -* && ${COMP_WORDS[at - 1]} != -- ]]; then
     case $command in
-      run) offer="--help --reports --settings --mode --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --stats --trace --verbose" ;;
-      trial) offer="--help --runs --stdin --tee --modes --no-fill --shake --ignore --tolerance --stderr --file --code --limit --save --json --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --host --fill --trace --verbose" ;;
-      shake) offer="--help --runs --stdin --tee --kind --unshaken --seed --ignore --tolerance --stderr --file --code --limit --json --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --host --fill --trace --verbose" ;;
       doctor) offer="--help" ;;
+      trial) offer="--help --runs --stdin --tee --modes --no-fill --shake --ignore --tolerance --stderr --file --code --limit --save --json --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --host --fill --trace --verbose" ;;
+      run) offer="--help --reports --settings --mode --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --stats --trace --verbose" ;;
       report) offer="--help --html --json --all" ;;
-      replay) offer="--help --backend --order --json --csv --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --verbose" ;;
       tune) offer="--help --runs --stdin --tee --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --verbose" ;;
+      shake) offer="--help --runs --stdin --tee --kind --unshaken --seed --ignore --tolerance --stderr --file --code --limit --json --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --host --fill --trace --verbose" ;;
+      replay) offer="--help --backend --order --json --csv --programs --max-block --tier-steps --thread-cache-max-block --thread-cache-bytes --batch-bytes --slack --reserve --decay --async-keep --free-sync --host --fill --verbose" ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$offer" -- "$cur")
     return
   fi
   case $command in
-    run | trial | shake | doctor | tune)
+    doctor | trial | run | tune | shake)
       if declare -F _command_offset >/dev/null; then
         _command_offset $at
       elif ((at == COMP_CWORD)); then

@@ -112,7 +112,8 @@ cudaError_t ObserveMalloc(Pool& pool, void** pointer, size_t bytes, const void* 
   return MallocServed(*pool, *real, pointer, bytes, caller);
 }
 
-// What is too large for a shelf of its tier may be a hit all the same.
+// What is too large for a shelf of its tier may be a hit all the same: Pool::AllocLargeHit in
+// core/pool/pool_large.cpp, and LargeShelf::Take in core/lists/large_shelf.h.
 [[gnu::noinline]] cudaError_t MallocNoSmallHit(void** pointer, size_t bytes, const void* caller) {
   if (pointer != nullptr) {
     Pool* pool = g_runtime_pool.Get();

@@ -22,8 +22,8 @@ inline DeviceAddress AllocHit(Pool* pool, size_t bytes, const Driver* driver) {
 }
 // The same of what has no shelf of its tier.
 inline DeviceAddress AllocLargeHit(Pool* pool, size_t bytes, const Driver* driver) {
-  if (pool == nullptr) return 0;
-  return pool->AllocLargeHit([=] { return CurrentOrNone(*driver); }, bytes);
+  if (pool == nullptr || !pool->IsLarge(bytes)) return 0;
+  return pool->AllocLargeHit(CurrentOrNone(*driver), bytes);
 }
 // Both for `rows` rows of `width` bytes, if their pitch is known to this thread.
 inline DeviceAddress AllocPitchedHit(Pool* pool, size_t width, size_t rows, uint64_t element,

@@ -17,7 +17,7 @@ from page_commands import lines_of  # noqa: E402
 
 ROOT = pathlib.Path(sys.argv.pop(1)).resolve()
 BUILD = pathlib.Path(sys.argv.pop(1)).resolve()
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "scripts/docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "scripts/docs").rglob("*.md"))]
 
 INSTALLS = "scripts/test-install does the same, into a folder of its own"
 BUILDS = "configures, builds or tests the folder that this test uses"
@@ -133,8 +133,8 @@ class Commands(unittest.TestCase):
             encoding="utf-8", errors="replace", check=False)
 
     def folder_for(self, page):
-        folder = pathlib.Path(self.holder.name) / page.stem
-        folder.mkdir()
+        folder = pathlib.Path(self.holder.name) / page.relative_to(ROOT).with_suffix("")
+        folder.mkdir(parents=True)
         for name in ("scripts", "tests"):
             (folder / name).symlink_to(ROOT / name)
         (folder / "build").symlink_to(BUILD)
@@ -198,7 +198,7 @@ class Commands(unittest.TestCase):
                 with self.subTest(page=page.name, block=block):
                     self.assertTrue(any(f"\n{block}" in text for text in examples))
         self.assertGreater(count, 8)
-        shown = list(lines_of(ROOT / "scripts" / "docs" / "mpi-and-containers.md"))
+        shown = list(lines_of(ROOT / "scripts" / "docs" / "with" / "mpi-and-containers.md"))
         for line in (EXAMPLES / "job.sh").read_text(encoding="utf-8").splitlines():
             if not line.startswith("#"):
                 self.assertIn(line, shown)

@@ -212,7 +212,7 @@ class Pages(unittest.TestCase):
 
     def test_functions_exist(self):
         names = {function.name for function in TABLE.functions.values()}
-        for page in [ROOT / "README.md", *(ROOT / "scripts" / "docs").glob("*.md")]:
+        for page in [ROOT / "README.md", *(ROOT / "scripts" / "docs").rglob("*.md")]:
             for name in re.findall(r"`(cu[A-Z]\w+)`", page.read_text(encoding="utf-8")):
                 self.assertIn(name, names, page)
 

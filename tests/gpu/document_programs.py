@@ -42,13 +42,14 @@ CHURN = f"#!/bin/sh\nexec {shlex.quote(str(programs.BUILD / 'churn'))} 2 200\n"
 SHORT = "-n 1 --modes auto --no-fill"  # of trials
 # What train.py and app.py of a page are here, with their arguments.
 STAND_INS = {  # the longest first
-    "pytorch.md": {"train.py": ("torch_train.py", "20")},
-    "jax-and-numba.md": {"train.py": ("jax_run.py", "20"), "app.py": ("numba_run.py", "50")},
-    "profiling.md": {},
+    "with/pytorch.md": {"train.py": ("torch_train.py", "20")},
+    "with/jax-and-numba.md": {"train.py": ("jax_run.py", "20"), "app.py": ("numba_run.py", "50")},
+    "with/profilers.md": {},
+    "statistics.md": {},
     "several-processes.md": {},
-    "cpp.md": {},
-    "cupy.md": {"app.py": ("cupy_run.py",)},
-    "rmm.md": {},
+    "with/cpp.md": {},
+    "with/cupy.md": {"app.py": ("cupy_run.py",)},
+    "with/rmm.md": {},
 }
 MODULES = {"torch": "torch", "cupy": "cupy", "jax": "jax", "numba": "numba"}
 # What the first words of a command are, if not a program to look for.
@@ -73,7 +74,7 @@ class Page:
             (self.folder / file).write_text(
                 f"import runpy, sys\nsys.argv[1:] = {arguments!r}\n"
                 f"runpy.run_path({str(programs.HERE / source)!r}, run_name='__main__')\n")
-        if name == "rmm.md" and not simulated:
+        if name == "with/rmm.md" and not simulated:
             self.unbuilt = self._build_rmm()
         else:
             (self.folder / "app").write_text(CHURN)
@@ -120,7 +121,7 @@ class Page:
     def lacks(self, line: str) -> str | None:
         """What a command needs that is not here."""
         words = re.sub(r"^(\w+=\S* )+", "", line)
-        if self.name == "profiling.md" and self.simulated and not words.startswith(OURS):
+        if self.name == "with/profilers.md" and self.simulated and not words.startswith(OURS):
             return "GPU"
         if self.unbuilt and re.search(r"(^|\s)\./app", words):
             return self.unbuilt

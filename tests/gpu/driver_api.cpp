@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "../sim/create_context.h"
+
 namespace {
 
 void Must(CUresult status, const char* what) {
@@ -116,11 +118,7 @@ int main() {
   std::printf("threads: wrong words %zu %zu %zu %zu\n", wrong[0], wrong[1], wrong[2], wrong[3]);
 
   CUcontext own = nullptr;
-#if CUDA_VERSION >= 13000
-  MUST(cuCtxCreate(&own, nullptr, 0, device));
-#else
-  MUST(cuCtxCreate(&own, 0, device));
-#endif
+  MUST(CreateContext(&own, device));
   std::printf("own context: wrong words %zu\n", Churn(2, 1000));
   CUdeviceptr block = 0;
   MUST(cuMemAlloc(&block, 1 << 20));

@@ -1,7 +1,7 @@
 """Programs that nobody here wrote, from wheels, each tried by cmp-preload trial: a table, and JSON.
 
   CMP_BUILD=FOLDER gallery.py [--commit X] [--only NAME,...] [--limit SECONDS] [--output FILE.json]
-  gallery.py --document FILE.json...      puts what these runs found into scripts/docs/gallery.md
+  gallery.py --document FILE.json...      puts what these runs found into scripts/docs/with/gallery.md
 
 One that is missing, fails or takes too long is a row that says so. --limit is for all together (300): each
 program may take its part of what is left, so the more time, the more rounds, six at most. --simulated: on the
@@ -26,7 +26,7 @@ from typing import NamedTuple
 import programs
 
 FOLDER = programs.HERE / "gallery"
-DOCUMENT = programs.HERE.parents[1] / "scripts" / "docs" / "gallery.md"
+DOCUMENT = programs.HERE.parents[1] / "scripts" / "docs" / "with" / "gallery.md"
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 LIMIT_S = 300
 LEAST_S = 20  # of a program, so that a slow one before it does not take all

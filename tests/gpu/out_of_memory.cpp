@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "../sim/create_context.h"
 #include "program.h"
 
 namespace {
@@ -225,11 +226,7 @@ Then Events() {
 Then Context() {
   return [] {
     CUcontext context = nullptr;
-#if CUDA_VERSION >= 13000
-    std::printf("context %d\n", int{cuCtxCreate(&context, nullptr, 0, 0)});
-#else
-    std::printf("context %d\n", int{cuCtxCreate(&context, 0, 0)});
-#endif
+    std::printf("context %d\n", int{CreateContext(&context)});
     CUdeviceptr block = 0;
     std::printf("its block %d\n", int{cuMemAlloc(&block, 64 * kMiB)});
   };

@@ -3,6 +3,7 @@
 #include <thread>
 #include <vector>
 
+#include "create_context.h"
 #include "program.h"
 
 using program::Allocate;
@@ -154,11 +155,7 @@ void MustDriver(CUresult result, const char* what, const char* file = __builtin_
 
 CUcontext MakeContext() {
   CUcontext context = nullptr;
-#if CUDA_VERSION >= 13000
-  MustDriver(cuCtxCreate(&context, nullptr, 0, 0), "cuCtxCreate");
-#else
-  MustDriver(cuCtxCreate(&context, 0, 0), "cuCtxCreate");
-#endif
+  MustDriver(CreateContext(&context), "cuCtxCreate");
   return context;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "create_context.h"
 #include "program.h"
 
 namespace {
@@ -86,11 +87,7 @@ int main(int count, char** arguments) {
   scene.other = program::Allocate(4096);
   CUcontext second = nullptr;
   if (way == "destroy") {
-#if CUDA_VERSION >= 13000
-    if (cuCtxCreate(&second, nullptr, 0, 0) != CUDA_SUCCESS) return 3;
-#else
-    if (cuCtxCreate(&second, 0, 0) != CUDA_SUCCESS) return 3;
-#endif
+    if (CreateContext(&second) != CUDA_SUCCESS) return 3;
     scene.stream = nullptr;
     CUdeviceptr address = 0;
     if (cuMemAlloc(&address, 4096) != CUDA_SUCCESS) return 3;

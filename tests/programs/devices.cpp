@@ -29,6 +29,7 @@
 #include <thread>
 #include <vector>
 
+#include "create_context.h"
 #include "program.h"
 
 namespace {
@@ -662,11 +663,7 @@ void Ends(bool destroy, bool freed_before) {
   MUST(static_cast<cudaError_t>(cuCtxGetCurrent(&own)));
   MUST(cudaSetDevice(1));
   if (destroy) {
-#if CUDA_VERSION >= 13000
-    MUST(static_cast<cudaError_t>(cuCtxCreate(&ending, nullptr, 0, 1)));
-#else
-    MUST(static_cast<cudaError_t>(cuCtxCreate(&ending, 0, 1)));
-#endif
+    MUST(static_cast<cudaError_t>(CreateContext(&ending, 1)));
     MUST(static_cast<cudaError_t>(cuCtxEnablePeerAccess(own, 0)));
   } else {
     MUST(cudaDeviceEnablePeerAccess(0, 0));

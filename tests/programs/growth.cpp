@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "create_context.h"
 #include "program.h"
 
 using program::Allocate;
@@ -209,11 +210,7 @@ void Contexts(uint64_t i) {
   }
   CUcontext context = nullptr;
   Use(cudaStreamLegacy, i);
-#if CUDA_VERSION >= 13000
-  MUST_DRIVER(cuCtxCreate(&context, nullptr, 0, 0));
-#else
-  MUST_DRIVER(cuCtxCreate(&context, 0, 0));
-#endif
+  MUST_DRIVER(CreateContext(&context));
   const cudaStream_t stream = program::NonBlockingStream();
   Use(stream, i);
   cudaEvent_t event = nullptr;

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "create_context.h"
 #include "program.h"
 
 namespace {
@@ -91,11 +92,7 @@ void Resets(uint64_t seed, const std::atomic<bool>& ends) {
   Random random(seed);
   do {
     CUcontext context = nullptr;
-#if CUDA_VERSION >= 13000
-    if (cuCtxCreate(&context, nullptr, 0, 0) != CUDA_SUCCESS) _Exit(4);
-#else
-    if (cuCtxCreate(&context, 0, 0) != CUDA_SUCCESS) _Exit(4);
-#endif
+    if (CreateContext(&context) != CUDA_SUCCESS) _Exit(4);
     std::vector<CUdeviceptr> blocks(20);
     for (CUdeviceptr& block : blocks) {
       const size_t bytes = kSizes[random.Below(std::size(kSizes))];

@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "create_context.h"
 #include "helper.h"
 #include "words.h"
 
@@ -404,11 +405,7 @@ void DestroyedContext(int rounds) {
         for (int nth = 1; nth <= 3; ++nth) {
           CUcontext context = nullptr;
           helper.Do([&] {
-#if CUDA_VERSION >= 13000
-            must(cuCtxCreate(&context, nullptr, 0, 0), "cuCtxCreate");
-#else
-            must(cuCtxCreate(&context, 0, 0), "cuCtxCreate");
-#endif
+            must(CreateContext(&context), "cuCtxCreate");
             CUdeviceptr block = 0;
             must(cuMemAlloc_v2(&block, 5000), "cuMemAlloc");
             must(cuMemsetD8_v2(block, 1, 5000), "cuMemsetD8");

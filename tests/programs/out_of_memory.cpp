@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "create_context.h"
 #include "program.h"
 
 using program::Say;
@@ -87,13 +88,9 @@ CUresult LoadModule(size_t bytes) {
   return cuModuleLoadData(&module, ("global x " + std::to_string(bytes)).c_str());
 }
 
-CUresult CreateContext(CUdevice device = 0) {
+CUresult NewContext(CUdevice device = 0) {
   CUcontext context = nullptr;
-#if CUDA_VERSION >= 13000
-  return cuCtxCreate(&context, nullptr, 0, device);
-#else
-  return cuCtxCreate(&context, 0, device);
-#endif
+  return CreateContext(&context, device);
 }
 
 int Launch(cudaStream_t stream = nullptr) { return Number(program::Launch(stream, SimWork{})); }
@@ -167,7 +164,7 @@ const std::map<std::string, std::function<int()>>& Ways() {
       {"context",
        [] {
          Need({"cuCtxCreate_v2", "cuCtxCreate_v4"});
-         return Number(CreateContext());
+         return Number(NewContext());
        }},
       {"graph",
        [] {
@@ -401,7 +398,7 @@ int Make(const std::string& what, size_t bytes) {
 void KeepAnotherBusy(const std::string& whose) {
   CUcontext own = nullptr;
   MUST(static_cast<cudaError_t>(cuCtxGetCurrent(&own)));
-  CreateContext(whose == "peer" ? 1 : 0);
+  NewContext(whose == "peer" ? 1 : 0);
   if (whose == "peer") MUST(static_cast<cudaError_t>(cuCtxEnablePeerAccess(own, 0)));
   CUstream stream = nullptr;
   CUdeviceptr block = 0;
@@ -841,7 +838,7 @@ void ReferenceDuring(const std::string& call) {
 void WithoutContext() {
   FillAndFree();
   Need({"cuCtxCreate_v2", "cuCtxCreate_v4"});
-  std::thread([] { printf("new context: %d\n", Number(CreateContext())); }).join();
+  std::thread([] { printf("new context: %d\n", Number(NewContext())); }).join();
 }
 
 // Several threads run out of memory at the same time; all that they want fits.

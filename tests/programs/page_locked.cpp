@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "create_context.h"
 #include "program.h"
 
 namespace {
@@ -156,11 +157,7 @@ void Visible() {
 // Current from now on.
 CUcontext NewContext() {
   CUcontext made = nullptr;
-#if CUDA_VERSION >= 13000
-  cuCtxCreate(&made, nullptr, 0, 0);
-#else
-  cuCtxCreate(&made, 0, 0);
-#endif
+  CreateContext(&made);
   return made;
 }
 

@@ -38,29 +38,24 @@ def environment(env=None):
     return result
 
 
+def called(arguments, env):
+    """How cmp-preload is started, as subprocess takes it."""
+    return {
+        "args": [sys.executable, str(COMMAND), *map(str, arguments)],
+        "env": environment(env),
+        "text": True,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    }
+
+
 def start(*arguments, env=None, **more):
-    return subprocess.Popen(
-        [sys.executable, str(COMMAND), *map(str, arguments)],
-        env=environment(env),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **more,
-    )
+    return subprocess.Popen(**called(arguments, env), **more)
 
 
 def run(*arguments, env=None, **more):
     """Runs cmp-preload to its end; code, stdout and stderr."""
-    return subprocess.run(
-        [sys.executable, str(COMMAND), *map(str, arguments)],
-        env=environment(env),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        timeout=120,
-        check=False,
-        **more,
-    )
+    return subprocess.run(**called(arguments, env), timeout=120, check=False, **more)
 
 
 class TestCase(unittest.TestCase):

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 
-from command import BUILD, PLAIN, PROGRAMS, TestCase, main, run
+from command import BUILD, COMMAND, PLAIN, PROGRAMS, TestCase, main, run
 
 
 def set_numa_policy():
@@ -38,6 +38,7 @@ class Doctor(TestCase):
         )
         self.assertIn("ok       a test of 100 allocations: 99 without a real call", said)
         self.assertNotIn("PROBLEM", said)
+        self.assertIn(f"\n\nNothing stands in the way. Next: {COMMAND} trial -- {PLAIN}\n", said)
 
     def test_how_the_program_reaches_cuda(self):
         self.assertIn("holds the static CUDA runtime", self.doctor(PROGRAMS / "plain_static"))

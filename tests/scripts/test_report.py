@@ -330,6 +330,18 @@ class Traces(TestCase):
         self.assertEqual(cells[9][1:], ["1000 B", "1 KiB", "0", "0"])
         self.assertEqual(cells[12][1:], ["300 B", "512 B", "1", "1"])
 
+    def test_what_frees_waited_for_is_in_the_statistics(self):
+        path = self.folder() / "t"
+        for given, advice in (("0", "run it with CMP_STATS=FILE, too"), ("s.json", "see its statistics")):
+            calls = [
+                Call.of(0, 10, 1, "refill", 0x1000, 256),
+                Call.of(10**6, 10**8, 1, "waited", 0x1000, 256),
+            ]
+            trace = Trace(calls)
+            trace.settings = {"CMP_STATS": given}
+            trace_file.write(trace, path)
+            self.assertIn(f"  -> {advice}", run("report", path).stdout)
+
     def test_latencies(self):
         costs = [*range(1, 100), 10_000]
         calls = [

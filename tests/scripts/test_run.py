@@ -60,7 +60,8 @@ class Settings(TestCase):
         self.assert_refused(run("run", "--fill"), "--fill")
         self.assert_refused(run("run"), "which program")
         self.assert_refused(run("run", "--reports", "x", "--stats", "1", "true"), "--stats")
-        self.assert_refused(run("walk"), "walk", "run, trial, shake, doctor, report, replay, tune")
+        self.assert_refused(run("walk"), "walk", "doctor, trial, run, report, tune, shake, replay")
+        self.assert_refused(run("trail"), "did you mean trial?")
         self.assert_refused(run("--library", "/nowhere", "run", "true"), "/nowhere")
 
     def test_the_programs_own_options_are_left_alone(self):

@@ -109,7 +109,7 @@ class Trials(TestCase):
             words_of(result),
             r"^These runs were on the simulated CUDA: their times say nothing about a GPU\.\n"
             r"10 times faster with wait; allocation was 90% of the run[^;]*; results identical in 19 "
-            r"runs\.\nFrom 3.0% on a difference shows in 6 runs of each\.\n",
+            r"runs\.\nIn 6 runs of each, a difference of 3.0% or more shows\.\n",
         )
         self.assertIn(
             f"Recommended: {own_command()} run --free-sync wait -- {PLAIN} 4000\n"
@@ -484,8 +484,8 @@ class Verdicts(TestCase):
         told = "\n".join(verdict.of(compared, [], {}, ["app"], "auto").lines)
         self.assertIn(
             "1.11 times faster with auto, all that its time in allocation can explain; allocation "
-            "was 10% of the run (800.0 ms, summed over all threads) and held up what other threads "
-            "submitted for 300.0 ms;",
+            "was 10% of the run (800.0 ms, summed over all threads) and kept other threads' "
+            "submissions waiting for 300.0 ms;",
             told,
         )
 

@@ -63,12 +63,7 @@ TEST_F(Checker, OverlappingLiveBlocks) {
 }
 
 TEST_F(Checker, PendingWorkOfAnotherContextOnFreedMemory) {
-  CUcontext other = nullptr;
-#if CUDA_VERSION >= 13000
-  ASSERT_EQ(cuCtxCreate(&other, nullptr, 0, 0), CUDA_SUCCESS);
-#else
-  ASSERT_EQ(cuCtxCreate(&other, 0, 0), CUDA_SUCCESS);
-#endif
+  const CUcontext other = NewContext();
   const CUstream there = NewStream();
   cuCtxSetCurrent(context_);
   const CUdeviceptr block = NewBlock(8 << 20);

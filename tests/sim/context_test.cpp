@@ -34,15 +34,6 @@ const bool kNoImporter = [] {
 
 class Contexts : public SimTest {
  protected:
-  static CUcontext NewContext() {
-    CUcontext context = nullptr;
-#if CUDA_VERSION >= 13000
-    EXPECT_EQ(cuCtxCreate(&context, nullptr, 0, 0), CUDA_SUCCESS);
-#else
-    EXPECT_EQ(cuCtxCreate(&context, 0, 0), CUDA_SUCCESS);
-#endif
-    return context;
-  }
   static unsigned long long IdOf(CUcontext context) {
     unsigned long long id = 0;
     EXPECT_EQ(cuCtxGetId(context, &id), CUDA_SUCCESS);
@@ -177,13 +168,8 @@ TEST_F(Contexts, AnotherProcessReadsAnExportedBlock) {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
 TEST_F(Contexts, AContextEndsWithItsLastDetach) {
-  CUcontext made = nullptr;
+  const CUcontext made = NewContext();
   CUcontext attached = nullptr;
-#if CUDA_VERSION >= 13000
-  ASSERT_EQ(cuCtxCreate(&made, nullptr, 0, 0), CUDA_SUCCESS);
-#else
-  ASSERT_EQ(cuCtxCreate(&made, 0, 0), CUDA_SUCCESS);
-#endif
   ASSERT_EQ(cuCtxAttach(&attached, 0), CUDA_SUCCESS);
   EXPECT_EQ(attached, made);
   NewBlock(size_t{4} << 20);

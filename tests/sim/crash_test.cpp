@@ -36,15 +36,6 @@ class Crash : public SimTest {
     SimTest::TearDown();
   }
 
-  static CUcontext NewContext() {
-    CUcontext context = nullptr;
-#if CUDA_VERSION >= 13000
-    EXPECT_EQ(cuCtxCreate(&context, nullptr, 0, 0), CUDA_SUCCESS);
-#else
-    EXPECT_EQ(cuCtxCreate(&context, 0, 0), CUDA_SUCCESS);
-#endif
-    return context;
-  }
   static void Trap() {
     SimWork trap{};
     trap.flags = SIM_WORK_TRAP;
@@ -145,11 +136,7 @@ TEST_F(Crash, TheDestructionOfAStreamAndANewContextFindOut) {
   ASSERT_EQ(cudaDeviceReset(), cudaSuccess);
   cuCtxDestroy(other_);
   SetUp();
-#if CUDA_VERSION >= 13000
-  EXPECT_EQ(cuCtxCreate(&current_, nullptr, 0, 0), CUDA_ERROR_LAUNCH_FAILED);
-#else
-  EXPECT_EQ(cuCtxCreate(&current_, 0, 0), CUDA_ERROR_LAUNCH_FAILED);
-#endif
+  EXPECT_EQ(CreateContext(&current_), CUDA_ERROR_LAUNCH_FAILED);
   EXPECT_EQ(cuMemAlloc(&made_, 4096), CUDA_ERROR_LAUNCH_FAILED);
 }
 

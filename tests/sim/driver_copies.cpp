@@ -29,11 +29,6 @@ CopyRequest Asynchronous(Kind kind, uintptr_t to, uintptr_t from, size_t bytes, 
       {to, kind.to_device}, {from, kind.from_device}, bytes, 1, 1, stream, default_stream, false};
 }
 
-SetRequest SetOf(uintptr_t to, size_t pitch, uint32_t value, size_t element_bytes, size_t width,
-                 size_t height, CUstream stream, DefaultStream null_means, bool synchronous) {
-  return {to, pitch, value, element_bytes, width, height, stream, null_means, synchronous};
-}
-
 }  // namespace
 }  // namespace cmp::sim
 
@@ -171,74 +166,74 @@ CUresult cuMemcpyPeerAsync_ptsz(CUdeviceptr to, CUcontext, CUdeviceptr from, CUc
 
 CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count) {
   return Enter("cuMemsetD8_v2", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, 0, value, 1, count, 1, nullptr, kLegacy, true));
+    return Set(sim, lock, {to, 0, value, 1, count, 1, nullptr, kLegacy, true});
   });
 }
 
 CUresult cuMemsetD8_v2_ptds(CUdeviceptr to, unsigned char value, size_t count) {
   return Enter("cuMemsetD8_v2_ptds", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, 0, value, 1, count, 1, nullptr, kPerThread, true));
+    return Set(sim, lock, {to, 0, value, 1, count, 1, nullptr, kPerThread, true});
   });
 }
 
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t count, CUstream stream) {
   return Enter("cuMemsetD8Async", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, 0, value, 1, count, 1, stream, kLegacy, false));
+    return Set(sim, lock, {to, 0, value, 1, count, 1, stream, kLegacy, false});
   });
 }
 
 CUresult cuMemsetD8Async_ptsz(CUdeviceptr to, unsigned char value, size_t count, CUstream stream) {
   return Enter("cuMemsetD8Async_ptsz", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, 0, value, 1, count, 1, stream, kPerThread, false));
+    return Set(sim, lock, {to, 0, value, 1, count, 1, stream, kPerThread, false});
   });
 }
 
 CUresult cuMemsetD16_v2(CUdeviceptr to, unsigned short value, size_t count) {
   return Enter("cuMemsetD16_v2", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, 0, value, 2, count, 1, nullptr, kLegacy, true));
+    return Set(sim, lock, {to, 0, value, 2, count, 1, nullptr, kLegacy, true});
   });
 }
 
 CUresult cuMemsetD16_v2_ptds(CUdeviceptr to, unsigned short value, size_t count) {
   return Enter("cuMemsetD16_v2_ptds", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, 0, value, 2, count, 1, nullptr, kPerThread, true));
+    return Set(sim, lock, {to, 0, value, 2, count, 1, nullptr, kPerThread, true});
   });
 }
 
 CUresult cuMemsetD16Async(CUdeviceptr to, unsigned short value, size_t count, CUstream stream) {
   return Enter("cuMemsetD16Async", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, 0, value, 2, count, 1, stream, kLegacy, false));
+    return Set(sim, lock, {to, 0, value, 2, count, 1, stream, kLegacy, false});
   });
 }
 
 CUresult cuMemsetD16Async_ptsz(CUdeviceptr to, unsigned short value, size_t count,
                                CUstream stream) {
   return Enter("cuMemsetD16Async_ptsz", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, 0, value, 2, count, 1, stream, kPerThread, false));
+    return Set(sim, lock, {to, 0, value, 2, count, 1, stream, kPerThread, false});
   });
 }
 
 CUresult cuMemsetD32_v2(CUdeviceptr to, unsigned int value, size_t count) {
   return Enter("cuMemsetD32_v2", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, 0, value, 4, count, 1, nullptr, kLegacy, true));
+    return Set(sim, lock, {to, 0, value, 4, count, 1, nullptr, kLegacy, true});
   });
 }
 
 CUresult cuMemsetD32_v2_ptds(CUdeviceptr to, unsigned int value, size_t count) {
   return Enter("cuMemsetD32_v2_ptds", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, 0, value, 4, count, 1, nullptr, kPerThread, true));
+    return Set(sim, lock, {to, 0, value, 4, count, 1, nullptr, kPerThread, true});
   });
 }
 
 CUresult cuMemsetD32Async(CUdeviceptr to, unsigned int value, size_t count, CUstream stream) {
   return Enter("cuMemsetD32Async", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, 0, value, 4, count, 1, stream, kLegacy, false));
+    return Set(sim, lock, {to, 0, value, 4, count, 1, stream, kLegacy, false});
   });
 }
 
 CUresult cuMemsetD32Async_ptsz(CUdeviceptr to, unsigned int value, size_t count, CUstream stream) {
   return Enter("cuMemsetD32Async_ptsz", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, 0, value, 4, count, 1, stream, kPerThread, false));
+    return Set(sim, lock, {to, 0, value, 4, count, 1, stream, kPerThread, false});
   });
 }
 

@@ -5,17 +5,6 @@
 #include "copies.h"
 #include "driver_entry.h"
 
-namespace cmp::sim {
-namespace {
-
-SetRequest SetOf(uintptr_t to, size_t pitch, uint32_t value, size_t element_bytes, size_t width,
-                 size_t height, CUstream stream, DefaultStream null_means, bool synchronous) {
-  return {to, pitch, value, element_bytes, width, height, stream, null_means, synchronous};
-}
-
-}  // namespace
-}  // namespace cmp::sim
-
 using namespace cmp::sim;
 
 extern "C" {
@@ -23,84 +12,84 @@ extern "C" {
 CUresult cuMemsetD2D8_v2(CUdeviceptr to, size_t pitch, unsigned char value, size_t width,
                          size_t height) {
   return Enter("cuMemsetD2D8_v2", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, pitch, value, 1, width, height, nullptr, kLegacy, true));
+    return Set(sim, lock, {to, pitch, value, 1, width, height, nullptr, kLegacy, true});
   });
 }
 
 CUresult cuMemsetD2D8_v2_ptds(CUdeviceptr to, size_t pitch, unsigned char value, size_t width,
                               size_t height) {
   return Enter("cuMemsetD2D8_v2_ptds", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, pitch, value, 1, width, height, nullptr, kPerThread, true));
+    return Set(sim, lock, {to, pitch, value, 1, width, height, nullptr, kPerThread, true});
   });
 }
 
 CUresult cuMemsetD2D8Async(CUdeviceptr to, size_t pitch, unsigned char value, size_t width,
                            size_t height, CUstream stream) {
   return Enter("cuMemsetD2D8Async", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, pitch, value, 1, width, height, stream, kLegacy, false));
+    return Set(sim, lock, {to, pitch, value, 1, width, height, stream, kLegacy, false});
   });
 }
 
 CUresult cuMemsetD2D8Async_ptsz(CUdeviceptr to, size_t pitch, unsigned char value, size_t width,
                                 size_t height, CUstream stream) {
   return Enter("cuMemsetD2D8Async_ptsz", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, pitch, value, 1, width, height, stream, kPerThread, false));
+    return Set(sim, lock, {to, pitch, value, 1, width, height, stream, kPerThread, false});
   });
 }
 
 CUresult cuMemsetD2D16_v2(CUdeviceptr to, size_t pitch, unsigned short value, size_t width,
                           size_t height) {
   return Enter("cuMemsetD2D16_v2", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, pitch, value, 2, width, height, nullptr, kLegacy, true));
+    return Set(sim, lock, {to, pitch, value, 2, width, height, nullptr, kLegacy, true});
   });
 }
 
 CUresult cuMemsetD2D16_v2_ptds(CUdeviceptr to, size_t pitch, unsigned short value, size_t width,
                                size_t height) {
   return Enter("cuMemsetD2D16_v2_ptds", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, pitch, value, 2, width, height, nullptr, kPerThread, true));
+    return Set(sim, lock, {to, pitch, value, 2, width, height, nullptr, kPerThread, true});
   });
 }
 
 CUresult cuMemsetD2D16Async(CUdeviceptr to, size_t pitch, unsigned short value, size_t width,
                             size_t height, CUstream stream) {
   return Enter("cuMemsetD2D16Async", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, pitch, value, 2, width, height, stream, kLegacy, false));
+    return Set(sim, lock, {to, pitch, value, 2, width, height, stream, kLegacy, false});
   });
 }
 
 CUresult cuMemsetD2D16Async_ptsz(CUdeviceptr to, size_t pitch, unsigned short value, size_t width,
                                  size_t height, CUstream stream) {
   return Enter("cuMemsetD2D16Async_ptsz", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, pitch, value, 2, width, height, stream, kPerThread, false));
+    return Set(sim, lock, {to, pitch, value, 2, width, height, stream, kPerThread, false});
   });
 }
 
 CUresult cuMemsetD2D32_v2(CUdeviceptr to, size_t pitch, unsigned int value, size_t width,
                           size_t height) {
   return Enter("cuMemsetD2D32_v2", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, pitch, value, 4, width, height, nullptr, kLegacy, true));
+    return Set(sim, lock, {to, pitch, value, 4, width, height, nullptr, kLegacy, true});
   });
 }
 
 CUresult cuMemsetD2D32_v2_ptds(CUdeviceptr to, size_t pitch, unsigned int value, size_t width,
                                size_t height) {
   return Enter("cuMemsetD2D32_v2_ptds", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, pitch, value, 4, width, height, nullptr, kPerThread, true));
+    return Set(sim, lock, {to, pitch, value, 4, width, height, nullptr, kPerThread, true});
   });
 }
 
 CUresult cuMemsetD2D32Async(CUdeviceptr to, size_t pitch, unsigned int value, size_t width,
                             size_t height, CUstream stream) {
   return Enter("cuMemsetD2D32Async", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, pitch, value, 4, width, height, stream, kLegacy, false));
+    return Set(sim, lock, {to, pitch, value, 4, width, height, stream, kLegacy, false});
   });
 }
 
 CUresult cuMemsetD2D32Async_ptsz(CUdeviceptr to, size_t pitch, unsigned int value, size_t width,
                                  size_t height, CUstream stream) {
   return Enter("cuMemsetD2D32Async_ptsz", [&](Simulation& sim, Lock& lock) {
-    return Set(sim, lock, SetOf(to, pitch, value, 4, width, height, stream, kPerThread, false));
+    return Set(sim, lock, {to, pitch, value, 4, width, height, stream, kPerThread, false});
   });
 }
 

@@ -150,12 +150,7 @@ TEST_F(HeldUp, NobodyIsByASynchronisation) {
 }
 
 TEST_F(HeldUp, OtherContextsAreNot) {
-  CUcontext other = nullptr;
-#if CUDA_VERSION >= 13000
-  ASSERT_EQ(cuCtxCreate(&other, nullptr, 0, 0), CUDA_SUCCESS);
-#else
-  ASSERT_EQ(cuCtxCreate(&other, 0, 0), CUDA_SUCCESS);
-#endif
+  const CUcontext other = NewContext();
   const CUstream stream = NewStream();
   cuCtxSetCurrent(context_);
   See(

@@ -66,12 +66,7 @@ TEST_F(HostView, APageLockedBufferUnderAPendingCopyIsAHazard) {
 
 // The real free waits for its own context's work alone.
 TEST_F(HostView, APageLockedBufferThatAnotherContextUsesIsAHazardToFree) {
-  CUcontext other = nullptr;
-#if CUDA_VERSION >= 13000
-  ASSERT_EQ(cuCtxCreate(&other, nullptr, 0, 0), CUDA_SUCCESS);
-#else
-  ASSERT_EQ(cuCtxCreate(&other, 0, 0), CUDA_SUCCESS);
-#endif
+  const CUcontext other = NewContext();
   const CUstream s = NewStream();
   LaunchHash(s, 1, kLong, {}, {{locked_, 8}});
   ASSERT_EQ(cuCtxSetCurrent(context_), CUDA_SUCCESS);

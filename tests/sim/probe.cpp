@@ -7,6 +7,8 @@
 
 #include <initializer_list>
 
+#include "create_context.h"
+
 namespace cmp::sim {
 namespace {
 
@@ -103,11 +105,7 @@ void ProbeWaiting() {
 
 void ProbeContexts() {
   CUcontext other = nullptr;
-#if CUDA_VERSION >= 13000
-  cuCtxCreate(&other, nullptr, 0, 0);
-#else
-  cuCtxCreate(&other, 0, 0);
-#endif
+  CreateContext(&other);
   CUstream there = nullptr;
   cuStreamCreate(&there, CU_STREAM_NON_BLOCKING);
   cuCtxSetCurrent(g_context);
@@ -136,11 +134,7 @@ void ProbeContexts() {
   cuCtxGetId(other, &first);
   SayWaits("cuCtxDestroy, busy", there, [&] { return cuCtxDestroy(other); });
   CUcontext again = nullptr;
-#if CUDA_VERSION >= 13000
-  cuCtxCreate(&again, nullptr, 0, 0);
-#else
-  cuCtxCreate(&again, 0, 0);
-#endif
+  CreateContext(&again);
   cuCtxGetId(again, &second);
   Say("context handle reused", again == other);
   Say("context id reused", first == second);

@@ -2,6 +2,7 @@
 // ends.
 #include <initializer_list>
 
+#include "create_context.h"
 #include "probe.h"
 
 namespace cmp::sim {
@@ -164,11 +165,7 @@ void ProbeCaptureCalls() {
       {"cuCtxCreate",
        [&] {
          CUcontext c = nullptr;
-#if CUDA_VERSION >= 13000
-         const CUresult r = cuCtxCreate(&c, nullptr, 0, 0);
-#else
-         const CUresult r = cuCtxCreate(&c, 0, 0);
-#endif
+         const CUresult r = CreateContext(&c);
          if (r == CUDA_SUCCESS) cuCtxDestroy(c);
          return r;
        }},

@@ -6,6 +6,7 @@
 
 #include <utility>
 
+#include "create_context.h"
 #include "probe.h"
 
 extern char** environ;
@@ -140,14 +141,7 @@ const CrashCall kCalls[] = {
     {"cuCtxGetId by its handle", [](Scene& s) { return cuCtxGetId(g_context, &s.id); }},
     {"cuCtxGetFlags", [](Scene& s) { return cuCtxGetFlags(&s.number); }},
     {"cuCtxSetCurrent", [](Scene&) { return cuCtxSetCurrent(g_context); }},
-    {"cuCtxCreate",
-     [](Scene& s) {
-#if CUDA_VERSION >= 13000
-       return cuCtxCreate(&s.context, nullptr, 0, 0);
-#else
-       return cuCtxCreate(&s.context, 0, 0);
-#endif
-     }},
+    {"cuCtxCreate", [](Scene& s) { return CreateContext(&s.context); }},
     {"cuDevicePrimaryCtxRetain", [](Scene& s) { return cuDevicePrimaryCtxRetain(&s.context, 0); }},
 };
 

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "create_context.h"
 #include "sim.h"
 
 namespace cmp::sim {
@@ -39,6 +40,12 @@ class SimTest : public testing::Test {
     CUstream stream = nullptr;
     EXPECT_EQ(cuStreamCreate(&stream, flags), CUDA_SUCCESS);
     return stream;
+  }
+  // Current from then on.
+  CUcontext NewContext() {
+    CUcontext context = nullptr;
+    EXPECT_EQ(CreateContext(&context), CUDA_SUCCESS);
+    return context;
   }
   CUevent NewEvent() {
     CUevent event = nullptr;

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from cmp_preload.console.arguments import Parser, add_command
+import shlex
+
+from cmp_preload.console import words
+from cmp_preload.console.arguments import Parser, add_command, own_command
 from cmp_preload.diagnosis.driver import check_driver, check_service
 from cmp_preload.diagnosis.findings import Findings
 from cmp_preload.diagnosis.machine import check_environment, check_library, check_places
@@ -15,11 +18,7 @@ launcher starts. Exit code 0: nothing stands in the way; 1: something does."""
 
 
 def parser_of(_library=None) -> Parser:
-    parser = Parser(
-        prog="cmp-preload doctor",
-        description=ABOUT,
-        usage="cmp-preload doctor [OPTION...] [--] [PROGRAM [ARGUMENT...]]",
-    )
+    parser = Parser("doctor", ABOUT, "[--] [PROGRAM [ARGUMENT...]]")
     add_command(parser)
     return parser
 
@@ -37,4 +36,10 @@ def main(arguments: list[str], find_library) -> int:
         check_program(findings, command, environment)
     if library is not None and driver:
         check_service(findings, environment, library)
-    return 1 if findings.problems else 0
+    print()
+    if findings.problems:
+        print(f"{words.count(findings.problems, 'problem')}: what to do stands behind each ->.")
+        return 1
+    tried = shlex.join(command) if command else "PROGRAM"
+    print(f"Nothing stands in the way. Next: {own_command()} trial -- {tried}")
+    return 0

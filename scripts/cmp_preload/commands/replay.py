@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import sys
 
-from cmp_preload.console.arguments import Parser
+from cmp_preload.console.arguments import Parser, add_operands
 from cmp_preload.console.errors import Failure
 from cmp_preload.diagnosis import driver
 from cmp_preload.measuring.replays import BACKENDS, replay
@@ -16,21 +16,20 @@ from cmp_preload.records import rmm_csv, traces
 from cmp_preload.records.calls import Trace
 from cmp_preload.reporters import text
 
-ABOUT = """TRACE is what CMP_TRACE=FILE left (cmp-preload run --trace FILE), or a CSV of RMM's logging
+ABOUT = """Makes the allocations and frees of a trace again, without the program, and says how long they take.
+TRACE is what CMP_TRACE=FILE left (cmp-preload run --trace FILE), or a CSV of RMM's logging
 resource. Threads and the order of the calls are kept; kernels, and the time between calls, are not
 in a trace, so that its frees wait for nothing."""
 
 
 def parser_of(library: Library) -> Parser:
-    parser = Parser(
-        prog="cmp-preload replay", description=ABOUT, usage="cmp-preload replay [OPTION...] TRACE"
-    )
+    parser = Parser("replay", ABOUT, "TRACE")
     parser.add_argument(
         "--backend",
         choices=[*BACKENDS, "all"],
         default="all",
-        help=", ".join(f"{name}: {meaning}" for name, meaning in BACKENDS.items())
-        + ", all (default): one after the other",
+        help="; ".join(f"{name}: {meaning}" for name, meaning in BACKENDS.items())
+        + "; all (default): one after the other",
     )
     parser.add_argument(
         "--order",
@@ -44,7 +43,7 @@ def parser_of(library: Library) -> Parser:
         "--csv", metavar="OUT", help="no replay: write it as a CSV of RMM's (-: to stdout)"
     )
     settings.add_settings(parser, library, ("CMP_MODE", "CMP_STATS", "CMP_TRACE"))
-    parser.add_argument("file", nargs="?", metavar="TRACE")
+    add_operands(parser, "file", "?", "TRACE")
     return parser
 
 

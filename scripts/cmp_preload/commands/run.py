@@ -44,11 +44,7 @@ def become(command: list[str], environment: dict[str, str]) -> None:
 
 
 def parser_of(library: Library) -> Parser:
-    parser = Parser(
-        prog="cmp-preload run",
-        description=ABOUT,
-        usage="cmp-preload run [OPTION...] [--] PROGRAM [ARGUMENT...]",
-    )
+    parser = Parser("run", ABOUT)
     parser.add_argument(
         "--reports",
         metavar="FOLDER",

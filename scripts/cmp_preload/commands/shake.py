@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from functools import partial
 
-from cmp_preload.console import progress, words
+from cmp_preload.console import progress
 from cmp_preload.console.arguments import (
     Parser,
     add_command,
@@ -19,7 +20,8 @@ from cmp_preload.console.errors import Failure, Interrupted
 from cmp_preload.diagnosis import driver
 from cmp_preload.measuring import shaking
 from cmp_preload.measuring.measurer import Measurer, Run
-from cmp_preload.measuring.results import Results, require_files
+from cmp_preload.measuring.program import Program
+from cmp_preload.measuring.results import Results
 from cmp_preload.measuring.shaking import Found, Outcome, Starter
 from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.pool.library import Library
@@ -38,58 +40,19 @@ CODES = {Outcome.AGREE: 0, Outcome.RACE: 1, Outcome.NONE: 3}
 UNSHAKEN = 4
 
 
-class Program:
-    """Its runs, with progress."""
+def run(program: Program, settings: dict[str, str], what: str) -> Run:
+    """Under the pool."""
+    return program.run({"CMP_MODE": "pool", "CMP_SHAKE": "off", **settings}, what)
 
-    def __init__(
-        self,
-        parsed: argparse.Namespace,
-        measurer: Measurer,
-        preload: str,
-        chosen: dict[str, str],
-        total: int,
-    ) -> None:
-        self.results = Results(parsed.code, parsed.stderr, parsed.ignore, parsed.tolerance)
-        self._measurer = measurer
-        self._environment = preloading.own_environment()
-        self._preload = preload
-        self._chosen = chosen
-        self._limit: float | None = parsed.limit
-        self._files: list[str] = parsed.file
-        self._total = total
-        self._number = 0  # of the latest run
 
-    def run(self, added: dict[str, str] | None, what: str) -> Run:
-        """`added`: settings; None: without the pool."""
-        self._number += 1
-        line = f"run {self._number} of {max(self._total, self._number)}: {what}"
-        progress.tell(f"{line} …", last=False)
-        if added is None:
-            environment = preloading.without_pool(self._environment)
-        else:
-            others = {"CMP_MODE": "pool", "CMP_STATS": "off", "CMP_SHAKE": "off"}
-            added = {**self._chosen, **others, **added}
-            environment = preloading.with_pool(self._environment, self._preload, added)
-        run = self._measurer.run(environment, self._limit, None)
-        ending = "" if run.code == self.results.code else f", {run.ending()}"
-        progress.tell(f"{line} {words.seconds(run.seconds)}{ending}", last=True)
-        return run
-
-    def unshaken(self, times: int) -> list[Run]:
-        """As the program is by itself, and, every other, with all that the pool changes without a
-        hold."""
-        runs = []
-        for i in range(times):
-            if i % 2 == 0:
-                runs.append(self.run(None, "unshaken, without the pool"))
-                self.results.require(runs[-1], self._measurer.command)
-            else:
-                runs.append(self.run({"CMP_FREE_SYNC": "auto"}, "unshaken, under the pool"))
-            if i == 0:
-                require_files(self._files)
-                if self._limit is None:
-                    self._limit = 60 + 10 * runs[0].seconds
-        return runs
+def run_unshaken(program: Program, times: int) -> list[Run]:
+    """As the program is by itself, and, every other, with all that the pool changes without a hold."""
+    return [
+        program.run(None, "unshaken, without the pool")
+        if i % 2 == 0
+        else run(program, {"CMP_FREE_SYNC": "auto"}, "unshaken, under the pool")
+        for i in range(times)
+    ]
 
 
 def work(
@@ -97,31 +60,27 @@ def work(
 ) -> None:
     """Fills in `found`, which says what is known whenever this is interrupted."""
     results = program.results
-    runs = program.unshaken(unshaken)
+    runs = run_unshaken(program, unshaken)
     found.unshaken = len(runs)
     found.unstable = results.unstable(runs)
     if found.unstable:
         return
-    starter = Starter(program.run, results.difference, folder)
-    run, recorded = starter.record()
-    found.recording = results.difference(run)
+    starter = Starter(partial(run, program), results.difference, folder)
+    recording, recorded = starter.record()
+    found.recording = results.difference(recording)
     found.reached = starter.reached
     found.tried = shaking.tried_of(kinds, recorded)
     for tried in found.tried:
         shaking.shake(tried, seeds, starter, narrow=True)
     if any(not race.sites for race in found.races):
         # Without a hold it differs, too: is it the mode, or the program by itself?
-        more = program.unshaken(shaking.CONTROLS)
+        more = run_unshaken(program, shaking.CONTROLS)
         found.unshaken += len(more)
         found.unstable = results.unstable(runs + more)
 
 
 def parser_of(library: Library) -> Parser:
-    parser = Parser(
-        prog="cmp-preload shake",
-        description=ABOUT,
-        usage="cmp-preload shake [OPTION...] [--] PROGRAM [ARGUMENT...]",
-    )
+    parser = Parser("shake", ABOUT)
     add_runs(parser, f"shaken runs of each kind (default: {shaking.RUNS})", shaking.RUNS)
     parser.add_argument(
         "--kind",
@@ -134,7 +93,7 @@ def parser_of(library: Library) -> Parser:
         type=number("2 or more", lambda value: value >= 2, int),
         default=UNSHAKEN,
         metavar="RUNS",
-        help="without holds, which must agree among themselves; every other under the pool "
+        help="runs without holds, which must agree among themselves; every other is under the pool "
         f"(default: {UNSHAKEN})",
     )
     parser.add_argument(
@@ -142,7 +101,7 @@ def parser_of(library: Library) -> Parser:
         type=number("1 or more", lambda value: value >= 1, int),
         default=1,
         metavar="NUMBER",
-        help="of the first shaken run; the next have those that follow (default: 1)",
+        help="seed of the first shaken run; the next ones count up from it (default: 1)",
     )
     add_results(parser)
     parser.add_argument("--json", action="store_true", help="print it as JSON")
@@ -172,11 +131,12 @@ def _main(parsed: argparse.Namespace, library: Library, find_library) -> int:
     interrupted = 0  # the exit code then
     with tempfile.TemporaryDirectory(prefix="cmp-preload-") as folder:
         program = Program(
-            parsed,
             Measurer(command, parsed.stdin, parsed.file, parsed.tee, find_library),
+            Results(parsed.code, parsed.stderr, parsed.ignore, parsed.tolerance),
             library.preload_path(folder),
             chosen,
-            parsed.unshaken + 1 + len(kinds) * parsed.runs,
+            total=parsed.unshaken + 1 + len(kinds) * parsed.runs,
+            limit_s=parsed.limit,
         )
         seeds = range(parsed.seed, parsed.seed + parsed.runs)
         try:

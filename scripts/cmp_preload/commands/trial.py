@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import sys
 import tempfile
 from typing import Callable
 
-from cmp_preload.console import progress, words
+from cmp_preload.console import progress
 from cmp_preload.console.arguments import (
     Parser,
     add_command,
@@ -25,7 +24,8 @@ from cmp_preload.measuring import outputs, shaking, verdict
 from cmp_preload.measuring.judgement import page_locked_share
 from cmp_preload.measuring.measurer import Measurer, Run
 from cmp_preload.measuring.noise import order_of
-from cmp_preload.measuring.results import Results, require_files
+from cmp_preload.measuring.program import Program
+from cmp_preload.measuring.results import Results
 from cmp_preload.measuring.series import (
     Series,
     async_keep_series,
@@ -38,13 +38,18 @@ from cmp_preload.pool.library import Library, Option
 from cmp_preload.records import counters
 from cmp_preload.reporters import json, text
 
-ABOUT = """Runs PROGRAM without the pool, observed (real calls, counted and timed), with the pool in
-each mode of CMP_FREE_SYNC, of a program that calls cudaMallocAsync with other values of
-CMP_ASYNC_KEEP, and once with new memory filled with 0xFF, in turn, several times. Where a mode that
-keeps less than auto gains, it is shaken as by cmp-preload shake, which makes the trial longer.
-Compares exit code and output; prints times, what the pool did, a verdict and what to set. The
-table goes to stdout, progress to stderr. Exit code 1: the results were not the same.
+ABOUT = """Is PROGRAM faster with the pool, and are its results the same? Runs it several times, in turn:
 
+  without            the program alone
+  observed           real calls, counted and timed
+  auto, order, none  under the pool, by what cudaFree keeps (CMP_FREE_SYNC)
+  filled             once, with 0xFF in new memory: does it read what it never wrote?
+
+Compares exit code and output; prints a table of times and of what the pool did, a verdict and what
+to set. Progress goes to stderr. Exit code 1: the results were not the same.
+
+Of a program that calls cudaMallocAsync, other values of CMP_ASYNC_KEEP are tried, too. Where a mode
+that keeps less than auto gains, it is shaken as by cmp-preload shake, which makes the trial longer.
 Numbers that vary between runs without the pool are not compared, and neither are times and rates,
 as the words and units around them say."""
 
@@ -52,60 +57,20 @@ STRICTEST = "wait"  # what a trial may leave out: others keep as much where it c
 
 
 class Trial:
-    def __init__(
-        self,
-        parsed: argparse.Namespace,
-        measurer: Measurer,
-        environment: dict[str, str],
-        preload: str,
-        chosen: dict[str, str],
-        folder: str | None,
-        total: int,
-    ) -> None:
-        self._parsed = parsed
-        self._measurer = measurer
-        self._environment = environment
-        self._preload = preload
-        self._chosen = chosen
-        self._folder = folder
-        self._limit: float | None = parsed.limit
-        self.results = Results(parsed.code, parsed.stderr, parsed.ignore, parsed.tolerance)
-        self._total = total
-        self._number = 0  # of the latest run
+    """`chosen`: the settings that were given; what they say is not tried otherwise."""
 
-    def run(self, series: Series, word: str | None = None) -> Run:
-        """One run of a variant; `word` names it for the progress."""
-        self._number += 1
-        line = f"run {self._number} of {max(self._total, self._number)}: {word or series.name}"
-        progress.tell(f"{line} …", last=False)
-        reports = None
-        if series.settings is None:
-            environment = preloading.without_pool(self._environment)
-        else:
-            added = {**self._chosen, **series.settings, "CMP_STATS": "off"}
-            if self._folder is not None:
-                reports = os.path.join(self._folder, str(self._number))
-                try:
-                    os.mkdir(reports, 0o700)
-                    added["CMP_STATS"] = preloading.file_of_each(reports, ".json")
-                except OSError as error:
-                    warn(f"no statistics: {reports}: {error.strerror}")
-                    self._folder = reports = None
-            environment = preloading.with_pool(self._environment, self._preload, added)
-        run = self._measurer.run(environment, self._limit, reports)
-        ending = "" if run.code == self._parsed.code else f", {run.ending()}"
-        progress.tell(f"{line} {words.seconds(run.seconds)}{ending}", last=True)
-        return run
+    def __init__(self, program: Program, chosen: dict[str, str]) -> None:
+        self._program = program
+        self._chosen = chosen
+
+    def run(self, series: Series) -> Run:
+        return self._program.run(series.settings, series.name)
 
     def measure(self, all_series: list[Series]) -> None:
         """Every variant, in turn. Stops at once when the program fails without the pool."""
         plain = self.plain = all_series[0]
         # The first run finds caches cold. Its results count, its time does not.
-        self.warm = self.run(plain, "without, to warm up")
-        self.results.require(self.warm, self._measurer.command)
-        require_files(self._parsed.file)
-        if self._limit is None:
-            self._limit = 60 + 10 * self.warm.seconds
+        self.warm = self._program.run(plain.settings, "without, to warm up")
         for i in range(max(series.times for series in all_series)):
             self._round(i, [all_series[which] for which in order_of(i, len(all_series))])
             if i == 0:  # known by now
@@ -120,8 +85,6 @@ class Trial:
             if number >= series.times or (series.runs and series.runs[-1].over_limit):
                 continue
             series.runs.append(self.run(series))
-            if series is self.plain:
-                self.results.require(series.runs[-1], self._measurer.command)
 
     def _more_to_try(self, all_series: list[Series]) -> list[Series]:
         """What helps only programs that do what this one does."""
@@ -133,31 +96,27 @@ class Trial:
         in_time = not usual.runs[-1].over_limit
         if in_time and page_locked_share(usual) and "CMP_HOST" not in self._chosen:
             more.append(page_locked_series(usual))
-        self._total += sum(series.times for series in more)
+        self._program.total += sum(series.times for series in more)
         return more
 
     def compare(self, all_series: list[Series]) -> list[outputs.Comparison]:
         """Fills in where results differ."""
-        comparisons = self.results.learn([self.warm, *all_series[0].runs])
+        comparisons = self._program.results.learn([self.warm, *all_series[0].runs])
         for series in all_series[1:]:
-            found = map(self.results.difference, series.runs)
+            found = map(self._program.results.difference, series.runs)
             series.different = [where for where in found if where]
         return comparisons
 
     def shake(self, kinds: list[str], runs: int, tried: dict[str, Tried]) -> None:
         """Fills in `tried`, by kind, as far as it comes."""
-        if self._folder is None:
+        if self._program.folder is None:
             return
-        self._total += 1 + len(kinds) * runs
-        folder = os.path.join(self._folder, "shaken")
+        self._program.total += 1 + len(kinds) * runs
+        folder = os.path.join(self._program.folder, "shaken")
         os.mkdir(folder, 0o700)
-        starter = Starter(
-            lambda added, what: self.run(Series(what, added, 1), what),
-            self.results.difference,
-            folder,
-        )
+        starter = Starter(self._program.run, self._program.results.difference, folder)
         run, recorded = starter.record()
-        different = self.results.difference(run)
+        different = self._program.results.difference(run)
         if different:
             warn(f"not shaken: the recording differed: {different}")
             return
@@ -194,12 +153,8 @@ def parser_of(library: Library) -> Parser:
     values = [value.strip() for value in free_sync.values.split(",")]
     # The default first.
     usual = [free_sync.default] + [v for v in values if v not in (free_sync.default, STRICTEST)]
-    parser = Parser(
-        prog="cmp-preload trial",
-        description=ABOUT,
-        usage="cmp-preload trial [OPTION...] [--] PROGRAM [ARGUMENT...]",
-    )
-    add_runs(parser, "of each variant (default: 6; no verdict on times with fewer)")
+    parser = Parser("trial", ABOUT)
+    add_runs(parser, "runs of each kind (default: 6; no verdict on times with fewer)")
     parser.add_argument(
         "--modes",
         default=",".join(usual),
@@ -215,12 +170,12 @@ def parser_of(library: Library) -> Parser:
         type=number("0 or more", lambda value: value >= 0, int),
         default=shaking.RUNS,
         metavar="RUNS",
-        help="shaken runs of each kind, of a program that gains by a mode that keeps less than auto; "
-        f"such a mode is recommended only if they agree (default: {shaking.RUNS}; 0: none)",
+        help="shaken runs, where a mode that keeps less than auto gains: it is recommended only if "
+        f"they agree (default: {shaking.RUNS} of each kind; 0: none)",
     )
     add_results(parser)
     parser.add_argument(
-        "--save", metavar="FILE", help="write what is recommended there, for run --settings FILE"
+        "--save", metavar="FILE", help="write what is recommended into FILE, for run --settings FILE"
     )
     parser.add_argument("--json", action="store_true", help="print what it found as JSON")
     settings.add_settings(parser, library, ("CMP_MODE", "CMP_FREE_SYNC", "CMP_STATS"))
@@ -246,15 +201,16 @@ def main(arguments: list[str], find_library) -> int:
     all_series = series_of(modes, parsed.runs, not parsed.no_fill and "CMP_FILL" not in chosen)
     interrupted = 0  # the exit code then
     with _PrivateFolder() as folder:
-        trial = Trial(
-            parsed,
+        program = Program(
             Measurer(command, parsed.stdin, parsed.file, parsed.tee, find_library),
-            environment,
+            Results(parsed.code, parsed.stderr, parsed.ignore, parsed.tolerance),
             library.preload_path(folder),
             chosen,
             folder,
             1 + sum(series.times for series in all_series),
+            parsed.limit,
         )
+        trial = Trial(program, chosen)
         try:
             try:
                 trial.measure(all_series)

@@ -15,7 +15,9 @@ from cmp_preload.diagnosis import driver
 from cmp_preload.measuring.judgement import is_better, page_locked_share, waits_for_memory
 from cmp_preload.measuring.measurer import Measurer, Run
 from cmp_preload.measuring.noise import LEAST_ROUNDS, Found, Outcome, order_of
+from cmp_preload.measuring.program import Program
 from cmp_preload.measuring.replays import Replays
+from cmp_preload.measuring.results import Results
 from cmp_preload.measuring.series import ASYNC_KEEPS, KEEPS_PAGE_LOCKED, Series
 from cmp_preload.measuring.verdict import TOO_FEW, times, too_short
 from cmp_preload.pool import preloading, program_file, settings
@@ -43,30 +45,16 @@ MORE_MEMORY = {"CMP_RESERVE": ("1.5x+1G",)}  # measured beside the others: it ha
 class Tuning:
     """Runs of the program under the pool."""
 
-    def __init__(self, measurer: Measurer, preload: str, folder: str) -> None:
-        self._measurer = measurer
-        self._environment = preloading.own_environment()
-        self._preload = preload
+    def __init__(self, program: Program, folder: str) -> None:
+        self._program = program
         self._folder = folder
-        self._number = 0
 
     def run(self, chosen: dict[str, str], what: str) -> Run:
-        """Its statistics, and if CMP_TRACE is set its traces, are in a folder of the run's own."""
-        self._number += 1
-        progress.tell(f"run {self._number}: {what} …", last=False)
-        reports = os.path.join(self._folder, str(self._number))
-        os.mkdir(reports)
-        added = {
-            **chosen,
-            "CMP_MODE": "pool",
-            "CMP_STATS": preloading.file_of_each(reports, ".json"),
-        }
-        run = self._measurer.run(
-            preloading.with_pool(self._environment, self._preload, added), None, reports
-        )
-        progress.tell(f"run {self._number}: {what} {words.seconds(run.seconds)}", last=True)
+        run = self._program.run({**chosen, "CMP_MODE": "pool"}, what)
         if run.code != 0:
-            raise Failure(f"{self._measurer.command[0]} fails under the pool: {run.failure()}")
+            raise Failure(f"{self._program.name} fails under the pool: {run.failure()}")
+        if self._program.folder is None:
+            raise Failure("nothing to tune by: no statistics")
         return run
 
     def record(self, fixed: dict[str, str]) -> tuple[str, Run]:
@@ -225,16 +213,12 @@ def unclear(judged: Found, usual: Series) -> str:
 def print_rejected(rejected: list[tuple[str, str, float]]) -> None:
     if rejected:
         tried = ", ".join(f"{name}={value} {part:.2f}" for name, value, part in rejected)
-        print(f"Replayed, not kept (calls take this part of their time without): {tried}.")
+        print(f"Replayed, not kept (time in calls, where it is 1 without the setting): {tried}.")
 
 
 def parser_of(library: Library) -> Parser:
-    parser = Parser(
-        prog="cmp-preload tune",
-        description=ABOUT,
-        usage="cmp-preload tune [OPTION...] [--] PROGRAM [ARGUMENT...]",
-    )
-    add_runs(parser, "of the program with each (default: 6; no verdict on times with fewer)")
+    parser = Parser("tune", ABOUT)
+    add_runs(parser, "runs with each choice of settings (default: 6; no verdict on times with fewer)")
     settings.add_settings(parser, library, ("CMP_MODE", "CMP_STATS", "CMP_TRACE"))
     add_command(parser)
     return parser
@@ -249,7 +233,8 @@ def main(arguments: list[str], find_library) -> int:
     library.replay_program()  # a missing one is told before the first run
     with tempfile.TemporaryDirectory(prefix="cmp-preload-") as folder:
         measurer = Measurer(command, parsed.stdin, [], parsed.tee, find_library)
-        tuning = Tuning(measurer, library.preload_path(folder), folder)
+        program = Program(measurer, Results(), library.preload_path(folder), {}, folder)
+        tuning = Tuning(program, folder)
         code = tune(tuning, library, fixed, parsed.runs)
     if driver.is_simulated(preloading.own_environment()):
         print(driver.SIMULATED)

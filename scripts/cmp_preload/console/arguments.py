@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
 import os
 import re
@@ -11,6 +10,7 @@ import shlex
 import shutil
 import sys
 
+from cmp_preload.console import words
 from cmp_preload.console.errors import Failure
 
 
@@ -23,11 +23,16 @@ def own_command() -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, and what would be right."""
+    """Of one command. Says in one line what is wrong, and what would be right. `operands`: what follows
+    the options."""
 
-    def __init__(self, **more) -> None:
+    def __init__(self, command: str, about: str, operands: str = "[--] PROGRAM [ARGUMENT...]") -> None:
         super().__init__(
-            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **more
+            prog=f"cmp-preload {command}",
+            usage=f"cmp-preload {command} [OPTION...] {operands}",
+            description=about,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
     def print_help(self, file=None) -> None:
@@ -50,22 +55,20 @@ class Parser(argparse.ArgumentParser):
                 if flag.startswith("--")
             ]
             name = unknown[0].split("=", 1)[0]
-            close = difflib.get_close_matches(name, right, 1, 0.75)
-            raise Failure(
-                f"{name} is not an option of {self.prog}"
-                + (
-                    f"; did you mean {close[0]}?"
-                    if close
-                    else f"; these are: {' '.join(sorted(right))}"
-                ),
-                2,
-            )
+            meant = words.meant(name, right, 0.75)
+            hint = f"did you mean {meant}?" if meant else f"these are: {' '.join(sorted(right))}"
+            raise Failure(f"{name} is not an option of {self.prog}; {hint}", 2)
         return parsed
+
+
+def add_operands(parser: Parser, name: str, count: str, metavar: str) -> None:
+    """What follows the options; the usage says it."""
+    parser.add_argument(name, nargs=count, metavar=metavar, help=argparse.SUPPRESS)
 
 
 def add_command(parser: Parser) -> None:
     """The program to start: all that follows the options."""
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="[--] PROGRAM [ARGUMENT...]")
+    add_operands(parser, "command", argparse.REMAINDER, "[--] PROGRAM [ARGUMENT...]")
 
 
 def command_of(parsed: argparse.Namespace) -> list[str]:
@@ -101,9 +104,9 @@ def add_runs(parser: Parser, about: str, default: int = 6) -> None:
         help=about,
     )
     parser.add_argument(
-        "--stdin", type=_readable, metavar="FILE", help="what it reads (default: nothing)"
+        "--stdin", type=_readable, metavar="FILE", help="what the program reads (default: nothing)"
     )
-    parser.add_argument("--tee", action="store_true", help="show what it writes, on stderr")
+    parser.add_argument("--tee", action="store_true", help="show what the program writes, on stderr")
 
 
 def add_results(parser: Parser) -> None:
@@ -113,24 +116,24 @@ def add_results(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="REGEX",
-        help="parts of output lines that are noise; may be given several times",
+        help="what in output lines is noise, not to be compared; may be given several times",
     )
     parser.add_argument(
         "--tolerance",
         type=number("0 or more", lambda value: value >= 0),
         default=0.0,
         metavar="RATIO",
-        help="numbers that differ by no more are the same, as 1e-6 (default: 0)",
+        help="numbers in the output that differ by no more count as the same, as 1e-6 (default: 0)",
     )
     parser.add_argument(
-        "--stderr", action="store_true", help="compare what it writes on stderr too"
+        "--stderr", action="store_true", help="compare what the program writes on stderr, too"
     )
     parser.add_argument(
         "--file",
         action="append",
         default=[],
         metavar="FILE",
-        help="a file that it writes, compared too; may be given several times",
+        help="a file that the program writes, to be compared, too; may be given several times",
     )
     parser.add_argument(
         "--code",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 def seconds(value: float) -> str:
     """Four digits, in the unit that fits."""
@@ -34,6 +37,11 @@ def share(part: float, whole: float) -> str:
     return (
         f"{percent:.1f}%" if percent < 9.95 or percent > 99 and percent < 100 else f"{percent:.0f}%"
     )
+
+
+def meant(word: str, right: Iterable[str], least: float = 0.6) -> str | None:
+    """The one of `right` that is most like a word that is none of them, if one is."""
+    return next(iter(difflib.get_close_matches(word, right, 1, least)), None)
 
 
 def count(value: int, noun: str) -> str:

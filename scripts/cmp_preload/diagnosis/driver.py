@@ -75,7 +75,7 @@ def check_driver(findings: Findings, environment: dict) -> bool:
     else:
         findings.ok(what)
     if found["context_events"]:
-        findings.ok("context events: frees are followed up without waiting")
+        findings.ok("context events: the pool knows without a wait when freed memory may be used again")
     else:
         findings.note(
             "no context events (driver before CUDA 12.5): the pool waits once per batch of frees",

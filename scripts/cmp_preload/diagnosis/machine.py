@@ -72,7 +72,7 @@ def check_environment(findings: Findings, environment: dict, library) -> None:
         else:
             findings.note(
                 f"another preload stays, behind the pool: {preload}",
-                f"{document('neighbours')} says what to expect of which kind",
+                f"{document('with/neighbours')} says what to expect of which kind",
             )
     if environment.get("LD_AUDIT"):
         findings.note("LD_AUDIT is set: an auditor may bind symbols past the pool")
@@ -98,7 +98,7 @@ def check_places(findings: Findings, environment: dict) -> None:
     if inside is not None:
         findings.note(
             f"this is a container ({inside}): it sees its own files and processes alone",
-            f"see {document('mpi-and-containers')}",
+            f"see {document('with/mpi-and-containers')}",
         )
     if "SLURM_JOB_ID" in environment:
         findings.note(

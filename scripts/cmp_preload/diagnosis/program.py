@@ -61,7 +61,7 @@ def check_program(findings: Findings, command: list[str], environment: dict) -> 
     base = os.path.basename(path)
     if base in LAUNCHERS:
         findings.note(
-            f"{base} is a launcher", f"{LAUNCHERS[base]}; see {document('mpi-and-containers')}"
+            f"{base} is a launcher", f"{LAUNCHERS[base]}; see {document('with/mpi-and-containers')}"
         )
     if base in STARTERS:
         started = started_by(arguments, environment)

@@ -4,6 +4,7 @@ user says decide."""
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from cmp_preload.console.errors import Failure
 from cmp_preload.measuring import outputs
@@ -13,7 +14,9 @@ from cmp_preload.measuring.measurer import Run
 class Results:
     """`code`: the exit code of a run that went well."""
 
-    def __init__(self, code: int, stderr: bool, ignore: list[str], tolerance: float) -> None:
+    def __init__(
+        self, code: int = 0, stderr: bool = False, ignore: Sequence[str] = (), tolerance: float = 0.0
+    ) -> None:
         self.code = code
         self._stderr = stderr
         self._rules = outputs.rules_of(ignore)  # a wrong one is told before the first run

@@ -355,7 +355,7 @@ def noise(found: Found, plain, share: float) -> list[str]:
     """What could have been seen at all, and how to see more."""
     runs, least = len(plain.runs), words.share(found.shows - 1, 1)
     if found.outcome in (Outcome.FASTER, Outcome.SLOWER):
-        return [f"From {least} on a difference shows in {runs} runs of each."]
+        return [f"In {runs} runs of each, a difference of {least} or more shows."]
     if share < LITTLE:
         return []
     if found.outcome is Outcome.ALIKE:
@@ -393,7 +393,7 @@ def share_of_allocation(observed, share: float) -> str:
         told += f" ({words.seconds(inside)}, summed over all threads)"
     held_up = observed.counters["process"].get("held_up_ns", 0) / 1e9
     if held_up > LITTLE * observed.median:
-        told += f" and held up what other threads submitted for {words.seconds(held_up)}"
+        told += f" and kept other threads' submissions waiting for {words.seconds(held_up)}"
     return told
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 
+from cmp_preload.console import words
 from cmp_preload.console.arguments import Parser
 from cmp_preload.console.errors import Failure
-from cmp_preload.console.words import shorten
 from cmp_preload.pool.library import Library
 
 SHAKE = ("CMP_SHAKE", "CMP_SHAKE_SITES", "CMP_SHAKE_REPORT")  # cmp-preload shake sets them
@@ -46,15 +45,15 @@ def read_file(path: str, library: Library) -> dict[str, str]:
 
         name, equals, value = (part.strip() for part in line.partition("="))
         if not equals:
-            raise wrong(f"{shorten(line, 40)!r} is not of the form CMP_NAME=VALUE")
+            raise wrong(f"{words.shorten(line, 40)!r} is not of the form CMP_NAME=VALUE")
         if name not in rights:
-            close = difflib.get_close_matches(name, rights, 1, 0.6)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise wrong(f"{shorten(name, 40)!r} is not a setting of the pool{hint}")
+            meant = words.meant(name, rights)
+            hint = f"; did you mean {meant}?" if meant else ""
+            raise wrong(f"{words.shorten(name, 40)!r} is not a setting of the pool{hint}")
         if name in found:
             raise wrong(f"{name} is set for the second time")
         if not library.is_right(name, value):
-            said = shorten(value, 40)
+            said = words.shorten(value, 40)
             raise wrong(f"{name}: {said!r} is not understood; right: {rights[name].values}")
         found[name] = value
     return found

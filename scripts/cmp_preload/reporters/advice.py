@@ -187,11 +187,18 @@ def _calls_of_traces(found: Collection) -> list[Finding]:
                 f"{words.seconds(seconds)} in {words.count(calls, 'free')} into the pool (threads "
                 f"added up), {words.seconds(of('waited')[1])} of it in {of('waited')[0]:,} that "
                 "waited for the GPU",
-                "run it with CMP_STATS=FILE, too: its report says what frees waited for",
+                "see its statistics (CMP_STATS), too, which say what frees waited for"
+                if all(_left_statistics(one.recorded.settings) for one in found.traces)
+                else "run it with CMP_STATS=FILE, too: its report says what frees waited for",
                 seconds,
             )
         )
     return result
+
+
+def _left_statistics(settings: dict[str, str]) -> bool:
+    """In a file, of a process with these settings."""
+    return settings.get("CMP_STATS", "").lower() not in ("", "0", "1", "off", "on")
 
 
 def _errors(process: dict) -> list[Finding]:

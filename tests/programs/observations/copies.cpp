@@ -2,6 +2,7 @@
 // overwritten, when a free has returned.
 #include <dlfcn.h>
 
+#include "create_context.h"
 #include "scene.h"
 
 // What programs built for per-thread default streams are linked to.
@@ -335,11 +336,7 @@ void OtherContext() {
   CUcontext primary = nullptr;
   MUST_DRIVER(cuCtxGetCurrent(&primary));
   CUcontext context = nullptr;
-#if CUDA_VERSION >= 13000
-  MUST_DRIVER(cuCtxCreate(&context, nullptr, 0, 0));
-#else
-  MUST_DRIVER(cuCtxCreate(&context, 0, 0));
-#endif
+  MUST_DRIVER(CreateContext(&context));
   char* device = DeviceWord();
   char* unrelated = Allocate(1000);
   char* host = PageLocked();

@@ -1,6 +1,7 @@
 // What the host cannot see: a free need not wait, and long work of another stream goes on.
 #include <dlfcn.h>
 
+#include "create_context.h"
 #include "scene.h"
 
 namespace observations {
@@ -59,11 +60,7 @@ void FreesThatDoNotWait() {
   CUcontext primary = nullptr;
   MUST_DRIVER(cuCtxGetCurrent(&primary));
   CUcontext context = nullptr;
-#if CUDA_VERSION >= 13000
-  MUST_DRIVER(cuCtxCreate(&context, nullptr, 0, 0));
-#else
-  MUST_DRIVER(cuCtxCreate(&context, 0, 0));
-#endif
+  MUST_DRIVER(CreateContext(&context));
   char* oversized = Allocate((size_t{1} << 30) + 1);
   MUST(cudaFree(oversized));
   MUST_DRIVER(cuCtxSetCurrent(primary));

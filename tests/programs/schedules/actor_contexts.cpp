@@ -2,6 +2,7 @@
 #include <thread>
 
 #include "actor.h"
+#include "create_context.h"
 
 namespace schedules {
 namespace {
@@ -18,11 +19,7 @@ void Actor::MakeContext() {
   const size_t number = contexts_.size();
   ContextOf made;
   if (number > 0) {
-#if CUDA_VERSION >= 13000
-    MustDriver(cuCtxCreate(&made.handle, nullptr, 0, 0), "cuCtxCreate");
-#else
-    MustDriver(cuCtxCreate(&made.handle, 0, 0), "cuCtxCreate");
-#endif
+    MustDriver(CreateContext(&made.handle), "cuCtxCreate");
     CUcontext popped = nullptr;
     MustDriver(cuCtxPopCurrent(&popped), "cuCtxPopCurrent");
     MustDriver(cuCtxSetCurrent(made.handle), "cuCtxSetCurrent");
