@@ -342,7 +342,8 @@ constexpr Option kOptions[] = {
     {"CMP_SHAKE_SITES", "off", "off, a file name", "where `CMP_SHAKE` may hold work back",
      ParseShakeSites},
     {"CMP_SHAKE_REPORT", "off", "off, a file name",
-     "what `CMP_SHAKE` saw, written while it runs (%p process, %h host, %r rank)", ParseShakeReport},
+     "what `CMP_SHAKE` saw, written while it runs (%p process, %h host, %r rank)",
+     ParseShakeReport},
     {"CMP_VERBOSE", "off", "off, on", "one line about what was found at the first allocation",
      ParseVerbose},
 };
