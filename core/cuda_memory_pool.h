@@ -71,10 +71,9 @@ class CMP_PUBLIC CudaMemoryPool {
 
   // The same without the wait, for who needs none: the memory is handed out again, to whatever
   // stream, only when the GPU is done with all work that its context had been given by now. What
-  // follows is the caller's to order; only under the preload does CMP_FREE_SYNC=auto or order let
-  // other streams' later work wait for it on the GPU, as after every free. (It waits for older work
-  // where the bound of CMP_RESERVE is reached, and with drivers before CUDA 12.5, which cannot mark
-  // what the GPU was given.)
+  // follows is the caller's to order, whatever CMP_FREE_SYNC says. (It waits for older work where
+  // the bound of CMP_RESERVE is reached, and with drivers before CUDA 12.5, which cannot mark what
+  // the GPU was given.)
   bool FreeWithoutWait(void* pointer);
 
   // Really frees the idle blocks that all threads share; thread caches and blocks in use are not

@@ -13,8 +13,9 @@ struct Driver;
 
 // What a fence is recorded for. Only one for order may let later submissions wait: one for reuse
 // may be recorded at any time, and so cover work that the program submitted after its last free.
-// One to see idleness is one for reuse, after which every submission shows (Fences::work_since).
-enum class FencePurpose : uint8_t { kReuse, kOrder, kIdleness };
+// One to see idleness is one for reuse, after which every submission shows (Fences::work_since); so
+// is one for the block of a free that owes no order.
+enum class FencePurpose : uint8_t { kReuse, kOrder, kIdleness, kBlock };
 
 // The real calls for page-locked memory, as the host makes them. The status is the driver's.
 struct PageLockedCalls {

@@ -47,11 +47,12 @@ struct Freed {
   TraceOutcome outcome;
 };
 
-// Would the real free have waited, and will this one?
-[[gnu::noinline, gnu::cold]] void TellShaker(Pool& pool, const Block& block, BlockState taken) {
+// Would the real free have waited, and will this one? One that owes no order is no site.
+[[gnu::noinline, gnu::cold]] void TellShaker(Pool& pool, const Block& block, BlockState taken,
+                                             Settle settle) {
   if (taken != BlockState::kLive || g_captures.UnderWay()) {
     ShakeWait(kSeveralStreams);
-  } else if (pool.readiness().StampNow(*block.owner()) != kReady) {
+  } else if (settle == &SettleFree && pool.readiness().StampNow(*block.owner()) != kReady) {
     ShakeFree(block.requested);
   }
 }
@@ -59,7 +60,7 @@ struct Freed {
 Freed Free(Pool& pool, const Driver& driver, Block* block, DeviceAddress address, BlockState taken,
            const DeviceApi& api, Settle settle) {
   if (TheShaker() != nullptr) [[unlikely]]
-    TellShaker(pool, *block, taken);
+    TellShaker(pool, *block, taken, settle);
   if (taken == BlockState::kLive) [[likely]] {
     if (const Settlement settled = settle(pool, driver, *block->owner()); settled.pooled())
         [[likely]] {

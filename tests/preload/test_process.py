@@ -320,14 +320,14 @@ class Libraries(TestCase):
         self.assertGreater(int(within.notes["released"]), 0)
         self.assertEqual(within.notes["live"], "0")
 
-    def test_a_free_without_a_wait_waits_in_no_mode(self):
+    def test_a_free_without_a_wait_owes_neither_wait_nor_order_in_any_mode(self):
         for mode in ("wait", "auto", "order", "none"):
             with self.subTest(mode=mode):
-                result = run("shared_pool", env={"CMP_FREE_SYNC": mode})
-                self.assert_ok(result)
-                self.assertEqual(result.notes["without a wait"], "1 1 1")
-                result = run("shared_pool", preload=False, env={"CMP_FREE_SYNC": mode})
-                self.assert_ok(result)
+                for preload in (True, False):
+                    result = run("shared_pool", preload=preload, env={"CMP_FREE_SYNC": mode})
+                    self.assert_ok(result)
+                    self.assertEqual(result.notes["without a wait"], "1 1 1")
+                    self.assertEqual(result.notes["beside it"], "1")
 
     def test_library_alone(self):
         without = run("shared_pool", preload=False)

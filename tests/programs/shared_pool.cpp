@@ -5,27 +5,35 @@
 #include "core/stream_allocator.h"
 #include "program.h"
 
-// The host goes on, and the block does not come back before the kernel is done.
+// The host goes on, the block does not come back before the kernel is done, and what other streams
+// are given does not wait for that: the kernel stays until it has run.
 static void FreeWithoutWait(CudaMemoryPool& pool) {
   constexpr size_t kBytes = 4096;
   void* used = pool.Alloc(kBytes);
   const SimRange written = {used, kBytes};
   SimWork work = {};
   work.id = 1;
-  work.duration_ns = 1000000000;
+  work.spin_until_id = 2;
   work.writes = &written;
   work.write_count = 1;
-  cudaStream_t stream = nullptr;
-  MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  const cudaStream_t stream = program::NonBlockingStream();
+  const cudaStream_t other = program::NonBlockingStream();
   simNoteAlloc(used, kBytes);
-  simLaunch(stream, &work);
+  MUST(program::Launch(stream, work));
   simNoteFree(used);
   const bool freed = pool.FreeWithoutWait(used);
   const bool runs = cudaStreamQuery(stream) == cudaErrorNotReady;
   void* next = cmp_stream_alloc(kBytes, 0, stream);
   printf("# without a wait: %d %d %d\n", freed, runs, next != used);
   cmp_stream_free(next, kBytes, 0, stream);
+  MUST(program::Launch(other, SimWork{}));
+  for (int i = 0; i < 5000 && cudaStreamQuery(other) == cudaErrorNotReady; ++i) usleep(1000);
+  printf("# beside it: %d\n", cudaStreamQuery(other) == cudaSuccess);
+  SimWork end = {};
+  end.id = 2;
+  MUST(program::Launch(other, end));
   MUST(cudaStreamDestroy(stream));
+  MUST(cudaStreamDestroy(other));
   MUST(cudaDeviceSynchronize());
 }
 
