@@ -118,9 +118,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
       continue;
     }
     const int status = FreeIdle(context, block->address, work, api);
-    // Refused for the moment (a capture that somebody began meanwhile): it stays ours. But not what
-    // the driver does not know: somebody freed it past us.
-    if (status != kSuccess && status != kInvalidValue && !IsBrokenContextStatus(status)) {
+    if (IsRefusedFree(status)) {  // it stays ours
       if (block->CancelLeaving()) {
         put_back();
       } else {

@@ -110,6 +110,9 @@ class Pool {
   // Or, after Take returned kLive or kUnpooled: the block ends in a real free, whose status this
   // returns.
   int FreeReal(Block* block, const DeviceApi& api);
+  // The same for who shall not lose it: where the driver refuses the real free, the program has the
+  // block still, and the status says so; else it is kSuccess. Leaves captures alone.
+  int FreeRealUnlessRefused(Block* block, const DeviceApi& api);
 
   // A block in use will be really freed when it is freed. False: not a block in use.
   bool Unpool(DeviceAddress address);
