@@ -51,8 +51,8 @@ struct PoolHost {
 
   // Memory of a device, or all, that the host keeps idle elsewhere, and that goes as the pool's
   // does: where there may be any, as bits (contexts/device_links.h); gives it back, and says how
-  // much; a tick of CMP_DECAY, false where nothing is kept. What goes is told first
-  // (Pool::NoteReleased), then it is no longer among the devices.
+  // much; a tick of CMP_DECAY, false where nothing is kept. What goes is told
+  // (Pool::BeginRelease) before it is no longer among the devices.
   uint64_t (*devices_with_kept)();
   size_t (*release_kept)(int device);
   bool (*age_kept)();

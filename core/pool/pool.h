@@ -178,11 +178,16 @@ class Pool {
                          const ContextPool* except = nullptr);
   // Of which the host keeps memory idle (PoolHost).
   Devices DevicesWithKept() const { return host_.devices_with_kept(); }
-  // What other threads release is worth another try, too: BlockSource. The host tells what goes of
-  // what it keeps.
+  // What other threads release is worth another try, too: BlockSource. The host does it around
+  // what goes of what it keeps.
   void AwaitTakers(int device) { source_.AwaitTakers(device); }
-  bool OthersReleasedJustNow() const { return source_.OthersReleasedJustNow(); }
-  void NoteReleased() { source_.NoteReleased(); }
+  bool OthersReleaseJustNow() const { return source_.OthersReleaseJustNow(); }
+  BlockSource::Releasing BeginRelease() { return BlockSource::Releasing(source_); }
+  // May any memory of the context be idle, other threads' hands included? Who finds none, and then
+  // that others release nothing just now, has not missed any that went meanwhile.
+  bool MayHaveIdle(ContextPool& context) {
+    return context.HasIdle() || source_.takers().Of(context.device()).AnyInside();
+  }
   Hands hands(int device) const { return source_.hands(device); }
   uint64_t releases() const { return source_.releases(); }
 
