@@ -253,12 +253,13 @@ void Rescue::Take(Step step) {
   }
 }
 
-// As much as the call needs, then all.
+// As much as the call needs, then all; where there is nothing, what other threads are freeing.
 bool Rescue::MakesRoomInHost() {
   PageLockedPool* page_locked = pool_ == nullptr ? nullptr : pool_->page_locked();
   if (page_locked == nullptr || host_bytes_ == 0) return false;
   const RelaxedCaptureMode relaxed(*driver_);
-  const bool released = page_locked->ReleaseForMemory(host_bytes_) != 0;
+  const bool released =
+      page_locked->ReleaseForMemory(host_bytes_) != 0 || page_locked->AwaitReleases();
   host_bytes_ = released && host_bytes_ != kAnyBytes ? kAnyBytes : 0;
   return released;
 }

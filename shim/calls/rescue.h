@@ -11,7 +11,8 @@
 // Step by step, and tried again after each that made room, so eight times at most: what the call
 // says that it needs, of the current device, then of others; a gigabyte more, or all, the same;
 // what another thread releases just now; and three times what other threads have in hand, for which
-// it waits.
+// it waits. Page-locked memory of the host comes before all that: what the call needs, then the
+// rest, or what other threads have in hand.
 #ifndef CMP_SHIM_CALLS_RESCUE_H_
 #define CMP_SHIM_CALLS_RESCUE_H_
 
