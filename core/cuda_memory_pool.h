@@ -65,20 +65,20 @@ class CMP_PUBLIC CudaMemoryPool {
   // does, so the memory may be handed out again at once. Any thread may free, under any current
   // context. nullptr does nothing. `bytes` is only a hint: the pool knows the size.
   // False, with one line on stderr, for a pointer that is not a block in use (foreign, interior,
-  // freed before); nothing else happens then. Do not call it during a stream capture unless the
-  // preload is there to see the capture.
+  // freed before), or where CUDA allows no call (in a host function), and the block stays in use:
+  // nothing else happens then. During a stream capture it is a real free, which leaves the capture
+  // alone; but call it then only if the preload is there, as the wait would end the capture.
   bool Free(void* pointer, std::size_t bytes = 0);
 
   // The same without the wait, for who needs none: the memory is handed out again, to whatever
   // stream, only when the GPU is done with all work that its context had been given by now. What
-  // follows is the caller's to order; only under the preload does CMP_FREE_SYNC=auto or order let
-  // other streams' later work wait for it on the GPU, as after every free. (It waits for older work
-  // where the bound of CMP_RESERVE is reached, and with drivers before CUDA 12.5, which cannot mark
-  // what the GPU was given.)
+  // follows is the caller's to order, whatever CMP_FREE_SYNC says. (It waits for older work where
+  // the bound of CMP_RESERVE is reached; where it is a real free, of what is not pooled or during a
+  // capture; and with drivers before CUDA 12.5, which cannot mark what the GPU was given.)
   bool FreeWithoutWait(void* pointer);
 
   // Really frees the idle blocks that all threads share; thread caches and blocks in use are not
-  // touched. Returns the bytes freed.
+  // touched. Leaves stream captures alone. Returns the bytes freed.
   std::size_t ReleaseAll();
 
   // Empties every thread's cache first, then does the same. Returns the bytes freed.

@@ -4,8 +4,7 @@
    Memory from here may be used on any stream at once. A free waits for nothing. What it frees is
    handed out again, to whatever stream, only when the GPU is done with all work that its context
    had been given by then, on all of its streams: which stream is named, and whether the memory was
-   used on others as well, does not matter. (It waits where CudaMemoryPool::FreeWithoutWait does:
-   at the bound, and with drivers before CUDA 12.5.)
+   used on others as well, does not matter. (It waits where CudaMemoryPool::FreeWithoutWait does.)
 
    Thread-safe; neither throws. Without the preload not to be called while a stream is captured. */
 #ifndef CMP_CORE_STREAM_ALLOCATOR_H_
@@ -27,7 +26,8 @@ __attribute__((visibility("default"))) void* cmp_stream_alloc(ssize_t bytes, int
                                                               struct CUstream_st* stream);
 
 /* Gives `pointer` back; the other arguments are not looked at. NULL does nothing. A pointer that is
-   not a block in use is left alone, and a line on stderr says so. */
+   not a block in use is left alone, and so is every one where CUDA allows no call (in a host
+   function); a line on stderr says so. */
 __attribute__((visibility("default"))) void cmp_stream_free(void* pointer, ssize_t bytes,
                                                             int device, struct CUstream_st* stream);
 

@@ -5,7 +5,7 @@
 //                                    \              \--release--> kLeaving --real free--> kUnused
 //                                     \--Unpool--> kUnpooled --Free--> kUnused (real free)
 //   kLive, kUnpooled --another call of the program's frees it--> kLeaving --> kUnused; refused: as
-//   it was
+//   it was (one of CudaMemoryPool's: kUnpooled)
 //
 // Invariants
 // - A block is exactly one real allocation: `address` is its base, `bytes` what was asked of the
@@ -88,6 +88,12 @@ inline constexpr bool IsBrokenContextStatus(int status) {
     default:
       return false;
   }
+}
+
+// A real free that answers this did nothing: it was refused for the moment (during a capture, in a
+// host function). Not of what the driver does not know: somebody freed that past us.
+inline constexpr bool IsRefusedFree(int status) {
+  return status != kSuccess && status != kInvalidValue && !IsBrokenContextStatus(status);
 }
 
 class ContextPool;

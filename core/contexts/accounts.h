@@ -26,7 +26,7 @@
 namespace cmp {
 
 // All functions are thread-safe. Relaxed: each sum is exact, and nobody concludes from one that
-// another has changed. But who finds nothing idle sees what was noted before it went.
+// another has changed.
 class alignas(kCacheLine) Accounts {
  public:
   explicit Accounts(const ReserveRule& rule) : reserve_(rule) {}
@@ -42,10 +42,7 @@ class alignas(kCacheLine) Accounts {
 
   // A real allocation was made; one has ended.
   void AddReserved(size_t bytes) { Add(reserved_, bytes); }
-  void SubtractReserved(size_t bytes) {
-    // release pairs with HasIdle's acquire: BlockSource::NoteReleased
-    reserved_.fetch_sub(static_cast<int64_t>(bytes), std::memory_order_release);
-  }
+  void SubtractReserved(size_t bytes) { Subtract(reserved_, bytes); }
   // The program has a block of `bytes`, `more` of them beyond what it asked for; it has given it
   // back.
   void HandOut(size_t bytes, size_t more = 0) {
@@ -93,11 +90,8 @@ class alignas(kCacheLine) Accounts {
   size_t peak() const { return reserve_.peak(); }
   size_t bound() const { return reserve_.bound(); }
   // Is anything idle, leaving or on the way between two lists? What caches have not settled is not
-  // known.
-  bool HasIdle() const {
-    const int64_t reserved = reserved_.load(std::memory_order_acquire);
-    return reserved > static_cast<int64_t>(live() + slack());
-  }
+  // known, nor what other threads are changing just now.
+  bool HasIdle() const { return reserved() > live() + slack(); }
   // Bytes over what CMP_RESERVE allows that nobody is releasing yet.
   size_t Excess() const {
     const size_t allowed = reserve_.wanted() + leaving();

@@ -128,7 +128,7 @@ bool Readiness::PromotePassed(ContextPool& context, Patience patience) {
 bool Readiness::IsOwnWorkDone(ContextPool& context, uint64_t begin) const {
   // A free with a stamp below `begin` is covered by a fence up to it, if by any.
   Fences& fences = context.fences();
-  return fences.Covers(begin - 1) || (frees_are_fenced_ && fences.OrderHasPassed(begin));
+  return fences.Covers(begin - 1) || (frees_are_fenced_ && fences.FreesHavePassed(begin));
 }
 
 Readiness::Next Readiness::WaitForNext(ContextPool& context, uint64_t begin, Patience patience) {

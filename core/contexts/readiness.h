@@ -43,7 +43,7 @@ enum class Patience : uint8_t {
 class Readiness {
  public:
   // `frees_are_fenced`: a block is freed once its own context's work is done, or is covered by a
-  // fence for order that is recorded: in every mode but CMP_FREE_SYNC=none.
+  // fence of its own or another free that is recorded: in every mode but CMP_FREE_SYNC=none.
   Readiness(const Contexts& contexts, const PoolHost& host, Statistics& statistics,
             bool frees_are_fenced)
       : contexts_(contexts),

@@ -13,8 +13,9 @@ struct Driver;
 
 // What a fence is recorded for. Only one for order may let later submissions wait: one for reuse
 // may be recorded at any time, and so cover work that the program submitted after its last free.
-// One to see idleness is one for reuse, after which every submission shows (Fences::work_since).
-enum class FencePurpose : uint8_t { kReuse, kOrder, kIdleness };
+// One to see idleness is one for reuse, after which every submission shows (Fences::work_since); so
+// is one for the block of a free that owes no order.
+enum class FencePurpose : uint8_t { kReuse, kOrder, kIdleness, kBlock };
 
 // The real calls for page-locked memory, as the host makes them. The status is the driver's.
 struct PageLockedCalls {
@@ -50,8 +51,8 @@ struct PoolHost {
 
   // Memory of a device, or all, that the host keeps idle elsewhere, and that goes as the pool's
   // does: where there may be any, as bits (contexts/device_links.h); gives it back, and says how
-  // much; a tick of CMP_DECAY, false where nothing is kept. What goes is told first
-  // (Pool::NoteReleased), then it is no longer among the devices.
+  // much; a tick of CMP_DECAY, false where nothing is kept. What goes is told
+  // (Pool::BeginRelease) before it is no longer among the devices.
   uint64_t (*devices_with_kept)();
   size_t (*release_kept)(int device);
   bool (*age_kept)();

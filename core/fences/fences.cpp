@@ -50,9 +50,12 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, cons
   const uint64_t seen = Now();
   // Begun after we came, so it covers us. A record takes 1 us, a sleep for the lock more.
   const bool for_order = purpose == FencePurpose::kOrder;
+  const bool of_free = for_order || purpose == FencePurpose::kBlock;
   uint64_t newest = 0;
   const auto covered = [&] {
-    newest = for_order ? newest_for_order() : published();
+    newest = for_order ? newest_for_order_.load(std::memory_order_acquire)
+             : of_free ? newest_of_free()
+                       : published();
     return newest > seen && published() >= newest;
   };
   if (!recorder_.LockUnless(covered)) return {kSuccess, newest};
@@ -86,6 +89,7 @@ Fences::Recorded Fences::Record(const Driver& driver, const PoolHost& host, cons
     return {status, 0};
   }
   if (for_order) newest_for_order_.store(number, std::memory_order_release);
+  if (of_free) newest_of_free_.store(number, std::memory_order_release);
   if (!reuses_early) publish(number);
   return {kSuccess, number};
 }
@@ -132,8 +136,8 @@ int Fences::MakeEvent(const Driver& driver, ContextHandle context, void** event)
   return status;
 }
 
-bool Fences::OrderHasPassed(uint64_t last) {
-  if (passed() >= newest_for_order()) return true;
+bool Fences::FreesHavePassed(uint64_t last) {
+  if (passed() >= newest_of_free()) return true;
   Held queue(queue_lock_);
   const Fence* open = queue_.Above(passed());
   return open == nullptr || open->number > last;

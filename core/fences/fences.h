@@ -66,11 +66,11 @@ class Fences {
   uint64_t started() const { return started_.load(std::memory_order_seq_cst); }
   // The newest fence that is recorded.
   uint64_t published() const { return published_.load(std::memory_order_acquire); }
-  // The newest one for order. Set before the fence is published: who finds a block on a list that
-  // such a fence covers reads its number here, or a larger one.
-  uint64_t newest_for_order() const { return newest_for_order_.load(std::memory_order_acquire); }
-  // Have all fences for order up to `last` passed that were published before this call?
-  bool OrderHasPassed(uint64_t last);
+  // The newest one of a free, for order or for the block alone. Set before the fence is published:
+  // who finds a block on a list that such a fence covers reads its number here, or a larger one.
+  uint64_t newest_of_free() const { return newest_of_free_.load(std::memory_order_acquire); }
+  // Have all fences of frees up to `last` passed that were published before this call?
+  bool FreesHavePassed(uint64_t last);
 
   // May work have been submitted since the newest fence began? Set and cleared by who sees the
   // submissions; always true where nobody does. acquire: who reads false also reads the number of
@@ -111,7 +111,8 @@ class Fences {
     ContextPool& context;
     Arena& arena;
   };
-  // Records a fence, or joins one for the same purpose, or for order, that is begun meanwhile.
+  // Records a fence, or joins one that is begun meanwhile and does as well: one for order for every
+  // purpose, one for a block for all but order.
   // REQUIRES: no capture is under way or begins; driver.record_context
   Recorded Record(const Driver& driver, const PoolHost& host, const Of& of,
                   FencePurpose purpose = FencePurpose::kReuse);
@@ -184,7 +185,8 @@ class Fences {
   std::atomic<uint8_t> unsettled_{kWorkSince};
   std::atomic<uint64_t> skipped_{0};
   std::atomic<uint64_t> newest_ns_{0};
-  std::atomic<uint64_t> newest_for_order_{0};  // written under recorder_
+  std::atomic<uint64_t> newest_for_order_{0};  // these two: written under recorder_
+  std::atomic<uint64_t> newest_of_free_{0};
 
   alignas(64) Mutex recorder_;
   Mutex poller_;

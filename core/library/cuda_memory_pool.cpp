@@ -30,12 +30,18 @@ void* ResultOf(int status, void* pointer) {
   return nullptr;
 }
 
-// false, as the free that failed
-bool ReportWrongFree(const void* pointer) {
+// Has the free that answered `status` succeeded? If not, says so.
+bool IsFreed(int status, const void* pointer) {
+  if (status == cmp::kSuccess) [[likely]]
+    return true;
   char line[120];
   const int length =
-      snprintf(line, sizeof(line),
-               "cmp: Free(%p): not a block in use (foreign, interior or freed before)\n", pointer);
+      status == cmp::kInvalidValue
+          ? snprintf(line, sizeof(line),
+                     "cmp: Free(%p): not a block in use (foreign, interior or freed before)\n",
+                     pointer)
+          : snprintf(line, sizeof(line),
+                     "cmp: Free(%p): still in use, CUDA refused (CUresult %d)\n", pointer, status);
   [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line, static_cast<size_t>(length));
   return false;
 }
@@ -54,11 +60,11 @@ void* CudaMemoryPool::Alloc(std::size_t bytes) {
 }
 
 bool CudaMemoryPool::Free(void* pointer, std::size_t) {
-  return pointer == nullptr || Face().free(pointer) || ReportWrongFree(pointer);
+  return pointer == nullptr || IsFreed(Face().free(pointer), pointer);
 }
 
 bool CudaMemoryPool::FreeWithoutWait(void* pointer) {
-  return pointer == nullptr || Face().free_without_wait(pointer) || ReportWrongFree(pointer);
+  return pointer == nullptr || IsFreed(Face().free_without_wait(pointer), pointer);
 }
 
 std::size_t CudaMemoryPool::ReleaseAll() { return Face().release_all(); }

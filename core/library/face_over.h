@@ -6,8 +6,8 @@
 //     static constexpr bool kSeesContextsEnd;         // resets and destructions drop the pool
 //     static bool Capturing();                         // this thread captures, as far as is known
 //     static Allocation Alloc(...);                    // AllocFilled, watched
-//     static void FreeTaken(Pool&, const Driver&, Block*, BlockState taken, Wait,
-//                           const DeviceApi&);
+//     // A CUresult; not CUDA_SUCCESS: the driver refused, and the program has the block still.
+//     static int FreeTaken(Pool&, const Driver&, Block*, BlockState taken, Wait, const DeviceApi&);
 //   };
 #ifndef CMP_CORE_LIBRARY_FACE_OVER_H_
 #define CMP_CORE_LIBRARY_FACE_OVER_H_
@@ -112,29 +112,28 @@ class FaceOver {
   }
 
   template <Wait wait>
-  static bool Free(void* pointer) {
+  static int Free(void* pointer) {
     Pool* pool = g_started.load(std::memory_order_acquire);
     const Driver* driver = LoadedDriver();
-    if (pool == nullptr || driver == nullptr) return false;
+    if (pool == nullptr || driver == nullptr) return kInvalidValue;
     const auto address = reinterpret_cast<DeviceAddress>(pointer);
     Block* block = pool->Find(address);
     if (block == nullptr) {
       // With the pool off nothing is in the side table, and the driver knows what is its own.
-      return pool->options().mode != Mode::kPool && driver->mem_free(address) == CUDA_SUCCESS;
+      return pool->options().mode == Mode::kPool ? kInvalidValue : driver->mem_free(address);
     }
-    if (g_exiting.load(std::memory_order_acquire)) return true;  // no CUDA call any more
+    if (g_exiting.load(std::memory_order_acquire)) return kSuccess;  // no CUDA call any more
     if constexpr (!Host::kSeesContextsEnd) {
       pool->DropIfGone(*driver, CurrentContext(*driver));
-      if (pool->Find(address) != block) return false;
+      if (pool->Find(address) != block) return kInvalidValue;
     }
     const DriverApi api(*driver);
     const BlockState taken = pool->Take(block, address);
     if (taken == BlockState::kLive || taken == BlockState::kUnpooled) {
-      Host::FreeTaken(*pool, *driver, block, taken, wait, api);
-      return true;
+      return Host::FreeTaken(*pool, *driver, block, taken, wait, api);
     }
     pool->statistics().process().double_frees.AddShared(1);
-    return false;
+    return kInvalidValue;
   }
 
   static size_t Release(size_t (Pool::*release)(const DeviceApi& api)) {
@@ -142,6 +141,7 @@ class FaceOver {
     const Driver* driver = LoadedDriver();
     if (pool == nullptr || driver == nullptr) return 0;
     if (g_exiting.load(std::memory_order_acquire)) return 0;
+    const RelaxedCaptureMode relaxed(*driver);
     return (pool->*release)(DriverApi(*driver));
   }
 

@@ -53,15 +53,13 @@ struct Library {
     return AllocFilled(pool, driver, context, real, bytes, api);
   }
 
-  static void FreeTaken(Pool& pool, const Driver& driver, Block* block, BlockState taken, Wait wait,
-                        const DeviceApi& api) {
+  static int FreeTaken(Pool& pool, const Driver& driver, Block* block, BlockState taken, Wait wait,
+                       const DeviceApi& api) {
     const bool live = taken == BlockState::kLive;
-    if (const Settlement settled = live ? SettleFree(pool, driver, block, wait) : kRealFree;
-        settled.pooled()) {
-      pool.Retire(block, settled.stamp, api);
-    } else {
-      pool.FreeReal(block, api);
-    }
+    const Settlement settled = live ? SettleFree(pool, driver, block, wait) : kRealFree;
+    if (!settled.pooled()) return pool.FreeRealUnlessRefused(block, api);
+    pool.Retire(block, settled.stamp, api);
+    return kSuccess;
   }
 
  private:

@@ -11,15 +11,16 @@
 
 namespace cmp {
 
-inline constexpr uint32_t kPoolFaceVersion = 2;
+inline constexpr uint32_t kPoolFaceVersion = 3;
 
 struct PoolFace {
   uint32_t version;
   int (*alloc)(size_t bytes, void** pointer);  // a CUresult
   // Of a device, whose primary context it is made in if none of it is current.
   int (*alloc_on)(int device, size_t bytes, void** pointer);
-  bool (*free)(void* pointer);
-  bool (*free_without_wait)(void* pointer);
+  // CUDA_SUCCESS; CUDA_ERROR_INVALID_VALUE: not a block in use; else the driver refused.
+  int (*free)(void* pointer);
+  int (*free_without_wait)(void* pointer);
   size_t (*release_all)();
   size_t (*release_thread_caches)();
   void (*statistics)(CudaMemoryPoolStatistics* statistics);

@@ -100,10 +100,11 @@ class GlobalPool {
   void GiveListsBack(SpareLists& spare);
 
   // Who asks for the retired ones first, and then for the ready ones, misses none that becomes
-  // ready meanwhile: it is added before it is subtracted (release, acquire).
+  // ready meanwhile: it is added before it is subtracted (release, acquire). And sees who took what
+  // is here no more: takers.h.
   size_t ready_bytes() const {
-    return ready_bytes_.load(std::memory_order_relaxed) +
-           ready_large_bytes_.load(std::memory_order_relaxed);
+    return ready_bytes_.load(std::memory_order_acquire) +
+           ready_large_bytes_.load(std::memory_order_acquire);
   }
   size_t retired_bytes() const { return retired_bytes_.load(std::memory_order_acquire); }
   bool HasIdle() const { return retired_bytes() != 0 || ready_bytes() != 0; }

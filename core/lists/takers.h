@@ -42,6 +42,12 @@ class alignas(kCacheLine) Takers {
     std::atomic<int>* inside_ = nullptr;
   };
 
+  // Is anybody inside? Who missed blocks on their list sees whoever has them, or what he noted
+  // before he left.
+  bool AnyInside() const {
+    return inside_[0].load(std::memory_order_acquire) != 0 ||
+           inside_[1].load(std::memory_order_acquire) != 0;
+  }
   // One that is inside has freed a block.
   void NoteProgress() { progress_.fetch_add(1, std::memory_order_relaxed); }
 

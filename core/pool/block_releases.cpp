@@ -117,10 +117,9 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
       accounts.EndLeaving(leaving);
       continue;
     }
+    Releasing releasing(*this);
     const int status = FreeIdle(context, block->address, work, api);
-    // Refused for the moment (a capture that somebody began meanwhile): it stays ours. But not what
-    // the driver does not know: somebody freed it past us.
-    if (status != kSuccess && status != kInvalidValue && !IsBrokenContextStatus(status)) {
+    if (IsRefusedFree(status)) {  // it stays ours
       if (block->CancelLeaving()) {
         put_back();
       } else {
@@ -128,7 +127,7 @@ size_t BlockSource::Destroy(ContextPool& context, Batch batch, Work work, const 
       }
       continue;
     }
-    NoteReleased();  // before it is no longer idle: who failed and finds nothing idle sees this
+    releasing.Done();  // before it is no longer idle: who failed and finds nothing idle sees this
     takers_.Of(context.device()).NoteProgress();
     const unsigned tier = block->tier;
     Forget(block);
@@ -217,13 +216,14 @@ size_t BlockSource::ReleaseKept(int device) {
   return host_.release_kept(device);
 }
 
-void BlockSource::NoteReleased() {
-  released_by_.store(&t_thread_name, std::memory_order_relaxed);
-  released_at_.store(NowNs(), std::memory_order_relaxed);
-  releases_.fetch_add(1, std::memory_order_release);
+void BlockSource::Releasing::Done() {
+  source_.released_by_.store(&t_thread_name, std::memory_order_relaxed);
+  source_.released_at_.store(NowNs(), std::memory_order_relaxed);
+  source_.releases_.fetch_add(1, std::memory_order_release);
 }
 
-bool BlockSource::OthersReleasedJustNow() const {
+bool BlockSource::OthersReleaseJustNow() const {
+  if (releasing_.load(std::memory_order_acquire) != 0) return true;
   return released_by_.load(std::memory_order_relaxed) != &t_thread_name &&
          released_at_.load(std::memory_order_relaxed) + kJustNowNs > NowNs();
 }

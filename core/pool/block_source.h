@@ -166,12 +166,26 @@ class BlockSource {
                           const DeviceApi& api);
   // The same of what the host keeps idle of the device, which goes at once and waits for nothing.
   size_t ReleaseKept(int device);
-  // Idle memory was really freed, and still counts as idle: so a real call that failed before this
-  // finds it idle, or sees this, and is worth another try.
-  void NoteReleased();
+  // Around each real free of idle memory, which still counts as idle until this is over: so a real
+  // call that failed before finds it idle, or sees this, and is worth another try.
+  class [[nodiscard]] Releasing {
+   public:
+    explicit Releasing(BlockSource& source) : source_(source) {
+      // Relaxed: who finds the memory free has asked the driver after this.
+      source_.releasing_.fetch_add(1, std::memory_order_relaxed);
+    }
+    // release: who finds it over sees what was noted.
+    ~Releasing() { source_.releasing_.fetch_sub(1, std::memory_order_release); }
+    Releasing(const Releasing&) = delete;
+    Releasing& operator=(const Releasing&) = delete;
+    void Done();  // it was freed
+
+   private:
+    BlockSource& source_;
+  };
   uint64_t releases() const { return releases_.load(std::memory_order_acquire); }
-  // Was the latest another thread's, within the last second?
-  bool OthersReleasedJustNow() const;
+  // Is another thread at it, or was the latest another thread's, within the last second?
+  bool OthersReleaseJustNow() const;
   // Around all that is tried before a call fails for want of memory: no block is made meanwhile
   // that nobody asked for. WarmUp becomes one of the takers and then looks here; who lacks memory
   // says so here, and then waits for the takers. acq_rel: whose change here comes second sees the
@@ -305,6 +319,7 @@ class BlockSource {
   std::atomic<uint64_t> releases_{0};
   std::atomic<const void*> released_by_{nullptr};
   std::atomic<uint64_t> released_at_{0};
+  std::atomic<int> releasing_{0};
   std::atomic<int> lacking_{0};
   BlockSlabs slabs_;
   const Tiers& tiers_;

@@ -115,6 +115,8 @@ class PageLockedPool {
   // Really frees what is idle, about `bytes` of it, for a call that lacks memory; waits for the
   // work that was submitted by now, but not for ever. Not during captures. Returns the bytes.
   size_t ReleaseForMemory(size_t bytes);
+  // Waits for what other threads are really freeing, but not for ever. True: they did, just now.
+  bool AwaitReleases();
   // The heaps' counters have changed: those of the process say so (host_*).
   void TellStatistics(ProcessCounters& process);
 
@@ -177,6 +179,8 @@ class PageLockedPool {
   bool MakeRoom(PageLockedHeap& heap, size_t bytes);
   size_t Destroy(PageLockedHeap& heap, Batch batch);
   void EmptyAllCaches();
+  // One of them is who takes blocks off the lists to really free them, from before that.
+  Takers& takers() { return source_.takers().Of(kAllDevices); }
   bool IsCaptureUnderWay() const;
   bool AwaitWork(PageLockedHeap& heap);
 

@@ -86,6 +86,7 @@ bool PageLockedPool::MakeRoom(PageLockedHeap& heap, size_t bytes) {
   if (bytes > bound()) return false;
   EmptyAllCaches();  // what they may hold and do not is room, too
   uint32_t left = kMostReleased;
+  const Takers::Taking taking(takers());
   const auto release = [&](PageLockedHeap& from) {
     while (left != 0) {
       Batch oldest;
@@ -173,6 +174,7 @@ size_t PageLockedPool::ReleaseForMemory(size_t bytes) {
     if (released >= bytes || !heap.HasIdle() || !done || !(done = AwaitWork(heap))) return;
     heap.EmptyCaches();
     PromotePassed(heap);
+    const Takers::Taking taking(takers());
     Batch oldest;
     {
       Held held(lock_);
@@ -182,6 +184,11 @@ size_t PageLockedPool::ReleaseForMemory(size_t bytes) {
     if (oldest.count != 0) released += Destroy(heap, oldest);
   });
   return released;
+}
+
+bool PageLockedPool::AwaitReleases() {
+  takers().Await();
+  return source_.OthersReleaseJustNow();
 }
 
 bool PageLockedPool::HasIdle() {
@@ -209,6 +216,7 @@ bool PageLockedPool::Age(const std::atomic<bool>& stop) {
     };
     if (!quiet() && heap.global().HasIdle()) readiness_.SeekIdleness(heap);
     while (!stop.load(std::memory_order_seq_cst) && quiet() && !IsCaptureUnderWay()) {
+      const Takers::Taking taking(takers());
       Batch aged;
       {
         Held held(lock_);

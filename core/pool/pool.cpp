@@ -400,6 +400,16 @@ int Pool::FreeReal(Block* block, const DeviceApi& api) {
   return source_.RealFree(source_.ForgetFreed(block) ? address : address + 1, api);
 }
 
+int Pool::FreeRealUnlessRefused(Block* block, const DeviceApi& api) {
+  if (block->BeginLeaving()) {  // else its context has ended, and the memory with it
+    const RelaxedCaptureMode relaxed(*host_.driver());
+    const int status = source_.RealFree(block->address, api);
+    if (IsRefusedFree(status) && block->StayWithProgram(BlockState::kUnpooled)) return status;
+  }
+  source_.ForgetFreed(block);
+  return kSuccess;
+}
+
 bool Pool::StillHas(const Block* block, DeviceAddress address) const {
   return StillFound(side_table_, block, address,
                     [](const ContextPool& owner) { return owner.MayHaveEnded(); });

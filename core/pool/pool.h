@@ -107,6 +107,9 @@ class Pool {
   // Or, after Take returned kLive or kUnpooled: the block ends in a real free, whose status this
   // returns.
   int FreeReal(Block* block, const DeviceApi& api);
+  // The same for who shall not lose it: where the driver refuses the real free, the program has the
+  // block still, and the status says so; else it is kSuccess. Leaves captures alone.
+  int FreeRealUnlessRefused(Block* block, const DeviceApi& api);
 
   // A block in use will be really freed when it is freed. False: not a block in use.
   bool Unpool(DeviceAddress address);
@@ -172,11 +175,16 @@ class Pool {
                          const ContextPool* except = nullptr);
   // Of which the host keeps memory idle (PoolHost).
   Devices DevicesWithKept() const { return host_.devices_with_kept(); }
-  // What other threads release is worth another try, too: BlockSource. The host tells what goes of
-  // what it keeps.
+  // What other threads release is worth another try, too: BlockSource. The host does it around
+  // what goes of what it keeps.
   void AwaitTakers(int device) { source_.AwaitTakers(device); }
-  bool OthersReleasedJustNow() const { return source_.OthersReleasedJustNow(); }
-  void NoteReleased() { source_.NoteReleased(); }
+  bool OthersReleaseJustNow() const { return source_.OthersReleaseJustNow(); }
+  BlockSource::Releasing BeginRelease() { return BlockSource::Releasing(source_); }
+  // May any memory of the context be idle, other threads' hands included? Who finds none, and then
+  // that others release nothing just now, has not missed any that went meanwhile.
+  bool MayHaveIdle(ContextPool& context) {
+    return context.HasIdle() || source_.takers().Of(context.device()).AnyInside();
+  }
   Hands hands(int device) const { return source_.hands(device); }
   uint64_t releases() const { return source_.releases(); }
 

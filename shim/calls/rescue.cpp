@@ -38,7 +38,8 @@ void ForEachDevice(Devices devices, Visitor visit) {
 Devices DevicesWithIdle(Pool& pool) {
   Devices devices = pool.DevicesWithKept();
   pool.ForEachContext([&](ContextPool& context) {
-    if (context.open() && context.HasIdle()) devices |= DeviceBit(context.identity().device);
+    if (context.open() && pool.MayHaveIdle(context))
+      devices |= DeviceBit(context.identity().device);
   });
   return devices;
 }
@@ -171,7 +172,7 @@ Rescue::Rescue(Need need, CUresult status, const RescuedArguments& arguments,
   releases_ = pool_->releases();
   Look();
   // After the look, which may have waited for them.
-  by_others_ = pool_->OthersReleasedJustNow();
+  by_others_ = pool_->OthersReleaseJustNow();
   if (Lacks() && IsVain()) here_ = elsewhere_ = 0;
   if (Lacks()) {
     step_ = known_ == 0 ? kMostHere : kKnownHere;
@@ -252,12 +253,13 @@ void Rescue::Take(Step step) {
   }
 }
 
-// As much as the call needs, then all.
+// As much as the call needs, then all; where there is nothing, what other threads are freeing.
 bool Rescue::MakesRoomInHost() {
   PageLockedPool* page_locked = pool_ == nullptr ? nullptr : pool_->page_locked();
   if (page_locked == nullptr || host_bytes_ == 0) return false;
   const RelaxedCaptureMode relaxed(*driver_);
-  const bool released = page_locked->ReleaseForMemory(host_bytes_) != 0;
+  const bool released =
+      page_locked->ReleaseForMemory(host_bytes_) != 0 || page_locked->AwaitReleases();
   host_bytes_ = released && host_bytes_ != kAnyBytes ? kAnyBytes : 0;
   return released;
 }

@@ -10,8 +10,9 @@
 //
 // Step by step, and tried again after each that made room, so eight times at most: what the call
 // says that it needs, of the current device, then of others; a gigabyte more, or all, the same;
-// what another thread has just released; and three times what other threads have in hand, for which
-// it waits.
+// what another thread releases just now; and three times what other threads have in hand, for which
+// it waits. Page-locked memory of the host comes before all that: what the call needs, then the
+// rest, or what other threads have in hand.
 #ifndef CMP_SHIM_CALLS_RESCUE_H_
 #define CMP_SHIM_CALLS_RESCUE_H_
 
@@ -285,7 +286,7 @@ class [[nodiscard]] Rescue {
   uint64_t call_ = 0;       // this call with this much memory
   Devices here_ = 0;        // the current device, if it lacks memory that the pool may give
   Devices elsewhere_ = 0;   // others that do
-  bool by_others_ = false;  // another thread has just made room
+  bool by_others_ = false;  // another thread is making room, or just did
   uint64_t releases_ = 0;   // of all threads before the latest try
   bool released_ = false;
   bool waited_ = false;

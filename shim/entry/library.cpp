@@ -26,10 +26,11 @@ struct Preload {
                           size_t bytes, const DeviceApi& api) {
     return AllocTraced(pool, driver, context, real, bytes, api);
   }
-  static void FreeTaken(Pool& pool, const Driver& driver, Block* block, BlockState taken, Wait wait,
-                        const DeviceApi& api) {
-    cmp::FreeTaken(pool, driver, block, block->address, taken, api,
-                   wait == Wait::kNever ? &SettleWithoutWait : &SettleFree);
+  static int FreeTaken(Pool& pool, const Driver& driver, Block* block, BlockState taken, Wait wait,
+                       const DeviceApi& api) {
+    const Settle settle = wait == Wait::kNever ? &SettleWithoutWait : &SettleFree;
+    return cmp::FreeTaken(pool, driver, block, block->address, taken, api,
+                          {settle, &Pool::FreeRealUnlessRefused});
   }
 };
 

@@ -39,9 +39,11 @@ bool PassesLookupsOn(const LoadedObject& object) {
 // libcudart-d0da41ae.so.11.0. In doubt it is one.
 bool IsOldRuntime(const char* path) {
   const char* slash = strrchr(path, '/');
-  if (strncmp(slash == nullptr ? path : slash + 1, "libcudart", 9) != 0) return false;
+  const char* name = slash == nullptr ? path : slash + 1;
+  if (strncmp(name, "libcudart", 9) != 0) return false;
+  const char* version = strstr(name, ".so.");
   char file[PATH_MAX];  // what libcudart.so leads to
-  const char* version = strstr(realpath(path, file) == nullptr ? path : file, ".so.");
+  if (version == nullptr && realpath(path, file) != nullptr) version = strstr(file, ".so.");
   return version == nullptr || NumberAt(version + 4) < 12;
 }
 

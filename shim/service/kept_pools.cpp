@@ -93,13 +93,14 @@ size_t Trim(const KeptPool& pool, cuuint64_t least) {
   }
   least = std::max(least, used);
   cuuint64_t left = 0;
-  if (reserved <= least ||
-      LoadedDriver()->trim_pool(pool.handle, static_cast<size_t>(least)) != CUDA_SUCCESS ||
-      !Get(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &left)) {
+  Pool* started = g_started.load(std::memory_order_acquire);
+  if (reserved <= least || started == nullptr) return 0;
+  BlockSource::Releasing releasing = started->BeginRelease();
+  if (LoadedDriver()->trim_pool(pool.handle, static_cast<size_t>(least)) != CUDA_SUCCESS ||
+      !Get(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &left) || left >= reserved) {
     return 0;
   }
-  if (left >= reserved) return 0;
-  if (Pool* started = g_started.load(std::memory_order_acquire)) started->NoteReleased();
+  releasing.Done();
   return static_cast<size_t>(reserved - left);
 }
 

@@ -22,13 +22,12 @@ bool Keeps(FreeSync mode) {
 void FenceBegins(ContextPool& context, uint64_t number, FencePurpose purpose) {
   ContextWork& work = WorkIn(context);
   const bool is_synchronisation = number == 0;
-  const bool for_order = purpose == FencePurpose::kOrder;
   if (is_synchronisation || !(Keeps(FreeSync::kOrder) || Keeps(FreeSync::kAuto))) {
-    return work.FenceOwingNothingBegins(for_order);
+    return work.FenceOwingNothingBegins();
   }
-  if (for_order) return work.FenceForOrderBegins(number);
+  if (purpose == FencePurpose::kOrder) return work.FenceForOrderBegins(number);
   const bool several = g_owner_of_all.load(std::memory_order_acquire).IsOneOfSeveral();
-  work.FenceForReuseBegins(number, several || purpose == FencePurpose::kIdleness);
+  work.FenceForReuseBegins(number, several || purpose != FencePurpose::kReuse);
 }
 
 void ContextOpened(ContextPool& context) {

@@ -47,28 +47,30 @@ struct Freed {
   TraceOutcome outcome;
 };
 
-// Would the real free have waited, and will this one?
-[[gnu::noinline, gnu::cold]] void TellShaker(Pool& pool, const Block& block, BlockState taken) {
+// Would the real free have waited, and will this one? One that owes no order is no site.
+[[gnu::noinline, gnu::cold]] void TellShaker(Pool& pool, const Block& block, BlockState taken,
+                                             Settle settle) {
   if (taken != BlockState::kLive || g_captures.UnderWay()) {
     ShakeWait(kSeveralStreams);
-  } else if (pool.readiness().StampNow(*block.owner()) != kReady) {
+  } else if (settle == &SettleFree && pool.readiness().StampNow(*block.owner()) != kReady) {
     ShakeFree(block.requested);
   }
 }
 
 Freed Free(Pool& pool, const Driver& driver, Block* block, DeviceAddress address, BlockState taken,
-           const DeviceApi& api, Settle settle) {
+           const DeviceApi& api, const FreeManner& manner) {
   if (TheShaker() != nullptr) [[unlikely]]
-    TellShaker(pool, *block, taken);
+    TellShaker(pool, *block, taken, manner.settle);
   if (taken == BlockState::kLive) [[likely]] {
-    if (const Settlement settled = settle(pool, driver, *block->owner()); settled.pooled())
+    if (const Settlement settled = manner.settle(pool, driver, *block->owner()); settled.pooled())
         [[likely]] {
       const bool waited = pool.Retire(block, settled.stamp, api) || settled.waited();
       return {kSuccess, waited ? TraceOutcome::waited : TraceOutcome::pooled};
     }
-    return {pool.FreeReal(block, api), TraceOutcome::real_free};
   }
-  if (taken == BlockState::kUnpooled) return {pool.FreeReal(block, api), TraceOutcome::real_free};
+  if (taken == BlockState::kLive || taken == BlockState::kUnpooled) {
+    return {(pool.*manner.real_free)(block, api), TraceOutcome::real_free};
+  }
   if (!pool.StillHas(block, address)) return {api.Release(address), TraceOutcome::foreign_free};
   // Freed before. The real call says what it says of a pointer that is no allocation; one byte
   // further, so that it cannot touch the idle block.
@@ -81,16 +83,16 @@ Freed Free(Pool& pool, const Driver& driver, Block* block, DeviceAddress address
 int FreeBlock(Pool& pool, const Driver& driver, Block* block, DeviceAddress address, bool live,
               const DeviceApi& api) {
   const BlockState taken = live ? BlockState::kLive : pool.Take(block, address);
-  return Free(pool, driver, block, address, taken, api, &SettleFree).status;
+  return Free(pool, driver, block, address, taken, api, {}).status;
 }
 
 int FreeTaken(Pool& pool, const Driver& driver, Block* block, DeviceAddress address,
-              BlockState taken, const DeviceApi& api, Settle settle) {
+              BlockState taken, const DeviceApi& api, const FreeManner& manner) {
   const uint64_t begin = NowNs();
   const bool ours = taken == BlockState::kLive || taken == BlockState::kUnpooled;
   const ContextIdentity of = ours ? block->owner()->identity() : ContextIdentity{};
   const size_t bytes = ours ? block->requested : 0;
-  const Freed freed = Free(pool, driver, block, address, taken, api, settle);
+  const Freed freed = Free(pool, driver, block, address, taken, api, manner);
   if (!IsTraced()) return freed.status;
   TraceFree(of, bytes, address, freed.outcome, freed.status, begin);
   return freed.status;

@@ -71,9 +71,14 @@ inline bool FreeHitElsewhere(Pool& pool, Block* block) {
 // live, and is taken from the program.
 int FreeBlock(Pool& pool, const Driver& driver, Block* block, DeviceAddress address, bool live,
               const DeviceApi& api);
+// How it is freed: what is owed first, and which real free it is, where it must be one.
+struct FreeManner {
+  Settle settle = &SettleFree;
+  int (Pool::*real_free)(Block* block, const DeviceApi& api) = &Pool::FreeReal;
+};
 // The same after Take returned `taken`, recorded if calls are traced.
 int FreeTaken(Pool& pool, const Driver& driver, Block* block, DeviceAddress address,
-              BlockState taken, const DeviceApi& api, Settle settle = &SettleFree);
+              BlockState taken, const DeviceApi& api, const FreeManner& manner = {});
 
 // The block of ours at `address` where calls are traced: frees of it are for FreeTaken. nullptr:
 // not ours, or found by the hit path.

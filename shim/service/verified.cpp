@@ -20,12 +20,14 @@ namespace {
 
 // The library that has one of the runtime's functions and is no runtime; no object: there is none.
 LoadedObject FindWrapper(const RuntimeCalls& real) {
+  LoadedObject runtime;  // usually all of them are in one
   LoadedObject wrapper;
-#define CMP_LOOK(name, parameters)                                                   \
-  if (real.name != nullptr && !wrapper.exists()) {                                   \
-    const LoadedObject one = ObjectAround(reinterpret_cast<const void*>(real.name)); \
-    if (!Defines(one, "cudaLaunchKernel")) wrapper = one;                            \
-  }
+  const auto look = [&](const void* function) {
+    if (function == nullptr || wrapper.exists() || runtime.Contains(function)) return;
+    const LoadedObject one = ObjectAround(function);
+    (Defines(one, "cudaLaunchKernel") ? runtime : wrapper) = one;
+  };
+#define CMP_LOOK(name, parameters) look(reinterpret_cast<const void*>(real.name));
   CMP_RUNTIME_INTERPOSED(CMP_LOOK)
 #undef CMP_LOOK
   return wrapper;

@@ -219,22 +219,20 @@ void ContextWork::FenceForReuseBegins(uint64_t number, bool shows_later) {
   visible_.FenceBegins(fence.begun);
   state_.FenceForReuseBegins(fence, shows_later);
   // Where there are several contexts, what each has not fenced delays the reuse of all others'
-  // blocks, and where somebody waits for idleness, that. Else the next free fences this work once
-  // more, for order.
+  // blocks, and where somebody waits for idleness, that; frees that owe no order share the fence.
+  // Else the next free fences this work once more, for order.
   if (!shows_later) return;
   PublishQuiet();
   context_->fences().SetWorkSince(false);
 }
 
-void ContextWork::FenceOwingNothingBegins(bool for_order) {
+void ContextWork::FenceOwingNothingBegins() {
   if (context_ == nullptr) return;
   Held held(lock_);
   const WorkState::Beginning fence = Beginning(0);
   visible_.FenceBegins(fence.begun);
   state_.FenceOwingNothingBegins(fence);
-  if (for_order) return PublishFenced();
-  PublishQuiet();
-  context_->fences().SetWorkSince(false);
+  PublishFenced();
 }
 
 void ContextWork::FenceFailed() {

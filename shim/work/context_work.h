@@ -83,8 +83,7 @@ class alignas(64) ContextWork {
   // `shows_later`: what is submitted after it shows at once, though nobody frees.
   void FenceForReuseBegins(uint64_t number, bool shows_later);
   // One in a mode that keeps no order, or a synchronisation of the context, which has no number.
-  // `for_order`: a free's, or a synchronisation. What one for reuse covers counts as unordered.
-  void FenceOwingNothingBegins(bool for_order);
+  void FenceOwingNothingBegins();
   // It could not be recorded.
   void FenceFailed();
 

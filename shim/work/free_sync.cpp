@@ -135,10 +135,22 @@ Settlement KeepVisible(Pool& pool, ContextPool& context) {
   return {end, pool.readiness().StampFor(context, fence)};
 }
 
-// Only the block waits, for a fence for order: what the pool expects of each free in every mode but
-// `none` (Readiness).
+// A fence of a free that covers all work from before this one, and for which nothing is owed;
+// number 0 if none could be recorded.
+uint64_t FenceForBlock(Pool& pool, ContextPool& context) {
+  const Fences& fences = context.fences();
+  if (!fences.work_since()) {
+    const uint64_t newest = fences.started();
+    if (fences.published() >= newest && fences.newest_of_free() >= newest) return newest;
+  }
+  const Fences::Recorded fence = pool.readiness().Record(context, FencePurpose::kBlock);
+  return fence.status == kSuccess ? fence.number : 0;
+}
+
+// Only the block waits, for the fence that the pool expects of each free in every mode but `none`
+// (Readiness).
 Settlement KeepBlock(Pool& pool, ContextPool& context) {
-  const uint64_t fence = FenceForOrder(pool, context);
+  const uint64_t fence = FenceForBlock(pool, context);
   if (fence == 0) return WaitForAll(pool, context);
   return Settlement::Pooled(pool.readiness().StampFor(context, fence));
 }

@@ -34,9 +34,8 @@ inline bool IsSettledAmongSeveral(Pool& pool, const Block& block) {
 
 // Pays what the free of a block of `context` owes. REQUIRES: the caller took it from the program.
 Settlement SettleFree(Pool& pool, const Driver& driver, ContextPool& context);
-// The same of a free that is asked for without a wait (CudaMemoryPool::FreeWithoutWait): it owes
-// the host nothing in any mode. (Under `auto` and `order` its fence orders later work, as every
-// free's.)
+// The same of a free that is asked for without a wait (CudaMemoryPool::FreeWithoutWait), whose
+// caller orders what follows: it owes neither a wait nor order in any mode.
 Settlement SettleWithoutWait(Pool& pool, const Driver& driver, ContextPool& context);
 using Settle = Settlement (*)(Pool& pool, const Driver& driver, ContextPool& context);
 

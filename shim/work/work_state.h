@@ -14,8 +14,8 @@
 //   debt_of     the streams that had work before that fence; none while there is no debt
 //   unnoted     a fence for reuse covers what is in `since`, for which nobody owes order: the next
 //               submission is to be noted, whatever its stream is. Only in one of several contexts,
-//               where work of one that no fence covers delays the blocks of all others, and where
-//               somebody waits until nothing is unfinished
+//               where work of one that no fence covers delays the blocks of all others; where
+//               somebody waits until nothing is unfinished; and for a free that owes no order
 //
 // A set of streams is none (-), one of them (s), or several, which may be any.
 //
@@ -29,7 +29,8 @@
 //     while there is                      -          =           the fence  + since
 //   FenceForReuseBegins
 //     in the only context                            =
-//     in one of several, or for idleness             =                                   yes
+//     in one of several, for idleness,
+//     or for a free that owes no order               =                                   yes
 //   FenceOwingNothingBegins               -          =
 //   FenceFailed: that began last          several    several     as before  several (*)  no
 //   Paid: this debt, unless it is another                        -          -

@@ -218,6 +218,12 @@ class PageLocked(TestCase):
                                                 "released in vain": "6", "large": "0"})
                 self.assertEqual(within.process["out_of_memory_rescues"], 2)
 
+    def test_failures_beside_a_release(self):
+        """What another thread is freeing is awaited, and then the call tried again."""
+        within = run("page_locked", ["failures_beside", "driver"], env=ON | {"CMP_HOST": "16M"})
+        self.assert_ok(within)
+        self.assertEqual(within.notes["beside a release"], "0, freed 6")
+
     def test_failures_wait_for_nothing_later(self):
         """A failure is one at last, where a kernel waits for what the program does next."""
         self.both("failures_busy")

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -320,14 +321,28 @@ class Libraries(TestCase):
         self.assertGreater(int(within.notes["released"]), 0)
         self.assertEqual(within.notes["live"], "0")
 
-    def test_a_free_without_a_wait_waits_in_no_mode(self):
+    def test_a_free_without_a_wait_owes_neither_wait_nor_order_in_any_mode(self):
         for mode in ("wait", "auto", "order", "none"):
             with self.subTest(mode=mode):
-                result = run("shared_pool", env={"CMP_FREE_SYNC": mode})
+                for preload in (True, False):
+                    result = run("shared_pool", preload=preload, env={"CMP_FREE_SYNC": mode})
+                    self.assert_ok(result)
+                    self.assertEqual(result.notes["without a wait"], "1 1 1")
+                    self.assertEqual(result.notes["beside it"], "1")
+
+    def test_frees_of_the_library_lose_nothing_and_leave_captures_alone(self):
+        """A real free that a capture had refused was taken for done."""
+        for mode in ("wait", "auto", "order", "none"):
+            with self.subTest(mode=mode):
+                result = run("shared_pool", ["captures"],
+                             env={"CMP_FREE_SYNC": mode, "CMP_MAX_BLOCK": "4M"})
                 self.assert_ok(result)
-                self.assertEqual(result.notes["without a wait"], "1 1 1")
-                result = run("shared_pool", preload=False, env={"CMP_FREE_SYNC": mode})
-                self.assert_ok(result)
+                during = [note for what, note in result.notes.items() if "mode" in what]
+                self.assertEqual(during, ["1 0 0, live 0"] * 36)
+                self.assertEqual(result.notes["in a host function"], "0 0")
+                self.assertEqual(result.notes["then"], "1 1, live 0")
+                self.assertEqual(len(re.findall(r"still in use, CUDA refused \(CUresult 800\)",
+                                                result.err)), 2)
 
     def test_library_alone(self):
         without = run("shared_pool", preload=False)

@@ -381,6 +381,50 @@ void InHand() {
   printf("80 MiB: %d\n", created);
 }
 
+// A call fails; before it has been looked at why, another thread has really freed the block that it
+// lacked, and has told nobody yet. REQUIRES: 4 GiB of device memory
+void FreedMeanwhile() {
+  enum Step { kNone, kTaken, kFailed, kFreed, kOver };
+  static const pthread_t program = pthread_self();
+  static std::atomic<Step> step{kNone};
+  static const auto await = [](Step wanted) {
+    for (int i = 0; i < 20'000 && step < wanted; ++i) Sleep(1000);
+  };
+  MUST(cudaFree(program::Allocate(3500 * kMiB)));
+  const auto on_call = [](const char* name, int when, void (*hold)(void*)) {
+    simOnCall(name, when, hold, nullptr);
+  };
+  on_call("cuMemFreeAsync", SIM_BEFORE_CALL, [](void*) {
+    if (pthread_equal(pthread_self(), program) != 0 || step != kNone) return;
+    step = kTaken;
+    await(kFailed);
+  });
+  on_call("cuStreamSynchronize", SIM_AFTER_CALL, [](void*) {
+    if (pthread_equal(pthread_self(), program) != 0 || step != kFailed) return;
+    step = kFreed;
+    await(kOver);
+  });
+  on_call("cuMemCreate", SIM_AFTER_CALL, [](void*) {
+    if (step != kTaken) return;
+    step = kFailed;
+    await(kFreed);
+  });
+  std::thread other([] {
+    MUST(cudaSetDevice(0));
+    printf("impossible: %d\n", Number(LoadModule(5000 * kMiB)));
+  });
+  // Without the pool nothing is released.
+  for (int i = 0; i < 200 && step == kNone; ++i) Sleep(1000);
+  const int created = Number(CreatePhysical(2000 * kMiB));
+  printf("# met: %s\n", step == kFreed ? "yes" : "no");
+  step = kOver;
+  other.join();
+  on_call("cuMemFreeAsync", SIM_BEFORE_CALL, nullptr);
+  on_call("cuStreamSynchronize", SIM_AFTER_CALL, nullptr);
+  on_call("cuMemCreate", SIM_AFTER_CALL, nullptr);
+  printf("2000 MiB: %d\n", created);
+}
+
 // Memory was freed while a kernel used it; a later kernel stays until the next launch. What needs
 // the memory may wait for the first one, as the free would have done, but not for the other.
 // `what` of so many bytes; its error.
@@ -874,6 +918,7 @@ int main(int count, char** arguments) {
       {"elsewhere-in-vain", [](char**) { ElsewhereInVain(); }},
       {"exactly", [](char**) { Exactly(); }},
       {"in-hand", [](char**) { InHand(); }},
+      {"freed-meanwhile", [](char**) { FreedMeanwhile(); }},
       {"beside-staying",
        [](char** more) {
          BesideStaying(more[0], atoi(more[1]) != 0, more[2] == nullptr ? "" : more[2]);

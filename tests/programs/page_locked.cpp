@@ -694,6 +694,43 @@ void FailuresOfOthers() {
   cudaGetLastError();
 }
 
+// A call fails while another thread has all that is idle in hand, and is really freeing it.
+void FailuresBesideARelease() {
+  static constexpr int kKept = 6;
+  static std::atomic<int> freeing{0};
+  static std::atomic<uint64_t> calls_until_failed{~uint64_t{0}};
+  char* kept[kKept];
+  for (char*& one : kept) one = Host(1 << 20);
+  for (char* one : kept) FreeHost(one);
+  simOnCall(
+      "cuMemFreeHost", SIM_BEFORE_CALL,
+      [](void*) {
+        ++freeing;
+        for (int i = 0; i < 20'000 && RealAllocs() < calls_until_failed; ++i) usleep(1000);
+        if (freeing == kKept) simFailNever();  // now there is room
+      },
+      nullptr);
+  simFailFrom("cuMemHostRegister_v2", 1, CUDA_ERROR_OUT_OF_MEMORY);
+  std::thread other([] {
+    MUST(cudaSetDevice(0));
+    std::vector<char> memory(kKept << 20);  // for which all of it goes at once
+    const cudaError_t status =
+        cudaHostRegister(memory.data(), memory.size(), cudaHostRegisterDefault);
+    if (status == cudaSuccess) MUST(cudaHostUnregister(memory.data()));
+  });
+  for (int i = 0; i < 10'000 && freeing == 0; ++i) usleep(1000);
+  simFailFrom("cuMemHostAlloc", 1, CUDA_ERROR_OUT_OF_MEMORY);
+  calls_until_failed = RealAllocs() + 2;  // the pool's own, then the program's
+  void* pointer = nullptr;
+  const int status = cuMemHostAlloc(&pointer, 3 << 20, 0);
+  calls_until_failed = 0;
+  other.join();
+  simFailNever();
+  simOnCall("cuMemFreeHost", SIM_BEFORE_CALL, nullptr, nullptr);
+  printf("# beside a release: %d, freed %d\n", status, freeing.load());
+  if (status == 0) MUST(static_cast<cudaError_t>(cuMemFreeHost(pointer)));
+}
+
 // A call that fails for want of memory waits for no work that waits for what the program does next.
 void FailuresBusy() {
   for (int i = 0; i < 2; ++i) FreeHost(Host(1 << 20));
@@ -841,6 +878,7 @@ int main(int count, char** arguments) {
   if (is("ageing_capture")) AgeingCapture();
   if (is("failures_others")) FailuresOfOthers();
   if (is("failures_busy")) FailuresBusy();
+  if (is("failures_beside")) FailuresBesideARelease();
   if (is("aside")) Aside();
   if (is("reset")) Reset();
   if (is("contexts")) OtherContexts();

@@ -342,6 +342,24 @@ TEST_F(CudaMemoryPoolDeathTest, SettingsAreReadAtTheFirstUse) {
   unsetenv("CMP_FILL");
 }
 
+TEST_F(CudaMemoryPoolDeathTest, ABlockWhoseRealFreeIsRefusedStaysInUse) {
+  setenv("CMP_MAX_BLOCK", "64K", 1);
+  ExpectInFreshProcess([] {
+    CudaMemoryPool& pool = CudaMemoryPool::Instance();
+    for (const bool wait : {true, false}) {
+      void* p = pool.Alloc(128 * 1024);
+      const auto free = [&] { return wait ? pool.Free(p) : pool.FreeWithoutWait(p); };
+      simFailFrom("cuMemFree_v2", 1, CUDA_ERROR_NOT_PERMITTED);
+      const bool refused = !free();
+      simFailNever();
+      if (!refused || !IsAllocation(p) || pool.Statistics().live_blocks != 1) return false;
+      if (!free() || IsAllocation(p) || pool.Statistics().live_blocks != 0) return false;
+    }
+    return true;
+  });
+  unsetenv("CMP_MAX_BLOCK");
+}
+
 // Does the body hold in a process with this setting, and not in one without it?
 void ExpectOnlyWith(const char* name, const char* value, const std::function<bool()>& body) {
   setenv(name, value, 1);

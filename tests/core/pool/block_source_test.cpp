@@ -109,7 +109,8 @@ TEST(OutOfMemoryTest, NorIsWhatOthersHaveInHandThereAwaited) {
 }
 
 // Found under load, in one of 150 runs: a call that had failed looked between the last real free
-// and the note of it, found nothing idle, and failed beside 896 MiB of free memory.
+// and the note of it, found nothing idle, and failed beside 896 MiB of free memory. And by review:
+// while the memory still counts as idle there is enough of it free, and nothing to release.
 TEST(OutOfMemoryTest, WhatIsIdleNoMoreOthersKnowToBeReleased) {
   TestPool t({}, kGiB);
   std::vector<Block*> blocks;
@@ -121,12 +122,29 @@ TEST(OutOfMemoryTest, WhatIsIdleNoMoreOthersKnowToBeReleased) {
     OnAnotherThread([&] {
       EXPECT_EQ(t.context->accounts().reserved(), (3 - gone) * 10 * kMiB);
       EXPECT_EQ(t.pool->releases() - releases, gone);
-      EXPECT_EQ(t.pool->OthersReleasedJustNow(), gone != 0);
+      EXPECT_TRUE(t.pool->OthersReleaseJustNow()) << "it is being freed";
     });
     ++gone;
   });
   EXPECT_EQ(t.pool->ReleaseForRetry(t.api, 0, 30 * kMiB), 30 * kMiB);
-  EXPECT_FALSE(t.pool->OthersReleasedJustNow()) << "it was this thread";
+  EXPECT_FALSE(t.pool->OthersReleaseJustNow()) << "it was this thread";
+  t.device.OnRelease({});
+}
+
+// The sums of a context are not one snapshot: what another thread allocates meanwhile may be seen
+// in one of them, and hide what is idle in the other.
+TEST(OutOfMemoryTest, WhatOthersHaveInHandMayBeIdleWhateverTheSumsSay) {
+  TestPool t({}, kGiB);
+  ASSERT_TRUE(t.Free(t.Alloc(10 * kMiB)));
+  bool idle = false;
+  t.device.OnRelease([&] {
+    t.context->accounts().HandOut(10 * kMiB);
+    OnAnotherThread([&] { idle = t.pool->MayHaveIdle(*t.context); });
+    t.context->accounts().TakeBack(10 * kMiB);
+  });
+  EXPECT_EQ(t.pool->ReleaseThreadCaches(t.api), 10 * kMiB);
+  EXPECT_TRUE(idle);
+  EXPECT_FALSE(t.pool->MayHaveIdle(*t.context));
   t.device.OnRelease({});
 }
 

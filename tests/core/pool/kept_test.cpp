@@ -24,8 +24,9 @@ class KeptTest : public testing::Test {
   static size_t Release(int device) {
     ++g_asked;
     if (g_kept == 0 || (device != 0 && device != kAllDevices)) return 0;
+    BlockSource::Releasing releasing = g_test->pool->BeginRelease();
     EXPECT_EQ(g_test->device.Release(std::exchange(g_kept, 0)), kSuccess);
-    g_test->pool->NoteReleased();
+    releasing.Done();
     return g_bytes;
   }
   static const PoolHost& Host() {

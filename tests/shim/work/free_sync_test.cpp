@@ -118,6 +118,33 @@ TEST_P(AnyModeTest, AFenceForReuseDoesNotStandForTheOneOfAFreeWithoutAWait) {
   EXPECT_FALSE(pool_.pool->readiness().IsOwnWorkDone(context(), Fences::Step()));
 }
 
+TEST_P(AnyModeTest, AFreeWithoutAWaitOwesNoOrderAndOneThatWaitsStillDoes) {
+  const bool keeps_order = GetParam() == FreeSync::kOrder || GetParam() == FreeSync::kAuto;
+  const auto settle = [this] { return SettleWithoutWait(*pool_.pool, driver_.table(), context()); };
+  Submit(kA);
+  const Settlement first = settle();
+  EXPECT_EQ(settle().stamp, first.stamp) << "nothing was submitted in between";
+  EXPECT_EQ(driver_.records, GetParam() == FreeSync::kNone ? 0u : 1u);
+  EXPECT_FALSE(AnyDebt());
+  Submit(kB);
+  EXPECT_EQ(driver_.orders, 0u) << "what follows is the caller's to order";
+  EXPECT_GE(settle().stamp, first.stamp);
+  EXPECT_FALSE(AnyDebt());
+  Free();
+  EXPECT_EQ(AnyDebt(), keeps_order);
+}
+
+// The order of an earlier free is kept, and one without a wait may share its fence.
+TEST_F(WorkTest, AFreeWithoutAWaitJoinsTheFenceOfOneThatOwesOrder) {
+  Submit(kA);
+  const Settlement usual = Free();
+  EXPECT_EQ(SettleWithoutWait(*pool_.pool, driver_.table(), context()).stamp, usual.stamp);
+  EXPECT_EQ(driver_.records, 1u);
+  EXPECT_TRUE(AnyDebt());
+  Submit(kB);
+  EXPECT_EQ(driver_.orders, 1u);
+}
+
 TEST_F(WorkTest, WhereARecordFailsTheFreeIsReal) {
   Submit(kA);
   driver_.record_status = CUDA_ERROR_NOT_PERMITTED;
