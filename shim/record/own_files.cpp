@@ -22,6 +22,8 @@ namespace {
 
 constexpr int kAwayFrom = 1000;  // descriptors below are the program's
 constexpr size_t kHeldBytes = 4096;
+// Of a write, while the program closes all descriptors that there are, one after the other.
+constexpr int kMostTries = 1000;
 
 // fstat, which C libraries before 2.33 have under another name. The kernel's structure is the
 // library's on both architectures.
@@ -134,10 +136,12 @@ bool OpenFile::Look() {
   if (!is_ours(file_.load(std::memory_order_acquire), &now)) {
     const Uncancelled uncancelled;
     Held held(lock_);
-    if (!is_ours(file_.load(std::memory_order_relaxed), &now)) {
+    for (int tries = 0; !is_ours(file_.load(std::memory_order_relaxed), &now); ++tries) {
       const int again = open(path_, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-      if (again < 0 || !is_ours(again, &now)) {
-        if (again >= 0) close(again);
+      const bool closed = again >= 0 && !StatusOf(again, &now);
+      if (closed && tries < kMostTries) continue;
+      if (again < 0 || closed || !is_ours(again, &now)) {
+        if (again >= 0 && !closed) close(again);
         errno = EBADF;
         return false;
       }
@@ -169,7 +173,9 @@ bool OpenFile::Write(std::initializer_list<Piece> pieces, uint32_t cuts) {
     return false;
   }
   for (const Piece& piece : pieces) {
-    if (!Put(piece)) return false;
+    for (int tries = 0; !Put(piece); ++tries) {  // closed since the look?
+      if (errno != EBADF || tries == kMostTries || !Look()) return false;
+    }
   }
   size_t before = end_.load(std::memory_order_relaxed);
   while (before < end && !end_.compare_exchange_weak(before, end)) {
