@@ -16,8 +16,8 @@
 namespace cmp {
 namespace {
 
-constexpr int kFirst = 1000;  // where they are
-constexpr int kLast = 1003;
+constexpr int kFirstDescriptor = 1000;  // where they are
+constexpr int kLastDescriptor = 1003;
 
 TEST(OpenFileTest, AWriteBesideAThreadThatClosesEveryDescriptor) {
   std::string folder = testing::TempDir() + "cmp-open-file-XXXXXX";
@@ -28,15 +28,15 @@ TEST(OpenFileTest, AWriteBesideAThreadThatClosesEveryDescriptor) {
   std::atomic<bool> over{false};
   std::thread closes([&] {
     while (!over) {  // past ThreadSanitizer, which knows that nobody should
-      for (int descriptor = kFirst; descriptor <= kLast; ++descriptor) {
+      for (int descriptor = kFirstDescriptor; descriptor <= kLastDescriptor; ++descriptor) {
         syscall(SYS_close, descriptor);
       }
       std::this_thread::yield();
     }
   });
-  constexpr size_t kWrites = 20'000;
+  constexpr size_t kManyWrites = 20'000;
   size_t failed = 0;
-  for (size_t i = 0; i < kWrites; ++i) {
+  for (size_t i = 0; i < kManyWrites; ++i) {
     if (!file.Write({{i * sizeof(i), &i, sizeof(i)}})) ++failed;
   }
   EXPECT_EQ(failed, 0u) << strerror(errno);
@@ -44,7 +44,7 @@ TEST(OpenFileTest, AWriteBesideAThreadThatClosesEveryDescriptor) {
   closes.join();
   struct stat status = {};
   EXPECT_EQ(stat(path.c_str(), &status), 0);
-  EXPECT_EQ(static_cast<size_t>(status.st_size), kWrites * sizeof(size_t));
+  EXPECT_EQ(static_cast<size_t>(status.st_size), kManyWrites * sizeof(size_t));
   file.Remove();
   EXPECT_EQ(rmdir(folder.c_str()), 0) << "it removed its file";
 }
