@@ -120,7 +120,9 @@ class FaceOver {
     Block* block = pool->Find(address);
     if (block == nullptr) {
       // With the pool off nothing is in the side table, and the driver knows what is its own.
-      return pool->options().mode == Mode::kPool ? kInvalidValue : driver->mem_free(address);
+      if (pool->options().mode == Mode::kPool) return kInvalidValue;
+      const RelaxedCaptureMode relaxed(*driver);
+      return driver->mem_free(address);
     }
     if (g_exiting.load(std::memory_order_acquire)) return kSuccess;  // no CUDA call any more
     if constexpr (!Host::kSeesContextsEnd) {

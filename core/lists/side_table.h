@@ -12,10 +12,10 @@
 //
 // Invariants: nodes are never freed; an entry is set before the program sees the address, and
 // cleared before a real free of the program's, so a found block is ours. That of a block that the
-// pool really frees, or the program in the order of a stream, is cleared afterwards, unless the
-// driver has given the address out again by then. Find knows bases alone, FindAround every byte of
-// a block: at its base, and where it is large in every region that it goes on in; small ones by the
-// nearest base below, which a leaf has a bit for.
+// pool really frees, or the program in the order of a stream or by the library, is cleared
+// afterwards, unless the driver has given the address out again by then. Find knows bases alone,
+// FindAround every byte of a block: at its base, and where it is large in every region that it goes
+// on in; small ones by the nearest base below, which a leaf has a bit for.
 #ifndef CMP_CORE_LISTS_SIDE_TABLE_H_
 #define CMP_CORE_LISTS_SIDE_TABLE_H_
 

@@ -2,8 +2,8 @@
 // before an allocation fails.
 //
 // Invariant: a block is in the side table from before the program can see its address until the
-// program's own real free of it begins; one that the pool frees, until that has happened. No lock
-// is held here across a real call.
+// program's own real free of it begins; one that the pool frees, or the program by a call that may
+// be refused, until that has happened. No lock is held here across a real call.
 #ifndef CMP_CORE_POOL_BLOCK_SOURCE_H_
 #define CMP_CORE_POOL_BLOCK_SOURCE_H_
 
@@ -314,8 +314,8 @@ class BlockSource {
   const PoolHost& host_;
   DeviceTakers takers_;
   HandsByDevice hands_;
-  // Real frees of idle memory; whose the latest was, and when. Relaxed: the release of what counts
-  // as idle no more (Accounts::SubtractReserved), or of releases_, publishes them.
+  // Real frees of idle memory; whose the latest was, and when. Relaxed: the release of releases_,
+  // of releasing_ or of who has left the takers publishes them.
   std::atomic<uint64_t> releases_{0};
   std::atomic<const void*> released_by_{nullptr};
   std::atomic<uint64_t> released_at_{0};

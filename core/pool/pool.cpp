@@ -401,7 +401,8 @@ int Pool::FreeReal(Block* block, const DeviceApi& api) {
 }
 
 int Pool::FreeRealUnlessRefused(Block* block, const DeviceApi& api) {
-  if (block->BeginLeaving()) {  // else its context has ended, and the memory with it
+  const Uncancelled uncancelled;  // or it would be leaving for ever
+  if (block->BeginLeaving()) {    // else its context has ended, and the memory with it
     const RelaxedCaptureMode relaxed(*host_.driver());
     const int status = source_.RealFree(block->address, api);
     if (IsRefusedFree(status) && block->StayWithProgram(BlockState::kUnpooled)) return status;

@@ -105,25 +105,29 @@ int MakeFile(const char* path, const char* beginning) {
   return open(path, kHow, 0600);
 }
 
+int OutOfTheWay(int file) {
+  const int away = file < 0 ? -1 : fcntl(file, F_DUPFD_CLOEXEC, kAwayFrom);
+  if (away < 0) return file;
+  close(file);
+  return away;
+}
+
 bool OpenFile::Make(const char* path, const char* beginning) {
-  const int made = MakeFile(path, beginning);
+  const int made = OutOfTheWay(MakeFile(path, beginning));
   if (made < 0) return false;
   struct stat status;
   if (!StatusOf(made, &status)) {
     close(made);
     return false;
   }
-  // Out of the way of programs that count on low numbers; where it cannot be, as it is.
-  const int away = fcntl(made, F_DUPFD_CLOEXEC, kAwayFrom);
-  if (away >= 0) close(made);
   // As long as the file is mapped no other one gets its number, whoever removes and closes it.
-  void* held = mmap(nullptr, kHeldBytes, PROT_NONE, MAP_PRIVATE, away >= 0 ? away : made, 0);
+  void* held = mmap(nullptr, kHeldBytes, PROT_NONE, MAP_PRIVATE, made, 0);
   held_ = held == MAP_FAILED ? nullptr : held;
   snprintf(path_, sizeof(path_), "%s", path);
   device_ = status.st_dev;
   inode_ = status.st_ino;
   end_.store(0, std::memory_order_relaxed);
-  file_.store(away >= 0 ? away : made, std::memory_order_release);
+  file_.store(made, std::memory_order_release);
   return true;
 }
 
@@ -140,14 +144,12 @@ bool OpenFile::Look() {
       const int again = open(path_, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
       const bool closed = again >= 0 && !StatusOf(again, &now);
       if (closed && tries < kMostTries) continue;
-      if (again < 0 || closed || !is_ours(again, &now)) {
+      if (again < 0 || closed || tries == kMostTries || !is_ours(again, &now)) {
         if (again >= 0 && !closed) close(again);
         errno = EBADF;
         return false;
       }
-      const int away = fcntl(again, F_DUPFD_CLOEXEC, kAwayFrom);
-      if (away >= 0) close(again);
-      file_.store(away >= 0 ? away : again, std::memory_order_release);
+      file_.store(OutOfTheWay(again), std::memory_order_release);
     }
   }
   const auto size = static_cast<size_t>(now.st_size);

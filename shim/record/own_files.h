@@ -34,6 +34,10 @@ bool IsOurs(const char* path, const char* beginning);
 // A new file; an older one that begins with `beginning` is replaced. -1 with errno.
 int MakeFile(const char* path, const char* beginning);
 
+// The same file under a number out of the way of programs that count on low ones; where that cannot
+// be, as it is.
+int OutOfTheWay(int file);
+
 // A file of ours that stays open and is written to while the process runs, from private memory. It
 // is never mapped: a page of a mapped file that somebody truncates kills the process that touches
 // it, and anybody with the name and the right to write can truncate it.

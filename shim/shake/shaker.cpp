@@ -95,7 +95,11 @@ void Shaker::End() {
 // ---- The report
 
 void Shaker::BeginReport(const char* pattern) {
-  if (pattern == nullptr || !ExpandPath(pattern, report_)) return;
+  if (pattern == nullptr) return;
+  if (!ExpandPath(pattern, report_)) {
+    report_[0] = '\0';
+    return PrintWarning("the name of CMP_SHAKE_REPORT is too long");
+  }
   if (!WriteReport(false)) return;
   static constexpr Writer kWriter = {"cmp-sites", [](bool* is_changed) {
                                        *is_changed = false;  // the pause need not get shorter
@@ -264,6 +268,7 @@ void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
       // in_vain counts this hold, too.
       if (!submission.waits) hold_.end = std::min(hold_.end, now + MostFollowedNs(*hold_.site));
       hold_.site->later = call;
+      ++changes_;
       words_.DeviceWillWrite(hold_.target, true);
       shaken.is_later_ = true;
       shaken.later_of_ = hold_.target;
@@ -305,6 +310,7 @@ void Shaker::Record(const ShakenSubmission& submission, const ShakeCall& call, S
   for (ShakeSite*& site : freed_hosts_) {
     if (site == nullptr || site->free_thread != call.thread) continue;
     site->later = call;
+    ++changes_;
     site = nullptr;
   }
   if (!submission.works) return;
@@ -353,6 +359,7 @@ void Shaker::Free(size_t bytes) {
     hold_.site->free_where = where;
     hold_.site->free_thread = thread;
     hold_.site->free_bytes = bytes;
+    ++changes_;
     return;
   }
   for (Stream* at = streams_; at != StreamsEnd(); ++at) {
@@ -439,7 +446,8 @@ void Shaker::GiveUp(const char* why) {
 
 // The host's side of kind `host`: the free returned, and its thread comes with the next call.
 void Shaker::NoteWentOn(uint32_t thread) {
-  if (hold_.state != State::kFreed || hold_.went_on || hold_.free_thread != thread) return;
+  if (hold_.state != State::kFreed || hold_.went_on) return;
+  if (thread == 0 || hold_.free_thread != thread) return;  // 0: not known which
   hold_.went_on = true;
   hold_.site->in_vain = 0;
   Count(*hold_.site, g_shake_counts.effective, &ShakeSite::effective);

@@ -169,9 +169,10 @@ bool ShakeSites::Write(const char* path, bool ends) const {
     errno = EEXIST;
     return false;
   }
-  char fresh[kMaxPath + 8];
-  snprintf(fresh, sizeof(fresh), "%s.new", path);
-  const int file = MakeFile(fresh, kBeginning);
+  // What a killed process leaves of it is in nobody's way, nor is what another one writes there.
+  char fresh[kMaxPath + 32];
+  snprintf(fresh, sizeof(fresh), "%s.%d.new", path, static_cast<int>(getpid()));
+  const int file = OutOfTheWay(MakeFile(fresh, kBeginning));
   if (file < 0) return false;
   const bool written = WriteLines(file, ends) && rename(fresh, path) == 0;
   const int problem = errno;

@@ -271,6 +271,7 @@ class Memory(TestCase):
                                           {"CMPSIM_MEMORY": "4G", "CMP_MAX_BLOCK": "4G",
                                            "CMP_FREE_SYNC": mode})
                 self.assertIn("impossible: 2\n2000 MiB: 0\n", within.results)
+                self.assertEqual(within.notes["met"], "yes")
 
     def test_another_device_s_context_ends(self):
         """No call about it, while it may be going and after it went."""

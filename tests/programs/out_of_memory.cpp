@@ -387,6 +387,7 @@ void FreedMeanwhile() {
   enum Step { kNone, kTaken, kFailed, kFreed, kOver };
   static const pthread_t program = pthread_self();
   static std::atomic<Step> step{kNone};
+  std::atomic<bool> refused{false};
   static const auto await = [](Step wanted) {
     for (int i = 0; i < 20'000 && step < wanted; ++i) Sleep(1000);
   };
@@ -409,12 +410,13 @@ void FreedMeanwhile() {
     step = kFailed;
     await(kFreed);
   });
-  std::thread other([] {
+  std::thread other([&] {
     MUST(cudaSetDevice(0));
     printf("impossible: %d\n", Number(LoadModule(5000 * kMiB)));
+    refused = true;
   });
-  // Without the pool nothing is released.
-  for (int i = 0; i < 200 && step == kNone; ++i) Sleep(1000);
+  // Without the pool nothing is released, and the module is refused first.
+  for (int i = 0; i < 20'000 && step == kNone && !refused; ++i) Sleep(1000);
   const int created = Number(CreatePhysical(2000 * kMiB));
   printf("# met: %s\n", step == kFreed ? "yes" : "no");
   step = kOver;
