@@ -291,7 +291,7 @@ class ContextPool {
   static constexpr uint32_t kIsBroken = 4;  // and closed
   static constexpr uint32_t kEnding = 8;    // and its multiples: so many calls are ending it
   static constexpr uint32_t kReferenceEnding = 1 << 16;  // the same
-  static constexpr int kMostPauses = 100;                // less than a tenth of a second
+  static constexpr int kMostPauses = 1000;  // about a second: longer than a thread has no processor
   static constexpr bool IsOpen(uint32_t phase) { return phase % kReferenceEnding == 0; }
   static constexpr bool MayBeAsked(uint32_t phase) { return IsOpen(phase & ~kIsClosed); }
   static constexpr bool MayBeEnding(uint32_t phase) {
