@@ -9,8 +9,7 @@ constexpr size_t kLeastTrim = 64 * kMiB;
 // Released at once where the bound is crossed a little: 0.2 ms each beside kernels, 1 ms at worst
 // (measured, H200).
 constexpr uint32_t kMostTrimmed = 1;
-constexpr uint32_t kMostPutOff = 4;    // ticks: some 1.3 s of ten
-constexpr size_t kTimesUntilWarm = 4;  // as much may be over meanwhile
+constexpr uint32_t kMostPutOff = 4;  // ticks: some 1.3 s of ten
 // Of a portion of what has aged: a free pays for no more; an exit, and who asks how much is free,
 // wait for no more.
 constexpr uint32_t kMostAgedInFree = 64;
@@ -19,8 +18,8 @@ constexpr uint64_t kJustNowNs = 1'000'000'000;
 // Its address names the thread.
 thread_local constinit char t_thread_name = 0;
 
-bool IsLittleOver(const Accounts& accounts, size_t excess, size_t times = 1) {
-  return accounts.reserve().grows() && excess / times <= kLeastTrim + accounts.bound() / 16;
+bool IsLittleOver(const Accounts& accounts, size_t excess) {
+  return accounts.reserve().grows() && excess <= kLeastTrim + accounts.bound() / 16;
 }
 }  // namespace
 
@@ -270,9 +269,10 @@ void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api)
 bool BlockSource::MayTrimAside(const ContextPool& context) const {
   const Accounts& accounts = context.accounts();
   const size_t excess = accounts.Excess();
-  const bool warm = context.release_stream().warm();
-  return excess != 0 && (warm || WillBeWarm(context)) &&
-         IsLittleOver(accounts, excess, warm ? 1 : kTimesUntilWarm) && context.ready() != 0 &&
+  // Until the thread can, a free of the program's may as well, where it finds nothing to wait for.
+  const bool can =
+      context.release_stream().warm() || (WillBeWarm(context) && !context.fences().Idle());
+  return excess != 0 && can && IsLittleOver(accounts, excess) && context.ready() != 0 &&
          CanFreeQuietly() && LeavesRoom(context);
 }
 

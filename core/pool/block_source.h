@@ -145,9 +145,9 @@ class BlockSource {
                      const DeviceApi& api);
   // Pays what the first free without a wait costs (release_stream.h), with a block made for it,
   // unless it is paid, or memory is scarce or wanted by managed memory; and for some ticks not
-  // while there are real allocations. Until then a little over the bound stays, and beyond that the
-  // program's frees keep it with cuMemFree, as it would free itself; but where nobody will pay, the
-  // first of them does.
+  // while there are real allocations. Until then a little over the bound stays while the device is
+  // busy; else, and beyond that, the program's frees keep it with cuMemFree, as it would free
+  // itself; but where nobody will pay, the first of them does.
   void WarmUp(ContextPool& context, const DeviceApi& api);
   void WillBeWarmedUp() { will_be_warmed_up_ = true; }  // before there are blocks
   // Is it still to be paid, and will be before long? Not where memory is short, or was for that.
