@@ -4,7 +4,7 @@ table; one that fails stops nothing. Four minutes on an H200 with PyTorch and Cu
   CMP_BUILD=FOLDER trials.py [--simulated] [--trials]
 
 Build first, the target nvcc_programs too. --simulated: on the simulated CUDA, with small sizes.
---trials: those alone, of eight programs, two minutes. Two gain nothing (one makes no allocation in
+--trials: those alone, of nine programs, five minutes. Two gain nothing (one makes no allocation in
 its loop, one has a pool of its own), and one takes as long as chance has it.
 """
 
@@ -122,7 +122,7 @@ def parts():
     else:
         churn = [built("churn"), "8", "3000"]
         loop = ["--iterations", "500", "--repetitions", "3"]
-        launches, runs, most_sleep = "30", 5, 30
+        launches, runs, most_sleep = "30", 5, 15
 
     # It prints how much memory is free. Of blocks that share a chunk of the driver's, how many chunks
     # are wholly idle is chance.
