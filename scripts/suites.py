@@ -7,6 +7,7 @@ waits for the last test or the last link of a suite.
 
 from __future__ import annotations
 
+import compileall
 import os
 import re
 import shlex
@@ -17,7 +18,7 @@ import threading
 import time
 
 JOBS = str(os.cpu_count())
-TESTS_AT_ONCE = str((os.cpu_count() or 1) + 1)  # some of them sleep
+TESTS_AT_ONCE = str((os.cpu_count() or 1) + 2)  # some of them sleep
 EVERY_S = 10  # between two lines of progress, where they do not overwrite each other
 STEP_OF = re.compile(r"^\[(\d+)/(\d+)\] |^ *(\d+)/(\d+) Test +#\d+: (\S+) \.*(.*)")
 NO_NEWS = re.compile(r"^ +Start |^ *\d+/\d+ Test +#\d+: .* Passed |^Internal ctest|^Test project")
@@ -282,6 +283,9 @@ def main(arguments: list[str]) -> int:
     include, old_include, *names = arguments
     suites = [suite_of(name, include, old_include) for name in dict.fromkeys(names)]
     runner = Runner(suites)
+    # Once: cmp-preload writes no bytecode, and it is started some thousand times.
+    for folder in ("scripts/cmp_preload", "tests"):
+        compileall.compile_dir(folder, quiet=1)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, runner.stop)

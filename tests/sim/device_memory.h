@@ -90,7 +90,8 @@ class DeviceMemory {
 
   uintptr_t AllocateSmall(size_t bytes, bool* spoiled);
   void FreeSmall(size_t offset, size_t bytes);
-  void Clear(size_t offset, size_t bytes);
+  void Zero(size_t offset, size_t bytes);
+  void PunchOut(size_t offset, size_t bytes);
   bool TakePages(size_t bytes, size_t* offset);
   bool MakeRoom(size_t bytes);  // false, and nothing was evicted: blocks leave too little
   void ReturnPages(size_t offset, size_t bytes);
@@ -101,6 +102,8 @@ class DeviceMemory {
   int file_ = -1;
   size_t used_ = 0;
   std::map<size_t, Chunk> chunks_;  // by offset
+  std::vector<bool> kept_;          // by kPage: nobody has it, and its bytes are as they were left
+  size_t kept_bytes_ = 0;           // of those
   Extents pages_{0};
   Extents small_{kPage};                           // free bytes inside chunks
   std::unordered_map<size_t, size_t> chunk_used_;  // chunk's offset: bytes handed out
