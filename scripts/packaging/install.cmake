@@ -50,4 +50,5 @@ install(FILES scripts/manual/_cmp-preload DESTINATION ${CMP_SHARE_DIR}/zsh/site-
 install(FILES scripts/manual/cmp-preload.fish DESTINATION ${CMP_SHARE_DIR}/fish/vendor_completions.d)
 
 # The pages that messages of the command name.
-install(DIRECTORY scripts/docs DESTINATION ${CMP_PACKAGE_DIR})
+install(DIRECTORY scripts/docs DESTINATION ${CMP_PACKAGE_DIR}
+        PATTERN "__pycache__" EXCLUDE)
