@@ -14,6 +14,22 @@ constexpr uint64_t kFirstTickNs = 50'000'000;
 constexpr int kMostPausesAtExit = 100;  // about a tenth of a second
 }  // namespace
 
+// While it lives the thread may make calls, unless the process exits.
+class Ageing::Inside {
+ public:
+  // seq_cst on both sides: either Stop sees that calls are made, or this that they must not be.
+  explicit Inside(Ageing& ageing) : ageing_(ageing) {
+    ageing_.inside_.store(true, std::memory_order_seq_cst);
+  }
+  ~Inside() { ageing_.inside_.store(false, std::memory_order_seq_cst); }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+  bool MayCall() const { return !ageing_.stopped(); }
+
+ private:
+  Ageing& ageing_;
+};
+
 Ageing::Ageing(Pool& pool, const Options& options, const PoolHost& host)
     : pool_(pool),
       host_(host),
@@ -50,8 +66,15 @@ bool Ageing::Rest(uint64_t until_ns) {
   return !stopped();
 }
 
+const Driver* Ageing::DriverOfHost() {
+  const Inside inside(*this);
+  return inside.MayCall() ? host_.driver() : nullptr;
+}
+
 void Ageing::Run() {
-  const Driver& driver = *host_.driver();
+  const Driver* there = DriverOfHost();
+  if (there == nullptr) return;  // all was over before this thread came to anything
+  const Driver& driver = *there;
   const DriverApi api(driver);
   // The first one takes long; better here than in a call of the program's.
   BarrierOnEveryThread();
@@ -66,18 +89,15 @@ void Ageing::Run() {
     const uint64_t now = NowNs();
     const bool tick = now >= tick_at;
     const bool page_locked_tick = now >= page_locked_at;
-    // seq_cst on both sides: either Stop sees that calls are made, or this that they must not be.
-    inside_.store(true, std::memory_order_seq_cst);
     bool idle = true;
     bool quiet = true;
-    if (!stopped()) {
+    if (const Inside inside(*this); inside.MayCall()) {
       const RelaxedCaptureMode relaxed(driver);
       if (tick) idle = pool_.Age(api);
       pool_.TrimDue(api);
       if (page_locked_tick) idle |= pool_.AgePageLocked(stop_);
       quiet = pool_.CanFreeQuietly();
     }
-    inside_.store(false, std::memory_order_seq_cst);
     if (tick) tick_at = NowNs() + tick_ns_;
     if (page_locked_tick) page_locked_at = NowNs() + PageLockedPool::kTickNs;
     if (!quiet) {  // as it turned out

@@ -93,8 +93,10 @@ class Ageing {
 
  private:
   enum class By : uint8_t { kNobodyYet, kThread, kFrees, kNobody };
+  class Inside;
   void Begin();
   bool Spawn();
+  const Driver* DriverOfHost();  // nullptr: the process exits
   void Run();
   bool Rest(uint64_t until_ns);
   bool Leave();
