@@ -613,6 +613,18 @@ class Verdicts(TestCase):
         self.assertIn("CMP_HOST=on was tried: not shown to be faster.", said)
         self.assertIn(f"Recommended: {own_command()} run --async-keep 1T -- app", said)
 
+    def test_few_runs_of_page_locked_memory(self):
+        """Twice as fast in three runs (H200): it said that nothing showed, as if that were known."""
+        compared = [*series_of(["auto"], 3, False)]
+        compared.append(page_locked_series(compared[2]))
+        for series, seconds in zip(compared, (self.SECOND,) * 3 + (self.HALF,), strict=True):
+            counted = {"host_real_malloc_calls": 90, "host_real_malloc_ns": int(0.3e9),
+                       "host_real_free_calls": 90, "host_reserved_peak_bytes": 1 << 20}
+            series.runs = [measured(one, 1e-6, **counted) for one in seconds]
+        said = "\n".join(verdict.of(compared, [], {}, ["app"], "auto").lines)
+        self.assertIn("CMP_HOST=on was tried: too few runs to say whether it is faster; "
+                      "-n 6 would tell.", said)
+
     def test_slower(self):
         told = self.verdict([self.HALF, self.HALF, self.SECOND])
         self.assertIn("1.9 times SLOWER with auto", told)

@@ -265,7 +265,9 @@ def recommend_keeping(found: Verdict, judgement, keeping, usual, chosen: dict[st
         return
     compared = judgement.of_page_locked(keeping, usual)
     if compared.outcome is not Outcome.FASTER:
-        found.say(f"{tried} was tried: not shown to be faster.")
+        more = f"too few runs to say whether it is faster; -n {compared.rounds} would tell"
+        why = more if compared.outcome is Outcome.MORE else "not shown to be faster"
+        found.say(f"{tried} was tried: {why}.")
         return
     idle = keeping.counters["process"]["host_reserved_peak_bytes"]
     found.say(f"{tried} is {times(compared.ratio)} times faster than {usual.name}.")
