@@ -37,11 +37,13 @@ void operator delete(void* made, size_t, std::align_val_t) noexcept { std::free(
 // libstdc++ calls these, by these names, for want of exceptions in its headers. Weak: where a newer
 // one's headers call others of its own beside them, the linker takes all of them from there.
 namespace std {
+// NOLINTBEGIN(bugprone-reserved-identifier)
 [[gnu::weak]] void __throw_bad_alloc() { End("out of memory"); }
 [[gnu::weak]] void __throw_bad_array_new_length() { End("out of memory"); }
 [[gnu::weak]] void __throw_length_error(const char* what) { End(what); }
 [[gnu::weak]] void __throw_logic_error(const char* what) { End(what); }
 [[gnu::weak]] void __throw_system_error(int) { End("a wait failed"); }
+// NOLINTEND(bugprone-reserved-identifier)
 }  // namespace std
 
 #if defined(CMP_OLDEST)
@@ -51,6 +53,7 @@ extern "C" {
 using Main = int(int, char**, char**);
 int cmp_libc_start_main(Main*, int, char**, void (*)(), void (*)(), void (*)(), void*);
 __asm__(".symver cmp_libc_start_main,__libc_start_main@" CMP_OLDEST);
+// NOLINTNEXTLINE(bugprone-reserved-identifier)
 int __wrap___libc_start_main(Main* main, int count, char** arguments, void (*initialise)(),
                              void (*finish)(), void (*unload)(), void* stack) {
   return cmp_libc_start_main(main, count, arguments, initialise, finish, unload, stack);
