@@ -98,7 +98,7 @@ def suite_of(name: str, include: str, old_include: str) -> Suite:
             "-DCMAKE_CXX_FLAGS_DEBUG=-O0")  # nobody debugs it
     made = configured("build-cuda12", "Debug", *none, headers=old_include)
     delivered = built("build-cuda12", "cmp", "cmp_preload")
-    # Of the tests, what names the headers declare is the question, not what code becomes of it.
+    # Of all else, what names the headers declare is the question, not what code becomes of it.
     rest = script(["scripts/check-syntax", "build-cuda12"], "build-cuda12/syntax.log")
     return Suite(name, [made, delivered, rest], [])
 

@@ -73,7 +73,10 @@ const Driver* Ageing::DriverOfHost() {
 
 void Ageing::Run() {
   const Driver* there = DriverOfHost();
-  if (there == nullptr) return;  // all was over before this thread came to anything
+  if (there == nullptr) {  // all was over before this thread came to anything
+    if (!stopped()) by_.store(By::kFrees, std::memory_order_seq_cst);
+    return;
+  }
   const Driver& driver = *there;
   const DriverApi api(driver);
   // The first one takes long; better here than in a call of the program's.

@@ -269,7 +269,8 @@ void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api)
 bool BlockSource::MayTrimAside(const ContextPool& context) const {
   const Accounts& accounts = context.accounts();
   const size_t excess = accounts.Excess();
-  // Until the thread can, a free of the program's may as well, where it finds nothing to wait for.
+  // Until the thread can, a free of the program's may as well, where it knows of nothing to wait
+  // for.
   const bool can =
       context.release_stream().warm() || (WillBeWarm(context) && !context.fences().Idle());
   return excess != 0 && can && IsLittleOver(accounts, excess) && context.ready() != 0 &&

@@ -145,9 +145,10 @@ class BlockSource {
                      const DeviceApi& api);
   // Pays what the first free without a wait costs (release_stream.h), with a block made for it,
   // unless it is paid, or memory is scarce or wanted by managed memory; and for some ticks not
-  // while there are real allocations. Until then a little over the bound stays while the device is
-  // busy; else, and beyond that, the program's frees keep it with cuMemFree, as it would free
-  // itself; but where nobody will pay, the first of them does.
+  // while there are real allocations. Until then a little over the bound stays, unless the next
+  // free knows of no work that it would wait for; that one, and frees where it is more, keep the
+  // bound with cuMemFree, as the program would free itself; but where nobody will pay, the first
+  // does.
   void WarmUp(ContextPool& context, const DeviceApi& api);
   void WillBeWarmedUp() { will_be_warmed_up_ = true; }  // before there are blocks
   // Is it still to be paid, and will be before long? Not where memory is short, or was for that.
@@ -227,8 +228,8 @@ class BlockSource {
   // is not far over it: no free pays for much. Waits for retired ones as ReleaseIdle does, where
   // the ready ones are not that much.
   void Trim(ContextPool& context, size_t freed, const DeviceApi& api);
-  // Is it not far over it, and can a thread of the pool's release what is ready without a wait, now
-  // or before long?
+  // Is it not far over it, and can a thread of the pool's release what is ready without a wait,
+  // now, or before long where this free might have to wait for it?
   bool MayTrimAside(const ContextPool& context) const;
   // In that thread: releases one block. Returns its bytes; 0: nothing is over, or ready.
   size_t TrimAside(ContextPool& context, const DeviceApi& api);

@@ -4,7 +4,8 @@ anything: each without the pool, under auto and none, recorded, and shaken with 
   CMP_BUILD=FOLDER shake_programs.py [--simulated] [--rounds 2] [--seeds 3] [--limit SECONDS]
                                      [--loops] [PROGRAM ...]
 
-Two minutes on an H200 with PyTorch and CuPy. --loops: those alone which need no packages. Exit code 1:
+Two minutes on an H200 with PyTorch and CuPy; build the target nvcc_programs first. --loops, and so
+--simulated: those alone which need neither. Exit code 1:
 a program failed, or its results changed.
 """
 
@@ -94,7 +95,7 @@ def main() -> int:
     for name, (command, settings) in listed(options.simulated).items():
         if options.programs and name not in options.programs:
             continue
-        if options.loops and not name.startswith("loop"):
+        if (options.loops or options.simulated) and not name.startswith("loop"):
             continue
         if time.monotonic() > end:
             print("the time is over")
@@ -102,7 +103,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="cmp-shake-") as folder:
             try:
                 row, same = measure(command, settings, options, pathlib.Path(folder))
-            except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
+            except (RuntimeError, OSError, ValueError, KeyError, TypeError,
+                    subprocess.TimeoutExpired) as error:
                 row, same = f"failed: {error}", False
         good &= same
         print(f"{name} | {row}", flush=True)

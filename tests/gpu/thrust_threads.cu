@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <thread>
 #include <vector>
 
@@ -18,7 +19,7 @@ struct Scramble {
 
 void Work(unsigned thread, unsigned long long* digest) {
   cudaStream_t stream = nullptr;
-  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  if (cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) != cudaSuccess) std::abort();
   const auto policy = thrust::cuda::par.on(stream);
   for (unsigned i = 0; i < 200; ++i) {
     // What fills the vector runs on the legacy stream, as thrust has it.

@@ -1,5 +1,6 @@
 """cmp-preload on real programs: trials, tuning, and what statistics and traces cost. Prints every
-table; one that fails stops nothing. Four minutes on an H200 with PyTorch and CuPy.
+table; one that fails stops nothing. Ten minutes on an H200 with PyTorch and CuPy,
+of which it takes five (LIMIT_S).
 
   CMP_BUILD=FOLDER trials.py [--simulated] [--trials]
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -229,8 +230,11 @@ void DeviceMemory::Zero(size_t offset, size_t bytes) {
   const auto end = static_cast<off_t>(offset + bytes);
   for (auto at = static_cast<off_t>(offset); at < end;) {
     const off_t data = lseek(file_, at, SEEK_DATA);
+    if (data < 0 && errno != ENXIO) Die("cmp sim: data of device memory");
     if (data < 0 || data >= end) return;
-    at = std::min(lseek(file_, data, SEEK_HOLE), end);
+    const off_t hole = lseek(file_, data, SEEK_HOLE);
+    if (hole < 0) Die("cmp sim: holes of device memory");
+    at = std::min(hole, end);
     std::memset(reinterpret_cast<void*>(start_ + static_cast<size_t>(data)), 0,
                 static_cast<size_t>(at - data));
   }
