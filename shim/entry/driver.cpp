@@ -83,7 +83,7 @@ CUresult MemAllocPitchReal(const DriverCalls& real, const PitchedRequest& reques
   const bool made = status == CUDA_SUCCESS;
   if (made) {
     g_pitches.Add(device, request.width, request.element, *request.pitch);
-    t_pitches.Add(CurrentContext(*driver), request.width, request.element, *request.pitch);
+    g_context_pitches.Add(CurrentContext(*driver), request.width, request.element, *request.pitch);
   }
   if (IsTraced()) {
     const size_t bytes = (made ? *request.pitch : request.width) * request.height;
@@ -117,7 +117,7 @@ CUresult MemAllocPitchReal(const DriverCalls& real, const PitchedRequest& reques
   if (pitch != 0 && !__builtin_mul_overflow(pitch, request.height, &bytes)) {
     const Allocation made = AllocInContext(*pool, *driver, bytes, DriverApi(*driver));
     if (made.status == CUDA_SUCCESS) {
-      t_pitches.Add(CurrentContext(*driver), request.width, request.element, pitch);
+      g_context_pitches.Add(CurrentContext(*driver), request.width, request.element, pitch);
       *request.pointer = made.address;
       *request.pitch = pitch;
       return CUDA_SUCCESS;

@@ -33,6 +33,7 @@ void Forked() {
   ForgetKeptPools();
   g_runtime_pool.Forget();
   g_pitches.Forget();
+  g_context_pitches.Forget();
   ForgetReport();
   ForgetTrace();
   ForgetObserved();

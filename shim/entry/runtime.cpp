@@ -135,7 +135,7 @@ void* MallocPitched(size_t width, size_t rows, const void* caller, size_t* pitch
   // the runtime makes the only one, and is served at the driver's entry point.
   if (pool == nullptr || g_captures.UnderWay()) return nullptr;
   const Driver& driver = *LoadedDriver();
-  *pitch = t_pitches.Find(CurrentContext(driver), width, ThreadPitches::kOfRuntime);
+  *pitch = g_context_pitches.Find(CurrentContext(driver), width, PitchesOfContexts::kOfRuntime);
   size_t bytes = 0;
   if (__builtin_mul_overflow(*pitch, rows, &bytes) || bytes == 0) return nullptr;
   // By the driver's calls: what fails leaves no error in the runtime, which is asked afterwards.
@@ -151,7 +151,7 @@ void NotePitch(const RuntimeCalls& real, bool looked_up, size_t width, size_t pi
   Verify(real, looked_up);
   if (!real.served || IsAside()) return;
   ServedCaller(caller) = caller;
-  t_pitches.Add(CurrentContext(*driver), width, ThreadPitches::kOfRuntime, pitch);
+  g_context_pitches.Add(CurrentContext(*driver), width, PitchesOfContexts::kOfRuntime, pitch);
 }
 
 [[gnu::noinline]] cudaError_t MallocPitchSlow(void** pointer, size_t* pitch, size_t width,
@@ -251,7 +251,7 @@ CMP_EXPORT cudaError_t cudaMalloc(void** pointer, size_t bytes) {
 CMP_EXPORT cudaError_t cudaMallocPitch(void** pointer, size_t* pitch, size_t width, size_t height) {
   if (pointer != nullptr && pitch != nullptr) [[likely]] {
     if (const cmp::DeviceAddress address = cmp::AllocPitchedHit(
-            cmp::g_runtime_pool.Get(), width, height, cmp::ThreadPitches::kOfRuntime, pitch))
+            cmp::g_runtime_pool.Get(), width, height, cmp::PitchesOfContexts::kOfRuntime, pitch))
         [[likely]] {
       *pointer = reinterpret_cast<void*>(address);
       return cudaSuccess;
@@ -265,9 +265,9 @@ CMP_EXPORT cudaError_t cudaMalloc3D(cudaPitchedPtr* pitched, cudaExtent extent) 
   if (__builtin_mul_overflow(extent.height, extent.depth, &rows)) rows = 0;
   if (pitched != nullptr) [[likely]] {
     size_t pitch = 0;
-    if (const cmp::DeviceAddress address = cmp::AllocPitchedHit(
-            cmp::g_runtime_pool.Get(), extent.width, rows, cmp::ThreadPitches::kOfRuntime, &pitch))
-        [[likely]] {
+    if (const cmp::DeviceAddress address =
+            cmp::AllocPitchedHit(cmp::g_runtime_pool.Get(), extent.width, rows,
+                                 cmp::PitchesOfContexts::kOfRuntime, &pitch)) [[likely]] {
       *pitched = {reinterpret_cast<void*>(address), pitch, extent.width, extent.height};
       return cudaSuccess;
     }

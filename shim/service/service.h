@@ -25,7 +25,7 @@ inline DeviceAddress AllocLargeHit(Pool* pool, size_t bytes, const Driver* drive
   if (pool == nullptr || !pool->IsLarge(bytes)) return 0;
   return pool->AllocLargeHit(CurrentOrNone(*driver), bytes);
 }
-// Both for `rows` rows of `width` bytes, if their pitch is known to this thread.
+// Both for `rows` rows of `width` bytes, if their pitch is known.
 inline DeviceAddress AllocPitchedHit(Pool* pool, size_t width, size_t rows, uint64_t element,
                                      size_t* pitch) {
   if (pool == nullptr) [[unlikely]]
@@ -34,7 +34,7 @@ inline DeviceAddress AllocPitchedHit(Pool* pool, size_t width, size_t rows, uint
   if (driver == nullptr) [[unlikely]]
     return 0;
   const ContextHandle context = CurrentContext(*driver);
-  const size_t known = t_pitches.Find(context, width, element);
+  const size_t known = g_context_pitches.Find(context, width, element);
   size_t bytes = 0;  // 0 is never a hit
   if (__builtin_mul_overflow(known, rows, &bytes)) [[unlikely]]
     return 0;

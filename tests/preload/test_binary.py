@@ -3,6 +3,7 @@
 import platform
 import re
 import subprocess
+import sys
 import unittest
 
 from preload import LIBRARY, PRELOAD, SANITIZE, TestCase, interposed, main
@@ -74,6 +75,16 @@ class Files(TestCase):
                 relocations = tool("readelf", "-rW", library)
                 self.assertNotRegex(relocations, r"DTPMOD|DTPOFF|TLSDESC")
                 self.assertRegex(relocations, r"TPOFF|TPREL")
+
+    def test_thread_local_storage(self):
+        """Static, so a process that loads the library late (cmp-preload does) has 1,664 bytes at
+        most for this and all other such libraries (glibc 2.33 and later)."""
+        for library in (PRELOAD, LIBRARY):
+            with self.subTest(library=library.name):
+                [segment] = re.findall(r"^ +TLS +(.*)", tool("readelf", "-lW", library), re.M)
+                self.assertLessEqual(int(segment.split()[4], 16), 1024)
+                tool("env", "GLIBC_TUNABLES=glibc.rtld.optional_static_tls=0", sys.executable, "-c",
+                     f"import ctypes; ctypes.CDLL({str(library)!r})")
 
     def test_exports(self):
         names = {"dlsym", *interposed()}  # dlsym: shim/lookup/dlsym_tail.S
