@@ -53,6 +53,8 @@ class Page(TestCase):
         for command in (["man", "--warnings", "-E", "UTF-8", "-l"], ["groff", "-man", "-ww", "-Tutf8"]):
             if shutil.which(command[0]):
                 printed = output(*command, PAGE, env={**os.environ, "MANWIDTH": "80", "LC_ALL": "C.UTF-8"})
+                if "system has been minimized" in printed:  # what a container has in man's place
+                    continue
                 return re.sub(r"\x1b\[\d*m|.\x08", "", printed)
         return self.skipTest("neither man nor groff")
 

@@ -517,7 +517,7 @@ class Ranks(Written):
             rf"\ncmp:   the bound took [\d.]+ ms in waits and {freed} ms in real frees: set a larger "
             "CMP_RESERVE, as 1.5x\\+1G ",
         )
-        line = r"\ncmp:   on \S+, Simulated CUDA device, CUDA \d+\.\d; ran \d"
+        line = r"\ncmp:   on \S+, Simulated CUDA device, (driver [\d.]+, )?CUDA \d+\.\d; ran \d"
         self.assertRegex(result.stderr, line)
 
 

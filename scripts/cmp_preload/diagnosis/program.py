@@ -220,7 +220,8 @@ def linked_libraries(path: str, environment: dict) -> dict:
 def check_python(findings: Findings, python: str, environment: dict) -> None:
     code = (
         "import importlib.metadata as m, json\n"
-        "print(json.dumps({d.metadata['Name'].lower(): d.version for d in m.distributions()"
+        "there = reversed(list(m.distributions()))\n"  # what comes first is what is imported
+        "print(json.dumps({d.metadata['Name'].lower(): d.version for d in there"
         " if d.metadata['Name']}))"
     )
     try:
