@@ -186,6 +186,8 @@ class Simulated(unittest.TestCase):
             row = json.loads(self.both("managed", "--idle", "512", "--managed", "700", "--touched",
                                        "64", mode=mode, CMPSIM_MEMORY="1G"))
             self.assertEqual(len(row["pass_ms"]), 5)
+            self.assertEqual(row["kept_mib"], 512 if mode else 0)
+            self.assertLessEqual(row["before_touch_mib"] + 700, 1024)
 
     @unittest.skipIf(os.environ.get("CMP_SANITIZE"), "the careless pool is not for sanitizers")
     def test_spin_notices(self):

@@ -16,8 +16,9 @@ inline double UsedMiB() {
   using HandleOf = int (*)(const char*, void**);
   using MemoryOf = int (*)(void*, Memory*);
   using PlaceOf = int (*)(char*, int, int);
-  static const auto simulated =
-      reinterpret_cast<uint64_t (*)(int)>(dlsym(RTLD_DEFAULT, "simUsedBytes"));
+  static void* const driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+  static const auto simulated = reinterpret_cast<uint64_t (*)(int)>(
+      driver == nullptr ? nullptr : dlsym(driver, "simUsedBytes"));
   if (simulated != nullptr) return static_cast<double>(simulated(0)) / kMiB;
   static void* const library = dlopen("libnvidia-ml.so.1", RTLD_NOW);
   if (library == nullptr) return 0;
