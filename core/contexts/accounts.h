@@ -93,9 +93,12 @@ class alignas(kCacheLine) Accounts {
   // known, nor what other threads are changing just now.
   bool HasIdle() const { return reserved() > live() + slack(); }
   // Bytes over what CMP_RESERVE allows that nobody is releasing yet.
-  size_t Excess() const {
-    const size_t allowed = reserve_.wanted() + leaving();
-    const size_t held = reserved();
+  size_t Excess() const { return ExcessWith(0); }
+  // The same once `more` bytes are really allocated for the program.
+  size_t ExcessWith(size_t more) const {
+    const size_t allowed =
+        (more == 0 ? reserve_.wanted() : reserve_.WantedWith(live() + more)) + leaving();
+    const size_t held = reserved() + more;
     return held > allowed ? held - allowed : 0;
   }
 

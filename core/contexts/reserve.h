@@ -128,6 +128,12 @@ class Reserve {
   // As CMP_RESERVE says; and where managed memory leaves less room, that, or what the program uses
   // and a sixteenth of the device.
   size_t wanted() const { return wanted_.load(std::memory_order_relaxed); }
+  // The same when the program holds `live` bytes.
+  size_t WantedWith(size_t live) const {
+    const size_t before = peak();
+    const size_t rise = live > before ? live - before : 0;
+    return wanted() + static_cast<size_t>(static_cast<double>(rise) * rule_.ratio);
+  }
   size_t bound() const { return bound_.load(std::memory_order_relaxed); }
   // How much of what is idle should be ready near the bound, and where near it begins: a quarter of
   // what may be idle at the peak.

@@ -14,10 +14,12 @@ constexpr uint32_t kMostPutOff = 4;  // ticks: some 1.3 s of ten
 // wait for no more.
 constexpr uint32_t kMostAgedInFree = 64;
 constexpr uint32_t kMostAged = 16;
+constexpr uint32_t kMostForRoom = 16;  // before an allocation
 constexpr uint64_t kJustNowNs = 1'000'000'000;
 // Its address names the thread.
 thread_local constinit char t_thread_name = 0;
 
+// Which no call of the program's pays for, where the pool's thread can.
 bool IsLittleOver(const Accounts& accounts, size_t excess) {
   return accounts.reserve().grows() && excess <= kLeastTrim + accounts.bound() / 16;
 }
@@ -264,6 +266,20 @@ void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api)
     }
   }
   if (accounts.Excess() != 0) context.SetOverBound(true);
+}
+
+void BlockSource::MakeRoom(ContextPool& context, size_t bytes, const DeviceApi& api) {
+  const Accounts& accounts = context.accounts();
+  if (!accounts.reserve().grows()) return;
+  const size_t excess = accounts.ExcessWith(bytes);
+  if (excess == 0 || (IsLittleOver(accounts, excess) && IsLittleOver(accounts, bytes))) return;
+  // Not by cuMemFree, though nothing is known to be under way: another thread may just submit what
+  // waits for this one.
+  if (!context.release_stream().warm() || !CanFreeQuietly()) return;
+  readiness_.PromotePassed(context);
+  const Hand hand(*this, context, Quietly::kYes);
+  const Batch oldest = context.global().TakeOldest(excess, GlobalPool::kAnyTime, kMostForRoom);
+  Destroy(context, oldest, Work::kDoneForBoundAside, api);
 }
 
 bool BlockSource::MayTrimAside(const ContextPool& context) const {

@@ -223,6 +223,12 @@ class BlockSource {
     Takers::Taking taking;
     ContextPool::User user;
   };
+  // Before `bytes` are really allocated for the program, where that would cross a bound that
+  // follows the program: releases ready blocks, as far as that waits for nothing, unless the
+  // request and what it would be over are little. That, what is retired and what is left go after
+  // it, in the thread or a free. Under a fixed bound all does: a free finds the more ready blocks,
+  // and need wait the less for retired ones.
+  void MakeRoom(ContextPool& context, size_t bytes, const DeviceApi& api);
   // `freed` bytes were freed. Brings the context back under its bound if it is over it, or nearer
   // to it by twice as much, and at least 64 MiB, or under CMP_RESERVE=auto by one block while it
   // is not far over it: no free pays for much. Waits for retired ones as ReleaseIdle does, where

@@ -38,6 +38,7 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   const Request request{bytes, pooled ? rounded : bytes, tier,
                         pooled ? BlockState::kLive : BlockState::kUnpooled};
   LeaveRoom(context, request.bytes, Quietly::kYes, api);
+  if (near_bound) source_.MakeRoom(context, request.bytes, api);
   const uint64_t releases = source_.releases();
   Allocation made = source_.Make(context, request, false, api);
   const bool rescue = made.status == kOutOfMemory;
@@ -65,9 +66,11 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
     const uint64_t since = now > options_.decay_ns ? now - options_.decay_ns : 0;
     source_.NoteMade(context, rounded, most, since, api);
   }
-  // Alloc waits for nothing, and a real free might: who crosses the bound leaves it to the next
-  // free.
-  if (source_.IsOver(context)) context.SetOverBound(true);
+  // Alloc waits for nothing, and a real free might: who crosses the bound leaves it to the thread
+  // or the next free.
+  if (source_.IsOver(context) && !(source_.MayTrimAside(context) && ageing_.TrimSoon(context))) {
+    context.SetOverBound(true);
+  }
   if (pooled && !rescue && !retired && HasShelf(tier)) {
     Refill(context, *cache, tier, rounded, api);
     ageing_.MemoryIsIdle();

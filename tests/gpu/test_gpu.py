@@ -191,6 +191,23 @@ class Gpu(unittest.TestCase):
             add_figure(f"one {what} of 256 bytes", "auto",
                        f"{rates[0].number(what):.0f} ns without, {rates[1].number(what):.0f} with")
 
+    def test_growing(self):
+        """What the pool holds, where nothing that is idle serves."""
+        program = str(programs.BUILD / "growing")
+        for busy in ((), ("--busy",)):
+            real = json.loads(programs.run(program, *busy, preload=False).output)
+            within = programs.run(program, *busy, preload=True)
+            self.assertEqual(within.code, 0, within.everything())
+            process = within.statistics["process"]
+            held, peak = process["reserved_peak_bytes"] >> 20, process["live_peak_bytes"] >> 20
+            ours = json.loads(within.output)
+            add_figure("growing", " ".join(("auto", *busy)), f"{held} MiB held, {1.15 * peak + 256:.0f} may "
+                       f"be; the slowest allocation {ours['allocation_ms']} ms, without the pool "
+                       f"{real['allocation_ms']}; free {ours['free_ms']}, {real['free_ms']}")
+            self.assertEqual(process["regretted_releases"], 0)
+            if not busy:  # what the device still uses cannot be released
+                self.assertLessEqual(held, 1.15 * peak + 256)
+
     @unittest.skipUnless(HAS_TORCH, "PyTorch is not installed")
     def test_torch_with_workers(self):
         _, with_pool = self.compare(sys.executable, str(programs.HERE / "torch_loader.py"),
