@@ -9,8 +9,8 @@
 // exits. A process that uses CUDA has threads of the driver's already, so nobody who counts them
 // sees a difference in kind.
 //
-// The same thread brings a context that is a little over its bound back under it, as soon as a call
-// of the program's finds it so: no call of the program's waits for what the release takes, 0.2 ms
+// The same thread brings a context that is a little over its bound back under it, as soon as a
+// free finds it so, or in a tick: no call of the program's waits for what the release takes, 0.2 ms
 // beside kernels and 1 ms at worst (TrimSoon). The first of them takes 10 ms, and beside it a real
 // allocation up to 1 ms (measured, H200): it is made in a tick during which nothing was really
 // allocated, or in the fifth; until then what is over stays, unless memory is short or the next

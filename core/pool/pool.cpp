@@ -66,11 +66,10 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
     const uint64_t since = now > options_.decay_ns ? now - options_.decay_ns : 0;
     source_.NoteMade(context, rounded, most, since, api);
   }
-  // Alloc waits for nothing, and a real free might: who crosses the bound leaves it to the thread
-  // or the next free.
-  if (source_.IsOver(context) && !(source_.MayTrimAside(context) && ageing_.TrimSoon(context))) {
-    context.SetOverBound(true);
-  }
+  // Alloc waits for nothing, and a real free might: who crosses the bound leaves it to the next
+  // free or, where none comes, to a tick of the thread. Not to that at once: the next call of the
+  // program would meet it in the driver.
+  if (source_.IsOver(context)) context.SetOverBound(true);
   if (pooled && !rescue && !retired && HasShelf(tier)) {
     Refill(context, *cache, tier, rounded, api);
     ageing_.MemoryIsIdle();

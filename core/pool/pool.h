@@ -241,6 +241,7 @@ class Pool {
   // Before memory goes back that nobody asked for: what is idle is where it can be found. False:
   // the context may be about to end.
   bool TidyUnasked(ContextPool& context, const DeviceApi& api);
+  void TrimAside(ContextPool& context, const DeviceApi& api);  // all that is over, in its thread
   Stamp OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
   bool MayRoundUp(const ContextPool& context, size_t bytes, size_t rounded) const;
   size_t SlackFor(const ContextPool& context, size_t rounded) const;

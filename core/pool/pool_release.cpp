@@ -142,13 +142,18 @@ void Pool::TrimDue(const DeviceApi& api) {
   ForEachPresent([&](ContextPool& context) {
     if (source_.WillBeWarm(context)) return;  // a tick sees to that, and then it is still due
     if (!context.trim_due.exchange(false, std::memory_order_acq_rel)) return;
-    while (!ageing_.stopped() && source_.TrimAside(context, api) != 0) SleepNs(kBetweenTrimsNs);
+    TrimAside(context, api);
   });
+}
+
+void Pool::TrimAside(ContextPool& context, const DeviceApi& api) {
+  while (!ageing_.stopped() && source_.TrimAside(context, api) != 0) SleepNs(kBetweenTrimsNs);
 }
 
 bool Pool::Age(const DeviceApi& api) {
   ForEachPresent([&](ContextPool& context) {
     if (ageing_.stopped() || !TidyUnasked(context, api)) return;
+    if (context.release_stream().warm() && source_.MayTrimAside(context)) TrimAside(context, api);
     const uint64_t before = context.global().Mark();
     while (!ageing_.stopped() &&
            source_.ReleaseAged(context, before, kPortion, Quietly::kYes, api) != 0) {
