@@ -201,6 +201,7 @@ class Shake(TestCase):
         self.assert_ok(shaken)
         self.assertEqual(shaken.err, "")
         self.assertEqual(shaken.results, run("shaken", arguments, preload=False).results)
+        self.out = shaken.out
         return shaken.stats["shake"]
 
     def test_what_waits_lets_go(self):
@@ -215,6 +216,38 @@ class Shake(TestCase):
         counts = self.held("holds", "other-stream")
         self.assertGreater(counts["holds"], 10)
         self.assertEqual(counts["effective"], counts["holds"], "a wait for another stream ends nothing")
+
+    def test_holds_in_vain_become_fewer(self):
+        """Of 2,048 executions one in eight, then one in 32, and so on; those that are effective stay."""
+        for how, mode in (("effective", "none"), ("copy", "none"), ("host", "order")):
+            counts = self.held("often", how, mode=mode)
+            self.assertEqual(counts["executions"], 2048, how)
+            self.assertGreater(counts["holds"], 150, how)
+            self.assertEqual(counts["effective"], counts["holds"], how)
+        counts = self.held("often", "in-vain")
+        self.assertEqual(counts["executions"], 2048)
+        self.assertGreaterEqual(counts["holds"], 4)
+        self.assertLess(counts["holds"], 80)
+
+    def test_what_may_wait_lets_go_before_it_does(self):
+        for how in ("free-in-capture", "free-managed", "free-host", "unregister", "release"):
+            self.held("ends", how)
+            self.assertRegex(self.out, r"# held (?!0,)\d+, still held 0\n", how)
+        self.held("ends", "nothing")
+        held, still = re.search(r"# held (\d+), still held (\d+)\n", self.out).groups()
+        self.assertEqual(held, still)
+        self.assertNotEqual(held, "0")
+
+    def test_the_exit_lets_go(self):
+        """And from then on nothing is held."""
+        self.held("ends", "exit")
+        self.assertIn("# held 1\n# still held 0\n# held 0\n", self.out)
+
+    def test_what_waits_itself_is_not_held(self):
+        """The host would wait for the hold. The rounds between those are held."""
+        counts = self.held("copies")
+        self.assertGreater(counts["holds"], 3)
+        self.assertEqual((counts["effective"], counts["let_go_by_timer"]), (counts["holds"], 0))
 
     def test_what_is_captured_is_no_execution(self):
         counts = self.held("holds", "capture")

@@ -3,11 +3,14 @@
 //   shaken roles ORDER     three threads that do different work, which come in this order: abc, cab
 //   shaken generations N   N times two threads, of which the next two do the same work
 //   shaken together        eight threads whose first submissions come at the same time
-//   shaken holds HOW       work that is held in every round, and in every other one what must end
-//   that shaken waited          copies that the host waits for before it frees shaken resets N
-//   contexts that end, one after the other, with streams that do the same work shaken dies HOW FILE
-//   one that ends by _exit, abort or kill, once FILE has what it did shaken stacks          a
-//   thread on a smaller stack, with the same frames at the same addresses
+//   shaken holds HOW       held work in every round; in every other one what must end the hold
+//   shaken copies          one site whose every other execution waits
+//   shaken often HOW       a site of 2,048 executions, whose holds are effective or in vain
+//   shaken ends HOW        what lets held work go before it does anything else
+//   shaken waited          copies that the host waits for before it frees
+//   shaken resets N        contexts that end one by one, with streams that do the same work
+//   shaken dies HOW FILE   an end by _exit, abort or kill, once FILE has what it did
+//   shaken stacks          a thread on a smaller stack, with the same frames in the same places
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -215,13 +218,154 @@ int Holds(const std::string& how) {
     } else if (how == "time") {
       for (int i = 0; i < 1000; ++i) cudaEventQuery(event);
     } else if (how == "destroy") {
+      const cudaStream_t next = program::NonBlockingStream();  // another handle
       MUST(cudaStreamDestroy(stream));
-      stream = program::NonBlockingStream();
+      stream = next;
     } else if (how == "other-stream") {
       MUST(cudaStreamSynchronize(idle));
       Launch(later);
     }
     MUST(cudaDeviceSynchronize());
+  }
+  return 0;
+}
+
+// One place that copies, which waits only for copies to the host.
+int Copies() {
+  const cudaStream_t later = program::NonBlockingStream();
+  char* memory = program::Allocate(16);
+  char seen[8] = {};
+  for (int round = 0; round < 200; ++round) {
+    const bool to_host = round % 2 != 0;
+    MUST(cudaMemcpy(to_host ? seen : memory + 8, memory, 8,
+                    to_host ? cudaMemcpyDeviceToHost : cudaMemcpyDeviceToDevice));
+    Free();
+    Launch(later);
+    MUST(cudaDeviceSynchronize());
+  }
+  return 0;
+}
+
+// Of how many executions one site's work is held. Recorded: the first round makes it a site.
+int Often(const std::string& how) {
+  const cudaStream_t stream = program::NonBlockingStream();
+  const cudaStream_t later = program::NonBlockingStream();
+  void* host = nullptr;
+  MUST(cudaMallocHost(&host, 8));
+  char* memory = program::Allocate(8);
+  for (int round = 0; round < 2048; ++round) {
+    if (how == "host") {
+      MUST(cudaMemcpyAsync(host, memory, 8, cudaMemcpyDeviceToHost, stream));
+    } else {
+      Launch(stream);
+    }
+    Free();
+    if (how == "copy") {
+      uint64_t seen = 0;
+      MUST(cudaMemcpy(&seen, memory, 8, cudaMemcpyDeviceToHost));
+    } else if (how == "effective" || round == 0) {
+      Launch(later);
+    }
+    MUST(cudaDeviceSynchronize());
+  }
+  return 0;
+}
+
+// ---- What lets go before it does anything else
+
+bool IsWorkLeft() {
+  for (int i = 0; i < 100; ++i) simAdvance(1000);
+  return simPendingCount(nullptr) != 0;
+}
+
+// The same work again and again; the first time it becomes a site. held() is called under each
+// hold.
+template <typename Held>
+void LookForHolds(cudaStream_t stream, cudaStream_t later, Held held) {
+  volatile bool is_first = true;  // so there is one place that launches
+  for (int round = 0; round < 200; ++round) {
+    Launch(stream);
+    if (is_first) {
+      Free();
+      Launch(later);
+      is_first = false;
+    } else if (IsWorkLeft() && !held()) {
+      return;
+    }
+    MUST(cudaDeviceSynchronize());
+  }
+}
+
+// Is the work let go when call() returns, and did that not wait for the end of the hold? The
+// shortest hold takes longer than all of this.
+template <typename Call>
+void LookAfter(Call call) {
+  int held = 0;
+  int still = 0;
+  LookForHolds(program::NonBlockingStream(), program::NonBlockingStream(), [&] {
+    ++held;
+    const uint64_t begin = simNow();
+    call();
+    const bool waited = simNow() - begin > 1'000'000;
+    still += waited || IsWorkLeft() ? 1 : 0;
+    return true;
+  });
+  printf("# held %d, still held %d\n", held, still);
+}
+
+// Before the pool's own handler, and once more after it.
+void AtExit() {
+  static cudaStream_t stream = program::NonBlockingStream();
+  static cudaStream_t later = program::NonBlockingStream();
+  static bool is_second = false;
+  if (is_second) printf("# still held %d\n", IsWorkLeft());
+  int held = 0;
+  LookForHolds(stream, later, [&] {
+    ++held;
+    return is_second;  // that of the first time stays
+  });
+  printf("# held %d\n", held);
+  is_second = true;
+}
+
+int Ends(const std::string& how) {
+  void* host = nullptr;
+  alignas(4096) static char own[4096];
+  const cudaStream_t idle = program::NonBlockingStream();
+  if (how == "exit") atexit(&AtExit);  // CUDA has its handler, the pool none yet
+  Free();
+  if (how == "exit") {
+    atexit(&AtExit);
+  } else if (how == "free-in-capture") {
+    LookAfter([&] {
+      MUST(cudaStreamBeginCapture(idle, cudaStreamCaptureModeRelaxed));
+      Free();
+      EndCapture(idle);
+    });
+  } else if (how == "free-managed") {
+    LookAfter([] {
+      void* managed = nullptr;
+      MUST(cudaMallocManaged(&managed, 8));
+      MUST(cudaFree(managed));
+    });
+  } else if (how == "free-host") {
+    LookAfter([&] {
+      MUST(cudaMallocHost(&host, 8));
+      MUST(cudaFreeHost(host));
+    });
+  } else if (how == "unregister") {
+    LookAfter([&] {
+      MUST(cudaHostRegister(own, sizeof(own), cudaHostRegisterDefault));
+      MUST(cudaHostUnregister(own));
+    });
+  } else if (how == "release") {
+    LookAfter([&] {
+      CUcontext context = nullptr;
+      if (cuDevicePrimaryCtxRetain(&context, 0) != CUDA_SUCCESS) _Exit(3);
+      if (cuDevicePrimaryCtxRelease(0) != CUDA_SUCCESS) _Exit(3);
+    });
+  } else {  // nothing lets go
+    LookAfter([] {});
   }
   return 0;
 }
@@ -295,6 +439,9 @@ int Die(const std::string& how, const char* path) {
 
 int Run(const std::string& what, const char* argument, const char* file) {
   if (what == "holds") return Holds(argument);
+  if (what == "copies") return Copies();
+  if (what == "often") return Often(argument);
+  if (what == "ends") return Ends(argument);
   if (what == "resets") return Resets(atoi(argument));
   if (what == "waited") return Waited();
   if (what == "mapped") return Mapped();
