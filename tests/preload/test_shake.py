@@ -279,7 +279,8 @@ class Shake(TestCase):
             self.assertEqual(result.code, code, repr(result))
             self.assertNotIn("#end", self.sites.read_text())
             self.assertEqual(len(read_sites(self.sites, ends=False)), 2)
-            self.assertEqual(list(self.folder.iterdir()), [self.sites])
+            # One that is killed while it writes leaves the beginning of a new file, which nobody reads.
+            self.assertEqual([path for path in self.folder.iterdir() if path.suffix != ".new"], [self.sites])
 
     def test_a_report_replaces_nothing_else(self):
         for path in (self.folder, self.folder / "letter", self.folder / "nowhere" / "sites"):
