@@ -129,6 +129,7 @@ class Shake(TestCase):
             results.add(once.out)
             held = read_sites(self.folder / "report")
             self.assertEqual(sum(int(site["holds"]) for site in held), once.stats["shake"]["holds"])
+            self.assertEqual({site["earlier_call"] for site in held}, {"cuLaunchKernel"})
         self.assertEqual(len(results), 3)
 
     def test_only_listed_sites_are_held(self):
@@ -219,8 +220,8 @@ class Shake(TestCase):
 
     def test_holds_in_vain_become_fewer(self):
         """Of 2,048 executions one in eight, then one in 32, and so on; those that are effective stay."""
-        for how, mode in (("effective", "none"), ("copy", "none"), ("host", "order")):
-            counts = self.held("often", how, mode=mode)
+        for how in ("effective", "copy"):
+            counts = self.held("often", how)
             self.assertEqual(counts["executions"], 2048, how)
             self.assertGreater(counts["holds"], 150, how)
             self.assertEqual(counts["effective"], counts["holds"], how)
@@ -229,8 +230,24 @@ class Shake(TestCase):
         self.assertGreaterEqual(counts["holds"], 4)
         self.assertLess(counts["holds"], 80)
 
+    def test_the_host_that_goes_on(self):
+        """Is seen by the first call of the thread that freed, whatever that is."""
+        for following in ("launch", "free", "query"):
+            counts = self.held("host", following, mode="order")
+            self.assertGreater(counts["holds"], 30, following)
+            self.assertEqual(counts["effective"], counts["holds"], following)
+        counts = self.held("host", "thread", mode="order")
+        self.assertEqual(counts["effective"], 0, "another thread of the same number")
+        (site,) = read_sites(self.sites)
+        self.assertEqual((site["kind"], site["later_call"]), ("host", "-"))
+
+    def test_streams_that_are_no_others(self):
+        self.assertEqual(self.recorded("own"), [], "one has two names, before its first work and after it")
+        self.assertEqual(self.recorded("destroyed"), [], "what is gone is not in the next one's way")
+        self.assertEqual(len(self.recorded("many")), 255, "so many and the first are told apart")
+
     def test_what_may_wait_lets_go_before_it_does(self):
-        for how in ("free-in-capture", "free-managed", "free-host", "unregister", "release"):
+        for how in ("own-stream", "free-in-capture", "free-managed", "free-host", "unregister", "release"):
             self.held("ends", how)
             self.assertRegex(self.out, r"# held (?!0,)\d+, still held 0\n", how)
         self.held("ends", "nothing")
@@ -289,6 +306,8 @@ class Shake(TestCase):
             said = self.shaken("right-event", report=path).err
             self.assertRegex(said, rf"\Acmp: CMP_SHAKE_REPORT={re.escape(str(path))} cannot be written: [^\n]+\n\Z")
         self.assertEqual((self.folder / "letter").read_text(), "a letter\n")
+        said = self.shaken("right-event", report=self.folder / ("x" * 5000)).err
+        self.assertEqual(said, "cmp: the name of CMP_SHAKE_REPORT is too long\n")
 
     def test_what_it_cannot_do_is_said(self):
         nothing = r"\Acmp: CMP_SHAKE does nothing: [^\n]+\n\Z"
@@ -319,12 +338,15 @@ class Shake(TestCase):
                 self.assertEqual(result.out, without.out, failure)
                 self.assertEqual(result.stats["shake"]["holds"], 0, failure)
 
-    def test_a_driver_that_refuses_once_is_asked_again(self):
+    def test_a_driver_that_refuses_now_and_then_is_asked_again(self):
         self.shaken("free-alone-kernels")
         for failure in ("cuStreamWaitValue32_v2:1:1", "cuMemHostRegister_v2:1:1"):
             result = self.shaken("free-alone-kernels", shake=1, CMPSIM_FAIL=failure)
             self.assertGreater(result.stats["shake"]["effective"], 3, failure)
             self.assertEqual(result.err, "")
+        every_other = ",".join(f"cuStreamWaitValue32_v2:{number}:1" for number in range(1, 40, 2))
+        counts = self.held("often", "effective", CMPSIM_FAIL=every_other)
+        self.assertGreater(counts["holds"], 100, "eight in a row are too many, not eight in all")
 
     def test_other_programs(self):
         """Captures, contexts that end, threads, forks: as without the pool."""

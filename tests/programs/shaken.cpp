@@ -6,6 +6,10 @@
 //   shaken holds HOW       held work in every round; in every other one what must end the hold
 //   shaken copies          one site whose every other execution waits
 //   shaken often HOW       a site of 2,048 executions, whose holds are effective or in vain
+//   shaken host NEXT       one of 512, and what the host does when it has freed
+//   shaken own             one thread's own stream
+//   shaken many            more streams than are told apart
+//   shaken destroyed       streams that are gone before others get work
 //   shaken ends HOW        what lets held work go before it does anything else
 //   shaken waited          copies that the host waits for before it frees
 //   shaken resets N        contexts that end one by one, with streams that do the same work
@@ -59,11 +63,17 @@ class Turns {
 // Each a function, and so a place, of its own.
 template <char kWho>
 void Role(Turns& turns, cudaStream_t stream) {
+  cudaEvent_t event = nullptr;
   while (turns.Wait(kWho)) {
+    if (event == nullptr) {  // whose first submission is no work
+      MUST(cudaEventCreate(&event));
+      MUST(cudaEventRecord(event, stream));
+    }
     Launch(stream);
     Free();
     turns.End();
   }
+  if (event != nullptr) MUST(cudaEventDestroy(event));
 }
 
 int Roles(const std::string& first, int rounds = 20) {
@@ -246,26 +256,103 @@ int Copies() {
   return 0;
 }
 
+// What a thread calls after its free, when the hold is over before its next call.
+void GoOn(const std::string& how, cudaStream_t stream) {
+  if (how == "launch") Launch(stream);
+  if (how == "free") Free();
+  if (how == "query") cudaStreamQuery(stream);
+  for (int i = 0; i < 6; ++i) simAdvance(1'000'000);
+}
+
 // Of how many executions one site's work is held. Recorded: the first round makes it a site.
 int Often(const std::string& how) {
   const cudaStream_t stream = program::NonBlockingStream();
   const cudaStream_t later = program::NonBlockingStream();
-  void* host = nullptr;
-  MUST(cudaMallocHost(&host, 8));
+  cudaEvent_t event = nullptr;
+  MUST(cudaEventCreate(&event));
   char* memory = program::Allocate(8);
+  uint64_t seen = 0;
   for (int round = 0; round < 2048; ++round) {
-    if (how == "host") {
-      MUST(cudaMemcpyAsync(host, memory, 8, cudaMemcpyDeviceToHost, stream));
-    } else {
-      Launch(stream);
-    }
+    Launch(stream);
     Free();
     if (how == "copy") {
-      uint64_t seen = 0;
       MUST(cudaMemcpy(&seen, memory, 8, cudaMemcpyDeviceToHost));
     } else if (how == "effective" || round == 0) {
       Launch(later);
+    } else {
+      MUST(cudaEventRecord(event, later));  // is no work
     }
+    MUST(cudaDeviceSynchronize());
+  }
+  return 0;
+}
+
+// The same for work whose end the host could see. NEXT: what it does then.
+int OftenHost(const std::string& next) {
+  const cudaStream_t stream = program::NonBlockingStream();
+  char* memory = program::Allocate(8);
+  void* host = nullptr;
+  MUST(cudaMallocHost(&host, 8));
+  const auto copy_and_free = [&] {
+    MUST(cudaMemcpyAsync(host, memory, 8, cudaMemcpyDeviceToHost, stream));
+    Free();
+  };
+  for (int round = 0; round < 512; ++round) {
+    if (next == "thread") {  // another one goes on, of the same number
+      std::thread(copy_and_free).join();
+      std::thread([&] { GoOn("query", stream); }).join();
+    } else {
+      copy_and_free();
+      GoOn(next, stream);
+    }
+    MUST(cudaDeviceSynchronize());
+  }
+  return 0;
+}
+
+// A thread's own stream: nothing races. The second thread has another one, in the first one's
+// place.
+int Own() {
+  const cudaStream_t later = program::NonBlockingStream();
+  Free();
+  for (int i = 0; i < 2; ++i) {
+    std::thread([=] {
+      for (int round = 0; round < 20; ++round) {
+        Launch(cudaStreamPerThread);
+        Free();
+        Launch(cudaStreamPerThread);
+        MUST(cudaStreamSynchronize(cudaStreamPerThread));
+        Free();
+        Launch(later);
+        MUST(cudaDeviceSynchronize());
+      }
+    }).join();
+  }
+  return 0;
+}
+
+// More streams than are told apart.
+int Many() {
+  const cudaStream_t first = program::NonBlockingStream();
+  Free();  // from now on submissions are seen
+  Launch(first);
+  for (int i = 0; i < 300; ++i) Launch(program::NonBlockingStream());
+  Free();
+  Launch(first);
+  return 0;
+}
+
+// A stream that is gone before another one gets work.
+int Destroyed() {
+  const cudaStream_t later = program::NonBlockingStream();
+  Launch(later);
+  MUST(cudaDeviceSynchronize());
+  for (int round = 0; round < 20; ++round) {
+    const cudaStream_t stream = program::NonBlockingStream();
+    Launch(stream);
+    Free();
+    MUST(cudaStreamDestroy(stream));
+    Launch(later);
     MUST(cudaDeviceSynchronize());
   }
   return 0;
@@ -299,10 +386,10 @@ void LookForHolds(cudaStream_t stream, cudaStream_t later, Held held) {
 // Is the work let go when call() returns, and did that not wait for the end of the hold? The
 // shortest hold takes longer than all of this.
 template <typename Call>
-void LookAfter(Call call) {
+void LookAfter(Call call, cudaStream_t stream = program::NonBlockingStream()) {
   int held = 0;
   int still = 0;
-  LookForHolds(program::NonBlockingStream(), program::NonBlockingStream(), [&] {
+  LookForHolds(stream, program::NonBlockingStream(), [&] {
     ++held;
     const uint64_t begin = simNow();
     call();
@@ -336,6 +423,12 @@ int Ends(const std::string& how) {
   Free();
   if (how == "exit") {
     atexit(&AtExit);
+  } else if (how == "own-stream") {
+    std::thread([] { Launch(cudaStreamPerThread); }).join();
+    std::thread([] {
+      const auto wait = [] { MUST(cudaStreamSynchronize(cudaStreamPerThread)); };
+      LookAfter(wait, cudaStreamPerThread);
+    }).join();
   } else if (how == "free-in-capture") {
     LookAfter([&] {
       MUST(cudaStreamBeginCapture(idle, cudaStreamCaptureModeRelaxed));
@@ -441,6 +534,10 @@ int Run(const std::string& what, const char* argument, const char* file) {
   if (what == "holds") return Holds(argument);
   if (what == "copies") return Copies();
   if (what == "often") return Often(argument);
+  if (what == "host") return OftenHost(argument);
+  if (what == "own") return Own();
+  if (what == "many") return Many();
+  if (what == "destroyed") return Destroyed();
   if (what == "ends") return Ends(argument);
   if (what == "resets") return Resets(atoi(argument));
   if (what == "waited") return Waited();

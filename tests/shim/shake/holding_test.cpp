@@ -266,6 +266,7 @@ TEST_F(ShakeHoldingHost, IsEffectiveWhereTheThreadThatFreedGoesOn) {
   holding_.Arrive(kLong, 0);
   EXPECT_EQ(site_->effective, 0u);
   EXPECT_EQ(site_->in_vain, 1u);
+  holding_.ThreadEnds(2);
   holding_.Arrive(kLong, 1);
   holding_.Arrive(kLong, 1);
   EXPECT_EQ(site_->effective, 1u);
@@ -289,6 +290,7 @@ TEST_F(ShakeHoldingHost, ForgetsAThreadThatEnds) {
   holding_.ThreadEnds(2);
   holding_.ThreadEnds(1);
   holding_.Arrive(kLong, 1);  // another thread, of the same number
+  holding_.Arrive(kLong, 0);  // and one of which that is not known
   EXPECT_EQ(site_->effective, 0u);
 }
 
