@@ -322,6 +322,9 @@ int Own() {
         Free();
         Launch(cudaStreamPerThread);
         MUST(cudaStreamSynchronize(cudaStreamPerThread));
+        Launch(later);
+        Launch(cudaStreamPerThread);
+        MUST(cudaStreamSynchronize(cudaStreamPerThread));
         Free();
         Launch(later);
         MUST(cudaDeviceSynchronize());
@@ -424,11 +427,11 @@ int Ends(const std::string& how) {
   if (how == "exit") {
     atexit(&AtExit);
   } else if (how == "own-stream") {
-    std::thread([] { Launch(cudaStreamPerThread); }).join();
-    std::thread([] {
+    std::thread([] {  // not the first thread, but the first to have work on a stream of its own
       const auto wait = [] { MUST(cudaStreamSynchronize(cudaStreamPerThread)); };
       LookAfter(wait, cudaStreamPerThread);
-    }).join();
+    })
+        .join();
   } else if (how == "free-in-capture") {
     LookAfter([&] {
       MUST(cudaStreamBeginCapture(idle, cudaStreamCaptureModeRelaxed));
