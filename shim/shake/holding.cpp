@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/base/rules.h"
 #include "shim/record/shake_counts.h"
 
 namespace cmp {
@@ -16,6 +17,7 @@ uint64_t RandomOf(uint64_t seed, const ShakeSite& site) {
 
 // Every eighth execution, by the seed. Where holds were in vain, fewer and fewer of those.
 uint64_t OneIn(const ShakeSite& site) {
+  if (!RuleIsOn(Rule::kHoldsInVainBecomeFewer)) return 8;
   constexpr uint32_t kInVainForFewer = 4;
   return uint64_t{8} << 2 * std::min(site.in_vain / kInVainForFewer, 3u);
 }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/base/own_thread.h"
+#include "core/base/rules.h"
 #include "core/base/thread_exit.h"
 #include "core/base/warnings.h"
 #include "shim/record/run.h"
@@ -82,7 +83,7 @@ void Shaker::End() {
   if (!lock_.LockSoon()) return;
   {
     const Held held(lock_, Taken::kYes);
-    holding_.End(NowNs());
+    if (RuleIsOn(Rule::kExitEndsHolds)) holding_.End(NowNs());
   }
   report_.Write(true);
 }
@@ -175,8 +176,9 @@ void Shaker::Before(const ShakenSubmission& submission, Shaken& shaken) {
       shaken.later_of_ = holding_.target();
       shaken.stream_ = HandleOf(name);
       shaken.waits_ = submission.waits;
-    } else if (site != nullptr && ready && !submission.waits && !closed()) {
-      begun = holding_.Start(*site, *stream, now);  // one that waits would wait for the hold itself
+    } else if (site != nullptr && ready && !closed() &&
+               !(submission.waits && RuleIsOn(Rule::kNoHoldOfWhatWaits))) {
+      begun = holding_.Start(*site, *stream, now);
     }
   }
   if (shaken.is_later_) bell_.Ring();  // it may be for less time now
