@@ -2,7 +2,7 @@
 //
 //   shaken roles ORDER     three threads that do different work, which come in this order: abc, cab
 //   shaken generations N   N times two threads, of which the next two do the same work
-//   shaken together        eight threads whose first submissions come at the same time
+//   shaken together [own]  eight threads whose first submissions come at the same time
 //   shaken holds HOW       held work in every round; in every other one what must end the hold
 //   shaken copies          one site whose every other execution waits
 //   shaken often HOW       a site of 2,048 executions, whose holds are effective or in vain
@@ -102,10 +102,12 @@ int Generations(int count) {
   return 0;
 }
 
-int Together() {
+int Together(bool own) {
   constexpr int kThreads = 8;
-  std::vector<cudaStream_t> streams(kThreads + 1);
-  for (cudaStream_t& stream : streams) stream = program::NonBlockingStream();
+  std::vector<cudaStream_t> streams(kThreads + 1, cudaStreamPerThread);
+  if (!own) {
+    for (cudaStream_t& stream : streams) stream = program::NonBlockingStream();
+  }
   Free();
   std::barrier<> barrier(kThreads + 1);
   std::vector<std::thread> threads;
@@ -554,7 +556,7 @@ int Run(const std::string& what, const char* argument, const char* file) {
   if (what == "dies") return Die(argument, file);
   if (what == "roles") return Roles(argument);
   if (what == "generations") return Generations(atoi(argument));
-  if (what == "together") return Together();
+  if (what == "together") return Together(*argument != '\0');
   if (what == "stacks") return Stacks();
   return 2;
 }
