@@ -42,8 +42,8 @@ enum class Rule {
   // CMP_SHAKE
   kHoldsInVainBecomeFewer,
   kExitEndsHolds,
-  kFreesInCapturesEndHolds,  // as some of those wait
-  kNoHoldOfWhatWaits,        // the host would wait for the hold itself
+  kFreesThatMayWaitEndHolds,  // those during a capture
+  kNoHoldOfWhatWaits,         // the host would wait for the hold itself
 };
 
 #ifdef CMP_TEST_RULES

@@ -259,8 +259,8 @@ class Mutants(TestCase):
     def test_exit_ends_holds(self):
         self.shaken("exit_ends_holds", "test_the_exit_lets_go")
 
-    def test_frees_in_captures_end_holds(self):
-        self.shaken("frees_in_captures_end_holds", "test_what_may_wait_lets_go_before_it_does")
+    def test_frees_that_may_wait_end_holds(self):
+        self.shaken("frees_that_may_wait_end_holds", "test_what_may_wait_lets_go_before_it_does")
 
     def test_no_hold_of_what_waits(self):
         self.shaken("no_hold_of_what_waits", "test_what_waits_itself_is_not_held")
