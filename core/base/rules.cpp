@@ -40,7 +40,11 @@ constexpr const char* kNames[] = {"fence_before_reuse",
                                   "page_locked_in_every_context",
                                   "page_locked_new_range",
                                   "page_locked_quietly",
-                                  "page_locked_bound"};
+                                  "page_locked_bound",
+                                  "holds_in_vain_become_fewer",
+                                  "exit_ends_holds",
+                                  "frees_that_may_wait_end_holds",
+                                  "no_hold_of_what_waits"};
 constexpr uint64_t kRead = uint64_t{1} << 63;
 constinit std::atomic<uint64_t> g_off{0};
 

@@ -39,6 +39,11 @@ enum class Rule {
   kPageLockedNewRange,        // what kernels use of it ends with its free
   kPageLockedQuietly,         // none is freed unasked while work is unfinished
   kPageLockedBound,           // no more is idle than CMP_HOST says
+  // CMP_SHAKE
+  kHoldsInVainBecomeFewer,
+  kExitEndsHolds,
+  kFreesThatMayWaitEndHolds,  // those during a capture
+  kNoHoldOfWhatWaits,         // the host would wait for the hold itself
 };
 
 #ifdef CMP_TEST_RULES

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include <algorithm>
-#include <type_traits>
 
 #include "core/base/rules.h"
 #include "shim/lookup/entry_points.h"
@@ -79,6 +78,7 @@ constexpr bool IsPageLocked(const Other&) {
 //   kWorks        does it read or write memory?
 //   IsUsual       is there nothing to note if the stream is quiet?
 //   Submit        the real call, call(), with everything noted
+//   Waits         does it return only once it is done? (none of those that have no answer)
 //
 // Copies run in the contexts of the memory, whichever's stream they are on (measured:
 // tests/gpu/two_gpus_probe). Kernels and sets run in their stream's.
@@ -195,10 +195,13 @@ struct CopyToHost {
   static constexpr bool IsUsual(const ContextWork&, const Arguments&...) {
     return false;
   }
+  static bool Waits(void* target, CUdeviceptr, size_t bytes) {
+    return bytes != 0 && !IsOnDevice(reinterpret_cast<CUdeviceptr>(target));
+  }
   template <typename Call>
   static CUresult Submit(StreamName to, Call call, void* target, CUdeviceptr source, size_t bytes) {
-    const bool waits = bytes != 0 && !IsOnDevice(reinterpret_cast<CUdeviceptr>(target));
-    return waits ? SubmitAndWait(to, call) : Copy::Submit(to, call, target, source);
+    if (Waits(target, source, bytes)) return SubmitAndWait(to, call);
+    return Copy::Submit(to, call, target, source);
   }
 };
 
@@ -358,9 +361,8 @@ ShakenSubmission AsShaken(const char* name, StreamName to, const Arguments&... a
   ShakenSubmission shaken = {name, to, Kind::kWorks, false, false};
   if constexpr (requires { Kind::What(arguments...); }) {
     shaken.visible = Kind::What(arguments...) != Visible::kNothing;
-  } else {
-    shaken.waits = std::is_same_v<Kind, CopyToHost>;
   }
+  if constexpr (requires { Kind::Waits(arguments...); }) shaken.waits = Kind::Waits(arguments...);
   return shaken;
 }
 

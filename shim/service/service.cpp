@@ -51,7 +51,7 @@ struct Freed {
 [[gnu::noinline, gnu::cold]] void TellShaker(Pool& pool, const Block& block, BlockState taken,
                                              Settle settle) {
   if (taken != BlockState::kLive || g_captures.UnderWay()) {
-    ShakeWait(kSeveralStreams);
+    if (RuleIsOn(Rule::kFreesThatMayWaitEndHolds)) ShakeWait(kSeveralStreams);
   } else if (settle == &SettleFree && pool.readiness().StampNow(*block.owner()) != kReady) {
     ShakeFree(block.requested);
   }

@@ -2,8 +2,8 @@
 // (cuStreamWaitValue32, greater or equal). Two may write it, neither with a CUDA call of the host's
 // at that moment:
 //
-//   the device, behind the later work (cuStreamWriteValue32):  the target: what came later came
-//   first the host, at any time, by a plain store:                   the target + 1
+//   the device, behind the later work (cuStreamWriteValue32)   the target: that came first
+//   the host, at any time, by a plain store                    the target + 1
 //
 // So the word tells who was first. A write that the device still has to make when the host has let
 // go arrives some time: until then the word is not used again, as it could then end the next hold,
@@ -12,7 +12,7 @@
 // The memory is the process's own, made known to CUDA (cuMemHostRegister): the end of a context
 // takes that knowledge away and not the memory, so the store is always safe.
 //
-// Not thread-safe, but for Holds::Register and what calls CUDA.
+// Not thread-safe, but for HoldWords::Register.
 #ifndef CMP_SHIM_SHAKE_HOLD_H_
 #define CMP_SHIM_SHAKE_HOLD_H_
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "shim/record/own_files.h"
+#include "shim/record/shake_counts.h"
 
 namespace cmp {
 
@@ -112,6 +113,25 @@ ShakeSite* ShakeSites::Get(ShakeKind kind, const ShakeCall& earlier) {
   if (site == nullptr) site = Add(id, kind);
   if (site != nullptr && site->earlier.name == nullptr) site->earlier = earlier;
   return site;
+}
+
+void ShakeSites::Count(Counter& counter, uint64_t& of_site) {
+  ++of_site;
+  ++changes_;
+  counter.AddShared(1);
+  g_shake_counts.sites.Set(count_);
+}
+
+void ShakeSites::Freed(ShakeSite& site, const CallSite* where, uint32_t thread, size_t bytes) {
+  site.free_where = where;
+  site.free_thread = thread;
+  site.free_bytes = bytes;
+  ++changes_;
+}
+
+void ShakeSites::Later(ShakeSite& site, const ShakeCall& call) {
+  site.later = call;
+  ++changes_;
 }
 
 const char* ShakeSites::Read(const char* path) {

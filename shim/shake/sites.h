@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/base/statistics.h"
 #include "shim/shake/call_sites.h"
 
 namespace cmp {
@@ -57,6 +58,13 @@ class ShakeSites {
   // nullptr: it is not there.
   ShakeSite* Find(uint64_t id);
 
+  // What is noted of a site: one more of what `of_site` and the statistics count; the free and the
+  // call that came last.
+  void Count(Counter& counter, uint64_t& of_site);
+  void Freed(ShakeSite& site, const CallSite* where, uint32_t thread, size_t bytes);
+  void Later(ShakeSite& site, const ShakeCall& call);
+  uint64_t changes() const { return changes_; }
+
   // Reads which sites may be held. Why it cannot be, or nullptr.
   const char* Read(const char* path);
   // Becomes as `later`, which had all of these sites already: what is there is copied, not all
@@ -75,6 +83,7 @@ class ShakeSites {
 
   static constexpr size_t kPlaces = 8192;
   size_t count_ = 0;
+  uint64_t changes_ = 0;
   ShakeSite places_[kPlaces] = {};
 };
 

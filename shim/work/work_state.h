@@ -55,6 +55,7 @@
 #define CMP_SHIM_WORK_WORK_STATE_H_
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "shim/visible/streams.h"
 

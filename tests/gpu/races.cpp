@@ -3,8 +3,8 @@
 // it, and nearly always without: between the two sides of a race the host takes its time. The
 // checksum changes where the earlier side is held back.
 //
-//   races --list                   name, the value of CMP_FREE_SYNC that it is for, "race" or
-//   "right" races NAME [--iterations N]    128, if nothing else is said
+//   races --list                   name, the value of CMP_FREE_SYNC that it is for, race or right
+//   races NAME [--iterations N]    128, if nothing else is said
 //
 // Programs for `none` race on the device, those for `order` with the host.
 #include <cuda.h>

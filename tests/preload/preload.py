@@ -107,11 +107,11 @@ class Result:
 
 
 def environment(preload=True, env=None):
-    """The environment of a program: nothing of ours but what `env` says."""
+    """The environment of a program: nothing of ours but what `env` says, and which rules are off."""
     result = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("CMP_", "CMPSIM_", "LD_"))
+        if name == "CMP_TEST_RULES_OFF" or not name.startswith(("CMP_", "CMPSIM_", "LD_"))
     }
     if "address" in SANITIZE:
         result.setdefault("ASAN_OPTIONS", "detect_leaks=0:verify_asan_link_order=0")

@@ -7,6 +7,8 @@ CMP_FREE_SYNC that the rules belong to.
 
 import os
 import pathlib
+import subprocess
+import sys
 
 from preload import TestCase, main, run
 from test_observations import SCENARIOS, real_results
@@ -241,6 +243,28 @@ class Mutants(TestCase):
         """Likewise, in a call that fails."""
         self.page_locked("page_locked_quietly", "failures_busy", lambda result: result.code == 0)
 
+    def shaken(self, rule, test):
+        """A test of CMP_SHAKE that passes with the rule, and fails without it."""
+        seen = []
+        for off in (rule, ""):
+            environment = {**os.environ, "CMP_TEST_PRELOAD": str(RULES), "CMP_TEST_RULES_OFF": off}
+            words = [sys.executable, str(pathlib.Path(__file__).with_name("test_shake.py")), f"Shake.{test}"]
+            ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+            seen.append((ended.returncode == 0, f"FAIL: {test} " in ended.stderr))
+        self.assertEqual(seen, [(False, True), (True, False)])
+
+    def test_holds_in_vain_become_fewer(self):
+        self.shaken("holds_in_vain_become_fewer", "test_holds_in_vain_become_fewer")
+
+    def test_exit_ends_holds(self):
+        self.shaken("exit_ends_holds", "test_the_exit_lets_go")
+
+    def test_frees_that_may_wait_end_holds(self):
+        self.shaken("frees_that_may_wait_end_holds", "test_what_may_wait_lets_go_before_it_does")
+
+    def test_no_hold_of_what_waits(self):
+        self.shaken("no_hold_of_what_waits", "test_what_waits_itself_is_not_held")
+
     def test_page_locked_bound(self):
         self.page_locked(
             "page_locked_bound",
@@ -248,6 +272,7 @@ class Mutants(TestCase):
             lambda result: int(result.notes["idle at most"]) <= 8 << 20,
             CMP_HOST="8M",
         )
+
 
 if __name__ == "__main__":
     main()

@@ -2,12 +2,19 @@
 //
 //   shaken roles ORDER     three threads that do different work, which come in this order: abc, cab
 //   shaken generations N   N times two threads, of which the next two do the same work
-//   shaken together        eight threads whose first submissions come at the same time
-//   shaken holds HOW       work that is held in every round, and in every other one what must end
-//   that shaken waited          copies that the host waits for before it frees shaken resets N
-//   contexts that end, one after the other, with streams that do the same work shaken dies HOW FILE
-//   one that ends by _exit, abort or kill, once FILE has what it did shaken stacks          a
-//   thread on a smaller stack, with the same frames at the same addresses
+//   shaken together [own]  eight threads whose first submissions come at the same time
+//   shaken holds HOW       held work in every round; in every other one what must end the hold
+//   shaken copies          one site whose every other execution waits
+//   shaken often HOW       a site of 2,048 executions, whose holds are effective or in vain
+//   shaken host NEXT       one of 512, and what the host does when it has freed
+//   shaken own             one thread's own stream
+//   shaken many            more streams than are told apart
+//   shaken destroyed       streams that are gone before others get work
+//   shaken ends HOW        what lets held work go before it does anything else
+//   shaken waited          copies that the host waits for before it frees
+//   shaken resets N        contexts that end one by one, with streams that do the same work
+//   shaken dies HOW FILE   an end by _exit, abort or kill, once FILE has what it did
+//   shaken stacks          a thread on a smaller stack, with the same frames in the same places
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -56,11 +63,17 @@ class Turns {
 // Each a function, and so a place, of its own.
 template <char kWho>
 void Role(Turns& turns, cudaStream_t stream) {
+  cudaEvent_t event = nullptr;
   while (turns.Wait(kWho)) {
+    if (event == nullptr) {  // whose first submission is no work
+      MUST(cudaEventCreate(&event));
+      MUST(cudaEventRecord(event, stream));
+    }
     Launch(stream);
     Free();
     turns.End();
   }
+  if (event != nullptr) MUST(cudaEventDestroy(event));
 }
 
 int Roles(const std::string& first, int rounds = 20) {
@@ -89,10 +102,12 @@ int Generations(int count) {
   return 0;
 }
 
-int Together() {
+int Together(bool own) {
   constexpr int kThreads = 8;
-  std::vector<cudaStream_t> streams(kThreads + 1);
-  for (cudaStream_t& stream : streams) stream = program::NonBlockingStream();
+  std::vector<cudaStream_t> streams(kThreads + 1, cudaStreamPerThread);
+  if (!own) {
+    for (cudaStream_t& stream : streams) stream = program::NonBlockingStream();
+  }
   Free();
   std::barrier<> barrier(kThreads + 1);
   std::vector<std::thread> threads;
@@ -215,13 +230,246 @@ int Holds(const std::string& how) {
     } else if (how == "time") {
       for (int i = 0; i < 1000; ++i) cudaEventQuery(event);
     } else if (how == "destroy") {
+      const cudaStream_t next = program::NonBlockingStream();  // another handle
       MUST(cudaStreamDestroy(stream));
-      stream = program::NonBlockingStream();
+      stream = next;
     } else if (how == "other-stream") {
       MUST(cudaStreamSynchronize(idle));
       Launch(later);
     }
     MUST(cudaDeviceSynchronize());
+  }
+  return 0;
+}
+
+// One place that copies, which waits only for copies to the host.
+int Copies() {
+  const cudaStream_t later = program::NonBlockingStream();
+  char* memory = program::Allocate(16);
+  char seen[8] = {};
+  for (int round = 0; round < 200; ++round) {
+    const bool to_host = round % 2 != 0;
+    MUST(cudaMemcpy(to_host ? seen : memory + 8, memory, 8,
+                    to_host ? cudaMemcpyDeviceToHost : cudaMemcpyDeviceToDevice));
+    Free();
+    Launch(later);
+    MUST(cudaDeviceSynchronize());
+  }
+  return 0;
+}
+
+// What a thread calls after its free, when the hold is over before its next call.
+void GoOn(const std::string& how, cudaStream_t stream) {
+  if (how == "launch") Launch(stream);
+  if (how == "free") Free();
+  if (how == "query") cudaStreamQuery(stream);
+  for (int i = 0; i < 6; ++i) simAdvance(1'000'000);
+}
+
+// Of how many executions one site's work is held. Recorded: the first round makes it a site.
+int Often(const std::string& how) {
+  const cudaStream_t stream = program::NonBlockingStream();
+  const cudaStream_t later = program::NonBlockingStream();
+  cudaEvent_t event = nullptr;
+  MUST(cudaEventCreate(&event));
+  char* memory = program::Allocate(16);
+  uint64_t seen = 0;
+  for (int round = 0; round < 2048; ++round) {
+    Launch(stream);
+    Free();
+    if (how == "copy") {
+      MUST(cudaMemcpy(&seen, memory, 8, cudaMemcpyDeviceToHost));
+    } else if (how == "copy-on-device" && round > 0) {
+      // Behind what is held. Its target is memory of the device after all, so it waits for nothing.
+      MUST(cudaEventRecord(event, stream));
+      MUST(cudaStreamWaitEvent(nullptr, event, 0));
+      const auto device = reinterpret_cast<CUdeviceptr>(memory);
+      if (cuMemcpyDtoH(memory + 8, device, 8) != CUDA_SUCCESS) _Exit(3);
+    } else if (how == "effective" || round == 0) {
+      Launch(later);
+    } else {
+      MUST(cudaEventRecord(event, later));  // is no work
+    }
+    MUST(cudaDeviceSynchronize());
+  }
+  return 0;
+}
+
+// The same for work whose end the host could see. NEXT: what it does then.
+int OftenHost(const std::string& next) {
+  const cudaStream_t stream = program::NonBlockingStream();
+  char* memory = program::Allocate(8);
+  void* host = nullptr;
+  MUST(cudaMallocHost(&host, 8));
+  const auto copy_and_free = [&] {
+    MUST(cudaMemcpyAsync(host, memory, 8, cudaMemcpyDeviceToHost, stream));
+    Free();
+  };
+  for (int round = 0; round < 512; ++round) {
+    if (next == "thread") {  // another one goes on, of the same number
+      std::thread(copy_and_free).join();
+      std::thread([&] { GoOn("query", stream); }).join();
+    } else {
+      copy_and_free();
+      GoOn(next, stream);
+    }
+    MUST(cudaDeviceSynchronize());
+  }
+  return 0;
+}
+
+// A thread's own stream: nothing races. The second thread has another one, in the first one's
+// place.
+int Own() {
+  const cudaStream_t later = program::NonBlockingStream();
+  Free();
+  for (int i = 0; i < 2; ++i) {
+    std::thread([=] {
+      for (int round = 0; round < 20; ++round) {
+        Launch(cudaStreamPerThread);
+        Free();
+        Launch(cudaStreamPerThread);
+        MUST(cudaStreamSynchronize(cudaStreamPerThread));
+        Launch(later);
+        Launch(cudaStreamPerThread);
+        MUST(cudaStreamSynchronize(cudaStreamPerThread));
+        Free();
+        Launch(later);
+        MUST(cudaDeviceSynchronize());
+      }
+    }).join();
+  }
+  return 0;
+}
+
+// More streams than are told apart.
+int Many() {
+  const cudaStream_t first = program::NonBlockingStream();
+  Free();  // from now on submissions are seen
+  Launch(first);
+  for (int i = 0; i < 300; ++i) Launch(program::NonBlockingStream());
+  Free();
+  Launch(first);
+  return 0;
+}
+
+// A stream that is gone before another one gets work.
+int Destroyed() {
+  const cudaStream_t later = program::NonBlockingStream();
+  Launch(later);
+  MUST(cudaDeviceSynchronize());
+  for (int round = 0; round < 20; ++round) {
+    const cudaStream_t stream = program::NonBlockingStream();
+    Launch(stream);
+    Free();
+    MUST(cudaStreamDestroy(stream));
+    Launch(later);
+    MUST(cudaDeviceSynchronize());
+  }
+  return 0;
+}
+
+// ---- What lets go before it does anything else
+
+bool IsWorkLeft() {
+  for (int i = 0; i < 100; ++i) simAdvance(1000);
+  return simPendingCount(nullptr) != 0;
+}
+
+// The same work again and again; the first time it becomes a site. held() is called under each
+// hold.
+template <typename Held>
+void LookForHolds(cudaStream_t stream, cudaStream_t later, Held held) {
+  volatile bool is_first = true;  // so there is one place that launches
+  for (int round = 0; round < 200; ++round) {
+    Launch(stream);
+    if (is_first) {
+      Free();
+      Launch(later);
+      is_first = false;
+    } else if (IsWorkLeft() && !held()) {
+      return;
+    }
+    MUST(cudaDeviceSynchronize());
+  }
+}
+
+// Is the work let go when call() returns, and did that not wait for the end of the hold? The
+// shortest hold takes longer than all of this.
+template <typename Call>
+void LookAfter(Call call, cudaStream_t stream = program::NonBlockingStream()) {
+  int held = 0;
+  int still = 0;
+  LookForHolds(stream, program::NonBlockingStream(), [&] {
+    ++held;
+    const uint64_t begin = simNow();
+    call();
+    const bool waited = simNow() - begin > 1'000'000;
+    still += waited || IsWorkLeft() ? 1 : 0;
+    return true;
+  });
+  printf("# held %d, still held %d\n", held, still);
+}
+
+// Before the pool's own handler, and once more after it.
+void AtExit() {
+  static cudaStream_t stream = program::NonBlockingStream();
+  static cudaStream_t later = program::NonBlockingStream();
+  static bool is_second = false;
+  if (is_second) printf("# still held %d\n", IsWorkLeft());
+  int held = 0;
+  LookForHolds(stream, later, [&] {
+    ++held;
+    return is_second;  // that of the first time stays
+  });
+  printf("# held %d\n", held);
+  is_second = true;
+}
+
+int Ends(const std::string& how) {
+  void* host = nullptr;
+  alignas(4096) static char own[4096];
+  const cudaStream_t idle = program::NonBlockingStream();
+  if (how == "exit") atexit(&AtExit);  // CUDA has its handler, the pool none yet
+  Free();
+  if (how == "exit") {
+    atexit(&AtExit);
+  } else if (how == "own-stream") {
+    std::thread([] {  // not the first thread, but the first to have work on a stream of its own
+      const auto wait = [] { MUST(cudaStreamSynchronize(cudaStreamPerThread)); };
+      LookAfter(wait, cudaStreamPerThread);
+    })
+        .join();
+  } else if (how == "free-in-capture") {
+    LookAfter([&] {
+      MUST(cudaStreamBeginCapture(idle, cudaStreamCaptureModeRelaxed));
+      Free();
+      EndCapture(idle);
+    });
+  } else if (how == "free-managed") {
+    LookAfter([] {
+      void* managed = nullptr;
+      MUST(cudaMallocManaged(&managed, 8));
+      MUST(cudaFree(managed));
+    });
+  } else if (how == "free-host") {
+    LookAfter([&] {
+      MUST(cudaMallocHost(&host, 8));
+      MUST(cudaFreeHost(host));
+    });
+  } else if (how == "unregister") {
+    LookAfter([&] {
+      MUST(cudaHostRegister(own, sizeof(own), cudaHostRegisterDefault));
+      MUST(cudaHostUnregister(own));
+    });
+  } else if (how == "release") {
+    LookAfter([&] {
+      CUcontext context = nullptr;
+      if (cuDevicePrimaryCtxRetain(&context, 0) != CUDA_SUCCESS) _Exit(3);
+      if (cuDevicePrimaryCtxRelease(0) != CUDA_SUCCESS) _Exit(3);
+    });
+  } else {  // nothing lets go
+    LookAfter([] {});
   }
   return 0;
 }
@@ -295,13 +543,20 @@ int Die(const std::string& how, const char* path) {
 
 int Run(const std::string& what, const char* argument, const char* file) {
   if (what == "holds") return Holds(argument);
+  if (what == "copies") return Copies();
+  if (what == "often") return Often(argument);
+  if (what == "host") return OftenHost(argument);
+  if (what == "own") return Own();
+  if (what == "many") return Many();
+  if (what == "destroyed") return Destroyed();
+  if (what == "ends") return Ends(argument);
   if (what == "resets") return Resets(atoi(argument));
   if (what == "waited") return Waited();
   if (what == "mapped") return Mapped();
   if (what == "dies") return Die(argument, file);
   if (what == "roles") return Roles(argument);
   if (what == "generations") return Generations(atoi(argument));
-  if (what == "together") return Together();
+  if (what == "together") return Together(*argument != '\0');
   if (what == "stacks") return Stacks();
   return 2;
 }

@@ -204,6 +204,7 @@ class Invention(TestCase):
         self.assertEqual(program.runs, 0)
         self.assertIs(found.outcome, Outcome.NONE)
         self.assertEqual("no free of the program had earlier work of kind order to wait for", found.why_none())
+        self.assertIn("\nWhat that can mean: ", shaken.text(found, ["app"], Symbols(["app"], {})))
         found.tried.append(Tried("host", []))
         self.assertEqual("no free of the program had earlier work to wait for", found.why_none())
         self.assertIsNotNone(shaking.why_nothing(found.tried))
@@ -443,6 +444,7 @@ class Command(TestCase):
         self.assertIn("  earlier  cuLaunchKernel on stream 2, thread 1  app+0x7\n", result.stdout)
         self.assertRegex(result.stdout, r"order +6 +60,000 +1 +54 +24 +differ with seed 1\n")
         self.assertIn("narrowing down, order, seed 1, 3 of 6 sites, try 1", result.stderr)
+        self.assertIn("\nrun 12: narrowing down", result.stderr)  # how many there will be is not known
 
     def test_another_exit_code(self):
         said = self.shake("-n", "1", "--", self.program(self.BOTH, [2], code=3), code=1).stdout
@@ -549,6 +551,7 @@ class Command(TestCase):
             (["-n", "0", "true"], "-n '0' is not understood"),
             (["--unshaken", "1", "true"], "--unshaken '1' is not understood; right: a number, 2 or more"),
             (["--seed", "0", "true"], "--seed '0' is not understood"),
+            (["--seed", "1000000001", "true"], "--seed '1000000001' is not understood; right: a number, 1 to 1000000000"),
             (["--kind", "all", "true"], "--kind"),
             (["--ignore", "(", "true"], "--ignore"),
             (["--shake", "1", "true"], "--shake is not an option"),

@@ -98,7 +98,7 @@ def parser_of(library: Library) -> Parser:
     )
     parser.add_argument(
         "--seed",
-        type=number("1 or more", lambda value: value >= 1, int),
+        type=number("1 to 1000000000", lambda value: 1 <= value <= 10**9, int),
         default=1,
         metavar="NUMBER",
         help="seed of the first shaken run; the next ones count up from it (default: 1)",

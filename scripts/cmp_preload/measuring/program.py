@@ -44,7 +44,7 @@ class Program:
         """`settings` count for more than those chosen; None: without the pool, and a Failure if that
         does not go well."""
         self._number += 1
-        total = f" of {max(self.total, self._number)}" if self.total else ""
+        total = f" of {self.total}" if self._number <= self.total else ""  # more: who knows how many
         line = f"run {self._number}{total}: {what}"
         progress.tell(f"{line} …", last=False)
         reports = None

@@ -54,8 +54,10 @@ def _verdict(found: Found, command: list[str]) -> list[str]:
             )
         elif not found.reached:
             lines.append(f"Why: {own_command()} doctor -- {shlex.join(command)}")
-        elif any(one.sites for one in found.tried):
-            lines += [f"{evidence.of(found.tried)}.", f"What that can mean: {document('shake')}."]
+        else:
+            if any(one.sites for one in found.tried):
+                lines.append(f"{evidence.of(found.tried)}.")
+            lines.append(f"What that can mean: {document('shake')}.")
         return lines
     runs = sum(len(one.runs) for one in found.tried)
     return [

@@ -27,9 +27,14 @@ class ShakeHolds : public testing::Test {
 };
 
 TEST_F(ShakeHolds, NeedADriverThatWaitsForValues) {
-  driver_.wait_value = nullptr;
-  HoldWords words;
-  EXPECT_FALSE(words.Begin(driver_));
+  for (int i = 0; i < 3; ++i) {
+    Driver driver = driver_;
+    if (i == 0) driver.wait_value = nullptr;
+    if (i == 1) driver.write_value = nullptr;
+    if (i == 2) driver.host_register = nullptr;
+    HoldWords words;
+    EXPECT_FALSE(words.Begin(driver));
+  }
 }
 
 TEST_F(ShakeHolds, LastUntilTheHostLetsGo) {

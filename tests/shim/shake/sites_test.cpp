@@ -1,6 +1,9 @@
 #include "shim/shake/sites.h"
 
+#include <errno.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -89,8 +92,10 @@ TEST_F(SitesFile, IsReadAgain) {
     ASSERT_NE(sites_->Get(kind, {"cuLaunchKernel", calls.back().get(), 1, 0}), nullptr);
   }
   ASSERT_TRUE(sites_->Write(path_.c_str(), true));
-  ASSERT_EQ(read_->Read(path_.c_str()), nullptr);
-  EXPECT_EQ(read_->count(), kCount);
+  for (int i = 0; i < 2; ++i) {  // a site that stands there twice is one
+    ASSERT_EQ(read_->Read(path_.c_str()), nullptr);
+    EXPECT_EQ(read_->count(), kCount);
+  }
   for (uintptr_t i = 0; i < kCount; ++i) {
     const auto kind = i % 2 == 0 ? ShakeKind::kOrder : ShakeKind::kHost;
     ShakeSite* site = read_->Find(ShakeSites::IdOf(kind, {nullptr, calls[i].get(), 1, 0}));
@@ -103,7 +108,27 @@ TEST_F(SitesFile, IsReadAgain) {
 TEST_F(SitesFile, ReplacesNothingThatIsNotOurs) {
   Put("a letter\n");
   EXPECT_FALSE(sites_->Write(path_.c_str(), true));
+  EXPECT_EQ(errno, EEXIST);
   EXPECT_EQ(Contents(), "a letter\n");
+}
+
+TEST_F(SitesFile, StaysAsItWasWhereThereIsNoRoomForAnother) {
+  ASSERT_TRUE(sites_->Write(path_.c_str(), true));
+  const std::string before = Contents();
+  rlimit limit;
+  getrlimit(RLIMIT_FSIZE, &limit);
+  const rlimit none = {0, limit.rlim_max};
+  const auto handler = signal(SIGXFSZ, SIG_IGN);
+  setrlimit(RLIMIT_FSIZE, &none);
+  const bool written = sites_->Write(path_.c_str(), true);
+  const int problem = errno;
+  setrlimit(RLIMIT_FSIZE, &limit);
+  signal(SIGXFSZ, handler);
+  EXPECT_FALSE(written);
+  EXPECT_EQ(problem, EFBIG);
+  EXPECT_EQ(Contents(), before);
+  const std::string begun = path_ + "." + std::to_string(getpid()) + ".new";
+  EXPECT_NE(access(begun.c_str(), F_OK), 0);
 }
 
 TEST_F(SitesFile, IsRefusedWhereItIsNone) {
@@ -113,7 +138,10 @@ TEST_F(SitesFile, IsRefusedWhereItIsNone) {
     Put(text);
     EXPECT_NE(read_->Read(path_.c_str()), nullptr) << text;
   }
-  Put("#cmp-shake-sites 1\n0123456789abcdef\torder\n" + std::string(10000, 'x') + "\n");
+  const std::string good = "#cmp-shake-sites 1\n\n# a comment\n0123456789abcdef\torder\t1\n";
+  Put(good);
+  EXPECT_EQ(read_->Read(path_.c_str()), nullptr);
+  Put(good + std::string(10000, 'x') + "\n");
   EXPECT_NE(read_->Read(path_.c_str()), nullptr) << "a line that is too long";
   unlink(path_.c_str());
   EXPECT_NE(read_->Read(path_.c_str()), nullptr);
