@@ -141,6 +141,7 @@ class Runner:
         self.progress = Progress()
         self._running: set[subprocess.Popen] = set()
         self._lock = threading.RLock()
+        self._built: list[list[str]] = []
         self.stopped = False
 
     def run(self) -> None:
@@ -156,8 +157,12 @@ class Runner:
 
     def _build_all(self) -> None:
         for suite in self.suites:
+            # Not again what another suite has built: a check may be using it.
+            steps = [step for step in suite.builds if step.command not in self._built]
             try:
-                self._do(suite, "build", suite.builds)
+                self._do(suite, "build", steps)
+                if suite.verdict == "not run":
+                    self._built += [step.command for step in steps]
             finally:  # or the other lane would wait for ever
                 suite.built.set()
 
