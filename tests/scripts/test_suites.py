@@ -71,6 +71,14 @@ class Suites(TestCase):
         self.assertIn("1 of 3 tests passed, 1 skipped, bad.one failed", printed)
         self.assertIn("verdict: FAILED: 1 passed, 3 failed, in", printed)
 
+    def test_builds_once_what_several_ask_for(self):
+        """A build that failed is tried again."""
+        for code, expected in (("0", "x"), ("1", "xx")):
+            script = f"printf x >> {self.place}/built{code}; exit {code}"
+            self.run_suites(self.suite("one", script, None), self.suite("two", script, None))
+            with open(f"{self.place}/built{code}", encoding="ascii") as file:
+                self.assertEqual(file.read(), expected)
+
     def test_interrupted(self):
         """What runs is ended, what was done keeps its verdict."""
         program = f"""
