@@ -10,13 +10,22 @@ namespace {
 
 // Where streams belong, as this thread found out; valid while none of them may have ended since.
 // acq_rel: who finds several contexts in g_owner_of_all also finds the epoch from before that.
-struct KnownStream {
-  StreamName stream;
-  uint64_t epoch;
-  ContextWork* work;
+struct KnownStreams {
+  struct Entry {
+    StreamName stream;
+    ContextWork* work;
+  };
+  static constexpr size_t kEntries = 8;
+  uint64_t epoch;  // of all entries
+  Entry entries[kEntries];
+
+  Entry& Of(StreamName stream) { return entries[(stream >> 4 ^ stream >> 9) % kEntries]; }
+  void Remember(StreamName stream, uint64_t now, ContextWork& work) {
+    if (epoch != now) *this = {now, {}};
+    Of(stream) = {stream, &work};
+  }
 };
-constexpr size_t kKnownStreams = 8;
-thread_local constinit KnownStream t_known[kKnownStreams] = {};
+thread_local constinit KnownStreams t_known = {};
 constinit std::atomic<uint64_t> g_stream_epoch{1};
 
 // As far as this all contexts that the program made have got their pool (MadeContextsChanges).
@@ -51,7 +60,7 @@ WorkOwner OpenOwner(const Driver& driver, ContextHandle context) {
 }
 
 // Asks the driver, and remembers the answer if it is a context that has a pool by itself.
-[[gnu::noinline]] WorkOwner AskForOwner(StreamName stream, uint64_t epoch, KnownStream& known) {
+[[gnu::noinline]] WorkOwner AskForOwner(StreamName stream, uint64_t epoch) {
   const Driver* driver = LoadedDriver();
   CUcontext context = nullptr;
   if (driver == nullptr ||
@@ -60,7 +69,7 @@ WorkOwner OpenOwner(const Driver& driver, ContextHandle context) {
   }
   const WorkOwner owner = OwnerOfContext(context);
   if (owner.IsNone()) return OpenOwner(*driver, context);
-  known = KnownStream{stream, epoch, &owner.work()};
+  t_known.Remember(stream, epoch, owner.work());
   return owner;
 }
 
@@ -69,9 +78,9 @@ WorkOwner OpenOwner(const Driver& driver, ContextHandle context) {
 WorkOwner FindOwner(StreamName stream) {
   if (IsOfCurrentContext(stream)) return FindCurrentOwner();
   const uint64_t epoch = StreamEpoch();
-  KnownStream& known = t_known[(stream >> 4 ^ stream >> 9) % kKnownStreams];
-  if (known.stream == stream && known.epoch == epoch) return WorkOwner::Of(*known.work);
-  return AskForOwner(stream, epoch, known);
+  const KnownStreams::Entry& known = t_known.Of(stream);
+  if (known.stream == stream && t_known.epoch == epoch) return WorkOwner::Of(*known.work);
+  return AskForOwner(stream, epoch);
 }
 
 // Two threads may do it at once: each sees all of them opened.
