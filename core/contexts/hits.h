@@ -9,9 +9,12 @@
 
 namespace cmp {
 
-// Grows whenever a context was closed or is about to end, or the process forked: what a thread
-// remembers of contexts may be stale.
+// Grows whenever a context was closed, is about to end or may have ended, one without a pool, too,
+// or the process forked: what is remembered of contexts may be stale.
 inline constinit OwnLine<uint64_t> g_context_epoch{1};
+inline void ForgetWhatIsKnownOfContexts() {
+  g_context_epoch.fetch_add(1, std::memory_order_seq_cst);
+}
 
 // Grows with that one, and when hits are barred: the caches that threads remember are not to be
 // used until they were asked for anew. Read on every hit, written almost never.
@@ -22,7 +25,7 @@ inline constinit std::atomic<int> g_hits_barred{0};
 // Sequentially consistent, here and where a cache is remembered: the epoch is read there before it
 // is asked whether hits are barred, so that a bar between the two leaves the epoch behind.
 inline void ForgetWhatThreadsRemember() {
-  g_context_epoch.fetch_add(1, std::memory_order_seq_cst);
+  ForgetWhatIsKnownOfContexts();
   g_hit_epoch.fetch_add(1, std::memory_order_seq_cst);
 }
 inline void BarHits() {

@@ -148,9 +148,9 @@ Block* GlobalPool::TakeLargeOf(size_t bytes, uint64_t then, uint64_t before) {
   return block;
 }
 
-Batch GlobalPool::TakeOldestLarge(size_t wanted) {
+Batch GlobalPool::TakeOldestLarge(size_t wanted, uint32_t most) {
   Batch taken;
-  for (size_t bytes = 0; bytes < wanted;) {
+  for (size_t bytes = 0; bytes < wanted && taken.count < most;) {
     Block* block = TakeLargeOf(wanted - bytes, ~uint64_t{0}, ~uint64_t{0});
     if (block == nullptr) break;
     bytes += block->bytes;

@@ -270,15 +270,14 @@ void BlockSource::Trim(ContextPool& context, size_t freed, const DeviceApi& api)
 
 void BlockSource::MakeRoom(ContextPool& context, size_t bytes, const DeviceApi& api) {
   const Accounts& accounts = context.accounts();
-  if (!accounts.reserve().grows()) return;
+  if (!accounts.reserve().grows() || IsLittleOver(accounts, bytes)) return;
   const size_t excess = accounts.ExcessWith(bytes);
-  if (excess == 0 || (IsLittleOver(accounts, excess) && IsLittleOver(accounts, bytes))) return;
   // Not by cuMemFree, though nothing is known to be under way: another thread may just submit what
   // waits for this one.
-  if (!context.release_stream().warm() || !CanFreeQuietly()) return;
-  readiness_.PromotePassed(context);
+  if (excess == 0 || !context.release_stream().warm() || !CanFreeQuietly()) return;
   const Hand hand(*this, context, Quietly::kYes);
-  const Batch oldest = context.global().TakeOldest(excess, GlobalPool::kAnyTime, kMostForRoom);
+  const size_t wanted = excess < 2 * bytes ? excess : 2 * bytes;
+  const Batch oldest = context.global().TakeOldestLarge(wanted, kMostForRoom);
   Destroy(context, oldest, Work::kDoneForBoundAside, api);
 }
 

@@ -223,11 +223,11 @@ class BlockSource {
     Takers::Taking taking;
     ContextPool::User user;
   };
-  // Before `bytes` are really allocated for the program, where that would cross a bound that
-  // follows the program: releases ready blocks, as far as that waits for nothing, unless the
-  // request and what it would be over are little. That, what is retired and what is left go after
-  // it, in the thread or a free. Under a fixed bound all does: a free finds the more ready blocks,
-  // and need wait the less for retired ones.
+  // Before `bytes` are really allocated for the program, more than a little, where that would cross
+  // a bound that follows the program: releases large ready blocks, 16 at most, as far as that waits
+  // for nothing. What is left, and a little, goes after it, in the thread or a free. Under a fixed
+  // bound all does: a free finds the more ready blocks, and need wait the less for retired ones.
+  // REQUIRES: none of the ready blocks would serve
   void MakeRoom(ContextPool& context, size_t bytes, const DeviceApi& api);
   // `freed` bytes were freed. Brings the context back under its bound if it is over it, or nearer
   // to it by twice as much, and at least 64 MiB, or under CMP_RESERVE=auto by one block while it
@@ -240,8 +240,9 @@ class BlockSource {
   // In that thread: releases one block. Returns its bytes; 0: nothing is over, or ready.
   size_t TrimAside(ContextPool& context, const DeviceApi& api);
 
-  // A block of `bytes` was really allocated, with no memory released for it; one of at most `most`
-  // would have served. If such a one was released for the bound since `since_ns`, the bound grows.
+  // A block of `bytes` was really allocated, with memory released for the bound alone; one of at
+  // most `most` would have served. If such a one was released for the bound since `since_ns`, the
+  // bound grows.
   void NoteMade(ContextPool& context, size_t bytes, size_t most, uint64_t since_ns,
                 const DeviceApi& api);
 
@@ -287,7 +288,7 @@ class BlockSource {
   // with the batch's stamp: kReady, or another context may still use it. kDone: the context's work
   // is done, and the real free need not wait for others'. kDoneQuietly: see ReleaseAged.
   // kDoneForBound: in a free of the program's, which would have waited itself. kDoneForBoundAside:
-  // the same in the ageing thread, and quietly. kRetired: work is
+  // the same in the ageing thread or before an allocation, and quietly. kRetired: work is
   // not done that the real free has to wait for. REQUIRES: the caller is one of the takers since
   // before it took the batch
   enum class Work { kDone, kDoneForBound, kDoneForBoundAside, kDoneQuietly, kRetired };

@@ -29,8 +29,11 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   context.Settle(*cache);
   const Accounts& accounts = context.accounts();
   const bool near_bound = accounts.reserved() + rounded > accounts.bound();
-  if (near_bound && !oversized && context.EmptyCaches() != 0) {
-    const Allocation idle = TakeIdle(context, cache, bytes, rounded, tier);
+  if (near_bound) {
+    context.EmptyCaches();
+    readiness_.PromotePassed(context);
+    const Allocation idle =
+        oversized ? Allocation{} : TakeReady(context, cache, bytes, rounded, tier);
     if (idle.pooled()) return idle;
   }
   const bool retired = !oversized && OldestStamp(context, cache, tier, rounded) != kReady;

@@ -146,8 +146,16 @@ void Pool::TrimDue(const DeviceApi& api) {
   });
 }
 
+// No more than is over now: a program that goes on crossing the bound must not keep the thread
+// here.
 void Pool::TrimAside(ContextPool& context, const DeviceApi& api) {
-  while (!ageing_.stopped() && source_.TrimAside(context, api) != 0) SleepNs(kBetweenTrimsNs);
+  for (size_t left = context.accounts().Excess(); left != 0 && !ageing_.stopped();) {
+    const size_t released = source_.TrimAside(context, api);
+    if (released == 0) return;
+    left -= released < left ? released : left;
+    SleepNs(kBetweenTrimsNs);
+  }
+  if (context.accounts().Excess() != 0) context.SetOverBound(true);
 }
 
 bool Pool::Age(const DeviceApi& api) {

@@ -47,6 +47,7 @@ CUresult EndContexts(Condition condition, Call call) {
     }
     ending[i]->CancelEnding();
   }
+  ForgetWhatIsKnownOfContexts();
   return status;
 }
 
@@ -75,6 +76,7 @@ CUresult EndReferences(Condition condition, Call call, HasEnded has_ended) {
     }
     context.CancelReferenceEnding();
   }
+  ForgetWhatIsKnownOfContexts();
   return status;
 }
 

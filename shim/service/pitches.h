@@ -81,6 +81,7 @@ class PitchesOfContexts {
     return whole ? pitch : 0;
   }
   void Add(ContextHandle context, size_t width, uint64_t element, size_t pitch) {
+    if (Find(context, width, element) == pitch) return;
     const uint64_t epoch = g_context_epoch.load(std::memory_order_acquire);
     Entry& entry = entries_[PlaceOf(context, width, element)];
     Held held(lock_);

@@ -1,6 +1,8 @@
 // What a large request would be over the bound is released before it is made.
 #include <gtest/gtest.h>
 
+#include <vector>
+
 #include "core/pool/pool.h"
 #include "fake_driver.h"
 #include "pool_fixture.h"
@@ -42,6 +44,19 @@ class RoomTest : public testing::Test {
       ASSERT_TRUE(t_.Free(block));
     }
   }
+  // Where memory became scarce, with much of it idle; none of it serves more than 24 MiB.
+  void GetFarOver() {
+    Reserve& reserve = t_.context->accounts().reserve();
+    reserve.Grow(600 * kMiB, 0, ~size_t{0} / 2);
+    for (const size_t bytes : {20 * kMiB, 24 * kMiB}) {
+      std::vector<Block*> blocks(40);
+      for (Block*& block : blocks) block = t_.Alloc(bytes);
+      for (Block* block : blocks) ASSERT_TRUE(t_.Free(block));
+      t_.context->EmptyCaches();
+    }
+    reserve.NoteFree(kMiB, 1000 * kMiB);
+    ASSERT_GT(accounts().Excess(), 200 * kMiB);
+  }
   const Accounts& accounts() { return t_.context->accounts(); }
 
   FakeDriver driver_;
@@ -65,12 +80,79 @@ TEST_F(RoomTest, BlocksOfAnySizeStayUnderTheBound) {
 TEST_F(RoomTest, ASmallRequestPaysForNothing) {
   WarmUp();
   bool over = false;
-  for (size_t bytes = 20 * kMiB; !over; bytes += 2 * kMiB) {
+  for (size_t bytes = 20 * kMiB; !over && bytes < kGiB; bytes += 2 * kMiB) {
     Grow(bytes, bytes, 1, [&](size_t released) {
       EXPECT_EQ(released, 0u);
       over = accounts().Excess() != 0;
     });
   }
+  EXPECT_TRUE(over) << "the test shows nothing";
+}
+
+// Found by review: 256 bytes paid for 16 blocks.
+TEST_F(RoomTest, ASmallRequestPaysForNothingWhereMuchIsOver) {
+  WarmUp();
+  GetFarOver();
+  const size_t before = t_.device.release_calls();
+  ASSERT_NE(t_.Alloc(256), nullptr);
+  EXPECT_EQ(t_.device.release_calls(), before);
+}
+
+TEST_F(RoomTest, ALargeRequestPaysForSome) {
+  WarmUp();
+  GetFarOver();
+  const size_t before = t_.device.release_calls();
+  ASSERT_NE(t_.Alloc(900 * kMiB), nullptr);
+  EXPECT_EQ(t_.device.release_calls() - before, 16u);
+}
+
+// Found by review: the block that fits became ready when room was made, and was released. Nobody
+// has asked about its fence yet.
+TEST_F(RoomTest, WhatFitsIsHandedOutAndNotReleased) {
+  WarmUp();
+  Block* small = t_.Alloc(6 * kMiB);
+  Block* fit = t_.Alloc(400 * kMiB);
+  Readiness& readiness = t_.pool->readiness();
+  for (Block* block : {small, fit}) {
+    t_.context->fences().SetWorkSince(true);
+    const Fences::Recorded fence = readiness.Record(*t_.context, FencePurpose::kOrder);
+    EXPECT_TRUE(t_.Free(block, readiness.StampFor(*t_.context, fence.number)));
+  }
+  driver_.Finish();
+  const size_t before = t_.device.release_calls();
+  EXPECT_EQ(t_.Alloc(400 * kMiB), fit);
+  EXPECT_EQ(t_.device.release_calls(), before);
+  EXPECT_EQ(t_.pool->statistics().process().regretted_releases.Get(), 0u);
+}
+
+// Found by review: the oldest went first, which were small and gave nothing back.
+TEST_F(RoomTest, LargeBlocksMakeIt) {
+  WarmUp();
+  std::vector<Block*> small(1000);
+  for (Block*& block : small) block = t_.Alloc(256);
+  for (Block* block : small) ASSERT_TRUE(t_.Free(block));
+  Grow(130 * kMiB, 400 * kMiB, 10 * kMiB, [&](size_t) { EXPECT_EQ(accounts().Excess(), 0u); });
+}
+
+TEST_F(RoomTest, WhatWasReleasedForItAndIsAllocatedAgainRaisesTheBound) {
+  WarmUp();
+  Grow(130 * kMiB, 400 * kMiB, 10 * kMiB, [](size_t) {});
+  ASSERT_EQ(t_.pool->statistics().process().regretted_releases.Get(), 0u);
+  Grow(130 * kMiB, 130 * kMiB, 1, [](size_t) {});
+  EXPECT_EQ(t_.pool->statistics().process().regretted_releases.Get(), 1u);
+}
+
+// Where no free comes; no thread, and nothing ages.
+TEST_F(RoomTest, WhatIsALittleOverGoesInATick) {
+  WarmUp();
+  size_t bytes = 20 * kMiB;
+  for (; accounts().ExcessWith(bytes) == 0; bytes += 2 * kMiB) {
+    ASSERT_TRUE(t_.Free(t_.Alloc(bytes)));
+  }
+  ASSERT_NE(t_.Alloc(bytes), nullptr);
+  ASSERT_NE(accounts().Excess(), 0u);
+  t_.pool->Age(t_.api);
+  EXPECT_EQ(accounts().Excess(), 0u);
 }
 
 class RoomWithoutQuietFreesTest : public RoomTest {
