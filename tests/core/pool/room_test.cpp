@@ -76,6 +76,19 @@ TEST_F(RoomTest, BlocksOfAnySizeStayUnderTheBound) {
   EXPECT_EQ(t_.pool->statistics().process().regretted_releases.Get(), 0u);
 }
 
+// The first release without a wait takes 10 ms.
+TEST_F(RoomTest, NoAllocationPaysForTheFirstRelease) {
+  bool over = false;
+  for (size_t bytes = 200 * kMiB; !over && bytes < 2 * kGiB; bytes += 100 * kMiB) {
+    ASSERT_FALSE(t_.context->release_stream().warm());
+    Grow(bytes, bytes, 1, [&](size_t released) {
+      EXPECT_EQ(released, 0u);
+      over = accounts().Excess() != 0;
+    });
+  }
+  EXPECT_TRUE(over) << "the test shows nothing";
+}
+
 // The real allocation of a small one takes as long as a release does.
 TEST_F(RoomTest, ASmallRequestPaysForNothing) {
   WarmUp();
