@@ -187,8 +187,13 @@ void Bound(size_t bound, int patience) {
     for (char* block : made) MUST(cudaFree(block));
   };
   round(10, 40 * kMiB);
-  // Until the thread has paid what its first release costs, or there is none.
-  for (int i = 0; i < patience && simCallCount("cuMemFreeAsync") == 0; ++i) LetTimePass(1);
+  // Until the thread has paid what its first release costs, and is at the end of that tick, or there
+  // is none. (Before the end a free finds it unpaid, and the device idle, and releases by itself.)
+  const auto paid_for = [] {
+    return simCallCount("cuMemFreeAsync") != 0 &&
+           simCallCount("cuThreadExchangeStreamCaptureMode") % 2 == 0;
+  };
+  for (int i = 0; i < patience && !paid_for(); ++i) LetTimePass(1);
   const int paid = g_others;
   round(8, 45 * kMiB);  // no block of 40 MiB serves
   for (int i = 0; i < 20000 && simUsedBytes(0) > bound; ++i) LetTimePass(1);
