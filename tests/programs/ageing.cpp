@@ -187,11 +187,16 @@ void Bound(size_t bound, int patience) {
     for (char* block : made) MUST(cudaFree(block));
   };
   round(10, 40 * kMiB);
-  // Until the thread has paid what its first release costs, and is at the end of that tick, or there
-  // is none. (Before the end a free finds it unpaid, and the device idle, and releases by itself.)
-  const auto paid_for = [] {
-    return simCallCount("cuMemFreeAsync") != 0 &&
-           simCallCount("cuThreadExchangeStreamCaptureMode") % 2 == 0;
+  // Until the thread has paid what its first release costs, and that tick is over, or there is none.
+  // (Before, a free finds it unpaid, and the device idle, and releases by itself.) Of the calls that
+  // a tick ends with, the next one makes more.
+  constexpr uint64_t kMostAtEnd = 3;
+  uint64_t calls = 0;
+  const auto paid_for = [&calls] {
+    if (simCallCount("cuMemFreeAsync") == 0) return false;
+    const uint64_t now = simCallCount("cuThreadExchangeStreamCaptureMode");
+    if (calls == 0) calls = now;
+    return now > calls + kMostAtEnd;
   };
   for (int i = 0; i < patience && !paid_for(); ++i) LetTimePass(1);
   const int paid = g_others;
