@@ -187,9 +187,9 @@ void Bound(size_t bound, int patience) {
     for (char* block : made) MUST(cudaFree(block));
   };
   round(10, 40 * kMiB);
-  // Until the thread has paid what its first release costs, and that tick is over, or there is none.
-  // (Before, a free finds it unpaid, and the device idle, and releases by itself.) Of the calls that
-  // a tick ends with, the next one makes more.
+  // Until the thread has paid what its first release costs, and that tick is over, or there is
+  // none. (Before, a free finds it unpaid, and the device idle, and releases by itself.) Of the
+  // calls that a tick ends with, the next one makes more.
   constexpr uint64_t kMostAtEnd = 3;
   uint64_t calls = 0;
   const auto paid_for = [&calls] {
