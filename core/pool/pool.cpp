@@ -30,7 +30,7 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   const Accounts& accounts = context.accounts();
   const bool near_bound = accounts.reserved() + rounded > accounts.bound();
   if (near_bound) {
-    context.EmptyCaches();
+    if (!oversized) context.EmptyCaches();
     readiness_.PromotePassed(context);
     const Allocation idle =
         oversized ? Allocation{} : TakeReady(context, cache, bytes, rounded, tier);
