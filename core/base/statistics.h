@@ -223,13 +223,15 @@ class Statistics {
 
   // visit(offset, data, bytes): the slots that are taken, in parts, and then the header, as they
   // stand in a file, `offset` bytes from its beginning. Whole 8-byte words, which other threads may
-  // change meanwhile. The header last: it says how many slots there are. Stops where visit returns
-  // false.
+  // change meanwhile. The header last: it says how many slots there are, which have been visited by
+  // then, those that were taken meanwhile, too. Stops where visit returns false.
   template <typename Visitor>
   bool VisitPieces(Visitor visit) const {
-    const uint32_t slots = slots_.load(std::memory_order_acquire);
-    for (uint32_t first = 0; first < slots; first += kStatisticsSlots) {
-      const uint32_t count = slots - first < kStatisticsSlots ? slots - first : kStatisticsSlots;
+    uint32_t count = 0;
+    for (uint32_t first = 0, slots = 0; first < (slots = slots_.load(std::memory_order_acquire));
+         first += count) {
+      const uint32_t in_part = kStatisticsSlots - first % kStatisticsSlots;
+      count = slots - first < in_part ? slots - first : in_part;
       const size_t offset = header_->header_bytes + size_t{first} * header_->slot_bytes;
       if (!visit(offset, static_cast<const void*>(Slot(first)),
                  size_t{count} * header_->slot_bytes)) {

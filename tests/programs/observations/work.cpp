@@ -128,6 +128,7 @@ void FunctionBeforeFirstBlock() {
   MUST(cudaLaunchHostFunc(stream, &CountRun, &run));
   FreeUnrelated();
   See("runs", run.count, 1);
+  MUST(cudaDeviceSynchronize());  // until then the function may still count in it
 }
 
 }  // namespace
