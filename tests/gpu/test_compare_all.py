@@ -122,7 +122,7 @@ class CompareAll(unittest.TestCase):
             done = subprocess.run(
                 command(folder, "--only", "real,malloc,pairs,hand-over"), capture_output=True,
                 text=True, timeout=200, check=False,
-                env=os.environ | {"CMPSIM_FAIL": "cudaMalloc:30+:2"})
+                env=os.environ | {"CMPSIM_FAIL": "cudaMalloc:5+:2"})
             self.assertEqual(done.returncode, 0, done.stderr)
             outcome = json.loads(pathlib.Path(folder, "out.json").read_text(encoding="utf-8"))
         for row in outcome["rows"]:
