@@ -41,10 +41,10 @@ Batch ThreadCache::Retire(Shelf& shelf, Block* block, Stamp stamp) {
   return Overflow(shelf.retiring, shelf.retired, retired_bytes_);
 }
 
-bool ThreadCache::Stock(unsigned tier, Batch batch) {
+bool ThreadCache::Stock(unsigned tier, Batch batch, size_t most) {
   if (batch.count == 0) return true;
   Held held(flag_);
-  if (!listed_) return false;
+  if (!listed_ || ready_bytes_ + BytesOf(batch) > most) return false;
   Move(ready_bytes_, BytesOf(batch));
   Shelf& shelf = shelves_[tier];
   if (shelf.current.count == 0) {

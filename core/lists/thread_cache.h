@@ -203,8 +203,8 @@ class alignas(64) ThreadCache {
   }
 
   // Puts ready blocks of `tier` on the shelf: the rest of a batch, or of a refill. False: the cache
-  // must be listed first.
-  [[nodiscard]] bool Stock(unsigned tier, Batch batch);
+  // must be listed first, or it would have more than `most` bytes of ready blocks.
+  [[nodiscard]] bool Stock(unsigned tier, Batch batch, size_t most = ~size_t{0});
 
   // ---- The large shelf: of blocks of tiers that have none. By the owner thread, but where it says
   // otherwise.
@@ -338,7 +338,7 @@ class alignas(64) ThreadCache {
   size_t BestFitOfLarge(size_t bytes, size_t most) const { return large_.BestFit(bytes, most); }
 
   ContextPool* owner() const { return owner_; }
-  // Idle bytes here. For the owner, or who has taken the cache.
+  // Idle bytes here. For who has taken the cache: others may be emptying it.
   size_t ready_bytes() const { return ready_bytes_; }
   size_t retired_bytes() const { return retired_bytes_; }
 

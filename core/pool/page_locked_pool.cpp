@@ -81,9 +81,8 @@ Allocation PageLockedPool::TakeReady(PageLockedHeap& heap, ThreadCache& cache, s
     Batch batch = heap.global().TakeBatch(tier);
     if (batch.count == 0) return Allocation{};
     block = batch.Pop();
-    const bool stocked = batch.count != 0 && has_shelf &&
-                         cache.ready_bytes() + BytesIn(batch) <= cache.most_bytes() &&
-                         cache.Stock(tier, batch);
+    const bool stocked =
+        batch.count != 0 && has_shelf && cache.Stock(tier, batch, cache.most_bytes());
     if (batch.count != 0 && !stocked) heap.global().Put(batch);
   }
   return HandOut(heap, cache, block, bytes, tier);

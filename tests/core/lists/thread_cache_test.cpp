@@ -159,6 +159,15 @@ TEST_F(ThreadCacheTest, ReadyBytesAreTheSumOfItsBlocks) {
   EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0] + 2 * kSizes[2]);
 }
 
+TEST_F(ThreadCacheTest, NoMoreIsStockedThanMayBeReady) {
+  Stock(0, IdleBatch(0, 3));
+  const Batch more = IdleBatch(0, 2);
+  EXPECT_FALSE(cache_.Stock(0, more, 5 * kSizes[0] - 1));
+  EXPECT_EQ(cache_.ready_bytes(), 3 * kSizes[0]);
+  EXPECT_TRUE(cache_.Stock(0, more, 5 * kSizes[0]));
+  EXPECT_EQ(cache_.ready_bytes(), 5 * kSizes[0]);
+}
+
 // A full batch becomes the spare; when the next one is full, the older one leaves, whole.
 TEST_F(ThreadCacheTest, WhenASecondBatchIsFullTheOlderOneLeavesWhole) {
   std::vector<Block*> live;
