@@ -146,6 +146,17 @@ void CopyOn(const Bench& bench, int device, void* to, int to_device, const void*
                             bench.streams[static_cast<size_t>(device)]));
 }
 
+// What the owner's stream is given from now on runs after what the other device's was.
+void OwnerAfterOther(const Bench& bench) {
+  cudaEvent_t event = nullptr;
+  Use(kOther);
+  CHECK(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  CHECK(cudaEventRecord(event, bench.other_stream()));
+  Use(kOwner);
+  CHECK(cudaStreamWaitEvent(bench.owner_stream(), event, 0));
+  CHECK(cudaEventDestroy(event));
+}
+
 const std::vector<Pending>& Kinds() {
   static const std::vector<Pending> kinds = {
       {"kernel of the owner, not on the block", false, kOwner,
@@ -199,6 +210,23 @@ const std::vector<Pending>& Kinds() {
        [](const Bench& b, void*, void*, size_t n) {
          DelayOn(b, kOther);
          CHECK(cudaMemcpyAsync(b.page_locked, b.kept, n, cudaMemcpyDeviceToHost, b.other_stream()));
+       }},
+      {"kernel of the owner on the block, after one of the other", false, kOwner,
+       [](const Bench& b, void* block, void*, size_t n) {
+         DelayOn(b, kOther);
+         OwnerAfterOther(b);
+         StampOn(b, kOwner, block, n);
+       }},
+      {"kernel of the owner on the block, after a peer copy to it, other's stream", false, kOwner,
+       [](const Bench& b, void* block, void* landing, size_t n) {
+         CopyOn(b, kOther, block, kOwner, landing, kOther, n);
+         OwnerAfterOther(b);
+         StampOn(b, kOwner, block, n);
+       }},
+      {"kernel of the owner on the block, after a peer copy to it, owner's stream", false, kOwner,
+       [](const Bench& b, void* block, void* landing, size_t n) {
+         CopyOn(b, kOwner, block, kOwner, landing, kOther, n);
+         StampOn(b, kOwner, block, n);
        }},
       {"set of the block, other's stream", true, kOther,
        [](const Bench& b, void* block, void*, size_t n) {

@@ -24,6 +24,7 @@
 #include <cuda.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <iterator>
 #include <memory>
 #include <thread>
@@ -41,6 +42,11 @@ using program::Say;
 
 constexpr size_t kSizes[] = {256, 5000, 70000, size_t{1} << 20, (size_t{2} << 20) + 4096};
 constexpr uint64_t kWorkNs = 20000;
+
+// Small ones more often: the host copies what the program has copied.
+size_t DrawSize(Random& random) {
+  return kSizes[std::min(random.Below(std::size(kSizes)), random.Below(std::size(kSizes)))];
+}
 
 int Devices() {
   int count = 0;
@@ -112,7 +118,7 @@ class Actor {
     const uint64_t what = random_.Below(10);
     if (blocks_.size() < 4 || what == 0) {
       const int device = RandomDevice();
-      Make(device, kSizes[random_.Below(std::size(kSizes))], RandomStreamOf(device));
+      Make(device, DrawSize(random_), RandomStreamOf(device));
     } else if (what < 3) {
       Check(blocks_[random_.Below(blocks_.size())]);
     } else if (what == 3) {
@@ -181,7 +187,7 @@ class Actor {
   // A block that another device alone uses, and that is freed at once.
   void Pass() {
     const Stream& stream = RandomStream();
-    Make(RandomDevice(), kSizes[random_.Below(std::size(kSizes))], stream);
+    Make(RandomDevice(), DrawSize(random_), stream);
     Free(blocks_.size() - 1);
   }
   void Free(size_t index) {

@@ -1,4 +1,4 @@
-// Copies and sets of whole blocks by many threads, each of memory that it has at that moment: none
+// Copies and sets of blocks by many threads, each of memory that it has at that moment: none
 // may be refused, whoever frees, allocates or resets beside it.
 //
 //   named own SEED THREADS STEPS     memory of every kind, at addresses that others had before
@@ -8,6 +8,7 @@
 #include <cuda.h>
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <thread>
 #include <vector>
 
@@ -26,6 +27,17 @@ constexpr size_t kSizes[] = {1,
                              (size_t{2} << 20) - 512,
                              (size_t{2} << 20) + 1,
                              size_t{5} << 20};
+
+// A whole block, or of most large ones some, often up to the end: the host does what is asked for.
+struct Part {
+  size_t at;
+  size_t bytes;
+};
+Part DrawPart(Random& random, size_t whole) {
+  constexpr size_t kMost = 100000;
+  const size_t bytes = random.Below(16) == 0 ? whole : std::min(whole, kMost);
+  return {random.Below(2) == 0 ? whole - bytes : random.Below(whole - bytes + 1), bytes};
+}
 
 struct Own {
   char* memory = nullptr;
@@ -70,11 +82,13 @@ void Thread(uint64_t seed, int steps, std::atomic<uint64_t>& calls) {
     if (all.size() < 2 || random.Below(3) == 0) all.push_back(Make(random));
     Own& own = all[random.Below(all.size())];
     const Own& other = all[random.Below(all.size())];
-    const size_t bytes = own.bytes < other.bytes ? own.bytes : other.bytes;
-    MUST(cudaMemsetAsync(own.memory, 1, own.bytes, cudaStreamPerThread));
-    MUST(cudaMemcpyAsync(own.memory, other.memory, bytes, cudaMemcpyDefault, cudaStreamPerThread));
-    const size_t from = random.Below(own.bytes);
-    MUST(cudaMemcpy(host.data(), own.memory + from, own.bytes - from, cudaMemcpyDefault));
+    const Part part = DrawPart(random, own.bytes);
+    MUST(cudaMemsetAsync(own.memory + part.at, 1, part.bytes, cudaStreamPerThread));
+    const Part to = DrawPart(random, std::min(own.bytes, other.bytes));
+    MUST(cudaMemcpyAsync(own.memory + to.at, other.memory + to.at, to.bytes, cudaMemcpyDefault,
+                         cudaStreamPerThread));
+    const Part from = DrawPart(random, own.bytes);
+    MUST(cudaMemcpy(host.data(), own.memory + from.at, from.bytes, cudaMemcpyDefault));
     made += 3;
     if (all.size() > 4 || random.Below(3) == 0) {
       const size_t at = random.Below(all.size());
@@ -97,7 +111,8 @@ void Resets(uint64_t seed, const std::atomic<bool>& ends) {
     for (CUdeviceptr& block : blocks) {
       const size_t bytes = kSizes[random.Below(std::size(kSizes))];
       if (cuMemAlloc(&block, bytes) != CUDA_SUCCESS) _Exit(5);
-      if (cuMemsetD8(block, 1, bytes) != CUDA_SUCCESS) _Exit(6);
+      const Part part = DrawPart(random, bytes);
+      if (cuMemsetD8(block + part.at, 1, part.bytes) != CUDA_SUCCESS) _Exit(6);
     }
     for (size_t i = 0; i < blocks.size(); i += 2) {
       if (cuMemFree(blocks[i]) != CUDA_SUCCESS) _Exit(7);

@@ -59,6 +59,7 @@ CUresult FindOut(Simulation& sim, const Context& context) {
   for (const auto& [handle, part] : sim.contexts.all()) {
     if (context.Includes(*part) && part->failed != CUDA_SUCCESS) failed = part->failed;
   }
+  if (failed == CUDA_SUCCESS) return context.sticky;
   for (const auto& [handle, other] : sim.contexts.all()) {
     if (other->device == context.device && other->sticky == CUDA_SUCCESS) other->sticky = failed;
   }

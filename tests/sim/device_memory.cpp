@@ -14,7 +14,7 @@ namespace cmp::sim {
 namespace {
 
 constexpr unsigned char kPoison = 0xDB;
-constexpr size_t kFullPoison = 65536;  // of a larger freed block, only the beginning; then zeros
+constexpr size_t kSystemPage = 4096;
 constexpr size_t kRecentCount = 64;
 // To fault a page in again takes 20 times as long as to zero it (measured).
 constexpr size_t kMostKept = size_t{256} << 20;   // of memory that nobody has
@@ -212,6 +212,7 @@ uintptr_t DeviceMemory::AllocateSmall(size_t bytes, bool* spoiled) {
   // Bytes are zero (never used) or poison (freed); anything else was written after the free. The
   // first 512 bytes decide.
   const bool fresh =
+      !MayHaveData(offset, bytes) ||
       std::all_of(block, block + kSmallAlignment, [](auto byte) { return byte == 0; });
   *spoiled = !fresh && !IsPoison(block, kSmallAlignment);
   Zero(offset, bytes);
@@ -225,10 +226,17 @@ void DeviceMemory::PunchOut(size_t offset, size_t bytes) {
   }
 }
 
+// False: it reads as zeros, and the first look or write would make it a page. Of a small block it
+// is as fast to look.
+bool DeviceMemory::MayHaveData(size_t offset, size_t bytes) const {
+  unsigned char has_page = 0;
+  auto* page = reinterpret_cast<void*>(start_ + offset / kSystemPage * kSystemPage);
+  return bytes <= kSystemPage || mincore(page, 1, &has_page) != 0 || (has_page & 1) != 0;
+}
+
 // Only what has pages: what was never written reads as zeros. (SEEK_HOLE would go on to the end of
 // all data.)
 void DeviceMemory::Zero(size_t offset, size_t bytes) {
-  constexpr size_t kSystemPage = 4096;
   const size_t end = offset + bytes;
   if (bytes <= kSystemPage) {  // as fast as to ask
     std::memset(reinterpret_cast<void*>(start_ + offset), 0, bytes);
@@ -240,8 +248,9 @@ void DeviceMemory::Zero(size_t offset, size_t bytes) {
     if (data < 0 || static_cast<size_t>(data) >= end) return;
     at = static_cast<size_t>(data);
     const size_t first = at / kSystemPage * kSystemPage;
-    const size_t length = std::min(end - first, kPage);
-    unsigned char has_pages[kPage / kSystemPage];
+    constexpr size_t kWindow = 16 * kSystemPage;  // a page that is not there is asked for as well
+    const size_t length = std::min(end - first, kWindow);
+    unsigned char has_pages[kWindow / kSystemPage];
     if (mincore(reinterpret_cast<void*>(start_ + first), length, has_pages) != 0)
       Die("cmp sim: pages of device memory");
     for (size_t page = first; page < first + length; page += kSystemPage) {
@@ -264,10 +273,12 @@ void DeviceMemory::FreeSmall(size_t offset, size_t bytes) {
     ReturnPages(chunk, kPage);
     return;
   }
-  auto* block = reinterpret_cast<unsigned char*>(start_ + offset);
   // What is not poisoned reads as fresh: any part of it may be handed out next.
-  if (bytes > kFullPoison) Zero(offset, bytes);
-  std::memset(block, kPoison, bytes <= kFullPoison ? bytes : kSmallAlignment);
+  if (bytes > kSystemPage) Zero(offset, bytes);
+  if (MayHaveData(offset, bytes)) {
+    std::memset(reinterpret_cast<void*>(start_ + offset), kPoison,
+                bytes > kSystemPage ? kSmallAlignment : bytes);
+  }
   small_.Add(offset, bytes);
 }
 

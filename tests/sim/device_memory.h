@@ -90,6 +90,7 @@ class DeviceMemory {
 
   uintptr_t AllocateSmall(size_t bytes, bool* spoiled);
   void FreeSmall(size_t offset, size_t bytes);
+  bool MayHaveData(size_t offset, size_t bytes) const;
   void Zero(size_t offset, size_t bytes);
   void PunchOut(size_t offset, size_t bytes);
   bool TakePages(size_t bytes, size_t* offset);
