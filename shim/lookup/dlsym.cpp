@@ -87,11 +87,13 @@ DlsymFunction NextDlsym() {
 }
 
 void* FirstInOrder(const char* name) {
-  void* program = dlopen(nullptr, RTLD_LAZY);
+  // The main program's handle is the same for as long as the process lives.
+  static constinit std::atomic<void*> g_program{nullptr};
+  void* program = g_program.load(std::memory_order_relaxed);  // whoever asks gets the same
+  if (program == nullptr) program = dlopen(nullptr, RTLD_LAZY);
   if (program == nullptr) return nullptr;
-  void* found = FindSymbol(program, name);
-  dlclose(program);
-  return found;
+  g_program.store(program, std::memory_order_relaxed);
+  return FindSymbol(program, name);
 }
 
 }  // namespace cmp

@@ -30,16 +30,18 @@ bool IsAnothers(const void* function) {
   return function != nullptr && !IsInDriver(function) && !IsOurs(function);
 }
 
+// By a name that nobody has a reason to wrap.
+bool SomebodyIsLinkedToDriver() { return IsInDriver(FirstInOrder("cuDeviceGetCount")); }
+
 // The function of another preload that stands behind us in place of the driver's own; nullptr:
 // none. It may answer for it in a dlsym of its own. Or take it by symbol, which reaches those alone
 // that are linked to the driver: where nobody is, it has no real one either.
-void* WrapperBehind(void* library, const char* name) {
-  static constexpr char kNobodysName[] = "cuDeviceGetCount";  // nobody has a reason to wrap it
+void* WrapperBehind(void* library, const char* name, bool somebody_is_linked) {
   void* next = NextDlsym()(library, name);
   if (IsAnothers(next)) return next;
   // (Lookups are what runtimes find by the driver's handle.)
   const bool looks_up = strncmp(name, "cuGetProcAddress", 16) == 0;
-  if (looks_up || !IsInDriver(FirstInOrder(kNobodysName))) return nullptr;
+  if (looks_up || !somebody_is_linked) return nullptr;
   next = FindSymbol(RTLD_NEXT, name);
   return IsAnothers(next) ? next : nullptr;
 }
@@ -93,7 +95,8 @@ void* FindDriverFunction(void* library, const char* name) {
     return function->RealIn(tables.calls) == nullptr ? nullptr : function->through;
   }
   void* own = FindSymbol(library, name);
-  void* wrapper = own == nullptr ? nullptr : WrapperBehind(library, name);
+  void* wrapper =
+      own == nullptr ? nullptr : WrapperBehind(library, name, SomebodyIsLinkedToDriver());
   return wrapper != nullptr ? wrapper : own;
 }
 
@@ -106,13 +109,14 @@ const DriverCalls* RealDriverSlow() {
   const LoadedObject object = ObjectAround(alloc);
   g_driver_begin.store(object.begin, std::memory_order_relaxed);
   g_driver_end.store(object.end, std::memory_order_relaxed);
+  const bool somebody_is_linked = SomebodyIsLinkedToDriver();
   auto* made = new (memory) DriverTables;
   for (const InterposedFunction& function : InterposedFunctions()) {
     void* own = FindSymbol(library, function.symbol);
     if (own == nullptr) continue;
     function.RealIn(made->symbols).Set(own);
     function.RealIn(made->calls).Set(own);
-    if (void* wrapper = WrapperBehind(library, function.symbol)) {
+    if (void* wrapper = WrapperBehind(library, function.symbol, somebody_is_linked)) {
       CallThrough(*made, function, wrapper);
     }
   }
