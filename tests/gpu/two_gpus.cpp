@@ -143,15 +143,15 @@ class Worker {
       Use(other);
       Stamp(other, others, landing, false);
     }
-    const bool foreign_to_block = on_others;
-    // With peer access a copy runs in its source's context, whichever device's stream it is on.
-    const bool foreign_to_landing = !look;
+    // With peer access a copy runs in its source's context, whichever device's stream it is on. The
+    // real cudaFree of its target unmaps the block there before it waits for a kernel that looks.
+    const cudaStream_t foreign_to_block = on_others ? copying : nullptr;
     if (random_() % 2 == 0) {
-      Free(block, foreign_to_block ? copying : nullptr);
-      Free(landing, foreign_to_landing ? copying : nullptr);
+      Free(block, foreign_to_block);
+      Free(landing, copying);
     } else {
-      Free(landing, foreign_to_landing ? copying : nullptr);
-      Free(block, foreign_to_block ? copying : nullptr);
+      Free(landing, copying);
+      Free(block, foreign_to_block);
     }
   }
 

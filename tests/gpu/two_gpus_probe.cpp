@@ -217,13 +217,13 @@ const std::vector<Pending>& Kinds() {
          OwnerAfterOther(b);
          StampOn(b, kOwner, block, n);
        }},
-      {"kernel of the owner on the block, after a peer copy to it, other's stream", false, kOwner,
+      {"peer copy to the block, other's stream; a kernel of the owner after it", false, kOwner,
        [](const Bench& b, void* block, void* landing, size_t n) {
          CopyOn(b, kOther, block, kOwner, landing, kOther, n);
          OwnerAfterOther(b);
          StampOn(b, kOwner, block, n);
        }},
-      {"kernel of the owner on the block, after a peer copy to it, owner's stream", false, kOwner,
+      {"peer copy to the block and a kernel of the owner after it, owner's stream", false, kOwner,
        [](const Bench& b, void* block, void* landing, size_t n) {
          CopyOn(b, kOwner, block, kOwner, landing, kOther, n);
          StampOn(b, kOwner, block, n);

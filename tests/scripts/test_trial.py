@@ -98,11 +98,11 @@ class Trials(TestCase):
     def test_a_program_that_gains(self):
         path = self.folder() / "settings"
         result = self.timed_trial(
-            "-n", "6", "--modes", "wait,order", "--save", path, "--", PLAIN, "4000"
+            "-n", "6", "--modes", "wait,order", "--save", path, "--", PLAIN, "1000"
         )
         table = rows(result)
         self.assertEqual(list(table), ["without", "observed", "wait", "order", "filled"])
-        self.assertEqual(table["observed"][4], "8,000")
+        self.assertEqual(table["observed"][4], "2,000")
         self.assertEqual(table["order"][5], "99.9%")
         self.assertEqual(table["order"][6], "4 KiB")
         self.assertRegex(
@@ -112,7 +112,7 @@ class Trials(TestCase):
             r"runs\.\nIn 6 runs of each, a difference of 3.0% or more shows\.\n",
         )
         self.assertIn(
-            f"Recommended: {own_command()} run --free-sync wait -- {PLAIN} 4000\n"
+            f"Recommended: {own_command()} run --free-sync wait -- {PLAIN} 1000\n"
             "    Gain: 10 times faster with wait; price: no memory.\n"
             "    Tried, not recommended: order (not shown to be faster than wait).\n",
             words_of(result),
@@ -367,7 +367,7 @@ class Trials(TestCase):
         )
 
     def test_other_results(self):
-        script = self.script(f'[ "$CMP_FREE_SYNC" = none ] && echo wrong; {PLAIN} 3000')
+        script = self.script(f'[ "$CMP_FREE_SYNC" = none ] && echo wrong; {PLAIN} 300')
         result = self.timed_trial("-n", "6", "--modes", "wait,none", "--", script)
         self.assertIn(
             "Results differ with none in 6 of 6 runs: stdout line 1: 'failed 0, last error 0', "

@@ -69,7 +69,8 @@ void Stopwatch::Spend(const char* name) const {
   const uint64_t now = NowNs();
   if (now + 2 * kSpunNs < until) {
     const uint64_t ns = until - now - kSpunNs;
-    const timespec sleep = {static_cast<time_t>(ns / 1000000000), static_cast<long>(ns % 1000000000)};
+    const timespec sleep = {static_cast<time_t>(ns / 1000000000),
+                            static_cast<long>(ns % 1000000000)};
     nanosleep(&sleep, nullptr);
   }
   while (NowNs() < until) {
