@@ -187,7 +187,8 @@ struct StatisticsHeader {
   ProcessCounters process;
   StatisticsRun run;
 };
-static_assert(sizeof(StatisticsHeader) <= 4096);
+constexpr size_t kStatisticsHeaderBytes = 4096;  // with what may come
+static_assert(sizeof(StatisticsHeader) <= kStatisticsHeaderBytes);
 
 // The sum over all slots for one tier, or over all tiers.
 struct TierTotals {
@@ -223,12 +224,13 @@ class Statistics {
 
   // visit(offset, data, bytes): the slots that are taken, in parts, and then the header, as they
   // stand in a file, `offset` bytes from its beginning. Whole 8-byte words, which other threads may
-  // change meanwhile. The header last: it says how many slots there are, which have been visited by
-  // then, those that were taken meanwhile, too. Stops where visit returns false.
+  // change meanwhile. The header last, as a copy: it says how many slots have been visited, those
+  // that were taken meanwhile, too. Stops where visit returns false.
   template <typename Visitor>
   bool VisitPieces(Visitor visit) const {
+    uint32_t first = 0;
     uint32_t count = 0;
-    for (uint32_t first = 0, slots = 0; first < (slots = slots_.load(std::memory_order_acquire));
+    for (uint32_t slots = 0; first < (slots = slots_.load(std::memory_order_acquire));
          first += count) {
       const uint32_t in_part = kStatisticsSlots - first % kStatisticsSlots;
       count = slots - first < in_part ? slots - first : in_part;
@@ -238,7 +240,9 @@ class Statistics {
         return false;
       }
     }
-    return visit(size_t{0}, static_cast<const void*>(header_), size_t{header_->header_bytes});
+    uint64_t copy[kStatisticsHeaderBytes / sizeof(uint64_t)];
+    CopyHeader(copy, first);
+    return visit(size_t{0}, static_cast<const void*>(copy), sizeof copy);
   }
 
   // Sums that other threads may change meanwhile.
@@ -253,6 +257,8 @@ class Statistics {
                                            size_t{index % kStatisticsSlots} * header_->slot_bytes);
   }
   bool Grow(uint32_t index);  // REQUIRES: lock_ held
+  // kStatisticsHeaderBytes, telling of `slots` slots.
+  void CopyHeader(uint64_t* to, uint32_t slots) const;
 
   StatisticsHeader* header_ = nullptr;
   unsigned tier_count_ = 0;

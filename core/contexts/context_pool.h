@@ -304,7 +304,8 @@ class ContextPool {
   // then never changed.
   alignas(kCacheLine) void* of_host = nullptr;
 
-  // Set by who leaves the context over its bound; the next free pays, or a tick.
+  // Set by who leaves the context over its bound; the next free pays, or where it is a little over,
+  // a tick.
   bool over_bound() const { return fences_.Has(Fences::kOverBound); }
   void SetOverBound(bool over) { fences_.SetReason(Fences::kOverBound, over); }
   // There are other contexts. Set before anybody finds the second one; under the lock of Contexts.

@@ -85,7 +85,7 @@ class GlobalPool {
     const uint64_t now = clock_.load(std::memory_order_relaxed);
     return std::exchange(marks_[next_mark_++ % kMarks], now);
   }
-  // The same of large blocks alone, whenever they were freed.
+  // As TakeOldest, of large blocks alone.
   Batch TakeOldestLarge(size_t bytes, uint32_t most = ~0u);
   // Retired blocks, of stamps up to `before`, until they are at least `bytes` or nothing is left:
   // for a real free, if it waits for their work by itself or need not.

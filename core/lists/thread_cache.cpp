@@ -44,7 +44,7 @@ Batch ThreadCache::Retire(Shelf& shelf, Block* block, Stamp stamp) {
 bool ThreadCache::Stock(unsigned tier, Batch batch, size_t most) {
   if (batch.count == 0) return true;
   Held held(flag_);
-  if (!listed_ || ready_bytes_ + BytesOf(batch) > most) return false;
+  if (!listed_ || ready_bytes_ + retired_bytes_ + BytesOf(batch) > most) return false;
   Move(ready_bytes_, BytesOf(batch));
   Shelf& shelf = shelves_[tier];
   if (shelf.current.count == 0) {

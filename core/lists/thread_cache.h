@@ -203,7 +203,7 @@ class alignas(64) ThreadCache {
   }
 
   // Puts ready blocks of `tier` on the shelf: the rest of a batch, or of a refill. False: the cache
-  // must be listed first, or it would have more than `most` bytes of ready blocks.
+  // must be listed first, or it would have more than `most` bytes of idle blocks.
   [[nodiscard]] bool Stock(unsigned tier, Batch batch, size_t most = ~size_t{0});
 
   // ---- The large shelf: of blocks of tiers that have none. By the owner thread, but where it says

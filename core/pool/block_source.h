@@ -227,7 +227,7 @@ class BlockSource {
   // a bound that follows the program: releases large ready blocks, 16 at most, as far as that waits
   // for nothing. What is left, and a little, goes after it, in the thread or a free. Under a fixed
   // bound all does: a free finds the more ready blocks, and need wait the less for retired ones.
-  // REQUIRES: none of the ready blocks would serve
+  // A moment ago none of the ready blocks would serve.
   void MakeRoom(ContextPool& context, size_t bytes, const DeviceApi& api);
   // `freed` bytes were freed. Brings the context back under its bound if it is over it, or nearer
   // to it by twice as much, and at least 64 MiB, or under CMP_RESERVE=auto by one block while it

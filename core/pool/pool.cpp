@@ -40,8 +40,11 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   const bool pooled = !oversized && MayRoundUp(context, bytes, rounded);
   const Request request{bytes, pooled ? rounded : bytes, tier,
                         pooled ? BlockState::kLive : BlockState::kUnpooled};
-  LeaveRoom(context, request.bytes, Quietly::kYes, api);
-  if (near_bound) source_.MakeRoom(context, request.bytes, api);
+  const size_t device = context.device_bytes.load(std::memory_order_relaxed);  // 0: not asked yet
+  if (device == 0 || request.bytes <= device) {
+    LeaveRoom(context, request.bytes, Quietly::kYes, api);
+    if (near_bound) source_.MakeRoom(context, request.bytes, api);
+  }
   const uint64_t releases = source_.releases();
   Allocation made = source_.Make(context, request, false, api);
   const bool rescue = made.status == kOutOfMemory;
@@ -70,8 +73,8 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
     source_.NoteMade(context, rounded, most, since, api);
   }
   // Alloc waits for nothing, and a real free might: who crosses the bound leaves it to the next
-  // free or, where none comes, to a tick of the thread. Not to that at once: the next call of the
-  // program would meet it in the driver.
+  // free or, where none comes and it is a little, to a tick of the thread. Not to that at once: the
+  // next call of the program would meet it in the driver.
   if (source_.IsOver(context)) context.SetOverBound(true);
   if (pooled && !rescue && !retired && HasShelf(tier)) {
     Refill(context, *cache, tier, rounded, api);

@@ -37,6 +37,8 @@ CUresult EndContexts(Condition condition, Call call) {
     ending[count++] = &context;
   });
   ForgetStreams();
+  // Before the driver gives its handle to another one; after the call, what was noted meanwhile.
+  ForgetWhatIsKnownOfContexts();
   ShakeContextEnds();
   const CUresult status = call();
   for (size_t i = 0; i < count; ++i) {

@@ -43,7 +43,7 @@ class Program(NamedTuple):
     command: list[str]
     environment: dict[str, str] = {}
     wheels: str = ""  # what pip installs
-    compiles: bool = True  # kernels, in its first run, and keeps them on disk
+    compiles: bool = True  # kernels or Python, in its first run, and keeps them on disk
     variants: int = VARIANTS  # that a trial of it runs in each round
 
 
@@ -72,9 +72,8 @@ PROGRAMS = [
     Program("MLX", "mlx", own("mlx_train.py"), wheels="mlx[cuda13]", variants=POOLS),
     Program("transformers, PyTorch's cache off", "transformers",
             ["python3", str(programs.HERE / "transformers_run.py")], UNCACHED,
-            wheels="torch transformers", compiles=False),
-    Program("bitsandbytes", "bitsandbytes", own("bitsandbytes_adam.py"), wheels="bitsandbytes",
-            compiles=False),
+            wheels="torch transformers"),
+    Program("bitsandbytes", "bitsandbytes", own("bitsandbytes_adam.py"), wheels="bitsandbytes"),
 ]
 
 

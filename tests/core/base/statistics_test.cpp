@@ -131,6 +131,23 @@ TEST_F(StatisticsTest, ASlotThatIsTakenMeanwhileIsAPieceToo) {
   }
 }
 
+// Found by review: one that is taken as the last piece is about to be written.
+TEST_F(StatisticsTest, TheHeaderTellsOfNoMoreSlotsThanWereVisited) {
+  size_t end = 0;
+  uint32_t told = 0;
+  EXPECT_TRUE(statistics_.VisitPieces([&](size_t offset, const void* data, size_t bytes) {
+    if (offset == 0) {
+      EXPECT_NE(statistics_.TakeSlot(), nullptr);
+      told = static_cast<const StatisticsHeader*>(data)->slots_used;
+    }
+    end = std::max(end, offset + bytes);
+    return true;
+  }));
+  const StatisticsHeader& header = *statistics_.header();
+  EXPECT_EQ(end, header.header_bytes + size_t{told} * header.slot_bytes);
+  EXPECT_LT(told, header.slots_used);
+}
+
 TEST_F(StatisticsTest, WaitsAreCountedAndTimed) {
   statistics_.CountWait(NowNs() - 1000);
   statistics_.CountWait(NowNs());

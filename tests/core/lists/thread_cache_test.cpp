@@ -168,6 +168,18 @@ TEST_F(ThreadCacheTest, NoMoreIsStockedThanMayBeReady) {
   EXPECT_EQ(cache_.ready_bytes(), 5 * kSizes[0]);
 }
 
+// Found by review: what is retired is idle, too, and a bound counts it.
+TEST_F(ThreadCacheTest, NoMoreIsStockedThanMayBeIdle) {
+  Block* block = Idle(0);
+  Batch overflow;
+  Takers::Taking taking;
+  while (!cache_.Free(block, 7, &overflow, takers_, &taking)) BeginListed();
+  ASSERT_EQ(cache_.retired_bytes(), kSizes[0]);
+  const Batch more = IdleBatch(0, 2);
+  EXPECT_FALSE(cache_.Stock(0, more, 3 * kSizes[0] - 1));
+  EXPECT_TRUE(cache_.Stock(0, more, 3 * kSizes[0]));
+}
+
 // A full batch becomes the spare; when the next one is full, the older one leaves, whole.
 TEST_F(ThreadCacheTest, WhenASecondBatchIsFullTheOlderOneLeavesWhole) {
   std::vector<Block*> live;

@@ -119,6 +119,22 @@ TEST_F(RoomTest, ALargeRequestPaysForSome) {
   EXPECT_EQ(t_.device.release_calls() - before, 16u);
 }
 
+// Found by review: it cannot be had, and what was released for it had to be made again.
+TEST_F(RoomTest, WhatTheDeviceCannotHoldReleasesNothingBefore) {
+  WarmUp();
+  GetFarOver();
+  t_.context->device_bytes = 800 * kMiB;
+  t_.device.FailNext(1);
+  const size_t before = t_.device.release_calls();
+  size_t at_first_try = 0;
+  t_.device.OnAllocate([&](size_t) {
+    if (at_first_try == 0) at_first_try = t_.device.release_calls();
+  });
+  (void)t_.Alloc(900 * kMiB);
+  EXPECT_EQ(at_first_try, before);
+  t_.device.OnAllocate(nullptr);
+}
+
 // Found by review: the block that fits became ready when room was made, and was released. Nobody
 // has asked about its fence yet.
 TEST_F(RoomTest, WhatFitsIsHandedOutAndNotReleased) {
