@@ -11,8 +11,9 @@ import tempfile
 import time
 import unittest
 
+import plot_against
 import programs
-from against import rows
+from against import alternatives, rows
 
 SCRIPT = programs.HERE / "compare_all.py"
 # Those that are on every machine: CUB needs a toolkit, and other hosts' allocators may be missing.
@@ -66,6 +67,13 @@ class CompareAll(unittest.TestCase):
         self.assertEqual(self.outcome["machine"]["device"], "Simulated CUDA device")
         self.assertGreater(self.outcome["machine"]["cuda_driver"], 0)
         self.assertEqual(self.outcome["said"], {})
+
+    def test_the_plot_finds_its_figures(self):
+        found = plot_against.pairs(self.outcome)
+        self.assertGreater(len({count for count, threads, _ in found if threads == 1}), 2)
+        self.assertIn((4 << 10, 16), [(count, threads) for count, threads, _ in found])
+        self.assertTrue(all(cells["cmp"]["ns"] > 0 for _, _, cells in found))
+        self.assertLessEqual(set(plot_against.SHOWN), {one.name for one in alternatives.every()})
 
     def test_every_row_has_every_alternative(self):
         wanted = {(part.name, row.name) for part in rows.parts(
