@@ -20,6 +20,8 @@ namespace cmp {
 
 namespace {
 constexpr size_t RoundUp(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
+constexpr size_t kHeaderBytes = RoundUp(sizeof(StatisticsHeader), 4096);
+
 size_t SlotBytes(unsigned tier_count) { return RoundUp(tier_count * sizeof(TierCounters), 4096); }
 }  // namespace
 
@@ -30,7 +32,7 @@ void TierTotals::Add(const TierTotals& other) {
 }
 
 size_t Statistics::PageBytes(const Tiers&, unsigned tier_count) {
-  return kStatisticsHeaderBytes + kStatisticsSlots * SlotBytes(tier_count);
+  return kHeaderBytes + kStatisticsSlots * SlotBytes(tier_count);
 }
 
 void Statistics::Open(void* page, const Tiers& tiers, unsigned tier_count, uint64_t pid,
@@ -39,7 +41,7 @@ void Statistics::Open(void* page, const Tiers& tiers, unsigned tier_count, uint6
   tier_count_ = tier_count;
   memcpy(header_->magic, kStatisticsMagic, sizeof(header_->magic));
   header_->schema = kStatisticsSchema;
-  header_->header_bytes = kStatisticsHeaderBytes;
+  header_->header_bytes = kHeaderBytes;
   header_->slot_bytes = static_cast<uint32_t>(SlotBytes(tier_count));
   header_->slot_count.store(kStatisticsSlots, std::memory_order_relaxed);
   header_->tier_count = tier_count;
@@ -49,7 +51,7 @@ void Statistics::Open(void* page, const Tiers& tiers, unsigned tier_count, uint6
   header_->process_counter_count = sizeof(ProcessCounters) / sizeof(Counter);
   header_->run_offset = offsetof(StatisticsHeader, run);
   header_->slots_used.store(1, std::memory_order_relaxed);
-  parts_[0].store(static_cast<char*>(page) + kStatisticsHeaderBytes, std::memory_order_relaxed);
+  parts_[0].store(static_cast<char*>(page) + kHeaderBytes, std::memory_order_relaxed);
   slots_.store(1, std::memory_order_release);
   strncpy(header_->program, program, sizeof(header_->program) - 1);
 }
@@ -62,10 +64,10 @@ bool Statistics::Grow(uint32_t index) {
   return true;
 }
 
-void Statistics::CopyHeader(uint64_t* to, uint32_t slots) const {
+void Statistics::CopyHead(uint64_t* to, uint32_t slots) const {
   const auto* words = reinterpret_cast<const uint64_t*>(header_);
-  for (size_t i = 0; i < kStatisticsHeaderBytes / sizeof(*words); ++i) {
-    to[i] = __atomic_load_n(words + i, __ATOMIC_RELAXED);  // counters, which others change
+  for (size_t i = 0; i < kStatisticsHeadBytes / sizeof(*words); ++i) {
+    to[i] = __atomic_load_n(words + i, __ATOMIC_RELAXED);  // who takes a slot changes one
   }
   memcpy(reinterpret_cast<char*>(to) + offsetof(StatisticsHeader, slots_used), &slots,
          sizeof(slots));

@@ -11,6 +11,7 @@
 #define CMP_CORE_BASE_STATISTICS_H_
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 #include "core/base/lock.h"
@@ -187,8 +188,10 @@ struct StatisticsHeader {
   ProcessCounters process;
   StatisticsRun run;
 };
-constexpr size_t kStatisticsHeaderBytes = 4096;  // with what may come
-static_assert(sizeof(StatisticsHeader) <= kStatisticsHeaderBytes);
+static_assert(sizeof(StatisticsHeader) <= 4096);
+// What tells of the rest.
+constexpr size_t kStatisticsHeadBytes = offsetof(StatisticsHeader, process);
+static_assert(kStatisticsHeadBytes % sizeof(uint64_t) == 0);
 
 // The sum over all slots for one tier, or over all tiers.
 struct TierTotals {
@@ -224,8 +227,8 @@ class Statistics {
 
   // visit(offset, data, bytes): the slots that are taken, in parts, and then the header, as they
   // stand in a file, `offset` bytes from its beginning. Whole 8-byte words, which other threads may
-  // change meanwhile. The header last, as a copy: it says how many slots have been visited, those
-  // that were taken meanwhile, too. Stops where visit returns false.
+  // change meanwhile. The beginning of the header last, as a copy: it says how many slots have been
+  // visited, those that were taken meanwhile, too. Stops where visit returns false.
   template <typename Visitor>
   bool VisitPieces(Visitor visit) const {
     uint32_t first = 0;
@@ -240,9 +243,11 @@ class Statistics {
         return false;
       }
     }
-    uint64_t copy[kStatisticsHeaderBytes / sizeof(uint64_t)];
-    CopyHeader(copy, first);
-    return visit(size_t{0}, static_cast<const void*>(copy), sizeof copy);
+    uint64_t copy[kStatisticsHeadBytes / sizeof(uint64_t)];
+    CopyHead(copy, first);
+    return visit(kStatisticsHeadBytes, static_cast<const void*>(&header_->process),
+                 header_->header_bytes - kStatisticsHeadBytes) &&
+           visit(size_t{0}, static_cast<const void*>(copy), sizeof copy);
   }
 
   // Sums that other threads may change meanwhile.
@@ -257,8 +262,8 @@ class Statistics {
                                            size_t{index % kStatisticsSlots} * header_->slot_bytes);
   }
   bool Grow(uint32_t index);  // REQUIRES: lock_ held
-  // kStatisticsHeaderBytes, telling of `slots` slots.
-  void CopyHeader(uint64_t* to, uint32_t slots) const;
+  // kStatisticsHeadBytes, telling of `slots` slots.
+  void CopyHead(uint64_t* to, uint32_t slots) const;
 
   StatisticsHeader* header_ = nullptr;
   unsigned tier_count_ = 0;

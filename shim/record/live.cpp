@@ -34,7 +34,7 @@ constexpr size_t kSummedHeader = offsetof(StatisticsHeader, run) + offsetof(Stat
 uint64_t SumOf(const Statistics& statistics) {
   uint64_t sum = 0;
   statistics.VisitPieces([&](size_t offset, const void* data, size_t bytes) {
-    if (offset == 0) bytes = kSummedHeader;
+    if (offset < kSummedHeader && bytes > kSummedHeader - offset) bytes = kSummedHeader - offset;
     const auto* words = static_cast<const uint64_t*>(data);
     for (size_t i = 0; i < bytes / sizeof(*words); ++i) {
       sum = sum * 31 + __atomic_load_n(words + i, __ATOMIC_RELAXED);

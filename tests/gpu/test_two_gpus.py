@@ -33,7 +33,7 @@ class SeveralGpus(unittest.TestCase):
             settings["CMP_FREE_SYNC"] = under
         preload = programs.CARELESS if under == CARELESS else under in programs.MODES
         result = programs.run(str(programs.BUILD / program), *arguments, preload=preload,
-                              timeout=60, **settings)
+                              timeout=90, **settings)
         self.assertEqual(result.code, code, f"{under}: {result.output}{result.errors}")
         return result
 

@@ -123,6 +123,7 @@ struct Pending {
   int device;  // on whose stream it is
   // `block` is the owner's, `landing` the other device's, of the same size.
   std::function<void(const Bench&, void* block, void* landing, size_t bytes)> submit;
+  bool once = false;  // freed by one call, from one device
 };
 
 void DelayOn(const Bench& bench, int device) {
@@ -216,18 +217,21 @@ const std::vector<Pending>& Kinds() {
          DelayOn(b, kOther);
          OwnerAfterOther(b);
          StampOn(b, kOwner, block, n);
-       }},
+       },
+       true},
       {"peer copy to the block, other's stream; a kernel of the owner after it", false, kOwner,
        [](const Bench& b, void* block, void* landing, size_t n) {
          CopyOn(b, kOther, block, kOwner, landing, kOther, n);
          OwnerAfterOther(b);
          StampOn(b, kOwner, block, n);
-       }},
+       },
+       true},
       {"peer copy to the block and a kernel of the owner after it, owner's stream", false, kOwner,
        [](const Bench& b, void* block, void* landing, size_t n) {
          CopyOn(b, kOwner, block, kOwner, landing, kOther, n);
          StampOn(b, kOwner, block, n);
-       }},
+       },
+       true},
       {"set of the block, other's stream", true, kOther,
        [](const Bench& b, void* block, void*, size_t n) {
          DelayOn(b, kOther);
@@ -327,6 +331,7 @@ void FreeTable(const Bench& bench, Rows& rows) {
       for (const size_t bytes : {kSmall, g_large}) {
         for (const int current : {kOwner, kOther}) {
           for (const bool driver : {false, true}) {
+            if (kind.once && (driver || current != kOwner)) continue;
             if (rows.Next()) FreeRow(bench, kind, access, bytes, current, driver);
           }
         }
