@@ -720,6 +720,15 @@ class Edges(TestCase):
             with self.subTest(words=words):
                 self.assert_refused(run("trial", *words), said)
 
+    def test_settings_that_are_not_understood_are_told_once(self):
+        """Found by a reader: a trial of CMP_RESERVE=abc said nothing of it."""
+        wrong = {"CMP_RESERVE": "abc", "CMP_RESERV": "1x"}
+        for command in (("trial", "-n", "2", "--no-fill"), ("tune", "-n", "1"), ("shake", "-n", "1")):
+            with self.subTest(command=command):
+                said = run(*command, "--", PLAIN, "20", env=wrong).stderr
+                self.assertEqual(said.count("cmp-preload: CMP_RESERVE=abc is not understood"), 1, said)
+                self.assertEqual(said.count("cmp-preload: unknown option CMP_RESERV;"), 1, said)
+
     def test_programs_that_fail_without_the_pool(self):
         result = run("trial", "--", "sh", "-c", "echo no input >&2; exit 4")
         self.assert_ok(result, 1)

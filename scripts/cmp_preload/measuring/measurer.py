@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from cmp_preload.console.errors import Failure, Interrupted, warn
 from cmp_preload.records import counters, statistics
 
 STRAGGLERS_S = 3  # what may outlive the program and hold its output open
+COMPLAINT = re.compile(r"cmp: (unknown option CMP_|CMP_\w+=.* is not understood)")
 
 
 class Run:
@@ -93,6 +95,7 @@ class Measurer:
         self.stdin = stdin or os.devnull
         self.files = files
         self.tee = tee
+        self._complaints: set[str] = set()  # of settings, that were passed on
 
     def run(self, environment: dict[str, str], limit_s: float | None, reports: str | None) -> Run:
         """`reports`: the folder where the pool leaves statistics."""
@@ -151,7 +154,15 @@ class Measurer:
             result.outputs[path] = self._read(path) if self._stamp(path) != before[path] else b""
         if reports is not None:
             result.statistics = self._statistics_in(reports)
+        self._pass_on_complaints(result.outputs["stderr"].decode(errors="replace"))
         return result
+
+    def _pass_on_complaints(self, said: str) -> None:
+        """A setting of the caller's that the pool does not understand was not tried: said once."""
+        for line in said.splitlines():
+            if COMPLAINT.match(line) and line not in self._complaints:
+                self._complaints.add(line)
+                warn(line.removeprefix("cmp: "))
 
     def _statistics_in(self, folder: str) -> list[dict]:
         found = []
