@@ -31,8 +31,8 @@ struct SimulatedWork {
 template <typename Function>
 void ForSomeWords(uint32_t count, Function function) {
   const uint32_t step = count / 128 + 1;
-  for (uint32_t i = 0; i < count - 1; i += step) function(i);
-  function(count - 1);
+  for (uint32_t i = 0; i + 1 < count; i += step) function(i);
+  if (count != 0) function(count - 1);
 }
 
 void SimulatedFill(void* data) {

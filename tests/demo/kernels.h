@@ -1,7 +1,7 @@
 // Kernels for programs that must run on a GPU and on the simulated CUDA alike: fill a buffer with a
 // pattern, check that the pattern is there, take time, notice who else writes. On a GPU they are
 // PTX that the driver compiles, so no nvcc is needed; on the simulated CUDA they are simulated work
-// items.
+// items, which touch some words of a large buffer alone.
 #ifndef CMP_TESTS_DEMO_KERNELS_H_
 #define CMP_TESTS_DEMO_KERNELS_H_
 
