@@ -107,20 +107,29 @@ bool Readiness::Wait(ContextPool& context, Stamp stamp) {
   return WaitFor(context, stamp + 1) == kSuccess;
 }
 
+// They pass in order, so few questions tell. The oldest is mostly open, and else the newest has
+// mostly passed. What is freed meanwhile is not asked about: on an idle device one after the other
+// would pass.
+void Readiness::AskPassed(ContextPool& context) {
+  const Stamp begin = Fences::Now();
+  const Fences& fences = context.fences();
+  Stamp passed = fences.passed();
+  if (!Ask(context, passed)) return;
+  const Stamp newest = fences.published() - 1;
+  Stamp open = newest + 1;
+  for (Stamp stamp = newest; passed < stamp; stamp = passed + (open - passed) / 2) {
+    (Ask(context, stamp) ? passed : open) = stamp;
+  }
+  if (passed == newest && !fences.Covers(begin)) Ask(context, fences.passed());  // one is missing
+}
+
 bool Readiness::PromotePassed(ContextPool& context, Patience patience) {
   if (patience == Patience::kElsewhere) {
     const ContextPool::Unasked unasked(context, ContextPool::When::kAtOnce);
     return unasked.may_ask() && PromotePassed(context);
   }
   if (context.global().retired_bytes() == 0) return true;
-  // Not those of what is freed meanwhile: on an idle device one after the other would pass.
-  const Stamp begin = Fences::Now();
-  uint64_t number = context.fences().passed();
-  for (uint64_t before = number; Ask(context, number) && !context.fences().Covers(begin);
-       before = number) {
-    number = context.fences().passed();
-    if (number == before) break;
-  }
+  AskPassed(context);
   context.global().PromoteAll([&](Stamp stamp) { return HasPassed(context, stamp); });
   return true;
 }

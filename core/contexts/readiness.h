@@ -100,8 +100,8 @@ class Readiness {
   // The same, and asks the driver where that may help: one query for each context that is not known
   // to have passed. Fences that are missing are recorded, for the next time. Waits for nothing.
   bool Ask(ContextPool& context, Stamp stamp);
-  // Makes blocks of the global pool ready that the device has finished with: one question for each
-  // fence, until one is open. False: it may not be asked.
+  // Makes blocks of the global pool ready that the device has finished with. Of so many fences, the
+  // binary logarithm of their number and a few are asked about. False: they may not be.
   bool PromotePassed(ContextPool& context, Patience patience = Patience::kFree);
   // Makes sure that some fence above `stamp` is recorded in every context whose work may use the
   // memory, if captures allow.
@@ -170,6 +170,8 @@ class Readiness {
   Stamp WithOthers(const ContextPool& context, Stamp stamp) const;
   bool OthersPassed(const ContextPool& context, Stamp stamp) const;
   int Synchronize(ContextPool& context, const Driver& driver);
+  // Asks which fences have passed.
+  void AskPassed(ContextPool& context);
   void CoverOne(ContextPool& context, Stamp stamp);
   void CoverOthers(ContextPool& context, Stamp stamp) {
     if (contexts_.count() > 1) CoverEach(context, stamp);

@@ -144,6 +144,13 @@ class alignas(64) ThreadCache {
     return Take(shelf, requested)->address;
   }
 
+  // How many idle blocks of `tier` are here.
+  uint32_t IdleOf(unsigned tier) {
+    Held held(flag_);
+    const Shelf& shelf = shelves_[tier];
+    return shelf.current.count + shelf.spare.count + shelf.retiring.count + shelf.retired.count;
+  }
+
   // Takes a block back: ready, or retired until a fence above `stamp` has passed. `*overflow`
   // (often nothing) is over the limit and goes to the global pool; who finds it neither here nor
   // there finds `*taking` begun. False: the cache must be listed first.

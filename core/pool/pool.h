@@ -222,7 +222,7 @@ class Pool {
   bool FreeLarge(ContextPool& context, ThreadCache& cache, Block* block);
   bool FreeLargeListed(ContextPool& context, ThreadCache& cache, Block* block);
   Allocation TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
-                      unsigned tier);
+                      unsigned tier, bool* asked);
   Allocation TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
                        unsigned tier);
   // Is the context still there, as far as that can be known?
@@ -267,6 +267,7 @@ class Pool {
   [[gnu::noinline]] static DeviceAddress AllocHitElsewhere(ContextHandle current, size_t bytes);
   void NotePeak(ContextPool& context);
   bool HasShelf(unsigned tier) const { return tier < limits_.tiers; }
+  bool IsShort(ThreadCache& cache, unsigned tier) const;
   // The epoch has changed if the context was closed.
   [[gnu::always_inline]] bool RetireInto(const ThreadMemory::Entry& entry, Block* block) {
     if (!entry.IsOfNow()) [[unlikely]]

@@ -91,6 +91,34 @@ TEST_F(ReadinessTest, WaitingRecordsToo) {
   EXPECT_EQ(driver_.waits, 1u);
 }
 
+// Found by review: near the bound each miss asked about one after the other, 3 ms for 10,000.
+TEST_F(ReadinessTest, FewQuestionsTellWhichOfManyFencesHavePassed) {
+  constexpr size_t kFences = 4000;
+  constexpr size_t kPassed[] = {0, 1, 1500, kFences};
+  for (const size_t passed : kPassed) {
+    Settle(context());
+    std::vector<Block*> blocks(kFences);
+    for (Block*& block : blocks) block = pool_.Alloc(256);
+    for (Block* block : blocks) {
+      Submit(context());
+      const Fences::Recorded fence = readiness().Record(context());
+      ASSERT_EQ(fence.status, kSuccess);
+      ASSERT_TRUE(pool_.Free(block, readiness().StampFor(context(), fence.number)));
+    }
+    context().EmptyCaches();
+    const size_t before = context().global().ready_bytes();
+    driver_.Finish(passed);
+    driver_.queries = driver_.records = 0;
+    EXPECT_TRUE(readiness().PromotePassed(context()));
+    EXPECT_LE(driver_.queries, 18u) << passed << " of " << kFences << " have passed";
+    EXPECT_EQ(driver_.records, 0u);
+    // Batches are promoted as a whole.
+    const size_t ready = context().global().ready_bytes() - before;
+    EXPECT_LE(ready, passed * 256);
+    EXPECT_GT(ready + 128 * 256, passed * 256) << passed << " of " << kFences << " have passed";
+  }
+}
+
 // ---- Several contexts
 
 TEST_F(ReadinessTest, WorkOfAnotherContextDelaysReuse) {

@@ -97,6 +97,27 @@ TEST_F(RetiredTest, AThreadThatRunsDryRecordsOnceAndAsksOnceForAll) {
   EXPECT_EQ(t.device.allocate_calls(), made + 2);
 }
 
+// With one block, each request would record a fence and ask about it.
+TEST_F(RetiredTest, AnIdleDeviceIsAskedOnceForSeveralRequests) {
+  constexpr unsigned kPairs = 1000;
+  for (const auto& [bytes, requests] : {std::pair{size_t{1000}, 8u}, std::pair{kMiB, 3u}}) {
+    TestPool t = Pool();
+    DeviceGoesOn();
+    driver_.records = driver_.queries = 0;
+    for (unsigned i = 0; i < kPairs; ++i) FreeAfterWork(t, t.Alloc(bytes));
+    EXPECT_LE(driver_.records + driver_.queries, 2 * kPairs / requests + 20);
+    EXPECT_LE(t.device.allocate_calls(), 12u) << "more blocks than that takes";
+    driver_.on_query = [] {};
+  }
+}
+
+TEST_F(RetiredTest, LargeBlocksAreNotMadeToAskLess) {
+  TestPool t = Pool();
+  DeviceGoesOn();
+  for (int i = 0; i < 100; ++i) FreeAfterWork(t, t.Alloc(4 * kMiB));
+  EXPECT_LE(t.device.allocate_calls(), 2u);
+}
+
 TEST_F(RetiredTest, BlocksThatAnotherThreadRetiredAreFound) {
   TestPool t = Pool();
   Block* block = t.Alloc(1000);
