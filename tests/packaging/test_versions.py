@@ -53,7 +53,7 @@ class Versions(unittest.TestCase):
         packaging = ROOT / "scripts" / "packaging"
         conda = text_of(packaging / "conda" / "recipe.yaml")
         self.assertEqual(re.findall(r"^  version: ([\d.]+)$", conda, re.M), [VERSION])
-        spack = text_of(packaging / "spack" / "packages" / "cmp_preload" / "package.py")
+        spack = text_of(packaging / "spack" / "spack_repo" / "cmp" / "packages" / "cmp_preload" / "package.py")
         self.assertEqual(re.findall(r'version\("([\d.]+)"', spack)[0], VERSION)
 
     def test_the_packages_of_cmake(self):
