@@ -25,7 +25,7 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
     bool asked = false;
     const Allocation idle = TakeIdle(context, cache, bytes, rounded, tier, &asked);
     if (idle.pooled()) {
-      if (asked && IsShort(*cache, tier)) Refill(context, *cache, tier, rounded, api);
+      if (asked && IsShort(context, *cache, tier)) Refill(context, *cache, tier, rounded, api);
       return idle;
     }
   }
@@ -144,12 +144,14 @@ Allocation Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t byte
   return HandOut(context, cache, context.TakeFromShelves(rounded, rounded + slack), bytes, tier);
 }
 
-// Where frees are not fenced, who finds all blocks of the tier retired records a fence and asks
-// about it: 3 us (measured, H200). With one block that would be every request.
-bool Pool::IsShort(ThreadCache& cache, unsigned tier) const {
+// Where frees are not fenced and submissions not seen, every block is retired: who finds nothing
+// else records a fence and asks about it, 3 us (measured, H200). With one block that is every
+// request.
+bool Pool::IsShort(const ContextPool& context, ThreadCache& cache, unsigned tier) const {
   if (options_.free_sync != FreeSync::kNone || !HasShelf(tier)) return false;
   const uint32_t batch = limits_.batch[tier];
-  return cache.IdleOf(tier) < (batch < kFewBlocks ? batch : kFewBlocks);
+  return context.fences().work_since() &&
+         cache.IdleOf(tier) < (batch < kFewBlocks ? batch : kFewBlocks);
 }
 
 // A block of the global pool; or a larger one of this thread's, where that has none that fits

@@ -267,7 +267,7 @@ class Pool {
   [[gnu::noinline]] static DeviceAddress AllocHitElsewhere(ContextHandle current, size_t bytes);
   void NotePeak(ContextPool& context);
   bool HasShelf(unsigned tier) const { return tier < limits_.tiers; }
-  bool IsShort(ThreadCache& cache, unsigned tier) const;
+  bool IsShort(const ContextPool& context, ThreadCache& cache, unsigned tier) const;
   // The epoch has changed if the context was closed.
   [[gnu::always_inline]] bool RetireInto(const ThreadMemory::Entry& entry, Block* block) {
     if (!entry.IsOfNow()) [[unlikely]]

@@ -31,6 +31,14 @@ class RetiredTest : public testing::Test {
   static TestPool FencedPool(size_t capacity = test::FakeDevice::kPlenty) {
     return TestPool(Options{}, capacity, FakeHost::table);
   }
+  // Nor are submissions seen.
+  static TestPool BlindPool() {
+    static PoolHost host = FakeHost::table;
+    host.fence_begins = kBlindHost.fence_begins;
+    Options options;
+    options.free_sync = FreeSync::kNone;
+    return TestPool(options, test::FakeDevice::kPlenty, host);
+  }
   static void Submit(ContextPool& to) { to.fences().SetWorkSince(true); }
   // The program's work, and a free of `block` after it.
   static void FreeAfterWork(TestPool& t, Block* block) {
@@ -98,23 +106,29 @@ TEST_F(RetiredTest, AThreadThatRunsDryRecordsOnceAndAsksOnceForAll) {
 }
 
 // With one block, each request would record a fence and ask about it.
-TEST_F(RetiredTest, AnIdleDeviceIsAskedOnceForSeveralRequests) {
+TEST_F(RetiredTest, WhereSubmissionsAreNotSeenAnIdleDeviceIsAskedOnceForSeveralRequests) {
   constexpr unsigned kPairs = 1000;
+  DeviceGoesOn();
   for (const auto& [bytes, requests] : {std::pair{size_t{1000}, 8u}, std::pair{kMiB, 3u}}) {
-    TestPool t = Pool();
-    DeviceGoesOn();
+    TestPool t = BlindPool();
     driver_.records = driver_.queries = 0;
     for (unsigned i = 0; i < kPairs; ++i) FreeAfterWork(t, t.Alloc(bytes));
     EXPECT_LE(driver_.records + driver_.queries, 2 * kPairs / requests + 20);
     EXPECT_LE(t.device.allocate_calls(), 12u) << "more blocks than that takes";
-    driver_.on_query = [] {};
   }
 }
 
-TEST_F(RetiredTest, LargeBlocksAreNotMadeToAskLess) {
-  TestPool t = Pool();
+TEST_F(RetiredTest, NoMoreLargeBlocksAreMadeForThat) {
   DeviceGoesOn();
+  TestPool t = BlindPool();
   for (int i = 0; i < 100; ++i) FreeAfterWork(t, t.Alloc(4 * kMiB));
+  EXPECT_LE(t.device.allocate_calls(), 2u);
+}
+
+TEST_F(RetiredTest, NorAreAnyWhereTheDeviceIsKnownToBeIdle) {
+  DeviceGoesOn();
+  TestPool t = Pool();
+  for (int i = 0; i < 100; ++i) FreeAfterWork(t, t.Alloc(1000));
   EXPECT_LE(t.device.allocate_calls(), 2u);
 }
 
