@@ -3,7 +3,8 @@
 from preload import ONE_THREAD, PATIENT, SANITIZE, TestCase, main, run
 
 CLEAN = "hazards 0, misuse 0"
-SMALL = {"CMPSIM_MEMORY": "1G"}
+# No tick: one brings a pool down to the most that was in use together, also of a slow program.
+SMALL = {"CMPSIM_MEMORY": "1G", "CMP_DECAY": "3600s"}
 SHORT = {"CMP_DECAY": "300ms"}
 LONG_MS = 1500  # more than that and its ticks; of a clock that waits for the program
 
