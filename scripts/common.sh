@@ -27,6 +27,8 @@ install_packages() {
     command -v sudo >/dev/null || die "please install: $* (not root, and there is no sudo)"
     as_root=(sudo)
   fi
+  # One suite may install while another does.
+  as_root=(flock "${BASH_SOURCE[0]}" "${as_root[@]}")
   say "installing: $*"
   "${as_root[@]}" apt-get update -qq >/dev/null || true
   DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq "$@" >/dev/null ||
