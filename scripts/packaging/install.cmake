@@ -53,3 +53,5 @@ install(FILES scripts/manual/cmp-preload.fish DESTINATION ${CMP_SHARE_DIR}/fish/
 # The pages that messages of the command name.
 install(DIRECTORY scripts/docs DESTINATION ${CMP_PACKAGE_DIR}
         PATTERN "__pycache__" EXCLUDE)
+install(CODE "set(pages \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${CMP_PACKAGE_DIR}/docs\")")
+install(SCRIPT scripts/packaging/name_sources.cmake)
