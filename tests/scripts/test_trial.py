@@ -586,6 +586,9 @@ class Verdicts(TestCase):
         told = self.in_order(second, second, second, second, second)
         self.assertIn("No faster with auto than without", told)
         self.assertNotIn("Nothing to gain: its", told)
+        # Found in the gallery: of a program without any other allocation, too.
+        self.assertNotIn("The time of allocation is saved", told)
+        self.assertIn("Its 9 stream-ordered allocations come from the driver's own pool", told)
 
     def test_stream_ordered_and_page_locked(self):
         """Of a program that has both, each is judged by itself, and both are recommended."""
