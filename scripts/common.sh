@@ -28,7 +28,7 @@ install_packages() {
     as_root=(sudo)
   fi
   # One suite may install while another does.
-  as_root=(flock "${BASH_SOURCE[0]}" "${as_root[@]}")
+  as_root=(flock -o -w 600 "${BASH_SOURCE[0]}" "${as_root[@]}")
   say "installing: $*"
   "${as_root[@]}" apt-get update -qq >/dev/null || true
   DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq "$@" >/dev/null ||
@@ -53,13 +53,11 @@ static_assert(std::bit_width(4u) == 3); thread_local constinit int x = 0; int ma
     die "${CXX:-g++} does not know C++20; g++ 11 or clang 14 and later do (set CXX)"
 }
 
-# check_wheel WHEEL: with auditwheel, which scripts/package has a place for: does what is in it need no
-# more than its name says?
+# check_wheel WHEEL: with auditwheel, which scripts/package has installed: does what is in it need no more
+# than its name says?
 check_wheel() {
-  local tools=build-packages/tools/bin said
-  "$tools/python" -c 'import auditwheel' 2>/dev/null ||
-    "$tools/pip" install -q --disable-pip-version-check auditwheel
-  said=$("$tools/auditwheel" show "$1" 2>&1) || die "auditwheel: $said"
+  local said
+  said=$(build-packages/tools/bin/auditwheel show "$1" 2>&1) || die "auditwheel: $said"
   [[ $(echo $said) == *'following platform tag: "manylinux_2_17_'* ]] || die "auditwheel: $said"
 }
 

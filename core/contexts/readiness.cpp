@@ -107,20 +107,23 @@ bool Readiness::Wait(ContextPool& context, Stamp stamp) {
   return WaitFor(context, stamp + 1) == kSuccess;
 }
 
-// They pass in order, so few questions tell. The oldest is mostly open, and else the newest has
-// mostly passed. What is freed meanwhile is not asked about: on an idle device one after the other
-// would pass.
+// They pass in order, so few questions tell. What is freed meanwhile is not asked about: on an idle
+// device one after the other would pass.
 void Readiness::AskPassed(ContextPool& context) {
   const Stamp begin = Fences::Now();
   const Fences& fences = context.fences();
-  Stamp passed = fences.passed();
-  if (!Ask(context, passed)) return;
-  const Stamp newest = fences.published() - 1;
-  Stamp open = newest + 1;
-  for (Stamp stamp = newest; passed < stamp; stamp = passed + (open - passed) / 2) {
-    (Ask(context, stamp) ? passed : open) = stamp;
+  if (!Ask(context, fences.passed())) return;
+  Stamp open = fences.published() - 1;  // what the newest covers
+  if (Ask(context, open)) {
+    if (!fences.Covers(begin)) Ask(context, fences.passed());  // one is missing
+    return;
   }
-  if (passed == newest && !fences.Covers(begin)) Ask(context, fences.passed());  // one is missing
+  Stamp passed = fences.passed();
+  if (passed >= open || !Ask(context, passed)) return;  // one alone had passed
+  while (open - passed > 1) {
+    const Stamp middle = passed + (open - passed) / 2;
+    (Ask(context, middle) ? passed : open) = middle;
+  }
 }
 
 bool Readiness::PromotePassed(ContextPool& context, Patience patience) {

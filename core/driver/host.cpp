@@ -30,6 +30,7 @@ constinit const PoolHost kBlindHost = {
     [](int) { return size_t{0}; },
     [] { return false; },
     false,
+    false,
     [](ContextPool&) {},
     [](ContextPool&) {},
 };

@@ -60,6 +60,8 @@ struct PoolHost {
   // Whether every end of a context reaches the pool. If not, the pool makes sure of a context
   // before it really frees memory of it.
   bool sees_contexts_end;
+  // Whether it sees submissions: if not, every free may leave work behind (Fences::work_since).
+  bool sees_submissions;
   // A context got a pool; it has one no more. Once each, one context after the other: under the
   // context table's lock.
   void (*context_opened)(ContextPool& context);

@@ -155,8 +155,8 @@ void Fences::Unuse(Fence* fence, int status) {
   if (status == kSuccess) RaiseTo(passed_, fence->number);
   const uint64_t seen_open = status == kNotReady && skipped() != 0 ? NowNs() : 0;
   Held queue(queue_lock_);
+  if (seen_open != 0 && queue_.Oldest() == fence) skipped_time_.SeenOpen(seen_open);
   if (status == kSuccess) TakePassed(fence->number);
-  if (seen_open != 0) skipped_time_.SeenOpen(seen_open);
   if (--fence->users == 0 && !fence->queued) PutAside(fence);
 }
 

@@ -87,6 +87,20 @@ uint32_t ThreadCache::NextRefill(unsigned tier) {
   const uint32_t doubled = blocks * 2;
   const uint32_t most = limits_->batch[tier] < kMostMade ? limits_->batch[tier] : kMostMade;
   shelf.next_refill = doubled < most ? doubled : most;
+  shelf.made_to_ask_less = 0;  // none is left of them
+  return blocks;
+}
+
+uint32_t ThreadCache::NextToAskLess(unsigned tier) {
+  constexpr uint32_t kFew = 8;
+  Held held(flag_);
+  Shelf& shelf = shelves_[tier];
+  const uint32_t idle =
+      shelf.current.count + shelf.spare.count + shelf.retiring.count + shelf.retired.count;
+  const uint32_t few = limits_->batch[tier] < kFew ? limits_->batch[tier] : kFew;
+  if (idle >= few || shelf.made_to_ask_less >= few) return 0;
+  const uint32_t blocks = few - idle < kMostMade ? few - idle : kMostMade;
+  shelf.made_to_ask_less += blocks;
   return blocks;
 }
 

@@ -69,6 +69,7 @@ class alignas(64) ThreadCache {
     Batch retiring;
     Batch retired;
     uint32_t next_refill = 1;  // slow start: 1, 2, 3, no more than a batch
+    uint32_t made_to_ask_less = 0;
   };
 
   ThreadCache(ContextPool* owner, const CacheLimits* limits, TierCounters* counters, Shelf* shelves)
@@ -142,13 +143,6 @@ class alignas(64) ThreadCache {
       shelf.spare = Batch{};
     }
     return Take(shelf, requested)->address;
-  }
-
-  // How many idle blocks of `tier` are here.
-  uint32_t IdleOf(unsigned tier) {
-    Held held(flag_);
-    const Shelf& shelf = shelves_[tier];
-    return shelf.current.count + shelf.spare.count + shelf.retiring.count + shelf.retired.count;
   }
 
   // Takes a block back: ready, or retired until a fence above `stamp` has passed. `*overflow`
@@ -255,6 +249,9 @@ class alignas(64) ThreadCache {
   // 0.2. (Not by a clock: what a program is given would change from run to run.)
   static constexpr uint32_t kMostMade = 3;
   uint32_t NextRefill(unsigned tier);
+  // The same where it is for fewer questions of the driver alone: none once a few are idle here,
+  // and a few in all until the next refill.
+  uint32_t NextToAskLess(unsigned tier);
   Changes Settle() {
     Held held(flag_);
     return SettleHeld();

@@ -6,10 +6,8 @@ namespace cmp {
 
 namespace {
 constexpr uint32_t kMaxBatchBlocks = 128;
-constexpr uint32_t kFewBlocks = 8;
 // The large shelf of a cache may have so many times what is on those of its tiers.
 constexpr size_t kLargeShare = 4;
-constexpr uint64_t kMostBoundWaitNs = 100'000;
 }  // namespace
 
 // ---- Alloc
@@ -22,10 +20,9 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   const bool oversized = bytes > context.max_block();
   const size_t rounded = oversized ? bytes : tiers_.RoundedBytes(bytes);
   if (!oversized) {
-    bool asked = false;
-    const Allocation idle = TakeIdle(context, cache, bytes, rounded, tier, &asked);
+    const Allocation idle = TakeIdle(context, cache, bytes, rounded, tier);
     if (idle.pooled()) {
-      if (asked && IsShort(context, *cache, tier)) Refill(context, *cache, tier, rounded, api);
+      if (idle.served == Served::kThreadCache) AskLess(context, *cache, tier, rounded, api);
       return idle;
     }
   }
@@ -55,8 +52,7 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   const bool rescue = made.status == kOutOfMemory;
   if (rescue) {
     made = source_.MakeAfterReleases(context, request, releases, api, [&] {
-      bool asked = false;
-      return oversized ? Allocation{} : TakeIdle(context, cache, bytes, rounded, tier, &asked);
+      return oversized ? Allocation{} : TakeIdle(context, cache, bytes, rounded, tier);
     });
     if (made.status == kSuccess) {
       api.Recovered();
@@ -83,7 +79,7 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   // next call of the program would meet it in the driver.
   if (source_.IsOver(context)) context.SetOverBound(true);
   if (pooled && !rescue && !retired && HasShelf(tier)) {
-    Refill(context, *cache, tier, rounded, api);
+    Refill(context, *cache, tier, rounded, cache->NextRefill(tier) - 1, api);
     ageing_.MemoryIsIdle();
   } else {
     source_.CheckFreeMemory(context, made.bytes, api);
@@ -122,12 +118,11 @@ Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& 
   return made;
 }
 
-// An idle block for the request, handed out, or none. Waits for nothing. `*asked`: it was retired.
+// An idle block for the request, handed out, or none. Waits for nothing.
 Allocation Pool::TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
-                          unsigned tier, bool* asked) {
+                          unsigned tier) {
   const Allocation ready = TakeReady(context, cache, bytes, rounded, tier);
   if (ready.pooled() || !PromoteRetired(context, cache, tier, rounded)) return ready;
-  *asked = true;
   return TakeReady(context, cache, bytes, rounded, tier);
 }
 
@@ -147,11 +142,13 @@ Allocation Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t byte
 // Where frees are not fenced and submissions not seen, every block is retired: who finds nothing
 // else records a fence and asks about it, 3 us (measured, H200). With one block that is every
 // request.
-bool Pool::IsShort(const ContextPool& context, ThreadCache& cache, unsigned tier) const {
-  if (options_.free_sync != FreeSync::kNone || !HasShelf(tier)) return false;
-  const uint32_t batch = limits_.batch[tier];
-  return context.fences().work_since() &&
-         cache.IdleOf(tier) < (batch < kFewBlocks ? batch : kFewBlocks);
+void Pool::AskLess(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
+                   const DeviceApi& api) {
+  if (host_.sees_submissions || options_.free_sync != FreeSync::kNone || !HasShelf(tier)) return;
+  const uint32_t more = cache.NextToAskLess(tier);
+  if (more == 0) return;
+  Refill(context, cache, tier, rounded, more, api);
+  ageing_.MemoryIsIdle();
 }
 
 // A block of the global pool; or a larger one of this thread's, where that has none that fits
@@ -247,8 +244,7 @@ void Pool::Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch 
 // Slow start: one request was just served by a real call; make more blocks of its tier while that
 // has become usual, as far as the bound and the device's free memory go.
 void Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
-                  const DeviceApi& api) {
-  const uint32_t wanted = cache.NextRefill(tier) - 1;
+                  uint32_t wanted, const DeviceApi& api) {
   if (wanted == 0) return;
   const size_t bytes = wanted * rounded;
   const Accounts& accounts = context.accounts();
@@ -281,190 +277,6 @@ void Pool::NotePeak(ContextPool& context) {
   const int64_t peaks = peaks_.fetch_add(change, std::memory_order_relaxed) + change;
   // Below 0 for a moment where the context is being dropped meanwhile.
   if (peaks > 0) statistics_.process().live_peak_bytes.RaiseTo(static_cast<uint64_t>(peaks));
-}
-
-// ---- Free
-
-DeviceAddress Pool::AllocHitElsewhere(ContextHandle current, size_t bytes) {
-  ThreadCache* cache = t_memory.FindCache(current);
-  return cache == nullptr ? 0 : cache->AllocHit(bytes);
-}
-
-bool Pool::RetireHitElsewhere(Block* block) {
-  ContextPool& context = *block->owner();
-  const ThreadMemory::Entry* entry = t_memory.Find(context.handle());
-  if (entry == nullptr || entry->owner != &context || context.over_bound()) return false;
-  return HasShelf(block->tier) ? RetireInto(*entry, block)
-                               : RetireLargeHit(context, *entry->cache, block);
-}
-
-bool Pool::Retire(Block* block, Stamp stamp, const DeviceApi& api) {
-  ContextPool& context = *block->owner();
-  ThreadCache* cache = t_memory.FindCache(context.handle());
-  if (cache == nullptr || cache->owner() != &context) [[unlikely]]
-    cache = CacheFor(context);
-  const size_t bytes = block->bytes;  // once it is on a list the block is anybody's
-  const unsigned tier = block->tier;
-  const Batch alone = Batch::Of(block, stamp);
-  if (cache == nullptr) [[unlikely]] {
-    TierCounters& counters = statistics_.shared_slot()[block->tier];
-    counters.frees.AddShared(1);
-    counters.requested_freed_bytes.AddShared(block->requested);
-    counters.block_freed_bytes.AddShared(block->bytes);
-    context.accounts().TakeBack(bytes, source_.MoreThanAsked(*block));
-    context.global().Put(alone);
-    ageing_.MemoryIsIdle();
-    return false;
-  }
-  context.HonourRequest(*cache);
-  if (HasShelf(tier)) [[likely]] {
-    Batch overflow;
-    Takers& takers = source_.takers().Of(context.device());
-    Takers::Taking taking;
-    while (!cache->Free(block, stamp, &overflow, takers, &taking)) {
-      if (context.ListCache(*cache)) continue;
-      cache->CountFree(tier, block->requested, bytes);  // it has ended, and the block with it
-      return false;
-    }
-    if (overflow.count != 0) [[unlikely]] {
-      context.Settle(*cache);
-      PutIdle(context, overflow);
-    }
-  } else if (stamp != kReady || context.over_bound() || !FreeLargeListed(context, *cache, block)) {
-    cache->CountFree(tier, block->requested, bytes);
-    context.accounts().TakeBack(bytes, source_.MoreThanAsked(*block));
-    PutIdle(context, alone);
-  }
-  const bool keeps_bound = context.over_bound() || (stamp != kReady && IsNearBound(context, bytes));
-  if (keeps_bound) [[unlikely]]
-    return TidyInFree(context, cache, bytes, tier, api);
-  ageing_.InFree(context, bytes, api);
-  return false;
-}
-
-// The rare end of a free, apart so that the usual one need not remember whether it waited.
-bool Pool::TidyInFree(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
-                      const DeviceApi& api) {
-  const bool waited = KeepBound(context, cache, bytes, tier, api);
-  ageing_.InFree(context, bytes, api);
-  return waited;
-}
-
-// What the program gives back may be too much beside managed memory, though no more is held.
-void Pool::PutIdle(ContextPool& context, Batch batch) {
-  context.global().Put(batch);
-  if (!source_.LeavesRoom(context)) context.SetOverBound(true);
-}
-
-bool Pool::IsNearBound(const ContextPool& context, size_t more) {
-  const Accounts& accounts = context.accounts();
-  return accounts.reserved() + more > accounts.reserve().near_bound();
-}
-
-// A block of this size was freed. Brings the context back under its bound if it is over it. Near
-// the bound, a part of what is idle should be ready: then an allocation finds a block, or there is
-// one to release for the block that it makes, without a wait. If the device is so far behind that
-// too much is retired, the free waits for older fences, of the block's own tier if that has nothing
-// ready: never longer than the real free would, and for the last of them it begins to wait within
-// kMostBoundWaitNs. True: it has waited.
-bool Pool::KeepBound(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier,
-                     const DeviceApi& api) {
-  if (context.over_bound()) {
-    readiness_.PromotePassed(context);
-    if (source_.MayTrimAside(context)) {
-      context.SetOverBound(false);  // first: the thread says if it finds nothing
-      if (ageing_.TrimSoon(context)) return false;
-    }
-    const size_t reserved = context.accounts().reserved();
-    source_.Trim(context, bytes, api);
-    context.Settle(*cache);
-    LeaveRoom(context, 0, Quietly::kNo, api);
-    if (source_.IsOver(context)) context.SetOverBound(true);
-    if (context.accounts().reserved() < reserved) return false;  // it has paid
-  }
-  if (!IsNearBound(context, bytes)) return false;
-  const size_t headroom = context.accounts().reserve().headroom();
-  context.Settle(*cache);
-  const bool has_ready = HasReady(context, cache, bytes, tier);
-  // Small blocks are wanted again as they are; a large one, or the room for it, comes of others.
-  if (has_ready || bytes >= kLargeGranule) {
-    if (context.ready() >= headroom) return false;
-    context.global().PromoteAll([&](Stamp stamp) { return readiness_.HasPassed(context, stamp); });
-    if (context.ready() >= headroom) return false;
-    context.GatherLarge();  // what other threads have of these is known now
-    if (context.ready() >= headroom) return false;
-  }
-  const Stamp wait_for =
-      has_ready ? context.fences().passed() : OldestStamp(context, cache, tier, bytes);
-  if (wait_for == kReady || readiness_.HasPassed(context, wait_for)) return false;
-  // One fence after the other, and not for long: a program that waits in each free has never so
-  // much behind it as one that does not.
-  const Fences& fences = context.fences();
-  const uint64_t begin = NowNs();
-  bool waited = false;
-  while (!fences.Covers(wait_for) && readiness_.Wait(context, fences.passed())) {
-    waited = true;
-    if (NowNs() - begin >= kMostBoundWaitNs) break;
-  }
-  if (!waited) return false;
-  statistics_.process().bound_wait_ns.AddShared(statistics_.CountWait(begin));
-  statistics_.process().bound_waits.AddShared(1);
-  return true;
-}
-
-bool Pool::HasReady(ContextPool& context, ThreadCache* cache, size_t bytes, unsigned tier) {
-  if (HasShelf(tier)) return cache->HasReady(tier) || context.global().HasReady(tier, 0, 0);
-  const size_t most = bytes + (bytes < kLargeGranule ? 0 : SlackFor(context, bytes));
-  return cache->BestFitOfLarge(bytes, most) != 0 ||
-         context.global().HasReady(bytes >= kLargeGranule ? kLargeBlocks : tier, bytes, most);
-}
-
-int Pool::FreeReal(Block* block, const DeviceApi& api) {
-  const DeviceAddress address = block->address;
-  // A block whose context was dropped meanwhile is no allocation any more: the real call says so.
-  return source_.RealFree(source_.ForgetFreed(block) ? address : address + 1, api);
-}
-
-int Pool::FreeRealUnlessRefused(Block* block, const DeviceApi& api) {
-  const Uncancelled uncancelled;  // or it would be leaving for ever
-  if (block->BeginLeaving()) {    // else its context has ended, and the memory with it
-    const RelaxedCaptureMode relaxed(*host_.driver());
-    const int status = source_.RealFree(block->address, api);
-    if (IsRefusedFree(status) && block->StayWithProgram(BlockState::kUnpooled)) return status;
-  }
-  source_.ForgetFreed(block);
-  return kSuccess;
-}
-
-bool Pool::StillHas(const Block* block, DeviceAddress address) const {
-  return StillFound(side_table_, block, address,
-                    [](const ContextPool& owner) { return owner.MayHaveEnded(); });
-}
-
-bool Pool::Unpool(DeviceAddress address) {
-  Block* block = Find(address);
-  if (block == nullptr) return false;
-  BlockState live = BlockState::kLive;
-  if (block->state.compare_exchange_strong(live, BlockState::kUnpooled,
-                                           std::memory_order_acq_rel)) {
-    statistics_.process().unpooled_blocks.AddShared(1);
-    return true;
-  }
-  return live == BlockState::kUnpooled;
-}
-
-BlockState Pool::BeginFreeElsewhere(Block* block, DeviceAddress address) {
-  const BlockState taken = Take(block, address);
-  // Leaving: the driver may give the address to another thread before the call has returned. That
-  // it fails (the context has ended) is found at the end.
-  if (taken == BlockState::kLive || taken == BlockState::kUnpooled) (void)block->BeginLeaving();
-  return taken;
-}
-
-void Pool::EndFreeElsewhere(Block* block, BlockState taken, bool freed) {
-  if (!freed && block->StayWithProgram(taken)) return;
-  source_.ForgetFreed(block);
-  statistics_.process().unpooled_blocks.AddShared(1);
 }
 
 // ---- Creation

@@ -222,7 +222,7 @@ class Pool {
   bool FreeLarge(ContextPool& context, ThreadCache& cache, Block* block);
   bool FreeLargeListed(ContextPool& context, ThreadCache& cache, Block* block);
   Allocation TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
-                      unsigned tier, bool* asked);
+                      unsigned tier);
   Allocation TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
                        unsigned tier);
   // Is the context still there, as far as that can be known?
@@ -261,13 +261,14 @@ class Pool {
   bool LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const DeviceApi& api);
   void AwaitRoom(ContextPool& context, const DeviceApi& api);
   void Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
-              const DeviceApi& api);
+              uint32_t wanted, const DeviceApi& api);
   static void Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch batch);
   // Of another context than this thread used last.
   [[gnu::noinline]] static DeviceAddress AllocHitElsewhere(ContextHandle current, size_t bytes);
   void NotePeak(ContextPool& context);
   bool HasShelf(unsigned tier) const { return tier < limits_.tiers; }
-  bool IsShort(const ContextPool& context, ThreadCache& cache, unsigned tier) const;
+  void AskLess(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
+               const DeviceApi& api);
   // The epoch has changed if the context was closed.
   [[gnu::always_inline]] bool RetireInto(const ThreadMemory::Entry& entry, Block* block) {
     if (!entry.IsOfNow()) [[unlikely]]

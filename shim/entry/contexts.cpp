@@ -68,6 +68,7 @@ CUresult EndReferences(Condition condition, Call call, HasEnded has_ended) {
     ending[count++] = &context;
   });
   ShakeContextEnds();
+  ForgetWhatIsKnownOfContexts();
   const CUresult status = call();
   for (size_t i = 0; i < count; ++i) {
     ContextPool& context = *ending[i];

@@ -72,6 +72,7 @@ constinit const PoolHost kShimHost = {
     &ReleaseKept,
     &AgeKept,
     true,
+    true,
     &ContextOpened,
     &ContextEnded,
     &kPageLockedCalls,

@@ -241,6 +241,7 @@ struct FakeHost {
       kBlindHost.release_kept,
       kBlindHost.age_kept,
       true,
+      true,
       [](ContextPool&) {},
       [](ContextPool&) {},
   };

@@ -46,6 +46,7 @@ const PoolHost kHost = {
     kBlindHost.release_kept,
     kBlindHost.age_kept,
     true,
+    true,
     [](ContextPool&) {},
     [](ContextPool&) {},
 };

@@ -441,7 +441,8 @@ def why_not(
         return [f"Frees still waited for the GPU: {counters.waits_in_words(process)}."]
     if judged.outcome in (Outcome.MORE, Outcome.NOISY, Outcome.SHORT):
         return []
-    if inside is not None and inside < LITTLE * observed.median:  # and yet more could be saved
+    little = inside is not None and inside < LITTLE * observed.median
+    if little and counters.allocates_in_order(process):
         calls = words.count(process["async_allocations"], "stream-ordered allocation")
         return [f"Its {calls} come from the driver's own pool, as without."]
     return [

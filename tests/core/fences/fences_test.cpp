@@ -347,5 +347,24 @@ TEST_F(FencesTest, ThreadsThatRecordAskAndWait) {
   EXPECT_LE(fences().published(), fences().started());
 }
 
+// Found by review: the time until a newer one was seen open counted as the older one's wait.
+TEST_F(FencesTest, AnOpenFenceDoesNotTellThatAnOlderOneWasOpen) {
+  fences().NoteSkipped(Record().number);
+  const Fences::Recorded older = Record();
+  fences().NoteSkipped(older.number);
+  const Fences::Recorded newer = Record();
+  fences().NoteSkipped(newer.number);
+  driver_.Finish(2);
+  EXPECT_EQ(Poll(newer.number - 1), kNotReady);
+  EXPECT_EQ(Poll(older.number - 1), kSuccess);
+  const SkippedTime::Bounds seen_late = fences().TakeSkippedTime();
+  EXPECT_EQ(seen_late.min_ns, 0u);
+  EXPECT_GT(seen_late.max_ns, 0u);
+  EXPECT_EQ(Poll(newer.number - 1), kNotReady);
+  driver_.Finish();
+  EXPECT_EQ(Poll(newer.number - 1), kSuccess);
+  EXPECT_GT(fences().TakeSkippedTime().min_ns, 0u) << "it was the oldest, and open";
+}
+
 }  // namespace
 }  // namespace cmp
