@@ -206,6 +206,11 @@ class TestCase(unittest.TestCase):
 
     maxDiff = None
 
+    def run(self, result=None):
+        """A hang is a failure, not a stuck machine; of one test, however many others there are."""
+        signal.alarm(280)
+        return super().run(result)
+
     def _formatMessage(self, msg, standardMsg):
         """Every failure names the programs that it is about, and their seeds."""
         runs = "".join(f"\nagain: {run_again}" for run_again in _latest)
@@ -269,5 +274,4 @@ def numbers(text):
 
 
 def main():
-    signal.alarm(int(os.environ.get("CMP_TEST_ALARM_S", "280")))  # a hang is a failure, not a stuck machine
     unittest.main(verbosity=2)
