@@ -116,7 +116,7 @@ bool SideTable::Insert(Block* block, Block** displaced) {
   *displaced = nullptr;
   std::atomic<uintptr_t>* region = RegionEntry(address);
   if (region == nullptr) return false;
-  if (block->bytes >= kLargeGranule) SetFurther(block);
+  SetFurther(block);
   if (block->bytes >= kLargeGranule && (address & (kLargeGranule - 1)) == 0) {
     const uintptr_t tagged = reinterpret_cast<uintptr_t>(block) | kLargeTag;
     uintptr_t entry = region->load(std::memory_order_acquire);
@@ -130,7 +130,7 @@ bool SideTable::Insert(Block* block, Block** displaced) {
   }
   std::atomic<Block*>* slot = LeafSlot(*region, address);
   if (slot == nullptr) {
-    if (block->bytes >= kLargeGranule) ClearFurther(address, block->bytes, block);
+    ClearFurther(address, block->bytes, block);
     return false;
   }
   *displaced = slot->exchange(block, std::memory_order_acq_rel);
@@ -152,7 +152,7 @@ void SideTable::Erase(DeviceAddress address, size_t bytes, Block* block) {
         expected, nullptr, std::memory_order_acq_rel, std::memory_order_relaxed);
     if (cleared) leaf.ClearBegin(slot);
   }
-  if (bytes >= kLargeGranule) ClearFurther(address, bytes, block);
+  ClearFurther(address, bytes, block);
 }
 
 }  // namespace cmp

@@ -5,7 +5,7 @@
 //
 //   root  -> middle -> region entry -> leaf -> Block*
 //                                  \-> Block*   (tagged: one large block begins here,
-//                                                or began before and goes on here)
+//                                                or one began before and goes on here)
 //
 // A region is 2 MiB of address space. The driver puts allocations of 2 MiB and more at the base
 // of a region of their own, so such a region needs no leaf.
@@ -14,8 +14,9 @@
 // cleared before a real free of the program's, so a found block is ours. That of a block that the
 // pool really frees, or the program in the order of a stream or by the library, is cleared
 // afterwards, unless the driver has given the address out again by then. Find knows bases alone,
-// FindAround every byte of a block: at its base, and where it is large in every region that it goes
-// on in; small ones by the nearest base below, which a leaf has a bit for.
+// FindAround every byte of a block: at its base, and in every region that it goes on in (small ones
+// of page-locked memory lie across regions, too); else by the nearest base below, which a leaf has
+// a bit for.
 #ifndef CMP_CORE_LISTS_SIDE_TABLE_H_
 #define CMP_CORE_LISTS_SIDE_TABLE_H_
 
@@ -158,7 +159,7 @@ class SideTable {
   struct Leaf {
     std::atomic<Block*> entries[size_t{1} << (kRegionShift - kSlotShift)];
     Chunk chunk;
-    std::atomic<Block*> goes_on;  // a large block that began before
+    std::atomic<Block*> goes_on;  // a block that began before
     Begins begins;
 
     Block* Around(DeviceAddress address) const;
