@@ -423,6 +423,21 @@ class Traces(TestCase):
 
 
 class Wrong(TestCase):
+    def test_what_is_no_report_in_a_folder_is_passed_over(self):
+        folder = self.folder()
+        (folder / "metrics.json").write_text('{"loss": 1}')
+        (folder / "cut.json").write_text('{\n  "cmp_statistics": 1,\n  "vers')
+        result = run("report", folder)
+        self.assertEqual((result.returncode, result.stdout), (1, ""))
+        self.assertEqual(result.stderr.splitlines()[2:], ["cmp-preload: no file of these can be read"])
+        self.assert_ok(run("run", "--reports", folder, "--", PLAIN, "10"))
+        result = run("report", folder)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(result.stderr.splitlines(), [
+            f"cmp-preload: {folder}/cut.json: cut off or damaged; passed over",
+            f"cmp-preload: {folder}/metrics.json: not a statistics file; passed over"])
+        self.assertIn("plain", result.stdout)
+
     def test_wrong_files(self):
         folder = self.folder()
         (folder / "empty.json").write_text("")

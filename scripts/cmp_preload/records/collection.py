@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cmp_preload.console.errors import Failure
+from cmp_preload.console.errors import Failure, warn
 from cmp_preload.records import counters, statistics, trace_file, traces
 
 
@@ -14,11 +14,18 @@ class Collection:
     def __init__(self, paths: list[str], find_library) -> None:
         files = _each_once([file for path in paths for file in files_of(path)])
         recorded = [file for file in files if is_recorded(file)]
-        self.everyone = [
-            {"file": file, **statistics.read(file, find_library)}
-            for file in files
-            if file not in recorded
-        ]
+        self.everyone = []
+        for file in files:
+            if file in recorded:
+                continue
+            try:
+                self.everyone.append({"file": file, **statistics.read(file, find_library)})
+            except Failure as failure:
+                if file in paths or len(files) == 1:
+                    raise
+                warn(f"{failure}; passed over")  # one rank must not cost all the others
+        if not self.everyone and not recorded:
+            raise Failure("no file of these can be read")
         self.processes = [one for one in self.everyone if one["reached"]]
         self.unreached = [one for one in self.everyone if not one["reached"]]
         self.together = counters.add_up(self.everyone)

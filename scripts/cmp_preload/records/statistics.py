@@ -45,6 +45,8 @@ def read(path: str, find_library) -> dict:
         raise Failure(f"{path}: {error.strerror}") from None
     except RecursionError:
         raise Failure(f"{path}: not a statistics file") from None
+    except json.JSONDecodeError:
+        raise Failure(f"{path}: cut off or damaged") from None
     except (ValueError, struct.error) as error:
         raise Failure(f"{path}: {error}") from None
 
