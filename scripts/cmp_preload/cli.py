@@ -9,6 +9,7 @@ import signal
 import sys
 
 from cmp_preload.console import words
+from cmp_preload.console.documents import document
 from cmp_preload.console.errors import Failure, Interrupted, warn
 from cmp_preload.pool.library import find
 
@@ -32,7 +33,7 @@ USAGE = f"""usage: cmp-preload [--library PATH] COMMAND ...
 
 cmp-preload COMMAND --help: the options of a command. cmp-preload --version: which version this is.
 --library PATH: another libcmp_preload.so than the one beside cmp-preload.
-"""
+Pages about all of it: """
 
 
 def command() -> int:
@@ -83,7 +84,7 @@ def _command(arguments: list[str], here: str) -> int:
     if arguments[:1] == ["--library"] and len(arguments) > 1:
         path, arguments = arguments[1], arguments[2:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE, end="", file=sys.stdout if arguments else sys.stderr)
+        print(USAGE + document("README"), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     if arguments[0] == "--version":
         print(find(path, here).version())

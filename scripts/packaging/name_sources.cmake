@@ -10,5 +10,7 @@ foreach(page IN LISTS found)
   string(REGEX REPLACE "\\[([^]]*)\\]\\(${outside}\\.\\./\\.\\./([^)]*)\\)" "${named}" text "${text}")
   string(REPLACE "(\\2" "(scripts/\\2" named "${named}")
   string(REGEX REPLACE "\\[([^]]*)\\]\\(${outside}\\.\\./([^)]*)\\)" "${named}" text "${text}")
+  string(REPEAT "../" ${depth} above)
+  string(REPLACE "scripts/docs/" "${above}" text "${text}")  # the examples, which are
   file(WRITE "${page}" "${text}")
 endforeach()
