@@ -211,6 +211,10 @@ class Doctor(TestCase):
         self.assertIn("PROBLEM  CMP_SLACK=half is not understood", said)
         self.assertIn("right: a percentage, as 12.5%", said)
         self.assertIn("note     CMP_FILL=zero is set", said)
+        said = self.doctor(env={"CMP_RESRVE": "1x", "CMP_BUILD": "x"})
+        self.assertIn("note     CMP_RESRVE is not a setting of the pool\n", said)
+        self.assertIn("did you mean CMP_RESERVE?", said)
+        self.assertNotIn("CMP_BUILD", said)
         wrapper = BUILD / "programs" / "wrapper.so"
         self.assertIn(
             f"another preload stays, behind the pool: {wrapper}",
