@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 STEPS = (1, 2, 4, 8, 16)  # of a doubling, below 2 MiB
-MOST_TIER_BYTES = (1 << 47) - 1  # as in core/pool/pool.cpp
+MOST_TIER_BYTES = (1 << 47) - 1  # as in core/base/tiers.h
 LARGE_GRANULE = 2 << 20  # larger blocks are multiples of it
 
 
