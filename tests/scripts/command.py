@@ -41,7 +41,7 @@ def environment(env=None):
 def called(arguments, env):
     """How cmp-preload is started, as subprocess takes it."""
     return {
-        "args": [sys.executable, str(COMMAND), *map(str, arguments)],
+        "args": [str(COMMAND), *map(str, arguments)],
         "env": environment(env),
         "text": True,
         "stdout": subprocess.PIPE,

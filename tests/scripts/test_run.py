@@ -126,11 +126,12 @@ class AsWithout(TestCase):
             under = run("run", "--", script, env=env, input="in\n").stdout
             added = f"LD_PRELOAD={BUILD / 'libcmp_preload.so'}"
             self.assertIn(added, under)
-            # A launcher script of Python itself may add to the environment before us.
+            # The shell or a launcher script of Python itself may add to the environment before us.
             asked = subprocess.run(
                 [
-                    "python3",
+                    "sh",
                     "-c",
+                    'exec python3 -IS -c "$0"',
                     "print(open('/proc/self/environ').read()" ".replace(chr(0), chr(10)))",
                 ],
                 env=environment(env),
@@ -153,6 +154,16 @@ class AsWithout(TestCase):
                 ),
             )
 
+    def test_modules_of_the_user_are_the_programs_alone(self):
+        folder = self.folder()
+        for name in ("json", "types", "sitecustomize"):
+            (folder / f"{name}.py").write_text("raise SystemExit('a module of the user')")
+        path = {"PYTHONPATH": folder, "PYTHONHOME": "/nowhere"}
+        for command in ("run", "doctor"):
+            result = run(command, "--", "sh", "-c", 'echo "$PYTHONPATH"', env=path)
+            self.assert_ok(result)
+            self.assertEqual(result.stdout == f"{folder}\n", command == "run")
+
     def test_existing_preload_stays(self):
         wrapper = str(BUILD / "programs" / "malloc_wrapper.so")
         result = run("run", "--stats=1", "--", PLAIN, "100", env={"LD_PRELOAD": wrapper})
@@ -161,7 +172,7 @@ class AsWithout(TestCase):
         twice = run(
             "run",
             "--",
-            sys.executable,  # where `env python3` is a script, the wrapper's report is in its way
+            sys.executable,  # its own start is a script, where the wrapper's report is in the way
             COMMAND,
             "run",
             "--",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -41,6 +40,8 @@ def share(part: float, whole: float) -> str:
 
 def meant(word: str, right: Iterable[str], least: float = 0.6) -> str | None:
     """The one of `right` that is most like a word that is none of them, if one is."""
+    import difflib  # seldom needed, and slow to load
+
     return next(iter(difflib.get_close_matches(word, right, 1, least)), None)
 
 

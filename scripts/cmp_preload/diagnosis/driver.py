@@ -24,7 +24,7 @@ def _probe(environment: dict, *arguments: str) -> dict | None:
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "probe.py")
     try:
         done = subprocess.run(
-            [sys.executable, script, *arguments],
+            [sys.executable, "-IS", script, *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -6,10 +6,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import glob
-import hashlib
 import os
 import stat
-import tempfile
 from typing import NamedTuple
 
 from cmp_preload.console.errors import Failure
@@ -93,6 +91,8 @@ class Library:
             if not os.path.islink(link):
                 os.symlink(self.path, link)
             return link
+        import tempfile  # seldom needed, and slow to load
+
         problem = "no folder without spaces and colons"
         for folder in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):
             try:
@@ -113,6 +113,8 @@ def can_be_preloaded(path: str) -> bool:
 
 def _link_in(folder: str, path: str) -> str:
     """A link to `path` in a folder of this user's below `folder`, always the same one."""
+    import hashlib  # seldom needed, and slow to load
+
     own = os.path.join(folder, f"cmp-preload-{os.geteuid()}")
     os.makedirs(own, mode=0o700, exist_ok=True)
     found = os.lstat(own)
