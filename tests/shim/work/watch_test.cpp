@@ -91,7 +91,8 @@ TEST(WatchTest, WhoSkipsLooksAgain) {
 }
 
 // Two threads at once: one publishes and looks for marks, the other makes its mark and looks at
-// what was published. Never do both see nothing.
+// what was published. Never do both see nothing, unless the mark is gone: a free that is kept from
+// running for 10 ms between meeting it and looking again takes it away, and the other looks once more.
 TEST(WatchTest, OneOfTwoSeesTheOther) {
   constexpr int kRounds = 20000;
   std::vector<Watch> watches(kRounds);
@@ -120,7 +121,7 @@ TEST(WatchTest, OneOfTwoSeesTheOther) {
   frees.join();
   for (int i = 0; i < kRounds; ++i) {
     EXPECT_TRUE(looked[i]);
-    EXPECT_TRUE(met[i] || found[i]) << i;
+    EXPECT_TRUE(met[i] || found[i] || !watches[i].Stands(kSecond)) << i;
   }
 }
 
