@@ -13,13 +13,17 @@ from cmp_preload.reporters import json, text
 LIBRARY = Library(os.environ["CMP_TEST_LIBRARY"])
 
 
+def refuse(_, failure):
+    raise failure
+
+
 def read(path):
     recorded = traces.read(path)
     calls = list(recorded)
     assert len(calls) == len(recorded)
     assert all(isinstance(one, Call) for one in calls)
     found = Collection([], lambda: LIBRARY)
-    found.traces = traces.read_all([path], lambda: LIBRARY)
+    found.traces = traces.read_all([path], lambda: LIBRARY, refuse)
     found.timeline = traces.together(found.traces)
     text.report(found, True)
     json.report(found)

@@ -438,6 +438,53 @@ class Wrong(TestCase):
             f"cmp-preload: {folder}/metrics.json: not a statistics file; passed over"])
         self.assertIn("plain", result.stdout)
 
+    def test_wrong_traces_in_a_folder_are_passed_over(self):
+        """Those that cannot be opened, and one whose damage shows when its calls are read."""
+        folder = self.folder()
+        arguments = ("--reports", folder, "--trace", folder / "t.%p")
+        self.assert_ok(run("run", *arguments, "--", PLAIN, "300"))
+        (whole,) = folder.glob("t.*")
+        (folder / "train.csv").write_text("epoch,loss\n1,0.5\n")
+        (folder / "cut").write_bytes(whole.read_bytes()[:40])
+        damaged = bytearray(whole.read_bytes())
+        record = trace_file.CHUNK_BYTES + trace_file.CHUNK.size + trace_file.RECORD.size
+        damaged[record : record + 8] = bytes(8)  # before the trace began
+        (folder / "damaged").write_bytes(damaged)
+        said = run("report", folder)
+        self.assert_ok(said)
+        self.assertEqual(said.stderr.splitlines(), [
+            f"cmp-preload: {folder}/cut: the file is cut off; passed over",
+            f"cmp-preload: {folder}/train.csv: neither a trace nor a CSV of RMM's; passed over",
+            f"cmp-preload: {folder}/damaged: a record is damaged; passed over"])
+        self.assertEqual(said.stdout, run("report", *folder.glob("*.json"), whole).stdout)
+        for name in ("cut", "damaged", "train.csv"):  # what is named is asked for
+            said = run("report", folder, folder / name)
+            self.assertEqual((said.returncode, said.stdout), (1, ""))
+            self.assertRegex(said.stderr.splitlines()[-1], rf"{name}: .*(?<!passed over)$")
+        whole.unlink()
+        for path in folder.glob("*.json"):
+            path.unlink()
+        said = run("report", folder)
+        self.assertEqual((said.returncode, said.stdout), (1, ""))
+        self.assertEqual(said.stderr.splitlines()[3:], ["cmp-preload: no file of these can be read"])
+
+    def test_what_is_no_file_in_a_folder_is_not_read(self):
+        """Reading a FIFO might never end."""
+        folder = self.folder()
+        self.assert_ok(run("run", "--reports", folder, "--", PLAIN, "10"))
+        (path,) = folder.glob("*.json")
+        os.mkfifo(folder / "x.json")
+        os.mkfifo(folder / "y.csv")
+        (folder / "z.json").mkdir()
+        said = run("report", folder)
+        self.assert_ok(said)
+        self.assertEqual(said.stderr.splitlines(), [
+            f"cmp-preload: {folder}/x.json: not a file; passed over",
+            f"cmp-preload: {folder}/z.json: not a file; passed over"])
+        self.assertEqual(said.stdout, run("report", path).stdout)
+        path.unlink()
+        self.assert_ok(run("report", folder), code=1)
+
     def test_wrong_files(self):
         folder = self.folder()
         (folder / "empty.json").write_text("")

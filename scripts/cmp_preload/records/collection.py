@@ -13,23 +13,30 @@ class Collection:
 
     def __init__(self, paths: list[str], find_library) -> None:
         files = _each_once([file for path in paths for file in files_of(path)])
+        named = {os.path.realpath(path) for path in paths}
+
+        def pass_over(file: str, failure: Failure) -> None:
+            if len(files) == 1 or os.path.realpath(file) in named:
+                raise failure
+            warn(f"{failure}; passed over")  # one rank must not cost all the others
+
         recorded = [file for file in files if is_recorded(file)]
         self.everyone = []
         for file in files:
             if file in recorded:
                 continue
             try:
+                if os.path.realpath(file) not in named and not os.path.isfile(file):
+                    raise Failure(f"{file}: not a file")  # of a FIFO, reading might never end
                 self.everyone.append({"file": file, **statistics.read(file, find_library)})
             except Failure as failure:
-                if file in paths or len(files) == 1:
-                    raise
-                warn(f"{failure}; passed over")  # one rank must not cost all the others
-        if not self.everyone and not recorded:
+                pass_over(file, failure)
+        self.traces = traces.read_all(recorded, find_library, pass_over)
+        if files and not self.everyone and not self.traces:
             raise Failure("no file of these can be read")
         self.processes = [one for one in self.everyone if one["reached"]]
         self.unreached = [one for one in self.everyone if not one["reached"]]
         self.together = counters.add_up(self.everyone)
-        self.traces = traces.read_all(recorded, find_library)
         self.timeline = traces.together(self.traces) if self.traces else None
 
 

@@ -33,16 +33,27 @@ class Traced(NamedTuple):
         return program + ("" if self.recorded.ended else " (not ended)")
 
 
-def read_all(files: list[str], find_library) -> list[Traced]:
-    """Traces of processes that may have run at once: their times have one begin."""
-    everyone = [(file, read(file)) for file in files]
+def read_all(files: list[str], find_library, pass_over) -> list[Traced]:
+    """Traces of processes that may have run at once: their times have one begin. What cannot be read
+    is left out, if `pass_over(file, failure)` returns."""
+    everyone = []
+    for file in files:
+        try:
+            everyone.append((file, read(file)))
+        except Failure as failure:
+            pass_over(file, failure)
     begin = min((one.begin_unix for _, one in everyone if one.begin_unix), default=0)
     offsets = [max(0, one.begin_unix - begin) for _, one in everyone]  # a CSV has no begin
     end = max((offset + one.nanoseconds for offset, (_, one) in zip(offsets, everyone)), default=0)
     result = []
     for offset, (file, recorded) in zip(offsets, everyone):
         timeline = Timeline(max(1, end) / STEPS)
-        timeline.read(recorded, tier_steps(recorded, find_library), offset)
+        try:
+            timeline.read(recorded, tier_steps(recorded, find_library), offset)
+        except Failure as failure:
+            pass_over(file, failure)
+            others = [other for other, _ in everyone if other != file]
+            return read_all(others, find_library, pass_over)  # its times were among theirs
         result.append(Traced(file, recorded, timeline))
     return result
 
