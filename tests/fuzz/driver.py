@@ -91,11 +91,12 @@ def _too_long(*_):
     raise TimeoutError(f"it takes more than {MOST_SECONDS} s")
 
 
-def _is_found(reader, path):
-    """Is it more than a result, or a failure of one line?"""
+def _is_found(reader, path, results):
+    """Is it more than a result, or a failure of one line? Results are counted."""
     signal.alarm(MOST_SECONDS)
     try:
         reader(str(path))
+        results.append(path)
     except Failure as failure:
         message = str(failure)
         if not message.isprintable() or len(message) > 300:
@@ -124,9 +125,12 @@ def main(reader):
     signal.signal(signal.SIGALRM, _too_long)
     used = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MOST_MEMORY, resource.RLIM_INFINITY))
+    results = []
     for file in files:
-        if _is_found(reader, file):
+        if _is_found(reader, file, results):
             sys.exit(f"with {file}")
+    if not results:
+        sys.exit("of no file of the corpus there is a result: nothing would be tried")
     mutator = Mutator(options.seed, corpus)
     name = f"{pathlib.Path(sys.argv[0]).stem}-seed{options.seed}.input"
     with tempfile.TemporaryDirectory(prefix="cmp-fuzz-") as folder:
@@ -134,7 +138,7 @@ def main(reader):
         for i in range(options.inputs):
             data = mutator.next()
             path.write_bytes(data)
-            if _is_found(reader, path):
+            if _is_found(reader, path, results):
                 pathlib.Path(name).write_bytes(data)
                 sys.exit(f"input {i} of --seed {options.seed} is left in {name}")
     print(f"{len(files)} inputs of the corpus, then {options.inputs} with --seed {options.seed}")
