@@ -513,6 +513,26 @@ class Wrong(TestCase):
         self.assert_refused(run("report"), "which file")
         self.assert_refused(run("report", "--htm", "x", "y"), "--html")
 
+    def test_what_is_wrong_is_said_in_words_of_its_own(self):
+        """None of Python's, which tell of its numbers and codecs."""
+        folder = self.folder()
+        begin = b'{\n  "cmp_statistics": 1, '
+        line = "Thread,Time,Action,Pointer,Size,Stream\n1,00:00:00:0,allocate,0x10,"
+        for name, content, said in (
+            ("latin.json", begin + b'"program": "r\xe9seau"}', "cut off or damaged"),
+            ("huge.json", begin + b'"pid": ' + b"9" * 5000 + b"}", "cut off or damaged"),
+            ("short.live", b"CMPSTAT\0" + bytes(20), "cut off or damaged"),
+            ("format.json", b'{\n  "cmp_statistics": "' + b"9" * 5000 + b'"}', "statistics of format '999"),
+            ("word.csv", f"{line}many,0\n".encode(), "line 2: Size is no number"),
+            ("huge.csv", f"{line}{'9' * 5000},0\n".encode(), "line 2: Size is no number"),
+        ):
+            (folder / name).write_bytes(content)
+            said = f"cmp-preload: {folder / name}: {said}"
+            with self.subTest(name=name):
+                result = run("report", folder / name)
+                self.assert_refused(result, said, code=1)
+                self.assertLess(len(result.stderr), len(said) + 100)
+
     def test_reader_that_has_enough(self):
         folder = self.folder()
         self.assert_ok(run("run", "--reports", folder, "--", PLAIN, "10"))

@@ -45,7 +45,10 @@ def _time_of_day(text) -> int:
 
 def _whole(row, column, bits, base=10) -> int:
     """A number that a trace has room for."""
-    number = int(row[column], base)
+    try:
+        number = int(row[column], base)
+    except ValueError:
+        raise ValueError(f"{column} is no number") from None
     if not 0 <= number < 1 << bits:
         raise ValueError(f"{column} is out of range")
     return number

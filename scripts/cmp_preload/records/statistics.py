@@ -7,6 +7,7 @@ import json
 import os
 import struct
 
+from cmp_preload.console import words
 from cmp_preload.console.errors import Failure
 from cmp_preload.records import live, runs
 
@@ -34,21 +35,28 @@ def read(path: str, find_library) -> dict:
             return live.read(data, find_library)
         if not data.startswith(JSON_BEGINNING):
             raise ValueError("not a statistics file")
-        found = json.loads(data)
+        found = _parsed(data)
         if found["cmp_statistics"] != FORMAT:
-            raise ValueError(
-                f"statistics of format {found['cmp_statistics']}; this cmp-preload reads {FORMAT}"
-            )
+            form = words.shorten(repr(found["cmp_statistics"]), 40)
+            raise ValueError(f"statistics of format {form}; this cmp-preload reads {FORMAT}")
         _check(found)
         return found
     except OSError as error:
         raise Failure(f"{path}: {error.strerror}") from None
-    except RecursionError:
-        raise Failure(f"{path}: not a statistics file") from None
-    except json.JSONDecodeError:
+    except struct.error:
         raise Failure(f"{path}: cut off or damaged") from None
-    except (ValueError, struct.error) as error:
+    except ValueError as error:
         raise Failure(f"{path}: {error}") from None
+
+
+def _parsed(data: bytes) -> dict:
+    """ValueError where it is no JSON, no text, or has a number that is none of a library's."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("not a statistics file") from None
+    except ValueError:
+        raise ValueError("cut off or damaged") from None
 
 
 def _check(found: dict) -> None:
