@@ -353,7 +353,7 @@ class Ranks(Written):
             )
         rows = self.rows(text.report(found, False), "program's peak")
         self.assertEqual(rows[1][3:], ["1 MiB", "2 MiB", "100%", "0 B", "1 MiB"])
-        self.assertEqual(rows[5][2:], ["4 MiB", "6 MiB", "50%", "0 B", "2 MiB"])
+        self.assertEqual(rows[5][2:], ["up to 4 MiB", "up to 6 MiB", "50%", "0 B", "2 MiB"])
 
     def test_without_ranks(self):
         one, other = process(1), process(2, [tier(4096, 9000, 9000 * 4096)])

@@ -86,6 +86,11 @@ class Reports(TestCase):
         self.assertEqual(rows[4][0], "all 3")
         self.assertEqual(sum(requests[:3]), requests[3])
         self.assertEqual(requests[:3], sorted(requests[:3], reverse=True))
+        # Whether all held their most at once is not known.
+        rows = table_of(said, "process", "program's peak")
+        self.assertNotIn("up to", rows[1][1])
+        self.assertEqual(rows[4][:3:2], ["all 3", rows[4][2]])
+        self.assertTrue(rows[4][1].startswith("up to ") and rows[4][2].startswith("up to "), rows[4])
         # The sum as JSON adds up, too.
         together = json.loads(self.report("--json", folder))
         self.assertEqual(together["totals"]["requests"], requests[3])
@@ -329,6 +334,20 @@ class Traces(TestCase):
         self.assertEqual([row[1] for row in cells[5:8]], ["5.001 MiB"] * 3)
         self.assertEqual(cells[9][1:], ["1000 B", "1 KiB", "0", "0"])
         self.assertEqual(cells[12][1:], ["300 B", "512 B", "1", "1"])
+
+    def test_peaks_that_were_not_at_once(self):
+        """Of several traces, what was live at one time."""
+        folder = self.folder()
+        for begin, size in ((1, 3 << 20), (5, 2 << 20)):
+            calls = [
+                Call.of(0, 10, 1, "real", 0x1000, size),
+                Call.of(10**9, 10, 1, "real_free", 0x1000, size),
+            ]
+            trace_file.write(Trace(calls, begin_unix=begin * 10**9), folder / str(begin))
+        said = run("report", folder).stdout
+        self.assertIn("; the program held 3 MiB at most, in blocks of 3 MiB. ", said)
+        self.assertEqual([row[4:6] for row in table_of(said, "trace", "calls")[1:]],
+                         [["3 MiB", "3 MiB"], ["2 MiB", "2 MiB"], ["up to 3 MiB", "up to 3 MiB"]])
 
     def test_what_frees_waited_for_is_in_the_statistics(self):
         path = self.folder() / "t"

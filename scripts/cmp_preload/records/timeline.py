@@ -147,7 +147,7 @@ class Timeline:
         return tier, in_tier if in_tier < large else -(-size // large) * large
 
     def add_all(self, other: Timeline) -> None:
-        """Another process's. Peaks are added: they may have been at once."""
+        """Another process's. The peak is the most that may have been live in one step."""
         for name in ("live", "blocks", "real_calls", "calls"):
             both = zip(getattr(self, name), getattr(other, name))
             setattr(self, name, [a + b for a, b in both])
@@ -161,8 +161,7 @@ class Timeline:
             mine = self.tiers.setdefault(size, dict.fromkeys(tier, 0))
             for name, value in tier.items():
                 mine[name] = value if name == "bytes" else mine[name] + value
-        self.peak += other.peak
-        self.block_peak += other.block_peak
+        self.peak, self.block_peak = max(self.live), max(self.blocks)
         self.at_end += other.at_end
         self.threads += other.threads
 

@@ -391,10 +391,12 @@ def _memory(found: Collection, process: dict, limited: bool) -> list[Finding]:
         result.append(Finding(limit))
     held, live = process["reserved_peak_bytes"], process["live_peak_bytes"]
     if live and held - live > max(SMALL * len(found.processes), 0.5 * live):
+        several = len(found.processes) > 1
+        peaks = f", peaks of {len(found.processes)} processes added up" if several else ""
         result.append(
             Finding(
                 f"the pool held {words.size(held)} at most, {words.size(held - live)} more than the "
-                "program",
+                f"program{peaks}",
                 "" if limited else "set CMP_RESERVE=1x or CMP_DECAY=1s, if others share the GPU",
             )
         )

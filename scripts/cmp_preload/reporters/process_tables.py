@@ -25,7 +25,7 @@ def _rows(processes: list[dict], together: dict, head: list[str], cells) -> list
         rows.append([*row, f"all {len(its)} of it", *cells(_sum_of(its))])
     if len(processes) > 1:
         names = [""] * (len(rows[0]) - len(head) - 1)
-        whole = {**together, "run": _run_of(processes)}
+        whole = {**together, "run": _run_of(processes), "several": True}
         rows.append([*names, f"all {len(processes)}", *cells(whole)])
     return rows
 
@@ -42,7 +42,8 @@ def sums_in(processes: list[dict]) -> int:
 
 
 def _sum_of(processes: list[dict]) -> dict:
-    return {**counters.add_up(processes), "run": _run_of(processes)}
+    together = counters.add_up(processes)
+    return {**together, "run": _run_of(processes), "several": len(processes) > 1}
 
 
 def _run_of(processes: list[dict]) -> dict:
@@ -80,7 +81,7 @@ def process_rows(processes: list[dict], together: dict) -> list[list[str]]:
 
 
 def memory_rows(processes: list[dict], together: dict) -> list[list[str]]:
-    """What the pool holds, beside what the program does."""
+    """What the pool holds, beside what the program does. Peaks of several may not have been at once."""
     head = ["program's peak", "pool's peak", "more", "program at end", "idle at end"]
     return _rows(processes, together, head, _memory_cells)
 
@@ -123,9 +124,10 @@ def _memory_cells(one: dict) -> list[str]:
     live, held = process["live_peak_bytes"], process["reserved_peak_bytes"]
     at_end = totals.get("block_bytes", 0) - totals.get("block_freed_bytes", 0)
     idle = max(0, process.get("reserved_bytes", 0) - at_end)
+    peak = "up to " if one.get("several") else ""
     return [
-        words.size(live),
-        words.size(held),
+        peak + words.size(live),
+        peak + words.size(held),
         words.share(max(0, held - live), live) if live else "",
         words.size(max(0, at_end)),
         words.size(idle),

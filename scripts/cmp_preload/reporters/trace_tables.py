@@ -47,17 +47,17 @@ def trace_rows(traces: list[Traced], whole: Timeline) -> list[list[str]]:
         rows.append([*names, one.name(), *_cells(one.timeline, lasted)])
     if len(traces) > 1:
         lasted = words.seconds(whole.step_ns * STEPS / 1e9)
-        rows.append([*[""] * (len(head) - 1), f"all {len(traces)}", *_cells(whole, lasted)])
+        rows.append([*[""] * (len(head) - 1), f"all {len(traces)}", *_cells(whole, lasted, "up to ")])
     return rows
 
 
-def _cells(timeline: Timeline, lasted: str) -> list[str]:
+def _cells(timeline: Timeline, lasted: str, peak: str = "") -> list[str]:
     return [
         f"{sum(timeline.calls):,}",
         f"{timeline.threads:,}",
         lasted,
-        words.size(timeline.peak),
-        words.size(timeline.block_peak),
+        peak + words.size(timeline.peak),
+        peak + words.size(timeline.block_peak),
         words.size(timeline.at_end),
     ]
 
