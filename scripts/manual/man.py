@@ -9,9 +9,9 @@ from manual.description import Command, Flag
 
 NAME = "cmp-preload.1.in"  # CMake writes the version into it
 
-EXITS = """0 if it went well, 1 if not, 2 if it was called wrongly. \\fBrun\\fR becomes the program, and so ends
-with its exit code; 127 and 126 say that there is none, or none that can be started. \\fBtrial\\fR ends with
-1 where results differ, \\fBdoctor\\fR where something stands in the way."""
+EXITS = """0 if it went well, 1 if not, 2 if it was called wrongly; 127 and 126 say that there is no such
+program, or none that can be started. \\fBrun\\fR becomes the program, and so ends with its exit code.
+\\fBtrial\\fR ends with 1 where results differ, \\fBdoctor\\fR where something stands in the way."""
 
 
 def plain(text: str) -> str:

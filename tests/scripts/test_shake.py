@@ -544,7 +544,7 @@ class Command(TestCase):
         result = self.shake("--", self.program([], fails=4), code=3)
         self.assertEqual(result.stdout, "")
         self.assertIn("fails without the pool: exit code 4 (if that is right: --code 4)\n", result.stderr)
-        self.assert_refused(run("shake", "--", "nowhere"), "cannot run nowhere", code=3)
+        self.assert_refused(run("shake", "--", "nowhere"), "cannot run nowhere", code=127)
 
     def test_wrong_options(self):
         for words, said in (

@@ -743,7 +743,8 @@ class Edges(TestCase):
         self.assert_ok(run("trial", "-n", "1", "--code", "4", "--", "sh", "-c", "exit 4"))
         result = run("trial", "--code", "4", "--", "sh", "-c", "exit 0")
         self.assertIn("fails without the pool: exit code 0, not the 4 of --code\n", result.stderr)
-        self.assertIn("cannot run nowhere", run("trial", "--", "nowhere").stderr)
+        self.assert_refused(run("trial", "--", "nowhere"), "cannot run nowhere", code=127)
+        self.assert_refused(run("trial", "--", "/etc/passwd"), "cannot run /etc/passwd", code=126)
 
     def test_a_program_that_hangs_in_one_mode(self):
         # Longer than a run of sh may take on a busy machine, less than any patience.

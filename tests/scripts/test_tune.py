@@ -131,7 +131,7 @@ class Tunes(TestCase):
             ([], "which program", 2),
             (["-n", "0", PLAIN], "-n", 2),
             (["--tier-steps", "7", PLAIN], "--tier-steps", 2),
-            (["/nowhere"], "/nowhere", 1),
+            (["/nowhere"], "/nowhere", 127),
         ):
             self.assert_refused(run("tune", *arguments), word, code=code)
         for arguments, word in (

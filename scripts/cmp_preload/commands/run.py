@@ -7,7 +7,7 @@ import os
 import signal
 
 from cmp_preload.console.arguments import Parser, add_command, command_of
-from cmp_preload.console.errors import Failure, warn
+from cmp_preload.console.errors import Failure, cannot_run, warn
 from cmp_preload.pool import preloading, program_file, settings
 from cmp_preload.pool.library import Library
 
@@ -37,10 +37,7 @@ def become(command: list[str], environment: dict[str, str]) -> None:
     try:
         os.execvpe(command[0], command, environment)
     except OSError as error:
-        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        raise Failure(
-            f"cannot run {command[0]}: {error.strerror}", 127 if missing else 126
-        ) from None
+        raise cannot_run(command[0], error) from None
 
 
 def parser_of(library: Library) -> Parser:

@@ -21,6 +21,12 @@ class Failure(Exception):
         self.code = code
 
 
+def cannot_run(program: str, error: OSError) -> Failure:
+    """With the code that a shell gives for it."""
+    missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+    return Failure(f"cannot run {program}: {error.strerror}", 127 if missing else 126)
+
+
 def warn(message: str) -> None:
     write_line(f"cmp-preload: {message}")
 

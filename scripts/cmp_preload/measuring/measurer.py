@@ -11,7 +11,7 @@ import threading
 import time
 
 from cmp_preload.console import words
-from cmp_preload.console.errors import Failure, Interrupted, warn
+from cmp_preload.console.errors import Failure, Interrupted, cannot_run, warn
 from cmp_preload.records import counters, statistics
 
 STRAGGLERS_S = 3  # what may outlive the program and hold its output open
@@ -115,7 +115,7 @@ class Measurer:
                     start_new_session=True,
                 )
             except OSError as error:
-                raise Failure(f"cannot run {self.command[0]}: {error.strerror}") from None
+                raise cannot_run(self.command[0], error) from None
         readers = {
             name: _Reader(stream, self.tee)
             for name, stream in (("stdout", process.stdout), ("stderr", process.stderr))
