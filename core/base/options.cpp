@@ -484,7 +484,7 @@ Options ReadOptions(Environment environment, WarningSink warn) {
   return options;
 }
 
-void WarnOfMisspelledOptions(char* const* environment, WarningSink warn) {
+void WarnOfMisspelledOptions(const char* const* environment, WarningSink warn) {
   if (environment == nullptr) return;
   for (; *environment != nullptr; ++environment) {
     const char* variable = *environment;

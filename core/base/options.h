@@ -76,7 +76,7 @@ Options ReadOptions(Environment environment, WarningSink warn);
 
 // One line to `warn` for every variable of `environment` (as in environ) that starts with CMP_,
 // is not an option, and is close to the name of one.
-void WarnOfMisspelledOptions(char* const* environment, WarningSink warn);
+void WarnOfMisspelledOptions(const char* const* environment, WarningSink warn);
 
 // The table as Markdown rows, one call of `print` for each.
 void PrintOptionTable(void (*print)(const char* row));

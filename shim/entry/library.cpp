@@ -51,6 +51,12 @@ CMP_EXPORT int cmp_preload_is_right(const char* name, const char* value) {
   return cmp::IsRightValue(name, value) ? 1 : 0;
 }
 
+// One line to `say` if `name` begins with CMP_, is no option, and resembles one: what is meant.
+CMP_EXPORT void cmp_preload_misspelled(const char* name, void (*say)(const char* line)) {
+  const char* const environment[] = {name, nullptr};
+  cmp::WarnOfMisspelledOptions(environment, say);
+}
+
 // The counters in the order of a statistics file: those of each tier, then those of the process.
 CMP_EXPORT void cmp_preload_counters(void (*visit)(const char* kind, const char* name,
                                                    const char* meaning)) {

@@ -22,6 +22,7 @@ OWN_EXPORTS = {
     "cmp_preload_pool",
     "cmp_preload_options",
     "cmp_preload_is_right",
+    "cmp_preload_misspelled",
     "cmp_preload_counters",
 }
 

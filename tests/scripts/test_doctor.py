@@ -215,6 +215,13 @@ class Doctor(TestCase):
         self.assertIn("note     CMP_RESRVE is not a setting of the pool\n", said)
         self.assertIn("did you mean CMP_RESERVE?", said)
         self.assertNotIn("CMP_BUILD", said)
+        for name, value in (("CMP_FREE", "wait"), ("CMP_BATCH", "8"), ("CMP_LIMIT", "1G")):
+            env = {name: value}  # as the library says it
+            warned = run("run", "--", PLAIN, "1", env=env).stderr
+            self.assertRegex(warned, f"cmp: unknown option {name}; ")
+            meant = warned.split("; ")[1]
+            self.assertIn(f"note     {name} is not a setting of the pool\n", self.doctor(env=env))
+            self.assertIn(f"-> {meant}", self.doctor(env=env))
         wrapper = BUILD / "programs" / "wrapper.so"
         self.assertIn(
             f"another preload stays, behind the pool: {wrapper}",

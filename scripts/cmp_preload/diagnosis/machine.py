@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 
-from cmp_preload.console import words
 from cmp_preload.console.documents import document
 from cmp_preload.console.errors import Failure
 from cmp_preload.diagnosis.findings import Findings
@@ -46,8 +45,8 @@ def check_environment(findings: Findings, environment: dict, library) -> None:
                 )
             elif option is not None:
                 findings.note(f"{name}={value} is set: every program that is preloaded takes it")
-            elif name.startswith("CMP_") and (meant := words.meant(name, options, 0.85)):
-                findings.note(f"{name} is not a setting of the pool", f"did you mean {meant}?")
+            elif meant := library.meant(name):
+                findings.note(f"{name} is not a setting of the pool", meant)
     preloads = environment.get("LD_PRELOAD", "").replace(":", " ").split()
     try:
         with open("/etc/ld.so.preload", encoding="utf-8") as file:

@@ -50,12 +50,14 @@ class Library:
         function.restype = ctypes.c_char_p
         return function().decode()
 
-    def _visited(self, function: str, fields: int) -> list[tuple[str, ...]]:
+    def _visited(self, function: str, fields: int, *given: bytes) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = []
+
+        def visit(*texts: bytes) -> None:
+            rows.append(tuple(text.decode(errors="replace") for text in texts))
+
         visitor = ctypes.CFUNCTYPE(None, *[ctypes.c_char_p] * fields)
-        getattr(self._functions(), function)(
-            visitor(lambda *texts: rows.append(tuple(text.decode() for text in texts)))
-        )
+        getattr(self._functions(), function)(*given, visitor(visit))
         return rows
 
     def options(self) -> list[Option]:
@@ -67,6 +69,11 @@ class Library:
 
     def is_right(self, name: str, value: str) -> bool:
         return self._functions().cmp_preload_is_right(os.fsencode(name), os.fsencode(value)) != 0
+
+    def meant(self, name: str) -> str | None:
+        """What to do about a variable that is no setting but resembles one, as did you mean CMP_MODE?"""
+        said = self._visited("cmp_preload_misspelled", 1, os.fsencode(name))
+        return said[0][0].rsplit("; ", 1)[1] if said else None
 
     def replay_program(self) -> str:
         """cmp-replay: beside the library in a build folder, else where programs are installed."""
