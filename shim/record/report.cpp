@@ -22,16 +22,21 @@ namespace {
 constinit char g_path[kMaxPath] = {};
 constinit bool g_no_report = false;  // said already that there will be none
 
+// Nothing is at the path, or a report of ours. False with a warning.
+bool IsFree() {
+  char target[1];
+  const bool is_link = readlink(g_path, target, sizeof(target)) >= 0;
+  if (!is_link && access(g_path, F_OK) != 0) return true;
+  if (IsOurs(g_path, kJsonBeginning)) return true;
+  WarnOfStatistics(g_path, "a file that is not a report of ours is there");
+  return false;
+}
+
 // False, with a warning, where it cannot.
 bool WriteFile(const Text& text) {
   char fresh[kMaxPath];
   snprintf(fresh, kMaxPath, "%.1000s.new", g_path);
-  char target[1];
-  const bool is_link = readlink(g_path, target, sizeof(target)) >= 0;
-  if ((is_link || access(g_path, F_OK) == 0) && !IsOurs(g_path, kJsonBeginning)) {
-    WarnOfStatistics(g_path, "a file that is not a report of ours is there");
-    return false;
-  }
+  if (!IsFree()) return false;
   const int file = MakeFile(fresh, kJsonBeginning);
   if (file < 0) {
     WarnOfStatistics(g_path, strerror(errno));
@@ -132,7 +137,7 @@ void BeginReport(Pool& pool) {
   char live[kMaxPath];
   if (!ExpandPath(stats, g_path)) {
     WarnOfStatistics(stats, "the name is too long");
-  } else {
+  } else if (IsFree()) {
     snprintf(live, sizeof(live), "%.1000s.live", g_path);
     if (BeginLive(live, pool.statistics())) return;
     // Said once: where this file cannot be made, the report would not be written either.

@@ -382,6 +382,8 @@ class Statistics(TestCase):
                     _, result = self.written("a.json", folder=folder)
                     self.assertEqual((folder / name).read_text(), content)
                     self.assert_one_warning(result)
+                    if name == "a.json":  # there will be no report: nothing else is begun
+                        self.assertEqual([path.name for path in folder.iterdir()], [name])
 
     def test_links_stay(self):
         for name in ("a.json", "a.json.live", "a.json.new"):

@@ -236,10 +236,12 @@ class Reports(TestCase):
 
     @unittest.skipUnless(os.path.exists("/dev/full"), "needs /dev/full")
     def test_a_full_disk(self):
+        before = os.path.exists("/dev/full.live")
         result = run("run", "--stats", "/dev/full", "--", PLAIN, "10")
         self.assert_ok(result)
         self.assertEqual(result.stdout, PLAIN_SAYS)
         self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+        self.assertEqual(os.path.exists("/dev/full.live"), before)  # nothing is left beside it
 
     def test_links_are_not_followed(self):
         folder = self.folder()
