@@ -22,6 +22,7 @@ COMMAND = BUILD / "cmp-preload"
 PROGRAMS = BUILD / "programs"
 PLAIN = str(PROGRAMS / "plain")  # PAIRS of cudaMalloc and cudaFree; says "failed 0, last error 0"
 PLAIN_SAYS = "failed 0, last error 0\n"
+WITH_SBIN = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/sbin:/usr/sbin"}
 ROOT = os.geteuid() == 0
 
 
@@ -77,6 +78,15 @@ class TestCase(unittest.TestCase):
         path.write_text("#!/bin/sh\n" + text)
         path.chmod(0o755)
         return str(path)
+
+    def without_driver(self):
+        """The environment of a machine that has CUDA's runtime alone."""
+        if "libcuda.so.1" in subprocess.run(["ldconfig", "-p"], stdout=subprocess.PIPE, text=True,
+                                            env=WITH_SBIN, check=True).stdout:
+            self.skipTest("this machine has a driver")
+        folder = self.folder()
+        (folder / "libcudart.so.13").symlink_to(BUILD / "sim" / "libcudart.so.13")
+        return {"LD_LIBRARY_PATH": folder}
 
     def assert_ok(self, result, code=0):
         self.assertEqual(result.returncode, code, result.stdout + result.stderr)

@@ -189,6 +189,17 @@ class Reports(TestCase):
             self.report(folder), "^The pool served nothing. What to do: run cmp-preload doctor -- "
         )
 
+    def test_no_driver(self):
+        """The program takes it that its allocations fail; so does one that finds no device."""
+        for env in ({"CMPSIM_DEVICES": "0"}, self.without_driver()):
+            folder = self.reports(f"{PLAIN} 10", env=env)
+            self.assertTrue(self.report(folder).startswith(
+                "The pool was asked for nothing. What to do: run cmp-preload doctor -- "
+                f"{PLAIN} 10.\n\n- plain asked the pool for nothing: no allocation of it came to a "
+                "driver with a GPU\n"), self.report(folder))
+        for env in ({}, {"CMP_MODE": "off"}, {"CMP_MODE": "observe"}):
+            self.assertNotIn("came to", self.report(self.reports(f"{PLAIN} 10", env=env)))
+
     def test_a_file_that_is_named_twice_counts_once(self):
         folder = self.reports(f"{PLAIN} 10")
         (path,) = folder.iterdir()

@@ -732,6 +732,15 @@ class Edges(TestCase):
                 self.assertEqual(said.count("cmp-preload: CMP_RESERVE=abc is not understood"), 1, said)
                 self.assertEqual(said.count("cmp-preload: unknown option CMP_RESERV;"), 1, said)
 
+    def test_no_driver(self):
+        """The program takes it that its allocations fail."""
+        result = run("trial", "-n", "1", "--", PLAIN, "10", env=self.without_driver())
+        self.assert_ok(result)
+        self.assertIn(
+            "\nNothing to gain: no allocation of it came to a driver with a GPU; ", result.stdout
+        )
+        self.assertNotIn("faster", result.stdout)
+
     def test_programs_that_fail_without_the_pool(self):
         result = run("trial", "--", "sh", "-c", "echo no input >&2; exit 4")
         self.assert_ok(result, 1)

@@ -13,7 +13,7 @@ from cmp_preload.measuring.judgement import LITTLE, Judgement, waits_for_memory
 from cmp_preload.measuring.noise import LEAST_ROUNDS, LEAST_S, MOST_ROUNDS, Found, Outcome
 from cmp_preload.measuring.shaking import KINDS_OF_MODE, Tried
 from cmp_preload.pool.library import flag_of
-from cmp_preload.records import counters
+from cmp_preload.records import counters, runs
 
 
 TOO_FEW = (
@@ -75,7 +75,7 @@ def of(
     found = Verdict()
     found.same = not usual.different and not observed.different
     reached = any(
-        one["reached"]
+        one["reached"] and not runs.came_to_no_gpu(one)
         for series in (observed, *modes)
         for run in series.runs
         for one in run.statistics
@@ -416,12 +416,13 @@ def why_not(
 ) -> list[str]:
     """Why there is nothing to gain, as far as that is known."""
     if not reached:
-        reason = next((one["reason"] for run in usual.runs for one in run.statistics), None)
+        everyone = [one for run in usual.runs for one in run.statistics]
+        reason = next((one["reason"] for one in everyone if not one["reached"]), None)
         if reason is not None:
             return [f"Nothing to gain: the pool served nothing: {reason}."]
+        what = runs.NO_GPU if everyone else "no process of it made a CUDA call that reached the pool"
         return [
-            "Nothing to gain: no process of it made a CUDA call that reached the pool; "
-            f"{own_command()} doctor -- {shlex.join(command)} may say why."
+            f"Nothing to gain: {what}; {own_command()} doctor -- {shlex.join(command)} may say why."
         ]
     inside = observed.allocation_s()
     totals, process = usual.counters["totals"], usual.counters["process"]

@@ -9,6 +9,7 @@ import struct
 # StatisticsRun of core/base/statistics.h.
 PAGE = struct.Struct("<QII80s16s32s1024s1024s")
 GPU_BYTES, MOST_GPUS = 64, 16
+NO_GPU = "no allocation of it came to a driver with a GPU"
 TEXTS = ("host", "driver", "cuda", "begin")
 
 
@@ -78,6 +79,21 @@ def date_of(unix_ns: int):
     except (OverflowError, ValueError, OSError):
         return None
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def came_to_no_gpu(one: dict) -> bool:
+    """It called CUDA, and no allocation succeeded, counted or not: the driver's version is asked at
+    the first one that finds a device."""
+    process = one.get("process", {})
+    return (
+        one["reached"]
+        and one.get("mode") in ("pool", "observe")
+        and "run" in one
+        and of(one)["cuda"] is None
+        and not one["totals"]["requests"]
+        and not process.get("async_allocations")
+        and not process.get("host_real_malloc_calls")
+    )
 
 
 def setting(one: dict, name: str):

@@ -144,6 +144,10 @@ def _unserved(found: Collection) -> list[Finding]:
         if one.get("aside"):
             key = (one["program"], ": every call was real", one["aside"])
             groups.setdefault(key, []).append(one)
+    if all(map(runs.came_to_no_gpu, found.processes)):  # else some of them need none
+        for one in found.processes:
+            key = (one["program"], " asked the pool for nothing", runs.NO_GPU)
+            groups.setdefault(key, []).append(one)
     result = []
     for (program, what, why), its in groups.items():
         who = program if len(its) == 1 else f"{len(its)} processes of {program}"
