@@ -1,6 +1,6 @@
-// What a submission costs the host: kernels that do nothing, and sets of a few bytes, in threads
-// with a stream each. Prints one JSON line per case; tests/gpu/compare_launches.py runs it without
-// and with the preload, which sees every submission, and prints ratios.
+// What a submission costs the host: kernels that do nothing, sets and copies of a few bytes, in
+// threads with a stream each. Prints one JSON line per case; tests/gpu/compare_launches.py runs it
+// without and with the preload, which sees every submission, and prints ratios.
 //
 //   launches [MILLISECONDS_PER_CASE]
 #include <cuda.h>
@@ -91,6 +91,8 @@ int main(int argc, char** argv) {
   const Kernels kernels;
   const void* kernel = RuntimeKernel(kernels);
   char* const block = AllocateZeros<char>(4096);
+  void* host = nullptr;
+  CHECK(cudaMallocHost(&host, 4096));
   SimWork work = {};  // what the simulated kernel takes; the real one takes nothing
   work.duration_ns = 1000;
   work.effect = &Nothing;
@@ -106,7 +108,14 @@ int main(int argc, char** argv) {
          [&](cudaStream_t stream) { kernels.Empty(stream); });
     Case("cudaMemsetAsync", threads, milliseconds,
          [&](cudaStream_t stream) { CHECK(cudaMemsetAsync(block, 0, 256, stream)); });
+    Case("cudaMemcpyAsync on the device", threads, milliseconds, [&](cudaStream_t stream) {
+      CHECK(cudaMemcpyAsync(block + 1024, block, 256, cudaMemcpyDeviceToDevice, stream));
+    });
+    Case("cudaMemcpyAsync to page-locked memory", threads, milliseconds, [&](cudaStream_t stream) {
+      CHECK(cudaMemcpyAsync(host, block, 256, cudaMemcpyDeviceToHost, stream));
+    });
   }
   CHECK(cudaFree(block));
+  CHECK(cudaFreeHost(host));
   return 0;
 }

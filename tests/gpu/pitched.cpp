@@ -1,5 +1,6 @@
 // Allocates pitched memory and nothing else, as image libraries do (OpenCV's GpuMat). Results on
-// stdout; on stderr what a pair of allocation and free takes, and one of cudaMalloc at the end.
+// stdout; on stderr what a pair of allocation and free takes, and plain ones of both APIs at the
+// end.
 //
 //   pitched [PAIRS]
 #include <cuda.h>
@@ -35,12 +36,24 @@ void* ByDriver() {
 
 void* Plain() { return Allocate<char>(4096 * kHeight); }
 
-void Time(const char* what, int pairs, void* (*allocate)()) {
-  for (int i = 0; i < 100; ++i) CHECK(cudaFree(allocate()));
+void* PlainByDriver() {
+  CUdeviceptr pointer = 0;
+  CHECK(static_cast<cudaError_t>(cuMemAlloc(&pointer, 4096 * kHeight)));
+  return reinterpret_cast<void*>(pointer);
+}
+
+void FreeByRuntime(void* pointer) { CHECK(cudaFree(pointer)); }
+
+void FreeByDriver(void* pointer) {
+  CHECK(static_cast<cudaError_t>(cuMemFree(reinterpret_cast<CUdeviceptr>(pointer))));
+}
+
+void Time(const char* what, int pairs, void* (*allocate)(), void (*free)(void*) = &FreeByRuntime) {
+  for (int i = 0; i < 100; ++i) free(allocate());
   std::vector<double> times;
   for (int turn = 0; turn < 5; ++turn) {
     const auto begin = Clock::now();
-    for (int i = 0; i < pairs; ++i) CHECK(cudaFree(allocate()));
+    for (int i = 0; i < pairs; ++i) free(allocate());
     times.push_back(SecondsSince(begin) / pairs * 1e9);
   }
   std::fprintf(stderr, "%s %.1f ns a pair\n", what, Median(times));
@@ -80,5 +93,6 @@ int main(int argc, char** argv) {
   Time("cudaMalloc3D", pairs, &In3D);
   Time("cuMemAllocPitch", pairs, &ByDriver);
   Time("cudaMalloc", pairs, &Plain);
+  Time("cuMemAlloc", pairs, &PlainByDriver, &FreeByDriver);
   return 0;
 }

@@ -233,7 +233,7 @@ class Gpu(unittest.TestCase):
         """A process that allocates by pitch alone is served from its first call."""
         without, with_pool = self.compare(str(programs.BUILD / "pitched"))
         self.assertGreater(with_pool.statistics["totals"]["hit_rate"], 0.99)
-        for what in ("cudaMallocPitch", "cudaMalloc3D", "cuMemAllocPitch", "cudaMalloc"):
+        for what in ("cudaMallocPitch", "cudaMalloc3D", "cuMemAllocPitch", "cudaMalloc", "cuMemAlloc"):
             add_figure(f"pair of {what}, 800 KiB", "auto",
                        f"{without.number(what) / 1e3:.1f} µs without, "
                        f"{with_pool.number(what):.1f} ns with")
