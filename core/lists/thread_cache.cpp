@@ -99,9 +99,25 @@ uint32_t ThreadCache::NextToAskLess(unsigned tier) {
       shelf.current.count + shelf.spare.count + shelf.retiring.count + shelf.retired.count;
   const uint32_t few = limits_->batch[tier] < kFew ? limits_->batch[tier] : kFew;
   if (idle >= few || shelf.made_to_ask_less >= few) return 0;
-  const uint32_t blocks = few - idle < kMostMade ? few - idle : kMostMade;
+  if (shelf.pass_by != 0) return --shelf.pass_by, 0;
+  return few - idle < kMostMade ? few - idle : kMostMade;
+}
+
+// An attempt in vain may cost a real call that fails or a question about the device's memory, tens
+// of microseconds, and memory may be scarce for as long as the program runs: after each the pause
+// is twice as long. But not beyond 1,024 occasions, of 3 us each: that makes such calls a hundredth
+// of what the questions cost, and once there is memory they end within milliseconds.
+void ThreadCache::MadeToAskLess(unsigned tier, uint32_t blocks) {
+  constexpr uint16_t kMostPassedBy = 1024;
+  Held held(flag_);
+  Shelf& shelf = shelves_[tier];
   shelf.made_to_ask_less += blocks;
-  return blocks;
+  if (blocks != 0) {
+    shelf.next_pass_by = 1;
+    return;
+  }
+  shelf.pass_by = shelf.next_pass_by;
+  if (shelf.next_pass_by < kMostPassedBy) shelf.next_pass_by *= 2;
 }
 
 }  // namespace cmp

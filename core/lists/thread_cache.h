@@ -70,7 +70,10 @@ class alignas(64) ThreadCache {
     Batch retired;
     uint32_t next_refill = 1;  // slow start: 1, 2, 3, no more than a batch
     uint32_t made_to_ask_less = 0;
+    uint16_t pass_by = 0;       // so many of the next occasions to make blocks for that
+    uint16_t next_pass_by = 1;  // after the next attempt in vain
   };
+  static_assert(sizeof(Shelf) == 2 * kCacheLine);
 
   ThreadCache(ContextPool* owner, const CacheLimits* limits, TierCounters* counters, Shelf* shelves)
       : flag_(limits->flag),
@@ -250,8 +253,9 @@ class alignas(64) ThreadCache {
   static constexpr uint32_t kMostMade = 3;
   uint32_t NextRefill(unsigned tier);
   // The same where it is for fewer questions of the driver alone: none once a few are idle here,
-  // and a few in all until the next refill.
+  // and a few in all until the next refill. Then MadeToAskLess, where it is not 0.
   uint32_t NextToAskLess(unsigned tier);
+  void MadeToAskLess(unsigned tier, uint32_t blocks);
   Changes Settle() {
     Held held(flag_);
     return SettleHeld();

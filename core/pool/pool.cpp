@@ -147,7 +147,7 @@ void Pool::AskLess(ContextPool& context, ThreadCache& cache, unsigned tier, size
   if (host_.sees_submissions || options_.free_sync != FreeSync::kNone || !HasShelf(tier)) return;
   const uint32_t more = cache.NextToAskLess(tier);
   if (more == 0) return;
-  Refill(context, cache, tier, rounded, more, api);
+  cache.MadeToAskLess(tier, Refill(context, cache, tier, rounded, more, api));
   ageing_.MemoryIsIdle();
 }
 
@@ -242,14 +242,14 @@ void Pool::Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch 
 }
 
 // Slow start: one request was just served by a real call; make more blocks of its tier while that
-// has become usual, as far as the bound and the device's free memory go.
-void Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
-                  uint32_t wanted, const DeviceApi& api) {
-  if (wanted == 0) return;
+// has become usual, as far as the bound and the device's free memory go. Returns how many.
+uint32_t Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
+                      uint32_t wanted, const DeviceApi& api) {
+  if (wanted == 0) return 0;
   const size_t bytes = wanted * rounded;
   const Accounts& accounts = context.accounts();
-  if (accounts.reserved() + bytes > accounts.reserve().near_bound()) return;
-  if (!source_.CheckFreeMemory(context, bytes, api)) return;
+  if (accounts.reserved() + bytes > accounts.reserve().near_bound()) return 0;
+  if (!source_.CheckFreeMemory(context, bytes, api)) return 0;
   const Request request{0, rounded, tier, BlockState::kIdle};
   const Uncancelled uncancelled;
   const Takers::Taking taking(source_.takers().Of(context.device()));
@@ -266,8 +266,10 @@ void Pool::Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_
     }
     batch.Push(made.idle);
   }
-  statistics_.shared_slot()[tier].blocks_made.AddShared(batch.count);
+  const uint32_t blocks = batch.count;
+  statistics_.shared_slot()[tier].blocks_made.AddShared(blocks);
   Stock(context, cache, tier, batch);
+  return blocks;
 }
 
 void Pool::NotePeak(ContextPool& context) {

@@ -260,8 +260,8 @@ class Pool {
                  const DeviceApi& api);
   bool LeaveRoom(ContextPool& context, size_t more, Quietly quietly, const DeviceApi& api);
   void AwaitRoom(ContextPool& context, const DeviceApi& api);
-  void Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
-              uint32_t wanted, const DeviceApi& api);
+  uint32_t Refill(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
+                  uint32_t wanted, const DeviceApi& api);
   static void Stock(ContextPool& context, ThreadCache& cache, unsigned tier, Batch batch);
   // Of another context than this thread used last.
   [[gnu::noinline]] static DeviceAddress AllocHitElsewhere(ContextHandle current, size_t bytes);

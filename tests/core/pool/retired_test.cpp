@@ -146,6 +146,26 @@ TEST_F(RetiredTest, NorAnyOnceAFewWereMadeWhoeverFreesThem) {
   }
 }
 
+// Found by review: attempts counted as blocks, so that after a few in vain each request asked for
+// ever. Nor may each request make a call that fails.
+TEST_F(RetiredTest, WhereNoMoreCouldBeMadeThatIsTriedAgainAndNotOften) {
+  constexpr unsigned kPairs = 5000;
+  DeviceGoesOn();
+  TestPool t = BlindPool();
+  FreeAfterWork(t, t.Alloc(1000));
+  t.device.FailNext(kPairs);
+  t.device.ForgetCalls();
+  for (unsigned i = 0; i < kPairs; ++i) FreeAfterWork(t, t.Alloc(1000));
+  EXPECT_EQ(t.device.live_count(), 1u);
+  EXPECT_LE(t.device.allocate_calls(), 20u);
+  t.device.FailNext(0);
+  for (unsigned i = 0; i < 1100; ++i) FreeAfterWork(t, t.Alloc(1000));
+  driver_.records = driver_.queries = 0;
+  for (unsigned i = 0; i < kPairs; ++i) FreeAfterWork(t, t.Alloc(1000));
+  EXPECT_LE(driver_.records + driver_.queries, 2 * kPairs / 8 + 20);
+  EXPECT_EQ(t.device.live_count(), 9u);
+}
+
 TEST_F(RetiredTest, NorWhereSubmissionsAreSeen) {
   DeviceGoesOn();
   TestPool t = Pool();
