@@ -76,6 +76,7 @@ class PitchedApi : public DeviceApi {
 CUresult MemAllocPitchReal(const DriverCalls& real, const PitchedRequest& request, CUdevice device,
                            Pool* pool) {
   const Driver* driver = LoadedDriver();
+  const uint64_t epoch = PitchesOfContexts::Now();
   const uint64_t begin = NowNs();
   const CUresult status = real.cuMemAllocPitch_v2(request.pointer, request.pitch, request.width,
                                                   request.height, request.element);
@@ -83,7 +84,8 @@ CUresult MemAllocPitchReal(const DriverCalls& real, const PitchedRequest& reques
   const bool made = status == CUDA_SUCCESS;
   if (made) {
     g_pitches.Add(device, request.width, request.element, *request.pitch);
-    g_context_pitches.Add(CurrentContext(*driver), request.width, request.element, *request.pitch);
+    g_context_pitches.Add(CurrentContext(*driver), request.width, request.element, *request.pitch,
+                          epoch);
   }
   if (IsTraced()) {
     const size_t bytes = (made ? *request.pitch : request.width) * request.height;
@@ -99,6 +101,7 @@ CUresult MemAllocPitchReal(const DriverCalls& real, const PitchedRequest& reques
                    request.height == 0;
   Pool* pool = PoolForAlloc(odd);
   const Driver* driver = LoadedDriver();
+  const uint64_t epoch = PitchesOfContexts::Now();
   CUdevice device = 0;
   if (pool == nullptr || driver->context_device(&device) != CUDA_SUCCESS) {
     return MemAllocPitchReal(*real, request, device, nullptr);
@@ -117,7 +120,7 @@ CUresult MemAllocPitchReal(const DriverCalls& real, const PitchedRequest& reques
   if (pitch != 0 && !__builtin_mul_overflow(pitch, request.height, &bytes)) {
     const Allocation made = AllocInContext(*pool, *driver, bytes, DriverApi(*driver));
     if (made.status == CUDA_SUCCESS) {
-      g_context_pitches.Add(CurrentContext(*driver), request.width, request.element, pitch);
+      g_context_pitches.Add(CurrentContext(*driver), request.width, request.element, pitch, epoch);
       *request.pointer = made.address;
       *request.pitch = pitch;
       return CUDA_SUCCESS;

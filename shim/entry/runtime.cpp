@@ -143,15 +143,16 @@ void* MallocPitched(size_t width, size_t rows, const void* caller, size_t* pitch
   return made.status == kSuccess ? reinterpret_cast<void*>(made.address) : nullptr;
 }
 
-// The real call gave that pitch. `looked_up`: as for Verify.
-void NotePitch(const RuntimeCalls& real, bool looked_up, size_t width, size_t pitch,
+// The real call gave that pitch. `looked_up`: as for Verify. `epoch`: of before that call.
+void NotePitch(const RuntimeCalls& real, bool looked_up, size_t width, size_t pitch, uint64_t epoch,
                const void* caller) {
   const Driver* driver = LoadedDriver();
   if (driver == nullptr || g_pool.load(std::memory_order_acquire) == nullptr) return;
   Verify(real, looked_up);
   if (!real.served || IsAside()) return;
   ServedCaller(caller) = caller;
-  g_context_pitches.Add(CurrentContext(*driver), width, PitchesOfContexts::kOfRuntime, pitch);
+  g_context_pitches.Add(CurrentContext(*driver), width, PitchesOfContexts::kOfRuntime, pitch,
+                        epoch);
 }
 
 [[gnu::noinline]] cudaError_t MallocPitchSlow(void** pointer, size_t* pitch, size_t width,
@@ -166,9 +167,10 @@ void NotePitch(const RuntimeCalls& real, bool looked_up, size_t width, size_t pi
   const RuntimeCalls* real = RuntimeOf(caller);
   if (real == nullptr || real->cudaMallocPitch == nullptr) return kNoRuntime;
   const unsigned before = t_lookups.of_launches;
+  const uint64_t epoch = PitchesOfContexts::Now();
   const cudaError_t status = real->cudaMallocPitch(pointer, pitch, width, height);
   const bool looked_up = t_lookups.of_launches != before;
-  if (!odd && status == cudaSuccess) NotePitch(*real, looked_up, width, *pitch, caller);
+  if (!odd && status == cudaSuccess) NotePitch(*real, looked_up, width, *pitch, epoch, caller);
   return status;
 }
 
@@ -184,10 +186,11 @@ void NotePitch(const RuntimeCalls& real, bool looked_up, size_t width, size_t pi
   const RuntimeCalls* real = RuntimeOf(caller);
   if (real == nullptr || real->cudaMalloc3D == nullptr) return kNoRuntime;
   const unsigned before = t_lookups.of_launches;
+  const uint64_t epoch = PitchesOfContexts::Now();
   const cudaError_t status = real->cudaMalloc3D(pitched, extent);
   const bool looked_up = t_lookups.of_launches != before;
   if (!odd && status == cudaSuccess) {
-    NotePitch(*real, looked_up, extent.width, pitched->pitch, caller);
+    NotePitch(*real, looked_up, extent.width, pitched->pitch, epoch, caller);
   }
   return status;
 }

@@ -80,9 +80,11 @@ class PitchesOfContexts {
     const bool whole = version % 2 == 0 && entry.version.load(std::memory_order_relaxed) == version;
     return whole ? pitch : 0;
   }
-  void Add(ContextHandle context, size_t width, uint64_t element, size_t pitch) {
+  // For who is about to ask for a pitch, and then adds it: by then its context may have ended, and
+  // the handle be another's.
+  static uint64_t Now() { return g_context_epoch.load(std::memory_order_acquire); }
+  void Add(ContextHandle context, size_t width, uint64_t element, size_t pitch, uint64_t epoch) {
     if (Find(context, width, element) == pitch) return;
-    const uint64_t epoch = g_context_epoch.load(std::memory_order_acquire);
     Entry& entry = entries_[PlaceOf(context, width, element)];
     Held held(lock_);
     // As it is after a fork amid a write, too, where readers miss until here.

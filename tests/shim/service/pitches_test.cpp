@@ -11,25 +11,39 @@ namespace {
 
 ContextHandle Context(uintptr_t number) { return reinterpret_cast<ContextHandle>(number << 12); }
 
+void AddNow(PitchesOfContexts& to, ContextHandle context, size_t width, uint64_t element,
+            size_t pitch) {
+  to.Add(context, width, element, pitch, PitchesOfContexts::Now());
+}
+
 TEST(PitchesOfContextsTest, KnowsWhatWasGivenForTheSameRequestAlone) {
   auto pitches = std::make_unique<PitchesOfContexts>();
   EXPECT_EQ(pitches->Find(Context(1), 100, 4), 0U);
-  pitches->Add(Context(1), 100, 4, 512);
+  AddNow(*pitches, Context(1), 100, 4, 512);
   EXPECT_EQ(pitches->Find(Context(1), 100, 4), 512U);
   EXPECT_EQ(pitches->Find(Context(2), 100, 4), 0U);
   EXPECT_EQ(pitches->Find(Context(1), 101, 4), 0U);
   EXPECT_EQ(pitches->Find(Context(1), 100, PitchesOfContexts::kOfRuntime), 0U);
-  pitches->Add(Context(1), 100, 4, 1024);
+  AddNow(*pitches, Context(1), 100, 4, 1024);
   EXPECT_EQ(pitches->Find(Context(1), 100, 4), 1024U);
 }
 
 TEST(PitchesOfContextsTest, KnowsNothingOnceAContextHasEnded) {
   auto pitches = std::make_unique<PitchesOfContexts>();
-  pitches->Add(Context(1), 100, 4, 512);
+  AddNow(*pitches, Context(1), 100, 4, 512);
   g_context_epoch.fetch_add(1, std::memory_order_acq_rel);
   EXPECT_EQ(pitches->Find(Context(1), 100, 4), 0U);
-  pitches->Add(Context(1), 100, 4, 512);
+  AddNow(*pitches, Context(1), 100, 4, 512);
   EXPECT_EQ(pitches->Find(Context(1), 100, 4), 512U);
+}
+
+// Found by review: it was told as of when it was noted, and by then the handle may be another's.
+TEST(PitchesOfContextsTest, NorOfOneThatEndedBeforeItsPitchWasNoted) {
+  auto pitches = std::make_unique<PitchesOfContexts>();
+  const uint64_t before = PitchesOfContexts::Now();
+  ForgetWhatIsKnownOfContexts();
+  pitches->Add(Context(1), 100, 4, 512, before);
+  EXPECT_EQ(pitches->Find(Context(1), 100, 4), 0U);
 }
 
 // Widths of one place in turn, whose pitches tell them apart: a reader who puts together the halves
@@ -54,7 +68,7 @@ TEST(PitchesOfContextsTest, NoReaderSeesHalfAnEntry) {
   }
   for (size_t turn = 0; turn < 500'000 || found.load(std::memory_order_relaxed) < 1000; ++turn) {
     const size_t width = (turn % kWidths + 1) * kWidth;
-    pitches->Add(Context(1), width, 0, width + 1);
+    AddNow(*pitches, Context(1), width, 0, width + 1);
   }
   done.store(true, std::memory_order_release);
   for (std::thread& reader : readers) reader.join();
