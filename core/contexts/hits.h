@@ -33,6 +33,16 @@ inline void BarHits() {
   g_hit_epoch.fetch_add(1, std::memory_order_seq_cst);
 }
 inline void UnbarHits() { g_hits_barred.fetch_sub(1, std::memory_order_seq_cst); }
+// From before a call that may end contexts until those that have ended are dropped: another thread
+// may make one of the same handle meanwhile, and is to look for that one's pool. Around both times
+// that what is known of contexts is forgotten.
+class [[nodiscard]] HitsBarred {
+ public:
+  HitsBarred() { BarHits(); }
+  ~HitsBarred() { UnbarHits(); }
+  HitsBarred(const HitsBarred&) = delete;
+  HitsBarred& operator=(const HitsBarred&) = delete;
+};
 
 }  // namespace cmp
 

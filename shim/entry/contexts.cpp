@@ -37,6 +37,7 @@ CUresult EndContexts(Condition condition, Call call) {
     ending[count++] = &context;
   });
   ForgetStreams();
+  const HitsBarred barred;  // a pool that was opened since is not shut
   // Before the driver gives its handle to another one; after the call, what was noted meanwhile.
   ForgetWhatIsKnownOfContexts();
   ShakeContextEnds();
@@ -55,7 +56,9 @@ CUresult EndContexts(Condition condition, Call call) {
 
 // Around one that gives up a reference, perhaps the last, of contexts that are in use otherwise.
 // Their pools stay open, but release nothing meanwhile: once a context has ended, the driver may
-// give its addresses to another one. After: those that have ended are dropped.
+// give its addresses to another one. Nor is anything served from what threads remember: a thread
+// that retains the primary context again has another one, of the same handle. After: those that
+// have ended are dropped.
 template <typename Condition, typename Call, typename HasEnded>
 CUresult EndReferences(Condition condition, Call call, HasEnded has_ended) {
   Pool* pool = g_pool.load(std::memory_order_acquire);
@@ -68,6 +71,7 @@ CUresult EndReferences(Condition condition, Call call, HasEnded has_ended) {
     ending[count++] = &context;
   });
   ShakeContextEnds();
+  const HitsBarred barred;
   ForgetWhatIsKnownOfContexts();
   const CUresult status = call();
   for (size_t i = 0; i < count; ++i) {

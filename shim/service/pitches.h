@@ -81,9 +81,10 @@ class PitchesOfContexts {
     return whole ? pitch : 0;
   }
   // For who is about to ask for a pitch, and then adds it: by then its context may have ended, and
-  // the handle be another's.
-  static uint64_t Now() { return g_context_epoch.load(std::memory_order_acquire); }
+  // the handle be another's; and where one is just ending nothing is added (HitsBarred).
+  static uint64_t Now() { return g_context_epoch.load(std::memory_order_seq_cst); }
   void Add(ContextHandle context, size_t width, uint64_t element, size_t pitch, uint64_t epoch) {
+    if (g_hits_barred.load(std::memory_order_seq_cst) != 0) return;
     if (Find(context, width, element) == pitch) return;
     Entry& entry = entries_[PlaceOf(context, width, element)];
     Held held(lock_);

@@ -98,6 +98,15 @@ class Contexts(TestCase):
                 self.assertIn("its attribute: 0, 2\ntoo much: 2\nuse: 0, 0\n", without.results)
                 self.assertIn("hazards 0, misuse 0", without.results)
 
+    def test_the_next_context_of_a_handle_is_made_while_the_last_one_ends(self):
+        """None of its blocks is one of the dead context: found by review, where a release was the last."""
+        for how in ("release", "reset"):
+            with self.subTest(how=how):
+                without, within = self.run_both("contexts", ["made-again-beside", how])
+                self.assertEqual(within.notes["the same handle"], "yes")
+                self.assertEqual(without.results.count("use: 0\nfree: 0\n"), 3)
+                self.assertIn("end: 0\nhazards 0, misuse 0", without.results)
+
     def test_old_driver(self):
         """Without context events a free synchronises the context; the pool serves all the same."""
         _, within = self.check("work", OLD_DRIVER)

@@ -398,6 +398,63 @@ void EndBeside(const char* how) {
   printf("used: %llu\n", static_cast<unsigned long long>(simUsedBytes(0) >> 21));
 }
 
+// While one thread ends the primary context, another one, which has idle blocks of it, makes the
+// device's next one, of the same handle, and allocates there.
+struct NextUser {
+  static constexpr size_t kBytes[] = {4096, size_t{3} << 19, size_t{4} << 20};
+
+  std::atomic<int> step{0};
+  CUcontext first = nullptr;
+
+  void Await(int wanted) const {
+    while (step != wanted) std::this_thread::yield();
+  }
+  static CUcontext Retain() {
+    CUcontext context = nullptr;
+    MustDriver(cuDevicePrimaryCtxRetain(&context, 0), "cuDevicePrimaryCtxRetain");
+    MustDriver(cuCtxSetCurrent(context), "cuCtxSetCurrent");
+    return context;
+  }
+  void Run() {
+    first = Retain();
+    for (const size_t bytes : kBytes) {
+      CUdeviceptr blocks[4];
+      for (CUdeviceptr& block : blocks) MustDriver(cuMemAlloc(&block, bytes), "cuMemAlloc");
+      for (const CUdeviceptr block : blocks) MustDriver(cuMemFree(block), "cuMemFree");
+    }
+    MustDriver(cuDevicePrimaryCtxRelease(0), "cuDevicePrimaryCtxRelease");
+    step = 1;
+    Await(2);
+    printf("# the same handle: %s\n", Retain() == first ? "yes" : "no");
+    for (const size_t bytes : kBytes) {
+      CUdeviceptr block = 0;
+      MustDriver(cuMemAlloc(&block, bytes), "cuMemAlloc");
+      printf("use: %d\n", static_cast<int>(cuMemsetD8(block, 1, bytes)));
+      printf("free: %d\n", static_cast<int>(cuMemFree(block)));
+    }
+    step = 3;
+  }
+};
+
+void MadeAgainBeside(const char* how) {
+  static NextUser next;
+  cuInit(0);
+  NextUser::Retain();
+  std::thread other([] { next.Run(); });
+  next.Await(1);
+  const auto beside = [](void*) {
+    if (next.step != 1) return;  // a release of the pool's own
+    next.step = 2;
+    next.Await(3);
+  };
+  const bool release = strcmp(how, "release") == 0;
+  simOnCall(release ? "cuDevicePrimaryCtxRelease_v2" : "cuDevicePrimaryCtxReset_v2", SIM_AFTER_CALL,
+            beside, nullptr);
+  printf("end: %d\n",
+         static_cast<int>(release ? cuDevicePrimaryCtxRelease(0) : cuDevicePrimaryCtxReset(0)));
+  other.join();
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -422,6 +479,8 @@ int main(int count, char** arguments) {
     ResetAfterCapture();
   } else if (strcmp(scenario, "end-beside") == 0) {
     EndBeside(arguments[2]);
+  } else if (strcmp(scenario, "made-again-beside") == 0) {
+    MadeAgainBeside(arguments[2]);
   } else if (strcmp(scenario, "work") == 0) {
     NormalWork("work");
     program::NoteServed("work", 5000);

@@ -46,6 +46,20 @@ TEST(PitchesOfContextsTest, NorOfOneThatEndedBeforeItsPitchWasNoted) {
   EXPECT_EQ(pitches->Find(Context(1), 100, 4), 0U);
 }
 
+// Its handle may be the next one's before what was noted meanwhile is forgotten.
+TEST(PitchesOfContextsTest, NorOfOneThatIsJustEnding) {
+  auto pitches = std::make_unique<PitchesOfContexts>();
+  {
+    const HitsBarred barred;
+    ForgetWhatIsKnownOfContexts();
+    AddNow(*pitches, Context(1), 100, 4, 512);
+    EXPECT_EQ(pitches->Find(Context(1), 100, 4), 0U);
+    ForgetWhatIsKnownOfContexts();
+  }
+  AddNow(*pitches, Context(1), 100, 4, 512);
+  EXPECT_EQ(pitches->Find(Context(1), 100, 4), 512U);
+}
+
 // Widths of one place in turn, whose pitches tell them apart: a reader who puts together the halves
 // of two entries sees the pitch of another width.
 TEST(PitchesOfContextsTest, NoReaderSeesHalfAnEntry) {
