@@ -18,8 +18,8 @@ class SkippedTime {
     uint64_t min_ns = 0;
     uint64_t max_ns = 0;
   };
-  // The oldest fence was seen open (times as NowNs).
-  void SeenOpen(uint64_t now) { seen_open_ns_ = now; }
+  // The oldest fence was seen open (times as NowNs). Another thread may have told of a later look.
+  void SeenOpen(uint64_t now) { seen_open_ns_ = std::max(seen_open_ns_, now); }
   // A fence that a free had skipped, recorded at `recorded_ns`, was seen to have passed.
   void Passed(uint64_t recorded_ns, uint64_t now) {
     const uint64_t begin = std::max(recorded_ns, counted_ns_);

@@ -366,5 +366,14 @@ TEST_F(FencesTest, AnOpenFenceDoesNotTellThatAnOlderOneWasOpen) {
   EXPECT_GT(fences().TakeSkippedTime().min_ns, 0u) << "it was the oldest, and open";
 }
 
+// Found by review: who looked first may come second.
+TEST(SkippedTimeTest, AnOlderLookDoesNotTakeBackANewerOne) {
+  SkippedTime time;
+  time.SeenOpen(200);
+  time.SeenOpen(150);
+  time.Passed(100, 300);
+  EXPECT_EQ(time.Take().min_ns, 100u);
+}
+
 }  // namespace
 }  // namespace cmp
