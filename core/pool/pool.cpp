@@ -19,10 +19,12 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   const unsigned tier = tiers_.TierOf(bytes);
   const bool oversized = bytes > context.max_block();
   const size_t rounded = oversized ? bytes : tiers_.RoundedBytes(bytes);
+  bool asked = false;
   if (!oversized) {
-    const Allocation idle = TakeIdle(context, cache, bytes, rounded, tier);
+    const Allocation idle = TakeIdle(context, cache, bytes, rounded, tier, &asked);
     if (idle.pooled()) {
-      if (idle.served == Served::kThreadCache) AskLess(context, *cache, tier, rounded, api);
+      const bool own = idle.served == Served::kThreadCache;
+      if (asked && own) AskLess(context, *cache, tier, rounded, api);
       return idle;
     }
   }
@@ -52,7 +54,7 @@ Allocation Pool::Alloc(ContextPool& context, size_t bytes, const DeviceApi& api)
   const bool rescue = made.status == kOutOfMemory;
   if (rescue) {
     made = source_.MakeAfterReleases(context, request, releases, api, [&] {
-      return oversized ? Allocation{} : TakeIdle(context, cache, bytes, rounded, tier);
+      return oversized ? Allocation{} : TakeIdle(context, cache, bytes, rounded, tier, &asked);
     });
     if (made.status == kSuccess) {
       api.Recovered();
@@ -118,11 +120,12 @@ Allocation Pool::AllocReal(ContextPool* context, size_t bytes, const DeviceApi& 
   return made;
 }
 
-// An idle block for the request, handed out, or none. Waits for nothing.
+// An idle block for the request, handed out, or none. Waits for nothing. `*asked`: the driver was,
+// about a fence.
 Allocation Pool::TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
-                          unsigned tier) {
+                          unsigned tier, bool* asked) {
   const Allocation ready = TakeReady(context, cache, bytes, rounded, tier);
-  if (ready.pooled() || !PromoteRetired(context, cache, tier, rounded)) return ready;
+  if (ready.pooled() || !PromoteRetired(context, cache, tier, rounded, asked)) return ready;
   return TakeReady(context, cache, bytes, rounded, tier);
 }
 
@@ -141,7 +144,8 @@ Allocation Pool::TakeReady(ContextPool& context, ThreadCache* cache, size_t byte
 
 // Where frees are not fenced and submissions not seen, every block is retired: who finds nothing
 // else records a fence and asks about it, 3 us (measured, H200). With one block that is every
-// request.
+// request. Only who had to ask makes more: no captures are seen there either, during which a
+// request that finds a ready block is to make no call.
 void Pool::AskLess(ContextPool& context, ThreadCache& cache, unsigned tier, size_t rounded,
                    const DeviceApi& api) {
   if (host_.sees_submissions || options_.free_sync != FreeSync::kNone || !HasShelf(tier)) return;
@@ -201,10 +205,14 @@ Stamp Pool::OldestStamp(ContextPool& context, ThreadCache* cache, unsigned tier,
 }
 
 // Makes retired blocks of the tier ready whose fences have passed. False: there are none.
-bool Pool::PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded) {
+bool Pool::PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded,
+                          bool* asked) {
   const Stamp oldest = OldestStamp(context, cache, tier, rounded);
   if (oldest == kReady) return false;
-  if (!readiness_.HasPassed(context, oldest) && !readiness_.Ask(context, oldest)) return false;
+  if (!readiness_.HasPassed(context, oldest)) {
+    *asked = true;
+    if (!readiness_.Ask(context, oldest)) return false;
+  }
   const auto passed = [&](Stamp stamp) { return readiness_.HasPassed(context, stamp); };
   context.global().Promote(rounded >= kLargeGranule ? kLargeBlocks : tier, passed);
   if (!HasShelf(tier)) return true;

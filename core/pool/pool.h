@@ -222,7 +222,7 @@ class Pool {
   bool FreeLarge(ContextPool& context, ThreadCache& cache, Block* block);
   bool FreeLargeListed(ContextPool& context, ThreadCache& cache, Block* block);
   Allocation TakeIdle(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
-                      unsigned tier);
+                      unsigned tier, bool* asked);
   Allocation TakeReady(ContextPool& context, ThreadCache* cache, size_t bytes, size_t rounded,
                        unsigned tier);
   // Is the context still there, as far as that can be known?
@@ -237,7 +237,8 @@ class Pool {
       if (presence == Presence::kGone) DropContext(context);
     });
   }
-  bool PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded);
+  bool PromoteRetired(ContextPool& context, ThreadCache* cache, unsigned tier, size_t rounded,
+                      bool* asked);
   // Before memory goes back that nobody asked for: what is idle is where it can be found. False:
   // the context may be about to end.
   bool TidyUnasked(ContextPool& context, const DeviceApi& api);

@@ -166,6 +166,23 @@ TEST_F(RetiredTest, WhereNoMoreCouldBeMadeThatIsTriedAgainAndNotOften) {
   EXPECT_EQ(t.device.live_count(), 9u);
 }
 
+// Found by review: the device is not asked for it, and the program may rely on a hit being one, as
+// during a capture.
+TEST_F(RetiredTest, NorForARequestThatFindsAReadyBlock) {
+  Options filled;
+  filled.fill = 0;
+  for (const auto& [options, bytes] :
+       {std::pair{filled, size_t{1000}}, std::pair{Options{}, kMiB}}) {
+    TestPool t = BlindPool(options);
+    Block* block = t.Alloc(bytes);
+    ASSERT_NE(t.Alloc(bytes), nullptr);  // and one more is made
+    ASSERT_TRUE(t.Free(block));          // of 1 MiB, two are a batch
+    t.device.ForgetCalls();
+    EXPECT_NE(t.Alloc(bytes), nullptr);
+    EXPECT_EQ(t.device.allocate_calls(), 0u) << bytes;
+  }
+}
+
 TEST_F(RetiredTest, NorWhereSubmissionsAreSeen) {
   DeviceGoesOn();
   TestPool t = Pool();
