@@ -82,7 +82,7 @@ bool ExpandPath(const char* pattern, char (&path)[kMaxPath]) {
   return true;
 }
 
-bool IsOurs(const char* path, const char* beginning) {
+bool IsOwnFile(const char* path, const char* beginning) {
   const int file = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
   if (file < 0) return false;
   char found[32] = {};
@@ -97,7 +97,7 @@ int MakeFile(const char* path, const char* beginning) {
   constexpr int kHow = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
   const int file = open(path, kHow, 0600);
   if (file >= 0 || errno != EEXIST) return file;
-  if (!IsOurs(path, beginning)) {
+  if (!IsOwnFile(path, beginning)) {
     errno = EEXIST;
     return -1;
   }

@@ -29,7 +29,7 @@ const char* RankOfLauncher();
 bool ExpandPath(const char* pattern, char (&path)[kMaxPath]);
 
 // Does the file begin as one that the shim wrote?
-bool IsOurs(const char* path, const char* beginning);
+bool IsOwnFile(const char* path, const char* beginning);
 
 // A new file; an older one that begins with `beginning` is replaced. -1 with errno.
 int MakeFile(const char* path, const char* beginning);

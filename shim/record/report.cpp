@@ -27,7 +27,7 @@ bool IsFree() {
   char target[1];
   const bool is_link = readlink(g_path, target, sizeof(target)) >= 0;
   if (!is_link && access(g_path, F_OK) != 0) return true;
-  if (IsOurs(g_path, kJsonBeginning)) return true;
+  if (IsOwnFile(g_path, kJsonBeginning)) return true;
   WarnOfStatistics(g_path, "a file that is not a report of ours is there");
   return false;
 }

@@ -185,7 +185,7 @@ void ShakeSites::Follow(const ShakeSites& later) {
 }
 
 bool ShakeSites::Write(const char* path, bool ends) const {
-  if (access(path, F_OK) == 0 && !IsOurs(path, kBeginning)) {
+  if (access(path, F_OK) == 0 && !IsOwnFile(path, kBeginning)) {
     errno = EEXIST;
     return false;
   }

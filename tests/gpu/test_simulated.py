@@ -227,7 +227,7 @@ class Simulated(unittest.TestCase):
             self.assertEqual(len(rows.splitlines()), 24)
         self.assertIn("cuCtxWaitEvent", self.both("two_gpus_probe", "--large", "4", **two))
         cases = compare_launches.measure("2", False, simulated=True)
-        self.assertEqual(len(cases), 6)
+        self.assertEqual(len(cases), 10)
         self.assertEqual(cases.keys(), compare_launches.measure("2", True, simulated=True).keys())
 
 

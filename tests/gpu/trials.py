@@ -134,10 +134,11 @@ def parts():
 
     few = ["-n", "1" if SIMULATED else "6"]  # with fewer a trial says nothing of times
     auto = [*few, "--modes", "auto"]
-    if os.path.exists(built("thrust_static")):
+    nvcc = not SIMULATED  # its programs bring kernels that the simulated CUDA does not know
+    if nvcc and os.path.exists(built("thrust_static")):
         yield trial("thrust sorts (and with them CUB's), static runtime", few,
                     [built("thrust_static")])
-    if os.path.exists(built("thrust_shared")):
+    if nvcc and os.path.exists(built("thrust_shared")):
         yield trial("the same, shared runtime", auto, [built("thrust_shared")])
     yield trial("threads and streams: mixed sizes, kernels that check their data",
                 [*few, "--modes", "auto,order"], churn)

@@ -6,12 +6,14 @@ import json
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import types
 import unittest.mock
 
-from command import BUILD, LIBRARY, PLAIN, PROGRAMS, TestCase, environment, main, measured, run, start
+from command import BUILD, COMMAND, LIBRARY, PLAIN, PROGRAMS
+from command import TestCase, environment, main, measured, run, start
 from cmp_preload.commands import trial
 from cmp_preload.console.arguments import own_command
 from cmp_preload.console.errors import Interrupted
@@ -339,16 +341,13 @@ class Trials(TestCase):
         self.assertEqual(rows(result)["observed"][3], "1,000")
 
     def test_terminal_of_another_character_set(self):
-        result = run(
-            "trial",
-            "-n",
-            "1",
-            "--modes",
-            "wait",
-            "--",
-            PLAIN,
-            "10",
-            env={"PYTHONIOENCODING": "ascii"},
+        python = [sys.executable, str(COMMAND)]  # not isolated: it is told how by PYTHONIOENCODING
+        result = subprocess.run(
+            [*python, "trial", "-n", "1", "--modes", "wait", "--", PLAIN, "10"],
+            env=environment({"PYTHONIOENCODING": "ascii"}),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         self.assert_ok(result)
         self.assertIn("\\xb5s", result.stdout)

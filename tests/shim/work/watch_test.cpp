@@ -92,7 +92,8 @@ TEST(WatchTest, WhoSkipsLooksAgain) {
 
 // Two threads at once: one publishes and looks for marks, the other makes its mark and looks at
 // what was published. Never do both see nothing, unless the mark is gone: a free that is kept from
-// running for 10 ms between meeting it and looking again takes it away, and the other looks once more.
+// running for 10 ms between meeting it and looking again takes it away, and the other looks once
+// more.
 TEST(WatchTest, OneOfTwoSeesTheOther) {
   constexpr int kRounds = 20000;
   std::vector<Watch> watches(kRounds);
