@@ -42,6 +42,7 @@ namespace std {
 [[gnu::weak]] void __throw_bad_array_new_length() { End("out of memory"); }
 [[gnu::weak]] void __throw_length_error(const char* what) { End(what); }
 [[gnu::weak]] void __throw_logic_error(const char* what) { End(what); }
+[[gnu::weak]] void __throw_out_of_range_fmt(const char* what, ...) { End(what); }
 [[gnu::weak]] void __throw_system_error(int) { End("a wait failed"); }
 // NOLINTEND(bugprone-reserved-identifier)
 }  // namespace std
