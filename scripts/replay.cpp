@@ -25,7 +25,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "replay_trace.h"
@@ -94,8 +94,8 @@ Trace ReadTrace(const char* path) {
   if (data == MAP_FAILED) Fail("%s: %s", path, std::strerror(errno));
   close(file);
   Trace trace;
-  const std::string wrong = cmp::replay::ReadTrace(data, size, &trace);
-  if (!wrong.empty()) Fail("%s: %s", path, wrong.c_str());
+  const cmp::replay::Wrong wrong = cmp::replay::ReadTrace(data, size, &trace);
+  if (!wrong.empty()) Fail("%s: %s", path, wrong.text);
   if (data != nullptr) munmap(data, size);
   return trace;
 }
@@ -314,13 +314,13 @@ int main(int count, char** arguments) {
   const char* path = nullptr;
   bool right = true;
   for (int i = 1; i < count; ++i) {
-    const std::string argument = arguments[i];
+    const std::string_view argument = arguments[i];
     if (argument == "--backend" && i + 1 < count) {
       backend = arguments[++i];
     } else if (argument == "--order" && i + 1 < count) {
       order = arguments[++i];
     } else {
-      right = right && path == nullptr && argument[0] != '-';
+      right = right && path == nullptr && !argument.starts_with('-');
       path = arguments[i];
     }
   }

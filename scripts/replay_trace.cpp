@@ -1,6 +1,7 @@
 #include "replay_trace.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <unordered_map>
 
@@ -38,18 +39,20 @@ std::vector<ThreadRecord> ReadRecords(const TraceChunk* chunks, size_t chunk_cou
 
 }  // namespace
 
-std::string ReadTrace(const void* data, size_t size, Trace* trace) {
+Wrong ReadTrace(const void* data, size_t size, Trace* trace) {
   const auto* header = static_cast<const TraceHeader*>(data);
   if (size < kTraceChunkBytes ||
       std::memcmp(header->magic, kTraceMagic, sizeof(header->magic)) != 0) {
-    return "not a trace";
+    return {"not a trace"};
   }
   if (header->schema < kOldestTraceSchema || header->schema > kTraceSchema) {
-    return "a trace of format " + std::to_string(header->schema) + "; this cmp-replay reads " +
-           std::to_string(kTraceSchema);
+    Wrong wrong;
+    std::snprintf(wrong.text, sizeof(wrong.text), "a trace of format %u; this cmp-replay reads %u",
+                  unsigned{header->schema}, unsigned{kTraceSchema});
+    return wrong;
   }
   if (header->chunk_bytes != kTraceChunkBytes || header->record_bytes != sizeof(TraceRecord)) {
-    return "the file is damaged";
+    return {"the file is damaged"};
   }
   std::vector<ThreadRecord> records =
       ReadRecords(static_cast<const TraceChunk*>(data), size / kTraceChunkBytes);

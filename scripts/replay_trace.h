@@ -9,7 +9,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <vector>
 
 namespace cmp::replay {
@@ -41,9 +40,15 @@ struct Trace {
   uint64_t skipped = 0;  // failed allocations; frees of what the trace did not see allocated
 };
 
-// Reads the trace in these bytes, which may be those of a file that grows. Empty, or what is wrong
-// with them in a few words.
-std::string ReadTrace(const void* data, size_t size, Trace* trace);
+// What is wrong with a trace, in a few words; empty: nothing. (No std::string: what libstdc++ keeps
+// of it out of line since GCC 13 takes a newer C library with it.)
+struct Wrong {
+  char text[80] = "";
+  bool empty() const { return text[0] == 0; }
+};
+
+// Reads the trace in these bytes, which may be those of a file that grows.
+Wrong ReadTrace(const void* data, size_t size, Trace* trace);
 
 }  // namespace cmp::replay
 

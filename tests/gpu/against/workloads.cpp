@@ -251,9 +251,9 @@ std::unique_ptr<replay::Trace> ReadTrace(const std::string& path, size_t calls) 
   std::ifstream file(path, std::ios::binary);
   const std::string bytes{std::istreambuf_iterator<char>(file), {}};
   auto trace = std::make_unique<replay::Trace>();
-  const std::string wrong = replay::ReadTrace(bytes.data(), bytes.size(), trace.get());
+  const replay::Wrong wrong = replay::ReadTrace(bytes.data(), bytes.size(), trace.get());
   if (!file || !wrong.empty() || trace->calls.empty()) {
-    Fail(("the trace " + path + ": " + (wrong.empty() ? "no calls in it" : wrong)).c_str(), 0);
+    Fail(("the trace " + path + ": " + (wrong.empty() ? "no calls in it" : wrong.text)).c_str(), 0);
   }
   if (trace->calls.size() > calls) trace->calls.resize(calls);
   return trace;
