@@ -1,6 +1,7 @@
 """The noise model of a trial, on invented times: how often it says what is not so, and how often it
 misses what is. Every seed is fixed. The table in scripts/docs/trials.md: test_noise.py --table."""
 
+import functools
 import itertools
 import math
 import random
@@ -134,6 +135,7 @@ KINDS = {
     "a step": (step, 1.4),
     "in units of 5%": (coarse, 0.05),
 }
+order_of = functools.cache(noise.order_of)  # of a few, asked for half a million times
 CLAIMS = (Outcome.FASTER, Outcome.SLOWER)
 QUIET = ("normal, 1%", "drift, 0.7% a run", "random walk, 2% a run")
 
@@ -143,7 +145,7 @@ def invented(source, takes, rounds, checks=0):
     run once."""
     times = [[] for _ in takes]
     for i in range(rounds):
-        for which in noise.order_of(i, len(takes) + checks):
+        for which in order_of(i, len(takes) + checks):
             if which < len(takes):
                 times[which].append(takes[which] * next(source))
             elif i == 0:
