@@ -75,13 +75,14 @@ class Schedules(TestCase):
                     within = self.run_schedule(schedule, settings)
                     self.assertEqual(expected, within.results)
 
-    def check(self, mode, schedules, operations, *args, env=None):
-        """Results that depend on chance: what the program checks by itself is right."""
+    def check(self, mode, schedules, operations, *args, env=None, pool=0):
+        """Results that depend on chance: what the program checks by itself is right. `pool`: the first
+        of POOLS."""
         for number in range(schedules):
             seed = SEED * 1000 + 500 + number
             schedule = self.schedule(seed, mode, operations, *args)
             for device in DEVICES:
-                settings = self.settings(mode, number, device) | (env or {})
+                settings = self.settings(mode, pool + number, device) | (env or {})
                 with self.subTest(seed=seed, device=device):
                     if number == 0 and not SANITIZE:
                         self.run_schedule(schedule, settings, preload=False)
@@ -102,9 +103,9 @@ class Schedules(TestCase):
         self.compare("none", 6, 100000)
 
     def test_threads(self):
-        for mode in ("none", "order", "auto", "wait"):
-            self.check(mode, 2, 100000, "--threads", 4)
-            self.check(mode, 2, 100000, "--interleave", "--small")
+        for i, mode in enumerate(("none", "order", "auto", "wait")):  # all of POOLS among them
+            self.check(mode, 2, 100000, "--threads", 4, pool=2 * i)
+            self.check(mode, 2, 100000, "--interleave", "--small", pool=2 * i + 1)
 
     def test_captures(self):
         for mode in ("none", "order", "auto", "wait"):

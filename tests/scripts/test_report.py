@@ -360,6 +360,25 @@ class Traces(TestCase):
         self.assertEqual([row[4:6] for row in table_of(said, "trace", "calls")[1:]],
                          [["3 MiB", "3 MiB"], ["2 MiB", "2 MiB"], ["up to 3 MiB", "up to 3 MiB"]])
 
+    def test_peaks_of_csvs_may_have_been_at_once(self):
+        """They say when in a day, not when they began: each begins at 0."""
+        folder = self.folder()
+        for name, seconds in (("one.csv", 8), ("other.csv", 0)):
+            (folder / name).write_text(
+                "Thread,Time,Action,Pointer,Size,Stream\n"
+                "1,10:00:00.000000,allocate,0x9000,256,0x0\n"
+                f"1,10:00:0{seconds}.000001,allocate,0x1000,{3 << 20},0x0\n"
+                f"1,10:00:0{seconds}.500000,free,0x1000,{3 << 20},0x0\n"
+            )
+        said = run("report", folder).stdout
+        self.assertIn("up to 6", table_of(said, "trace", "calls")[-1][4])
+
+    def test_a_missing_library_is_no_fault_of_the_files(self):
+        folder = self.folder()
+        for name in ("one", "other"):
+            trace_file.write(Trace([Call.of(0, 10, 1, "real", 0x1000, 256)], begin_unix=1), folder / name)
+        self.assert_refused(run("--library", "/nope", "report", folder), "/nope is not there")
+
     def test_what_frees_waited_for_is_in_the_statistics(self):
         path = self.folder() / "t"
         for given, advice in (("0", "run it with CMP_STATS=FILE, too"), ("s.json", "see its statistics")):

@@ -72,6 +72,8 @@ class Library:
 
     def meant(self, name: str) -> str | None:
         """What to do about a variable that is no setting but resembles one, as did you mean CMP_MODE?"""
+        if not hasattr(self._functions(), "cmp_preload_misspelled"):
+            return None  # of an older library
         said = self._visited("cmp_preload_misspelled", 1, os.fsencode(name))
         return said[0][0].rsplit("; ", 1)[1] if said else None
 

@@ -15,9 +15,18 @@ class Collection:
         files = _each_once([file for path in paths for file in files_of(path)])
         named = {os.path.realpath(path) for path in paths}
 
+        missing = []
+
+        def needed():
+            try:
+                return find_library()
+            except Failure as failure:
+                missing.append(failure)
+                raise
+
         def pass_over(file: str, failure: Failure) -> None:
-            if len(files) == 1 or os.path.realpath(file) in named:
-                raise failure
+            if len(files) == 1 or os.path.realpath(file) in named or failure in missing:
+                raise failure  # without the library it is no fault of the file
             warn(f"{failure}; passed over")  # one rank must not cost all the others
 
         recorded = [file for file in files if is_recorded(file)]
@@ -28,10 +37,10 @@ class Collection:
             try:
                 if os.path.realpath(file) not in named and not os.path.isfile(file):
                     raise Failure(f"{file}: not a file")  # of a FIFO, reading might never end
-                self.everyone.append({"file": file, **statistics.read(file, find_library)})
+                self.everyone.append({"file": file, **statistics.read(file, needed)})
             except Failure as failure:
                 pass_over(file, failure)
-        self.traces = traces.read_all(recorded, find_library, pass_over)
+        self.traces = traces.read_all(recorded, needed, pass_over)
         if files and not self.everyone and not self.traces:
             raise Failure("no file of these can be read")
         self.processes = [one for one in self.everyone if one["reached"]]

@@ -6,6 +6,7 @@ import csv
 from typing import NamedTuple
 
 from cmp_preload.console.errors import Failure
+from cmp_preload.pool.library import Library
 from cmp_preload.records import rmm_csv, trace_file
 from cmp_preload.records.calls import Trace
 from cmp_preload.records.timeline import STEPS, Timeline
@@ -37,6 +38,7 @@ def read_all(files: list[str], find_library, pass_over) -> list[Traced]:
     """Traces of processes that may have run at once: their times have one begin. What cannot be read
     is left out, if `pass_over(file, failure)` returns."""
     everyone = []
+    library = find_library() if files else None  # if it is missing, no file is at fault
     for file in files:
         try:
             everyone.append((file, read(file)))
@@ -49,7 +51,7 @@ def read_all(files: list[str], find_library, pass_over) -> list[Traced]:
     for offset, (file, recorded) in zip(offsets, everyone):
         timeline = Timeline(max(1, end) / STEPS)
         try:
-            timeline.read(recorded, tier_steps(recorded, find_library), offset)
+            timeline.read(recorded, tier_steps(recorded, library), offset)
         except Failure as failure:
             pass_over(file, failure)
             others = [other for other, _ in everyone if other != file]
@@ -58,9 +60,8 @@ def read_all(files: list[str], find_library, pass_over) -> list[Traced]:
     return result
 
 
-def tier_steps(recorded: Trace, find_library) -> int:
+def tier_steps(recorded: Trace, library: Library) -> int:
     """CMP_TIER_STEPS of the process."""
-    library = find_library()
     default = next(option for option in library.options() if option.name == "CMP_TIER_STEPS")
     value = recorded.settings.get(default.name, default.default)
     return int(value if library.is_right(default.name, value) else default.default)
@@ -70,4 +71,8 @@ def together(traces: list[Traced]) -> Timeline:
     whole = Timeline(traces[0].timeline.step_ns)
     for one in traces:
         whole.add_all(one.timeline)
+    # A CSV has no begin, and clocks of several hosts differ: their peaks may have been at once.
+    if any(one.recorded.begin_unix == 0 for one in traces) or len({one.recorded.host for one in traces}) > 1:
+        whole.peak = sum(one.timeline.peak for one in traces)
+        whole.block_peak = sum(one.timeline.block_peak for one in traces)
     return whole
