@@ -11,6 +11,7 @@ import compileall
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -287,6 +288,11 @@ def print_verdict(suites: list[Suite], progress: Progress) -> bool:
     return good
 
 
+def is_script(program: str) -> bool:
+    with open(program, "rb") as file:
+        return file.read(2) == b"#!"
+
+
 def main(arguments: list[str]) -> int:
     include, old_include, *names = arguments
     suites = [suite_of(name, include, old_include) for name in dict.fromkeys(names)]
@@ -294,6 +300,9 @@ def main(arguments: list[str]) -> int:
     # Once: cmp-preload writes no bytecode, and it is started some thousand times.
     for folder in ("scripts/cmp_preload", "tests"):
         compileall.compile_dir(folder, quiet=1)
+
+    if is_script(shutil.which("python3") or sys.executable):  # of a launcher, as pyenv's
+        os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, runner.stop)

@@ -42,7 +42,7 @@ def environment(env=None):
 def called(arguments, env):
     """How cmp-preload is started, as subprocess takes it."""
     return {
-        "args": [str(COMMAND), *map(str, arguments)],
+        "args": [sys.executable, "-IS", str(COMMAND), *map(str, arguments)],
         "env": environment(env),
         "text": True,
         "stdout": subprocess.PIPE,
