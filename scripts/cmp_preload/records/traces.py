@@ -6,7 +6,6 @@ import csv
 from typing import NamedTuple
 
 from cmp_preload.console.errors import Failure
-from cmp_preload.pool.library import Library
 from cmp_preload.records import rmm_csv, trace_file
 from cmp_preload.records.calls import Trace
 from cmp_preload.records.timeline import STEPS, Timeline
@@ -60,7 +59,7 @@ def read_all(files: list[str], find_library, pass_over) -> list[Traced]:
     return result
 
 
-def tier_steps(recorded: Trace, library: Library) -> int:
+def tier_steps(recorded: Trace, library) -> int:
     """CMP_TIER_STEPS of the process."""
     default = next(option for option in library.options() if option.name == "CMP_TIER_STEPS")
     value = recorded.settings.get(default.name, default.default)
