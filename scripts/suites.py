@@ -66,14 +66,16 @@ def suite_of(name: str, include: str, old_include: str) -> Suite:
     def script(words: list[str], log: str) -> Step:
         return Step(words[0], words, log)
 
-    def sanitized(sanitizers: str, *options: str, headers: str = include) -> list[Step]:
+    def sanitized(sanitizers: str, headers: str) -> list[Step]:
         # The compiler takes twice as long over optimised sanitized code; the tests take longer without
         # where they are of threads alone.
         optimised = "-O1" if sanitizers == "thread" else "-O0"
         flags = f"-DCMAKE_CXX_FLAGS_RELWITHDEBINFO={optimised} -g1"
-        options = (flags, f"-DCMP_SANITIZE={sanitizers}", *options)
+        programs = f"-DCMP_PROGRAMS_OF={os.path.abspath('build')}"  # what is not delivered
+        options = (flags, f"-DCMP_SANITIZE={sanitizers}", programs)
         folder = f"build-{name}"
-        return [configured(folder, "RelWithDebInfo", *options, headers=headers), built(folder)]
+        sanitizes = configured(folder, "RelWithDebInfo", *options, headers=headers)
+        return [release, built("build"), sanitizes, built(folder)]
 
     release = configured("build", "Release")
     if name == "style":
@@ -88,12 +90,9 @@ def suite_of(name: str, include: str, old_include: str) -> Suite:
         # Mostly compiled, on one processor: beside the tests of others.
         return Suite(name, [script(["scripts/test-aarch64", include], "build-aarch64/log")], [])
     if name == "asan":
-        programs = f"-DCMP_PROGRAMS_OF={os.path.abspath('build')}"  # what is not delivered
-        sanitizes = sanitized("address,undefined", programs, headers=old_include)
-        builds = [release, built("build"), *sanitizes]
-        return Suite(name, builds, [tested("build-asan")])
+        return Suite(name, sanitized("address,undefined", old_include), [tested("build-asan")])
     if name == "tsan":
-        return Suite(name, sanitized("thread"), [tested("build-tsan")])
+        return Suite(name, sanitized("thread", include), [tested("build-tsan")])
     # What names the headers declare is the question, not what code becomes of it.
     none = ("-DCMP_UNIT_TESTS=OFF", "-DCMP_CUDART=OFF", "-DCMP_CUDART_STATIC=OFF")
     folder = "build-cuda12"

@@ -10,8 +10,11 @@
 namespace cmp::sim {
 namespace {
 
+// Where every tool sees that nobody wrote to it before its first use, also in a build that it does
+// not look into.
+constinit std::mutex g_registry_lock;
+
 struct Registry {
-  std::mutex lock;
   std::map<std::string, CallSite*> sites;
   bool environment_read = false;
 };
@@ -64,14 +67,14 @@ void ReadEnvironment(Registry& registry) {
 
 CallSite& FindCallSite(const char* name) {
   Registry& registry = TheRegistry();
-  const std::lock_guard<std::mutex> guard(registry.lock);
+  const std::lock_guard<std::mutex> guard(g_registry_lock);
   if (!registry.environment_read) ReadEnvironment(registry);
   return FindLocked(registry, name);
 }
 
 std::vector<CallSite*> AllCallSites() {
   Registry& registry = TheRegistry();
-  const std::lock_guard<std::mutex> guard(registry.lock);
+  const std::lock_guard<std::mutex> guard(g_registry_lock);
   std::vector<CallSite*> all;
   for (const auto& [name, site] : registry.sites) all.push_back(site);
   return all;

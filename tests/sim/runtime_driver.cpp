@@ -64,24 +64,17 @@ struct Primary {
   std::atomic<CUcontext> handle{nullptr};
 };
 
-struct Primaries {
-  std::mutex lock;
-  std::array<Primary, kMaxDevices> all;
-};
-
-Primaries& ThePrimaries() {
-  static Primaries* primaries = new Primaries;  // lives past static destructors
-  return *primaries;
-}
+// No destructor ends them: calls may come from any.
+constinit std::mutex g_primaries_lock;
+constinit std::array<Primary, kMaxDevices> g_primaries;
 
 CUresult RetainPrimary(const Driver& driver, int device, CUcontext* context) {
-  Primaries& primaries = ThePrimaries();
-  Primary& primary = primaries.all[static_cast<size_t>(device)];
+  Primary& primary = g_primaries[static_cast<size_t>(device)];
   if (primary.retained.load()) {
     *context = primary.handle.load();
     return CUDA_SUCCESS;
   }
-  const std::lock_guard<std::mutex> guard(primaries.lock);
+  const std::lock_guard<std::mutex> guard(g_primaries_lock);
   const CUresult result = driver.legacy.cuDevicePrimaryCtxRetain(context, device);
   if (result != CUDA_SUCCESS) return result;
   primary.handle.store(*context);
@@ -111,7 +104,7 @@ cudaError_t EnsureContext(const Driver& driver, CUcontext* context) {
     return FromDriver(result);
   }
   for (size_t device = 0; device < kMaxDevices; ++device) {
-    Primary& primary = ThePrimaries().all[device];
+    Primary& primary = g_primaries[device];
     const CUcontext handle = primary.handle.load();
     if (handle == nullptr) continue;
     if (handle == current && !primary.retained.load()) {
@@ -140,7 +133,7 @@ cudaError_t SetDevice(const Driver& driver, int device) {
 int ThreadDevice() { return t_state.device; }
 
 void ForgetPrimary(int device) {
-  ThePrimaries().all[static_cast<size_t>(device)].retained.store(false);
+  g_primaries[static_cast<size_t>(device)].retained.store(false);
 }
 
 cudaError_t Note(cudaError_t error) {
