@@ -18,7 +18,7 @@
 //   arena lock     bookkeeping memory                           (one per process)
 //
 // Those of the statistics, and of the shim's trace, pitches, events and visible memory, are taken
-// last or alone, that of its kept pools alone. No lock is held across a CUDA call, but for the
+// last or alone, those of its kept pools and of deep loads alone. No lock is held across a CUDA call, but for the
 // recorder's and the poller's (fences.h), that of the captures (captures.cpp) and that of the kept
 // pools (kept_pools.h), which say why.
 //

@@ -5,6 +5,7 @@
 
 #include "core/base/warnings.h"
 #include "core/library/pool_face.h"
+#include "shim/state/deep_loads.h"
 #include "shim/lookup/interposed.h"
 #include "shim/lookup/lookup.h"
 #include "shim/record/held_up.h"
@@ -28,6 +29,7 @@ namespace {
 
 void Forked() {
   g_captures.Forget();
+  ForgetDeepLoads();
   ForgetShake();
   ForgetWork();
   ForgetKeptPools();

@@ -4,6 +4,8 @@
 #include <link.h>
 #include <string.h>
 
+#include <initializer_list>
+
 #include "core/base/dynamic_symbols.h"
 
 namespace cmp {
@@ -36,15 +38,61 @@ struct Search {
 int Found(dl_phdr_info* info, size_t, void* data) {
   auto* search = static_cast<Search*>(data);
   const int place = search->place++;
-  const Extent extent = ExtentOf(*info);
-  const auto address = reinterpret_cast<uintptr_t>(search->address);
-  if (address < extent.begin || address >= extent.end) return 0;
-  LoadedObject& found = search->found;
-  found.begin = extent.begin;
-  found.end = extent.end;
-  found.place = place;
-  if (info->dlpi_name != nullptr) strncpy(found.path, info->dlpi_name, sizeof(found.path) - 1);
+  if (!IsAround(*info, search->address)) return 0;
+  search->found = ObjectOf(*info);
+  search->found.place = place;
   return 1;
+}
+
+// What an object's dynamic section says of the symbols that it refers to.
+struct References {
+  const ElfW(Sym) * symbols = nullptr;
+  const char* names = nullptr;
+  struct Table {
+    const ElfW(Rela) * first = nullptr;
+    size_t bytes = 0;
+  } data, calls;
+};
+
+References ReferencesOf(const dl_phdr_info& info) {
+  References found;
+  for (int i = 0; i < info.dlpi_phnum; ++i) {
+    if (info.dlpi_phdr[i].p_type != PT_DYNAMIC) continue;
+    // The loader has made addresses of the offsets, but for the vDSO's, which refers to nothing.
+    auto* entry = reinterpret_cast<const ElfW(Dyn)*>(info.dlpi_addr + info.dlpi_phdr[i].p_vaddr);
+    for (; entry->d_tag != DT_NULL; ++entry) {
+      const uintptr_t address = entry->d_un.d_ptr;
+      switch (entry->d_tag) {
+        case DT_SYMTAB:
+          found.symbols = reinterpret_cast<const ElfW(Sym)*>(address);
+          break;
+        case DT_STRTAB:
+          found.names = reinterpret_cast<const char*>(address);
+          break;
+        case DT_RELA:
+          found.data.first = reinterpret_cast<const ElfW(Rela)*>(address);
+          break;
+        case DT_RELASZ:
+          found.data.bytes = entry->d_un.d_val;
+          break;
+        case DT_JMPREL:
+          found.calls.first = reinterpret_cast<const ElfW(Rela)*>(address);
+          break;
+        case DT_PLTRELSZ:
+          found.calls.bytes = entry->d_un.d_val;
+          break;
+        default:
+          break;
+      }
+    }
+  }
+  return found;
+}
+
+// dlsym, dlopen, cuLaunchKernel; not cublasCreate.
+bool AsksDriver(const char* name) {
+  return strcmp(name, "dlsym") == 0 || strcmp(name, "dlvsym") == 0 || strcmp(name, "dlopen") == 0 ||
+         (name[0] == 'c' && name[1] == 'u' && name[2] >= 'A' && name[2] <= 'Z');
 }
 
 struct NameSearch {
@@ -52,12 +100,17 @@ struct NameSearch {
   NamedObjects found = {};
 };
 
-int IsNamed(dl_phdr_info* info, size_t, void* data) {
+// Does its file name begin so?
+bool IsNamed(const dl_phdr_info& info, const char* beginning) {
+  if (info.dlpi_name == nullptr) return false;
+  const char* slash = strrchr(info.dlpi_name, '/');
+  const char* name = slash == nullptr ? info.dlpi_name : slash + 1;
+  return strncmp(name, beginning, strlen(beginning)) == 0;
+}
+
+int CountNamed(dl_phdr_info* info, size_t, void* data) {
   auto* search = static_cast<NameSearch*>(data);
-  if (info->dlpi_name == nullptr) return 0;
-  const char* slash = strrchr(info->dlpi_name, '/');
-  const char* name = slash == nullptr ? info->dlpi_name : slash + 1;
-  if (strncmp(name, search->beginning, strlen(search->beginning)) != 0) return 0;
+  if (!IsNamed(*info, search->beginning)) return 0;
   NamedObjects& found = search->found;
   if (found.count++ == 0) strncpy(found.first, info->dlpi_name, sizeof(found.first) - 1);
   return 0;
@@ -69,6 +122,30 @@ bool IsAround(const dl_phdr_info& info, const void* address) {
   const Extent extent = ExtentOf(info);
   const auto at = reinterpret_cast<uintptr_t>(address);
   return at >= extent.begin && at < extent.end;
+}
+
+LoadedObject ObjectOf(const dl_phdr_info& info) {
+  const Extent extent = ExtentOf(info);
+  LoadedObject object;
+  object.begin = extent.begin;
+  object.end = extent.end;
+  if (info.dlpi_name != nullptr) strncpy(object.path, info.dlpi_name, sizeof(object.path) - 1);
+  return object;
+}
+
+bool MayAskDriver(const dl_phdr_info& info) {
+  if (IsNamed(info, "libcuda.so")) return false;  // it is the driver, and finds itself
+  const References references = ReferencesOf(info);
+  if (references.symbols == nullptr || references.names == nullptr) return false;
+  for (const References::Table& table : {references.data, references.calls}) {
+    const ElfW(Rela)* end = table.first + table.bytes / sizeof(ElfW(Rela));
+    for (const ElfW(Rela)* at = table.first; at != end; ++at) {
+      const ElfW(Sym)& symbol = references.symbols[ELF64_R_SYM(at->r_info)];
+      if (symbol.st_shndx == SHN_UNDEF && AsksDriver(references.names + symbol.st_name))
+        return true;
+    }
+  }
+  return false;
 }
 
 LoadedObject ObjectAround(const void* address) {
@@ -101,7 +178,7 @@ bool AnyObject(bool (*is)(const char* path)) {
 
 NamedObjects ObjectsNamed(const char* beginning) {
   NameSearch search{beginning};
-  dl_iterate_phdr(&IsNamed, &search);
+  dl_iterate_phdr(&CountNamed, &search);
   return search.found;
 }
 

@@ -24,6 +24,12 @@ struct LoadedObject {
 // Is the address in the object that dl_iterate_phdr shows?
 bool IsAround(const dl_phdr_info& info, const void* address);
 
+// The object that dl_iterate_phdr shows.
+LoadedObject ObjectOf(const dl_phdr_info& info);
+
+// Does it import functions of the driver's, or what looks functions up or loads libraries?
+bool MayAskDriver(const dl_phdr_info& info);
+
 // The object that `address` is in.
 LoadedObject ObjectAround(const void* address);
 

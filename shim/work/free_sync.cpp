@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/pool/pool_instance.h"
+#include "shim/state/deep_loads.h"
 #include "shim/state/aside.h"
 #include "shim/state/captures.h"
 #include "shim/visible/visible_memory.h"
@@ -158,6 +159,7 @@ Settlement KeepBlock(Pool& pool, ContextPool& context) {
 // Where work is unfinished, `keep` decides.
 template <typename Keep>
 Settlement SettleBy(Pool& pool, const Driver& driver, ContextPool& context, Keep keep) {
+  LookForDeepLoads();
   if (!context.open() || IsAside() || g_exiting.load(std::memory_order_acquire)) return kRealFree;
   if (g_captures.UnderWay() && RuleIsOn(Rule::kCapture)) [[unlikely]] {
     pool.statistics().process().capture_real_calls.AddShared(1);

@@ -210,6 +210,38 @@ class Others(Neighbours):
                     self.assertGreater(int(without.notes["memory hook"]), 0)
 
 
+@unittest.skipIf(SANITIZE, "sanitizers refuse RTLD_DEEPBIND")
+class DeepLoads(Neighbours):
+    """A library that came with RTLD_DEEPBIND launches past us: nothing is served from then on."""
+
+    BLIND = PROGRAMS / "libblind_launches.so"
+    HARMLESS = "libresolv.so.2"
+    REASON = "libblind_launches.so came with RTLD_DEEPBIND, past libcmp_preload.so: "
+
+    def test_steps_aside(self):
+        for mode in ("wait", "auto", "order", "none"):
+            for way, hits in (("deep", 0), ("thread", 0), ("late", 200), ("late-thread", 200)):
+                with self.subTest(mode=mode, way=way):
+                    without = run("blind", [way, self.BLIND], preload=False)
+                    within = run("blind", [way, self.BLIND], env={"CMP_FREE_SYNC": mode})
+                    self.assertEqual(without.results, within.results)
+                    self.assertIn("hazards 0, misuse 0", within.results)
+                    self.assert_aside(within, self.REASON, hits)
+
+    def test_the_second_one(self):
+        within = run("blind", ["second", self.HARMLESS, self.BLIND])
+        self.assertIn("hazards 0, misuse 0", within.results)
+        self.assert_aside(within, self.REASON)
+
+    def test_others_are_served(self):
+        for args in (["normal", self.BLIND], ["deep", self.HARMLESS], ["late-thread", self.HARMLESS],
+                     ["deep", "libnowhere.so"], ["second", self.HARMLESS, "libnowhere.so"],
+                     ["deep", "libcuda.so.1"]):
+            with self.subTest(args=args):
+                within = self.beside(True, "blind", args, served=150)
+                self.assertGreater(within.totals["thread_cache_hits"], 150)
+
+
 class ThinLoader(Neighbours):
     """A libcuda.so.1 whose cuGetProcAddress gives other pointers than its symbols (WSL 2)."""
 

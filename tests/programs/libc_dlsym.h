@@ -1,4 +1,4 @@
-// The C library's own dlsym, for preloads that wrap it.
+// The C library's own functions, past preloads that wrap them.
 #ifndef CMP_TESTS_PROGRAMS_LIBC_DLSYM_H_
 #define CMP_TESTS_PROGRAMS_LIBC_DLSYM_H_
 
@@ -6,13 +6,17 @@
 
 using DlsymFunction = void* (*)(void* handle, const char* name);
 
-inline DlsymFunction LibcDlsym() {
+inline void* LibcFunction(const char* name) {
 #if defined(__aarch64__)
   constexpr const char* kVersion = "GLIBC_2.17";
 #else
   constexpr const char* kVersion = "GLIBC_2.2.5";
 #endif
-  static const auto libc = reinterpret_cast<DlsymFunction>(dlvsym(RTLD_NEXT, "dlsym", kVersion));
+  return dlvsym(RTLD_NEXT, name, kVersion);
+}
+
+inline DlsymFunction LibcDlsym() {
+  static const auto libc = reinterpret_cast<DlsymFunction>(LibcFunction("dlsym"));
   return libc;
 }
 

@@ -1,0 +1,75 @@
+// Blocks that a library writes to whose launches no preload sees, since it was loaded with
+// RTLD_DEEPBIND: blind MODE LIBRARY [SECOND]
+//
+//   normal        loaded without the flag
+//   deep          with it
+//   thread        by a thread that ends and calls nothing of CUDA
+//   late          after blocks have been handed out from what threads remember
+//   late-thread   both
+//   second        LIBRARY, then SECOND
+//
+// A library without `blind_launch` is loaded all the same, and nothing is launched.
+#include <dlfcn.h>
+#include <sim.h>
+
+#include <string>
+#include <thread>
+
+#include "program.h"
+
+namespace {
+
+using Launch = int (*)(cudaStream_t stream, const SimWork* work);
+
+Launch g_launch = nullptr;
+
+void Load(const char* library, int flags) {
+  void* handle = dlopen(library, RTLD_NOW | RTLD_LOCAL | flags);
+  printf("loaded: %s\n", handle != nullptr ? "yes" : "no");
+  if (handle == nullptr) return;
+
+  if (const auto found = reinterpret_cast<Launch>(dlsym(handle, "blind_launch"))) g_launch = found;
+}
+
+void LoadElsewhere(const char* library) { std::thread(Load, library, RTLD_DEEPBIND).join(); }
+
+void Rounds(int count) {
+  cudaStream_t streams[2];
+  for (cudaStream_t& stream : streams) {
+    MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  }
+  for (int i = 0; i < count; ++i) {
+    void* block = program::Allocate(4096);
+    SimRange range = {block, 4096};
+    SimWork work = {};
+    work.id = static_cast<uint64_t>(i) + 1;
+    work.duration_ns = 500'000;
+    work.writes = &range;
+    work.write_count = 1;
+    simNoteAlloc(block, 4096);
+    if (g_launch != nullptr && g_launch(streams[i % 2], &work) != 0) printf("not launched\n");
+    simNoteFree(block);
+    MUST(cudaFree(block));
+  }
+  MUST(cudaDeviceSynchronize());
+  for (cudaStream_t stream : streams) MUST(cudaStreamDestroy(stream));
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count < 3) return 2;
+  const std::string mode = arguments[1];
+  const char* library = arguments[2];
+  if (mode.starts_with("late")) Rounds(200);
+  if (mode == "normal") {
+    Load(library, 0);
+  } else if (mode == "thread" || mode == "late-thread") {
+    LoadElsewhere(library);
+  } else {
+    Load(library, RTLD_DEEPBIND);
+  }
+  if (mode == "second") Load(arguments[3], RTLD_DEEPBIND);
+  Rounds(200);
+  program::SayHazards();
+}
