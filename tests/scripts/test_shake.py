@@ -355,7 +355,7 @@ class Files(TestCase):
 
 
 # Behaves as a program under CMP_SHAKE: the sites of PLAN, and what goes wrong where they are held.
-STAND_IN = """#!{python}
+STAND_IN = """#!{python} -IS
 import json, os, sys
 sys.path.insert(0, {scripts!r})
 from cmp_preload.records import sites
