@@ -250,6 +250,17 @@ class Gpu(unittest.TestCase):
         add_figure("out of memory: no registers for 100 launches", "auto",
                    f"{with_pool.statistics['totals']['blocks_released']:,} blocks released")
 
+    def test_deep(self):
+        """What launches past the pool keeps it from serving memory under its work."""
+        for mode in programs.MODES:
+            with self.subTest(mode=mode):
+                command = str(programs.BUILD / "deep")
+                without = programs.run(command, preload=False)
+                within = programs.run(command, preload=True, CMP_FREE_SYNC=mode)
+                self.assertEqual(without.output, "overwritten: 0\n")
+                self.assertEqual(within.output, without.output, within.everything())
+                self.assertIn("came with RTLD_DEEPBIND", within.statistics["aside"])
+
     def test_edges(self):
         _, with_pool = self.compare(str(programs.BUILD / "edges"))
         self.assertGreater(with_pool.statistics["process"]["capture_real_calls"], 0)
