@@ -65,8 +65,8 @@ inline constexpr int kInvalidValue = 1;
 inline constexpr int kOutOfMemory = 2;
 inline constexpr int kNotReady = 600;
 // The context is broken for good: what a kernel did wrong (an address, an assertion, an
-// instruction, too long a run, ...), hardware, a context that is gone, or what the driver does not
-// know. The numbering is that of both layers.
+// instruction, too long a run, ...), hardware, a device or a server of others, a context that is
+// gone, or what the driver does not know. The numbering is that of both layers.
 inline constexpr bool IsBrokenContextStatus(int status) {
   switch (status) {
     case 214:  // ECC_UNCORRECTABLE
@@ -83,6 +83,8 @@ inline constexpr bool IsBrokenContextStatus(int status) {
     case 718:  // INVALID_PC
     case 719:  // LAUNCH_FAILED
     case 721:  // TENSOR_MEMORY_LEAK
+    case 810:  // MPS_CLIENT_TERMINATED
+    case 911:  // EXTERNAL_DEVICE
     case 999:  // UNKNOWN
       return true;
     default:
