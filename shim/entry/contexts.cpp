@@ -103,8 +103,9 @@ CUcontext PrimaryHandle(CUdevice device) {
 }
 
 // The program may take cudaFree for the wait that tells of a crash. Where frees skipped that, the
-// next call that waits tells; one that ends the contexts is the last that can. Success: nothing is
-// to be told.
+// next call that waits tells; one that ends the contexts is the last that can. Not for one that
+// leaves a reference: another thread's work may wait for what this one does next. Success: nothing
+// is to be told.
 template <typename Condition>
 CUresult CrashBehindFrees(Condition condition) {
   int told = kSuccess;
@@ -153,12 +154,13 @@ CUresult DetachContext(CUcontext context, Call call) {
   const auto is_over = [&](const ContextIdentity&) {
     return id != 0 && ContextId(*driver, context) != id;
   };
+  const CUresult told = context_ending.GivesUpLast() ? CrashBehindFrees(is_it) : CUDA_SUCCESS;
   const CUresult status = EndReferences(is_it, call, is_over);
-  if (status == CUDA_SUCCESS && is_over({})) {
-    g_captures.EndedIn(context);
-    context_ending.Ended();
-  }
-  return status;
+  if (status != CUDA_SUCCESS) context_ending.GaveUpNone();
+  if (status != CUDA_SUCCESS || !is_over({})) return status;
+  g_captures.EndedIn(context);
+  context_ending.Ended();
+  return told;
 }
 
 template <typename Call>
@@ -192,18 +194,20 @@ CUresult ReleasePrimary(CUdevice device, Call call) {
   const Captures::Ending ending(g_captures);
   ContextEnding context_ending(PrimaryMade(device));
   PoolsEnding pools_ending(device);
+  const CUresult told =
+      context_ending.GivesUpLast() ? CrashBehindFrees(PrimaryOf(device)) : CUDA_SUCCESS;
   const CUresult status = EndReferences(PrimaryOf(device), call, IsOverPrimary);
+  if (status != CUDA_SUCCESS) context_ending.GaveUpNone();
   const Driver* driver = LoadedDriver();
   if (status != CUDA_SUCCESS || driver == nullptr || g_exiting.load(std::memory_order_acquire)) {
     return status;
   }
   unsigned flags = 0;
   int active = 0;
-  if (driver->primary_state(device, &flags, &active) == CUDA_SUCCESS && active == 0) {
-    context_ending.Ended();
-    pools_ending.Ended();
-  }
-  return status;
+  if (driver->primary_state(device, &flags, &active) != CUDA_SUCCESS || active != 0) return status;
+  context_ending.Ended();
+  pools_ending.Ended();
+  return told;
 }
 
 // Its streams end with it, and a reference to the primary context of its device.
@@ -212,7 +216,12 @@ CUresult EndGreenContext(Call call) {
   SomeStreamsEnd();
   const Captures::Ending ending(g_captures);
   const auto is_primary = [](const ContextIdentity& identity) { return identity.primary; };
-  return EndReferences(is_primary, call, IsOverPrimary);
+  const auto is_released = [](const ContextIdentity& identity) {
+    return identity.primary && PrimaryIsReleased(identity.device);
+  };
+  const CUresult told = CrashBehindFrees(is_released);
+  const CUresult status = EndReferences(is_primary, call, IsOverPrimary);
+  return status == CUDA_SUCCESS ? told : status;
 }
 
 }  // namespace

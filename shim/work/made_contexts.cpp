@@ -12,8 +12,9 @@ namespace cmp {
 struct MadeContext {
   ContextHandle handle = nullptr;  // nullptr: no context
   CUdevice primary_of = kNotPrimary;
-  int endings = 0;     // calls on their way that may end it
-  uint64_t times = 0;  // grows whenever the program makes it, or retains it
+  int16_t endings = 0;     // calls on their way that may end it
+  int16_t references = 0;  // taken and not given up
+  uint64_t times = 0;      // grows whenever the program makes it, or retains it
 };
 
 namespace {
@@ -69,6 +70,12 @@ MadeContext* FindMade(ContextHandle handle) {
   return FindPlace([&](const MadeContext& made) { return made.handle == handle; });
 }
 
+// That of a device's primary context.
+MadeContext* FindPrimary(CUdevice device) {
+  return FindPlace(
+      [&](const MadeContext& made) { return made.handle != nullptr && made.primary_of == device; });
+}
+
 // A context that the program made counts although it has no pool: its streams are not the only
 // other one's.
 void DecideOwnerOfAll() {
@@ -101,16 +108,25 @@ void ContextIsThere(ContextHandle handle, CUdevice primary_of) {
   });
   if (place == nullptr) place = FreePlace();
   if (place == nullptr) return;
-  *place = {handle, primary_of, primary_of == kNotPrimary ? 0 : place->endings, place->times + 1};
+  if (primary_of == kNotPrimary) place->endings = place->references = 0;
+  place->handle = handle;
+  place->primary_of = primary_of;
+  ++place->references;
+  ++place->times;
   NoteMadeChanged();
   DecideOwnerOfAll();
 }
 
 ContextHandle PrimaryMade(CUdevice device) {
   Held held(g_contexts_lock);
-  const MadeContext* found = FindPlace(
-      [&](const MadeContext& made) { return made.handle != nullptr && made.primary_of == device; });
+  const MadeContext* found = FindPrimary(device);
   return found == nullptr ? nullptr : found->handle;
+}
+
+bool PrimaryIsReleased(CUdevice device) {
+  Held held(g_contexts_lock);
+  const MadeContext* found = FindPrimary(device);
+  return found == nullptr || found->references <= 0;
 }
 
 // A page at a time: who visits may take any lock.
@@ -156,6 +172,18 @@ ContextEnding::~ContextEnding() {
   if (ended_ && same) *made_ = {.times = times_ + 1};
   NoteMadeChanged();  // who came meanwhile was turned away
   DecideOwnerOfAll();
+}
+
+bool ContextEnding::GivesUpLast() {
+  if (made_ == nullptr) return true;
+  Held held(g_contexts_lock);
+  return --made_->references <= 0;
+}
+
+void ContextEnding::GaveUpNone() {
+  if (made_ == nullptr) return;
+  Held held(g_contexts_lock);
+  ++made_->references;
 }
 
 ContextOpening::ContextOpening(ContextHandle handle) {

@@ -20,6 +20,9 @@ inline constexpr CUdevice kNotPrimary = -1;
 void ContextIsThere(ContextHandle handle, CUdevice primary_of);
 // The handle of a device's primary context, nullptr if the program has made none.
 ContextHandle PrimaryMade(CUdevice device);
+// Has the program given up all references to it that were seen being taken? A green context's may
+// be left.
+bool PrimaryIsReleased(CUdevice device);
 
 // Visits the handles of all such contexts, without a lock; one that is made or ends meanwhile may
 // be visited or not. MadeContextsChanges() says another number after a visit than before it if that
@@ -34,6 +37,10 @@ class [[nodiscard]] ContextEnding {
   ~ContextEnding();
   ContextEnding(const ContextEnding&) = delete;
   ContextEnding& operator=(const ContextEnding&) = delete;
+  // The call gives up a reference. True: it may be the last, though such as are not seen being
+  // taken (by green contexts, cuCtxAttach) may be left.
+  bool GivesUpLast();
+  void GaveUpNone();  // it failed
   // It has ended; another thread's new context may have its handle by now.
   void Ended() { ended_ = true; }
 

@@ -2,6 +2,9 @@
 // that did not wait for the kernel; then what allocations and frees answer.
 #include <cuda.h>
 
+// cuCtxDetach is deprecated, and still there.
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+
 #include <functional>
 #include <string>
 #include <vector>
@@ -59,6 +62,51 @@ std::vector<Way> Ways() {
   };
 }
 
+// A context that can end, current, and what ends it: the second device's primary one, so that the
+// runtime holds none of its references, or one that is made.
+struct Ending {
+  CUcontext context = nullptr;
+  std::function<int()> call;
+};
+
+CUgreenCtx GreenContext(CUdevice device) {
+  CUdevResource resource{};
+  CUdevResourceDesc description = nullptr;
+  CUgreenCtx green = nullptr;
+  if (cuDeviceGetDevResource(device, &resource, CU_DEV_RESOURCE_TYPE_SM) != CUDA_SUCCESS ||
+      cuDevResourceGenerateDesc(&description, &resource, 1) != CUDA_SUCCESS ||
+      cuGreenCtxCreate(&green, description, device, CU_GREEN_CTX_DEFAULT_STREAM) != CUDA_SUCCESS) {
+    exit(3);
+  }
+  return green;
+}
+
+Ending MakeContext(const std::string& way) {
+  constexpr CUdevice kSecond = 1;
+  Ending ending;
+  if (way == "destroy" || way == "detach") {
+    if (CreateContext(&ending.context) != CUDA_SUCCESS) exit(3);
+    ending.call = [way, context = ending.context] {
+      return int{way == "detach" ? cuCtxDetach(context) : cuCtxDestroy(context)};
+    };
+    return ending;
+  }
+  for (int i = 0; i < 2; ++i) {
+    if (cuDevicePrimaryCtxRetain(&ending.context, kSecond) != CUDA_SUCCESS) exit(3);
+  }
+  ending.call = [] {
+    printf("# cuDevicePrimaryCtxRelease: %d\n", int{cuDevicePrimaryCtxRelease(kSecond)});
+    return int{cuDevicePrimaryCtxRelease(kSecond)};  // the last
+  };
+  if (way == "green") {
+    const CUgreenCtx green = GreenContext(kSecond);
+    for (int i = 0; i < 2; ++i) cuDevicePrimaryCtxRelease(kSecond);
+    ending.call = [green] { return int{cuGreenCtxDestroy(green)}; };
+  }
+  if (cuCtxSetCurrent(ending.context) != CUDA_SUCCESS) exit(3);
+  return ending;
+}
+
 void SayAfterwards(Scene& scene) {
   void* pointer = nullptr;
   size_t pitch = 0;
@@ -85,9 +133,10 @@ int main(int count, char** arguments) {
   program::Warm(4 << 20, 2);
   scene.block = program::Allocate(4096);
   scene.other = program::Allocate(4096);
-  CUcontext second = nullptr;
-  if (way == "destroy") {
-    if (CreateContext(&second) != CUDA_SUCCESS) return 3;
+  const bool ends = way == "destroy" || way == "detach" || way == "release" || way == "green";
+  Ending ending;
+  if (ends) {
+    ending = MakeContext(way);
     scene.stream = nullptr;
     CUdeviceptr address = 0;
     if (cuMemAlloc(&address, 4096) != CUDA_SUCCESS) return 3;
@@ -99,21 +148,21 @@ int main(int count, char** arguments) {
   crash.duration_ns = kLong;
   crash.flags = SIM_WORK_TRAP;
   MUST(program::Launch(scene.stream, crash));
-  if (way != "destroy") MUST(cudaEventRecord(scene.event, scene.stream));
+  if (!ends) MUST(cudaEventRecord(scene.event, scene.stream));
   // The one call whose answer may differ.
   const bool frees = count > 2;
   if (frees) {
-    const int status = way == "destroy" ? int{cuMemFree(reinterpret_cast<CUdeviceptr>(scene.block))}
-                                        : int{cudaFree(scene.block)};
+    const int status = ends ? int{cuMemFree(reinterpret_cast<CUdeviceptr>(scene.block))}
+                            : int{cudaFree(scene.block)};
     printf("# cudaFree: %d\n", status);
   }
   simAdvance(10 * kLong);
   if (way == "reset") {
-    printf("# cudaDeviceReset: %d\n", int{cudaDeviceReset()});
+    printf("# cuEnd: %d\n", int{cudaDeviceReset()});
     return 0;
   }
-  if (way == "destroy") {
-    printf("# cuCtxDestroy: %d\n", int{cuCtxDestroy(second)});
+  if (ends) {
+    printf("# cuEnd: %d\n", ending.call());
     return 0;
   }
   for (const Way& one : Ways()) {
