@@ -8,12 +8,14 @@ version and per-thread variant of the function, and may stand under several effe
     paid      what frees did not wait for is waited for, then the real call
     retried   the real call, and again where memory ran out, each time that the pool gave some back
               (a few times: shim/calls/rescue.h)
+    watched   the real call, whose status may tell of a crash (shim/calls/broken_contexts.cpp), as
+              that of every call does that is interposed
     real      nothing needs to be done for this effect, for the reason given
     missing   something would need to be done, and is not yet, as scripts/docs/what-it-serves.md
               says
 
-A function is interposed if it is served, noted, paid or retried under one of its effects. ABI
-versions of before CUDA 3.2, with 32-bit addresses and sizes, are not: no program that was built
+A function is interposed if it is served, noted, paid, retried or watched under one of its effects.
+ABI versions of before CUDA 3.2, with 32-bit addresses and sizes, are not: no program that was built
 since can be given them, and no pointer of the pool fits in their parameters.
 
 Every function that may run out of memory is retried, or has its reason not to be. The reason of one
@@ -27,6 +29,7 @@ MEANINGS = {
     "submits": "gives the GPU work",
     "waits": "returns when earlier work is done",
     "tells of completion": "says whether earlier work is done",
+    "tells of a crash": "of earlier work, and is not interposed for more",
     "tells about memory": "says which allocations there are, how large, how much is free",
     "names memory": "that it will copy or set: refused where the program has it no more",
     "shares": "lets the host, other devices or processes use memory that kernels use",
@@ -120,15 +123,28 @@ EFFECTS = {
             cuMemFreeHost cuMemHostUnregister"""),
         ("noted", "the end of a context (measured)", """
             cuCtxDestroy cuDevicePrimaryCtxRelease cuDevicePrimaryCtxReset"""),
-        ("real", "for the device (measured); that it did is learned from the next fence", """
-            cuArrayDestroy cuMipmappedArrayDestroy cuModuleUnload cuModuleLoad cuModuleLoadData
-            cuModuleLoadDataEx cuModuleLoadFatBinary"""),
+        ("watched", "for the device (measured); that it did is learned from the next fence", """
+            cuArrayDestroy cuMipmappedArrayDestroy cuModuleUnload"""),
+        ("real", "for the device, likewise", """
+            cuModuleLoad cuModuleLoadData cuModuleLoadDataEx cuModuleLoadFatBinary"""),
         ("real", "for copies of a checkpoint, of streams that it made itself",
          "cuCheckpointOperationComplete"),
     ),
     "tells of completion": (
         ("noted", "what frees did not wait for is waited for where it alone is missing", """
             cuStreamQuery cuEventQuery cuEventElapsedTime"""),
+    ),
+    "tells of a crash": (
+        ("noted", "finds out and succeeds (measured): then it is asked for", "cuStreamDestroy"),
+        ("watched", "may look at the device", """
+            cuGraphExecDestroy cuMemPoolTrimTo cuDeviceGraphMemTrim"""),
+        ("watched", "asks about streams, or whether they are capturing", """
+            cuStreamGetPriority cuStreamGetId cuStreamGetFlags cuStreamGetDevice cuStreamGetCtx
+            cuStreamGetGreenCtx cuStreamGetDevResource cuStreamGetAttribute cuStreamIsCapturing
+            cuStreamGetCaptureInfo"""),
+        ("watched", "attributes of a stream, not its work", """
+            cuStreamSetAttribute cuStreamCopyAttributes"""),
+        ("watched", "changes what is captured", "cuStreamUpdateCaptureDependencies"),
     ),
     "tells about memory": (
         ("served", "as without the pool: idle blocks are free, sizes those that were asked for", """
@@ -379,14 +395,7 @@ EFFECTS = {
             cuSurfRefSetArray"""),
         ("real", "how mapped resources are used", """
             cuGraphicsResourceSetMapFlags cuGLSetBufferObjectMapFlags"""),
-        ("real", "asks about streams, or whether they are capturing", """
-            cuStreamGetPriority cuStreamGetId cuStreamGetFlags cuStreamGetDevice cuStreamGetCtx
-            cuStreamGetGreenCtx cuStreamGetDevResource cuStreamGetAttribute cuStreamIsCapturing
-            cuStreamGetCaptureInfo"""),
-        ("real", "attributes of a stream, not its work", """
-            cuStreamSetAttribute cuStreamCopyAttributes"""),
-        ("real", "changes what is captured, or what a capture forbids", """
-            cuStreamUpdateCaptureDependencies cuThreadExchangeStreamCaptureMode"""),
+        ("real", "changes what a capture forbids", "cuThreadExchangeStreamCaptureMode"),
         ("real", "asks about graphs", """
             cuGraphGetEdges cuGraphGetNodes cuGraphGetRootNodes cuGraphGetId cuGraphDebugDotPrint
             cuGraphNodeFindInClone cuGraphNodeGetContainingGraph cuGraphNodeGetDependencies

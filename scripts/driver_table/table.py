@@ -6,7 +6,8 @@ import re
 from . import declarations, effects
 from .headers import Function
 
-INTERPOSED = ("served", "noted", "paid", "retried")  # treatments
+PLAIN = ("retried", "watched")  # treatments that ask for no more than the real call
+INTERPOSED = ("served", "noted", "paid", *PLAIN)
 AGAIN = "may run out of memory, again"
 
 # Where the stream is, for submissions that have no parameter of type CUstream. `{}` is what the
@@ -37,7 +38,7 @@ POINTERS = set("""
 BY_VALUE = {
     **{name: name for name in """
         CUarray CUcontext CUdevice CUdeviceptr CUevent CUfunction CUgraph CUgraphExec CUgraphNode
-        CUhostFn CUipcEventHandle CUipcMemHandle CUlimit CUmemLocation CUmemPool_attribute CUmemoryPool CUmodule
+        CUhostFn CUipcEventHandle CUipcMemHandle CUlimit CUmemLocation CUmemPool_attribute CUmemoryPool CUmipmappedArray CUmodule
         CUoccupancyB2DSize CUpointer_attribute CUstream CUstreamCallback CUstreamCaptureMode
         cuuint32_t cuuint64_t float int size_t unsigned
         """.split()},
@@ -49,8 +50,9 @@ BY_VALUE = {
     **{handle: "unsigned long long" for handle in """
         CUmemGenericAllocationHandle CUsurfObject CUtexObject""".split()},
     **{enumeration: "int" for enumeration in """
-        CUfunc_cache CUfunction_attribute CUlogicalEndpointIpcHandleType CUmemAllocationHandleType
-        CUmemAllocationType CUmemRangeHandleType CUmem_advise CUsharedconfig EGLint""".split()},
+        CUdevResourceType CUfunc_cache CUfunction_attribute CUlogicalEndpointIpcHandleType
+        CUmemAllocationHandleType CUmemAllocationType CUmemRangeHandleType CUmem_advise
+        CUsharedconfig CUstreamAttrID EGLint""".split()},
     **{name: "unsigned" for name in """
         CUlogicalEndpointId GLenum GLuint VdpDevice VdpOutputSurface VdpVideoSurface""".split()},
 }
@@ -107,17 +109,22 @@ class Table:
         return "kNothing"
 
     def is_plain(self, function: Function) -> bool:
-        """Is it interposed for nothing else than to be retried?"""
+        """Is it interposed for nothing else than to be retried, or watched?"""
         treatments = {treatment for _, treatment, _ in self.groups[function.name]}
         return (self.is_interposed(function) and self.kind(function) is None and
-                treatments.intersection(INTERPOSED) == {"retried"})
+                treatments.intersection(INTERPOSED) <= {*PLAIN})
+
+    def is_watched(self, name: str) -> bool:
+        """For nothing else than to be watched?"""
+        treatments = {treatment for _, treatment, _ in self.groups.get(name, ())}
+        return treatments.intersection(INTERPOSED) == {"watched"}
 
     def interposed(self) -> dict:
         """Those that are defined by hand: lists of functions by what they do first."""
         return self.other(lambda function: not self.is_plain(function))
 
     def plain(self) -> dict:
-        """The same of those that are only retried."""
+        """The same of those that are only retried, or watched."""
         return self.other(self.is_plain)
 
     def other(self, wanted) -> dict:

@@ -124,7 +124,7 @@ def functions(table: Table) -> str:
 {TITLE}//
 //   CMP_RETRIED(R)            R(symbol, need, (parameters), (arguments)) for each of the {sum(map(len, plain_sections.values()))} entry
 //                             points of the driver that are interposed only because they may run
-//                             out of memory
+//                             out of memory, or tell of a crash
 //   CMP_DRIVER_INTERPOSED(X)  X(symbol, need, (parameters)) for each that is interposed, in every
 //                             ABI version and per-thread-stream variant: the {sum(map(len, sections.values()))} that are
 //                             defined by hand, those of CMP_RETRIED and those of submissions.inc
@@ -148,7 +148,7 @@ def functions(table: Table) -> str:
 
 #define CMP_DRIVER_INTERPOSED(X) \\
 {body} \\
-  /* is retried */ \\
+  /* is retried, or watched */ \\
   CMP_RETRIED_WITH(CMP_RETRIED_SYMBOL, X) \\
   /* submits */ \\
   CMP_SUBMISSION_SYMBOLS(X)
@@ -166,6 +166,8 @@ def versions(table: Table) -> str:
         if table.is_interposed(function))
     names = sorted({*table.named, *effects.UNDECLARED})
     known = "\n".join(wrapped(", ".join(f'"{name}"' for name in names) + ",", "    ", "    "))
+    watched = "\n".join(wrapped(", ".join(f'"{name}"' for name in names if table.is_watched(name)) + ",",
+                                "    ", "    "))
     newest = max(function.version for function in table.functions.values())
     return f"""\
 {TITLE}//
@@ -194,6 +196,11 @@ inline constexpr int kNewestDriverVersion = {newest};
 
 inline constexpr const char* kKnownDriverNames[] = {{
 {known}
+}};
+
+// Those whose status alone is looked at: of a later ABI version nothing more need be known.
+inline constexpr const char* kWatchedDriverNames[] = {{
+{watched}
 }};
 
 }}  // namespace cmp

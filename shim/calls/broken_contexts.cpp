@@ -41,4 +41,15 @@ void NoteFailure(int status) {
   t_asks = false;
 }
 
+// What is known of a crash the current context's id says, too (measured), and it waits for nothing.
+void LookForCrash() {
+  const Driver* driver = LoadedDriver();
+  if (driver == nullptr || driver->context_id == nullptr ||
+      g_exiting.load(std::memory_order_acquire)) {
+    return;
+  }
+  unsigned long long id = 0;
+  NoteFailure(driver->context_id(nullptr, &id));
+}
+
 }  // namespace cmp

@@ -29,6 +29,8 @@ class [[nodiscard]] InsideReal {
 // all that answer so from now on. (Measured: once a crash was reported, every context of the
 // process answers with it.)
 void NoteFailure(int status);
+// The same after a call that may have found out about a crash and says nothing.
+void LookForCrash();
 
 // Where a real call leads. It may change once more, from the symbol to what a lookup gave for it:
 // both are the same function to the program.

@@ -40,13 +40,14 @@ CUresult AfterEndCapture(CUresult status, CUstream stream) {
 }
 
 // Destroying a stream ends its capture (measured, every mode). Its handle may mean another stream
-// as soon as the real call has begun.
+// as soon as the real call has begun. The driver finds out about a crash, and succeeds (measured).
 template <typename Destroy>
 CUresult DestroyStream(CUstream stream, Destroy destroy) {
   StreamEnds(stream);
   const Captures::Ending ending(g_captures);
   const CUresult status = destroy();
   if (status == CUDA_SUCCESS && g_captures.UnderWay()) g_captures.Ended(stream);
+  if (status == CUDA_SUCCESS) LookForCrash();
   return status;
 }
 

@@ -113,4 +113,9 @@ bool MayBeUnknown(const char* name, int version) {
   return version > kNewestDriverVersion && !VersionsOf(name).empty();
 }
 
+bool IsOnlyWatched(const char* name) {
+  return std::any_of(std::begin(kWatchedDriverNames), std::end(kWatchedDriverNames),
+                     [&](const char* watched) { return strcmp(watched, name) == 0; });
+}
+
 }  // namespace cmp

@@ -33,6 +33,9 @@ const InterposedFunction* FindByName(const char* name, int version, cuuint64_t f
 // Is a function of that name interposed, and the version newer than all that are known, so that it
 // may mean a function that is not?
 bool MayBeUnknown(const char* name, int version);
+// Is a function of that name interposed for nothing but its status, so that such a one may be left
+// real?
+bool IsOnlyWatched(const char* name);
 
 }  // namespace cmp
 

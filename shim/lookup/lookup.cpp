@@ -146,7 +146,7 @@ void* Answer(const char* symbol, int version, cuuint64_t flags, void* function,
     // Not by its address. A function of a later ABI version looks the same: what it does is not
     // known, and whoever asks for it will use it.
     if (MayBeUnknown(symbol, version)) {
-      StepAsideForUnknown(symbol, version);
+      if (!IsOnlyWatched(symbol)) StepAsideForUnknown(symbol, version);
       return function;
     }
     found = FindByName(symbol, version, flags);

@@ -1,6 +1,7 @@
 // A kernel crashes: who is told, and by what. crashes WAY: the call that reports it, after a free
 // that did not wait for the kernel; then what allocations and frees answer.
 #include <cuda.h>
+#include <dlfcn.h>
 
 // cuCtxDetach is deprecated, and still there.
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
@@ -21,6 +22,9 @@ struct Scene {
   cudaEvent_t event = nullptr;
   char* block = nullptr;
   char* other = nullptr;
+  CUarray array = nullptr;
+  CUmipmappedArray levels = nullptr;
+  CUmodule module = nullptr;
 };
 
 struct Way {
@@ -32,6 +36,26 @@ int Launch(cudaStream_t stream) {
   SimWork work{};
   work.id = 2;
   return program::Launch(stream, work);
+}
+
+void MakeObjects(Scene& scene) {
+  CUDA_ARRAY3D_DESCRIPTOR description{};
+  description.Width = description.Height = 64;
+  description.NumChannels = 1;
+  description.Format = CU_AD_FORMAT_FLOAT;
+  if (cuArray3DCreate(&scene.array, &description) != CUDA_SUCCESS ||
+      cuMipmappedArrayCreate(&scene.levels, &description, 1) != CUDA_SUCCESS ||
+      cuModuleLoadData(&scene.module, "global x 64") != CUDA_SUCCESS) {
+    exit(3);
+  }
+}
+
+// The driver finds out, and neither the program nor the shim hears of it.
+void FindOutPastTheShim() {
+  void* library = dlopen("libpast_the_shim.so", RTLD_NOW | RTLD_DEEPBIND);
+  if (library == nullptr) exit(3);
+  const auto wait = reinterpret_cast<int (*)()>(dlsym(library, "SynchronizePastTheShim"));
+  printf("past the shim %d\n", wait());
 }
 
 std::vector<Way> Ways() {
@@ -57,6 +81,26 @@ std::vector<Way> Ways() {
          printf("launch %d, record %d\n", Launch(scene.stream),
                 int{cudaEventRecord(scene.event, scene.stream)});
          return int{cudaStreamSynchronize(scene.stream)};
+       }},
+      {"array", [](Scene& scene) { return int{cuArrayDestroy(scene.array)}; }},
+      {"levels", [](Scene& scene) { return int{cuMipmappedArrayDestroy(scene.levels)}; }},
+      {"module", [](Scene& scene) { return int{cuModuleUnload(scene.module)}; }},
+      {"stream-destroy",  // finds out, and says nothing
+       [](Scene&) {
+         cudaStream_t another = program::NonBlockingStream();
+         return int{cudaStreamDestroy(another)};
+       }},
+      {"is-capturing",
+       [](Scene& scene) {
+         FindOutPastTheShim();
+         cudaStreamCaptureStatus status{};
+         return int{cudaStreamIsCapturing(scene.stream, &status)};
+       }},
+      {"priority",
+       [](Scene& scene) {
+         FindOutPastTheShim();
+         int priority = 0;
+         return int{cudaStreamGetPriority(scene.stream, &priority)};
        }},
       {"nobody", [](Scene&) { return 0; }},
   };
@@ -142,6 +186,7 @@ int main(int count, char** arguments) {
     if (cuMemAlloc(&address, 4096) != CUDA_SUCCESS) return 3;
     scene.block = reinterpret_cast<char*>(address);
   }
+  MakeObjects(scene);
   MUST(cudaDeviceSynchronize());
   SimWork crash{};
   crash.id = 1;
