@@ -18,7 +18,8 @@ A function is interposed if it is served, noted, paid, retried or watched under 
 ABI versions of before CUDA 3.2, with 32-bit addresses and sizes, are not: no program that was built
 since can be given them, and no pointer of the pool fits in their parameters.
 
-Every function that may run out of memory is retried, or has its reason not to be. The reason of one
+Every function that may run out of memory is retried, or has its reason not to be; where the headers
+say so of one, a test sees to that (tests/docs/test_headers.py). The reason of one
 that is retried begins with a word of NEEDS, which says what it can be short of.
 """
 
@@ -42,6 +43,7 @@ MEANINGS = {
     "ends a handle": "which may name another object afterwards",
     "may run out of memory, again": "and may be tried again when memory was released",
     "may run out of memory, never again": "and may have begun in part",
+    "may run out of memory of the host": "but asks for none that the pool could give back",
     "nothing": "none of these",
 }
 
@@ -332,7 +334,9 @@ EFFECTS = {
             cuLogicalEndpointAddDevice cuLogicalEndpointBindMem cuLogicalEndpointBindAddr"""),
         ("retried", "unknown: descriptors", "cuMemPoolCreate"),
         ("retried", "unknown here: descriptors", "cuTexObjectCreate cuSurfObjectCreate"),
-        ("retried", "unknown: exports, the device's side of them", "cuLogicalEndpointExport"),
+        ("retried", "unknown: exports, the device's side of them", """
+            cuIpcGetMemHandle cuIpcGetEventHandle cuMemPoolExportToShareableHandle
+            cuMemPoolExportPointer cuLogicalEndpointExport"""),
     ),
     "may run out of memory, never again": (
         ("real", "one kernel of several may run already", "cuLaunchCooperativeKernelMultiDevice"),
@@ -343,6 +347,17 @@ EFFECTS = {
         ("real", "some of the resources may be mapped already", "cuGraphicsMapResources"),
         ("real", "in another process", "cuCheckpointProcessRestore"),
     ),
+    "may run out of memory of the host": (
+        ("real", "changes a graph; of a launch everything is expected", """
+            cuGraphCreate cuGraphClone cuGraphBatchMemOpNodeSetParams
+            cuGraphEventRecordNodeSetEvent cuGraphEventWaitNodeSetEvent
+            cuGraphExternalSemaphoresSignalNodeSetParams
+            cuGraphExternalSemaphoresWaitNodeSetParams"""),
+        ("real", "asks", """
+            cuStreamGetPriority cuStreamGetFlags cuStreamGetDevice
+            cuDeviceGetNvSciSyncAttributes"""),
+        ("real", "gives memory back", "cuMemHostUnregister"),
+    ),
     "nothing": (
         ("real", "begins, and asks about the driver", """
             cuInit cuDriverGetVersion cuGetErrorName cuGetErrorString"""),
@@ -352,9 +367,9 @@ EFFECTS = {
             cuDeviceGetByPCIBusId cuDeviceGetPCIBusId cuDeviceCanAccessPeer
             cuDeviceGetP2PAttribute cuDeviceGetP2PAtomicCapabilities
             cuDeviceGetHostAtomicCapabilities cuDeviceGetTexture1DLinearMaxWidth
-            cuDeviceGetNvSciSyncAttributes cuDeviceGetExecAffinitySupport cuDeviceGetDevResource
-            cuDeviceGetCliqueCount cuDeviceGetCliqueInfo cuDeviceGetFabricClusterUuid
-            cuDevicePrimaryCtxGetState cuGLGetDevices cuVDPAUGetDevice"""),
+            cuDeviceGetExecAffinitySupport cuDeviceGetDevResource cuDeviceGetCliqueCount
+            cuDeviceGetCliqueInfo cuDeviceGetFabricClusterUuid cuDevicePrimaryCtxGetState
+            cuGLGetDevices cuVDPAUGetDevice"""),
         ("real", "describes a part of a device", """
             cuDevResourceGenerateDesc cuDevSmResourceSplit cuDevSmResourceSplitByCount"""),
         ("real", "asks about contexts", """
@@ -408,18 +423,14 @@ EFFECTS = {
             cuGraphMemAllocNodeGetParams cuGraphMemFreeNodeGetParams cuGraphMemcpyNodeGetParams
             cuGraphMemsetNodeGetParams cuGraphExecGetFlags cuGraphExecGetId"""),
         ("real", "changes a graph on the host; of a launch everything is expected", """
-            cuGraphCreate cuGraphClone cuGraphDestroy cuGraphDestroyNode cuGraphAddDependencies
-            cuGraphRemoveDependencies cuGraphAddBatchMemOpNode cuGraphAddEmptyNode
-            cuGraphAddEventRecordNode cuGraphAddEventWaitNode
-            cuGraphAddExternalSemaphoresSignalNode cuGraphAddExternalSemaphoresWaitNode
-            cuGraphAddHostNode cuGraphAddMemFreeNode
-            cuGraphBatchMemOpNodeSetParams cuGraphEventRecordNodeSetEvent
-            cuGraphEventWaitNodeSetEvent cuGraphExternalSemaphoresSignalNodeSetParams
-            cuGraphExternalSemaphoresWaitNodeSetParams cuGraphHostNodeSetParams
-            cuGraphKernelNodeCopyAttributes cuGraphKernelNodeSetAttribute
-            cuGraphNodeSetEnabled cuGraphExecBatchMemOpNodeSetParams
-            cuGraphExecEventRecordNodeSetEvent cuGraphExecEventWaitNodeSetEvent
-            cuGraphExecExternalSemaphoresSignalNodeSetParams
+            cuGraphDestroy cuGraphDestroyNode cuGraphAddDependencies cuGraphRemoveDependencies
+            cuGraphAddBatchMemOpNode cuGraphAddEmptyNode cuGraphAddEventRecordNode
+            cuGraphAddEventWaitNode cuGraphAddExternalSemaphoresSignalNode
+            cuGraphAddExternalSemaphoresWaitNode cuGraphAddHostNode cuGraphAddMemFreeNode
+            cuGraphHostNodeSetParams cuGraphKernelNodeCopyAttributes
+            cuGraphKernelNodeSetAttribute cuGraphNodeSetEnabled
+            cuGraphExecBatchMemOpNodeSetParams cuGraphExecEventRecordNodeSetEvent
+            cuGraphExecEventWaitNodeSetEvent cuGraphExecExternalSemaphoresSignalNodeSetParams
             cuGraphExecExternalSemaphoresWaitNodeSetParams cuGraphExecHostNodeSetParams
             cuUserObjectCreate cuUserObjectRetain cuGraphRetainUserObject"""),
         ("real", "asks about, and sets, how memory that is never of the pool is allocated", """

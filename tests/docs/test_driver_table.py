@@ -87,9 +87,10 @@ class Effects(unittest.TestCase):
                     self.assertTrue(reason, names)
 
     def test_out_of_memory_is_retried_or_has_its_reason(self):
-        """Whether it may be tried again is one of two effects, and both are decided."""
+        """Whether it may be tried again is one of several effects, and all are decided."""
         again = effects.EFFECTS[table.AGAIN]
-        never = effects.EFFECTS["may run out of memory, never again"]
+        never = (*effects.EFFECTS["may run out of memory, never again"],
+                 *effects.EFFECTS["may run out of memory of the host"])
         for treatment, reason, names in again:
             self.assertIn(treatment, ("retried", "served"), names)
             if treatment == "retried":

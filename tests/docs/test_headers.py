@@ -11,6 +11,12 @@ import unittest
 
 ROOT = pathlib.Path(sys.argv.pop(1))
 INCLUDE = pathlib.Path(os.environ["CMP_CUDA_INCLUDE"])
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from driver_table import headers, table  # noqa: E402
+
+TABLE = table.Table()
 
 
 def header(name: str) -> str:
@@ -54,6 +60,22 @@ class BrokenContexts(unittest.TestCase):
             if name in of_name:  # else of a younger CUDA
                 self.assertEqual(of_name[name][0], number, name)
                 self.assertEqual(name in self.ALSO, not re.search(self.SAYS, of_name[name][1]), name)
+
+
+class OutOfMemory(unittest.TestCase):
+    """The functions of which the headers say that they return CUDA_ERROR_OUT_OF_MEMORY."""
+
+    def test_the_table_says_whether_they_are_tried_again(self):
+        said = []
+        for name in headers.HEADERS:
+            text = header(name) if (INCLUDE / name).exists() else ""
+            said += [headers.Function(symbol, "").name for words, symbol in
+                     commented(text, r"(?:__CUDA_DEPRECATED )?CUresult CUDAAPI (\w+)\(")
+                     if "CUDA_ERROR_OUT_OF_MEMORY" in words]
+        self.assertGreater(len(said), 40)
+        decided = {name for name, groups in TABLE.groups.items()
+                   if any(effect.startswith("may run out of memory") for effect, _, _ in groups)}
+        self.assertEqual([name for name in said if name not in decided], [])
 
 
 if __name__ == "__main__":

@@ -109,6 +109,16 @@ cudaGraph_t CapturedGraph() {
   return graph;
 }
 
+CUmemoryPool SharedPool() {
+  CUmemPoolProps properties = {};
+  properties.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
+  properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  properties.handleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+  CUmemoryPool pool = nullptr;
+  cuMemPoolCreate(&pool, &properties);
+  return pool;
+}
+
 // ---- Each needs at least 512 MiB of 1 GiB.
 const std::map<std::string, std::function<int()>>& Ways() {
   static const std::map<std::string, std::function<int()>> ways = {
@@ -222,6 +232,37 @@ const std::map<std::string, std::function<int()>>& Ways() {
          Need({"cuMemAddressReserve"});
          CUdeviceptr start = 0;
          return Number(cuMemAddressReserve(&start, 2 * kMiB, 0, 0, 0));
+       }},
+      {"export",
+       [] {
+         char* block = program::Allocate(64);
+         Need({"cuIpcGetMemHandle"});
+         cudaIpcMemHandle_t handle = {};
+         return Number(cudaIpcGetMemHandle(&handle, block));
+       }},
+      {"export of an event",
+       [] {
+         cudaEvent_t event = nullptr;
+         MUST(cudaEventCreateWithFlags(&event, cudaEventInterprocess | cudaEventDisableTiming));
+         Need({"cuIpcGetEventHandle"});
+         CUipcEventHandle handle = {};
+         return Number(cuIpcGetEventHandle(&handle, event));
+       }},
+      {"export of a pool",
+       [] {
+         const CUmemoryPool pool = SharedPool();
+         Need({"cuMemPoolExportToShareableHandle"});
+         int handle = -1;
+         return Number(cuMemPoolExportToShareableHandle(
+             &handle, pool, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0));
+       }},
+      {"export of a pool's memory",
+       [] {
+         CUdeviceptr pointer = 0;
+         const CUresult made = cuMemAllocFromPoolAsync(&pointer, 64, SharedPool(), nullptr);
+         Need({"cuMemPoolExportPointer"});
+         CUmemPoolPtrExportData exported = {};
+         return Number(made == CUDA_SUCCESS ? cuMemPoolExportPointer(&exported, pointer) : made);
        }},
   };
   return ways;
