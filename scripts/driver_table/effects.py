@@ -30,7 +30,7 @@ MEANINGS = {
     "submits": "gives the GPU work",
     "waits": "returns when earlier work is done",
     "tells of completion": "says whether earlier work is done",
-    "tells of a crash": "of earlier work, and is not interposed for more",
+    "tells of a crash": "of earlier work, by its status or from the next call on",
     "tells about memory": "says which allocations there are, how large, how much is free",
     "names memory": "that it will copy or set: refused where the program has it no more",
     "shares": "lets the host, other devices or processes use memory that kernels use",
@@ -356,7 +356,12 @@ EFFECTS = {
         ("real", "asks", """
             cuStreamGetPriority cuStreamGetFlags cuStreamGetDevice
             cuDeviceGetNvSciSyncAttributes"""),
-        ("real", "gives memory back", "cuMemHostUnregister"),
+        ("real", "numbers of memory that is never of the pool, and questions about it", """
+            cuLogicalEndpointIdReserve cuLogicalEndpointIdRelease cuLogicalEndpointGetLimits
+            cuLogicalEndpointQuery"""),
+        ("real", "gives memory back", "cuMemHostUnregister cuLogicalEndpointUnbind"),
+        ("real", "functions of the host for core dumps", """
+            cuCoredumpRegisterStartCallback cuCoredumpRegisterCompleteCallback"""),
     ),
     "nothing": (
         ("real", "begins, and asks about the driver", """
@@ -435,8 +440,7 @@ EFFECTS = {
             cuUserObjectCreate cuUserObjectRetain cuGraphRetainUserObject"""),
         ("real", "asks about, and sets, how memory that is never of the pool is allocated", """
             cuMemGetAllocationGranularity cuMulticastGetGranularity
-            cuDeviceSetGraphMemAttribute cuLogicalEndpointGetLimits cuLogicalEndpointQuery
-            cuLogicalEndpointIdReserve cuLogicalEndpointIdRelease"""),
+            cuDeviceSetGraphMemAttribute"""),
         ("real", "orders writes of other machines, no work", "cuFlushGPUDirectRDMAWrites"),
         ("real", "no more notifications", "cuDeviceUnregisterAsyncNotification"),
         ("real", "suspends a process, or asks about that", """
@@ -446,7 +450,6 @@ EFFECTS = {
             cuLogsCurrent cuLogsDumpToFile cuLogsDumpToMemory cuLogsRegisterCallback
             cuLogsUnregisterCallback cuCoredumpGetAttribute cuCoredumpGetAttributeGlobal
             cuCoredumpSetAttribute cuCoredumpSetAttributeGlobal
-            cuCoredumpRegisterStartCallback cuCoredumpRegisterCompleteCallback
             cuCoredumpDeregisterStartCallback cuCoredumpDeregisterCompleteCallback
             cuProfilerInitialize cuProfilerStart cuProfilerStop"""),
     ),
@@ -469,6 +472,23 @@ KINDS = {
     "EventWait": "later work waits for such a point: orders, touches no memory",
     "Other": "none of these; what they touch is not looked at",
 }
+
+# What the attributes of launches, which those of streams and kernel nodes are, too, do to the pool's
+# promises: (treatment, reason, names without CU_LAUNCH_ATTRIBUTE_). Noted: shim/entry/submissions.cpp.
+LAUNCH_ATTRIBUTES = (
+    ("noted", "records an event, which is not known afterwards", """
+        PROGRAMMATIC_EVENT LAUNCH_COMPLETION_EVENT"""),
+    ("noted", "may begin before earlier work of its stream has ended", """
+        PROGRAMMATIC_STREAM_SERIALIZATION PROGRAMMATIC_EVENT"""),
+    ("real", "where and how fast a kernel runs, not after what", """
+        IGNORE ACCESS_POLICY_WINDOW COOPERATIVE SYNCHRONIZATION_POLICY CLUSTER_DIMENSION
+        CLUSTER_SCHEDULING_POLICY_PREFERENCE PRIORITY PREFERRED_CLUSTER_DIMENSION
+        PREFERRED_SHARED_MEMORY_CARVEOUT NVLINK_UTIL_CENTRIC_SCHEDULING
+        PORTABLE_CLUSTER_SIZE_MODE SHARED_MEMORY_MODE"""),
+    ("real", "which writes of others its fences wait for", "MEM_SYNC_DOMAIN MEM_SYNC_DOMAIN_MAP"),
+    ("real", "kernels may change the node; of a graph's launch everything is expected",
+     "DEVICE_UPDATABLE_KERNEL_NODE"),
+)
 
 # What a call that is retried can be short of: the words with which its reason begins, and what they
 # are in shim/calls/rescue.h.

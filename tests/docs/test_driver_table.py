@@ -45,6 +45,18 @@ class Headers(unittest.TestCase):
                 self.assertTrue("CUstream" in declarations.types(function) or
                                 function.name in table.STREAMS, function.symbol)
 
+    def test_what_takes_a_stream_is_seen(self):
+        """Or it is said to be missing, or gives one."""
+        gives = "cuCheckpointProcessRestore"  # of its own, for the copies of a checkpoint
+        of_headers = [function for function in self.headers.functions.values()
+                      if self.headers.takes_stream(function)]
+        of_others = [function for function in TABLE.functions.values()
+                     if re.search(r"\bCUstream\b", " ".join(declarations.types(function)))]
+        for function in of_headers + of_others:
+            missing = any(treatment == "missing" for _, treatment, _ in TABLE.groups[function.name])
+            self.assertTrue(TABLE.is_interposed(function) or TABLE.has_32_bits(function) or missing or
+                            function.name == gives, function.symbol)
+
     def test_reading_adds_nothing(self):
         functions = dict(TABLE.functions)
         declarations.add(functions, self.headers)
@@ -145,14 +157,20 @@ class Written(unittest.TestCase):
 class Definitions(unittest.TestCase):
     """Of the entry points, in shim/entry."""
 
-    # What a definition must do for an effect that is noted or paid.
+    # What a definition must do for an effect that is served, noted or paid.
     DOES = {
+        "looks up": "Answer\\(",
+        "allocates": "AllocHit|AllocPitchSlow|HostAllocSlow|AllocatedInOrder|AddRange|NotePlace",
+        "frees": "MemFreeSlow|FreeInOrder|FreeHostForeign|PoolInHand|PAY_AND_CALL",
         "must pay": "PayBeforeDestruction|PAY_AND_CALL",
         "makes a context": "ContextMade|StepAside",
         "ends a context": "EndContext|DetachContext|ReleasePrimary|ResetPrimary|EndGreenContext",
         "captures": "BeginCapture|AfterEndCapture",
         "waits": "[wW]ait|EndOfRange|FreeHostForeign|EndContext|ReleasePrimary|ResetPrimary",
         "tells of completion": "Ask\\(",
+        "tells of a crash": "DestroyStream",
+        "tells about memory": "PlaceOf|MemoryWithIdle|PoolInHand",
+        "names memory": "WITH_REPLACED",
         "shares": "NoteShared|NOTE_AND_CALL|NotePlace|NoteAccesses|device_links|AddRange|AddPageLocked"
                   "|EndOfRange|SetMapped|AfterGetGlobal|HostAllocSlow|FreeHostForeign",
         "ends a handle": "Forget|DestroyStream|EndContext|DetachContext|ReleasePrimary"
@@ -186,8 +204,18 @@ class Definitions(unittest.TestCase):
                                 re.search(rf"real->{symbol}\(|, {symbol},|MemAllocPitchSlow", body),
                                 f"{symbol}: not by the real call, which is what is tried again")
                 for effect, treatment, _ in TABLE.groups[TABLE.functions[symbol].name]:
-                    if effect in self.DOES and treatment in table.INTERPOSED:
+                    if (treatment in table.INTERPOSED and treatment not in table.PLAIN and
+                            effect != table.AGAIN):
                         self.assertRegex(body, self.DOES[effect], f"{symbol} {effect}")
+
+    def test_what_records_an_event_says_so(self):
+        """All of that submits: it is the definitions of the kinds that know of events."""
+        text = (ROOT / "shim" / "entry" / "submissions.cpp").read_text(encoding="utf-8")
+        bodies = dict(re.findall(r"^struct (\w+)[^;{]*\{\n(.*?)^\};", text, re.M | re.S))
+        names = " ".join(names for _, _, names in effects.EFFECTS["records an event"]).split()
+        for name in names:
+            for function in TABLE.named[name]:
+                self.assertRegex(bodies[TABLE.kind(function)], "g_events.Forget", function.symbol)
 
 
 class Pages(unittest.TestCase):

@@ -14,7 +14,7 @@ INCLUDE = pathlib.Path(os.environ["CMP_CUDA_INCLUDE"])
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from driver_table import headers, table  # noqa: E402
+from driver_table import effects, headers, table  # noqa: E402
 
 TABLE = table.Table()
 
@@ -76,6 +76,26 @@ class OutOfMemory(unittest.TestCase):
         decided = {name for name, groups in TABLE.groups.items()
                    if any(effect.startswith("may run out of memory") for effect, _, _ in groups)}
         self.assertEqual([name for name in said if name not in decided], [])
+
+
+class LaunchAttributes(unittest.TestCase):
+    """Those of the headers, in the table, and in the shim."""
+
+    PREFIX = "CU_LAUNCH_ATTRIBUTE_"
+    DECIDED = {name: treatment for treatment, _, names in effects.LAUNCH_ATTRIBUTES
+               for name in names.split()}
+
+    def test_all_are_decided_on(self):
+        body = re.search(r"\benum CUlaunchAttributeID_enum\s*\{(.*?)\n\}", header("cuda.h"), re.S)[1]
+        names = re.findall(rf"^[\s,]*{self.PREFIX}(\w+)\s*=", body, re.M)
+        self.assertGreater(len(names), 12)
+        self.assertEqual([name for name in names if name not in self.DECIDED], [],
+                         "say in scripts/driver_table/effects.py what they do")
+
+    def test_the_shim_looks_at_what_is_noted(self):
+        text = (ROOT / "shim" / "entry" / "submissions.cpp").read_text(encoding="utf-8")
+        self.assertEqual(set(re.findall(rf"\b{self.PREFIX}(\w+)", text)),
+                         {name for name, treatment in self.DECIDED.items() if treatment == "noted"})
 
 
 if __name__ == "__main__":
