@@ -132,9 +132,7 @@ cudaError_t SetDevice(const Driver& driver, int device) {
 
 int ThreadDevice() { return t_state.device; }
 
-void ForgetPrimary(int device) {
-  g_primaries[static_cast<size_t>(device)].retained.store(false);
-}
+void ForgetPrimary(int device) { g_primaries[static_cast<size_t>(device)].retained.store(false); }
 
 cudaError_t Note(cudaError_t error) {
   // "Not ready" is an answer and leaves the last error alone, as measured.
