@@ -44,8 +44,8 @@ void NoteFailure(int status) {
 // What is known of a crash the current context's id says, too (measured), and it waits for nothing.
 void LookForCrash() {
   const Driver* driver = LoadedDriver();
-  if (driver == nullptr || driver->context_id == nullptr ||
-      g_exiting.load(std::memory_order_acquire)) {
+  if (g_pool.load(std::memory_order_acquire) == nullptr || driver == nullptr ||
+      driver->context_id == nullptr || g_exiting.load(std::memory_order_acquire)) {
     return;
   }
   unsigned long long id = 0;
