@@ -6,7 +6,6 @@
 #include "core/driver/driver_api.h"
 #include "shim/entry/process.h"
 #include "shim/lookup/interposed.h"
-#include "shim/lookup/seen_lookups.h"
 #include "shim/record/held_up.h"
 #include "shim/service/runtime_api.h"
 #include "shim/service/service.h"
@@ -100,9 +99,8 @@ cudaError_t ObserveMalloc(Pool& pool, void** pointer, size_t bytes, const void* 
   // One before version 12 is served where it calls the driver, and so is the first call of all.
   const bool known = real->served && IsVerified(*real);
   if (pool == nullptr || odd || (pooled && !known)) {
-    const unsigned before = t_lookups.of_launches;
     const cudaError_t status = real->cudaMalloc(pointer, bytes);
-    if (pooled && status == cudaSuccess) Verify(*real, t_lookups.of_launches != before);
+    if (pooled && status == cudaSuccess) Verify(*real);
     return status;
   }
   if (pool->options().mode == Mode::kObserve && real->served) {
@@ -143,12 +141,12 @@ void* MallocPitched(size_t width, size_t rows, const void* caller, size_t* pitch
   return made.status == kSuccess ? reinterpret_cast<void*>(made.address) : nullptr;
 }
 
-// The real call gave that pitch. `looked_up`: as for Verify. `epoch`: of before that call.
-void NotePitch(const RuntimeCalls& real, bool looked_up, size_t width, size_t pitch, uint64_t epoch,
+// The real call gave that pitch. `epoch`: of before that call.
+void NotePitch(const RuntimeCalls& real, size_t width, size_t pitch, uint64_t epoch,
                const void* caller) {
   const Driver* driver = LoadedDriver();
   if (driver == nullptr || g_pool.load(std::memory_order_acquire) == nullptr) return;
-  Verify(real, looked_up);
+  Verify(real);
   if (!real.served || IsAside()) return;
   ServedCaller(caller) = caller;
   g_context_pitches.Add(CurrentContext(*driver), width, PitchesOfContexts::kOfRuntime, pitch,
@@ -166,11 +164,9 @@ void NotePitch(const RuntimeCalls& real, bool looked_up, size_t width, size_t pi
   }
   const RuntimeCalls* real = RuntimeOf(caller);
   if (real == nullptr || real->cudaMallocPitch == nullptr) return kNoRuntime;
-  const unsigned before = t_lookups.of_launches;
   const uint64_t epoch = PitchesOfContexts::Now();
   const cudaError_t status = real->cudaMallocPitch(pointer, pitch, width, height);
-  const bool looked_up = t_lookups.of_launches != before;
-  if (!odd && status == cudaSuccess) NotePitch(*real, looked_up, width, *pitch, epoch, caller);
+  if (!odd && status == cudaSuccess) NotePitch(*real, width, *pitch, epoch, caller);
   return status;
 }
 
@@ -185,12 +181,10 @@ void NotePitch(const RuntimeCalls& real, bool looked_up, size_t width, size_t pi
   }
   const RuntimeCalls* real = RuntimeOf(caller);
   if (real == nullptr || real->cudaMalloc3D == nullptr) return kNoRuntime;
-  const unsigned before = t_lookups.of_launches;
   const uint64_t epoch = PitchesOfContexts::Now();
   const cudaError_t status = real->cudaMalloc3D(pitched, extent);
-  const bool looked_up = t_lookups.of_launches != before;
   if (!odd && status == cudaSuccess) {
-    NotePitch(*real, looked_up, extent.width, pitched->pitch, epoch, caller);
+    NotePitch(*real, extent.width, pitched->pitch, epoch, caller);
   }
   return status;
 }

@@ -112,6 +112,9 @@ DlsymWay cmp_way_of_dlsym(void* handle, const char* name, const void* caller) {
     // The answer, its error included, is the C library's, to the caller's own question.
     return {cmp::LibcDlsym(), interposed.unfindable};
   }
+  if (interposed.layer == cmp::Layer::kRuntime && handle != RTLD_DEFAULT) {
+    cmp::NoteLookupOfRuntime(name, caller);
+  }
   // RTLD_DEFAULT and RTLD_NEXT go by the search order, in which our exports have their place.
   if (handle == RTLD_DEFAULT || handle == RTLD_NEXT) {
     cmp::NoteLookupInOrder(name, caller);

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <algorithm>
 #include <atomic>
+#include <span>
 
 #include "core/base/dynamic_symbols.h"
 #include "core/base/options.h"
@@ -22,12 +24,26 @@ namespace {
 constexpr size_t kMost = 1024;
 constinit std::atomic<const void*> g_callers[kMost] = {};
 
+// The same of libraries that wrap the runtime.
+constinit std::atomic<const void*> g_wrappers[16] = {};
+
 // While the shim asks as programs do, it is not a program.
 thread_local constinit bool t_asks = false;
 
 bool IsLaunch(const void* ours) {
   return ours == reinterpret_cast<void*>(&Driver_cuLaunchKernel) ||
          ours == reinterpret_cast<void*>(&Driver_cuLaunchKernel_ptsz);
+}
+
+// False: one of the places is in the object already.
+bool RememberCaller(std::span<std::atomic<const void*>> places, const LoadedObject& object,
+                    const void* caller) {
+  for (std::atomic<const void*>& place : places) {
+    const void* known = place.load(std::memory_order_acquire);
+    if (known == nullptr && place.compare_exchange_strong(known, caller)) return true;
+    if (object.Contains(known)) return false;
+  }
+  return true;
 }
 
 // Does it ask for others, as wrappers of lookups do?
@@ -51,14 +67,14 @@ bool IsOldRuntime(const char* path) {
 
 void NoteAnswer(const void* ours, const void* caller) {
   if (t_asks || !IsLaunch(ours)) return;
-  ++t_lookups.of_launches;
   const LoadedObject object = ObjectAround(caller);
-  for (std::atomic<const void*>& place : g_callers) {
-    const void* known = place.load(std::memory_order_acquire);
-    if (known == nullptr && place.compare_exchange_strong(known, caller)) break;
-    if (object.Contains(known)) return;
-  }
-  if (IsOldRuntime(object.path)) g_runtime_pool.Forbid();
+  if (RememberCaller(g_callers, object, caller) && IsOldRuntime(object.path))
+    g_runtime_pool.Forbid();
+}
+
+void NoteLookupOfRuntime(const char* name, const void* caller) {
+  const LoadedObject object = ObjectAround(caller);
+  if (Defines(object, name)) RememberCaller(g_wrappers, object, caller);
 }
 
 void NoteLookupInOrder(const char* name, const void* caller) {
@@ -78,6 +94,14 @@ bool IsSeen(const LoadedObject& library) {
     passed_on |= PassesLookupsOn(ObjectAround(caller));
   }
   return passed_on && Defines(library, "cudaLaunchKernel");
+}
+
+bool Wraps(const LoadedObject& library) {
+  const auto is_of_library = [&](const std::atomic<const void*>& place) {
+    return library.Contains(place.load(std::memory_order_acquire));
+  };
+  return std::any_of(std::begin(g_wrappers), std::end(g_wrappers), is_of_library) ||
+         (Defines(library, "cudaMalloc") && !Defines(library, "cudaRuntimeGetVersion"));
 }
 
 bool LookupsReachUs() {

@@ -10,12 +10,10 @@
 
 namespace cmp {
 
-// How many lookups of this thread came to the shim: by our dlsym, by our cuGetProcAddress, and
-// those of a launch.
+// How many lookups of this thread came to the shim: by our dlsym, and by our cuGetProcAddress.
 struct Lookups {
   unsigned by_dlsym = 0;
   unsigned by_name = 0;
-  unsigned of_launches = 0;
 };
 inline thread_local constinit Lookups t_lookups;
 
@@ -24,9 +22,17 @@ void NoteAnswer(const void* ours, const void* caller);
 // One for `name`, one of ours, goes by the search order (RTLD_DEFAULT, RTLD_NEXT).
 void NoteLookupInOrder(const char* name, const void* caller);
 
+// A lookup of `name`, one of the runtime's functions that are ours, where RTLD_DEFAULT is not
+// meant.
+void NoteLookupOfRuntime(const char* name, const void* caller);
+
 // Does the shim see what a library submits: did it look launches up through the shim, or, if it is
 // a runtime, did another one that passes lookups on?
 bool IsSeen(const LoadedObject& library);
+
+// Does the library wrap the runtime? It asked for one of its functions that it has itself, or has
+// not all of them.
+bool Wraps(const LoadedObject& library);
 
 // Do lookups in the driver come to the shim, as programs make them? REQUIRES: libcuda.so.1 is
 // loaded

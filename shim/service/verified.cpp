@@ -18,28 +18,32 @@ namespace {
   StepAside(AsideIs::kWrong, reason);
 }
 
-// The library that has one of the runtime's functions and is no runtime; no object: there is none.
+// The library that wraps one of the runtime's functions; no object: there is none. A runtime has
+// all of them, and looks the driver up; who wraps them may have launches, too, or all.
 LoadedObject FindWrapper(const RuntimeCalls& real) {
-  LoadedObject runtime;  // usually all of them are in one
-  LoadedObject wrapper;
+  const LoadedObject runtime =
+      ObjectAround(reinterpret_cast<const void*>(real.cudaRuntimeGetVersion));
+  if (Wraps(runtime)) return runtime;
+  LoadedObject other;
   const auto look = [&](const void* function) {
-    if (function == nullptr || wrapper.exists() || runtime.Contains(function)) return;
-    const LoadedObject one = ObjectAround(function);
-    (Defines(one, "cudaLaunchKernel") ? runtime : wrapper) = one;
+    if (function == nullptr || other.exists() || runtime.Contains(function)) return;
+    other = ObjectAround(function);
   };
 #define CMP_LOOK(name, parameters) look(reinterpret_cast<const void*>(real.name));
   CMP_RUNTIME_INTERPOSED(CMP_LOOK)
 #undef CMP_LOOK
-  return wrapper;
+  // Which is the runtime? In doubt that which says its version.
+  const bool swapped = other.exists() && IsSeen(other) && !IsSeen(runtime);
+  return swapped ? runtime : other;
 }
 
-bool IsSeenOrSay(const RuntimeCalls& real, bool looked_up) {
+bool IsSeenOrSay(const RuntimeCalls& real) {
   if (const LoadedObject wrapper = FindWrapper(real); wrapper.exists()) {
     Say("%.200s wraps cudaMalloc behind libcmp_preload.so; name it first in LD_PRELOAD", wrapper);
     return false;
   }
   const LoadedObject library = ObjectAround(reinterpret_cast<const void*>(real.cudaMalloc));
-  if (looked_up || IsSeen(library)) return true;
+  if (IsSeen(library)) return true;
   if (LookupsReachUs()) {
     Say("%.200s came to the driver past libcmp_preload.so: what it submits is not seen", library);
   } else {
@@ -51,10 +55,10 @@ bool IsSeenOrSay(const RuntimeCalls& real, bool looked_up) {
 
 }  // namespace
 
-void Verify(const RuntimeCalls& real, bool looked_up) {
+void Verify(const RuntimeCalls& real) {
   if (IsAside()) return;
   if (!IsVerified(real)) {
-    if (!IsSeenOrSay(real, looked_up)) return;
+    if (!IsSeenOrSay(real)) return;
     std::atomic_ref(real.seen).store(true, std::memory_order_relaxed);
   }
   if (g_runtime_pool.Get() != nullptr || g_runtime_pool.forbidden()) return;

@@ -15,8 +15,8 @@ inline bool IsVerified(const RuntimeCalls& real) {
 }
 
 // After a successful real call of the runtime, at whose first it looks the driver's functions up:
-// are they ours? `looked_up`: it came to the shim for them in this very call.
-void Verify(const RuntimeCalls& real, bool looked_up);
+// are they ours?
+void Verify(const RuntimeCalls& real);
 
 // Do lookups in the driver come to the shim? Asked once, before the first block is served.
 void VerifyLookups();

@@ -159,22 +159,27 @@ class Others(Neighbours):
 
     def test_wrapper_of_cuda_malloc(self):
         """Whoever takes cudaMalloc behind ours would not see what the pool hands out again, and may
-        have its own mind about the memory (torch_memory_saver)."""
-        wrapper = PROGRAMS / "wrapper.so"
-        for program, args in (("plain", [100]), ("work", [2, 300, 1])):
-            without = run(program, args, preload=[wrapper])
-            with self.subTest(program=program, order="before"):
-                within = run(program, args, preload=[wrapper, PRELOAD])
-                self.assertEqual(without.results, within.results)
-                self.assertEqual(within.err, "")
-                self.assert_served(within, 40)
-            with self.subTest(program=program, order="after"):
-                within = run(program, args, preload=[PRELOAD, wrapper])
-                self.assertEqual(without.results, within.results)
-                self.assert_aside(within, "wrapper.so wraps cudaMalloc behind libcmp_preload.so")
-            line = "# wrapped"
-            seen = [[l for l in r.out.splitlines() if l.startswith(line)] for r in (without, within)]
-            self.assertEqual(*seen)  # it sees every call
+        have its own mind about the memory (torch_memory_saver). It may take as much of the runtime
+        as it likes, and the program's first call may be cudaMalloc or another one."""
+        for name in ("wrapper", "wrapper_of_launches", "wrapper_of_all"):
+            wrapper = PROGRAMS / f"{name}.so"
+            for program, args in (("plain", [100]), ("work", [2, 300, 1])):
+                without = run(program, args, preload=[wrapper])
+                with self.subTest(name=name, program=program, order="before"):
+                    within = run(program, args, preload=[wrapper, PRELOAD])
+                    self.assertEqual(without.results, within.results)
+                    self.assertEqual(within.err, "")
+                    self.assert_served(within, 40)
+                with self.subTest(name=name, program=program, order="after"):
+                    within = run(program, args, preload=[PRELOAD, wrapper])
+                    self.assertEqual(without.results, within.results)
+                    self.assert_aside(within, f"{name}.so wraps cudaMalloc behind libcmp_preload.so")
+                    line = "# wrapped"
+                    seen = [
+                        [l for l in r.out.splitlines() if l.startswith(line)]
+                        for r in (without, within)
+                    ]
+                    self.assertEqual(*seen)  # it sees every call
 
     def test_checkpointer(self):
         """One that puts itself first, and answers all lookups with the driver's own functions."""
