@@ -10,6 +10,7 @@
 #include "core/base/dynamic_symbols.h"
 #include "core/base/memory.h"
 #include "shim/loaded/loaded_objects.h"
+#include "shim/lookup/seen_lookups.h"
 
 namespace cmp {
 
@@ -135,10 +136,11 @@ const RuntimeCalls* RuntimeOf(const void* caller) {
   const LoadedObject object = ObjectAround(caller);
   const NamedObjects runtimes = ObjectsNamed("libcudart.so");
   const RuntimeCalls* calls = nullptr;
-  const bool own_first = runtimes.count > 1 && object.path[0] != '\0';
-  if (own_first) calls = TableOfObject(object.path);
+  // Of what wraps the runtime before us its own would be itself.
+  const bool has_own = object.path[0] != '\0' && !Wraps(object);
+  if (has_own && runtimes.count > 1) calls = TableOfObject(object.path);
   if (calls == nullptr) calls = NextTable();
-  if (calls == nullptr && object.path[0] != '\0') calls = TableOfObject(object.path);
+  if (calls == nullptr && has_own) calls = TableOfObject(object.path);
   if (calls != nullptr) {
     if (object.end != 0) Remember(object, unloads, calls);
     return calls;

@@ -181,6 +181,21 @@ class Others(Neighbours):
                     ]
                     self.assertEqual(*seen)  # it sees every call
 
+    def test_wrapper_before_two_runtimes(self):
+        """Of several runtimes a caller's own is meant. One that wraps cudaMalloc has that itself."""
+        other = BUILD / "sim-other" / "libcudart.so.12"
+        for name in ("wrapper", "wrapper_of_launches", "wrapper_of_all", "checkpointer"):
+            for program, args in (("plain", [100]), ("work", [2, 300, 1])):
+                with self.subTest(name=name, program=program):
+                    wrapper = PROGRAMS / f"{name}.so"
+                    without = run(program, args, preload=[wrapper, other])
+                    within = run(program, args, preload=[wrapper, PRELOAD, other])
+                    self.assertEqual(without.results, within.results)
+                    if name == "checkpointer":
+                        self.assert_aside(within, "checkpointer.so hides from libcmp_preload.so")
+                    else:
+                        self.assert_served(within, 40)
+
     def test_checkpointer(self):
         """One that puts itself first, and answers all lookups with the driver's own functions."""
         checkpointer = PROGRAMS / "checkpointer.so"
