@@ -30,6 +30,16 @@ CUstream StreamOf(const CUDA_GRAPH_INSTANTIATE_PARAMS* parameters) {
 CUstream StreamOf(const CUstream* stream) { return stream == nullptr ? nullptr : *stream; }
 StreamName AnyStream() { return kSeveralStreams; }
 
+// Does the call with these arguments submit anything? If not, what says its stream may be anything.
+template <typename... Arguments>
+constexpr bool Submits(const Arguments&...) {
+  return true;
+}
+// An instantiation submits the graph's upload, where it is asked for.
+bool Submits(void*, CUgraph, CUDA_GRAPH_INSTANTIATE_PARAMS* parameters) {
+  return parameters != nullptr && (parameters->flags & CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD) != 0;
+}
+
 // For the tests of the rules: a copy or set without a stream parameter.
 [[maybe_unused]] bool IsSynchronous(const char* stream) {
   return strstr(stream, "nullptr") != nullptr;
@@ -395,6 +405,7 @@ void ReplaceRefused(named::Replace& replace, Arguments&... arguments) {
   }                                                                                               \
   [[gnu::noinline]] CUresult Slow_##name parameters {                                             \
     CMP_REAL(name);                                                                               \
+    if (!cmp::Submits(CMP_LIST arguments)) return real->name arguments;                           \
     if (!cmp::RuleIsOn(cmp::Rule::kOrderBeforeSynchronousCopy) && cmp::IsSynchronous(#stream)) {  \
       return real->name arguments;                                                                \
     }                                                                                             \
@@ -411,7 +422,8 @@ void ReplaceRefused(named::Replace& replace, Arguments&... arguments) {
   CUresult Driver_##name parameters {                                                             \
     const cmp::DriverCalls* real = cmp::g_driver_calls.load(std::memory_order_acquire);           \
     const cmp::WorkOwner owner = cmp::g_owner_of_all.load(std::memory_order_acquire);             \
-    if (real == nullptr || real->name == nullptr) [[unlikely]]                                    \
+    if (real == nullptr || real->name == nullptr || !cmp::Submits(CMP_LIST arguments))            \
+        [[unlikely]]                                                                              \
       return Slow_##name arguments;                                                               \
     const cmp::StreamName to = stream;                                                            \
     if (!owner.IsQuiet(to) || !cmp::kind::IsUsual(owner.work(), CMP_LIST arguments) ||            \

@@ -69,6 +69,36 @@ void FreesThatDoNotWait() {
   MUST_DRIVER(cuCtxDestroy(context));
 }
 
+// A graph that is instantiated is uploaded where that is asked for. Else nothing is submitted, and
+// the stream for it may be anything.
+void GraphNotUploaded() {
+  char* device = DeviceWord();
+  CUgraph graph = nullptr;
+  MUST_DRIVER(cuGraphCreate(&graph, 0));
+  CUDA_GRAPH_INSTANTIATE_PARAMS parameters = {};
+  parameters.hUploadStream = reinterpret_cast<CUstream>(0xdeadbeef0);
+  CUcontext primary = nullptr;
+  MUST_DRIVER(cuCtxGetCurrent(&primary));
+  const auto instantiate = [&] {
+    WriteWord(NonBlockingStream(), device, 1, kLong);
+    FreeUnrelated();
+    const uint64_t asked = simCallCount("cuStreamGetCtx");
+    const uint64_t ordered = simCallCount("cuCtxWaitEvent");
+    CUgraphExec executable = nullptr;
+    MUST_DRIVER(cuGraphInstantiateWithParams(&executable, graph, &parameters));
+    Check("questions about the stream", simCallCount("cuStreamGetCtx") - asked, 0);
+    Check("waits on it", simCallCount("cuCtxWaitEvent") - ordered, 0);
+    NoteRunning();
+    MUST(cudaDeviceSynchronize());
+  };
+  instantiate();
+  CUcontext second = nullptr;
+  MUST_DRIVER(CreateContext(&second));
+  Settle();
+  MUST_DRIVER(cuCtxSetCurrent(primary));
+  instantiate();
+}
+
 using Synchronise = std::function<void(cudaStream_t, cudaEvent_t)>;
 
 // `synchronise` with visible work of every kind on the stream; the event is behind that.
@@ -202,6 +232,7 @@ std::vector<Scenario> QuietScenarios() {
   add("pageable-copy", PageableCopy);
   add("device-copies", DeviceCopies);
   add("frees-that-do-not-wait", FreesThatDoNotWait);
+  add("graph-not-uploaded", GraphNotUploaded);
   AddSynchronised(&scenarios);
   add("shared-memory-gone", SharedMemoryGone);
   add("shared-memory-gone-with-reset", SharedMemoryGoneWithReset);
