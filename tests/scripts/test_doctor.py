@@ -115,6 +115,30 @@ class Doctor(TestCase):
         said = self.doctor(env={"CMPSIM_FAIL": "cuMemAlloc_v2:1+:2"}, code=1)
         self.assertIn("PROBLEM  a test of 100 allocations under the pool failed: error 2", said)
 
+    def test_a_pool_that_steps_aside(self):
+        """A tool's preload allocates as soon as it is loaded, another one wraps what it calls."""
+        allocates = self.folder() / "allocates.so"
+        source = """
+            int cudaMalloc(void **, unsigned long), cudaFree(void *);
+            __attribute__((constructor)) void allocate(void) {
+              void *memory = 0;
+              if (cudaMalloc(&memory, 4096) == 0) cudaFree(memory);
+            }
+        """
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", allocates, f"-L{BUILD}/sim", "-lcudart"],
+            input=source,
+            text=True,
+            check=True,
+        )
+        none = "PROBLEM  a test of 100 allocations ran, but the pool served none: "
+        wrapper = PROGRAMS / "wrapper.so"
+        said = self.doctor(env={"LD_PRELOAD": f"{wrapper}:{allocates}"}, code=1)
+        self.assertIn(f"{none}{wrapper} wraps cudaMalloc behind libcmp_preload.so; name it first", said)
+        self.assertIn("-> another preload may stand before it: see LD_PRELOAD above\n", said)
+        said = self.doctor(env={"CMP_MAX_BLOCK": "1K"}, code=1)
+        self.assertIn(f"{none}every one was a real call\n", said)
+
     def test_programs_that_cannot_be_served(self):
         self.assertIn("there is no no-such-program", self.doctor("no-such-program", code=1))
         self.assertIn("/etc/passwd is not executable", self.doctor("/etc/passwd", code=1))
