@@ -180,8 +180,8 @@ def versions(table: Table) -> str:
 //                           CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM asks for; where a name
 //                           has no such row, the flag changes nothing
 //
-// A name that CMP_DRIVER_VERSIONS lacks is left real if it is among kKnownDriverNames (sorted).
-// Else nobody has decided on it: no header of CUDA {table.headers[0]} to {table.headers[-1]} has it.
+// A name that CMP_DRIVER_VERSIONS lacks is left real. If it is not among kKnownDriverNames (sorted)
+// nobody has decided on it: no header of CUDA {table.headers[0]} to {table.headers[-1]} has it.
 #ifndef CMP_SHIM_DRIVER_VERSIONS_INC_
 #define CMP_SHIM_DRIVER_VERSIONS_INC_
 

@@ -118,4 +118,10 @@ bool IsOnlyWatched(const char* name) {
                      [&](const char* watched) { return strcmp(watched, name) == 0; });
 }
 
+bool IsOfLaterCuda(const char* name, int version) {
+  return version > kNewestDriverVersion &&
+         !std::binary_search(std::begin(kKnownDriverNames), std::end(kKnownDriverNames), name,
+                             [](const char* a, const char* b) { return strcmp(a, b) < 0; });
+}
+
 }  // namespace cmp

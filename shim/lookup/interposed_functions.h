@@ -36,6 +36,8 @@ bool MayBeUnknown(const char* name, int version);
 // Is a function of that name interposed for nothing but its status, so that such a one may be left
 // real?
 bool IsOnlyWatched(const char* name);
+// Is the version newer than all that are known, and so is the name: nobody has said what it does?
+bool IsOfLaterCuda(const char* name, int version);
 
 }  // namespace cmp
 

@@ -14,6 +14,7 @@
 #include "shim/lookup/dlsym.h"
 #include "shim/lookup/entry_points.h"
 #include "shim/lookup/interposed_functions.h"
+#include "shim/lookup/later_functions.h"
 #include "shim/lookup/seen_lookups.h"
 #include "shim/state/aside.h"
 
@@ -149,6 +150,7 @@ void* Answer(const char* symbol, int version, cuuint64_t flags, void* function,
       if (!IsOnlyWatched(symbol)) StepAsideForUnknown(symbol, version);
       return function;
     }
+    if (IsOfLaterCuda(symbol, version)) NoteLaterFunction(symbol);
     found = FindByName(symbol, version, flags);
     if (found == nullptr || found->RealIn(tables->symbols) == nullptr) return function;
     // Its real call is what the program would call. (A preload may have looked that up as programs

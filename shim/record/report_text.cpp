@@ -9,6 +9,7 @@
 #include "core/base/options.h"
 #include "core/library/pool_face.h"
 #include "core/pool/pool_instance.h"
+#include "shim/lookup/later_functions.h"
 #include "shim/record/run.h"
 #include "shim/record/shake_counts.h"
 #include "shim/state/aside.h"
@@ -240,6 +241,9 @@ void AddSummary(Text& text, Pool& pool) {
            Count{s.requests}, hits, Percent(hits, s.requests));
   AddRun(text, pool.statistics().header()->run);
   if (const char* reason = AsideReason()) text.Add("cmp:   every call was real: %s\n", reason);
+  for (int i = 0; const char* name = LaterFunction(i); ++i) {
+    text.Add("cmp:   %s of a later CUDA was looked up: what it does is not seen\n", name);
+  }
   const bool pooled = pool.options().mode == Mode::kPool;
   if (pooled) {
     text.Add("cmp:   thread cache %llu, global pool %llu, refills %llu, oversized or real %llu\n",
@@ -325,6 +329,12 @@ void AddJsonReport(Text& text, Pool& pool) {
   } else {
     text.Add("null");
   }
+  text.Add(",\n  \"later_functions\": [");
+  for (int i = 0; const char* name = LaterFunction(i); ++i) {
+    text.Add("%s", i == 0 ? "" : ", ");
+    text.AddJsonString(name);
+  }
+  text.Add("]");
   text.Add(",\n  \"totals\": {\n    \"requests\": %llu", Count{s.requests});
   const TierTotals totals = pool.statistics().Totals();
 #define CMP_ADD(name, meaning) text.Add(",\n    \"" #name "\": %llu", Count{totals.name});

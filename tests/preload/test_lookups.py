@@ -120,6 +120,17 @@ class Driver(TestCase):
                 self.assertIn("failed 0\n", without.results)
                 self.assert_served(within, 90)
 
+    def test_a_function_of_a_later_cuda(self):
+        """Nobody has said what it does. It is left real, and said, once."""
+        env = {"CMPSIM_DRIVER_VERSION": "98000"}
+        without, within = self.run_both("driver_opened", ["later"], env)
+        self.assertIn("of a later CUDA: 0\n", without.results)
+        self.assert_served(within, 90)
+        self.assertEqual(within.stats["later_functions"], ["cuOfALaterCuda"])
+        said = run("driver_opened", ["later"], env=env | {"CMP_STATS": "1"}).err
+        self.assertEqual(said.count("cmp:   cuOfALaterCuda of a later CUDA was looked up: "), 1)
+        self.assertEqual(run("driver_opened", ["v2"], env=env).stats["later_functions"], [])
+
     def async_calls(self, program, preload):
         """Calls of each stream-ordered function, as the driver counted them."""
         report = self.temporary_folder() / "sim.txt"

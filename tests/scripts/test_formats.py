@@ -39,6 +39,7 @@ RUNS = {
     "a memory limit": ([PROGRAMS / "memory", "rounds"], {}),
     "stream order": ([PROGRAMS / "async_keep", "rounds"], {}),
     "aside": ([PLAIN, "10"], {"LD_PRELOAD": PROGRAMS / "wrapper.so"}),
+    "a later CUDA": ([PROGRAMS / "driver_opened", "later"], {"CMPSIM_DRIVER_VERSION": "98000"}),
     "not reached": ([sys.executable, "-c", OPENS], {}),
 }
 
@@ -160,6 +161,7 @@ class Statistics(TestCase):
         self.assertGreater(self.of("stream order")["process"]["kept_released_bytes"], 0)
         self.assertIn("shake", self.of("shaken"))
         self.assertIn("wrapper.so", self.of("aside")["aside"])
+        self.assertEqual(self.of("a later CUDA")["later_functions"], ["cuOfALaterCuda"])
         self.assertFalse(self.of("not reached")["reached"])
 
     def test_the_sample_is_worth_a_look(self):
@@ -226,7 +228,7 @@ class Statistics(TestCase):
         self.assert_ok(result, -signal.SIGKILL)
         said = run("report", "--json", f"{path}.live")
         (found,) = json.loads(said.stdout)["processes"]
-        missing = {"version", "mode", "aside", "shake", "devices"}
+        missing = {"version", "mode", "aside", "later_functions", "shake", "devices"}
         self.assertEqual(set(found), names_in("reached") - missing | {"file", "live"})
         self.assertEqual(set(found["totals"]), names_in("counters") | {"hit_rate"})
         self.assertEqual(set(found["process"]), names_in("process"))

@@ -284,6 +284,15 @@ class Advice(Written):
             ],
         )
 
+    def test_functions_of_a_later_cuda(self):
+        before, one, two = process(1), process(2), process(3)
+        del before["later_functions"]
+        one["later_functions"] = ["cuNew", "cuNewest"]
+        two["later_functions"] = ["cuNew"]
+        (said,) = self.findings(before, one, two)
+        self.assertIn("were looked up: cuNew, cuNewest; work that they submit", said.what)
+        self.assertIn("CMP_MODE=off", said.to_do)
+
     def test_of_traces(self):
         """Where the time of the calls went: what a trace knows of it, and how to know more."""
         calls = [Call.of(0, 10**9, 1, "refill", 4096, MIB), Call.of(10**9, 5, 1, "pooled", 4096, MIB)]

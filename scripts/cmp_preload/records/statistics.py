@@ -96,6 +96,8 @@ def _check(found: dict) -> None:
             check(name, lambda rows: isinstance(rows, list) and all(map(is_row, rows)))
     if found.get("aside") is not None:
         check("aside", is_text)
+    if "later_functions" in found:
+        check("later_functions", lambda names: isinstance(names, list) and all(map(is_text, names)))
 
 
 def files_in(folder: str) -> list[str]:

@@ -93,7 +93,7 @@ def _how_the_trace_went(found: Collection) -> str:
 
 def findings(found: Collection) -> list[Finding]:
     """Worst first: what was not served, errors, time, memory."""
-    result = _unserved(found)
+    result = _unserved(found) + _unknown(found)
     if not found.processes:
         result += sorted(_calls_of_traces(found), key=lambda one: -one.seconds)
     else:
@@ -156,6 +156,19 @@ def _unserved(found: Collection) -> list[Finding]:
             command = program
         result.append(Finding(f"{who}{what}: {why}", f"run cmp-preload doctor -- {command}"))
     return result
+
+
+def _unknown(found: Collection) -> list[Finding]:
+    later = sorted({name for one in found.processes for name in one.get("later_functions", ())})
+    if not later:
+        return []
+    return [
+        Finding(
+            "functions of a later CUDA than this version of the pool knows were looked up: "
+            f"{', '.join(later)}; work that they submit is not seen",
+            "use a version that knows them, or compare the results with CMP_MODE=off",
+        )
+    ]
 
 
 def _calls_of_traces(found: Collection) -> list[Finding]:
