@@ -147,8 +147,10 @@ struct Launch {
     return nullptr;
   }
   static bool Overtakes(const CUlaunchAttribute& attribute) {
-    return attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION ||
-           attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT;
+    if (attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION) {
+      return attribute.value.programmaticStreamSerializationAllowed != 0;
+    }
+    return attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT;
   }
 
   template <typename Is, typename... Arguments>

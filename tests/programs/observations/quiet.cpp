@@ -99,6 +99,31 @@ void GraphNotUploaded() {
   instantiate();
 }
 
+// A launch may begin before earlier work of its stream has ended where its attribute is not 0.
+void LaunchThatMayNotOvertake() {
+  const cudaStream_t stream = NonBlockingStream();
+  CUlaunchAttribute attribute = {};
+  attribute.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+  attribute.value.programmaticStreamSerializationAllowed = 0;
+  CUlaunchConfig config = {};
+  config.gridDimX = config.gridDimY = config.gridDimZ = 1;
+  config.blockDimX = config.blockDimY = config.blockDimZ = 1;
+  config.hStream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  SimWork work = {};
+  work.duration_ns = kShort;
+  const SimWork* pointer = &work;
+  void* arguments[] = {&pointer};
+  WriteWord(stream, DeviceWord(), 1, kLong);
+  FreeUnrelated();
+  const uint64_t ordered = simCallCount("cuCtxWaitEvent");
+  MUST_DRIVER(cuLaunchKernelEx(&config, simFunction(), arguments, nullptr));
+  Check("waits on its own stream", simCallCount("cuCtxWaitEvent") - ordered, 0);
+  NoteRunning();
+  MUST(cudaDeviceSynchronize());
+}
+
 using Synchronise = std::function<void(cudaStream_t, cudaEvent_t)>;
 
 // `synchronise` with visible work of every kind on the stream; the event is behind that.
@@ -233,6 +258,7 @@ std::vector<Scenario> QuietScenarios() {
   add("device-copies", DeviceCopies);
   add("frees-that-do-not-wait", FreesThatDoNotWait);
   add("graph-not-uploaded", GraphNotUploaded);
+  add("launch-that-may-not-overtake", LaunchThatMayNotOvertake);
   AddSynchronised(&scenarios);
   add("shared-memory-gone", SharedMemoryGone);
   add("shared-memory-gone-with-reset", SharedMemoryGoneWithReset);
