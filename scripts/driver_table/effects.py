@@ -126,9 +126,9 @@ EFFECTS = {
         ("noted", "the end of a context (measured)", """
             cuCtxDestroy cuDevicePrimaryCtxRelease cuDevicePrimaryCtxReset"""),
         ("watched", "for the device (measured); that it did is learned from the next fence", """
-            cuArrayDestroy cuMipmappedArrayDestroy cuModuleUnload"""),
+            cuArrayDestroy cuMipmappedArrayDestroy"""),
         ("real", "for the device, likewise", """
-            cuModuleLoad cuModuleLoadData cuModuleLoadDataEx cuModuleLoadFatBinary"""),
+            cuModuleUnload cuModuleLoad cuModuleLoadData cuModuleLoadDataEx cuModuleLoadFatBinary"""),
         ("real", "for copies of a checkpoint, of streams that it made itself",
          "cuCheckpointOperationComplete"),
     ),
@@ -137,9 +137,8 @@ EFFECTS = {
             cuStreamQuery cuEventQuery cuEventElapsedTime"""),
     ),
     "tells of a crash": (
-        ("noted", "finds out and succeeds (measured): then it is asked for", "cuStreamDestroy"),
-        ("watched", "may look at the device", """
-            cuGraphExecDestroy cuMemPoolTrimTo cuDeviceGraphMemTrim"""),
+        ("noted", "finds out and succeeds (measured): then it is asked for", """
+            cuStreamDestroy cuModuleUnload cuGraphExecDestroy"""),
         ("watched", "asks about streams, or whether they are capturing", """
             cuStreamGetPriority cuStreamGetId cuStreamGetFlags cuStreamGetDevice cuStreamGetCtx
             cuStreamGetGreenCtx cuStreamGetDevResource cuStreamGetAttribute cuStreamIsCapturing

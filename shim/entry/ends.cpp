@@ -2,9 +2,25 @@
 // may take cudaFree for the wait that makes that safe: where the real call does not wait by itself,
 // what frees did not wait for is waited for first. (Measured on an H200, driver 580: arrays and
 // modules are waited for; objects, libraries and mappings are not.)
+//
+// And of those that find out about a crash, and say nothing of it (measured).
 #include "shim/lookup/entry_points.h"
 #include "shim/lookup/lookup.h"
 #include "shim/work/owed.h"
+
+CUresult Driver_cuModuleUnload(CUmodule module) {
+  CMP_REAL(cuModuleUnload);
+  const CUresult status = real->cuModuleUnload(module);
+  if (status == CUDA_SUCCESS) cmp::LookForCrash();
+  return status;
+}
+
+CUresult Driver_cuGraphExecDestroy(CUgraphExec exec) {
+  CMP_REAL(cuGraphExecDestroy);
+  const CUresult status = real->cuGraphExecDestroy(exec);
+  if (status == CUDA_SUCCESS) cmp::LookForCrash();
+  return status;
+}
 
 // `arguments` are those of the entry point, in parentheses.
 #define CMP_PAY_AND_CALL(name, arguments) \

@@ -168,12 +168,12 @@ class Definitions(unittest.TestCase):
         "captures": "BeginCapture|AfterEndCapture",
         "waits": "[wW]ait|EndOfRange|FreeHostForeign|EndContext|ReleasePrimary|ResetPrimary",
         "tells of completion": "Ask\\(",
-        "tells of a crash": "DestroyStream",
+        "tells of a crash": "DestroyStream|LookForCrash",
         "tells about memory": "PlaceOf|MemoryWithIdle|PoolInHand",
         "names memory": "WITH_REPLACED",
         "shares": "NoteShared|NOTE_AND_CALL|NotePlace|NoteAccesses|device_links|AddRange|AddPageLocked"
                   "|EndOfRange|SetMapped|AfterGetGlobal|HostAllocSlow|FreeHostForeign",
-        "ends a handle": "Forget|DestroyStream|EndContext|DetachContext|ReleasePrimary"
+        "ends a handle": "Forget|DestroyStream|LookForCrash|EndContext|DetachContext|ReleasePrimary"
                          "|ResetPrimary|EndGreenContext",
         "submits in stream order": "Submission",
         "sets up a pool": "PoolMade|SetByTheProgram|CurrentPoolsChange",

@@ -148,6 +148,9 @@ CUresult cuGraphInstantiateWithParams_ptsz(CUgraphExec* exec, CUgraph graph,
 
 CUresult cuGraphExecDestroy(CUgraphExec exec) {
   return Enter("cuGraphExecDestroy", [&](Simulation& sim, Lock&) -> CUresult {
+    Context* context = nullptr;
+    // It says nothing of a crash; calls after it do. (Not after one of empty nodes alone.)
+    if (RequireContext(sim, &context) == CUDA_SUCCESS) FindOut(sim, *context);
     return sim.graph_execs.Remove(exec) == nullptr ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
   });
 }

@@ -151,8 +151,10 @@ CUresult cuModuleUnload(CUmodule handle) {
     if (unsafe != CUDA_SUCCESS) return unsafe;
     const Module* module = sim.modules.Find(handle);
     if (module == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-    const CUresult drained = Drain(sim, lock, module->context);
-    if (drained != CUDA_SUCCESS) return drained;
+    Context* context = nullptr;
+    const CUresult known = RequireContext(sim, module->context, &context);
+    if (known != CUDA_SUCCESS) return known;
+    Drain(sim, lock, module->context);  // what it finds out is said from the next call on
     const std::unique_ptr<Module> removed = sim.modules.Remove(handle);
     if (removed == nullptr) return CUDA_ERROR_INVALID_HANDLE;
     Unplace(sim, removed->image, "unloaded");

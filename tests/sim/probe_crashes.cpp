@@ -25,13 +25,26 @@ struct Scene {
   CUevent timing = nullptr;
   CUevent again = nullptr;
   CUgraphExec graph = nullptr;
+  CUarray array = nullptr;
+  CUmipmappedArray levels = nullptr;
+  CUmodule module = nullptr;
+  CUlibrary library = nullptr;
+  CUmemoryPool pool = nullptr;
   CUstream last_stream = nullptr;  // for a second call
   CUevent last_event = nullptr;
+  CUgraphExec last_graph = nullptr;
+  CUarray last_array = nullptr;
+  CUmipmappedArray last_levels = nullptr;
+  CUmodule last_module = nullptr;
+  CUlibrary last_library = nullptr;
+  CUmemoryPool last_pool = nullptr;
   // What calls give back.
   CUdeviceptr made = 0;
   void* made_locked = nullptr;
   CUstream made_stream = nullptr;
   CUevent made_event = nullptr;
+  CUmodule made_module = nullptr;
+  CUlibrary made_library = nullptr;
   CUcontext context = nullptr;
   CUstreamCaptureStatus status{};
   CUdevice device = 0;
@@ -44,7 +57,34 @@ struct Scene {
 
 char g_host[64];
 
+// A variable.
+const char* Image() {
+  return g_simulated
+             ? "global x 64"
+             : ".version 7.0\n.target sm_70\n.address_size 64\n.visible .global .b8 x[64];\n";
+}
+
+CUresult LoadLibrary(CUlibrary* library) {
+  return cuLibraryLoadData(library, Image(), nullptr, nullptr, 0, nullptr, nullptr, 0);
+}
+
+void SetUpObjects(Scene* s) {
+  CUDA_ARRAY_DESCRIPTOR flat = {64, 64, CU_AD_FORMAT_FLOAT, 1};
+  CUDA_ARRAY3D_DESCRIPTOR deep = {64, 64, 0, CU_AD_FORMAT_FLOAT, 1, 0};
+  CUmemPoolProps pool = {};
+  pool.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
+  pool.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  for (CUarray* array : {&s->array, &s->last_array}) cuArrayCreate(array, &flat);
+  for (CUmipmappedArray* levels : {&s->levels, &s->last_levels}) {
+    cuMipmappedArrayCreate(levels, &deep, 2);
+  }
+  for (CUmodule* module : {&s->module, &s->last_module}) cuModuleLoadData(module, Image());
+  for (CUlibrary* library : {&s->library, &s->last_library}) LoadLibrary(library);
+  for (CUmemoryPool* made : {&s->pool, &s->last_pool}) cuMemPoolCreate(made, &pool);
+}
+
 void SetUp(Scene* s) {
+  SetUpObjects(s);
   cuMemAlloc(&s->block, 4096);
   cuMemAlloc(&s->other_block, 4096);
   cuMemHostAlloc(&s->locked, 4096, 0);
@@ -63,6 +103,7 @@ void SetUp(Scene* s) {
   cuMemsetD8Async(s->block, 0, 16, s->stream);
   cuStreamEndCapture(s->stream, &graph);
   cuGraphInstantiate(&s->graph, graph, 0);
+  cuGraphInstantiate(&s->last_graph, graph, 0);
   cuMemHostRegister(g_host, sizeof g_host, 0);
   cuCtxSynchronize();
 }
@@ -131,9 +172,26 @@ const CrashCall kCalls[] = {
      [](Scene& s) { return cuStreamSynchronize(s.stream); }},
     {"cuStreamIsCapturing", [](Scene& s) { return cuStreamIsCapturing(s.stream, &s.status); }},
     {"cuStreamGetPriority", [](Scene& s) { return cuStreamGetPriority(s.stream, &s.least); }},
+    {"cuStreamGetFlags", [](Scene& s) { return cuStreamGetFlags(s.stream, &s.number); }},
+    {"cuStreamGetId", [](Scene& s) { return cuStreamGetId(s.stream, &s.id); }},
     {"cuStreamGetCtx", [](Scene& s) { return cuStreamGetCtx(s.stream, &s.context); }},
     {"cuStreamDestroy",
      [](Scene& s) { return cuStreamDestroy(std::exchange(s.stream, s.last_stream)); }},
+    {"cuArrayDestroy",
+     [](Scene& s) { return cuArrayDestroy(std::exchange(s.array, s.last_array)); }},
+    {"cuMipmappedArrayDestroy",
+     [](Scene& s) { return cuMipmappedArrayDestroy(std::exchange(s.levels, s.last_levels)); }},
+    {"cuModuleLoadData", [](Scene& s) { return cuModuleLoadData(&s.made_module, Image()); }},
+    {"cuModuleUnload",
+     [](Scene& s) { return cuModuleUnload(std::exchange(s.module, s.last_module)); }},
+    {"cuLibraryLoadData", [](Scene& s) { return LoadLibrary(&s.made_library); }},
+    {"cuLibraryUnload",
+     [](Scene& s) { return cuLibraryUnload(std::exchange(s.library, s.last_library)); }},
+    {"cuGraphExecDestroy",
+     [](Scene& s) { return cuGraphExecDestroy(std::exchange(s.graph, s.last_graph)); }},
+    {"cuMemPoolTrimTo", [](Scene& s) { return cuMemPoolTrimTo(s.pool, 0); }},
+    {"cuMemPoolDestroy",
+     [](Scene& s) { return cuMemPoolDestroy(std::exchange(s.pool, s.last_pool)); }},
     {"cuCtxSynchronize", [](Scene&) { return cuCtxSynchronize(); }},
     {"cuCtxGetCurrent", [](Scene& s) { return cuCtxGetCurrent(&s.context); }},
     {"cuCtxGetDevice", [](Scene& s) { return cuCtxGetDevice(&s.device); }},
