@@ -7,7 +7,7 @@ int main() {
   using namespace cmp::gpu;
   StartCudaOrSkip();
   Watchdog watchdog(60);
-  using WriteLate = void (*)(cudaStream_t stream, uint32_t* word, uint32_t value, uint64_t ns);
+  using WriteLate = void (*)(cudaStream_t stream, uint32_t * word, uint32_t value, uint64_t ns);
   void* library = dlopen("libdeep_launches.so", RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
   if (library == nullptr) Fail(dlerror(), 0);
   const auto write_late = reinterpret_cast<WriteLate>(dlsym(library, "deep_write_late"));
