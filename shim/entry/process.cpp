@@ -5,7 +5,6 @@
 
 #include "core/base/warnings.h"
 #include "core/library/pool_face.h"
-#include "shim/state/deep_loads.h"
 #include "shim/lookup/interposed.h"
 #include "shim/lookup/lookup.h"
 #include "shim/record/held_up.h"
@@ -19,6 +18,7 @@
 #include "shim/service/verified.h"
 #include "shim/shake/shake.h"
 #include "shim/state/captures.h"
+#include "shim/state/deep_loads.h"
 #include "shim/state/runtime_pool.h"
 #include "shim/state/settings.h"
 #include "shim/work/owed.h"

@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "core/pool/pool_instance.h"
-#include "shim/state/deep_loads.h"
 #include "shim/state/aside.h"
 #include "shim/state/captures.h"
+#include "shim/state/deep_loads.h"
 #include "shim/visible/visible_memory.h"
 #include "shim/work/context_work.h"
 #include "shim/work/owed.h"

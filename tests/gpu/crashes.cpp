@@ -1,7 +1,8 @@
 // A kernel crashes, or a host function calls CUDA: what every call answers from then on. The same
 // without and with the pool.
 //
-//   crashes WAY   device | stream | query | event | copy | free: the call that is the first to know
+//   crashes WAY   device | stream | query | event | copy | free | array | module | graph |
+//                 stream-destroy: the call that is the first to know
 //   crashes host-function
 #include <cuda.h>
 #include <dlfcn.h>
@@ -28,6 +29,9 @@ struct Scene {
   cudaEvent_t event = nullptr;
   char* block = nullptr;
   char* other = nullptr;
+  CUarray array = nullptr;
+  CUmodule module = nullptr;
+  cudaGraphExec_t graph = nullptr;
 };
 
 void Must(CUresult status, const char* call) {
@@ -47,6 +51,11 @@ const std::map<std::string, std::function<int(Scene&)>>& Ways() {
          return int{cudaMemcpy(&word, scene.other, 1, cudaMemcpyDeviceToHost)};
        }},
       {"free", [](Scene& scene) { return int{cudaFree(scene.other)}; }},
+      {"array", [](Scene& scene) { return int{cuArrayDestroy(scene.array)}; }},
+      // They find out, and say nothing.
+      {"module", [](Scene& scene) { return int{cuModuleUnload(scene.module)}; }},
+      {"graph", [](Scene& scene) { return int{cudaGraphExecDestroy(scene.graph)}; }},
+      {"stream-destroy", [](Scene& scene) { return int{cudaStreamDestroy(scene.stream)}; }},
   };
   return ways;
 }
@@ -64,6 +73,17 @@ void SayAll(Scene& scene) {
   std::printf("again %d, ", int{cudaFree(scene.block)});
   std::printf("of NULL %d\n", int{cudaFree(nullptr)});
   std::printf("last error %d\n", int{cudaGetLastError()});
+}
+
+void MakeObjects(Scene& scene) {
+  const CUDA_ARRAY_DESCRIPTOR flat = {64, 64, CU_AD_FORMAT_FLOAT, 1};
+  cudaGraph_t graph = nullptr;
+  MUST(cuArrayCreate(&scene.array, &flat));
+  MUST(cuModuleLoadData(&scene.module, kTrapPtx));
+  CHECK(cudaStreamBeginCapture(scene.stream, cudaStreamCaptureModeRelaxed));
+  CHECK(cudaMemsetAsync(scene.other, 0, 1, scene.stream));
+  CHECK(cudaStreamEndCapture(scene.stream, &graph));
+  CHECK(cudaGraphInstantiate(&scene.graph, graph, 0));
 }
 
 void Warm() {
@@ -100,13 +120,12 @@ int main(int argc, char** argv) {
     std::printf("again %d\n", int{cudaFree(scene.block)});
     return 0;
   }
-  CUmodule module = nullptr;
+  MakeObjects(scene);
   CUfunction crash = nullptr;
-  MUST(cuModuleLoadData(&module, kTrapPtx));
   // By name: the simulated driver has no kernels of modules.
   const auto find = reinterpret_cast<CUresult (*)(CUfunction*, CUmodule, const char*)>(
       dlsym(dlopen("libcuda.so.1", RTLD_LAZY), "cuModuleGetFunction"));
-  MUST(find(&crash, module, "crash"));
+  MUST(find(&crash, scene.module, "crash"));
   MUST(cuLaunchKernel(crash, 1, 1, 1, 1, 1, 1, 0, scene.stream, nullptr, nullptr));
   CHECK(cudaEventRecord(scene.event, scene.stream));
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
