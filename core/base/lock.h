@@ -18,9 +18,9 @@
 //   arena lock     bookkeeping memory                           (one per process)
 //
 // Those of the statistics, and of the shim's trace, pitches, events and visible memory, are taken
-// last or alone, those of its kept pools and of deep loads alone. No lock is held across a CUDA call, but for the
-// recorder's and the poller's (fences.h), that of the captures (captures.cpp) and that of the kept
-// pools (kept_pools.h), which say why.
+// last or alone, those of its kept pools and of deep loads alone. No lock is held across a CUDA
+// call, but for the recorder's and the poller's (fences.h), that of the captures (captures.cpp) and
+// that of the kept pools (kept_pools.h), which say why.
 //
 // Who waits sleeps: beside a real-time thread that only yields, no ordinary thread on its processor
 // would ever get to what it waits for. No wait of ours is a cancellation point: a thread that ended
