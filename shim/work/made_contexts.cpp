@@ -12,9 +12,9 @@ namespace cmp {
 struct MadeContext {
   ContextHandle handle = nullptr;  // nullptr: no context
   CUdevice primary_of = kNotPrimary;
-  int16_t endings = 0;     // calls on their way that may end it
-  int16_t references = 0;  // taken and not given up
-  uint64_t times = 0;      // grows whenever the program makes it, or retains it
+  int endings = 0;     // calls on their way that may end it
+  int references = 0;  // taken and not given up; some programs take one in each call
+  uint64_t times = 0;  // grows whenever the program makes it, or retains it
 };
 
 namespace {
@@ -24,7 +24,7 @@ constinit Mutex g_contexts_lock;
 
 // Places for what the program made; more are mapped when these are all in use, and stay.
 struct MadePlaces {
-  MadeContext made[170];
+  MadeContext made[127];
   MadePlaces* more = nullptr;
 };
 static_assert(sizeof(MadePlaces) <= 4096, "a page");
