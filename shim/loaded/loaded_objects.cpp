@@ -58,10 +58,11 @@ References ReferencesOf(const dl_phdr_info& info) {
   References found;
   for (int i = 0; i < info.dlpi_phnum; ++i) {
     if (info.dlpi_phdr[i].p_type != PT_DYNAMIC) continue;
-    // The loader has made addresses of the offsets, but for the vDSO's, which refers to nothing.
+    // The loader has made addresses of the offsets, but where the section is read-only.
     auto* entry = reinterpret_cast<const ElfW(Dyn)*>(info.dlpi_addr + info.dlpi_phdr[i].p_vaddr);
     for (; entry->d_tag != DT_NULL; ++entry) {
-      const uintptr_t address = entry->d_un.d_ptr;
+      const uintptr_t value = entry->d_un.d_ptr;
+      const uintptr_t address = value < info.dlpi_addr ? info.dlpi_addr + value : value;
       switch (entry->d_tag) {
         case DT_SYMTAB:
           found.symbols = reinterpret_cast<const ElfW(Sym)*>(address);
@@ -134,7 +135,8 @@ LoadedObject ObjectOf(const dl_phdr_info& info) {
 }
 
 bool MayAskDriver(const dl_phdr_info& info) {
-  if (IsNamed(info, "libcuda.so")) return false;  // it is the driver, and finds itself
+  // The driver finds itself. CUPTI loads the other one so, which computes on the host.
+  if (IsNamed(info, "libcuda.so") || IsNamed(info, "libnvperf_host.so")) return false;
   const References references = ReferencesOf(info);
   if (references.symbols == nullptr || references.names == nullptr) return false;
   for (const References::Table& table : {references.data, references.calls}) {

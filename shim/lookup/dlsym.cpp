@@ -9,6 +9,7 @@
 #include "shim/loaded/search_order.h"
 #include "shim/lookup/lookup.h"
 #include "shim/lookup/seen_lookups.h"
+#include "shim/state/deep_loads.h"
 
 // What our dlsym does: it jumps to `function`, asking for the name `value`, or, where `function` is
 // nullptr, answers `value`. Read by dlsym_tail.S in two registers.
@@ -100,6 +101,7 @@ void* FirstInOrder(const char* name) {
 
 DlsymWay cmp_way_of_dlsym(void* handle, const char* name, const void* caller) {
   const DlsymWay pass_on = {cmp::NextDlsym(), name};
+  cmp::DeepLoaderLooksUp();
   // "The dlsym after mine", asked by a neighbour that wraps dlsym itself: passed on it could come
   // back to the one who asks.
   if (handle == RTLD_NEXT && name != nullptr && cmp::IsEqual(name, "dlsym")) {

@@ -253,10 +253,17 @@ class DeepLoads(Neighbours):
         self.assertIn("hazards 0, misuse 0", within.results)
         self.assert_aside(within, self.REASON)
 
+    def test_at_the_address_of_another(self):
+        copy = self.temporary_folder() / "copy.so"
+        shutil.copy(self.BLIND, copy)
+        within = run("blind", ["reuse", self.BLIND, copy, self.HARMLESS])
+        self.assertIn("hazards 0, misuse 0", within.results)
+        self.assert_aside(within, self.REASON)
+
     def test_others_are_served(self):
         for args in (["normal", self.BLIND], ["deep", self.HARMLESS], ["late-thread", self.HARMLESS],
                      ["deep", "libnowhere.so"], ["second", self.HARMLESS, "libnowhere.so"],
-                     ["deep", "libcuda.so.1"]):
+                     ["apart", self.HARMLESS, self.BLIND], ["apart", "libnowhere.so", self.BLIND]):
             with self.subTest(args=args):
                 within = self.beside(True, "blind", args, served=150)
                 self.assertGreater(within.totals["thread_cache_hits"], 150)
